@@ -1,0 +1,34 @@
+"""Full-range machine-learned force fields for ASE.
+
+A short-range neural descriptor together with a long-range convolution on an FFT mesh with trainable Fourier multipliers,
+after Peng, Lin, Ying and Zepeda-Nunez, *Efficient long-range convolutions for point clouds* (arXiv:2010.05295).
+"""
+
+from __future__ import annotations
+
+from .calculator import LRCCalculator
+from .derivatives import Results, evaluate
+from .lrc import LongRangeConvolution
+from .model import FullRangeModel, ShortRangeModel, build_model
+from .multipliers import Coulomb, Exponential, Yukawa
+from .potential_file import Potential, load_potential, save_potential
+from .settings import LongRangeSettings, ModelSettings, SphereSettings
+
+__all__ = [
+    "Coulomb",
+    "Exponential",
+    "FullRangeModel",
+    "LRCCalculator",
+    "LongRangeConvolution",
+    "LongRangeSettings",
+    "ModelSettings",
+    "Potential",
+    "Results",
+    "ShortRangeModel",
+    "SphereSettings",
+    "Yukawa",
+    "build_model",
+    "evaluate",
+    "load_potential",
+    "save_potential",
+]

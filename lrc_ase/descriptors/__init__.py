@@ -1,0 +1,8 @@
+"""Short-range descriptors: features of an atom from its neighbors within the cutoff."""
+
+from __future__ import annotations
+
+from .base import Descriptor
+from .sphere import SphereDescriptor
+
+__all__ = ["Descriptor", "SphereDescriptor"]

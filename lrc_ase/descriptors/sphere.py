@@ -1,0 +1,169 @@
+r"""The many-body density on the sphere.
+
+The neighbors of atom i make a density with radial and element channels, mixed into channels,
+
+.. math:: A_{ic}(\hat n) = \sum_{lm} Y_{lm}(\hat n) \sum_{nz} W^{l}_{nz,c}\, c_{i,nz,lm}, \qquad
+          c_{i,nz,lm} = \sum_{j \in z} B_n(r_{ij})\, Y_{lm}(\hat r_{ij}),
+
+and products of several such densities, taken point by point on a quadrature of the sphere, are averaged over it. When
+the quadrature is exact for the degree of the product the average is rotation invariant to rounding: it is the sum over
+all coupling paths (Gaunt coefficients) at the cost of two matrix products per atom.
+
+Sources: Luo, Chen, Krishnapriyan, *Enabling efficient equivariant operations in the Fourier basis via Gaunt tensor
+products* (2024), arXiv:2401.10216; Drautz, *Atomic cluster expansion* (2019), doi:10.1103/PhysRevB.99.014104.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from scipy.integrate import lebedev_rule
+from scipy.special import sph_harm_y
+from torch import Tensor, nn
+
+from ..settings import SphereSettings
+from .base import Descriptor
+
+__all__ = ["SphereDescriptor", "real_spherical_harmonics"]
+
+_LEBEDEV_DEGREES = (3, 5, 7, 9, 11, 15, 17, 19, 21, 23, 25, 29, 31, 35)  # rules with positive weights
+
+
+class SphereDescriptor(Descriptor):
+    """Averages over the sphere of products of neighbor densities; see the module's formula.
+
+    Each factor of the product has its own highest degree (`settings.degrees`); their sum decides the quadrature.
+    """
+
+    def __init__(
+        self,
+        settings: SphereSettings,
+        *,
+        n_elements: int,
+        cutoff: float,
+        average_neighbors: float,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings, self.cutoff = settings, cutoff
+        self.n_elements = n_elements
+        max_degree, n_factors = max(settings.degrees), len(settings.degrees)
+        n_inputs = settings.n_radial * n_elements
+        self.n_features = n_factors * settings.n_channels
+        degree_of = [degree for degree in range(max_degree + 1) for _ in range(2 * degree + 1)]
+        self._exponents = _monomial_tables(max_degree)
+
+        rule = next(known for known in _LEBEDEV_DEGREES if known >= min(sum(settings.degrees), 35))
+        points, weights = lebedev_rule(rule)
+        harmonics = real_spherical_harmonics(points.T, max_degree)  # (n_points, n_lm)
+        # constants in float64, cast where they are used: buffers would lose digits on their way through float32
+        self._grid_harmonics = torch.from_numpy(harmonics * math.sqrt(4 * math.pi))
+        self._grid_weights = torch.from_numpy(weights / (4 * math.pi))
+        self._spherical = torch.from_numpy(_harmonics_of_monomials(max_degree).T.copy())
+        self.register_buffer("degree_of", torch.tensor(degree_of), persistent=False)
+        allowed = torch.tensor([[degree <= own for own in settings.degrees] for degree in degree_of])
+        self.register_buffer("allowed", allowed.repeat_interleave(settings.n_channels, dim=1), persistent=False)
+
+        self._radial_scale = torch.from_numpy(_radial_scale(settings.n_radial, average_neighbors))
+        mixing = torch.randn(max_degree + 1, n_inputs, n_factors * settings.n_channels, generator=generator)
+        self.mixing = nn.Parameter(mixing / math.sqrt(n_inputs * len(degree_of)))
+        self.center_scale = nn.Parameter(torch.ones(n_elements, n_factors * settings.n_channels))
+
+    def forward(self, vectors: Tensor, mask: Tensor, species: Tensor, neighbor_species: Tensor) -> Tensor:
+        n_atoms = vectors.shape[0]
+        placeholder = vectors.new_tensor([self.cutoff, 0.0, 0.0])
+        vectors = torch.where(mask[..., None], vectors, placeholder)
+        distances = torch.linalg.norm(vectors, dim=-1)
+        radial = self._radial(distances, mask)  # (n_atoms, n_neighbors, n_radial)
+        if self.n_elements > 1:
+            one_hot = nn.functional.one_hot(neighbor_species, self.n_elements).to(radial)
+            radial = (one_hot[..., None] * radial[..., None, :]).flatten(-2)
+        monomials = self._monomials(vectors / distances[..., None])  # (n_atoms, n_neighbors, n_lm)
+        moments = torch.matmul(monomials.transpose(-1, -2), radial)  # (n_atoms, n_lm, n_inputs)
+        density = torch.matmul(self._spherical.to(moments), moments.transpose(0, 1).flatten(1))
+        density = density.reshape(-1, n_atoms, moments.shape[-1])  # (n_lm, n_atoms, n_inputs)
+        mixing = self.mixing[self.degree_of] * self.allowed[:, None]
+        channels = torch.matmul(density, mixing) * self.center_scale[species]  # (n_lm, n_atoms, factors * channels)
+        on_grid = torch.matmul(self._grid_harmonics.to(channels), channels.flatten(1))
+        factors = on_grid.reshape(len(on_grid), n_atoms, -1, self.settings.n_channels).unbind(dim=2)
+        weights = self._grid_weights.to(channels)
+        product = factors[0]
+        averages = [torch.matmul(weights, product.flatten(1))]
+        for factor in factors[1:]:
+            product = product * factor
+            averages.append(torch.matmul(weights, product.flatten(1)))
+        return torch.cat([average.reshape(n_atoms, -1) for average in averages], dim=-1)
+
+    def _radial(self, distances: Tensor, mask: Tensor) -> Tensor:
+        r"""Bessel functions under an envelope, :math:`B_n = f(x) \sin(n\pi x)/x` with x = r / cutoff."""
+        x = (distances / self.cutoff).clamp(max=1.0)
+        orders = torch.arange(1, self.settings.n_radial + 1, device=x.device, dtype=x.dtype)
+        # 1 - 28 x^6 + 48 x^7 - 21 x^8: value, first and second derivative vanish at the cutoff
+        x6 = x**6
+        envelope = (1 + x6 * (-28 + x * (48 - 21 * x))) / x
+        envelope = torch.where(mask & (x < 1), envelope, torch.zeros_like(envelope))
+        return torch.sin(math.pi * x[..., None] * orders) * (envelope[..., None] * self._radial_scale.to(x))
+
+    def _monomials(self, directions: Tensor) -> Tensor:
+        """Monomials of the two highest degrees, which span all harmonics up to the highest on the unit sphere."""
+        x_powers, y_powers, z_powers = (_powers(directions[..., axis], max(self.settings.degrees)) for axis in range(3))
+        a, b, c = self._exponents
+        return x_powers[..., a] * y_powers[..., b] * z_powers[..., c]
+
+
+def _radial_scale(n_radial: int, average_neighbors: float) -> np.ndarray:
+    """Factors that make the density of randomly placed neighbors fluctuate by one in each radial function."""
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    x, weights = (nodes + 1) / 2, weights / 2
+    envelope = (1 + x**6 * (-28 + x * (48 - 21 * x))) / x
+    functions = envelope[:, None] * np.sin(np.pi * x[:, None] * np.arange(1, n_radial + 1))
+    variance = average_neighbors * (3 * x**2 * weights) @ functions**2
+    return np.sqrt(4 * np.pi / variance)
+
+
+def _powers(x: Tensor, degree: int) -> Tensor:
+    powers = [torch.ones_like(x)]
+    for _ in range(degree):
+        powers.append(powers[-1] * x)
+    return torch.stack(powers, dim=-1)
+
+
+def _monomial_tables(max_degree: int) -> tuple[list[int], list[int], list[int]]:
+    """Exponents (a, b, c) of x^a y^b z^c with a + b + c = max_degree or max_degree - 1."""
+    exponents = [
+        (a, b, degree - a - b)
+        for degree in (max_degree, max_degree - 1)
+        for a in range(degree + 1)
+        for b in range(degree + 1 - a)
+    ]
+    columns = list(zip(*exponents, strict=True))
+    return list(columns[0]), list(columns[1]), list(columns[2])
+
+
+def real_spherical_harmonics(directions: np.ndarray, max_degree: int) -> np.ndarray:
+    """Orthonormal real spherical harmonics at unit vectors (n, 3), (n, (max_degree + 1)^2), degrees ascending."""
+    x, y, z = directions.T
+    polar, azimuth = np.arccos(np.clip(z, -1, 1)), np.arctan2(y, x)
+    columns = []
+    for degree in range(max_degree + 1):
+        for order in range(-degree, degree + 1):
+            value = sph_harm_y(degree, abs(order), polar, azimuth)
+            if order < 0:
+                columns.append(math.sqrt(2) * value.imag)
+            elif order == 0:
+                columns.append(value.real)
+            else:
+                columns.append(math.sqrt(2) * value.real)
+    return np.stack(columns, axis=-1)
+
+
+def _harmonics_of_monomials(max_degree: int) -> np.ndarray:
+    """Matrix (n_monomials, n_lm) that turns the monomials into harmonics, fitted on more than enough directions."""
+    directions = np.random.default_rng(0).normal(size=(20 * (max_degree + 1) ** 2, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    a, b, c = _monomial_tables(max_degree)
+    x, y, z = directions.T
+    monomials = np.stack([x**i * y**j * z**k for i, j, k in zip(a, b, c, strict=True)], axis=-1)
+    return np.linalg.lstsq(monomials, real_spherical_harmonics(directions, max_degree), rcond=None)[0]

@@ -1,0 +1,112 @@
+r"""The long-range part of a model: latent weights, their convolution, and what becomes of the field.
+
+.. math:: D^{lr}_i = g(u_i, f_i * u_i), \quad u = \phi_\theta * f, \quad f_i = \mathrm{MLP}(D^{sr}_i)
+
+(the paper's eq. 15 with learned weights), and the electrostatic head :math:`\tfrac12 k_e q_i u_i`, whose first channel is
+a latent charge q in e that sums to the total charge of the structure.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy.constants import elementary_charge, epsilon_0
+from torch import Tensor, nn
+
+from .electronegativity import electronegativities
+from .graph import Graph
+from .lattice import fractional_coordinates
+from .lrc import LongRangeConvolution
+from .multipliers import Coulomb, Multiplier, Stack, Yukawa
+from .readout import ReadOut, random_linear
+from .settings import LongRangeSettings, ModelSettings
+
+__all__ = ["COULOMB_CONSTANT", "LongRangeOutput", "LongRangePart"]
+
+COULOMB_CONSTANT = elementary_charge / (4 * math.pi * epsilon_0) * 1e10
+"""k_e in eV Angstrom / e^2."""
+_CHARGE_UNIT = 4.0
+"""Charge in e of one unit of the network's output: charges learn this much faster than the other weights."""
+_STARTING_CHARGE = 0.05
+"""Charge in e per unit of electronegativity difference before training: a perturbation of some meV per atom."""
+
+
+@dataclass(frozen=True)
+class LongRangeOutput:
+    """What the long-range part adds; None where the settings leave a piece out."""
+
+    hidden: Tensor | None
+    """Addition to the first hidden layer of the read-out, (n_atoms, n_hidden)."""
+    electrostatic: Tensor | None
+    """Electrostatic energy of each atom, eV (n_atoms,)."""
+    charges: Tensor | None
+    """Latent charges, e (n_atoms,)."""
+
+
+class LongRangePart(nn.Module):
+    """Latent weights, their convolutions, and what they add to the read-out and to the energy."""
+
+    def __init__(
+        self, settings: ModelSettings, own: LongRangeSettings, n_features: int, generator: torch.Generator | None
+    ) -> None:
+        super().__init__()
+        if own.n_channels == 0 and not own.electrostatics:
+            raise ValueError("`long_range` needs `n_channels` > 0 or `electrostatics`, got neither")
+        n_elements = len(settings.elements)
+        self.settings = own
+        kernels: list[Multiplier] = []
+        if own.electrostatics:
+            kernels.append(Coulomb(smearing=own.smearing))
+        if own.n_channels:
+            # screening lengths from the cutoff to a quarter of it: a generic guess, the rest is training
+            screening = [2.0**exponent / settings.cutoff for exponent in torch.linspace(-1, 2, own.n_channels).tolist()]
+            kernels.append(Yukawa(screening, smearing=own.smearing))
+        kernel = Stack(kernels).to(torch.get_default_dtype())
+        self.convolution = LongRangeConvolution(kernel, smearing=own.smearing, accuracy=own.accuracy)
+        n_weights = int(own.electrostatics) + own.n_channels
+        self.weights = ReadOut(n_features, n_elements, settings.hidden[-1:], generator, n_outputs=n_weights)
+        self._start_weights(settings.elements, generator)
+        if own.n_channels:
+            self.mix = random_linear(2 * own.n_channels, own.n_features, generator)
+            self.to_hidden = nn.Linear(own.n_features, settings.hidden[0], bias=False)
+            nn.init.zeros_(self.to_hidden.weight)
+
+    def forward(self, features: Tensor, graph: Graph, strain: Tensor | None) -> LongRangeOutput:
+        fractional = fractional_coordinates(graph.positions, graph.cell, graph.structure)
+        fractional = (fractional - torch.floor(fractional.detach()) * graph.pbc[graph.structure]).to(features)
+        cell = graph.cell if strain is None else graph.cell + torch.matmul(graph.cell, strain)
+        cell = cell.to(features)
+        weights = self.weights(features, graph.species, squeeze=False)
+        if self.settings.electrostatics:
+            charges = _neutralized(_CHARGE_UNIT * weights[:, 0], graph)
+            weights = torch.cat([charges[:, None], weights[:, 1:]], dim=1)
+        field = self.convolution(
+            weights, fractional, cell, structure=graph.structure, pbc=graph.pbc, mesh_shapes=graph.mesh_shapes
+        )
+        electrostatic = 0.5 * COULOMB_CONSTANT * weights[:, 0] * field[:, 0] if self.settings.electrostatics else None
+        hidden = None
+        if self.settings.n_channels:
+            latent, latent_field = weights[:, -self.settings.n_channels :], field[:, -self.settings.n_channels :]
+            mixed = self.mix(torch.cat([latent_field, latent * latent_field], dim=-1))
+            hidden = self.to_hidden(nn.functional.silu(mixed))
+        return LongRangeOutput(hidden, electrostatic, weights[:, 0] if self.settings.electrostatics else None)
+
+    @torch.no_grad()
+    def _start_weights(self, elements: tuple[str, ...], generator: torch.Generator | None) -> None:
+        """Charges start small with the sign of the electronegativities, latent weights start near one."""
+        layer = self.weights.last
+        layer.weight.mul_(0.1)
+        if self.settings.electrostatics:
+            layer.weight[0] = 0.0
+            values = torch.tensor(electronegativities(elements))
+            self.weights.element_bias.weight[:, 0] = _STARTING_CHARGE / _CHARGE_UNIT * (values.mean() - values)
+        self.weights.element_bias.weight[:, int(self.settings.electrostatics) :] = 1.0
+
+
+def _neutralized(charges: Tensor, graph: Graph) -> Tensor:
+    """Charges shifted evenly so that each structure sums to its total charge."""
+    counts = torch.bincount(graph.structure, minlength=graph.n_structures).to(charges)
+    totals = charges.new_zeros(graph.n_structures).index_add(0, graph.structure, charges)
+    return charges - ((totals - graph.charge.to(charges)) / counts)[graph.structure]

@@ -1,0 +1,111 @@
+r"""The short-range and the full-range model: atomic energies from a graph.
+
+.. math:: E_i = \epsilon\, F(D^{sr}_i, D^{lr}_i) + \tfrac12 k_e\, q_i u_i, \qquad
+          D^{lr}_i = g(u_i, f_i * u_i), \quad u = \phi_\theta * f, \quad f_i = \mathrm{MLP}(D^{sr}_i),
+
+the paper's eqs. 12, 15 and 17 with weights f learned from the descriptor and, in the electrostatic head, one channel that
+is a latent charge q in e (k_e = 14.399645 eV Angstrom / e^2) summing to the total charge. Energies leave out the
+elements' reference energies, which live in the potential, in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .descriptors import SphereDescriptor
+from .graph import Graph
+from .long_range import LongRangePart
+from .readout import ReadOut
+from .settings import LongRangeSettings, ModelSettings
+
+__all__ = ["FullRangeModel", "ModelOutput", "ShortRangeModel", "build_model", "extend_to_full_range"]
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What a model says of every atom."""
+
+    atomic_energies: Tensor
+    """(n_atoms,), eV, without the elements' references."""
+    charges: Tensor | None = None
+    """Latent charges (n_atoms,), e; None without an electrostatic head."""
+
+
+class ShortRangeModel(nn.Module):
+    """Strictly local model, the paper's eq. 16: a descriptor and a read-out network per atom."""
+
+    def __init__(self, settings: ModelSettings, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.settings = settings
+        n_elements = len(settings.elements)
+        self.descriptor = SphereDescriptor(
+            settings.descriptor,
+            n_elements=n_elements,
+            cutoff=settings.cutoff,
+            average_neighbors=settings.average_neighbors,
+            generator=generator,
+        )
+        self.readout = ReadOut(self.descriptor.n_features, n_elements, settings.hidden, generator)
+
+    def forward(self, graph: Graph, *, strain: Tensor | None = None) -> ModelOutput:
+        """Atomic energies. `strain` (n_structures, 3, 3) deforms positions and cells together, x -> x (1 + strain)."""
+        features = self._short_range_features(graph, strain)
+        return ModelOutput(self.settings.energy_scale * self.readout(features, graph.species))
+
+    def _short_range_features(self, graph: Graph, strain: Tensor | None) -> Tensor:
+        shifts = torch.matmul(graph.shifts, graph.cell[graph.structure])
+        vectors = graph.positions[graph.neighbors] - graph.positions[:, None] + shifts
+        if strain is not None:
+            vectors = vectors + torch.matmul(vectors, strain[graph.structure])
+        vectors = vectors.to(self.readout.dtype)
+        return self.descriptor(vectors, graph.neighbor_mask, graph.species, graph.species[graph.neighbors])
+
+    def mesh_shape_for(self, cell: object, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
+        """Mesh of a periodic cell; None for a model without a mesh."""
+        return None
+
+
+class FullRangeModel(ShortRangeModel):
+    """Short-range descriptor and long-range convolution together, the paper's eq. 17."""
+
+    def __init__(self, settings: ModelSettings, *, generator: torch.Generator | None = None) -> None:
+        super().__init__(settings, generator=generator)
+        if settings.long_range is None:
+            raise ValueError("a full-range model needs `settings.long_range`; without it build a ShortRangeModel")
+        self.long_range = LongRangePart(settings, settings.long_range, self.descriptor.n_features, generator)
+
+    def forward(self, graph: Graph, *, strain: Tensor | None = None) -> ModelOutput:
+        features = self._short_range_features(graph, strain)
+        added = self.long_range(features, graph, strain)
+        energies = self.settings.energy_scale * self.readout(features, graph.species, added.hidden)
+        if added.electrostatic is not None:
+            energies = energies + added.electrostatic
+        return ModelOutput(energies, added.charges)
+
+    def mesh_shape_for(self, cell: object, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
+        return self.long_range.convolution.mesh_shape_for(cell, held)
+
+
+def build_model(settings: ModelSettings, *, generator: torch.Generator | None = None) -> ShortRangeModel:
+    """Untrained model: full range when `settings.long_range` is given, short range otherwise."""
+    kind = ShortRangeModel if settings.long_range is None else FullRangeModel
+    return kind(settings, generator=generator)
+
+
+def extend_to_full_range(
+    model: ShortRangeModel, long_range: LongRangeSettings, *, generator: torch.Generator | None = None
+) -> FullRangeModel:
+    """Full-range model whose short-range part is a copy of `model` (the paper's two-scale training, section 5).
+
+    The non-linear long-range path starts at zero and the charges at some hundredths of e, so that the predictions
+    hardly change at first.
+    """
+    if isinstance(model, FullRangeModel):
+        raise ValueError("`model` already has a long-range part")
+    extended = FullRangeModel(model.settings.model_copy(update={"long_range": long_range}), generator=generator)
+    extended.to(next(model.parameters()))
+    extended.load_state_dict(model.state_dict(), strict=False)
+    return extended

@@ -1,0 +1,58 @@
+import math
+
+import pytest
+import torch
+
+from lrc_ase.lattice import (
+    fractional_coordinates,
+    half_mesh_indices,
+    mesh_shape_for_spacing,
+    reciprocal_cell,
+    volume,
+    wave_vectors,
+)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_reciprocal_cell_is_dual(d):
+    cell = torch.randn(4, d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(d))
+    products = cell @ reciprocal_cell(cell).transpose(-1, -2)
+    torch.testing.assert_close(products, (2 * math.pi * torch.eye(d, dtype=torch.float64)).expand(4, d, d))
+
+
+def test_volume_of_left_handed_cell_is_positive():
+    cell = torch.diag(torch.tensor([2.0, 3.0, -4.0]))[None]
+    assert volume(cell).item() == pytest.approx(24)
+
+
+@pytest.mark.parametrize("shape", [(5,), (6, 5), (4, 6, 8), (3, 5, 7)])
+def test_half_mesh_indices_follow_torch_fft(shape):
+    """A plane wave with index m has one entry in the real FFT, where `half_mesh_indices` says m."""
+    indices = half_mesh_indices(shape)
+    slot = tuple(size // 3 for size in indices.shape[:-1])
+    wave = indices[slot].double()
+    points = torch.stack(torch.meshgrid(*[torch.arange(n) / n for n in shape], indexing="ij"), dim=-1).double()
+    transform = torch.fft.rfftn(torch.cos(2 * math.pi * points @ wave))
+    assert transform[slot].real > 0.49 * math.prod(shape)
+
+
+def test_wave_vectors_of_a_triclinic_cell():
+    cell = torch.tensor([[[3.0, 0, 0], [1, 4, 0], [0.5, -1, 5]]], dtype=torch.float64)
+    waves = wave_vectors(cell, (4, 4, 6))
+    indices = half_mesh_indices((4, 4, 6)).double()
+    torch.testing.assert_close(torch.einsum("bxyzd,bcd->xyzc", waves, cell), 2 * math.pi * indices)
+
+
+def test_fractional_coordinates_invert_the_cell():
+    generator = torch.Generator().manual_seed(0)
+    cell = torch.randn(2, 3, 3, dtype=torch.float64, generator=generator)
+    fractional = torch.randn(5, 3, dtype=torch.float64, generator=generator)
+    structure = torch.tensor([0, 0, 1, 1, 1])
+    positions = torch.einsum("ni,nij->nj", fractional, cell[structure])
+    torch.testing.assert_close(fractional_coordinates(positions, cell, structure), fractional)
+
+
+def test_mesh_shape_reaches_the_spacing_with_small_primes():
+    shape = mesh_shape_for_spacing([10.0, 23.3, 1.0], 0.7, minimum=6)
+    assert shape == (16, 36, 6)
+    assert all(length / n <= 0.7 for length, n in zip([10.0, 23.3, 1.0], shape, strict=True))

@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from lrc_ase.spreading import Stencil, gather, spread
+from lrc_ase.windows import bspline_window, semicircle_window
+
+SHAPES = {1: (12,), 2: (10, 9), 3: (8, 10, 9)}
+
+
+def problem(d, window, *, n_atoms=6, n_channels=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    stencil = Stencil(window, SHAPES[d], torch.tensor([0, 0, 0, 1, 1, 1])[:n_atoms], 2)
+    fractional = 3 * torch.randn(n_atoms, d, dtype=torch.float64, generator=generator)
+    weights = torch.randn(n_atoms, n_channels, dtype=torch.float64, generator=generator)
+    mesh = torch.randn(2, *SHAPES[d], n_channels, dtype=torch.float64, generator=generator)
+    return stencil, fractional, weights, mesh
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_spread_matches_the_sum_over_mesh_points(d):
+    window = bspline_window(5)
+    stencil, fractional, weights, _ = problem(d, window)
+    mesh = torch.zeros(2, *SHAPES[d], 2, dtype=torch.float64)
+    for atom in range(len(fractional)):
+        x = (fractional[atom] % 1) * torch.tensor(SHAPES[d])
+        bump = torch.ones((), dtype=torch.float64)
+        for axis in range(d):
+            line = torch.zeros(SHAPES[d][axis], dtype=torch.float64)
+            first = int(window.first_point(x[axis]))
+            for point, value in enumerate(window.values(x[axis], 0)[:, 0]):
+                line[(first + point) % len(line)] += value
+            bump = bump[..., None] * line
+        mesh[stencil.structure[atom]] += bump[..., None] * weights[atom]
+    torch.testing.assert_close(spread(weights, fractional, stencil), mesh)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_spread_and_gather_are_adjoint(d):
+    stencil, fractional, weights, mesh = problem(d, semicircle_window(6))
+    left = (spread(weights, fractional, stencil) * mesh).sum()
+    right = (weights * gather(mesh, fractional, stencil)).sum()
+    torch.testing.assert_close(left, right)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("window", [bspline_window(6), semicircle_window(7)], ids=lambda w: w.name)
+def test_first_and_second_derivatives(d, window):
+    """Inside the intervals of the window: a finite difference across an edge sees its (tiny) jumps."""
+    stencil, fractional, weights, mesh = problem(d, window, n_atoms=4)
+    fractional = torch.floor(fractional * 7) / 7 + 0.02
+    inputs = [tensor.requires_grad_() for tensor in (weights, fractional)]
+    assert torch.autograd.gradcheck(lambda w, s: spread(w, s, stencil), inputs, atol=1e-6, rtol=1e-5)
+    assert torch.autograd.gradgradcheck(
+        lambda w, s: (spread(w, s, stencil) * mesh).sum(dim=tuple(range(1, d + 1))), inputs, atol=1e-5, rtol=1e-4
+    )
+    inputs = [tensor.requires_grad_() for tensor in (mesh, fractional)]
+    assert torch.autograd.gradcheck(lambda m, s: gather(m, s, stencil), inputs, atol=1e-6, rtol=1e-5)
+
+
+def test_gather_differentiates_twice():
+    stencil, fractional, _, mesh = problem(2, bspline_window(6), n_atoms=3)
+    inputs = [tensor.requires_grad_() for tensor in (mesh, fractional)]
+    assert torch.autograd.gradgradcheck(lambda m, s: gather(m, s, stencil), inputs, atol=1e-6, rtol=1e-5)
+
+
+def test_atoms_far_outside_the_cell_land_on_their_images():
+    stencil, fractional, weights, _ = problem(3, semicircle_window(6))
+    moved = fractional + torch.tensor([3.0, -7.0, 1000.0], dtype=torch.float64)
+    torch.testing.assert_close(spread(weights, moved, stencil), spread(weights, fractional, stencil), rtol=0, atol=1e-9)
+
+
+def test_chunks_change_nothing(monkeypatch):
+    stencil, fractional, weights, mesh = problem(3, semicircle_window(6))
+    whole = spread(weights, fractional, stencil), gather(mesh, fractional, stencil)
+    monkeypatch.setattr("lrc_ase.spreading._CHUNK_ELEMENTS", 900)
+    torch.testing.assert_close(spread(weights, fractional, stencil), whole[0])
+    torch.testing.assert_close(gather(mesh, fractional, stencil), whole[1])
