@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class LRCCalculator(Calculator):
         singular cell in a periodic direction, an element the model does not know, two atoms at the same place.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress", "charges"]
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "charges"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class LRCCalculator(Calculator):
             potential = load_potential(potential, device=device, dtype=dtype)
         self.potential = potential
         # a model of our own, so that a potential shared with others keeps its precision and device
-        self.model = _copied(potential, device=device, dtype=dtype)
+        self.model = deepcopy(potential.model).to(device=device, dtype=dtype).requires_grad_(False)
         self.neighbor_list = NeighborList(
             self.model.settings.elements,
             self.model.settings.cutoff,
@@ -78,6 +79,13 @@ class LRCCalculator(Calculator):
         super().reset()
         self.neighbor_list.forget()
 
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last evaluation; ASE's own list leaves out the total charge."""
+        changes = super().check_state(atoms, tol)
+        if self.atoms is not None and self.atoms.info.get("charge", 0.0) != atoms.info.get("charge", 0.0):
+            changes.append("initial_charges")
+        return changes
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -88,10 +96,9 @@ class LRCCalculator(Calculator):
         assert self.atoms is not None
         try:
             graph = self.neighbor_list.graph(self.atoms)
+            results = evaluate(self.model, graph, stress=bool(self.atoms.pbc.all()))
         except ValueError as error:
             raise InputError(str(error)) from error
-        periodic = bool(self.atoms.pbc.all())
-        results = evaluate(self.model, graph, stress=periodic)
         assert results.forces is not None
         energies = results.atomic_energies + self._references[graph.species]
         energy = float(energies.sum())
@@ -109,10 +116,3 @@ class LRCCalculator(Calculator):
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.double().cpu().numpy().copy()
-
-
-def _copied(potential: Potential, *, device: torch.device | str, dtype: torch.dtype) -> torch.nn.Module:
-    from copy import deepcopy
-
-    model = deepcopy(potential.model).to(device=device, dtype=dtype)
-    return model.requires_grad_(False).eval()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -63,7 +64,7 @@ class ShortRangeModel(nn.Module):
         vectors = vectors.to(self.readout.dtype)
         return self.descriptor(vectors, graph.neighbor_mask, graph.species, graph.species[graph.neighbors])
 
-    def mesh_shape_for(self, cell: object, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
+    def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
         """Mesh of a periodic cell; None for a model without a mesh."""
         return None
 
@@ -85,7 +86,7 @@ class FullRangeModel(ShortRangeModel):
             energies = energies + added.electrostatic
         return ModelOutput(energies, added.charges)
 
-    def mesh_shape_for(self, cell: object, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
+    def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
         return self.long_range.convolution.mesh_shape_for(cell, held)
 
 

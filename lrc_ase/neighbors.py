@@ -147,7 +147,7 @@ class NeighborList:
         *,
         skin: float = 0.5,
         device: torch.device | str = "cpu",
-        mesh_shape_for: Callable[[np.ndarray, tuple[int, ...] | None], tuple[int, ...]] | None = None,
+        mesh_shape_for: Callable[[np.ndarray, tuple[int, ...] | None], tuple[int, ...] | None] | None = None,
     ) -> None:
         if not skin >= 0:
             raise ValueError(f"`skin` must be zero or a positive length in Angstrom, got {skin}")
@@ -167,7 +167,7 @@ class NeighborList:
         graph = neighbor_graph(atoms, self.elements, self.cutoff + self.skin, device=self.device)
         if self.mesh_shape_for is not None and atoms.pbc.all():
             self._mesh_shape = self.mesh_shape_for(atoms.cell.array, self._mesh_shape)
-            graph = replace(graph, mesh_shapes=(self._mesh_shape,))
+            graph = replace(graph, mesh_shapes=None if self._mesh_shape is None else (self._mesh_shape,))
         self._atoms, self._graph = atoms.copy(), graph
         self.n_searches += 1
         return graph

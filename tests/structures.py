@@ -1,0 +1,54 @@
+"""Small structures and untrained models that several test files share."""
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from lrc_ase import LongRangeSettings, ModelSettings, Potential, build_model
+
+ELEMENTS = ("H", "O", "Na", "Cl")
+
+
+def settings(*, long_range=True, **changes):
+    chosen = {"elements": ELEMENTS, "cutoff": 4.5, "average_neighbors": 20.0, "hidden": (16, 16)}
+    chosen["long_range"] = LongRangeSettings(n_channels=2, accuracy=1e-6) if long_range is True else long_range or None
+    return ModelSettings(**(chosen | changes))
+
+
+def shaken_model(own=None, *, seed=0, dtype=torch.float64):
+    """A model in the middle of training: every parameter, zeros too, moved at random."""
+    generator = torch.Generator().manual_seed(seed)
+    model = build_model(own or settings(), generator=generator).to(dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator, dtype=dtype)
+    return model
+
+
+def potential(own=None, *, seed=0):
+    references = torch.tensor([-13.6, -2000.5, -4400.25, -12500.125], dtype=torch.float64)
+    return Potential(shaken_model(own, seed=seed), references)
+
+
+def rattled_crystal(*, seed=0, repeat=(1, 1, 1)):
+    """Eight atoms of NaCl in a slanted cell smaller than the cutoff."""
+    atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True).repeat(repeat)
+    slant = np.eye(3) + np.array([[0.02, 0.1, -0.05], [0.0, -0.03, 0.15], [0.04, 0.0, 0.05]])
+    atoms.set_cell(atoms.cell.array @ slant, scale_atoms=True)
+    atoms.rattle(0.2, seed=seed)
+    return atoms
+
+
+def water():
+    """One molecule without a cell."""
+    return molecule("H2O")
+
+
+def salt_water_slab():
+    """Ions and water on a surface, open along z."""
+    atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    atoms.rattle(0.1, seed=3)
+    atoms += Atoms("OH2", positions=[[2, 2, 8.0], [2.7, 2.1, 8.6], [1.4, 2.3, 8.6]])
+    atoms.pbc = (True, True, False)
+    return atoms

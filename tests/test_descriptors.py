@@ -1,0 +1,130 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from structures import ELEMENTS, rattled_crystal
+
+from lrc_ase.descriptors import SphereDescriptor
+from lrc_ase.descriptors.sphere import real_spherical_harmonics
+from lrc_ase.neighbors import neighbor_graph
+from lrc_ase.settings import SphereSettings
+
+CUTOFF = 4.5
+
+
+def descriptor(*, dtype=torch.float64, **changes):
+    own = SphereSettings(n_channels=6, n_radial=5, **changes)
+    made = SphereDescriptor(
+        own, n_elements=4, cutoff=CUTOFF, average_neighbors=20, generator=torch.Generator().manual_seed(0)
+    )
+    return made.to(dtype)
+
+
+def surroundings(seed=0, *, n_atoms=3, n_neighbors=9):
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(n_atoms, n_neighbors, 3, dtype=torch.float64, generator=generator)
+    lengths = 1 + 3 * torch.rand(n_atoms, n_neighbors, 1, dtype=torch.float64, generator=generator)
+    vectors = lengths * directions / directions.norm(dim=-1, keepdim=True)
+    mask = torch.rand(n_atoms, n_neighbors, generator=generator) < 0.8
+    species = torch.randint(4, (n_atoms,), generator=generator)
+    neighbor_species = torch.randint(4, (n_atoms, n_neighbors), generator=generator)
+    return vectors, mask, species, neighbor_species
+
+
+@pytest.mark.parametrize("degrees", [(0,), (2, 2), (3, 3, 3, 2), (4, 4, 3), (1, 1, 1, 1, 1)])
+def test_features_are_rotation_invariant_to_rounding(degrees):
+    made = descriptor(degrees=degrees)
+    vectors, *rest = surroundings()
+    rotation = torch.from_numpy(Rotation.random(rng=np.random.default_rng(0)).as_matrix())
+    features = made(vectors, *rest)
+    torch.testing.assert_close(made(vectors @ rotation.T, *rest), features, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(made(-vectors, *rest), features, rtol=1e-12, atol=1e-13)
+    assert features.std() > 1e-3
+
+
+def test_features_tell_mirror_pairs_of_equal_distances_apart():
+    """Two surroundings with the same distances, and other angles, must differ."""
+    made = descriptor()
+    bent = torch.tensor([[[2.0, 0, 0], [0, 2.0, 0]]], dtype=torch.float64)
+    straight = torch.tensor([[[2.0, 0, 0], [-2.0, 0, 0]]], dtype=torch.float64)
+    rest = torch.ones(1, 2, dtype=torch.bool), torch.tensor([0]), torch.tensor([[1, 1]])
+    assert (made(bent, *rest) - made(straight, *rest)).abs().max() > 1e-3
+
+
+def test_neighbors_may_come_in_any_order_and_padding_is_ignored():
+    made = descriptor()
+    vectors, mask, species, neighbor_species = surroundings()
+    order = torch.randperm(vectors.shape[1], generator=torch.Generator().manual_seed(1))
+    features = made(vectors, mask, species, neighbor_species)
+    torch.testing.assert_close(made(vectors[:, order], mask[:, order], species, neighbor_species[:, order]), features)
+    spoiled = torch.where(mask[..., None], vectors, torch.full_like(vectors, 0.0))
+    torch.testing.assert_close(made(spoiled, mask, species, neighbor_species), features, rtol=0, atol=0)
+
+
+def test_no_neighbors_gives_zero_features_and_finite_gradients():
+    made = descriptor()
+    vectors = torch.zeros(2, 1, 3, dtype=torch.float64, requires_grad=True)
+    features = made(vectors, torch.zeros(2, 1, dtype=torch.bool), torch.tensor([0, 1]), torch.tensor([[0], [1]]))
+    assert (features == 0).all()
+    (gradient,) = torch.autograd.grad(features.sum(), vectors)
+    assert (gradient == 0).all()
+
+
+def test_first_and_second_derivative_vanish_at_the_cutoff():
+    """Moving one neighbor through the cutoff: value, slope and curvature go to zero, faster than linearly."""
+    made = descriptor()
+    others = torch.tensor([[[1.5, 0.5, 0.0], [0.0, -2.0, 1.0]]], dtype=torch.float64)
+    rest = torch.ones(1, 3, dtype=torch.bool), torch.tensor([0]), torch.tensor([[1, 2, 3]])
+
+    def at(distance):
+        vector = torch.stack([torch.zeros_like(distance), torch.zeros_like(distance), distance]).reshape(1, 1, 3)
+        return made(torch.cat([others, vector], dim=1), *rest).sum()
+
+    def derivatives(distance):
+        r = torch.tensor(distance, dtype=torch.float64, requires_grad=True)
+        (first,) = torch.autograd.grad(at(r), r, create_graph=True)
+        (second,) = torch.autograd.grad(first, r)
+        return abs(first.item()), abs(second.item())
+
+    bulk = derivatives(CUTOFF / 2)
+    for gap, bound in [(1e-2, 1e-2), (1e-4, 1e-4), (1e-6, 1e-6)]:
+        first, second = derivatives(CUTOFF - gap)
+        assert first < bound * bulk[0]
+        assert second < 10 * bound * bulk[1]
+    assert derivatives(CUTOFF + 1e-9) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("distance", [0.3, CUTOFF - 1e-6])
+def test_close_and_far_neighbors_give_finite_numbers(distance):
+    made = descriptor(dtype=torch.float32)
+    vectors = torch.tensor([[[distance, 0, 0], [0, 1.0, 0]]], dtype=torch.float32, requires_grad=True)
+    features = made(vectors, torch.ones(1, 2, dtype=torch.bool), torch.tensor([0]), torch.tensor([[1, 1]]))
+    (gradient,) = torch.autograd.grad(features.sum(), vectors)
+    assert torch.isfinite(features).all()
+    assert torch.isfinite(gradient).all()
+
+
+def test_derivatives_of_features():
+    made = descriptor(degrees=(2, 2, 1))
+    vectors, *rest = surroundings(n_atoms=1, n_neighbors=3)
+    vectors.requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: made(v, *rest), [vectors])
+    assert torch.autograd.gradgradcheck(lambda v: made(v, *rest), [vectors], rtol=1e-2, atol=1e-4)
+
+
+def test_fluctuations_are_of_order_one_before_training():
+    graph = neighbor_graph(rattled_crystal(repeat=(2, 2, 2)), ELEMENTS, CUTOFF)
+    vectors = graph.positions[graph.neighbors] - graph.positions[:, None] + graph.shifts @ graph.cell[0]
+    features = descriptor()(vectors, graph.neighbor_mask, graph.species, graph.species[graph.neighbors])
+    assert 0.01 < features.abs().mean() < 10
+
+
+def test_harmonics_are_orthonormal():
+    from scipy.integrate import lebedev_rule
+
+    points, weights = lebedev_rule(13 + 2)
+    harmonics = real_spherical_harmonics(points.T, 6)
+    np.testing.assert_allclose(harmonics.T @ (weights[:, None] * harmonics), np.eye(49), atol=1e-12)
+    assert weights.sum() == pytest.approx(4 * math.pi)
