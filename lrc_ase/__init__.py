@@ -1,7 +1,8 @@
 """Full-range machine-learned force fields for ASE.
 
 A short-range neural descriptor together with a long-range convolution on an FFT mesh with trainable Fourier
-multipliers, after Peng, Lin, Ying and Zepeda-Nunez, *Efficient long-range convolutions for point clouds* (arXiv:2010.05295).
+multipliers, after Peng, Lin, Ying and Zepeda-Nunez, *Efficient long-range convolutions for point clouds*
+(arXiv:2010.05295).
 """
 
 from __future__ import annotations

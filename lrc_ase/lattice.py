@@ -23,12 +23,12 @@ __all__ = [
 
 
 def volume(cell: Tensor) -> Tensor:
-    """Volume :math:`|\\det A|` of each cell, (n_structures,)."""
+    r"""Volume :math:`|\det A|` of each cell, (n_structures,)."""
     return torch.linalg.det(cell).abs()
 
 
 def reciprocal_cell(cell: Tensor) -> Tensor:
-    """Reciprocal vectors :math:`B = 2\\pi A^{-T}` as rows, so that :math:`a_i \\cdot b_j = 2\\pi\\delta_{ij}`."""
+    r"""Reciprocal vectors :math:`B = 2\pi A^{-T}` as rows, so that :math:`a_i \cdot b_j = 2\pi\delta_{ij}`."""
     return 2 * math.pi * torch.linalg.inv(cell).transpose(-1, -2)
 
 
@@ -51,7 +51,7 @@ def half_mesh_indices(mesh_shape: Sequence[int], *, device: torch.device | None 
 
 
 def wave_vectors(cell: Tensor, mesh_shape: Sequence[int]) -> Tensor:
-    """Wave vectors :math:`k_m = 2\\pi m A^{-T}` of the half mesh, (n_structures, *half mesh, d)."""
+    r"""Wave vectors :math:`k_m = 2\pi m A^{-T}` of the half mesh, (n_structures, *half mesh, d)."""
     indices = half_mesh_indices(mesh_shape, device=cell.device).to(cell.dtype)
     d = len(mesh_shape)
     flat = indices.reshape(-1, d) @ reciprocal_cell(cell)  # (n_structures, n_waves, d)
@@ -59,10 +59,10 @@ def wave_vectors(cell: Tensor, mesh_shape: Sequence[int]) -> Tensor:
 
 
 def mesh_shape_for_spacing(lengths: Sequence[float], spacing: float, *, minimum: int = 1) -> tuple[int, ...]:
-    """Smallest mesh with at most `spacing` between points along each cell vector; even products of 2, 3, 5.
+    r"""Smallest mesh with at most `spacing` between points along each cell vector; even products of 2, 3, 5.
 
     `lengths` are the lengths of the cell vectors. A mesh with spacing h along every *vector* (not every height)
-    holds all waves :math:`|k| < \\pi / h`, whatever the angles: :math:`m_i = k \\cdot a_i / 2\\pi`.
+    holds all waves :math:`|k| < \pi / h`, whatever the angles: :math:`m_i = k \cdot a_i / 2\pi`.
     """
     shape = []
     for length in lengths:

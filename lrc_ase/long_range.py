@@ -2,8 +2,8 @@ r"""The long-range part of a model: latent weights, their convolution, and what 
 
 .. math:: D^{lr}_i = g(u_i, f_i * u_i), \quad u = \phi_\theta * f, \quad f_i = \mathrm{MLP}(D^{sr}_i)
 
-(the paper's eq. 15 with learned weights), and the electrostatic head :math:`\tfrac12 k_e q_i u_i`, whose first channel is
-a latent charge q in e that sums to the total charge of the structure.
+(the paper's eq. 15 with learned weights), and the electrostatic head :math:`\tfrac12 k_e q_i u_i`, whose first channel
+is a latent charge q in e that sums to the total charge of the structure.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@ r"""The short-range and the full-range model: atomic energies from a graph.
 .. math:: E_i = \epsilon\, F(D^{sr}_i, D^{lr}_i) + \tfrac12 k_e\, q_i u_i, \qquad
           D^{lr}_i = g(u_i, f_i * u_i), \quad u = \phi_\theta * f, \quad f_i = \mathrm{MLP}(D^{sr}_i),
 
-the paper's eqs. 12, 15 and 17 with weights f learned from the descriptor and, in the electrostatic head, one channel that
-is a latent charge q in e (k_e = 14.399645 eV Angstrom / e^2) summing to the total charge. Energies leave out the
+the paper's eqs. 12, 15 and 17 with weights f learned from the descriptor and, in the electrostatic head, one channel
+that is a latent charge q in e (k_e = 14.399645 eV Angstrom / e^2) summing to the total charge. Energies leave out the
 elements' reference energies, which live in the potential, in float64.
 """
 

@@ -1,8 +1,8 @@
 r"""Trainable radial Fourier multipliers :math:`\hat\phi_\theta(k)`, one kernel per channel.
 
 Each is a module that turns wave numbers into a table with channels last, and, where it is known in closed form, gives
-the same kernel in real space. Parameters are few and start as float64; positive ones are stored as logarithms. Conventions:
-:math:`\hat\phi(k) = \int \phi(x) e^{-ik\cdot x} dx`; 4 pi beta / k^2 is the Coulomb kernel beta / r.
+the same kernel in real space. Parameters are few and start as float64; positive ones are stored as logarithms.
+Conventions: :math:`\hat\phi(k) = \int \phi(x) e^{-ik\cdot x} dx`; 4 pi beta / k^2 is the Coulomb kernel beta / r.
 """
 
 from __future__ import annotations

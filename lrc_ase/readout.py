@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +26,7 @@ class ReadOut(nn.Module):
         super().__init__()
         self.first = random_linear(n_inputs, hidden[0], generator)
         self.element_shift = nn.Embedding(n_elements, hidden[0])
-        self.middle = nn.ModuleList(
-            random_linear(a, b, generator) for a, b in zip(hidden[:-1], hidden[1:], strict=True)
-        )
+        self.middle = nn.ModuleList(random_linear(a, b, generator) for a, b in pairwise(hidden))
         self.last = random_linear(hidden[-1], n_outputs, generator)
         self.element_bias = nn.Embedding(n_elements, n_outputs)
         with torch.no_grad():

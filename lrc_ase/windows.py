@@ -51,7 +51,7 @@ class Window:
         return (powers @ table).reshape(*mesh_coordinates.shape, self.n_points, max_order + 1)
 
     def fourier_transform(self, angular: np.ndarray) -> np.ndarray:
-        r"""Transform :math:`\hat g(\theta) = \int g(x) e^{-i\theta x} dx`, real and even; theta in radians per spacing."""
+        r"""Transform :math:`\hat g(\theta) = \int g(x) e^{-i\theta x} dx`, real and even; theta per spacing."""
         nodes, weights = np.polynomial.legendre.leggauss(32)
         values = polynomial.polyval(nodes, self.coefficients.T)  # (n_points, n_nodes)
         # interval p at t holds the offset p + 1 - P/2 - t between mesh point and atom
