@@ -1,0 +1,30 @@
+"""NumPy oracles: the black-box potentials of the paper (doi:10.48550/arXiv.2010.05295, section 3.1).
+
+They share no formula with the learned model, which is why they can test it. See README.md beside this file.
+The calculator is in `potentials.calculator`, the only module that needs ASE.
+"""
+
+from potentials.images import KernelSum
+from potentials.kernels import Exponential, Kernel, Mixture, ScreenedCoulomb
+from potentials.pairs import PairSums, pair_sums
+from potentials.sampling import Snapshot, jittered, random_points, snapshots
+from potentials.torus import ewald_sum, image_sum, minimum_image, spectral_sum, torus_distance
+
+__all__ = [
+    "Exponential",
+    "Kernel",
+    "KernelSum",
+    "Mixture",
+    "PairSums",
+    "ScreenedCoulomb",
+    "Snapshot",
+    "ewald_sum",
+    "image_sum",
+    "jittered",
+    "minimum_image",
+    "pair_sums",
+    "random_points",
+    "snapshots",
+    "spectral_sum",
+    "torus_distance",
+]
