@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -67,4 +67,5 @@ def evaluate(
 
 
 def _detached(results: Results) -> Results:
-    return Results(**{name: None if value is None else value.detach() for name, value in vars(results).items()})
+    values = {field.name: getattr(results, field.name) for field in fields(results)}
+    return replace(results, **{name: value.detach() for name, value in values.items() if value is not None})

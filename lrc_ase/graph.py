@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ class Graph:
 
     def to(self, device: torch.device | str) -> Graph:
         """Move to `device`. Floating-point fields stay float64: models cast differences, not positions."""
-        moved = {}
+        moved: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Tensor):

@@ -131,14 +131,16 @@ class LongRangeConvolution(nn.Module):
         field = torch.zeros_like(weights)
         for (open_axis, mesh_shape), members in groups.items():
             chosen = torch.tensor(members, device=structure.device)
-            if len(groups) == 1:
-                atoms, own_structure = slice(None), structure
-            else:
+            atoms: Tensor | None = None
+            own_structure = structure
+            if len(groups) > 1:
                 position_in_group = structure.new_full((len(cell),), -1)
                 position_in_group[chosen] = torch.arange(len(members), device=structure.device)
                 atoms = (position_in_group[structure] >= 0).nonzero()[:, 0]
                 own_structure = position_in_group[structure[atoms]]
-            own_weights, own_fractional, own_cell = weights[atoms], fractional[atoms], cell[chosen]
+            own_cell = cell[chosen]
+            own_weights = weights if atoms is None else weights[atoms]
+            own_fractional = fractional if atoms is None else fractional[atoms]
             if mesh_shape is None:
                 own_field = self._direct(own_weights, own_fractional, own_cell, own_structure)
             else:
@@ -152,7 +154,7 @@ class LongRangeConvolution(nn.Module):
                 own_field = convolve(own_weights, own_fractional, own_structure, table, mesh_shape)
                 if self.remove_self:
                     own_field = own_field - self.multiplier.at_origin(d).to(own_weights) * own_weights
-            field = own_field if len(groups) == 1 else field.index_copy(0, atoms, own_field)
+            field = own_field if atoms is None else field.index_copy(0, atoms, own_field)
         return field
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...]:

@@ -50,6 +50,13 @@ class Window:
         table = _derivative_table(self, max_order).to(powers)
         return (powers @ table).reshape(*mesh_coordinates.shape, self.n_points, max_order + 1)
 
+    def horner_table(self, max_order: int, dtype: np.dtype) -> np.ndarray:
+        """Coefficients for the compiled kernels, highest power first.
+
+        (max_order + 1, degree + 1, n_points rounded up to a multiple of 4, the rest zero).
+        """
+        return _horner_table(self, max_order, dtype)
+
     def fourier_transform(self, angular: np.ndarray) -> np.ndarray:
         r"""Transform :math:`\hat g(\theta) = \int g(x) e^{-i\theta x} dx`, real and even; theta per spacing."""
         nodes, weights = np.polynomial.legendre.leggauss(32)
@@ -72,13 +79,21 @@ def _derivative_table(window: Window, max_order: int) -> Tensor:
     return torch.from_numpy(table.reshape(degree + 1, -1))
 
 
+@lru_cache(maxsize=64)
+def _horner_table(window: Window, max_order: int, dtype: np.dtype) -> np.ndarray:
+    table = _derivative_table(window, max_order).numpy().reshape(-1, window.n_points, max_order + 1)
+    padding = -window.n_points % 4
+    table = np.pad(table[::-1].transpose(2, 0, 1), ((0, 0), (0, 0), (0, padding)))
+    return np.ascontiguousarray(table, dtype=dtype)
+
+
 def _fit(name: str, n_points: int, function: Callable[[np.ndarray], np.ndarray], degree: int) -> Window:
     """Interpolate `function` of the offset (even) on every interval at Chebyshev points."""
+    nodes = chebyshev.chebpts1(degree + 1)
     coefficients = np.zeros((n_points, degree + 1))
     for point in range(n_points):
-        series = chebyshev.chebinterpolate(lambda t, p=point: function(p + 1 - n_points / 2 - (t + 1) / 2), degree)
-        power = chebyshev.cheb2poly(series)
-        coefficients[point, : len(power)] = power
+        values = function(point + 1 - n_points / 2 - (nodes + 1) / 2)
+        coefficients[point] = chebyshev.cheb2poly(chebyshev.chebfit(nodes, values, degree))
     return Window(name, n_points, coefficients)
 
 

@@ -1,6 +1,7 @@
 r"""The layer against exact values and sums that share nothing with it but the formula."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def test_error_falls_with_the_mesh_and_the_window():
     for n_points, shape in [(4, (16, 16, 12)), (6, (18, 18, 16)), (8, (24, 20, 20)), (10, (30, 27, 24))]:
         layer = LongRangeConvolution(multiplier, mesh_shape=shape, window=semicircle_window(n_points, 2.2))
         errors.append(relative(layer(weights, fractional, TRICLINIC), exact))
-    assert all(later < earlier / 10 for earlier, later in zip(errors[:-1], errors[1:], strict=True)), errors
+    assert all(later < earlier / 10 for earlier, later in pairwise(errors)), errors
 
 
 def test_paper_window_reaches_the_same_sum():

@@ -1,7 +1,12 @@
+import itertools
+
 import pytest
 import torch
+from tolerances import ROUNDING
 
 from lrc_ase.spreading import Stencil, gather, spread
+from lrc_ase.spreading_compiled import gather_compiled, spread_compiled
+from lrc_ase.spreading_reference import gather_reference, spread_reference
 from lrc_ase.windows import bspline_window, semicircle_window
 
 SHAPES = {1: (12,), 2: (10, 9), 3: (8, 10, 9)}
@@ -69,9 +74,31 @@ def test_atoms_far_outside_the_cell_land_on_their_images():
     torch.testing.assert_close(spread(weights, moved, stencil), spread(weights, fractional, stencil), rtol=0, atol=1e-9)
 
 
-def test_chunks_change_nothing(monkeypatch):
-    stencil, fractional, weights, mesh = problem(3, semicircle_window(6))
-    whole = spread(weights, fractional, stencil), gather(mesh, fractional, stencil)
-    monkeypatch.setattr("lrc_ase.spreading._CHUNK_ELEMENTS", 900)
-    torch.testing.assert_close(spread(weights, fractional, stencil), whole[0])
-    torch.testing.assert_close(gather(mesh, fractional, stencil), whole[1])
+@pytest.mark.parametrize("max_order", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_compiled_kernels_match_the_reference(max_order, dtype, monkeypatch):
+    """All derivative orders at once, atoms at the mesh's edges, in pieces and in threads."""
+    monkeypatch.setattr("lrc_ase.spreading_reference._CHUNK_ELEMENTS", 900)
+    orders = tuple(itertools.product(range(max_order + 1), repeat=3))
+    generator = torch.Generator().manual_seed(0)
+    n_atoms, mesh_shape = 50, (40, 9, 10)
+    structure = torch.arange(n_atoms) // 30
+    stencil = Stencil(semicircle_window(7), mesh_shape, structure, 2)
+    fractional = torch.rand(n_atoms, 3, dtype=dtype, generator=generator)
+    fractional[0], fractional[1] = 0.0, 1 - 1e-9
+    weights = torch.randn(n_atoms, len(orders), 3, dtype=dtype, generator=generator)
+    mesh = torch.randn(2, *mesh_shape, 3, dtype=dtype, generator=generator)
+    coordinates = ((fractional - torch.floor(fractional)) * torch.tensor(mesh_shape)).numpy()
+    table = stencil.window.horner_table(max_order, coordinates.dtype)
+    rest = (coordinates, structure.numpy(), 7, table, orders)
+    scale = ROUNDING[dtype] * 10**max_order
+    for n_threads, serial_below in [(1, 0), (2, 0)]:
+        monkeypatch.setattr("lrc_ase.spreading_compiled._SERIAL_BELOW", serial_below)
+        spread_mesh = torch.zeros_like(mesh)
+        spread_compiled(weights.numpy(), *rest, spread_mesh.numpy(), n_threads)
+        expected = spread_reference(weights, fractional, stencil, orders)
+        torch.testing.assert_close(spread_mesh, expected, rtol=scale, atol=scale)
+        gathered = torch.empty_like(weights)
+        gather_compiled(mesh.numpy(), *rest, gathered.numpy(), n_threads)
+        expected = gather_reference(mesh, fractional, stencil, orders)
+        torch.testing.assert_close(gathered, expected, rtol=scale, atol=scale)

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_fourier_transform_matches_quadrature(window):
         breaks = np.arange(-half, half + 1)
         exact = sum(
             quad(lambda x, w=angular: value_at(window, x) * math.cos(w * x), a + 1e-12, b - 1e-12, epsabs=1e-11)[0]
-            for a, b in zip(breaks[:-1], breaks[1:], strict=True)
+            for a, b in pairwise(breaks)
         )
         assert float(window.fourier_transform(np.array(angular))) == pytest.approx(exact, abs=1e-9)
 

@@ -37,6 +37,9 @@ class SphereDescriptor(Descriptor):
     Each factor of the product has its own highest degree (`settings.degrees`); their sum decides the quadrature.
     """
 
+    degree_of: Tensor
+    allowed: Tensor
+
     def __init__(
         self,
         settings: SphereSettings,

@@ -1,0 +1,27 @@
+"""The command line: ``lrc-ase train | evaluate | relax | md | info``.
+
+Commands translate arguments, show progress and turn errors into one line; the work is done elsewhere in `lrc_ase`.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from lrc_ase.cli.evaluate import evaluate
+from lrc_ase.cli.info import info
+from lrc_ase.cli.md import md
+from lrc_ase.cli.relax import relax
+from lrc_ase.cli.train import train
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="lrc-ase",
+    help="Full-range machine-learned force fields for ASE: train on your frames, then relax and simulate.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (train, evaluate, relax, md, info):
+    app.command()(command)

@@ -1,0 +1,107 @@
+"""``lrc-ase evaluate``: errors of potentials on labelled frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table as RichTable
+
+from lrc_ase.cli.console import (
+    DTYPES,
+    DebugOption,
+    DeviceOption,
+    ThreadsOption,
+    console,
+    one_line_errors,
+    progress_bar,
+    set_threads,
+)
+from lrc_ase.dataset import LabelKeys, read_frames
+from lrc_ase.potential_file import load_potential
+from lrc_ase.training import evaluate_frames, write_evaluation
+from lrc_ase.training.plots import plot_parity
+from lrc_ase.training.report import Table
+from lrc_ase.training.run_report import errors_table, report_evaluations
+
+__all__ = ["evaluate", "print_table"]
+
+
+@one_line_errors
+def evaluate(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="POTENTIAL... FRAMES...",
+            help="One or more potentials (.safetensors) and files of labelled frames in any format of ASE, "
+            "with wildcards and '@' slices.",
+            show_default=False,
+        ),
+    ],
+    plot: Annotated[Path | None, typer.Option(help="Write a parity plot (PNG, PDF, SVG).")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write report.html and tables to this folder.")] = None,
+    energy_key: Annotated[str | None, typer.Option(help="Where the energies stand; looked for if not given.")] = None,
+    forces_key: Annotated[str | None, typer.Option(help="Where the forces stand.")] = None,
+    stress_key: Annotated[str | None, typer.Option(help="Where the stresses stand.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Frames at once.", min=1)] = 4,
+    dtype: Annotated[str | None, typer.Option(help="float32 or float64; the file's own if not given.")] = None,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Compare potentials with the labels of frames, several potentials side by side."""
+    set_threads(threads)
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype}")
+    potentials = [Path(name) for name in files if name.endswith(".safetensors")]
+    data = [name for name in files if not name.endswith(".safetensors")]
+    if not potentials or not data:
+        raise ValueError("give at least one potential (.safetensors) and one file of frames")
+    names = _short_names(potentials)
+    if report is not None and (report / "report.html").exists():
+        raise FileExistsError(f"{report} already holds a report: give another folder")
+    loaded = {
+        name: load_potential(path, device=device, dtype=DTYPES[dtype] if dtype else None)
+        for name, path in zip(names, potentials, strict=True)
+    }
+    frames = read_frames(data)
+    keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key)
+    evaluations = {}
+    with progress_bar() as bar:
+        for name, potential in loaded.items():
+            task = bar.add_task(name, total=len(frames), status="")
+            evaluations[name] = evaluate_frames(
+                potential,
+                frames,
+                keys=keys,
+                batch_size=batch_size,
+                report_progress=lambda done, _, task=task: bar.update(task, completed=done),  # type: ignore[misc]
+            )
+    print_table(errors_table(evaluations))
+    if plot is not None:
+        plot_parity(evaluations, plot)
+        print(f"  {plot}")
+    if report is not None:
+        for name, evaluation in evaluations.items():
+            write_evaluation(evaluation, report / name if len(evaluations) > 1 else report)
+        print(f"  {report_evaluations(loaded, evaluations, report)}")
+
+
+def print_table(table: Table) -> None:
+    """Show a table of a report on the console."""
+    shown = RichTable(title=table.title)
+    for index, column in enumerate(table.columns):
+        shown.add_column(column, justify="left" if index == 0 else "right")
+    for row in table.rows:
+        shown.add_row(*row)
+    console.print(shown)
+
+
+def _short_names(paths: list[Path]) -> list[str]:
+    """File names, or with their folder where they are the same, or the whole path."""
+    for shorten in (lambda path: path.stem, lambda path: f"{path.resolve().parent.name}-{path.stem}"):
+        names = [shorten(path) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError("the same potential is named twice")

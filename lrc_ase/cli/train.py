@@ -1,0 +1,90 @@
+"""``lrc-ase train``: from frames to a potential."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lrc_ase.cli.console import DebugOption, one_line_errors
+from lrc_ase.training import (
+    TrainingConfiguration,
+    default_configuration,
+    load_configuration,
+    parse_configuration,
+)
+from lrc_ase.training import train as train_potential
+from lrc_ase.training.run_report import report_run
+
+__all__ = ["train"]
+
+Files = list[str] | None
+
+
+@one_line_errors
+def train(
+    files: Annotated[
+        Files,
+        typer.Argument(
+            metavar="[FRAMES... | CONFIGURATION.yaml]",
+            help="Labelled frames in any format of ASE, with wildcards and '@' slices, or one YAML file.",
+            show_default=False,
+        ),
+    ] = None,
+    small: Annotated[
+        Files, typer.Option(help="Two-scale training: frames of small cells, for the short-range part.")
+    ] = None,
+    large: Annotated[Files, typer.Option(help="Two-scale training: frames of large cells, for both parts.")] = None,
+    validation: Annotated[
+        Files, typer.Option(help="Frames to validate on; a part of the training frames if not given.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder.")] = Path("lrc-ase-run"),
+    short_range: Annotated[bool, typer.Option("--short-range", help="Leave the long-range part out.")] = False,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every stage.", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, split and shuffling.", min=0)] = None,
+    device: Annotated[str | None, typer.Option(help="Device of torch: cpu, cuda, cuda:1.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch on the CPU.", min=1)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train a potential.
+
+    The run folder then holds the potential, the configuration as resolved, a log, metrics, a checkpoint, plots and
+    report.html. After Ctrl-C or a kill, --resume goes on from the checkpoint.
+    """
+    configuration = _configuration(files or [], small or [], large or [], validation or [], short_range, resume)
+    if configuration is not None:
+        changes = {"seed": seed, "device": device, "dtype": dtype, "n_threads": threads}
+        configuration = _changed(configuration, {k: v for k, v in changes.items() if v is not None}, epochs)
+    elif any(value is not None for value in (epochs, seed, device, dtype, threads)):
+        raise ValueError("--resume alone takes everything from the run folder: leave the other options out")
+    potential = train_potential(configuration, output, resume=resume, quiet=quiet)
+    report = report_run(output)
+    if not quiet:
+        print(f"  {potential}\n  {report}")
+
+
+def _configuration(
+    files: list[str], small: list[str], large: list[str], validation: list[str], short_range: bool, resume: bool
+) -> TrainingConfiguration | None:
+    """What the arguments ask for; None when the run folder is to say it."""
+    yaml = [name for name in files if name.endswith((".yaml", ".yml"))]
+    if yaml:
+        if len(files) > 1 or small or large or validation or short_range:
+            raise ValueError("a configuration file stands alone: name frames and validation in it")
+        return load_configuration(yaml[0])
+    if resume and not (files or small or large):
+        return None
+    return default_configuration(files, small=small, large=large, validation=validation, short_range=short_range)
+
+
+def _changed(
+    configuration: TrainingConfiguration, changes: dict[str, Any], epochs: int | None
+) -> TrainingConfiguration:
+    content = configuration.model_dump(mode="json") | changes
+    if epochs is not None:
+        content["stages"] = [stage | {"epochs": epochs} for stage in content["stages"]]
+    return parse_configuration(content, source="command line")

@@ -1,0 +1,35 @@
+"""Relaxation, molecular dynamics and what is measured on them, for any ASE calculator.
+
+These are the functions behind ``lrc-ase relax`` and ``lrc-ase md``. ASE does the physics; what is added here is a
+restart that continues bit for bit, a stop before an exploding run ruins its own output, and logs.
+"""
+
+from lrc_ase.simulation.dynamics import MDState, MDSummary, SimulationStopped, run_md, thermalize
+from lrc_ase.simulation.observables import (
+    EnergyDrift,
+    ReferenceRDF,
+    energy_drift,
+    radial_distribution,
+    read_reference_rdf,
+)
+from lrc_ase.simulation.relaxation import Relaxation, RelaxationNotConverged, RelaxSettings, relax
+from lrc_ase.simulation.settings import MDFiles, MDSettings
+
+__all__ = [
+    "EnergyDrift",
+    "MDFiles",
+    "MDSettings",
+    "MDState",
+    "MDSummary",
+    "ReferenceRDF",
+    "RelaxSettings",
+    "Relaxation",
+    "RelaxationNotConverged",
+    "SimulationStopped",
+    "energy_drift",
+    "radial_distribution",
+    "read_reference_rdf",
+    "relax",
+    "run_md",
+    "thermalize",
+]

@@ -1,0 +1,285 @@
+"""Molecular dynamics at constant energy, temperature or pressure, with restart."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import CalculatorError
+from ase.md.langevin import Langevin
+from ase.md.nose_hoover_chain import IsotropicMTKNPT
+from ase.md.verlet import VelocityVerlet
+
+from lrc_ase.simulation.observables import ThermodynamicState, thermodynamic_state
+from lrc_ase.simulation.output import ThermodynamicLog, TrajectoryFile, growing_format
+from lrc_ase.simulation.restart import (
+    Restart,
+    integrator_state,
+    read_restart,
+    restore_integrator,
+    write_restart,
+)
+from lrc_ase.simulation.settings import MDFiles, MDSettings, check_same_settings
+
+__all__ = ["MDState", "MDSummary", "SimulationStopped", "run_md", "thermalize"]
+
+LARGEST_VOLUME_CHANGE = 10.0
+
+
+class SimulationStopped(RuntimeError):
+    """A run that left all sense: not finite, absurdly hot, or refused by the calculator."""
+
+
+@dataclass(frozen=True)
+class MDState:
+    """Where a run stands, for whoever shows its progress."""
+
+    step: int
+    steps: int
+    temperature: float
+    """K."""
+    potential: float
+    """eV."""
+    ns_per_day: float
+
+
+@dataclass(frozen=True)
+class MDSummary:
+    """What a run did."""
+
+    steps: int
+    first_step: int
+    """0, or the step at which it resumed."""
+    seconds: float
+    """Wall time of this part."""
+    final: ThermodynamicState
+    files: MDFiles
+
+    @property
+    def ms_per_step(self) -> float:
+        """Wall time of one step, ms."""
+        return 1000 * self.seconds / max(self.steps - self.first_step, 1)
+
+
+def thermalize(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
+    """Draw Maxwell-Boltzmann momenta at `temperature` (K) and take out the motion of the center of mass."""
+    masses = atoms.get_masses()[:, None]
+    momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(masses * units.kB * temperature)
+    if len(atoms) > 1:
+        momenta -= masses * momenta.sum(axis=0) / masses.sum()
+    atoms.set_momenta(momenta)
+
+
+def run_md(
+    atoms: Atoms,
+    settings: MDSettings,
+    trajectory: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    report: Callable[[MDState], None] | None = None,
+) -> MDSummary:
+    """Run molecular dynamics on `atoms`, in place, writing trajectory, log and restart file.
+
+    A run that was interrupted, by Ctrl-C or a kill, goes on with ``resume=True`` from its last restart file: log and
+    trajectory are cut back to that step, and the continuation equals an uninterrupted run bit for bit. For that the
+    calculator is reset at every restart file, so that no neighbor list outlives it in one run and not in the other.
+
+    Parameters
+    ----------
+    atoms
+        Structure with a calculator.
+    trajectory
+        File to write; log and restart file are named after it, see `MDFiles.beside`.
+    resume, overwrite
+        Go on with a run that is there, or replace it. Without either, files that are there are an error.
+    report
+        Called after every step.
+
+    Raises
+    ------
+    FileExistsError, ValueError
+        Output is there already; settings and structure do not fit.
+    SimulationStopped
+        Energy, forces or positions are not finite, the temperature passes `settings.max_temperature`, the volume
+        changes tenfold, or the calculator refuses the structure. The last sane frame is kept in its own file.
+    """
+    files = MDFiles.beside(trajectory)
+    _check_structure(atoms, settings)
+    growing_format(files.trajectory)
+    if resume and overwrite:
+        raise ValueError("`resume` and `overwrite` exclude each other")
+    if not (resume or overwrite) and (there := files.existing()):
+        raise FileExistsError(f"{there[0]} exists already: --resume goes on with that run, --overwrite replaces it")
+    rng = np.random.default_rng(settings.seed)
+    restart = read_restart(files.restart) if resume else None
+    if restart is not None:
+        check_same_settings(restart.settings, settings)
+        restart.apply(atoms)
+        rng.bit_generator.state = restart.random_state
+    elif settings.temperature is not None:
+        thermalize(atoms, settings.temperature, rng)
+    integrator = _integrator(atoms, settings, rng)
+    first_step = 0
+    if restart is not None:
+        first_step = restart.step
+        restore_integrator(integrator, restart.integrator)
+    atoms.calc.reset()
+    atoms.get_potential_energy()  # a structure that the calculator refuses must not cost files that are there
+    if restart is None:
+        files.restart.unlink(missing_ok=True)  # else a kill right now would leave one that fits no other file
+    with (
+        closing(ThermodynamicLog(files.log, last_step=restart.step if restart else None)) as log,
+        closing(TrajectoryFile(files.trajectory, keep=restart.trajectory if restart else None)) as frames,
+    ):
+        started = time.perf_counter()
+        run = _Run(atoms, settings, integrator, rng, files, log, frames)
+        if restart is None:
+            run.begin()
+        for step in range(first_step + 1, settings.steps + 1):
+            run.step(step)
+            run.write(step)
+            if report is not None:
+                elapsed = time.perf_counter() - started
+                speed = (step - first_step) * settings.timestep * 1e-6 / elapsed * 86400
+                temperature, potential = run.temperature, run.potential
+                report(MDState(step, settings.steps, temperature, potential, speed))
+        seconds = time.perf_counter() - started
+        return MDSummary(max(settings.steps, first_step), first_step, seconds, thermodynamic_state(atoms), files)
+
+
+class _Run:
+    """The moving parts of `run_md`: one step, its checks and its files."""
+
+    def __init__(
+        self,
+        atoms: Atoms,
+        settings: MDSettings,
+        integrator: VelocityVerlet | Langevin | IsotropicMTKNPT,
+        rng: np.random.Generator,
+        files: MDFiles,
+        log: ThermodynamicLog,
+        frames: TrajectoryFile,
+    ) -> None:
+        self.atoms, self.settings, self.integrator, self.rng = atoms, settings, integrator, rng
+        self.files, self.log, self.frames = files, log, frames
+        self.volume = atoms.cell.volume
+        self.sane = atoms.copy()
+        self.temperature = self.potential = float("nan")
+
+    def begin(self) -> None:
+        """Check and write the first structure."""
+        if reason := self.unreasonable():
+            self.stop(0, reason)
+        self.write(0)
+
+    def step(self, step: int) -> None:
+        """Move one step on; stop when it leads nowhere."""
+        try:
+            self.integrator.step()
+            reason = self.unreasonable()
+        except (CalculatorError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+            self.stop(step, f"the calculator failed: {error}", error)
+        if reason:
+            self.stop(step, reason)
+
+    def unreasonable(self) -> str | None:
+        """Why the present state is not to be trusted, or None."""
+        self.temperature = float(self.atoms.get_temperature())
+        self.potential = float(self.atoms.get_potential_energy())
+        forces = self.atoms.get_forces(apply_constraint=False, md=True)
+        if not (np.isfinite(self.potential) and np.isfinite(forces).all() and np.isfinite(self.atoms.positions).all()):
+            return "energy, forces or positions are not finite"
+        if not self.temperature <= self.settings.max_temperature:
+            return f"the temperature reached {self.temperature:.0f} K"
+        if self.settings.ensemble == "npt":
+            change = self.atoms.cell.volume / self.volume
+            if not 1 / LARGEST_VOLUME_CHANGE < change < LARGEST_VOLUME_CHANGE:
+                return f"the volume changed by a factor {change:.3g}"
+        self.sane.arrays["positions"][:] = self.atoms.positions
+        self.sane.arrays["momenta"][:] = self.atoms.arrays["momenta"]
+        self.sane.cell[:] = self.atoms.cell
+        return None
+
+    def stop(self, step: int, reason: str, error: Exception | None = None) -> None:
+        """Keep the last sane frame and raise."""
+        ase.io.write(self.files.last_sane, self.sane, format="extxyz")
+        raise SimulationStopped(
+            f"stopped at step {step}: {reason}. The last sane frame is in {self.files.last_sane}; try a shorter "
+            "timestep, a relaxed start, or training frames nearer to it"
+        ) from error
+
+    def write(self, step: int) -> None:
+        """Write what is due at `step`."""
+        settings = self.settings
+        last = step == settings.steps
+        if step % settings.log_every == 0 or last:
+            self.log.write(step, step * settings.timestep * 1e-3, thermodynamic_state(self.atoms))
+        if step % settings.write_every == 0 or last:
+            self.frames.write(self.atoms)
+        if step % settings.restart_every == 0 or last:
+            write_restart(self.files.restart, self.restart(step))
+            self.atoms.calc.reset()
+
+    def restart(self, step: int) -> Restart:
+        """Everything that the continuation needs."""
+        atoms = self.atoms
+        return Restart(
+            step=step,
+            settings=asdict(self.settings),
+            numbers=atoms.numbers,
+            positions=atoms.positions,
+            momenta=atoms.get_momenta(),
+            cell=atoms.cell.array,
+            pbc=atoms.pbc,
+            random_state=json.loads(json.dumps(self.rng.bit_generator.state)),
+            trajectory=self.frames.position,
+            integrator=integrator_state(self.integrator),
+        )
+
+
+def _integrator(
+    atoms: Atoms, settings: MDSettings, rng: np.random.Generator
+) -> VelocityVerlet | Langevin | IsotropicMTKNPT:
+    timestep = settings.timestep * units.fs
+    if settings.ensemble == "nve":
+        return VelocityVerlet(atoms, timestep)
+    assert settings.temperature is not None  # MDSettings sees to it
+    if settings.ensemble == "nvt":
+        # fixcm=False: holding the center of mass does not sample the canonical distribution
+        return Langevin(
+            atoms,
+            timestep,
+            temperature_K=settings.temperature,
+            friction=settings.friction / units.fs,
+            fixcm=False,
+            rng=rng,
+        )
+    return IsotropicMTKNPT(
+        atoms,
+        timestep,
+        temperature_K=settings.temperature,
+        pressure_au=settings.pressure * units.GPa,
+        tdamp=settings.thermostat_time * units.fs,
+        pdamp=settings.barostat_time * units.fs,
+    )
+
+
+def _check_structure(atoms: Atoms, settings: MDSettings) -> None:
+    if len(atoms) == 0:
+        raise ValueError("`atoms` must hold at least one atom, got none")
+    if atoms.calc is None:
+        raise ValueError("`atoms` must have a calculator, got none")
+    if settings.temperature is None and not atoms.has("momenta"):
+        raise ValueError("the structure has no momenta: give a temperature to draw them at")
+    if settings.ensemble == "npt" and not (atoms.pbc.all() and atoms.cell.rank == 3):
+        raise ValueError(f"the npt ensemble needs three periodic directions, got pbc {atoms.pbc.tolist()}")
+    if settings.ensemble == "npt" and atoms.constraints:
+        raise ValueError("the npt ensemble cannot hold constraints; take them off or use nvt")

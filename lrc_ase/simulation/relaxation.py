@@ -1,0 +1,110 @@
+"""Relaxation of positions and, when asked, of the cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from ase import Atoms, units
+from ase.filters import FrechetCellFilter
+from ase.optimize import BFGS, FIRE, LBFGS
+
+__all__ = ["RelaxSettings", "Relaxation", "RelaxationNotConverged", "relax"]
+
+OPTIMIZERS = {"lbfgs": LBFGS, "bfgs": BFGS, "fire": FIRE}
+
+
+class RelaxationNotConverged(RuntimeError):
+    """The force criterion was not reached within the steps allowed; `atoms` holds the last structure."""
+
+
+@dataclass(frozen=True)
+class RelaxSettings:
+    """How a structure is relaxed."""
+
+    fmax: float = 0.01
+    """Largest force that may remain, eV/Angstrom."""
+    cell: bool = False
+    """Whether the cell relaxes too."""
+    pressure: float = 0.0
+    """Pressure on a relaxing cell, GPa."""
+    optimizer: Literal["lbfgs", "bfgs", "fire"] = "lbfgs"
+    max_steps: int = 1000
+
+    def __post_init__(self) -> None:
+        """Refuse values that have no meaning."""
+        if not self.fmax > 0:
+            raise ValueError(f"`fmax` must be positive, got {self.fmax}")
+        if self.max_steps < 0:
+            raise ValueError(f"`max_steps` must not be negative, got {self.max_steps}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
+        if self.pressure and not self.cell:
+            raise ValueError("`pressure` acts on the cell: it needs `cell=True`")
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """The state of a relaxation after a step, or at its end."""
+
+    steps: int
+    energy: float
+    """Potential energy, eV."""
+    fmax: float
+    """Largest force on an atom, constraints applied, eV/Angstrom."""
+    pressure: float
+    """GPa; NaN when the cell is fixed."""
+    volume: float
+    """Angstrom^3; NaN when the cell is fixed."""
+
+
+def relax(
+    atoms: Atoms, settings: RelaxSettings | None = None, *, report: Callable[[Relaxation, Atoms], None] | None = None
+) -> Relaxation:
+    """Move the atoms (and the cell) of `atoms`, in place, to a minimum of the energy.
+
+    `report` is called after each step with the state so far.
+
+    Raises
+    ------
+    ValueError
+        A cell that is to relax without three periodic directions.
+    RelaxationNotConverged
+        After `settings.max_steps` steps, or when energy or forces are no longer finite.
+    """
+    settings = settings or RelaxSettings()
+    if settings.cell and not atoms.pbc.all():
+        raise ValueError(f"a cell relaxes only when periodic in three directions, got pbc {atoms.pbc.tolist()}")
+    target = FrechetCellFilter(atoms, scalar_pressure=settings.pressure * units.GPa) if settings.cell else atoms
+    optimizer = OPTIMIZERS[settings.optimizer](target, logfile=None)
+
+    def state() -> Relaxation:
+        pressure = volume = float("nan")
+        if settings.cell:
+            pressure = float(-np.trace(atoms.get_stress(voigt=False)) / 3 / units.GPa)
+            volume = float(atoms.get_volume())
+        force = float(np.sqrt((atoms.get_forces() ** 2).sum(axis=1)).max())
+        return Relaxation(optimizer.nsteps, float(atoms.get_potential_energy()), force, pressure, volume)
+
+    sane = atoms.get_positions(), atoms.cell.array.copy()
+    converged = False
+    for converged in optimizer.irun(fmax=settings.fmax, steps=settings.max_steps):  # noqa: B007 - read after the loop
+        current = state()
+        if not (np.isfinite(current.energy) and np.isfinite(current.fmax)):
+            atoms.set_cell(sane[1])
+            atoms.set_positions(sane[0], apply_constraint=False)
+            raise RelaxationNotConverged(
+                f"energy or forces are not finite at step {current.steps}; the structure before it is kept"
+            )
+        sane = atoms.get_positions(), atoms.cell.array.copy()
+        if report is not None:
+            report(current, atoms)
+    final = state()
+    if not converged:
+        raise RelaxationNotConverged(
+            f"the largest force is {final.fmax:.4f} eV/Angstrom after {final.steps} steps, asked for {settings.fmax}; "
+            "raise the number of steps or start again from the structure kept"
+        )
+    return final

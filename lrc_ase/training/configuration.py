@@ -1,0 +1,270 @@
+"""What a training run is made of: a YAML file, or a few data files and defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from lrc_ase.dataset import LabelKeys
+from lrc_ase.potential_file import write_atomically
+from lrc_ase.settings import LongRangeSettings, ModelSettings, Settings
+from lrc_ase.training.configuration_errors import ConfigurationError, describe_errors
+
+__all__ = [
+    "ConfigurationError",
+    "DataSetConfiguration",
+    "LossConfiguration",
+    "ModelConfiguration",
+    "StageConfiguration",
+    "TrainFile",
+    "TrainingConfiguration",
+    "default_configuration",
+    "differences",
+    "load_configuration",
+    "parse_configuration",
+    "write_configuration",
+]
+
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, (str, os.PathLike, Mapping)) else value
+
+
+class TrainFile(Settings):
+    """A file, a wildcard pattern or an ASE slice of a file (``frames.traj@::10``) with labelled frames."""
+
+    path: str
+    """Any format of ASE. Relative paths start from the folder of the configuration file."""
+    weight: float = Field(1.0, ge=0)
+    """Multiplies the loss of these frames."""
+
+
+def _train_file(value: Any) -> Any:
+    return {"path": os.fspath(value)} if isinstance(value, (str, os.PathLike)) else value
+
+
+class DataSetConfiguration(Settings):
+    """Frames that stages call by one name."""
+
+    train: Annotated[tuple[Annotated[TrainFile, BeforeValidator(_train_file)], ...], BeforeValidator(_one_or_many)] = (
+        Field(min_length=1)
+    )
+    """Files to train on: paths, or `path` and `weight` each."""
+    validation: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
+    """Files to validate on. Empty: a part of the training frames is set aside."""
+    validation_fraction: float = Field(0.1, ge=0, lt=1)
+    """Part of the training frames set aside at random for validation, where `validation` names no file."""
+    keys: LabelKeys = LabelKeys()
+    """Where the labels stand in the files; looked for unless named."""
+
+
+class ModelConfiguration(ModelSettings):
+    """Model settings; what is null is derived from the training frames."""
+
+    elements: tuple[str, ...] | None = None  # type: ignore[assignment]
+    """Chemical symbols that the model knows. Null: those of the training frames."""
+    long_range: LongRangeSettings | None = LongRangeSettings()
+    """Long-range part of stages that train a full-range model."""
+    average_neighbors: float | None = Field(None, gt=0)  # type: ignore[assignment]
+    """Mean number of neighbors within the cutoff. Null: that of the training frames."""
+    energy_scale: float | None = Field(None, gt=0)  # type: ignore[assignment]
+    """Multiplies the read-out, eV. Null: root mean square of the training forces times 1 Angstrom."""
+
+
+class LossConfiguration(Settings):
+    """Weights of the three errors, each measured in root mean squares of the training forces (times 1 Angstrom)."""
+
+    energy: float = Field(1.0, ge=0)
+    """Weight of the energy error per atom. 0 with force weight 1: the paper's force-only loss."""
+    forces: float = Field(1.0, ge=0)
+    """Weight of the force error."""
+    stress: float = Field(0.0, ge=0)
+    """Weight of the error of stress times volume per atom; needs stress labels."""
+    function: Literal["mse", "huber"] = "mse"
+    """Squared errors, or errors that grow linearly beyond `huber_delta`."""
+    huber_delta: float = Field(1.0, gt=0)
+    """Where the Huber loss turns linear, in root mean squares of the training forces."""
+
+
+class StageConfiguration(Settings):
+    """One stage: a model trained on some of the data sets. Each stage starts from the best model of the one before."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    """Names the stage in the log and its potential file."""
+    data: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
+    """Names of data sets. Empty: all."""
+    model: Literal["short-range", "full-range"] = "full-range"
+    """Whether the long-range part is there."""
+    epochs: int = Field(100, ge=1)
+    """Passes over the training frames."""
+    batch_size: int = Field(4, ge=1)
+    """Frames per step."""
+    learning_rate: float = Field(2e-3, gt=0)
+    """Largest step size of the optimizer (AdamW)."""
+    schedule: Literal["constant", "cosine", "exponential"] = "cosine"
+    """How the step size falls after the warm-up."""
+    final_learning_rate: float = Field(0.01, gt=0, le=1)
+    """Step size at the end of the schedule as a fraction of `learning_rate`."""
+    warmup: float = Field(0.02, ge=0, lt=1)
+    """Part of the stage's steps in which the step size rises from zero."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay of AdamW."""
+    loss: LossConfiguration = LossConfiguration()
+    """Weights of energies, forces and stress."""
+    ema_decay: float = Field(0.99, ge=0, lt=1)
+    """Decay per step of the running mean of the weights, which is validated and kept; 0 switches it off."""
+    gradient_clip: float | None = Field(10.0, gt=0)
+    """Largest norm of the loss gradient; longer ones are shortened. Null: no limit."""
+    validate_every: int = Field(1, ge=1)
+    """Epochs between validations; the last epoch is always validated."""
+    time_limit: float | None = Field(None, gt=0)
+    """Minutes after which the stage ends, at the end of an epoch. Null: no limit."""
+
+
+class TrainingConfiguration(Settings):
+    """A training run."""
+
+    data: dict[str, DataSetConfiguration] = Field(min_length=1)
+    """Data sets by name."""
+    model: ModelConfiguration = ModelConfiguration()
+    """The model."""
+    references: Literal["fit", "isolated-atoms"] | dict[str, float] = "fit"
+    """Energy of each element: least squares, from one-atom frames, or given in eV."""
+    stages: tuple[StageConfiguration, ...] = Field(min_length=1)
+    """Stages in their order."""
+    seed: int = Field(0, ge=0)
+    """Seed of initial weights, split and shuffling."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Floating-point type of the training."""
+    device: str = "cpu"
+    """Device of torch: cpu, cuda, cuda:1, ..."""
+    n_threads: int | None = Field(None, ge=1)
+    """Threads of torch on the CPU. Null: torch's own choice."""
+    checkpoint_every: float = Field(5.0, gt=0)
+    """Minutes between checkpoints within an epoch; the end of each epoch makes one anyway."""
+
+    @model_validator(mode="after")
+    def _check_stages(self) -> TrainingConfiguration:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages must have different names, got {names}")
+        for stage, following in zip(self.stages, self.stages[1:], strict=False):
+            if stage.model == "full-range" and following.model == "short-range":
+                raise ValueError(f"stage '{following.name}' cannot be short-range after full-range '{stage.name}'")
+        for stage in self.stages:
+            if unknown := [name for name in stage.data if name not in self.data]:
+                raise ValueError(f"stage '{stage.name}' uses data sets {unknown}; known are {list(self.data)}")
+            if stage.model == "full-range" and self.model.long_range is None:
+                raise ValueError(f"stage '{stage.name}' is full-range but `model.long_range` is null")
+            if stage.loss.energy + stage.loss.forces + stage.loss.stress == 0:
+                raise ValueError(f"stage '{stage.name}' has no loss: all weights are 0")
+        return self
+
+    def sets_of(self, stage: StageConfiguration) -> tuple[str, ...]:
+        """Names of the data sets that `stage` trains on."""
+        return stage.data or tuple(self.data)
+
+
+def default_configuration(
+    files: Sequence[str | os.PathLike[str]] = (),
+    *,
+    small: Sequence[str | os.PathLike[str]] = (),
+    large: Sequence[str | os.PathLike[str]] = (),
+    validation: Sequence[str | os.PathLike[str]] = (),
+    short_range: bool = False,
+) -> TrainingConfiguration:
+    """Configuration with all defaults, for one stage on `files` or the two-scale strategy on `small` and `large`.
+
+    The two-scale strategy (section 5 of doi:10.48550/arXiv.2010.05295) trains a short-range model on many small cells,
+    then short- and long-range part on a few large ones. `validation` belongs to the one or the large set.
+    """
+    if bool(files) == bool(small or large):
+        raise ConfigurationError("training needs either data files, or both small and large ones")
+    if files:
+        only = {"train": _absolute(files), "validation": _absolute(validation)}
+        model = "short-range" if short_range else "full-range"
+        return parse_configuration({"data": {"frames": only}, "stages": [{"name": model, "model": model}]})
+    if not (small and large) or short_range:
+        raise ConfigurationError("two-scale training needs small and large files and ends in a full-range model")
+    data = {
+        "small": {"train": _absolute(small)},
+        "large": {"train": _absolute(large), "validation": _absolute(validation)},
+    }
+    stages = [
+        {"name": "short-range", "data": "small", "model": "short-range"},
+        {"name": "full-range", "data": "large", "model": "full-range", "batch_size": 1, "learning_rate": 1e-3},
+    ]
+    return parse_configuration({"data": data, "stages": stages})
+
+
+def load_configuration(path: str | os.PathLike[str]) -> TrainingConfiguration:
+    """Read a YAML file. Relative paths of data files start from its folder.
+
+    Raises
+    ------
+    ConfigurationError
+        The file is missing or no YAML, a key is unknown or a value is not valid; one line for each.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read the configuration {path}: {error}") from error
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+    return parse_configuration(content, folder=Path(path).resolve().parent, source=str(path))
+
+
+def parse_configuration(
+    content: Any, *, folder: str | os.PathLike[str] | None = None, source: str = "configuration"
+) -> TrainingConfiguration:
+    """Validate the content of a configuration file; relative paths of data files start from `folder`, if given."""
+    if not isinstance(content, Mapping):
+        raise ConfigurationError(f"{source}: expected keys such as 'data' and 'stages', got {type(content).__name__}")
+    try:
+        configuration = TrainingConfiguration.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(describe_errors(error, TrainingConfiguration, source))) from error
+    if folder is None:
+        return configuration
+    data = {name: _anchor(data_set, Path(folder)) for name, data_set in configuration.data.items()}
+    return configuration.model_copy(update={"data": data})
+
+
+def write_configuration(path: str | os.PathLike[str], configuration: TrainingConfiguration) -> None:
+    """Write a YAML file that `load_configuration` reads to the same configuration."""
+    content = yaml.safe_dump(configuration.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_atomically(path, f"# Resolved configuration; `lrc-ase train` takes this file.\n{content}".encode())
+
+
+def differences(given: Any, stored: Any, path: str = "") -> Iterator[str]:
+    """Dotted keys in which a dumped configuration differs from the resolved `stored`; null agrees with all."""
+    if given is None or given == stored:
+        return
+    if isinstance(given, Mapping) and isinstance(stored, Mapping):
+        for key in given.keys() | stored.keys():
+            yield from differences(given.get(key), stored.get(key), f"{path}.{key}" if path else str(key))
+    elif isinstance(given, tuple) and isinstance(stored, tuple) and len(given) == len(stored):
+        for index, (one, other) in enumerate(zip(given, stored, strict=True)):
+            yield from differences(one, other, f"{path}[{index}]")
+    else:
+        yield path
+
+
+def _absolute(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+    return [os.path.abspath(path) for path in paths]
+
+
+def _anchor(data_set: DataSetConfiguration, folder: Path) -> DataSetConfiguration:
+    return data_set.model_copy(
+        update={
+            "train": tuple(file.model_copy(update={"path": str(folder / file.path)}) for file in data_set.train),
+            "validation": tuple(str(folder / path) for path in data_set.validation),
+        }
+    )

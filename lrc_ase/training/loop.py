@@ -1,0 +1,311 @@
+"""The training loop of one stage: steps, running mean of the weights, validation, rewinding."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lrc_ase.dataset import LabelledGraph, batch_indices, collate_labelled
+from lrc_ase.derivatives import evaluate
+from lrc_ase.model import ShortRangeModel
+from lrc_ase.training.checkpoint import optimizer_tensors, restore_optimizer
+from lrc_ase.training.configuration import LossConfiguration, StageConfiguration
+from lrc_ase.training.losses import ErrorSums, loss_of
+
+__all__ = ["EpochRecord", "Observer", "Progress", "StageLoop", "TrainingDiverged", "learning_rate", "mean_errors"]
+
+MAX_REWINDS = 10
+RATE_AFTER_REWIND = 0.5
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss stayed non-finite although the step size was lowered again and again."""
+
+
+class _NonFiniteLossError(ArithmeticError):
+    pass
+
+
+@dataclass
+class Progress:
+    """How far a stage is; plain numbers, so that a checkpoint can carry them."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    batch: int = 0
+    """Batches finished in the current epoch."""
+    step: int = 0
+    """Steps of the optimizer."""
+    rate_factor: float = 1.0
+    """Multiplies the learning rate; falls with every rewind."""
+    rewinds: int = 0
+    seconds: float = 0.0
+    """Time spent in steps and validation."""
+    best_score: float | None = None
+    """Lowest validation loss."""
+    best_epoch: int = 0
+    sums: ErrorSums = field(default_factory=ErrorSums)
+    """Training errors of the current epoch so far."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers; `from_json` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Progress:
+        return cls(**{**values, "sums": ErrorSums(**values["sums"])})
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch gave."""
+
+    epoch: int
+    """Counted from 1."""
+    learning_rate: float
+    seconds: float
+    """Time since the beginning of the stage."""
+    train: dict[str, float]
+    """`ErrorSums.metrics` of the batches as they were trained on."""
+    validation: dict[str, float] | None
+    """The same on the validation frames by the mean weights; None where the epoch was not validated."""
+    improved: bool
+    """Whether the mean weights are the best so far."""
+
+
+class Observer(Protocol):
+    """What happens around the loop: progress bar, files, interruption."""
+
+    def step_done(self, loop: StageLoop) -> None:
+        """Called after each step; may raise to stop the loop."""
+
+    def epoch_done(self, loop: StageLoop, record: EpochRecord) -> None:
+        """Called after each epoch."""
+
+    def log(self, text: str) -> None:
+        """Called with what the user must know."""
+
+
+class StageLoop:
+    """Trains one model on one set of graphs.
+
+    All that the course of the training depends on is in `tensors` and `progress`: a loop restored from them goes on
+    exactly as the one they were taken from.
+    """
+
+    def __init__(
+        self,
+        model: ShortRangeModel,
+        stage: StageConfiguration,
+        train_graphs: Sequence[LabelledGraph],
+        validation_graphs: Sequence[LabelledGraph],
+        *,
+        force_scale: float,
+        seed: int,
+    ) -> None:
+        self.model = model
+        self.stage = stage
+        self.train_graphs = train_graphs
+        self.validation_graphs = validation_graphs
+        self.force_scale = force_scale
+        self.seed = seed
+        self.averaged = copy.deepcopy(model)
+        """Running mean of the weights; validated and kept."""
+        self.best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        """Mean weights with the lowest validation loss."""
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay, foreach=True
+        )
+        self.progress = Progress()
+        self.n_batches = math.ceil(len(train_graphs) / stage.batch_size)
+
+    def run(self, observer: Observer) -> None:
+        """Train until the last epoch or the time limit of the stage."""
+        good_state = self._snapshot()
+        while not self.finished:
+            try:
+                record = self._epoch(observer)
+            except _NonFiniteLossError as error:
+                self._rewind(good_state, observer, str(error))
+                continue
+            good_state = self._snapshot()
+            observer.epoch_done(self, record)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done or the time is up."""
+        limit = self.stage.time_limit
+        out_of_time = limit is not None and self.progress.batch == 0 and self.progress.seconds > 60 * limit
+        return self.progress.epoch >= self.stage.epochs or out_of_time
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, mean weights, best weights and optimizer state, not copied."""
+        return {
+            **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
+            **{f"averaged.{name}": tensor for name, tensor in self.averaged.state_dict().items()},
+            **{f"best.{name}": tensor for name, tensor in self.best.items()},
+            **{f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()},
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
+        """Go back (or on) to a state taken by `tensors` and `progress`."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "averaged": {}, "best": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        self.model.load_state_dict(parts["model"])
+        self.averaged.load_state_dict(parts["averaged"])
+        own = self.model.state_dict()
+        self.best = {name: tensor.to(own[name].device, copy=True) for name, tensor in parts["best"].items()}
+        restore_optimizer(self.optimizer, parts["optimizer"])
+        self.progress = progress
+
+    def best_model(self) -> ShortRangeModel:
+        """Return a copy of the model with the best weights."""
+        model = copy.deepcopy(self.averaged)
+        model.load_state_dict(self.best)
+        return model.eval()
+
+    def _epoch(self, observer: Observer) -> EpochRecord:
+        progress = self.progress
+        batches = batch_indices(len(self.train_graphs), self.stage.batch_size, self.seed, progress.epoch)
+        self.model.train()
+        while progress.batch < len(batches):
+            begin = time.monotonic()
+            self._step(batches[progress.batch])
+            progress.seconds += time.monotonic() - begin
+            observer.step_done(self)
+        return self._finish_epoch()
+
+    def _step(self, indices: Sequence[int]) -> None:
+        progress, stage = self.progress, self.stage
+        batch = collate_labelled([self.train_graphs[index] for index in indices])
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, sums = _loss(self.model, batch, stage.loss, self.force_scale, training=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), stage.gradient_clip or math.inf)
+        # one transfer from the device for both
+        if not math.isfinite(float(loss.detach() + norm)):
+            raise _NonFiniteLossError(f"loss or gradient not finite in epoch {progress.epoch + 1}")
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(progress.step)
+        self.optimizer.step()
+        self._average()
+        sums(progress.sums)
+        progress.batch += 1
+        progress.step += 1
+
+    def _rate(self, step: int) -> float:
+        return learning_rate(self.stage, step, self.stage.epochs * self.n_batches) * self.progress.rate_factor
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        # young averages forget their start faster
+        decay = min(self.stage.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
+        for mean, current in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
+            mean.lerp_(current, 1 - decay)
+        for kept, buffer in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
+            kept.copy_(buffer)
+
+    def _finish_epoch(self) -> EpochRecord:
+        progress, stage = self.progress, self.stage
+        begin = time.monotonic()
+        epoch = progress.epoch + 1
+        validation = None
+        improved = not self.validation_graphs  # then the last weights are the best
+        if self.validation_graphs and (epoch % stage.validate_every == 0 or epoch == stage.epochs):
+            validation = mean_errors(
+                self.averaged, self.validation_graphs, stage.loss, self.force_scale, batch_size=stage.batch_size
+            )
+            if not math.isfinite(validation["loss"]):
+                raise _NonFiniteLossError(f"validation loss not finite in epoch {epoch}")
+            improved = progress.best_score is None or validation["loss"] < progress.best_score
+        if improved:
+            progress.best_score = None if validation is None else validation["loss"]
+            progress.best_epoch = epoch
+            self.best = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
+        train, rate = progress.sums.metrics(), self._rate(progress.step - 1)
+        progress.seconds += time.monotonic() - begin
+        progress.epoch, progress.batch, progress.sums = epoch, 0, ErrorSums()
+        return EpochRecord(epoch, rate, progress.seconds, train, validation, improved)
+
+    def _snapshot(self) -> tuple[dict[str, Tensor], Progress]:
+        return {name: tensor.clone() for name, tensor in self.tensors().items()}, copy.deepcopy(self.progress)
+
+    def _rewind(self, state: tuple[dict[str, Tensor], Progress], observer: Observer, reason: str) -> None:
+        rewinds = self.progress.rewinds + 1
+        factor = self.progress.rate_factor * RATE_AFTER_REWIND
+        if rewinds > MAX_REWINDS:
+            raise TrainingDiverged(
+                f"stage '{self.stage.name}': {reason}, after {MAX_REWINDS} rewinds with ever smaller steps; "
+                "check the labels for outliers, or lower `learning_rate`"
+            )
+        seconds = self.progress.seconds
+        tensors, progress = state
+        self.restore(tensors, copy.deepcopy(progress))
+        self.progress.rewinds, self.progress.rate_factor, self.progress.seconds = rewinds, factor, seconds
+        observer.log(f"{reason}: back to the end of epoch {progress.epoch}, learning rate times {factor:g} from here")
+
+
+def learning_rate(stage: StageConfiguration, step: int, n_steps: int) -> float:
+    """Step size of step number `step` of `n_steps`: linear warm-up, then the schedule of the stage.
+
+    >>> stage = StageConfiguration(name="s", learning_rate=1.0, warmup=0.2, schedule="exponential")
+    >>> [round(learning_rate(stage, step, 10), 3) for step in (0, 1, 2, 9)]
+    [0.5, 1.0, 1.0, 0.01]
+    """
+    n_warmup = round(stage.warmup * n_steps)
+    if step < n_warmup:
+        return stage.learning_rate * (step + 1) / n_warmup
+    passed = min((step - n_warmup) / max(n_steps - n_warmup - 1, 1), 1.0)
+    final = stage.final_learning_rate
+    if stage.schedule == "constant":
+        return stage.learning_rate
+    if stage.schedule == "exponential":
+        return stage.learning_rate * final**passed
+    return stage.learning_rate * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * passed)))
+
+
+def mean_errors(
+    model: ShortRangeModel,
+    graphs: Sequence[LabelledGraph],
+    configuration: LossConfiguration,
+    force_scale: float,
+    *,
+    batch_size: int,
+) -> dict[str, float]:
+    """Loss and errors of `model` over `graphs`, see `ErrorSums.metrics`."""
+    model.eval()
+    total = ErrorSums()
+    for start in range(0, len(graphs), batch_size):
+        batch = collate_labelled(graphs[start : start + batch_size])
+        _, add = _loss(model, batch, configuration, force_scale, training=False)
+        add(total)
+    return total.metrics()
+
+
+def _loss(
+    model: ShortRangeModel,
+    batch: LabelledGraph,
+    configuration: LossConfiguration,
+    force_scale: float,
+    *,
+    training: bool,
+) -> tuple[Tensor, Callable[[ErrorSums], None]]:
+    """Loss of a batch, and what adds its errors to sums (later, when the step was taken)."""
+    results = evaluate(
+        model,
+        batch.graph,
+        forces=bool(configuration.forces) or not training,
+        stress=bool(configuration.stress),
+        training=training,
+    )
+    loss = loss_of(results, batch, configuration, force_scale)
+    return loss, lambda sums: sums.add(results, batch, loss)

@@ -1,0 +1,99 @@
+"""The folder of a training run: configuration, log, table of metrics, checkpoint and potentials."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from lrc_ase.potential_file import write_atomically
+
+__all__ = ["METRIC_COLUMNS", "RunFolder", "RunFolderError"]
+
+_ERRORS = ("loss", "energy_mae", "energy_rmse", "forces_mae", "forces_rmse")
+METRIC_COLUMNS = (
+    "stage",
+    "epoch",
+    "learning_rate",
+    "seconds",
+    *(f"train_{name}" for name in _ERRORS),
+    *(f"validation_{name}" for name in _ERRORS),
+)
+"""Columns of metrics.csv: energies in meV/atom, forces in meV/Angstrom, seconds since the stage began. Train errors
+are of the batches as they were trained on, validation errors of the mean weights; empty where not validated."""
+
+
+class RunFolderError(ValueError):
+    """A folder that cannot take a run, or holds none to go on with."""
+
+
+class RunFolder:
+    """Names and writes what a run leaves behind."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.configuration = self.path / "configuration.yaml"
+        self.log_file = self.path / "log.txt"
+        self.metrics = self.path / "metrics.csv"
+        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.potential = self.path / "potential.safetensors"
+
+    def stage_potential(self, stage_name: str) -> Path:
+        """Potential of a stage before the last."""
+        return self.path / f"potential-{stage_name}.safetensors"
+
+    def check_free(self) -> None:
+        """Raise if there is a run already."""
+        if self.configuration.exists() or self.checkpoint.exists():
+            raise RunFolderError(
+                f"{self.path} already holds a run: choose another folder, or go on with that run by --resume"
+            )
+        if self.path.exists() and not self.path.is_dir():
+            raise RunFolderError(f"{self.path} is a file, not a folder")
+
+    def check_run(self) -> None:
+        """Raise if there is no run to go on with."""
+        if not self.configuration.exists():
+            raise RunFolderError(f"{self.path} holds no run to resume: it has no {self.configuration.name}")
+
+    def create(self) -> None:
+        """Make the folder and see that it can be written to."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for leftover in self.path.glob(".*.safetensors.*"):  # of a write that was killed
+                leftover.unlink()
+            with self.log_file.open("a", encoding="utf-8"):
+                pass
+        except OSError as error:
+            raise RunFolderError(f"cannot write to {self.path}: {error.strerror}") from error
+
+    def log(self, text: str) -> None:
+        """Append to log.txt, with the time."""
+        with self.log_file.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+
+    def add_metrics(self, row: Mapping[str, object]) -> None:
+        """Append a row to metrics.csv."""
+        is_empty = not self.metrics.exists() or self.metrics.stat().st_size == 0
+        with self.metrics.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, METRIC_COLUMNS, lineterminator="\n")
+            if is_empty:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def forget_metrics_after(self, finished_stages: tuple[str, ...], stage: str, epoch: int) -> None:
+        """Remove rows of epochs that the checkpoint does not know, written just before the run was killed."""
+        if not self.metrics.exists():
+            return
+        with self.metrics.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, METRIC_COLUMNS, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        for row in rows:
+            if row["stage"] in finished_stages or (row["stage"] == stage and int(row["epoch"]) <= epoch):
+                writer.writerow(row)
+        write_atomically(self.metrics, buffer.getvalue().encode())

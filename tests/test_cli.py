@@ -1,0 +1,243 @@
+"""The command line as a user meets it, on a potential trained for a moment on copper by ASE's embedded-atom model."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
+from typer.testing import CliRunner
+
+from lrc_ase.cli import app
+
+CONFIGURATION = """
+data:
+  frames: {{train: {folder}/frames.extxyz, validation_fraction: 0.25}}
+model:
+  cutoff: 4.0
+  descriptor: {{name: sphere, n_radial: 4, n_channels: 4}}
+  long_range: {{n_channels: 1, n_features: 2}}
+  hidden: [8]
+stages:
+  - {{name: only, epochs: 2, batch_size: 2, model: full-range}}
+"""
+
+
+def lrc_ase(*arguments: object) -> tuple[int, str]:
+    """Exit code and all output of a command."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.output
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Folder with frames, a configuration and a run of it."""
+    path = tmp_path_factory.mktemp("cli")
+    frames = []
+    for seed in range(4):
+        atoms = bulk("Cu", cubic=True)
+        atoms.rattle(0.05 * (seed + 1), seed=seed)
+        atoms.calc = EMT()
+        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        frames.append(atoms)
+    write(path / "frames.extxyz", frames)
+    (path / "run.yaml").write_text(CONFIGURATION.format(folder=path))
+    code, output = lrc_ase("train", path / "run.yaml", "-o", path / "run", "--debug")
+    assert code == 0, output
+    return path
+
+
+@pytest.fixture(scope="module")
+def potential(folder: Path) -> Path:
+    """The trained potential."""
+    return folder / "run" / "potential.safetensors"
+
+
+def test_train_leaves_a_complete_run_folder(folder):
+    names = {path.name for path in (folder / "run").iterdir()}
+    assert names >= {
+        "configuration.yaml",
+        "log.txt",
+        "metrics.csv",
+        "potential.safetensors",
+        "learning-curve.png",
+        "parity.png",
+        "report.html",
+    }
+    page = (folder / "run" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert not re.search(r"(src|href)=\"(?!data:)", page), "the page must not load anything"
+
+
+def test_train_takes_frames_alone_and_resumes_a_finished_run(folder, tmp_path):
+    code, output = lrc_ase("train", f"{folder}/frames.extxyz@:2", "--epochs", 1, "-o", tmp_path / "run", "--quiet")
+    assert code == 0, output
+    code, output = lrc_ase("train", "--resume", "-o", tmp_path / "run")
+    assert code == 0, output
+    code, output = lrc_ase("train", f"{folder}/frames.extxyz@:2", "-o", tmp_path / "run")
+    assert code == 1
+    assert "already holds a run" in output
+    code, output = lrc_ase("train", "--resume", "--seed", 3, "-o", tmp_path / "run")
+    assert code == 1
+    assert "leave the other options out" in output
+
+
+def test_info_names_model_and_elements(potential):
+    code, output = lrc_ase("info", potential)
+    assert code == 0, output
+    assert "full-range" in output
+    assert "Cu" in output
+
+
+def test_evaluate_compares_potentials_side_by_side(folder, potential, tmp_path):
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(potential.read_bytes())
+    frames = folder / "frames.extxyz"
+    arguments = ["--plot", tmp_path / "parity.png", "--report", tmp_path / "report"]
+    code, output = lrc_ase("evaluate", potential, other, frames, *arguments)
+    assert code == 0, output
+    assert (tmp_path / "parity.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "report" / "report.html").exists()
+    assert (tmp_path / "report" / "other" / "errors.json").exists()
+    code, output = lrc_ase("evaluate", potential, frames, "--report", tmp_path / "report")
+    assert code == 1
+    assert "already holds a report" in output
+    assert lrc_ase("evaluate", potential) == (
+        1,
+        "Error: give at least one potential (.safetensors) and one file of frames\n",
+    )
+
+
+def test_relax_writes_the_structure_and_refuses_to_overwrite(folder, potential, tmp_path):
+    output_file = tmp_path / "relaxed.cif"
+    arguments = ["relax", potential, f"{folder}/frames.extxyz@0", "--cell", "--fmax", 0.05, "-o", output_file]
+    code, output = lrc_ase(*arguments, "--steps", 2)
+    assert code in (0, 1)
+    assert "after 2 steps" in output or code == 0
+    assert len(read(output_file)) == 4
+    code, output = lrc_ase(*arguments)
+    assert code == 1
+    assert "exists already" in output
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])
+def test_md_continues_bit_for_bit(folder, potential, tmp_path, ensemble):
+    """An extended run equals a run in one piece: neighbor list, mesh, thermostat and noise included."""
+    start = ["md", potential, f"{folder}/frames.extxyz@0", "--repeat", 2, 2, 2, "--ensemble", ensemble]
+    start += ["--temperature", 600, "--timestep", 2, "--restart-every", 5, "--write-every", 5, "--log-every", 5]
+    for name, steps in (("straight", 20), ("parts", 10)):
+        code, output = lrc_ase(*start, "--steps", steps, "-o", tmp_path / f"{name}.traj")
+        assert code == 0, output
+    code, output = lrc_ase(*start, "--steps", 20, "-o", tmp_path / "parts.traj", "--resume")
+    assert code == 0, output
+    straight, parts = (read(tmp_path / f"{name}.traj", ":") for name in ("straight", "parts"))
+    assert len(straight) == len(parts) == 5
+    for left, right in zip(straight, parts, strict=True):
+        np.testing.assert_array_equal(left.positions, right.positions)
+        np.testing.assert_array_equal(left.get_momenta(), right.get_momenta())
+        np.testing.assert_array_equal(left.cell.array, right.cell.array)
+    assert (tmp_path / "straight.csv").read_text() == (tmp_path / "parts.csv").read_text()
+
+
+def test_md_stopped_by_ctrl_c_says_how_to_go_on(folder, potential, tmp_path):
+    arguments = ["md", potential, f"{folder}/frames.extxyz@0", "-t", 300, "-n", 1000000, "-o", tmp_path / "md.extxyz"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lrc_ase.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    log = tmp_path / "md.csv"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.read_text().count("\n") > 12) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, output
+    assert "--resume goes on" in output
+    assert "Traceback" not in output
+    code, output = lrc_ase(*arguments[:-4], "-n", 110, "-o", tmp_path / "md.extxyz", "--resume")
+    assert code == 0, output
+
+
+def bad_input(case: str, folder: Path, potential: Path, tmp_path: Path) -> list[object]:
+    """Arguments of a command with one mistake."""
+    structure = f"{folder}/frames.extxyz@0"
+    (tmp_path / "foreign.safetensors").write_bytes(b"nothing of the kind")
+    (tmp_path / "empty.xyz").write_text("0\n\n")
+    (tmp_path / "text.cif").write_text("not a structure")
+    (tmp_path / "typo.yaml").write_text((folder / "run.yaml").read_text().replace("cutoff", "cutof"))
+    write(tmp_path / "argon.xyz", bulk("Ar", cubic=True))
+    nan = bulk("Cu", cubic=True)
+    nan.positions[0] = np.nan
+    write(tmp_path / "nan.extxyz", nan)
+    output = ["-o", tmp_path / "out.traj"]
+    return {
+        "no potential": ["md", tmp_path / "none.safetensors", structure, "-t", 300, *output],
+        "foreign potential": ["md", tmp_path / "foreign.safetensors", structure, "-t", 300, *output],
+        "no structure": ["md", potential, tmp_path / "none.cif", "-t", 300, *output],
+        "empty structure": ["md", potential, tmp_path / "empty.xyz", "-t", 300, *output],
+        "unreadable structure": ["relax", potential, tmp_path / "text.cif", *output],
+        "unknown element": ["md", potential, tmp_path / "argon.xyz", "-t", 300, *output],
+        "positions not finite": ["relax", potential, tmp_path / "nan.extxyz", *output],
+        "no temperature": ["md", potential, structure, "-e", "npt", *output],
+        "wrong ensemble": ["md", potential, structure, "-e", "nph", "-t", 300, *output],
+        "wrong dtype": ["md", potential, structure, "-t", 300, "--dtype", "float16", *output],
+        "wrong repeat": ["md", potential, structure, "-t", 300, "--repeat", 0, 1, 1, *output],
+        "no folder": ["md", potential, structure, "-t", 300, "-o", tmp_path / "nowhere" / "md.traj"],
+        "nothing to resume": ["md", potential, structure, "-t", 300, "--resume", *output],
+        "misspelt key": ["train", tmp_path / "typo.yaml", "-o", tmp_path / "run"],
+        "no frames": ["train", tmp_path / "none.extxyz", "-o", tmp_path / "run"],
+        "no labels": ["train", tmp_path / "argon.xyz", "-o", tmp_path / "run"],
+        "nothing to train on": ["train", "-o", tmp_path / "run"],
+    }[case]
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("no potential", "none.safetensors does not exist"),
+        ("foreign potential", "foreign.safetensors is truncated or no safetensors file"),
+        ("no structure", "none.cif does not exist"),
+        ("empty structure", "holds no atoms"),
+        ("unreadable structure", "ASE cannot read it"),
+        ("unknown element", "unknown element Ar: this model knows Cu"),
+        ("positions not finite", "positions are not finite"),
+        ("no temperature", "npt ensemble needs a `temperature`"),
+        ("wrong ensemble", "must be nve, nvt or npt"),
+        ("wrong dtype", "--dtype must be one of"),
+        ("wrong repeat", "--repeat must be three numbers"),
+        ("no folder", "nowhere does not exist"),
+        ("nothing to resume", "no restart file"),
+        ("misspelt key", "did you mean 'model.cutoff'"),
+        ("no frames", "no file matches"),
+        ("no labels", "argon.xyz@0 has no energy"),
+        ("nothing to train on", "needs either data files"),
+    ],
+)
+def test_mistake_gives_one_clear_line(case, message, folder, potential, tmp_path):
+    code, output = lrc_ase(*bad_input(case, folder, potential, tmp_path))
+    assert code == 1, output
+    assert message in output
+    assert output.strip().count("\n") == 0
+    assert output.startswith("Error: ")
+    assert not (tmp_path / "out.traj").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_debug_shows_the_traceback(potential, tmp_path):
+    result = CliRunner().invoke(app, ["info", str(tmp_path / "none.safetensors"), "--debug"])
+    assert isinstance(result.exception, ValueError)

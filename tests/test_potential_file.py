@@ -1,0 +1,151 @@
+"""The potential file: what goes in comes out, and damaged or foreign files are refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+from lrc_ase.model import build_model
+from lrc_ase.potential_file import (
+    FORMAT_VERSION,
+    HEADER_KEY,
+    Potential,
+    PotentialFileError,
+    load_potential,
+    read_tensors,
+    save_potential,
+    write_atomically,
+)
+from lrc_ase.settings import LongRangeSettings, ModelSettings, SphereSettings
+
+
+@pytest.fixture
+def potential():
+    settings = ModelSettings(
+        elements=("H", "O"),
+        cutoff=3.0,
+        descriptor=SphereSettings(n_radial=3, n_channels=4, degrees=(1, 1)),
+        long_range=LongRangeSettings(n_channels=2, n_features=3),
+        hidden=(5,),
+    )
+    model = build_model(settings, generator=torch.Generator().manual_seed(7))
+    references = torch.tensor([-13.6, -1.5e6 + 0.123456789], dtype=torch.float64)
+    return Potential(model, references, {"frames": 12, "validation": {"forces_mae": 31.5}})
+
+
+@pytest.fixture
+def saved(potential, tmp_path):
+    path = tmp_path / "potential.safetensors"
+    save_potential(path, potential)
+    return path
+
+
+def _rewrite(path, change_header=None, change_tensors=None):
+    tensors, metadata = read_tensors(path)
+    header = json.loads(metadata[HEADER_KEY])
+    if change_header is not None:
+        change_header(header)
+    if change_tensors is not None:
+        change_tensors(tensors)
+    safetensors.torch.save_file(tensors, path, {HEADER_KEY: json.dumps(header)})
+
+
+def test_saved_potential_comes_back_bit_equal(potential, saved):
+    loaded = load_potential(saved)
+    assert loaded.settings == potential.settings
+    assert loaded.description == potential.description
+    assert torch.equal(loaded.references, potential.references)
+    assert loaded.references.dtype == torch.float64
+    expected = potential.model.state_dict()
+    found = loaded.model.state_dict()
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor)
+        assert found[name].dtype == tensor.dtype
+    assert not loaded.model.training
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_load_takes_the_dtype_asked_for(saved, dtype):
+    loaded = load_potential(saved, dtype=dtype)
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {dtype}
+
+
+def test_header_is_readable_without_this_package(saved):
+    header = json.loads(read_tensors(saved)[1]["lrc_ase"])
+    assert header["format_version"] == FORMAT_VERSION
+    assert header["model"]["elements"] == ["H", "O"]
+    assert header["units"] == {"energy": "eV", "length": "Angstrom", "charge": "e"}
+    assert header["versions"]["torch"] == torch.__version__
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(PotentialFileError, match=r"absent\.safetensors does not exist"):
+        load_potential(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -1])
+def test_truncated_file_is_refused(saved, kept):
+    saved.write_bytes(saved.read_bytes()[:kept])
+    with pytest.raises(PotentialFileError, match="truncated or no safetensors file"):
+        load_potential(saved)
+
+
+def test_foreign_file_is_refused(tmp_path):
+    text = tmp_path / "text"
+    text.write_text("not a potential at all, but long enough to hold a header length")
+    with pytest.raises(PotentialFileError, match="truncated or no safetensors file"):
+        load_potential(text)
+    other = tmp_path / "other.safetensors"
+    safetensors.torch.save_file({"weight": torch.zeros(3)}, other)
+    with pytest.raises(PotentialFileError, match="no potential of lrc-ase"):
+        load_potential(other)
+
+
+def test_newer_format_is_refused_with_a_remedy(saved):
+    _rewrite(saved, change_header=lambda header: header.update(format_version=FORMAT_VERSION + 1))
+    with pytest.raises(PotentialFileError, match=r"format version 2.*upgrade with"):
+        load_potential(saved)
+
+
+def test_unknown_model_settings_are_refused(saved):
+    _rewrite(saved, change_header=lambda header: header["model"].update(flavor="strange"))
+    with pytest.raises(PotentialFileError, match="does not know"):
+        load_potential(saved)
+
+
+def test_missing_surplus_and_misshaped_tensors_are_named(saved, potential):
+    name = "model." + next(iter(potential.model.state_dict()))
+    intact = saved.read_bytes()
+    _rewrite(saved, change_tensors=lambda tensors: tensors.pop(name))
+    with pytest.raises(PotentialFileError, match="lacks the tensors"):
+        load_potential(saved)
+    saved.write_bytes(intact)
+    _rewrite(saved, change_tensors=lambda tensors: tensors.update({"model.surplus": torch.zeros(2)}))
+    with pytest.raises(PotentialFileError, match=r"does not have: .*surplus"):
+        load_potential(saved)
+    saved.write_bytes(intact)
+    _rewrite(saved, change_tensors=lambda tensors: tensors.update({name: torch.zeros(2, 3, 5, 7)}))
+    with pytest.raises(PotentialFileError, match=r"must have shape .* got \[2, 3, 5, 7\]"):
+        load_potential(saved)
+    saved.write_bytes(intact)
+    _rewrite(saved, change_tensors=lambda tensors: tensors.pop("references"))
+    with pytest.raises(PotentialFileError, match="lacks the tensor 'references'"):
+        load_potential(saved)
+
+
+def test_references_must_fit_the_elements(potential, tmp_path):
+    with pytest.raises(ValueError, match="one energy per element"):
+        save_potential(tmp_path / "p", Potential(potential.model, torch.zeros(3)))
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    with pytest.raises(TypeError):
+        write_atomically(path, "no bytes")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

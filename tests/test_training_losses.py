@@ -1,0 +1,103 @@
+"""Losses and error sums against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import ase
+import numpy as np
+import pytest
+import torch
+
+from lrc_ase.dataset import LabelledFrame, collate_labelled, labelled_graph
+from lrc_ase.derivatives import Results
+from lrc_ase.training.configuration import LossConfiguration
+from lrc_ase.training.losses import ErrorSums, loss_of
+
+FORCE_SCALE = 2.0
+
+
+def frame(n_atoms, energy, weight=1.0, stress=np.nan):
+    atoms = ase.Atoms("H" * n_atoms, positions=np.arange(3 * n_atoms).reshape(n_atoms, 3), cell=[4, 5, 10], pbc=True)
+    return LabelledFrame(atoms, energy, np.zeros((n_atoms, 3)), np.full((3, 3), stress), "frame", weight)
+
+
+def batch_of(*frames):
+    return collate_labelled([labelled_graph(item, ("H",), 1.0, torch.zeros(1)) for item in frames])
+
+
+def results(energies, forces, stress=None):
+    energy = torch.tensor(energies, dtype=torch.float64, requires_grad=True)
+    forces = torch.tensor(forces, dtype=torch.float64, requires_grad=True)
+    return Results(energy=energy, atomic_energies=forces[:, 0], forces=forces, stress=stress, charges=None)
+
+
+@pytest.fixture
+def batch():
+    return batch_of(frame(1, 1.0), frame(2, 3.0, weight=3.0))
+
+
+@pytest.fixture
+def predicted():
+    # errors of the energy: 0.5 eV for 1 atom, -2 eV for 2 atoms; one force component wrong by 4, one by -1
+    return results([1.5, 1.0], [[4.0, 0, 0], [0, 0, 0], [0, -1.0, 0]])
+
+
+def test_energy_term_is_a_weighted_mean_of_squares_per_atom(batch, predicted):
+    loss = loss_of(predicted, batch, LossConfiguration(energy=2.0, forces=0), FORCE_SCALE)
+    # 2 * (1 * (0.5/2)^2 + 3 * (-1/2)^2) / 2
+    assert float(loss.detach()) == pytest.approx(2 * (0.0625 + 3 * 0.25) / 2, rel=1e-14)
+
+
+def test_force_term_is_a_weighted_mean_over_components(batch, predicted):
+    loss = loss_of(predicted, batch, LossConfiguration(energy=0, forces=1.0), FORCE_SCALE)
+    assert float(loss.detach()) == pytest.approx((2.0**2 + 3 * 0.5**2) / 9, rel=1e-14)
+
+
+def test_force_only_loss_of_the_paper_does_not_see_energies(batch, predicted):
+    loss = loss_of(predicted, batch, LossConfiguration(energy=0, forces=1.0), FORCE_SCALE)
+    loss.backward()
+    assert predicted.energy.grad is None
+
+
+def test_stress_term_is_volume_times_stress_per_atom():
+    batch = batch_of(frame(2, 0.0, stress=0.0), frame(2, 0.0))
+    stress = torch.full((2, 3, 3), 0.01, dtype=torch.float64)
+    predicted = results([0.0, 0.0], np.zeros((4, 3)), stress)
+    loss = loss_of(predicted, batch, LossConfiguration(energy=0, forces=0, stress=1.0), FORCE_SCALE)
+    # 200 A^3 * 0.01 eV/A^3 / 2 atoms / 2; the second frame has no stress label and does not count
+    assert float(loss.detach()) == pytest.approx(0.5**2, rel=1e-12)
+
+
+def test_huber_agrees_with_the_square_below_delta_and_is_linear_above(batch, predicted):
+    loss = loss_of(
+        predicted, batch, LossConfiguration(energy=0, forces=1.0, function="huber", huber_delta=1.0), FORCE_SCALE
+    )
+    # |x| = 2: 2 delta (|x| - delta/2) = 3; |x| = 0.5: x^2
+    assert float(loss.detach()) == pytest.approx((3.0 + 3 * 0.25) / 9, rel=1e-14)
+
+
+def test_absent_labels_give_neither_loss_nor_gradient(predicted):
+    batch = batch_of(frame(1, np.nan), frame(2, 3.0))
+    loss = loss_of(predicted, batch, LossConfiguration(energy=1.0, forces=0), FORCE_SCALE)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0.25, rel=1e-14)
+    assert predicted.energy.grad[0] == 0
+    assert predicted.energy.grad[1] != 0
+
+
+def test_error_sums_are_those_of_all_frames_together(batch, predicted):
+    sums = ErrorSums()
+    sums.add(predicted, batch, torch.tensor(0.25))
+    sums.add(predicted, batch, torch.tensor(0.75))
+    metrics = sums.metrics()
+    assert metrics["loss"] == pytest.approx(0.5)
+    assert metrics["energy_mae"] == pytest.approx(750)
+    assert metrics["energy_rmse"] == pytest.approx(1000 * np.sqrt((0.25 + 1) / 2))
+    assert metrics["forces_mae"] == pytest.approx(5000 / 9)
+    assert metrics["forces_rmse"] == pytest.approx(1000 * np.sqrt(17 / 9))
+    assert ErrorSums(**sums.to_json()) == sums
+
+
+def test_error_sums_without_labels_are_nan(predicted):
+    sums = ErrorSums()
+    sums.add(predicted, batch_of(frame(1, np.nan), frame(2, np.nan)), torch.tensor(0.0))
+    assert np.isnan(sums.metrics()["energy_mae"])

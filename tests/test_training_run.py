@@ -1,0 +1,339 @@
+"""Whole runs: what a run folder holds, what stops a run, and that a stopped run goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+import yaml
+from training_frames import metal_frames, two_stage_configuration, write_frames
+
+from lrc_ase.potential_file import load_potential
+from lrc_ase.training import (
+    ConfigurationError,
+    TrainingInterrupted,
+    default_configuration,
+    evaluate_frames,
+    load_configuration,
+    train,
+    write_configuration,
+    write_evaluation,
+)
+from lrc_ase.training.checkpoint import CheckpointError
+from lrc_ase.training.loop import StageLoop
+from lrc_ase.training.run_folder import METRIC_COLUMNS, RunFolderError
+
+SCRIPT = """
+import sys
+from lrc_ase.training import TrainingInterrupted, load_configuration, train
+try:
+    train(load_configuration(sys.argv[1]), sys.argv[2], quiet=True)
+except TrainingInterrupted as stop:
+    sys.exit(str(stop))
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Folder with frames, train.yaml and the run folder of a finished two-stage run."""
+    folder = tmp_path_factory.mktemp("training")
+    write_frames(folder)
+    configuration = two_stage_configuration(folder)
+    write_configuration(folder / "train.yaml", configuration)
+    assert train(configuration, folder / "run", quiet=True) == folder / "run" / "potential.safetensors"
+    return folder
+
+
+def rows_of(run_folder):
+    with (run_folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        del row["seconds"]
+    return rows
+
+
+def weights_of(path):
+    return load_potential(path).model.state_dict()
+
+
+def assert_same_run(first, second):
+    """Metrics and weights of two run folders are equal to the last bit."""
+    assert rows_of(first) == rows_of(second)
+    for name in ("potential.safetensors", "potential-first.safetensors"):
+        expected, found = weights_of(first / name), weights_of(second / name)
+        assert expected.keys() == found.keys()
+        for key, tensor in expected.items():
+            assert torch.equal(tensor, found[key]), (name, key)
+
+
+def test_run_folder_holds_what_the_run_left(finished):
+    run = finished / "run"
+    assert sorted(path.name for path in run.iterdir()) == [
+        "checkpoint.safetensors",
+        "configuration.yaml",
+        "log.txt",
+        "metrics.csv",
+        "potential-first.safetensors",
+        "potential.safetensors",
+    ]
+    rows = rows_of(run)
+    assert list(rows[0]) == [name for name in METRIC_COLUMNS if name != "seconds"]
+    assert [(row["stage"], row["epoch"]) for row in rows] == [(s, e) for s in ("first", "second") for e in "123"]
+    assert all(np.isfinite(float(value)) for row in rows for name, value in row.items() if name != "stage")
+    log = (run / "log.txt").read_text()
+    assert "data set 'small': 5 frames to train on, 1 to validate; 4 to 4 atoms" in log
+    assert "stage 'second': full-range model" in log
+    assert "second epoch 3: train loss" in log
+
+
+def test_stages_give_their_kind_of_model(finished):
+    first = load_potential(finished / "run" / "potential-first.safetensors")
+    second = load_potential(finished / "run" / "potential.safetensors")
+    assert first.settings.long_range is None
+    assert second.settings.long_range is not None
+    assert second.settings.elements == ("Cu", "Au")
+    assert second.description["training_set"]["small"] == {"files": ["small.traj"], "n_train": 5, "n_validation": 1}
+
+
+def test_resolved_configuration_repeats_the_run(finished, tmp_path):
+    resolved = load_configuration(finished / "run" / "configuration.yaml")
+    assert resolved.model.elements == ("Cu", "Au")
+    assert resolved.model.average_neighbors > 1
+    assert set(resolved.references) == {"Cu", "Au"}
+    train(resolved, tmp_path / "again", quiet=True)
+    assert_same_run(finished / "run", tmp_path / "again")
+
+
+def test_a_folder_with_a_run_is_refused_and_untouched(finished):
+    run = finished / "run"
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(RunFolderError, match=r"already holds a run: choose another folder, or .* --resume"):
+        train(load_configuration(finished / "train.yaml"), run, quiet=True)
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_resuming_a_finished_run_changes_nothing(finished):
+    run = finished / "run"
+    before = {path: path.read_bytes() for path in run.iterdir() if path.name != "log.txt"}
+    assert train(None, run, resume=True, quiet=True) == run / "potential.safetensors"
+    assert {path: path.read_bytes() for path in run.iterdir() if path.name != "log.txt"} == before
+
+
+def test_resume_needs_a_run_and_the_same_configuration(finished, tmp_path):
+    with pytest.raises(RunFolderError, match="holds no run to resume"):
+        train(None, tmp_path, resume=True, quiet=True)
+    with pytest.raises(ValueError, match="only together with resume=True"):
+        train(None, tmp_path, quiet=True)
+    changed = two_stage_configuration(finished, epochs=7)
+    with pytest.raises(
+        ConfigurationError,
+        match=r"differs from that of the run in .* in stages\[0\]\.epochs, stages\[1\]\.epochs: resume without",
+    ):
+        train(changed, finished / "run", resume=True, quiet=True)
+
+
+def test_resume_refuses_frames_that_changed(tmp_path):
+    write_frames(tmp_path, n_small=3, n_large=2)
+    train(two_stage_configuration(tmp_path, epochs=1), tmp_path / "run", quiet=True)
+    ase.io.write(tmp_path / "small.traj", metal_frames(3, seed=9))
+    with pytest.raises(CheckpointError, match=r"training frames changed since the run in .* began"):
+        train(None, tmp_path / "run", resume=True, quiet=True)
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+@pytest.mark.parametrize("steps", [(1,), (3, 5), (9, 10, 15)])
+def test_a_signal_keeps_the_state_after_any_step(finished, tmp_path, monkeypatch, number, name, steps):
+    # 3 steps an epoch, 9 in the first stage, 6 in the second
+    run = tmp_path / "run"
+    handler = signal.getsignal(number)
+    average = StageLoop._average
+    done = [0]
+
+    def average_and_signal(loop):
+        average(loop)
+        done[0] += 1
+        if done[0] in steps:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(StageLoop, "_average", average_and_signal)
+    configuration = load_configuration(finished / "train.yaml")
+    for index in range(len(steps)):
+        with pytest.raises(TrainingInterrupted, match=f"stopped by {name} in epoch .* go on with --resume"):
+            train(configuration, run, resume=index > 0, quiet=True)
+        assert signal.getsignal(number) is handler
+    train(None, run, resume=True, quiet=True)
+    assert_same_run(finished / "run", run)
+
+
+def start(configuration, run):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(configuration), str(run)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=Path(__file__).resolve().parents[1],
+    )
+
+
+def wait_for(path, text, process):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.exists() and text in path.read_text():
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"no {text!r} in {path}: {process.stderr.read()}")
+
+
+def test_ctrl_c_ends_a_process_with_one_line(finished, tmp_path):
+    run = tmp_path / "run"
+    process = start(finished / "train.yaml", run)
+    wait_for(run / "log.txt", "first epoch 1", process)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert message.startswith("stopped by Ctrl-C in epoch ")
+    assert len(message.splitlines()) == 1
+    train(load_configuration(finished / "train.yaml"), run, resume=True, quiet=True)
+    assert_same_run(finished / "run", run)
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(finished, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(finished / "run" / "configuration.yaml", run)
+    (run / ".checkpoint.safetensors.abcd").write_text("half a checkpoint")
+    (run / "metrics.csv").write_text((finished / "run" / "metrics.csv").read_text())
+    train(None, run, resume=True, quiet=True)
+    assert_same_run(finished / "run", run)
+    assert not list(run.glob(".*"))
+
+
+def test_killed_process_resumes_bit_equal(finished, tmp_path):
+    run = tmp_path / "run"
+    process = start(finished / "train.yaml", run)
+    wait_for(run / "log.txt", "second epoch 1", process)
+    process.kill()
+    process.communicate(timeout=60)
+    train(None, run, resume=True, quiet=True)
+    assert_same_run(finished / "run", run)
+
+
+def test_unlabelled_frames_stop_the_run_before_it_makes_a_folder(tmp_path):
+    frames = metal_frames(3)
+    frames[1].calc.results.pop("forces")
+    ase.io.write(tmp_path / "frames.traj", frames)
+    configuration = default_configuration([tmp_path / "frames.traj"])
+    with pytest.raises(ValueError, match=r"frames\.traj@1 has no forces"):
+        train(configuration, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_placeholder_forces_are_an_error(tmp_path):
+    frames = metal_frames(3)
+    for atoms in frames:
+        atoms.calc.results["forces"] = np.zeros((len(atoms), 3))
+    ase.io.write(tmp_path / "frames.traj", frames)
+    with pytest.raises(ValueError, match="forces of all training frames are exactly zero"):
+        train(default_configuration([tmp_path / "frames.traj"]), tmp_path / "run", quiet=True)
+
+
+def test_unusable_device_and_folder_are_one_line(finished, tmp_path):
+    configuration = two_stage_configuration(finished, device="warp:3")
+    with pytest.raises(ConfigurationError, match="device 'warp:3' cannot be used here"):
+        train(configuration, tmp_path / "run", quiet=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="is a file, not a folder"):
+        train(two_stage_configuration(finished), tmp_path / "file", quiet=True)
+    with pytest.raises(RunFolderError, match="cannot write to"):
+        train(two_stage_configuration(finished), tmp_path / "file" / "run", quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"references": {"Cu": 1.0}}, r"`references` lacks the energies of \['Au'\]"),
+        ({"references": "isolated-atoms"}, r"need a one-atom frame with energy for \['Cu', 'Au'\]"),
+        ({"data": {"small": {"train": "absent.traj"}}, "stages": [{"name": "s"}]}, r"no file matches .*absent\.traj"),
+    ],
+)
+def test_data_that_does_not_fit_is_named(finished, tmp_path, changes, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        train(two_stage_configuration(finished, **changes), tmp_path / "run", quiet=True)
+
+
+def test_an_element_of_validation_frames_alone_is_remarked(finished, tmp_path):
+    frames = metal_frames(2)
+    frames[0].symbols[:] = "Ag"
+    frames[0].calc.atoms = frames[0].copy()
+    ase.io.write(tmp_path / "silver.traj", frames[0])
+    data = {"frames": {"train": "small.traj", "validation": str(tmp_path / "silver.traj")}}
+    stages = [{"name": "s", "model": "short-range", "epochs": 1}]
+    path = train(two_stage_configuration(finished, data=data, stages=stages), tmp_path / "run", quiet=True)
+    potential = load_potential(path)
+    assert potential.settings.elements == ("Cu", "Ag", "Au")
+    assert any("Ag only occurs in validation frames" in remark for remark in potential.description["remarks"])
+
+
+def test_stress_and_force_only_losses_train(finished, tmp_path):
+    stages = [
+        {"name": "force-only", "model": "short-range", "epochs": 1, "loss": {"energy": 0}},
+        {"name": "stress", "epochs": 1, "loss": {"stress": 0.1, "function": "huber"}},
+    ]
+    data = {"frames": {"train": [{"path": "small.traj", "weight": 2.0}], "validation": "large.traj"}}
+    path = train(
+        two_stage_configuration(finished, stages=stages, data=data, dtype="float64"), tmp_path / "run", quiet=True
+    )
+    assert {parameter.dtype for parameter in load_potential(path).model.parameters()} == {torch.float64}
+
+
+def test_evaluation_compares_predictions_and_labels(finished, tmp_path):
+    potential = load_potential(finished / "run" / "potential.safetensors", dtype=torch.float64)
+    frames = ase.io.read(finished / "small.traj", ":") + ase.io.read(finished / "large.traj", ":")
+    sets = ["small"] * 6 + ["large"] * 3
+    evaluation = evaluate_frames(potential, frames, sets=sets, batch_size=4)
+    single = evaluate_frames(potential, frames[7:8], sets=["large"])
+    start = int(evaluation.n_atoms[:7].sum())
+    assert np.abs(evaluation.forces[start : start + 8] - single.forces).max() < 1e-10
+    assert evaluation.energy[7] == pytest.approx(single.energy[0], abs=1e-9)
+    assert np.array_equal(evaluation.reference_energy, [atoms.calc.results["energy"] for atoms in frames])
+    error = np.concatenate([atoms.calc.results["forces"] for atoms in frames]) - evaluation.forces
+    assert evaluation.metrics["forces_rmse"] == pytest.approx(1e3 * np.sqrt((error**2).mean()))
+    by_set = evaluation.errors_by_set()
+    assert list(by_set) == ["small", "large"]
+    assert by_set["large"]["n_frames"] == 3
+    squares = sum(
+        by_element["forces_rmse"] ** 2 * (evaluation.symbols == symbol).mean()
+        for symbol, by_element in evaluation.force_errors_by_element().items()
+    )
+    assert squares == pytest.approx(evaluation.metrics["forces_rmse"] ** 2)
+    assert np.isfinite(evaluation.metrics["stress_rmse"])
+    assert evaluation.charges is not None
+    write_evaluation(evaluation, tmp_path / "evaluation")
+    assert len((tmp_path / "evaluation" / "energies.csv").read_text().splitlines()) == 10
+    assert len((tmp_path / "evaluation" / "forces.csv").read_text().splitlines()) == 1 + len(evaluation.symbols)
+    written = yaml.safe_load((tmp_path / "evaluation" / "errors.json").read_text())
+    assert written["by_set"]["small"]["n_frames"] == 6
+
+
+def test_evaluation_names_a_frame_without_labels(finished):
+    potential = load_potential(finished / "run" / "potential.safetensors")
+    frames = metal_frames(2)
+    frames[1].calc = None
+    with pytest.raises(ValueError, match="frame 1 has no energy"):
+        evaluate_frames(potential, frames)
+    evaluation = evaluate_frames(potential, frames, required=())
+    assert np.isnan(evaluation.reference_energy).tolist() == [False, True]
+    assert np.isfinite(evaluation.metrics["forces_rmse"])
+    with pytest.raises(ValueError, match="at least one frame"):
+        evaluate_frames(potential, [])
