@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .accuracy import mesh_quality
+from .ewald import ewald_sum
 from .lattice import half_mesh_indices, mesh_shape_for_spacing, volume, wave_vectors
 from .multipliers import Multiplier, WaveNumbers
 from .spreading import Stencil, gather, spread
@@ -150,7 +151,7 @@ class LongRangeConvolution(nn.Module):
                 own_cell = own_cell * scale[:, :, None]
                 waves = _wave_numbers(own_cell, mesh_shape, open_axis, range_)
                 table = self._table(waves, own_cell, mesh_shape)
-                convolve = self._mesh if self.method == "mesh" else _ewald
+                convolve = self._mesh if self.method == "mesh" else ewald_sum
                 own_field = convolve(own_weights, own_fractional, own_structure, table, mesh_shape)
                 if self.remove_self:
                     own_field = own_field - self.multiplier.at_origin(d).to(own_weights) * own_weights
@@ -267,24 +268,6 @@ def _wave_numbers(cell: Tensor, mesh_shape: tuple[int, ...], open_axis: int | No
     direction = cell[:, open_axis] / torch.linalg.norm(cell[:, open_axis], dim=-1, keepdim=True)
     normal = torch.einsum("bxyzd,bd->bxyz", waves, direction)
     return WaveNumbers(squared, len(mesh_shape), normal, truncation[:, None, None, None])
-
-
-def _ewald(
-    weights: Tensor, fractional: Tensor, structure: Tensor, table: Tensor, mesh_shape: tuple[int, ...]
-) -> Tensor:
-    """The k-sum term by term, O(atoms x waves): the mesh without its window error."""
-    indices = half_mesh_indices(mesh_shape, device=fractional.device).reshape(-1, len(mesh_shape))
-    # a wave of the half mesh stands for its opposite too, unless its last index is its own opposite
-    twice = torch.where(indices[:, -1] == 0, 1.0, 2.0).to(table)
-    fields = torch.zeros_like(weights)
-    for index in range(table.shape[0]):
-        own = (structure == index).nonzero()[:, 0]
-        phases = 2 * math.pi * fractional[own] @ indices.to(fractional).T  # (n_atoms, n_waves)
-        cosine, sine = torch.cos(phases), torch.sin(phases)
-        kernel = table[index].reshape(len(indices), -1) * twice[:, None]
-        field = cosine @ (kernel * (cosine.T @ weights[own])) + sine @ (kernel * (sine.T @ weights[own]))
-        fields = fields.index_copy(0, own, field)
-    return fields
 
 
 def _pair_sum(multiplier: Multiplier, weights: Tensor, positions: Tensor) -> Tensor:

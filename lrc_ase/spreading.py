@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -122,6 +123,11 @@ def _has_compiled(tensor: Tensor, stencil: Stencil) -> bool:
 
 
 def _compiled_arguments(fractional: Tensor, stencil: Stencil, orders: Orders) -> tuple[Any, Any, int, Any, Orders]:
-    coordinates = (fractional - torch.floor(fractional)) * torch.tensor(stencil.mesh_shape)
-    table = stencil.window.horner_table(max(max(order) for order in orders), coordinates.numpy().dtype)
+    # always float64: few numbers, and the kernels then have one type of coordinates
+    wrapped = fractional.double()
+    coordinates = (wrapped - torch.floor(wrapped)) * torch.tensor(stencil.mesh_shape)
+    if not torch.isfinite(coordinates).all():
+        raise ValueError("`fractional` holds coordinates that are not finite (NaN or infinite)")
+    values = np.float32 if fractional.dtype == torch.float32 else np.float64
+    table = stencil.window.horner_table(max(max(order) for order in orders), np.dtype(values))
     return coordinates.numpy(), stencil.structure.numpy(), stencil.window.n_points, table, orders

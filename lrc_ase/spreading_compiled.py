@@ -40,12 +40,12 @@ def spread_compiled(
 ) -> None:
     """Add weights to the mesh.
 
-    `weights` (n_atoms, n_orders, n_channels), `coordinates` (n_atoms, 3) in [0, n), `structure` (n_atoms,), `table`
-    (max_order + 1, degree + 1, n_points rounded up to a multiple of 4) with the highest power first, `orders`
+    `weights` (n_atoms, n_orders, n_channels), `coordinates` (n_atoms, 3) float64 in [0, n), `structure` (n_atoms,),
+    `table` (max_order + 1, degree + 1, n_points rounded up to 4) with the highest power first, `orders`
     (n_orders, 3), `mesh` (n_structures, *mesh_shape, n_channels), all contiguous.
     """
     shape, n_channels = mesh.shape[1:4], mesh.shape[4]
-    kernel = _spread_kernel(table.shape[2], table.shape[0], n_channels == 1)
+    kernel = _spread_kernel(table.shape[2], table.shape[0], n_channels == 1, mesh.dtype.name)
     atoms, slabs = _counting_sort(coordinates, structure, shape, mesh.shape[0])
     arguments = (
         weights,
@@ -77,7 +77,7 @@ def gather_compiled(
 ) -> None:
     """Interpolate the mesh into `gathered` (n_atoms, n_orders, n_channels); the rest as in `spread_compiled`."""
     shape, n_channels = mesh.shape[1:4], mesh.shape[4]
-    kernel = _gather_kernel(table.shape[2], table.shape[0], n_channels == 1)
+    kernel = _gather_kernel(table.shape[2], table.shape[0], n_channels == 1, mesh.dtype.name)
     atoms, _ = _counting_sort(coordinates, structure, shape, mesh.shape[0])
     arguments = (
         gathered,
@@ -176,10 +176,19 @@ def _window(x, n_points, padded, n, table, values, indices):
         indices[point] = index
 
 
-@lru_cache(maxsize=32)
-def _spread_kernel(padded: int, n_orders: int, single: bool) -> Any:
+def _compiled(function: Callable[..., None], *variant: object) -> Any:
+    """Compile a kernel under a name of its own.
 
-    @njit(cache=True, nogil=True, fastmath=True)
+    Numba numbers the cached files of all functions of one name by what it finds on disk, so that two processes that
+    compile different variants at the same moment would swap them. With one name for each variant, precision included,
+    they can only write the same thing twice.
+    """
+    function.__qualname__ = "_".join(map(str, variant))
+    return njit(cache=True, nogil=True, fastmath=True)(function)
+
+
+@lru_cache(maxsize=32)
+def _spread_kernel(padded: int, n_orders: int, single: bool, precision: str) -> Any:
     def kernel(weights, coordinates, structure, n_points, table, slots, mesh, shape, atoms, first, last):
         kind = mesh.dtype
         zero = kind.type(0)
@@ -234,13 +243,11 @@ def _spread_kernel(padded: int, n_orders: int, single: bool) -> Any:
                                 total += wy[q, b] * plane[q, uintp(i)]
                             mesh[start + uintp(i)] += total
 
-    return kernel
+    return _compiled(kernel, "spread", padded, n_orders, single, precision)
 
 
 @lru_cache(maxsize=32)
-def _gather_kernel(padded: int, n_orders: int, single: bool) -> Any:
-
-    @njit(cache=True, nogil=True, fastmath=True)
+def _gather_kernel(padded: int, n_orders: int, single: bool, precision: str) -> Any:
     def kernel(gathered, coordinates, structure, n_points, table, slots, mesh, shape, atoms, first, last):
         kind = mesh.dtype
         zero = kind.type(0)
@@ -288,4 +295,4 @@ def _gather_kernel(padded: int, n_orders: int, single: bool) -> Any:
                 for c in range(n_channels):
                     gathered[atom, slot, c] = flat_dense[slots[slot], c]
 
-    return kernel
+    return _compiled(kernel, "gather", padded, n_orders, single, precision)

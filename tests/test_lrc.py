@@ -106,6 +106,18 @@ def test_error_falls_with_the_mesh_and_the_window():
     assert all(later < earlier / 10 for earlier, later in pairwise(errors)), errors
 
 
+def test_keops_sum_equals_the_dense_one(monkeypatch):
+    weights, fractional = cloud(3)
+    fractional.requires_grad_()
+    layer = LongRangeConvolution(Yukawa([0.3, 0.9], smearing=1.0), mesh_shape=(12, 12, 12), method="ewald")
+    dense = layer(weights, fractional, TRICLINIC)
+    monkeypatch.setattr("lrc_ase.ewald._DENSE_BELOW", 0)
+    reduced = layer(weights, fractional, TRICLINIC)
+    torch.testing.assert_close(reduced, dense, rtol=1e-11, atol=1e-11)
+    forces = [torch.autograd.grad((field * weights).sum(), fractional)[0] for field in (reduced, dense)]
+    torch.testing.assert_close(*forces, rtol=1e-10, atol=1e-10)
+
+
 def test_paper_window_reaches_the_same_sum():
     weights, fractional = cloud(2)
     multiplier = Yukawa([0.5, 1.5], smearing=0.6).double()

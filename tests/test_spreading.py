@@ -90,7 +90,7 @@ def test_compiled_kernels_match_the_reference(max_order, dtype, monkeypatch):
     mesh = torch.randn(2, *mesh_shape, 3, dtype=dtype, generator=generator)
     coordinates = ((fractional - torch.floor(fractional)) * torch.tensor(mesh_shape)).numpy()
     table = stencil.window.horner_table(max_order, coordinates.dtype)
-    rest = (coordinates, structure.numpy(), 7, table, orders)
+    rest = (coordinates.astype(float), structure.numpy(), 7, table, orders)
     scale = ROUNDING[dtype] * 10**max_order
     for n_threads, serial_below in [(1, 0), (2, 0)]:
         monkeypatch.setattr("lrc_ase.spreading_compiled._SERIAL_BELOW", serial_below)
@@ -102,3 +102,10 @@ def test_compiled_kernels_match_the_reference(max_order, dtype, monkeypatch):
         gather_compiled(mesh.numpy(), *rest, gathered.numpy(), n_threads)
         expected = gather_reference(mesh, fractional, stencil, orders)
         torch.testing.assert_close(gathered, expected, rtol=scale, atol=scale)
+
+
+def test_coordinates_that_are_not_finite_are_refused():
+    stencil, fractional, weights, _ = problem(3, semicircle_window(6))
+    fractional[2, 1] = float("nan")
+    with pytest.raises(ValueError, match="not finite"):
+        spread(weights, fractional, stencil)
