@@ -27,10 +27,8 @@ __all__ = ["COULOMB_CONSTANT", "LongRangeOutput", "LongRangePart"]
 
 COULOMB_CONSTANT = elementary_charge / (4 * math.pi * epsilon_0) * 1e10
 """k_e in eV Angstrom / e^2."""
-_CHARGE_UNIT = 4.0
-"""Charge in e of one unit of the network's output: charges learn this much faster than the other weights."""
-_STARTING_CHARGE = 0.05
-"""Charge in e per unit of electronegativity difference before training: a perturbation of some meV per atom."""
+_STARTING_CHARGE = 0.5
+"""Charge in e per unit of Pauling electronegativity, before training: about that of ions in salts and of water."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class LongRangePart(nn.Module):
         cell = cell.to(features)
         weights = self.weights(features, graph.species, squeeze=False)
         if self.settings.electrostatics:
-            charges = _neutralized(_CHARGE_UNIT * weights[:, 0], graph)
+            charges = _neutralized(weights[:, 0], graph)
             weights = torch.cat([charges[:, None], weights[:, 1:]], dim=1)
         field = self.convolution(
             weights, fractional, cell, structure=graph.structure, pbc=graph.pbc, mesh_shapes=graph.mesh_shapes
@@ -95,13 +93,13 @@ class LongRangePart(nn.Module):
 
     @torch.no_grad()
     def _start_weights(self, elements: tuple[str, ...], generator: torch.Generator | None) -> None:
-        """Charges start small with the sign of the electronegativities, latent weights start near one."""
+        """Charges start from the electronegativities, latent weights near one."""
         layer = self.weights.last
         layer.weight.mul_(0.1)
         if self.settings.electrostatics:
             layer.weight[0] = 0.0
             values = torch.tensor(electronegativities(elements))
-            self.weights.element_bias.weight[:, 0] = _STARTING_CHARGE / _CHARGE_UNIT * (values.mean() - values)
+            self.weights.element_bias.weight[:, 0] = _STARTING_CHARGE * (values.mean() - values)
         self.weights.element_bias.weight[:, int(self.settings.electrostatics) :] = 1.0
 
 

@@ -99,10 +99,10 @@ def build_model(settings: ModelSettings, *, generator: torch.Generator | None = 
 def extend_to_full_range(
     model: ShortRangeModel, long_range: LongRangeSettings, *, generator: torch.Generator | None = None
 ) -> FullRangeModel:
-    """Full-range model whose short-range part is a copy of `model` (the paper's two-scale training, section 5).
+    """Full-range model whose short-range part is a copy of `model`.
 
-    The non-linear long-range path starts at zero and the charges at some hundredths of e, so that the predictions
-    hardly change at first.
+    The non-linear long-range path starts at zero: without electrostatics the predictions stay as they are. Latent
+    charges start from electronegativities, so that with electrostatics the copied part has to unlearn what it imitates.
     """
     if isinstance(model, FullRangeModel):
         raise ValueError("`model` already has a long-range part")

@@ -31,12 +31,13 @@ class SphereSettings(Settings):
 class LongRangeSettings(Settings):
     """The long-range convolution on top of a short-range descriptor."""
 
-    n_channels: int = Field(4, ge=0)
+    n_channels: int = Field(2, ge=0)
     """Latent channels convolved with trainable Yukawa kernels and read out non-linearly; 0 leaves them out."""
     electrostatics: bool = True
     """Whether the model has a latent charge with a Coulomb energy (1/2) k_e sum q_i u_i."""
-    smearing: float = Field(1.0, gt=0)
-    """Width s of the Gaussian charge clouds, Angstrom."""
+    smearing: float = Field(1.25, gt=0)
+    """Width s of the Gaussian charge clouds, Angstrom. At a quarter of the cutoff the short-range part, which learns the
+    rest of the interaction, sees all of it: erfc(4 / sqrt 2) = 6e-5."""
     accuracy: float = Field(1e-4, ge=1e-10, le=1e-1)
     """Relative accuracy of the mesh; chooses mesh spacing and window order."""
     n_features: int = Field(16, ge=1)

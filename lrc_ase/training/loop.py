@@ -120,8 +120,13 @@ class StageLoop:
         """Running mean of the weights; validated and kept."""
         self.best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         """Mean weights with the lowest validation loss."""
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(stage.train == "all" or not name.startswith("long_range."))
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay, foreach=True
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            lr=stage.learning_rate,
+            weight_decay=stage.weight_decay,
+            foreach=True,
         )
         self.progress = Progress()
         self.n_batches = math.ceil(len(train_graphs) / stage.batch_size)
