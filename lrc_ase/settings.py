@@ -36,8 +36,8 @@ class LongRangeSettings(Settings):
     electrostatics: bool = True
     """Whether the model has a latent charge with a Coulomb energy (1/2) k_e sum q_i u_i."""
     smearing: float = Field(1.25, gt=0)
-    """Width s of the Gaussian charge clouds, Angstrom. At a quarter of the cutoff the short-range part, which learns the
-    rest of the interaction, sees all of it: erfc(4 / sqrt 2) = 6e-5."""
+    """Width s of the Gaussian charge clouds, Angstrom. At a quarter of the cutoff the short-range part, which learns
+    the rest of the interaction, sees all of it: erfc(4 / sqrt 2) = 6e-5."""
     accuracy: float = Field(1e-4, ge=1e-10, le=1e-1)
     """Relative accuracy of the mesh; chooses mesh spacing and window order."""
     n_features: int = Field(16, ge=1)

@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("demo-output"))
     parser.add_argument("--data", type=Path, default=HERE.parent / "nacl", help="folder of the NaCl frames")
-    parser.add_argument("--minutes", type=float, default=8.0, help="the dynamics is shortened beyond this")
+    parser.add_argument("--minutes", type=float, default=8.5, help="the dynamics is shortened beyond this")
     arguments = parser.parse_args()
     if arguments.output.exists():
         shutil.rmtree(arguments.output)
@@ -206,7 +206,8 @@ def distributions(demo: Demo) -> None:
         expected["-".join(pair)] = (reference.r, reference.g["".join(pair)])
         worst = max(worst, float(np.sqrt(np.mean((g - reference.g["".join(pair)]) ** 2))))
     conditions = (
-        f"{reference.conditions['temperature_K']} K, {reference.conditions['density_g_cm3']} g/cm\N{SUPERSCRIPT THREE}"
+        f"{float(reference.conditions['temperature_K']):.0f} K, "
+        f"{float(reference.conditions['density_g_cm3']):.2f} g/cm\N{SUPERSCRIPT THREE}"
     )
     plot_rdf(curves, demo.output / "rdf.png", reference=expected, title=f"Molten NaCl, {conditions}")
     peak = curves["Na-Cl"][0][int(curves["Na-Cl"][1].argmax())]

@@ -50,8 +50,8 @@ def plot_learning_curve(metrics: str | Path | Mapping[str, str | Path], path: st
             for kind, style in (("training", {"lw": 0.9, "ls": "--"}), ("validation", {"lw": 2.0})):
                 values = np.array(columns[f"{'train' if kind == 'training' else kind}_{quantity}"], dtype=float)
                 known = np.flatnonzero(np.isfinite(values))
-                marker = "." if known.size < 3 else ""
-                axis.plot(known + 1, values[known], marker, color=color, label=f"{name} {kind}".strip(), **style)
+                marker = "." if known.size < 3 else None
+                axis.plot(known + 1, values[known], marker=marker, color=color, label=f"{name} {kind}".strip(), **style)
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(LogFormatter())
         axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
