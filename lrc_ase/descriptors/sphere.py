@@ -126,7 +126,8 @@ class SphereDescriptor(Descriptor):
         for degree in range(1, max(self.settings.degrees) + 1):
             for exponents in _exponents(degree):
                 axis = next(axis for axis in range(3) if exponents[axis] > 0)
-                lower = tuple(value - (axis == own) for own, value in enumerate(exponents))
+                a, b, c = exponents
+                lower = (a - (axis == 0), b - (axis == 1), c - (axis == 2))
                 known[exponents] = axes[axis] if degree == 1 else known[lower] * axes[axis]
         return torch.stack([known[exponents] for exponents in self._exponents], dim=-1)
 
