@@ -69,15 +69,17 @@ def test_permutation(model, atoms):
 
 
 def test_rotation_of_atoms_with_their_cell(model, atoms):
+    """To rounding; where that moves an atom across an edge of the window, to the window's jump there, below 1e-6."""
     energy, forces, stress, _ = results(model, atoms)
     rotation = Rotation.random(rng=np.random.default_rng(1)).as_matrix()
     atoms.set_cell(atoms.cell.array @ rotation.T)
     atoms.positions = atoms.positions @ rotation.T
     found = results(model, atoms)
     turn = torch.from_numpy(rotation)
-    torch.testing.assert_close(found[0], energy, rtol=1e-10, atol=0)
-    torch.testing.assert_close(found[1], forces @ turn.T, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(found[2], turn @ stress @ turn.T, rtol=1e-8, atol=1e-9)
+    tolerance = 1e-6 if isinstance(model, FullRangeModel) else 1e-10
+    torch.testing.assert_close(found[0], energy, rtol=0.1 * tolerance, atol=0)
+    torch.testing.assert_close(found[1], forces @ turn.T, rtol=0, atol=tolerance * float(forces.abs().max()))
+    torch.testing.assert_close(found[2], turn @ stress @ turn.T, rtol=0, atol=tolerance * float(stress.abs().max()))
 
 
 def test_supercell_has_eight_times_the_energy(model):

@@ -83,8 +83,9 @@ class LossConfiguration(Settings):
     """Weight of the energy error per atom. 0 with force weight 1: the paper's force-only loss."""
     forces: float = Field(1.0, ge=0)
     """Weight of the force error."""
-    stress: float = Field(0.0, ge=0)
-    """Weight of the error of stress times volume per atom; needs stress labels."""
+    stress: float | None = Field(None, ge=0)
+    """Weight of the error of stress times volume per atom. Null: 1 where the stage's frames have stress
+    and energies are trained on, else 0."""
     function: Literal["mse", "huber"] = "mse"
     """Squared errors, or errors that grow linearly beyond `huber_delta`."""
     huber_delta: float = Field(1.0, gt=0)
@@ -163,7 +164,7 @@ class TrainingConfiguration(Settings):
                 raise ValueError(f"stage '{stage.name}' uses data sets {unknown}; known are {list(self.data)}")
             if stage.model == "full-range" and self.model.long_range is None:
                 raise ValueError(f"stage '{stage.name}' is full-range but `model.long_range` is null")
-            if stage.loss.energy + stage.loss.forces + stage.loss.stress == 0:
+            if stage.loss.energy + stage.loss.forces + (stage.loss.stress or 0) == 0:
                 raise ValueError(f"stage '{stage.name}' has no loss: all weights are 0")
         return self
 

@@ -22,7 +22,12 @@ from lrc_ase.dataset import (
     split_indices,
 )
 from lrc_ase.settings import ModelSettings
-from lrc_ase.training.configuration import ConfigurationError, DataSetConfiguration, TrainingConfiguration
+from lrc_ase.training.configuration import (
+    ConfigurationError,
+    DataSetConfiguration,
+    StageConfiguration,
+    TrainingConfiguration,
+)
 from lrc_ase.training.references import fit_references, isolated_references
 
 __all__ = ["DataSet", "Prepared", "describe", "model_settings", "prepare", "read_data_sets"]
@@ -114,8 +119,13 @@ def prepare(configuration: TrainingConfiguration, report_progress: ReportProgres
             "energy_scale": configuration.model.energy_scale or force_scale,
         }
     )
+    stages = tuple(_with_stress_weight(stage, configuration, data_sets) for stage in configuration.stages)
     resolved = configuration.model_copy(
-        update={"model": model, "references": dict(zip(elements, references.tolist(), strict=True))}
+        update={
+            "model": model,
+            "references": dict(zip(elements, references.tolist(), strict=True)),
+            "stages": stages,
+        }
     )
     return Prepared(resolved, data_sets, references, force_scale, _fingerprint(frames), tuple(remarks))
 
@@ -172,6 +182,19 @@ def _force_scale(frames: Sequence[LabelledFrame], configuration: TrainingConfigu
             "name the right key by `keys.forces`"
         )
     return scale or 1.0
+
+
+def _with_stress_weight(
+    stage: StageConfiguration, configuration: TrainingConfiguration, data_sets: Mapping[str, DataSet]
+) -> StageConfiguration:
+    """Stage with its stress weight decided by what its training frames hold."""
+    if stage.loss.stress is not None:
+        return stage
+    frames = [frame for name in configuration.sets_of(stage) for frame in data_sets[name].train]
+    has_stress = any(np.isfinite(frame.stress).all() for frame in frames)
+    # the paper trains on forces alone: who switches energies off wants no stress either
+    weight = 1.0 if has_stress and stage.loss.energy else 0.0
+    return stage.model_copy(update={"loss": stage.loss.model_copy(update={"stress": weight})})
 
 
 def _elements(data_sets: Mapping[str, DataSet], remarks: list[str]) -> tuple[str, ...]:
