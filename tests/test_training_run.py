@@ -31,7 +31,6 @@ from lrc_ase.training import (
 )
 from lrc_ase.training.checkpoint import CheckpointError
 from lrc_ase.training.loop import StageLoop
-from lrc_ase.training.prepare import prepare
 from lrc_ase.training.run_folder import METRIC_COLUMNS, RunFolderError
 
 SCRIPT = """
@@ -338,15 +337,3 @@ def test_evaluation_names_a_frame_without_labels(finished):
     assert np.isfinite(evaluation.metrics["forces_rmse"])
     with pytest.raises(ValueError, match="at least one frame"):
         evaluate_frames(potential, [])
-
-
-def test_stress_is_trained_on_where_there_is_any(tmp_path):
-    write_frames(tmp_path)
-    configuration = two_stage_configuration(tmp_path)
-    assert [stage.loss.stress for stage in configuration.stages] == [None, None]
-    assert [stage.loss.stress for stage in prepare(configuration).configuration.stages] == [1.0, 1.0]
-    frames = ase.io.read(tmp_path / "large.traj", ":")
-    for atoms in frames:
-        del atoms.calc.results["stress"]
-    ase.io.write(tmp_path / "large.traj", frames)
-    assert [stage.loss.stress for stage in prepare(configuration).configuration.stages] == [1.0, 0.0]

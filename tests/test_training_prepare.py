@@ -1,0 +1,18 @@
+"""What a configuration leaves open is decided by the frames."""
+
+import ase.io
+from training_frames import two_stage_configuration, write_frames
+
+from lrc_ase.training.prepare import prepare
+
+
+def test_stress_is_trained_on_where_there_is_any(tmp_path):
+    write_frames(tmp_path)
+    configuration = two_stage_configuration(tmp_path)
+    assert [stage.loss.stress for stage in configuration.stages] == [None, None]
+    assert [stage.loss.stress for stage in prepare(configuration).configuration.stages] == [1.0, 1.0]
+    frames = ase.io.read(tmp_path / "large.traj", ":")
+    for atoms in frames:
+        del atoms.calc.results["stress"]
+    ase.io.write(tmp_path / "large.traj", frames)
+    assert [stage.loss.stress for stage in prepare(configuration).configuration.stages] == [1.0, 0.0]
