@@ -29,6 +29,8 @@ COULOMB_CONSTANT = elementary_charge / (4 * math.pi * epsilon_0) * 1e10
 """k_e in eV Angstrom / e^2."""
 _STARTING_CHARGE = 0.5
 """Charge in e per unit of Pauling electronegativity, before training: about that of ions in salts and of water."""
+_ORIGIN_STEP = 16.0
+"""Open cell vectors (1 Angstrom each) by whole multiples of which structures are moved near the origin."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,14 @@ class LongRangePart(nn.Module):
         if own.electrostatics:
             kernels.append(Coulomb(smearing=own.smearing))
         if own.n_channels:
-            # screening lengths from the cutoff to a quarter of it: a generic guess, the rest is training
+            # screening lengths from twice the cutoff to a quarter of it: a generic guess, the rest is training
             screening = [2.0**exponent / settings.cutoff for exponent in torch.linspace(-1, 2, own.n_channels).tolist()]
             kernels.append(Yukawa(screening, smearing=own.smearing))
         kernel = Stack(kernels).to(torch.get_default_dtype())
         self.convolution = LongRangeConvolution(kernel, smearing=own.smearing, accuracy=own.accuracy)
         n_weights = int(own.electrostatics) + own.n_channels
         self.weights = ReadOut(n_features, n_elements, settings.hidden[-1:], generator, n_outputs=n_weights)
-        self._start_weights(settings.elements, generator)
+        self._start_weights(settings.elements)
         if own.n_channels:
             self.mix = random_linear(2 * own.n_channels, own.n_features, generator)
             self.to_hidden = nn.Linear(own.n_features, settings.hidden[0], bias=False)
@@ -73,7 +75,8 @@ class LongRangePart(nn.Module):
 
     def forward(self, features: Tensor, graph: Graph, strain: Tensor | None) -> LongRangeOutput:
         fractional = fractional_coordinates(graph.positions, graph.cell, graph.structure)
-        fractional = (fractional - torch.floor(fractional.detach()) * graph.pbc[graph.structure]).to(features)
+        # near the origin before the cast, so that structures far from it lose no digits in float32
+        fractional = (fractional - _whole_cells(fractional.detach(), graph)).to(features)
         cell = graph.cell if strain is None else graph.cell + torch.matmul(graph.cell, strain)
         cell = cell.to(features)
         weights = self.weights(features, graph.species, squeeze=False)
@@ -92,7 +95,7 @@ class LongRangePart(nn.Module):
         return LongRangeOutput(hidden, electrostatic, weights[:, 0] if self.settings.electrostatics else None)
 
     @torch.no_grad()
-    def _start_weights(self, elements: tuple[str, ...], generator: torch.Generator | None) -> None:
+    def _start_weights(self, elements: tuple[str, ...]) -> None:
         """Charges start from the electronegativities, latent weights near one."""
         layer = self.weights.last
         layer.weight.mul_(0.1)
@@ -101,6 +104,19 @@ class LongRangePart(nn.Module):
             values = torch.tensor(electronegativities(elements))
             self.weights.element_bias.weight[:, 0] = _STARTING_CHARGE * (values.mean() - values)
         self.weights.element_bias.weight[:, int(self.settings.electrostatics) :] = 1.0
+
+
+def _whole_cells(fractional: Tensor, graph: Graph) -> Tensor:
+    """Lattice translations in periodic directions, a coarse common one per structure in open ones; (n_atoms, 3).
+
+    Coarse, because each jump of the origin moves the atoms against the mesh.
+    """
+    owner = graph.structure[:, None].expand_as(fractional)
+    lowest = fractional.new_zeros(graph.n_structures, 3).scatter_reduce(
+        0, owner, fractional, "amin", include_self=False
+    )
+    common = _ORIGIN_STEP * torch.floor(lowest / _ORIGIN_STEP)
+    return torch.where(graph.pbc[graph.structure], torch.floor(fractional), common[graph.structure])
 
 
 def _neutralized(charges: Tensor, graph: Graph) -> Tensor:

@@ -159,7 +159,7 @@ class LongRangeConvolution(nn.Module):
         return field
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...]:
-        """Mesh of a periodic cell; `held` is kept as long as it is fine enough and not twice as fine as needed."""
+        """Mesh of a periodic cell; `held` is kept while fine enough and at most a quarter finer than needed."""
         if self.mesh_shape is not None:
             return self.mesh_shape
         assert self.spacing is not None

@@ -93,7 +93,8 @@ def _fit(name: str, n_points: int, function: Callable[[np.ndarray], np.ndarray],
     coefficients = np.zeros((n_points, degree + 1))
     for point in range(n_points):
         values = function(point + 1 - n_points / 2 - (nodes + 1) / 2)
-        coefficients[point] = chebyshev.cheb2poly(chebyshev.chebfit(nodes, values, degree))
+        power = chebyshev.cheb2poly(chebyshev.chebfit(nodes, values, degree))  # without trailing zeros
+        coefficients[point, : len(power)] = power
     return Window(name, n_points, coefficients)
 
 

@@ -32,7 +32,6 @@ def test_forces_match_finite_differences(name, own_potential):
 
 def test_stress_matches_finite_differences(own_potential):
     atoms = rattled_crystal()
-    # a mesh fixed by hand would hide a wrong strain derivative behind its own choice: the calculator's own is held
     atoms.calc = LRCCalculator(own_potential)
     stress = atoms.get_stress()
     numeric = calculate_numerical_stress(atoms, eps=1e-5)

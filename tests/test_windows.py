@@ -42,6 +42,14 @@ def test_semicircle_window_is_its_formula(n_points):
         assert value_at(window, offset) == pytest.approx(exact, abs=20 * math.exp(-beta))
 
 
+@pytest.mark.parametrize("n_points", range(3, 17))
+@pytest.mark.parametrize("shape", [1.3, 1.5, 2.1, 2.5])
+def test_every_semicircle_window_can_be_made(n_points, shape):
+    window = semicircle_window(n_points, shape)
+    assert window.coefficients.shape[0] == n_points
+    assert value_at(window, 0.0) == pytest.approx(1.0, abs=10 * math.exp(-shape * n_points) + 1e-14)
+
+
 @pytest.mark.parametrize("window", WINDOWS, ids=by_name)
 def test_derivatives_match_finite_differences(window):
     x = torch.linspace(3.02, 3.47, 10, dtype=torch.float64)
