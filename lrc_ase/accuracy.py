@@ -4,8 +4,8 @@ A kernel smeared by :math:`e^{-s^2k^2/2}` needs waves up to some multiple of 1/s
 those waves small. Both errors of the *forces* (relative l2, random charges) follow from the window's Fourier transform
 alone, so a cheap pair (window points, spacing / s) for each decade of accuracy is a table, from
 ``tests/benchmarks/mesh_accuracy.py`` with a safety factor of 2 for about 0.1 atoms per cubic Angstrom; at 1e-6 to 1e-8
-the next stricter candidate, because in two dimensions the cheapest one missed by a fifth. u itself is about ten times
-more exact.
+a stricter candidate, because in two dimensions the cheapest missed 1e-6 by 30% and 1e-8 by 15%. u itself is about ten
+times more exact.
 """
 
 from __future__ import annotations
