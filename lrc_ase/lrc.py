@@ -11,10 +11,7 @@ Algorithm 1 of Peng, Lin, Ying and Zepeda-Nunez (arXiv:2010.05295). Three ways t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -22,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from .accuracy import mesh_quality
+from .boundaries import Layout, slab_layout, wave_numbers
 from .ewald import ewald_sum
-from .lattice import half_mesh_indices, mesh_shape_for_spacing, volume, wave_vectors
+from .lattice import mesh_shape_for_spacing, volume
+from .mesh import Stencil, deconvolution, gather, paired_waves, spread
 from .multipliers import Multiplier, WaveNumbers
-from .spreading import Stencil, gather, spread
 from .windows import Window
 
 __all__ = ["LongRangeConvolution"]
@@ -126,7 +124,7 @@ class LongRangeConvolution(nn.Module):
         layouts = []
         for index in range(len(cell)):
             given = None if mesh_shapes is None else mesh_shapes[index]
-            layout = self._layout(fractional, cell[index], structure, index, periodic[index], given)
+            layout = self._layout(fractional[structure == index], cell[index], periodic[index], given)
             layouts.append(layout)
             groups.setdefault((layout.open_axis, layout.mesh_shape), []).append(index)
         field = torch.zeros_like(weights)
@@ -149,7 +147,7 @@ class LongRangeConvolution(nn.Module):
                 range_ = cell.new_tensor([layouts[index].truncation for index in members])
                 own_fractional = own_fractional / scale[own_structure]
                 own_cell = own_cell * scale[:, :, None]
-                waves = _wave_numbers(own_cell, mesh_shape, open_axis, range_)
+                waves = wave_numbers(own_cell, mesh_shape, open_axis, range_)
                 table = self._table(waves, own_cell, mesh_shape)
                 convolve = self._mesh if self.method == "mesh" else ewald_sum
                 own_field = convolve(own_weights, own_fractional, own_structure, table, mesh_shape)
@@ -172,45 +170,20 @@ class LongRangeConvolution(nn.Module):
             return held
         return needed
 
-    def _layout(
-        self,
-        fractional: Tensor,
-        cell: Tensor,
-        structure: Tensor,
-        index: int,
-        pbc: tuple[bool, ...],
-        given: tuple[int, ...] | None,
-    ) -> _Layout:
-        d = len(pbc)
-        unscaled = (1.0,) * d
+    def _layout(self, fractional: Tensor, cell: Tensor, pbc: tuple[bool, ...], given: tuple[int, ...] | None) -> Layout:
+        """Layout of one structure."""
         if not any(pbc) or self.method == "direct":
             if any(pbc):
                 raise ValueError(f"method='direct' sums pairs in open space, got periodic directions {pbc}")
-            return _Layout(None, None, unscaled, 0.0)
-        fixed = cell.detach().double().cpu()
+            return Layout(None, None, (1.0,) * len(pbc), 0.0)
         if all(pbc):
-            return _Layout(None, given or self.mesh_shape_for(fixed.numpy()), unscaled, 0.0)
-        if d != 3 or sum(pbc) != 2:
-            raise ValueError(
-                f"periodic directions {pbc} are not supported by the long-range part: make the structure periodic in "
-                "two or three directions, or in none"
-            )
-        if self.smearing == 0:
-            raise ValueError("a slab needs a kernel with `smearing` > 0")
-        axis = pbc.index(False)
-        heights = fractional.detach()[structure == index, axis].double()
-        length = float(torch.linalg.norm(fixed[axis]))
-        # rounded up, so that the padded cell and its mesh stay as they are while atoms move a little
-        extent = math.ceil(float(heights.max() - heights.min()) * length) + 1.0
-        margin = _TRUNCATION_MARGIN * self.smearing
-        padding = tuple((2 * extent + 2 * margin) / length if own == axis else 1.0 for own in range(d))
-        padded = (fixed * torch.tensor(padding, dtype=torch.float64)[:, None]).numpy()
-        return _Layout(axis, self.mesh_shape_for(padded), padding, extent + margin)
+            return Layout(None, given or self.mesh_shape_for(cell.detach().cpu().numpy()), (1.0,) * len(pbc), 0.0)
+        return slab_layout(fractional, cell, pbc, self.smearing, self.mesh_shape_for)
 
     def _table(self, waves: WaveNumbers, cell: Tensor, mesh_shape: tuple[int, ...]) -> Tensor:
         """Multiplier over the volume, (n_structures, *half mesh, n_channels); zero at waves without their opposite."""
         shape = (-1,) + (1,) * (len(mesh_shape) + 1)
-        paired = _paired_waves(mesh_shape).to(cell)
+        paired = paired_waves(mesh_shape).to(cell)
         return self.multiplier(waves).to(cell) * paired[..., None] / volume(cell).reshape(shape)
 
     def _mesh(
@@ -219,7 +192,7 @@ class LongRangeConvolution(nn.Module):
         assert self.window is not None
         axes = tuple(range(1, len(mesh_shape) + 1))
         stencil = Stencil(self.window, mesh_shape, structure, table.shape[0])
-        deconvolved = table * _deconvolution(self.window, mesh_shape).to(table)[..., None]
+        deconvolved = table * deconvolution(self.window, mesh_shape).to(table)[..., None]
         density = torch.fft.rfftn(spread(weights, fractional, stencil), dim=axes)
         potential = torch.fft.irfftn(density * deconvolved, s=mesh_shape, dim=axes, norm="forward")
         return gather(potential, fractional, stencil)
@@ -246,30 +219,6 @@ class LongRangeConvolution(nn.Module):
             raise ValueError(f"`cell` must have shape (n_structures, {d}, {d}), got {tuple(cell.shape)}")
 
 
-_TRUNCATION_MARGIN = 7.0
-"""Smearing widths beyond which a Gaussian cloud is taken to end, exp(-24)."""
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How one structure is summed: no mesh for open space; the padded axis and range of the kernel for a slab."""
-
-    open_axis: int | None
-    mesh_shape: tuple[int, ...] | None
-    padding: tuple[float, ...]
-    truncation: float
-
-
-def _wave_numbers(cell: Tensor, mesh_shape: tuple[int, ...], open_axis: int | None, truncation: Tensor) -> WaveNumbers:
-    waves = wave_vectors(cell, mesh_shape)
-    squared = (waves**2).sum(dim=-1)
-    if open_axis is None:
-        return WaveNumbers(squared, len(mesh_shape))
-    direction = cell[:, open_axis] / torch.linalg.norm(cell[:, open_axis], dim=-1, keepdim=True)
-    normal = torch.einsum("bxyzd,bd->bxyz", waves, direction)
-    return WaveNumbers(squared, len(mesh_shape), normal, truncation[:, None, None, None])
-
-
 def _pair_sum(multiplier: Multiplier, weights: Tensor, positions: Tensor) -> Tensor:
     """Sum over pairs in open space, without i = j."""
     n_atoms = len(positions)
@@ -280,21 +229,3 @@ def _pair_sum(multiplier: Multiplier, weights: Tensor, positions: Tensor) -> Ten
     kernel = multiplier.radial(distances).to(weights)
     field = torch.zeros_like(weights).index_add(0, first, kernel * weights[second])
     return field.index_add(0, second, kernel * weights[first])
-
-
-@lru_cache(maxsize=64)
-def _paired_waves(mesh_shape: tuple[int, ...]) -> Tensor:
-    """0 at the Nyquist waves of even axes, whose opposites the mesh does not hold, 1 elsewhere; (*half mesh)."""
-    indices = half_mesh_indices(mesh_shape)
-    return (2 * indices.abs() < torch.tensor(mesh_shape)).all(dim=-1).to(torch.float64)
-
-
-@lru_cache(maxsize=64)
-def _deconvolution(window: Window, mesh_shape: tuple[int, ...]) -> Tensor:
-    """Inverse square of the window's transform, for spreading and gathering, (*half mesh)."""
-    indices = half_mesh_indices(mesh_shape).numpy()
-    product = np.ones(indices.shape[:-1])
-    for axis, n_mesh in enumerate(mesh_shape):
-        transform = window.fourier_transform(2 * np.pi * np.arange(-(n_mesh // 2), n_mesh // 2 + 1) / n_mesh)
-        product /= transform[indices[..., axis] + n_mesh // 2] ** 2
-    return torch.from_numpy(product)

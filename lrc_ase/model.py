@@ -62,7 +62,7 @@ class ShortRangeModel(nn.Module):
         if strain is not None:
             vectors = vectors + torch.matmul(vectors, strain[graph.structure])
         vectors = vectors.to(self.readout.dtype)
-        return self.descriptor(vectors, graph.neighbor_mask, graph.species, graph.species[graph.neighbors])
+        return self.descriptor(vectors, graph.neighbor_mask, graph.species, graph.neighbors)
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
         """Mesh of a periodic cell; None for a model without a mesh."""

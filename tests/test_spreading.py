@@ -4,9 +4,9 @@ import pytest
 import torch
 from tolerances import ROUNDING
 
-from lrc_ase.spreading import Stencil, gather, spread
-from lrc_ase.spreading_compiled import gather_compiled, spread_compiled
-from lrc_ase.spreading_reference import gather_reference, spread_reference
+from lrc_ase.mesh import Stencil, gather, spread
+from lrc_ase.mesh.compiled import gather_compiled, spread_compiled
+from lrc_ase.mesh.reference import gather_reference, spread_reference
 from lrc_ase.windows import bspline_window, semicircle_window
 
 SHAPES = {1: (12,), 2: (10, 9), 3: (8, 10, 9)}
@@ -78,7 +78,7 @@ def test_atoms_far_outside_the_cell_land_on_their_images():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_compiled_kernels_match_the_reference(max_order, dtype, monkeypatch):
     """All derivative orders at once, atoms at the mesh's edges, in pieces and in threads."""
-    monkeypatch.setattr("lrc_ase.spreading_reference._CHUNK_ELEMENTS", 900)
+    monkeypatch.setattr("lrc_ase.mesh.reference._CHUNK_ELEMENTS", 900)
     orders = tuple(itertools.product(range(max_order + 1), repeat=3))
     generator = torch.Generator().manual_seed(0)
     n_atoms, mesh_shape = 50, (40, 9, 10)
@@ -93,7 +93,7 @@ def test_compiled_kernels_match_the_reference(max_order, dtype, monkeypatch):
     rest = (coordinates.astype(float), structure.numpy(), 7, table, orders)
     scale = ROUNDING[dtype] * 10**max_order
     for n_threads, serial_below in [(1, 0), (2, 0)]:
-        monkeypatch.setattr("lrc_ase.spreading_compiled._SERIAL_BELOW", serial_below)
+        monkeypatch.setattr("lrc_ase.mesh.compiled._SERIAL_BELOW", serial_below)
         spread_mesh = torch.zeros_like(mesh)
         spread_compiled(weights.numpy(), *rest, spread_mesh.numpy(), n_threads)
         expected = spread_reference(weights, fractional, stencil, orders)

@@ -13,11 +13,11 @@ class Descriptor(nn.Module):
     n_features: int
     """Width of the output."""
 
-    def forward(self, vectors: Tensor, mask: Tensor, species: Tensor, neighbor_species: Tensor) -> Tensor:
+    def forward(self, vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor) -> Tensor:
         """Features of each atom.
 
         `vectors` (n_atoms, n_neighbors, 3) from atom to neighbor in Angstrom, `mask` (n_atoms, n_neighbors) False where
-        padded, `species` (n_atoms,) and `neighbor_species` (n_atoms, n_neighbors) element indices ->
+        padded, `species` (n_atoms,) element indices, `neighbors` (n_atoms, n_neighbors) the atom in each column ->
         (n_atoms, n_features). Neighbors beyond the cutoff (a skin) contribute exactly zero.
         """
         raise TypeError(f"{type(self).__name__} does not define its features")

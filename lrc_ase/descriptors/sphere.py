@@ -73,14 +73,14 @@ class SphereDescriptor(Descriptor):
         self.mixing = nn.Parameter(mixing / math.sqrt(n_inputs * len(degree_of)))
         self.center_scale = nn.Parameter(torch.ones(n_elements, n_factors * settings.n_channels))
 
-    def forward(self, vectors: Tensor, mask: Tensor, species: Tensor, neighbor_species: Tensor) -> Tensor:
+    def forward(self, vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor) -> Tensor:
         n_atoms = vectors.shape[0]
         placeholder = vectors.new_tensor([self.cutoff, 0.0, 0.0])
         vectors = torch.where(mask[..., None], vectors, placeholder)
         distances = torch.linalg.norm(vectors, dim=-1)
         radial = self._radial(distances, mask)  # (n_atoms, n_neighbors, n_radial)
         if self.n_elements > 1:
-            one_hot = nn.functional.one_hot(neighbor_species, self.n_elements).to(radial)
+            one_hot = nn.functional.one_hot(species[neighbors], self.n_elements).to(radial)
             radial = (one_hot[..., None] * radial[..., None, :]).flatten(-2)
         monomials = self._monomials(vectors / distances[..., None])  # (n_atoms, n_neighbors, n_lm)
         moments = torch.matmul(monomials.transpose(-1, -2), radial)  # (n_atoms, n_lm, n_inputs)

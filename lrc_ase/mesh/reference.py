@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .windows import Window
+from ..windows import Window
 
 __all__ = ["Orders", "Stencil", "gather_reference", "spread_reference"]
 

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .spreading_compiled import gather_compiled, spread_compiled
-from .spreading_reference import Orders, Stencil, gather_reference, spread_reference
+from .compiled import gather_compiled, spread_compiled
+from .reference import Orders, Stencil, gather_reference, spread_reference
 
 __all__ = ["Orders", "Stencil", "gather", "spread"]
 
