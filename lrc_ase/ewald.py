@@ -24,7 +24,7 @@ def ewald_sum(
     r"""Field :math:`u_i = \sum_m T_m \sum_j f_j \cos(2\pi m \cdot (s_i - s_j))` over the waves of a half mesh.
 
     `weights` (n_atoms, n_channels), `fractional` (n_atoms, d), `structure` (n_atoms,), `table` (n_structures,
-    *half mesh, n_channels) -> (n_atoms, n_channels).
+    n_channels, *half mesh) -> (n_atoms, n_channels).
     """
     indices = half_mesh_indices(mesh_shape, device=fractional.device).reshape(-1, len(mesh_shape))
     # a wave of the half mesh stands for its opposite too, unless its last index is its own opposite
@@ -33,7 +33,7 @@ def ewald_sum(
     fields = torch.zeros_like(weights)
     for index in range(table.shape[0]):
         own = (structure == index).nonzero()[:, 0]
-        kernel = table[index].reshape(len(indices), -1) * twice[:, None]
+        kernel = (table[index].flatten(1) * twice).T
         sum_over_waves = _dense if len(own) * len(indices) <= _DENSE_BELOW else _keops
         fields = fields.index_copy(0, own, sum_over_waves(weights[own], fractional[own], waves, kernel))
     return fields

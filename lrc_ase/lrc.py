@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from .accuracy import mesh_quality
-from .boundaries import Layout, slab_layout, wave_numbers
+from .boundaries import Layout, slab_layout
 from .ewald import ewald_sum
-from .lattice import mesh_shape_for_spacing, volume
-from .mesh import Stencil, deconvolution, gather, paired_waves, spread
-from .multipliers import Multiplier, WaveNumbers
+from .lattice import mesh_shape_for_spacing
+from .mesh import MultiplierTables, Stencil, convolve
+from .multipliers import Multiplier
 from .windows import Window
 
 __all__ = ["LongRangeConvolution"]
@@ -81,6 +81,7 @@ class LongRangeConvolution(nn.Module):
         self.window = window
         self.method = method
         self.remove_self = remove_self
+        self._tables = MultiplierTables(window if method == "mesh" else None)
 
     def forward(
         self,
@@ -147,8 +148,7 @@ class LongRangeConvolution(nn.Module):
                 range_ = cell.new_tensor([layouts[index].truncation for index in members])
                 own_fractional = own_fractional / scale[own_structure]
                 own_cell = own_cell * scale[:, :, None]
-                waves = wave_numbers(own_cell, mesh_shape, open_axis, range_)
-                table = self._table(waves, own_cell, mesh_shape)
+                table = self._tables(self.multiplier, own_cell, mesh_shape, open_axis, range_)
                 convolve = self._mesh if self.method == "mesh" else ewald_sum
                 own_field = convolve(own_weights, own_fractional, own_structure, table, mesh_shape)
                 if self.remove_self:
@@ -180,22 +180,13 @@ class LongRangeConvolution(nn.Module):
             return Layout(None, given or self.mesh_shape_for(cell.detach().cpu().numpy()), (1.0,) * len(pbc), 0.0)
         return slab_layout(fractional, cell, pbc, self.smearing, self.mesh_shape_for)
 
-    def _table(self, waves: WaveNumbers, cell: Tensor, mesh_shape: tuple[int, ...]) -> Tensor:
-        """Multiplier over the volume, (n_structures, *half mesh, n_channels); zero at waves without their opposite."""
-        shape = (-1,) + (1,) * (len(mesh_shape) + 1)
-        paired = paired_waves(mesh_shape).to(cell)
-        return self.multiplier(waves).to(cell) * paired[..., None] / volume(cell).reshape(shape)
-
     def _mesh(
         self, weights: Tensor, fractional: Tensor, structure: Tensor, table: Tensor, mesh_shape: tuple[int, ...]
     ) -> Tensor:
         assert self.window is not None
-        axes = tuple(range(1, len(mesh_shape) + 1))
         stencil = Stencil(self.window, mesh_shape, structure, table.shape[0])
-        deconvolved = table * deconvolution(self.window, mesh_shape).to(table)[..., None]
-        density = torch.fft.rfftn(spread(weights, fractional, stencil), dim=axes)
-        potential = torch.fft.irfftn(density * deconvolved, s=mesh_shape, dim=axes, norm="forward")
-        return gather(potential, fractional, stencil)
+        training = any(parameter.requires_grad for parameter in self.multiplier.parameters())
+        return convolve(weights, fractional, table, stencil, training=training)
 
     def _direct(self, weights: Tensor, fractional: Tensor, cell: Tensor, structure: Tensor) -> Tensor:
         fields = []

@@ -50,12 +50,9 @@ class Window:
         table = _derivative_table(self, max_order).to(powers)
         return (powers @ table).reshape(*mesh_coordinates.shape, self.n_points, max_order + 1)
 
-    def horner_table(self, max_order: int, dtype: np.dtype) -> np.ndarray:
-        """Coefficients for the compiled kernels, highest power first.
-
-        (max_order + 1, degree + 1, n_points rounded up to a multiple of 4, the rest zero).
-        """
-        return _horner_table(self, max_order, dtype)
+    def horner_table(self, dtype: np.dtype, width: int) -> np.ndarray:
+        """Coefficients for the compiled kernels, highest power first, (degree + 1, width), zero beyond `n_points`."""
+        return _horner_table(self, dtype, width)
 
     def fourier_transform(self, angular: np.ndarray) -> np.ndarray:
         r"""Transform :math:`\hat g(\theta) = \int g(x) e^{-i\theta x} dx`, real and even; theta per spacing."""
@@ -80,11 +77,9 @@ def _derivative_table(window: Window, max_order: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _horner_table(window: Window, max_order: int, dtype: np.dtype) -> np.ndarray:
-    table = _derivative_table(window, max_order).numpy().reshape(-1, window.n_points, max_order + 1)
-    padding = -window.n_points % 4
-    table = np.pad(table[::-1].transpose(2, 0, 1), ((0, 0), (0, 0), (0, padding)))
-    return np.ascontiguousarray(table, dtype=dtype)
+def _horner_table(window: Window, dtype: np.dtype, width: int) -> np.ndarray:
+    padded = np.pad(window.coefficients[:, ::-1].T, ((0, 0), (0, width - window.n_points)))
+    return np.ascontiguousarray(padded, dtype=dtype)
 
 
 def _fit(name: str, n_points: int, function: Callable[[np.ndarray], np.ndarray], degree: int) -> Window:

@@ -1,11 +1,12 @@
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from tolerances import ROUNDING
 
-from lrc_ase.mesh import Stencil, gather, spread
-from lrc_ase.mesh.compiled import gather_compiled, spread_compiled
+from lrc_ase.mesh import Stencil, gather, multi_indices, spread
+from lrc_ase.mesh.compiled import MAX_LEVEL, gather_compiled, sort_atoms, spread_compiled
 from lrc_ase.mesh.reference import gather_reference, spread_reference
 from lrc_ase.windows import bspline_window, semicircle_window
 
@@ -17,7 +18,7 @@ def problem(d, window, *, n_atoms=6, n_channels=2, seed=0):
     stencil = Stencil(window, SHAPES[d], torch.tensor([0, 0, 0, 1, 1, 1])[:n_atoms], 2)
     fractional = 3 * torch.randn(n_atoms, d, dtype=torch.float64, generator=generator)
     weights = torch.randn(n_atoms, n_channels, dtype=torch.float64, generator=generator)
-    mesh = torch.randn(2, *SHAPES[d], n_channels, dtype=torch.float64, generator=generator)
+    mesh = torch.randn(2, n_channels, *SHAPES[d], dtype=torch.float64, generator=generator)
     return stencil, fractional, weights, mesh
 
 
@@ -25,7 +26,7 @@ def problem(d, window, *, n_atoms=6, n_channels=2, seed=0):
 def test_spread_matches_the_sum_over_mesh_points(d):
     window = bspline_window(5)
     stencil, fractional, weights, _ = problem(d, window)
-    mesh = torch.zeros(2, *SHAPES[d], 2, dtype=torch.float64)
+    mesh = torch.zeros(2, 2, *SHAPES[d], dtype=torch.float64)
     for atom in range(len(fractional)):
         x = (fractional[atom] % 1) * torch.tensor(SHAPES[d])
         bump = torch.ones((), dtype=torch.float64)
@@ -35,7 +36,7 @@ def test_spread_matches_the_sum_over_mesh_points(d):
             for point, value in enumerate(window.values(x[axis], 0)[:, 0]):
                 line[(first + point) % len(line)] += value
             bump = bump[..., None] * line
-        mesh[stencil.structure[atom]] += bump[..., None] * weights[atom]
+        mesh[stencil.structure[atom]] += weights[atom].reshape(-1, *(1,) * d) * bump
     torch.testing.assert_close(spread(weights, fractional, stencil), mesh)
 
 
@@ -74,34 +75,70 @@ def test_atoms_far_outside_the_cell_land_on_their_images():
     torch.testing.assert_close(spread(weights, moved, stencil), spread(weights, fractional, stencil), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("max_order", [0, 1, 2])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_compiled_kernels_match_the_reference(max_order, dtype, monkeypatch):
-    """All derivative orders at once, atoms at the mesh's edges, in pieces and in threads."""
+@pytest.mark.parametrize(
+    ("level", "n_points", "dtype"),
+    [
+        *itertools.product(range(MAX_LEVEL + 1), [7], [torch.float64, torch.float32]),
+        (1, 4, torch.float64),
+        (1, 8, torch.float32),
+        (1, 9, torch.float64),
+        (1, 13, torch.float64),
+    ],
+)
+def test_compiled_kernels_match_the_reference(level, n_points, dtype, monkeypatch):
+    """All derivatives at once, atoms at the mesh's edges, in pieces and in threads; lines that wrap and that do not."""
     monkeypatch.setattr("lrc_ase.mesh.reference._CHUNK_ELEMENTS", 900)
-    orders = tuple(itertools.product(range(max_order + 1), repeat=3))
     generator = torch.Generator().manual_seed(0)
-    n_atoms, mesh_shape = 50, (40, 9, 10)
+    n_atoms, mesh_shape = 50, (40, 14, 17)
     structure = torch.arange(n_atoms) // 30
-    stencil = Stencil(semicircle_window(7), mesh_shape, structure, 2)
+    stencil = Stencil(semicircle_window(n_points), mesh_shape, structure, 2)
     fractional = torch.rand(n_atoms, 3, dtype=dtype, generator=generator)
     fractional[0], fractional[1] = 0.0, 1 - 1e-9
-    weights = torch.randn(n_atoms, len(orders), 3, dtype=dtype, generator=generator)
-    mesh = torch.randn(2, *mesh_shape, 3, dtype=dtype, generator=generator)
-    coordinates = ((fractional - torch.floor(fractional)) * torch.tensor(mesh_shape)).numpy()
-    table = stencil.window.horner_table(max_order, coordinates.dtype)
-    rest = (coordinates.astype(float), structure.numpy(), 7, table, orders)
-    scale = ROUNDING[dtype] * 10**max_order
-    for n_threads, serial_below in [(1, 0), (2, 0)]:
-        monkeypatch.setattr("lrc_ase.mesh.compiled._SERIAL_BELOW", serial_below)
+    weights = torch.randn(n_atoms, len(multi_indices(3, level)), 3, dtype=dtype, generator=generator)
+    mesh = torch.randn(2, 3, *mesh_shape, dtype=dtype, generator=generator)
+    coordinates = (fractional - torch.floor(fractional)).double() * torch.tensor(mesh_shape)
+    atoms = sort_atoms(coordinates.numpy(), structure.numpy(), mesh_shape, 2, stencil.window)
+    scale = ROUNDING[dtype] * 10**level
+    monkeypatch.setattr("lrc_ase.mesh.compiled._SERIAL_BELOW", 0)
+    for n_threads in (1, 2):
         spread_mesh = torch.zeros_like(mesh)
-        spread_compiled(weights.numpy(), *rest, spread_mesh.numpy(), n_threads)
-        expected = spread_reference(weights, fractional, stencil, orders)
+        spread_compiled(weights.numpy(), atoms, stencil.window, level, spread_mesh.numpy(), n_threads)
+        expected = spread_reference(weights, fractional, stencil, level)
         torch.testing.assert_close(spread_mesh, expected, rtol=scale, atol=scale)
         gathered = torch.empty_like(weights)
-        gather_compiled(mesh.numpy(), *rest, gathered.numpy(), n_threads)
-        expected = gather_reference(mesh, fractional, stencil, orders)
+        gather_compiled(mesh.numpy(), atoms, stencil.window, level, gathered.numpy(), n_threads)
+        expected = gather_reference(mesh, fractional, stencil, level)
         torch.testing.assert_close(gathered, expected, rtol=scale, atol=scale)
+
+
+@pytest.mark.parametrize("n_points", [5, 8, 12])
+@pytest.mark.parametrize("n_planes", [8, 13, 30, 64])
+def test_slabs_of_one_parity_never_touch_the_same_plane(n_points, n_planes):
+    """What lets threads spread without locks, the wrap around the cell included."""
+    coordinates = np.random.default_rng(0).random((2000, 3)) * (n_planes, 9, 9)
+    structure = np.arange(2000) // 1000
+    atoms = sort_atoms(coordinates, structure, (n_planes, 9, 9), 2, semicircle_window(n_points))
+    assert sorted(atoms.order.tolist()) == list(range(2000))
+    for index, slabs in enumerate(atoms.slabs):
+        assert (atoms.structure[slabs[0] : slabs[-1]] == index).all()
+        touched = []
+        for first, last in itertools.pairwise(slabs.tolist()):
+            points = np.floor(atoms.coordinates[first:last, 0, None] - n_points / 2).astype(int) + 1
+            touched.append(set(((points + np.arange(n_points)) % n_planes).ravel().tolist()))
+        for parity in range(2) if len(touched) > 1 else ():
+            own = touched[parity::2]
+            assert sum(len(planes) for planes in own) == len(set().union(*own))
+    assert (atoms.slabs[1:, 0] == atoms.slabs[:-1, -1]).all()
+
+
+def test_atoms_are_sorted_again_when_their_coordinates_change():
+    stencil, fractional, weights, _ = problem(3, semicircle_window(6))
+    first = spread(weights, fractional, stencil)
+    fractional += 0.3
+    fresh = Stencil(stencil.window, stencil.mesh_shape, stencil.structure, 2)
+    moved = spread(weights, fractional, stencil)
+    torch.testing.assert_close(moved, spread(weights, fractional, fresh), rtol=0, atol=0)
+    assert (moved - first).abs().max() > 1e-3
 
 
 def test_coordinates_that_are_not_finite_are_refused():

@@ -1,13 +1,16 @@
 """Atoms to mesh, filter, mesh to atoms: the kernel of the long-range convolution.
 
-`spreading` holds the differentiable pair spread and gather; `compiled` its fast form on the CPU, `reference` the one in
-plain torch that runs everywhere; `filtering` what happens on the mesh between the two.
+`convolution` is the whole of it, made of the differentiable pair spread and gather of `spreading` and of `filtering`,
+what happens on the mesh between the two; `table` evaluates the multiplier. `compiled` holds the fast form of the pair
+on the CPU, `reference` the one in plain torch that runs everywhere.
 """
 
 from __future__ import annotations
 
-from .filtering import deconvolution, paired_waves
-from .reference import Stencil
+from .convolution import convolve
+from .filtering import filtered
 from .spreading import gather, spread
+from .stencil import Stencil, multi_indices
+from .table import MultiplierTables
 
-__all__ = ["Stencil", "deconvolution", "gather", "paired_waves", "spread"]
+__all__ = ["MultiplierTables", "Stencil", "convolve", "filtered", "gather", "multi_indices", "spread"]

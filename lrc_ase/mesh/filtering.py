@@ -1,8 +1,18 @@
-"""From density to potential on the mesh: FFT, multiplier over the windows' transforms, inverse FFT."""
+r"""From density to potential on the mesh: FFT, multiplier over the windows' transforms, inverse FFT.
+
+With a real table T over the half mesh of waves (every wave's value that of its opposite),
+
+    filter:     v = F^-1 [T F rho]
+    correlate:  c_k = mu_k Re( conj(F rho_1)_k (F rho_2)_k ),
+
+mu_k the number of waves that k of the half mesh stands for. The filter is its own adjoint in rho, and the derivative by
+T is a correlation; the derivative of a correlation is a filter. So these two are closed under differentiation as well.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +21,79 @@ from torch import Tensor
 from ..lattice import half_mesh_indices
 from ..windows import Window
 
-__all__ = ["deconvolution", "paired_waves"]
+__all__ = ["correlate_spectra", "deconvolution", "filtered", "multiplied", "paired_waves", "spectrum"]
+
+
+def filtered(density: Tensor, table: Tensor) -> Tensor:
+    """Density to potential: `density` (n_structures, n_inputs, *mesh) -> (n_structures, n_outputs, *mesh).
+
+    `table` (n_structures, n_channels, *half mesh) multiplies channel by channel; with one axis more,
+    (n_structures, n_outputs, n_inputs, *half mesh), it is a matrix for every wave. Differentiable to any order.
+    """
+    return _Filter.apply(density, table)
+
+
+class _Filter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, density: Tensor, table: Tensor) -> Tensor:
+        ctx.save_for_backward(density, table)
+        return inverse(multiplied(spectrum(density), table), density.shape[2:])
+
+    @staticmethod
+    def backward(ctx: Any, grad_potential: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        density, table = ctx.saved_tensors
+        is_matrix = table.ndim > density.ndim
+        grad_density = grad_table = None
+        if ctx.needs_input_grad[0]:
+            grad_density = _Filter.apply(grad_potential, table.transpose(1, 2) if is_matrix else table)
+        if ctx.needs_input_grad[1]:
+            grad_table = _Correlate.apply(grad_potential, density, is_matrix)
+        return grad_density, grad_table
+
+
+class _Correlate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor, is_matrix: bool) -> Tensor:
+        ctx.save_for_backward(first, second)
+        ctx.is_matrix = is_matrix
+        return correlate_spectra(spectrum(first), spectrum(second), first.shape[-1], is_matrix=is_matrix)
+
+    @staticmethod
+    def backward(ctx: Any, grad_table: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        first, second = ctx.saved_tensors
+        grad_first = grad_second = None
+        if ctx.needs_input_grad[0]:
+            grad_first = _Filter.apply(second, grad_table)
+        if ctx.needs_input_grad[1]:
+            grad_second = _Filter.apply(first, grad_table.transpose(1, 2) if ctx.is_matrix else grad_table)
+        return grad_first, grad_second, None
+
+
+def spectrum(density: Tensor) -> Tensor:
+    """Half of the Fourier transform of (n_structures, n_channels, *mesh)."""
+    return torch.fft.rfftn(density, dim=tuple(range(2, density.ndim)))
+
+
+def inverse(half: Tensor, mesh_shape: torch.Size) -> Tensor:
+    """Sum over waves, without the 1 / n of an inverse transform."""
+    return torch.fft.irfftn(half, s=mesh_shape, dim=tuple(range(2, half.ndim)), norm="forward")
+
+
+def multiplied(half: Tensor, table: Tensor) -> Tensor:
+    """Spectrum times table, channel by channel or as a matrix; overwrites `half` in the first case."""
+    if table.ndim > half.ndim:
+        return torch.einsum("sab...,sb...->sa...", table.to(half.dtype), half)
+    return half.mul_(table)
+
+
+def correlate_spectra(first: Tensor, second: Tensor, n_last: int, *, is_matrix: bool) -> Tensor:
+    """Real part of conj(first) second times the number of waves that each stands for."""
+    if is_matrix:
+        first, second = first[:, :, None], second[:, None]
+    product = first.real * second.real + first.imag * second.imag
+    # a wave stands for its opposite too, unless its last index is its own opposite
+    product[..., 1 : (n_last + 1) // 2].mul_(2)
+    return product
 
 
 @lru_cache(maxsize=64)

@@ -1,133 +1,135 @@
-r"""Points to mesh and back: one multilinear family, closed under differentiation.
+r"""Atoms to mesh and back: one multilinear family, closed under differentiation.
 
-With the window g, atoms at mesh coordinates x_j and a multi-index of derivative orders alpha,
+With the window g, atoms at mesh coordinates x_j and all multi-indices alpha of total degree up to a `level`,
 
     spread:  mesh[m]  = sum_j sum_alpha w_j,alpha  d^alpha g(m - x_j)
     gather:  v_j,alpha = sum_m mesh[m] d^alpha g(m - x_j)
 
-(derivatives by x_j, periodic in the mesh). Each is the other's adjoint, and differentiating either by x_j raises an
-order by one. So the two custom functions below differentiate into each other to any order the window allows, and no
+(derivatives by x_j, periodic in the mesh). Each is the other's adjoint, and differentiating either by x_j raises the
+level by one. So the two custom functions below differentiate into each other to any order the window allows, and no
 graph over (atoms x stencil) is ever kept: only positions, weights and meshes are.
 
-Meshes have shape (n_structures, *mesh_shape, n_channels): channels last, spread and gathered together.
+Meshes have shape (n_structures, n_channels, *mesh_shape): channels are planes, spread and gathered together.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .compiled import gather_compiled, spread_compiled
-from .reference import Orders, Stencil, gather_reference, spread_reference
+from .compiled import MAX_LEVEL, SortedAtoms, gather_compiled, line_width, sort_atoms, spread_compiled
+from .reference import gather_reference, spread_reference
+from .stencil import Stencil, multi_indices
 
-__all__ = ["Orders", "Stencil", "gather", "spread"]
+__all__ = ["gather", "gather_level", "spread", "spread_level"]
 
 
 def spread(weights: Tensor, fractional: Tensor, stencil: Stencil) -> Tensor:
     r"""Smear point weights onto the mesh, :math:`\rho(x_m) = \sum_j f_j\, g(m - x_j)`.
 
     `weights` (n_atoms, n_channels), `fractional` (n_atoms, d) in units of the cell vectors, any real number ->
-    (n_structures, *mesh_shape, n_channels). Adjoint of `gather`; differentiable to any order in both arguments.
+    (n_structures, n_channels, *mesh_shape). Adjoint of `gather`; differentiable to any order in both arguments.
     """
-    return _Spread.apply(weights[:, None, :], fractional, stencil, stencil.value)
+    return _Spread.apply(weights[:, None, :], fractional, stencil, 0)
 
 
 def gather(mesh: Tensor, fractional: Tensor, stencil: Stencil) -> Tensor:
     r"""Interpolate a mesh at the points, :math:`v_j = \sum_m v(x_m)\, g(m - x_j)`.
 
-    `mesh` (n_structures, *mesh_shape, n_channels) -> (n_atoms, n_channels). Adjoint of `spread`.
+    `mesh` (n_structures, n_channels, *mesh_shape) -> (n_atoms, n_channels). Adjoint of `spread`.
     """
-    return _Gather.apply(mesh, fractional, stencil, stencil.value)[:, 0]
+    return _Gather.apply(mesh, fractional, stencil, 0)[:, 0]
 
 
 class _Spread(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, fractional: Tensor, stencil: Stencil, orders: Orders) -> Tensor:
+    def forward(ctx: Any, weights: Tensor, fractional: Tensor, stencil: Stencil, level: int) -> Tensor:
         ctx.save_for_backward(weights, fractional)
-        ctx.stencil, ctx.orders = stencil, orders
-        return _spread(weights, fractional, stencil, orders)
+        ctx.stencil, ctx.level = stencil, level
+        return spread_level(weights, fractional, stencil, level)
 
     @staticmethod
     def backward(ctx: Any, grad_mesh: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         weights, fractional = ctx.saved_tensors
         if not ctx.needs_input_grad[1]:
-            return _Gather.apply(grad_mesh, fractional, ctx.stencil, ctx.orders), None, None, None
-        extended = _raised(ctx.orders)
-        gathered = _Gather.apply(grad_mesh, fractional, ctx.stencil, extended)
-        grad_weights = gathered[:, : len(ctx.orders)]
-        return grad_weights, _contract_raised(weights, gathered, extended, ctx), None, None
+            return _Gather.apply(grad_mesh, fractional, ctx.stencil, ctx.level), None, None, None
+        gathered = _Gather.apply(grad_mesh, fractional, ctx.stencil, ctx.level + 1)
+        grad_weights = gathered[:, : weights.shape[1]]
+        return grad_weights, contract_raised(weights, gathered, ctx.stencil, ctx.level), None, None
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, mesh: Tensor, fractional: Tensor, stencil: Stencil, orders: Orders) -> Tensor:
+    def forward(ctx: Any, mesh: Tensor, fractional: Tensor, stencil: Stencil, level: int) -> Tensor:
         ctx.save_for_backward(mesh, fractional)
-        ctx.stencil, ctx.orders = stencil, orders
-        return _gather(mesh, fractional, stencil, orders)
+        ctx.stencil, ctx.level = stencil, level
+        return gather_level(mesh, fractional, stencil, level)
 
     @staticmethod
     def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         mesh, fractional = ctx.saved_tensors
         grad_mesh = grad_fractional = None
         if ctx.needs_input_grad[0]:
-            grad_mesh = _Spread.apply(grad_values, fractional, ctx.stencil, ctx.orders)
+            grad_mesh = _Spread.apply(grad_values, fractional, ctx.stencil, ctx.level)
         if ctx.needs_input_grad[1]:
-            extended = _raised(ctx.orders)
-            gathered = _Gather.apply(mesh, fractional, ctx.stencil, extended)
-            grad_fractional = _contract_raised(grad_values, gathered, extended, ctx)
+            gathered = _Gather.apply(mesh, fractional, ctx.stencil, ctx.level + 1)
+            grad_fractional = contract_raised(grad_values, gathered, ctx.stencil, ctx.level)
         return grad_mesh, grad_fractional, None, None
 
 
-def _raise_order(order: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    return tuple(value + (axis == own) for own, value in enumerate(order))
+def contract_raised(weights: Tensor, gathered: Tensor, stencil: Stencil, level: int) -> Tensor:
+    """Gradient by fractional coordinates (n_atoms, d): sum over orders and channels of w_alpha v_(alpha + e_axis).
 
-
-def _raised(orders: Orders) -> Orders:
-    """`orders` first, then everything one derivative further that is not among them."""
-    further = (_raise_order(order, axis) for order in orders for axis in range(len(order)))
-    return orders + tuple(order for order in dict.fromkeys(further) if order not in orders)
-
-
-def _contract_raised(weights: Tensor, gathered: Tensor, extended: Orders, ctx: Any) -> Tensor:
-    """Gradient by fractional coordinates, sum over orders and channels of w_alpha gathered_(alpha + e_axis)."""
+    `weights` (n_atoms, n_orders, n_channels) at `level`, `gathered` one level higher.
+    """
+    d = stencil.dimension
+    place = {order: index for index, order in enumerate(multi_indices(d, level + 1))}
     columns = []
-    for axis, n_mesh in enumerate(ctx.stencil.mesh_shape):
-        raised = [extended.index(_raise_order(order, axis)) for order in ctx.orders]
+    for axis, n_mesh in enumerate(stencil.mesh_shape):
+        raised = [
+            place[tuple(value + (own == axis) for own, value in enumerate(order))] for order in multi_indices(d, level)
+        ]
         columns.append(n_mesh * (weights * gathered[:, raised]).sum(dim=(1, 2)))  # dx = n_mesh ds
     return torch.stack(columns, dim=-1)
 
 
-def _spread(weights: Tensor, fractional: Tensor, stencil: Stencil, orders: Orders) -> Tensor:
-    if not _has_compiled(weights, stencil):
-        return spread_reference(weights, fractional, stencil, orders)
-    mesh = weights.new_zeros(stencil.n_structures, *stencil.mesh_shape, weights.shape[-1])
-    arguments = _compiled_arguments(fractional, stencil, orders)
-    spread_compiled(weights.contiguous().numpy(), *arguments, mesh.numpy(), torch.get_num_threads())
+def spread_level(weights: Tensor, fractional: Tensor, stencil: Stencil, level: int) -> Tensor:
+    """Spread without a graph: `weights` (n_atoms, n_orders, n_channels) with the orders of `multi_indices`."""
+    if not _has_compiled(weights, stencil, level):
+        return spread_reference(weights, fractional, stencil, level)
+    mesh = weights.new_zeros(stencil.n_structures, weights.shape[-1], *stencil.mesh_shape)
+    atoms = _sorted(fractional, stencil)
+    spread_compiled(weights.contiguous().numpy(), atoms, stencil.window, level, mesh.numpy(), torch.get_num_threads())
     return mesh
 
 
-def _gather(mesh: Tensor, fractional: Tensor, stencil: Stencil, orders: Orders) -> Tensor:
-    if not _has_compiled(mesh, stencil):
-        return gather_reference(mesh, fractional, stencil, orders)
-    gathered = mesh.new_empty(fractional.shape[0], len(orders), mesh.shape[-1])
-    arguments = _compiled_arguments(fractional, stencil, orders)
-    gather_compiled(mesh.contiguous().numpy(), *arguments, gathered.numpy(), torch.get_num_threads())
+def gather_level(mesh: Tensor, fractional: Tensor, stencil: Stencil, level: int) -> Tensor:
+    """Gather without a graph, (n_atoms, n_orders, n_channels) with the orders of `multi_indices`."""
+    if not _has_compiled(mesh, stencil, level):
+        return gather_reference(mesh, fractional, stencil, level)
+    gathered = mesh.new_empty(fractional.shape[0], len(multi_indices(3, level)), mesh.shape[1])
+    atoms = _sorted(fractional, stencil)
+    gather_compiled(mesh.contiguous().numpy(), atoms, stencil.window, level, gathered.numpy(), torch.get_num_threads())
     return gathered
 
 
-def _has_compiled(tensor: Tensor, stencil: Stencil) -> bool:
-    return tensor.device.type == "cpu" and stencil.dimension == 3
+def _has_compiled(tensor: Tensor, stencil: Stencil, level: int) -> bool:
+    on_cpu = tensor.device.type == "cpu" and stencil.dimension == 3 and level <= MAX_LEVEL
+    return on_cpu and stencil.window.n_points <= 16 and line_width(stencil.window) <= stencil.mesh_shape[-1]
 
 
-def _compiled_arguments(fractional: Tensor, stencil: Stencil, orders: Orders) -> tuple[Any, Any, int, Any, Orders]:
-    # always float64: few numbers, and the kernels then have one type of coordinates
-    wrapped = fractional.double()
-    coordinates = (wrapped - torch.floor(wrapped)) * torch.tensor(stencil.mesh_shape)
-    if not torch.isfinite(coordinates).all():
-        raise ValueError("`fractional` holds coordinates that are not finite (NaN or infinite)")
-    values = np.float32 if fractional.dtype == torch.float32 else np.float64
-    table = stencil.window.horner_table(max(max(order) for order in orders), np.dtype(values))
-    return coordinates.numpy(), stencil.structure.numpy(), stencil.window.n_points, table, orders
+def _sorted(fractional: Tensor, stencil: Stencil) -> SortedAtoms:
+    """Atoms in the order of the mesh; the same coordinates are sorted once per stencil."""
+    if stencil.sorted_atoms is None or not torch.equal(stencil.sorted_atoms[0], fractional):
+        # always float64: few numbers, and the kernels then have one type of coordinates
+        wrapped = fractional.detach().double()
+        coordinates = (wrapped - torch.floor(wrapped)) * torch.tensor(stencil.mesh_shape)
+        if not torch.isfinite(coordinates).all():
+            raise ValueError("`fractional` holds coordinates that are not finite (NaN or infinite)")
+        atoms = sort_atoms(
+            coordinates.numpy(), stencil.structure.numpy(), stencil.mesh_shape, stencil.n_structures, stencil.window
+        )
+        stencil.sorted_atoms = (fractional.detach().clone(), atoms)
+    return stencil.sorted_atoms[1]

@@ -1,0 +1,145 @@
+r"""The table that the filter multiplies with, :math:`T_m = \hat\phi(k_m) / (V\,\hat g(m)^2)`.
+
+Evaluating a multiplier on the whole mesh costs as much as the FFTs, so a frozen one is kept while the cell stays the
+same. In three periodic directions its derivative by the cell is kept too, as :math:`\partial\hat\phi/\partial k^2`:
+under a strain :math:`x \to x(1+\epsilon)` waves go to :math:`k(1+\epsilon)^{-T}`, so
+:math:`d(k^2) = -2\,k\,\epsilon\,k^T`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..boundaries import wave_numbers
+from ..lattice import reciprocal_cell, volume
+from ..multipliers import Multiplier, WaveNumbers
+from ..windows import Window
+from .filtering import deconvolution, paired_waves
+
+__all__ = ["MultiplierTables"]
+
+_KEPT = 2
+"""Tables kept at a time: they are as large as meshes."""
+
+
+class MultiplierTables:
+    """Evaluates a multiplier on meshes and keeps the last tables of a frozen one.
+
+    `window` None leaves out its transform, for sums without a mesh.
+    """
+
+    def __init__(self, window: Window | None) -> None:
+        self.window = window
+        self._kept: dict[tuple, _Kept] = {}
+
+    def __call__(
+        self,
+        multiplier: Multiplier,
+        cell: Tensor,
+        mesh_shape: tuple[int, ...],
+        open_axis: int | None,
+        truncation: Tensor,
+    ) -> Tensor:
+        """Table (n_structures, n_channels, *half mesh); zero at waves without their opposite.
+
+        `cell` (n_structures, d, d), `open_axis` and `truncation` (n_structures,) as in `wave_numbers`.
+        """
+        where = (mesh_shape, open_axis, truncation)
+        trainable = any(parameter.requires_grad for parameter in multiplier.parameters())
+        if trainable or (cell.requires_grad and open_axis is not None):
+            return self._evaluate(multiplier, cell, *where)
+        state = tuple((parameter.data_ptr(), parameter._version) for parameter in multiplier.parameters())
+        numbers = (cell.detach(), truncation)
+        key = (*(tensor.cpu().numpy().tobytes() for tensor in numbers), cell.dtype, cell.device, *where[:2], state)
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = _Kept(self._evaluate(multiplier, cell.detach(), *where))
+            while len(self._kept) >= _KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[key] = kept
+        if not cell.requires_grad:
+            return kept.table
+        if kept.slope is None:
+            kept.slope = self._slope(multiplier, cell.detach(), mesh_shape)
+        return _Strained.apply(cell, kept.table, kept.slope, lambda own: self._evaluate(multiplier, own, *where))
+
+    def _evaluate(
+        self,
+        multiplier: Multiplier,
+        cell: Tensor,
+        mesh_shape: tuple[int, ...],
+        open_axis: int | None,
+        truncation: Tensor,
+    ) -> Tensor:
+        values = multiplier(wave_numbers(cell, mesh_shape, open_axis, truncation)).to(cell)
+        return (self._factor(cell, mesh_shape) * values.movedim(-1, 1)).contiguous()
+
+    def _slope(self, multiplier: Multiplier, cell: Tensor, mesh_shape: tuple[int, ...]) -> Tensor:
+        """Derivative of the table by k^2 at fixed volume, of its shape."""
+        waves = wave_numbers(cell, mesh_shape, None, cell)
+        squared = waves.squared.requires_grad_()
+        with torch.enable_grad():
+            channels = multiplier(WaveNumbers(squared, waves.dimension)).unbind(dim=-1)
+            gradients = [
+                torch.autograd.grad(channel.sum(), squared, retain_graph=True)[0]
+                if channel.requires_grad
+                else torch.zeros_like(squared)
+                for channel in channels
+            ]
+        return self._factor(cell, mesh_shape) * torch.stack(gradients, dim=1).to(cell)
+
+    def _factor(self, cell: Tensor, mesh_shape: tuple[int, ...]) -> Tensor:
+        """All but the multiplier, (n_structures, 1, *half mesh)."""
+        factor = paired_waves(mesh_shape)
+        if self.window is not None:
+            factor = factor * deconvolution(self.window, mesh_shape)
+        return factor.to(cell) / volume(cell).reshape(-1, *(1,) * (1 + len(mesh_shape)))
+
+
+@dataclass
+class _Kept:
+    table: Tensor
+    slope: Tensor | None = None
+
+
+class _Strained(torch.autograd.Function):
+    """A kept table, differentiable by the cell."""
+
+    @staticmethod
+    def forward(ctx: Any, cell: Tensor, table: Tensor, slope: Tensor, evaluate: Any) -> Tensor:
+        ctx.save_for_backward(cell)
+        ctx.table, ctx.slope, ctx.evaluate = table, slope, evaluate
+        return table.detach()
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None, None]:
+        (cell,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody differentiates further
+            return torch.autograd.grad(ctx.evaluate(cell), cell, cotangent, create_graph=True)[0], None, None, None
+        d = cell.shape[-1]
+        by_volume = (cotangent * ctx.table).sum(dim=tuple(range(1, cotangent.ndim)))  # - dL/d ln V
+        moments = _second_moments((cotangent * ctx.slope).sum(dim=1))
+        reciprocal = reciprocal_cell(cell)
+        by_strain = -2 * reciprocal.transpose(-1, -2) @ moments @ reciprocal
+        by_strain = by_strain - by_volume[:, None, None] * torch.eye(d).to(cell)
+        # strain = A^-1 dA
+        return torch.linalg.inv(cell).transpose(-1, -2) @ by_strain, None, None, None
+
+
+def _second_moments(values: Tensor) -> Tensor:
+    """Sums over a half mesh of value times m_i m_j, (n_structures, d, d); `values` (n_structures, *half mesh)."""
+    full, half = values.shape[1:-1], values.shape[-1]
+    indices = [torch.fft.fftfreq(n, 1 / n).to(values) for n in full] + [torch.arange(half).to(values)]
+    d = len(indices)
+    moments = values.new_zeros(values.shape[0], d, d)
+    for i in range(d):
+        for j in range(i, d):
+            others = [axis + 1 for axis in range(d) if axis not in (i, j)]
+            reduced = values.sum(dim=others) if others else values
+            product = indices[i] ** 2 if i == j else indices[i][:, None] * indices[j]
+            moments[:, i, j] = moments[:, j, i] = (reduced * product).flatten(1).sum(dim=1)
+    return moments

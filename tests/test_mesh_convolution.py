@@ -1,0 +1,137 @@
+import pytest
+import torch
+
+from lrc_ase.lattice import half_mesh_indices
+from lrc_ase.mesh import MultiplierTables, Stencil, convolve, filtered
+from lrc_ase.mesh import convolution as module
+from lrc_ase.multipliers import Coulomb, Exponential, Stack, Yukawa
+from lrc_ase.windows import semicircle_window
+
+SHAPES = {1: (14,), 2: (10, 12), 3: (8, 10, 8)}
+NOWHERE = torch.zeros(2, dtype=torch.float64)
+
+
+def half_shape(d):
+    return (*SHAPES[d][:-1], SHAPES[d][-1] // 2 + 1)
+
+
+def symmetric_table(d, *leading, seed=1):
+    """Random real table that is the transform of a real even kernel: a function of |m|."""
+    squared = (half_mesh_indices(SHAPES[d]).double() ** 2).sum(dim=-1)
+    generator = torch.Generator().manual_seed(seed)
+    width = 1 + torch.rand(*leading, *(1,) * d, dtype=torch.float64, generator=generator)
+    return torch.exp(-squared / (4 * width)).contiguous()
+
+
+def problem(d, *, n_inputs=2, n_outputs=None, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    stencil = Stencil(semicircle_window(6), SHAPES[d], torch.tensor([0, 0, 0, 1, 1]), 2)
+    # inside the intervals of the window: finite differences across an edge would see its (tiny) jumps
+    points = torch.floor(7 * torch.randn(5, d, dtype=torch.float64, generator=generator)) / 7 + 0.02
+    weights = torch.randn(5, n_inputs, dtype=torch.float64, generator=generator)
+    leading = (2, n_inputs) if n_outputs is None else (2, n_outputs, n_inputs)
+    return [weights.requires_grad_(), points.requires_grad_(), symmetric_table(d, *leading).requires_grad_()], stencil
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("matrix", [False, True])
+def test_filter_is_the_sum_over_waves_and_differentiates_twice(d, matrix):
+    generator = torch.Generator().manual_seed(0)
+    density = torch.randn(2, 2, *SHAPES[d], dtype=torch.float64, generator=generator).requires_grad_()
+    table = symmetric_table(d, *((2, 3, 2) if matrix else (2, 2))).requires_grad_()
+    axes = tuple(range(2, 2 + d))
+    half = torch.fft.rfftn(density, dim=axes)
+    product = torch.einsum("sab...,sb...->sa...", table.to(half.dtype), half) if matrix else half * table
+    expected = torch.fft.irfftn(product, s=SHAPES[d], dim=axes, norm="forward")
+    torch.testing.assert_close(filtered(density, table), expected)
+    for wanted in (density, table):
+        cotangent = torch.randn(expected.shape, dtype=torch.float64, generator=generator)
+        found = torch.autograd.grad(filtered(density, table), wanted, cotangent)[0]
+        reference = torch.autograd.grad(expected, wanted, cotangent, retain_graph=True)[0]
+        torch.testing.assert_close(found, reference)
+    if d == 1:
+        assert torch.autograd.gradgradcheck(filtered, (density, table))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("n_outputs", [None, 3], ids=["diagonal", "matrix"])
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_first_and_second_derivatives(d, n_outputs, training):
+    inputs, stencil = problem(d, n_outputs=n_outputs)
+
+    def field(weights, points, scale):
+        # a table stays even under one factor per channel
+        return convolve(weights, points, inputs[2].detach() * scale, stencil, training=training)
+
+    scale = torch.ones(inputs[2].shape[:-d] + (1,) * d, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(field, (*inputs[:2], scale), atol=1e-6, rtol=1e-5)
+    if d < 3:
+        assert torch.autograd.gradgradcheck(field, (*inputs[:2], scale), atol=1e-5, rtol=1e-4)
+
+
+def gradients(inputs, stencil, cotangent, *, training):
+    field = convolve(*inputs, stencil, training=training)
+    return torch.autograd.grad(field, inputs, cotangent(field, inputs[0]).detach())
+
+
+@pytest.mark.parametrize("case", ["energy", "one channel only", "per structure", "zero", "anything"])
+@pytest.mark.parametrize("d", [1, 3])
+def test_short_cut_for_cotangents_proportional_to_the_weights(case, d, monkeypatch):
+    inputs, stencil = problem(d)
+    convolved = []
+    plain = module._field
+    monkeypatch.setattr(module, "_field", lambda *args: convolved.append(args[0].shape[1]) or plain(*args))
+    per_structure = torch.tensor([0.5, 0.5, 0.5, -2.0, -2.0], dtype=torch.float64)[:, None]
+    cotangent, channels = {
+        "energy": (lambda field, weights: 7.2 * weights, [2]),
+        "one channel only": (lambda field, weights: torch.stack([weights[:, 0], field[:, 0]], dim=1), [2, 1]),
+        "per structure": (lambda field, weights: per_structure * weights, [2]),
+        "zero": (lambda field, weights: 0 * weights, [2]),
+        "anything": (lambda field, weights: torch.cos(field), [2, 2]),
+    }[case]
+    found = gradients(inputs, stencil, cotangent, training=False)
+    assert convolved == channels
+    for own, reference in zip(found, gradients(inputs, stencil, cotangent, training=True), strict=True):
+        torch.testing.assert_close(own, reference, rtol=1e-11, atol=1e-11)
+
+
+def multiplier():
+    return Stack([Coulomb(smearing=1.0), Yukawa([0.4, 1.1], [1.0, -0.7], smearing=1.0)]).double()
+
+
+def cells():
+    return torch.tensor([[[6.0, 0, 0], [1, 7, 0], [-2, 1, 8]], [[9.0, 0, 1], [0, 6, 0], [0, 0, 7]]]).double()
+
+
+@pytest.mark.parametrize("kernel", [multiplier(), Exponential([0.8])], ids=["stack", "exponential"])
+def test_kept_table_has_the_strain_derivative_of_a_fresh_one(kernel):
+    window, shape = semicircle_window(6), (8, 10, 8)
+    cotangent = torch.randn(2, kernel.n_channels, 8, 10, 5, generator=torch.Generator().manual_seed(0)).double()
+    found = []
+    for trainable in (True, False):
+        kernel.requires_grad_(trainable)
+        cell = cells().requires_grad_()
+        table = MultiplierTables(window)(kernel, cell, shape, None, NOWHERE)
+        gradient = torch.autograd.grad(table, cell, cotangent, create_graph=True)[0]
+        second = torch.autograd.grad(gradient.pow(2).sum(), cell, retain_graph=True)[0]
+        with torch.no_grad():
+            first = gradient.clone()
+        once = torch.autograd.grad(table, cell, cotangent)[0]
+        torch.testing.assert_close(once, first, rtol=1e-11, atol=1e-11)
+        found.append((table.detach(), once, second))
+    for fresh, kept in zip(*found, strict=True):
+        torch.testing.assert_close(kept, fresh, rtol=1e-11, atol=1e-11)
+
+
+def test_tables_follow_parameters_cells_and_meshes():
+    kernel, tables = multiplier().requires_grad_(False), MultiplierTables(semicircle_window(6))
+    first = tables(kernel, cells(), (8, 10, 8), None, NOWHERE)
+    assert tables(kernel, cells(), (8, 10, 8), None, NOWHERE) is first
+    assert tables(kernel, cells(), (8, 10, 10), None, NOWHERE).shape[-1] == 6
+    larger = tables(kernel, 1.1 * cells(), (8, 10, 8), None, NOWHERE)
+    assert (larger - first).abs().max() > 1e-4
+    with torch.no_grad():
+        next(kernel.parameters()).add_(0.5)
+    changed = tables(kernel, 1.1 * cells(), (8, 10, 8), None, NOWHERE)
+    assert (changed - larger).abs().max() > 1e-4
+    assert len(tables._kept) <= 2
