@@ -1,9 +1,12 @@
 import pytest
 import torch
+from tolerances import ROUNDING
 
 from lrc_ase.lattice import half_mesh_indices
 from lrc_ase.mesh import MultiplierTables, Stencil, convolve, filtered
 from lrc_ase.mesh import convolution as module
+from lrc_ase.mesh.filtering import filter_in_place
+from lrc_ase.mesh.workspace import scratch
 from lrc_ase.multipliers import Coulomb, Exponential, Stack, Yukawa
 from lrc_ase.windows import semicircle_window
 
@@ -51,6 +54,30 @@ def test_filter_is_the_sum_over_waves_and_differentiates_twice(d, matrix):
         torch.testing.assert_close(found, reference)
     if d == 1:
         assert torch.autograd.gradgradcheck(filtered, (density, table))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_filter_by_blocks_equals_the_transform_at_once(dtype, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    mesh = torch.randn(2, 2, *SHAPES[3], dtype=dtype, generator=generator)
+    table = symmetric_table(3, 2, 2).to(dtype)
+    at_once, by_blocks = mesh.clone(), mesh.clone()
+    expected = filter_in_place(at_once, table, keep_spectrum=True)
+    monkeypatch.setattr("lrc_ase.mesh.filtering._BLOCKED_FROM", 0)
+    monkeypatch.setattr("lrc_ase.mesh.filtering._BLOCK", 170)
+    spectrum = filter_in_place(by_blocks, table, keep_spectrum=True)
+    scale = ROUNDING[dtype]
+    torch.testing.assert_close(by_blocks, at_once, rtol=scale, atol=scale)
+    torch.testing.assert_close(spectrum, expected, rtol=scale, atol=scale)
+
+
+def test_scratch_memory_is_kept_while_moderate():
+    device = torch.device("cpu")
+    first = scratch("test", (10, 10), torch.float64, device)
+    assert scratch("test", (5, 4), torch.complex64, device).data_ptr() == first.data_ptr()
+    assert scratch("test", (20, 10), torch.float64, device).data_ptr() != first.data_ptr()
+    large = scratch("test", (2**14, 2**10), torch.float64, device)
+    assert scratch("test", (20, 10), torch.float64, device).data_ptr() != large.data_ptr()
 
 
 @pytest.mark.parametrize("training", [False, True])

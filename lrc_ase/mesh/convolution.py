@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .filtering import correlate_spectra, filtered, inverse, multiplied, spectrum
-from .spreading import gather, gather_level, spread, spread_level
+from .filtering import correlate_spectra, density_spectrum, filter_in_place, filtered
+from .spreading import gather, gather_level, spread, spread_onto
 from .stencil import Stencil
+from .workspace import scratch
 
 __all__ = ["convolve"]
 
@@ -50,55 +51,63 @@ def _composed(weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stenc
 class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil) -> Tensor:
-        needs_gradient, needs_table = ctx.needs_input_grad[1], ctx.needs_input_grad[2]
-        field, gradient, density = _field(weights, fractional, table, stencil, needs_gradient, needs_table)
+        field, gradient, spectrum = _field(weights, fractional, table, stencil, *ctx.needs_input_grad[1:3])
         ctx.stencil = stencil
-        ctx.save_for_backward(weights, fractional, table, field, gradient, density)
+        ctx.save_for_backward(weights, fractional, table, field, gradient, spectrum)
         return field
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        weights, fractional, table, field, gradient, density = ctx.saved_tensors
+        weights, fractional, table, field, gradient, spectrum = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody differentiates further
             return _differentiable_gradients(weights, fractional, table, cotangent, ctx)
         stencil, n_mesh = ctx.stencil, fractional.new_tensor(ctx.stencil.mesh_shape)
         is_matrix = table.ndim > 2 + stencil.dimension
-        needs = gradient is not None, density is not None
+        needs = gradient is not None, spectrum is not None
         if is_matrix:
-            other, other_gradient, other_density = _field(cotangent, fractional, table.transpose(1, 2), stencil, *needs)
+            other, other_gradient, other_spectrum = _field(
+                cotangent, fractional, table.transpose(1, 2), stencil, *needs
+            )
         else:
             scale, rest = _proportionality(cotangent, weights, stencil)
             own = scale[stencil.structure]  # (n_atoms, n_channels)
             other = field * own
             other_gradient = None if gradient is None else gradient * own[:, None]
-            other_density = None if density is None else density * scale.reshape(scale.shape + (1,) * stencil.dimension)
+            other_spectrum = (
+                None if spectrum is None else spectrum * scale.reshape(scale.shape + (1,) * stencil.dimension)
+            )
             if len(rest):
                 convolved = _field(cotangent[:, rest], fractional, table[:, rest], stencil, *needs)
                 other[:, rest] = convolved[0]
                 if other_gradient is not None:
                     other_gradient[..., rest] = convolved[1]
-                if other_density is not None:
-                    other_density[:, rest] = convolved[2]
+                if other_spectrum is not None:
+                    other_spectrum[:, rest] = convolved[2]
         grad_fractional = grad_table = None
         if gradient is not None:
             assert other_gradient is not None
             products = (cotangent[:, None] * gradient).sum(dim=-1) + (weights[:, None] * other_gradient).sum(dim=-1)
             grad_fractional = n_mesh * products
-        if density is not None:
-            assert other_density is not None
-            grad_table = correlate_spectra(other_density, density, stencil.mesh_shape[-1], is_matrix=is_matrix)
+        if spectrum is not None:
+            assert other_spectrum is not None
+            grad_table = correlate_spectra(other_spectrum, spectrum, stencil.mesh_shape[-1], is_matrix=is_matrix)
         return other, grad_fractional, grad_table, None
 
 
 def _field(
-    weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil, needs_gradient: bool, needs_density: bool
+    weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil, needs_gradient: bool, needs_spectrum: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Field, its gradient by mesh coordinates (n_atoms, d, n_outputs), and the spectrum of the density."""
-    half = spectrum(spread_level(weights[:, None], fractional, stencil, 0))
-    density = half.clone() if needs_density else None
-    potential = inverse(multiplied(half, table), torch.Size(stencil.mesh_shape))
-    gathered = gather_level(potential, fractional, stencil, int(needs_gradient))
-    return gathered[:, 0], gathered[:, 1:] if needs_gradient else None, density
+    shape = (stencil.n_structures, weights.shape[1], *stencil.mesh_shape)
+    mesh = scratch("mesh", shape, weights.dtype, weights.device).zero_()
+    spread_onto(mesh, weights[:, None], fractional, stencil, 0)
+    if table.ndim > mesh.ndim:
+        spectrum = density_spectrum(mesh) if needs_spectrum else None
+        mesh = filtered(mesh, table)
+    else:
+        spectrum = filter_in_place(mesh, table, keep_spectrum=needs_spectrum)
+    gathered = gather_level(mesh, fractional, stencil, int(needs_gradient))
+    return gathered[:, 0], gathered[:, 1:] if needs_gradient else None, spectrum
 
 
 def _proportionality(cotangent: Tensor, weights: Tensor, stencil: Stencil) -> tuple[Tensor, Tensor]:

@@ -20,8 +20,14 @@ from torch import Tensor
 
 from ..lattice import half_mesh_indices
 from ..windows import Window
+from .workspace import scratch
 
-__all__ = ["correlate_spectra", "deconvolution", "filtered", "multiplied", "paired_waves", "spectrum"]
+__all__ = ["correlate_spectra", "deconvolution", "density_spectrum", "filter_in_place", "filtered", "paired_waves"]
+
+_BLOCKED_FROM = 100_000
+"""Points of a mesh from which it is transformed block by block."""
+_BLOCK = 120_000
+"""Points of a block: a few of its size fit a second-level cache."""
 
 
 def filtered(density: Tensor, table: Tensor) -> Tensor:
@@ -37,7 +43,12 @@ class _Filter(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, density: Tensor, table: Tensor) -> Tensor:
         ctx.save_for_backward(density, table)
-        return inverse(multiplied(spectrum(density), table), density.shape[2:])
+        if table.ndim > density.ndim:
+            half = torch.einsum("sab...,sb...->sa...", table.to(_spectrum_type(density)), density_spectrum(density))
+            return inverse(half, density.shape[2:])
+        potential = density.clone(memory_format=torch.contiguous_format)
+        filter_in_place(potential, table)
+        return potential
 
     @staticmethod
     def backward(ctx: Any, grad_potential: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -56,7 +67,9 @@ class _Correlate(torch.autograd.Function):
     def forward(ctx: Any, first: Tensor, second: Tensor, is_matrix: bool) -> Tensor:
         ctx.save_for_backward(first, second)
         ctx.is_matrix = is_matrix
-        return correlate_spectra(spectrum(first), spectrum(second), first.shape[-1], is_matrix=is_matrix)
+        return correlate_spectra(
+            density_spectrum(first), density_spectrum(second), first.shape[-1], is_matrix=is_matrix
+        )
 
     @staticmethod
     def backward(ctx: Any, grad_table: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -69,7 +82,7 @@ class _Correlate(torch.autograd.Function):
         return grad_first, grad_second, None
 
 
-def spectrum(density: Tensor) -> Tensor:
+def density_spectrum(density: Tensor) -> Tensor:
     """Half of the Fourier transform of (n_structures, n_channels, *mesh)."""
     return torch.fft.rfftn(density, dim=tuple(range(2, density.ndim)))
 
@@ -79,11 +92,43 @@ def inverse(half: Tensor, mesh_shape: torch.Size) -> Tensor:
     return torch.fft.irfftn(half, s=mesh_shape, dim=tuple(range(2, half.ndim)), norm="forward")
 
 
-def multiplied(half: Tensor, table: Tensor) -> Tensor:
-    """Spectrum times table, channel by channel or as a matrix; overwrites `half` in the first case."""
-    if table.ndim > half.ndim:
-        return torch.einsum("sab...,sb...->sa...", table.to(half.dtype), half)
-    return half.mul_(table)
+def filter_in_place(mesh: Tensor, table: Tensor, *, keep_spectrum: bool = False) -> Tensor | None:
+    """Turn a density into a potential, channel by channel, in its own memory; its spectrum is returned if kept.
+
+    Large meshes go block by block: planes are transformed in y and z; then blocks of lines in x are transformed,
+    multiplied and transformed back while they are in the cache; then planes back.
+    """
+    if mesh.device.type != "cpu" or mesh.ndim != 5 or mesh[0, 0].numel() < _BLOCKED_FROM:
+        half = density_spectrum(mesh)
+        kept = half.clone() if keep_spectrum else None
+        mesh.copy_(inverse(half.mul_(table), mesh.shape[2:]))
+        return kept
+    n_x, n_y, n_z = mesh.shape[2:]
+    half_shape = (n_x, n_y, n_z // 2 + 1)
+    half = scratch("half", half_shape, _spectrum_type(mesh), mesh.device)
+    kept = half.new_empty(*mesh.shape[:2], *half_shape) if keep_spectrum else None
+    x_blocks = _blocks(n_x, max(1, _BLOCK // (n_y * n_z)))
+    y_blocks = _blocks(n_y, max(1, _BLOCK // (n_x * half_shape[2])))
+    for index in np.ndindex(*mesh.shape[:2]):
+        own = mesh[index]
+        for block in x_blocks:
+            half[block] = torch.fft.rfft2(own[block])
+        for block in y_blocks:
+            lines = torch.fft.fft(half[:, block], dim=0)
+            if kept is not None:
+                kept[index][:, block] = lines
+            half[:, block] = torch.fft.ifft(lines.mul_(table[index][:, block]), dim=0, norm="forward")
+        for block in x_blocks:
+            own[block] = torch.fft.irfft2(half[block], s=(n_y, n_z), norm="forward")
+    return kept
+
+
+def _blocks(n: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, n, size)]
+
+
+def _spectrum_type(mesh: Tensor) -> torch.dtype:
+    return torch.complex64 if mesh.dtype == torch.float32 else torch.complex128
 
 
 def correlate_spectra(first: Tensor, second: Tensor, n_last: int, *, is_matrix: bool) -> Tensor:

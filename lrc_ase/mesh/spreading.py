@@ -23,7 +23,7 @@ from .compiled import MAX_LEVEL, SortedAtoms, gather_compiled, line_width, sort_
 from .reference import gather_reference, spread_reference
 from .stencil import Stencil, multi_indices
 
-__all__ = ["gather", "gather_level", "spread", "spread_level"]
+__all__ = ["gather", "gather_level", "spread", "spread_onto"]
 
 
 def spread(weights: Tensor, fractional: Tensor, stencil: Stencil) -> Tensor:
@@ -48,7 +48,9 @@ class _Spread(torch.autograd.Function):
     def forward(ctx: Any, weights: Tensor, fractional: Tensor, stencil: Stencil, level: int) -> Tensor:
         ctx.save_for_backward(weights, fractional)
         ctx.stencil, ctx.level = stencil, level
-        return spread_level(weights, fractional, stencil, level)
+        mesh = weights.new_zeros(stencil.n_structures, weights.shape[-1], *stencil.mesh_shape)
+        spread_onto(mesh, weights, fractional, stencil, level)
+        return mesh
 
     @staticmethod
     def backward(ctx: Any, grad_mesh: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
@@ -95,14 +97,13 @@ def contract_raised(weights: Tensor, gathered: Tensor, stencil: Stencil, level: 
     return torch.stack(columns, dim=-1)
 
 
-def spread_level(weights: Tensor, fractional: Tensor, stencil: Stencil, level: int) -> Tensor:
-    """Spread without a graph: `weights` (n_atoms, n_orders, n_channels) with the orders of `multi_indices`."""
+def spread_onto(mesh: Tensor, weights: Tensor, fractional: Tensor, stencil: Stencil, level: int) -> None:
+    """Add to a mesh, without a graph: `weights` (n_atoms, n_orders, n_channels) with the orders of `multi_indices`."""
     if not _has_compiled(weights, stencil, level):
-        return spread_reference(weights, fractional, stencil, level)
-    mesh = weights.new_zeros(stencil.n_structures, weights.shape[-1], *stencil.mesh_shape)
-    atoms = _sorted(fractional, stencil)
-    spread_compiled(weights.contiguous().numpy(), atoms, stencil.window, level, mesh.numpy(), torch.get_num_threads())
-    return mesh
+        mesh += spread_reference(weights, fractional, stencil, level)
+        return
+    numbers = weights.detach().contiguous().numpy()
+    spread_compiled(numbers, _sorted(fractional, stencil), stencil.window, level, mesh.numpy(), torch.get_num_threads())
 
 
 def gather_level(mesh: Tensor, fractional: Tensor, stencil: Stencil, level: int) -> Tensor:
