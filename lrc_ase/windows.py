@@ -20,7 +20,7 @@ from numpy.polynomial import chebyshev, polynomial
 from scipy.interpolate import BSpline
 from torch import Tensor
 
-__all__ = ["Window", "bspline_window", "gaussian_window", "semicircle_window"]
+__all__ = ["Window", "bspline_window", "derivative_table", "gaussian_window", "semicircle_window"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Window:
         variable = 2 * (shifted - torch.floor(shifted)) - 1
         degree = self.coefficients.shape[1] - 1
         powers = torch.stack([variable**power for power in range(degree + 1)], dim=-1)
-        table = _derivative_table(self, max_order).to(powers)
+        table = derivative_table(self, max_order).to(powers)
         return (powers @ table).reshape(*mesh_coordinates.shape, self.n_points, max_order + 1)
 
     def horner_table(self, dtype: np.dtype, width: int) -> np.ndarray:
@@ -65,8 +65,8 @@ class Window:
 
 
 @lru_cache(maxsize=64)
-def _derivative_table(window: Window, max_order: int) -> Tensor:
-    """Columns (n_points, max_order + 1) of polynomial coefficients, (degree + 1, n_points * (max_order + 1))."""
+def derivative_table(window: Window, max_order: int) -> Tensor:
+    """Coefficients of the window and its derivatives, (degree + 1, n_points * (max_order + 1)), lowest power first."""
     degree = window.coefficients.shape[1] - 1
     table = np.zeros((degree + 1, window.n_points, max_order + 1))
     current = window.coefficients.T.copy()

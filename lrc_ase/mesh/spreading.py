@@ -22,6 +22,7 @@ from torch import Tensor
 from .compiled import MAX_LEVEL, SortedAtoms, gather_compiled, line_width, sort_atoms, spread_compiled
 from .reference import gather_reference, spread_reference
 from .stencil import Stencil, multi_indices
+from .triton_kernels import gather_triton, spread_triton, triton_available
 
 __all__ = ["gather", "gather_level", "spread", "spread_onto"]
 
@@ -99,21 +100,39 @@ def contract_raised(weights: Tensor, gathered: Tensor, stencil: Stencil, level: 
 
 def spread_onto(mesh: Tensor, weights: Tensor, fractional: Tensor, stencil: Stencil, level: int) -> None:
     """Add to a mesh, without a graph: `weights` (n_atoms, n_orders, n_channels) with the orders of `multi_indices`."""
-    if not _has_compiled(weights, stencil, level):
+    if _has_triton(weights, stencil, level):
+        coordinates = _mesh_coordinates(fractional, stencil)
+        spread_triton(weights.detach(), coordinates, stencil.structure, stencil.window, level, mesh)
+    elif _has_compiled(weights, stencil, level):
+        numbers, atoms = weights.detach().contiguous().numpy(), _sorted(fractional, stencil)
+        spread_compiled(numbers, atoms, stencil.window, level, mesh.numpy(), torch.get_num_threads())
+    else:
         mesh += spread_reference(weights, fractional, stencil, level)
-        return
-    numbers = weights.detach().contiguous().numpy()
-    spread_compiled(numbers, _sorted(fractional, stencil), stencil.window, level, mesh.numpy(), torch.get_num_threads())
 
 
 def gather_level(mesh: Tensor, fractional: Tensor, stencil: Stencil, level: int) -> Tensor:
     """Gather without a graph, (n_atoms, n_orders, n_channels) with the orders of `multi_indices`."""
-    if not _has_compiled(mesh, stencil, level):
-        return gather_reference(mesh, fractional, stencil, level)
-    gathered = mesh.new_empty(fractional.shape[0], len(multi_indices(3, level)), mesh.shape[1])
-    atoms = _sorted(fractional, stencil)
-    gather_compiled(mesh.contiguous().numpy(), atoms, stencil.window, level, gathered.numpy(), torch.get_num_threads())
+    mesh = mesh.detach().contiguous()
+    if _has_triton(mesh, stencil, level):
+        gathered = _empty(mesh, fractional, level)
+        coordinates = _mesh_coordinates(fractional, stencil)
+        gather_triton(mesh, coordinates, stencil.structure, stencil.window, level, gathered)
+    elif _has_compiled(mesh, stencil, level):
+        gathered = _empty(mesh, fractional, level)
+        atoms = _sorted(fractional, stencil)
+        gather_compiled(mesh.numpy(), atoms, stencil.window, level, gathered.numpy(), torch.get_num_threads())
+    else:
+        gathered = gather_reference(mesh, fractional, stencil, level)
     return gathered
+
+
+def _empty(mesh: Tensor, fractional: Tensor, level: int) -> Tensor:
+    return mesh.new_empty(fractional.shape[0], len(multi_indices(3, level)), mesh.shape[1])
+
+
+def _has_triton(tensor: Tensor, stencil: Stencil, level: int) -> bool:
+    on_gpu = tensor.device.type == "cuda" and stencil.dimension == 3 and level <= MAX_LEVEL
+    return on_gpu and stencil.window.n_points <= 16 and triton_available()
 
 
 def _has_compiled(tensor: Tensor, stencil: Stencil, level: int) -> bool:
@@ -124,13 +143,16 @@ def _has_compiled(tensor: Tensor, stencil: Stencil, level: int) -> bool:
 def _sorted(fractional: Tensor, stencil: Stencil) -> SortedAtoms:
     """Atoms in the order of the mesh; the same coordinates are sorted once per stencil."""
     if stencil.sorted_atoms is None or not torch.equal(stencil.sorted_atoms[0], fractional):
-        # always float64: few numbers, and the kernels then have one type of coordinates
-        wrapped = fractional.detach().double()
-        coordinates = (wrapped - torch.floor(wrapped)) * torch.tensor(stencil.mesh_shape)
-        if not torch.isfinite(coordinates).all():
-            raise ValueError("`fractional` holds coordinates that are not finite (NaN or infinite)")
-        atoms = sort_atoms(
-            coordinates.numpy(), stencil.structure.numpy(), stencil.mesh_shape, stencil.n_structures, stencil.window
-        )
+        coordinates, structure = _mesh_coordinates(fractional, stencil).numpy(), stencil.structure.numpy()
+        atoms = sort_atoms(coordinates, structure, stencil.mesh_shape, stencil.n_structures, stencil.window)
         stencil.sorted_atoms = (fractional.detach().clone(), atoms)
     return stencil.sorted_atoms[1]
+
+
+def _mesh_coordinates(fractional: Tensor, stencil: Stencil) -> Tensor:
+    """Coordinates in units of the mesh, (n_atoms, d) in [0, n]; float64: few numbers, and one type for kernels."""
+    wrapped = fractional.detach().double()
+    coordinates = (wrapped - torch.floor(wrapped)) * torch.tensor(stencil.mesh_shape, device=fractional.device)
+    if not torch.isfinite(coordinates).all():
+        raise ValueError("`fractional` holds coordinates that are not finite (NaN or infinite)")
+    return coordinates

@@ -37,11 +37,10 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..windows import Window
+from ..windows import Window, derivative_table
 from .triton_programs import evaluate, gather, locate, spread, tl
 
 __all__ = ["gather_triton", "spread_triton", "triton_available"]
@@ -163,8 +162,8 @@ def _windows(coordinates: Tensor, order: Tensor, window: Window, level: int, mes
 @lru_cache(maxsize=64)
 def _table(window: Window, level: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Coefficients (level + 1, degree + 1, n_points), highest power first."""
-    table = window.horner_table(level, np.dtype(np.float32 if dtype == torch.float32 else np.float64))
-    return torch.from_numpy(table[:, :, : window.n_points].copy()).to(device)
+    table = derivative_table(window, level).reshape(-1, window.n_points, level + 1)
+    return table.flip(0).permute(2, 0, 1).contiguous().to(device=device, dtype=dtype)
 
 
 def _tiles(shape: Sequence[int]) -> list[int]:
