@@ -85,7 +85,7 @@ def test_field_equals_the_sum_over_images(name, letters):
         radial, positions.numpy(), weights[:, 0].numpy(), CELL, pbc(letters)[0].tolist(), *reach_and_tail(name, letters)
     )
     error = np.linalg.norm(found[:, 0].numpy() - exact) / np.linalg.norm(exact)
-    # a spline's kernel echoes every 2 pi / h = 24 Angstrom: in two and three directions its oracle stops after the first
+    # a spline's kernel echoes every 2 pi / h = 24 Angstrom: in two and three directions its oracle stops after one
     assert error < (1e-6 if name == "spline" and letters.count("T") > 1 else 1e-8)
 
 

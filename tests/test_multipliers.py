@@ -98,10 +98,11 @@ def test_inverse_first_power_is_coulomb(multiplier):
 
 
 def test_dispersion_transform_is_that_of_essmann():
-    """Eq. 5.2 of J. Chem. Phys. 103, 8577: pi^(3/2) / 24 k^3 [sqrt(pi) erfc(b) + (1/2b^3 - 1/b) exp(-b^2)] * 2."""
+    """pi^(3/2) k^3/24b^3 [(1 - 2 b^2) exp(-b^2) + 2 b^3 sqrt(pi) erfc(b)], b = k s / sqrt(2); doi:10.1063/1.470117."""
     k = np.array([0.1, 0.7, 2.0, 4.0])
     b = k * S / math.sqrt(2)
-    exact = math.pi**1.5 / 12 * k**3 * (math.sqrt(math.pi) * special.erfc(b) + (0.5 / b**3 - 1 / b) * np.exp(-(b**2)))
+    shape = (1 - 2 * b**2) * np.exp(-(b**2)) + 2 * b**3 * math.sqrt(math.pi) * special.erfc(b)
+    exact = math.pi**1.5 * k**3 / (24 * b**3) * shape
     np.testing.assert_allclose(transform(InversePower(6, smearing=S), k), exact, rtol=1e-10)
 
 
