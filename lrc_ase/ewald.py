@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .lattice import half_mesh_indices
+from .multipliers import apply_kernel
 
 __all__ = ["ewald_sum"]
 
@@ -23,17 +24,17 @@ def ewald_sum(
 ) -> Tensor:
     r"""Field :math:`u_i = \sum_m T_m \sum_j f_j \cos(2\pi m \cdot (s_i - s_j))` over the waves of a half mesh.
 
-    `weights` (n_atoms, n_channels), `fractional` (n_atoms, d), `structure` (n_atoms,), `table` (n_structures,
-    n_channels, *half mesh) -> (n_atoms, n_channels).
+    `weights` (n_atoms, n_inputs), `fractional` (n_atoms, d), `structure` (n_atoms,), `table` (n_structures, n_channels,
+    *half mesh), or (n_structures, n_outputs, n_inputs, *half mesh) for a matrix -> (n_atoms, n_outputs).
     """
     indices = half_mesh_indices(mesh_shape, device=fractional.device).reshape(-1, len(mesh_shape))
     # a wave of the half mesh stands for its opposite too, unless its last index is its own opposite
     twice = torch.where(indices[:, -1] == 0, 1.0, 2.0).to(table)
     waves = 2 * math.pi * indices.to(fractional)
-    fields = torch.zeros_like(weights)
+    fields = weights.new_zeros(len(weights), table.shape[1])
     for index in range(table.shape[0]):
         own = (structure == index).nonzero()[:, 0]
-        kernel = (table[index].flatten(1) * twice).T
+        kernel = (table[index].flatten(-len(mesh_shape)) * twice).movedim(-1, 0)
         sum_over_waves = _dense if len(own) * len(indices) <= _DENSE_BELOW else _keops
         fields = fields.index_copy(0, own, sum_over_waves(weights[own], fractional[own], waves, kernel))
     return fields
@@ -42,7 +43,7 @@ def ewald_sum(
 def _dense(weights: Tensor, fractional: Tensor, waves: Tensor, kernel: Tensor) -> Tensor:
     phases = fractional @ waves.T  # (n_atoms, n_waves)
     cosine, sine = torch.cos(phases), torch.sin(phases)
-    return cosine @ (kernel * (cosine.T @ weights)) + sine @ (kernel * (sine.T @ weights))
+    return cosine @ apply_kernel(kernel, cosine.T @ weights) + sine @ apply_kernel(kernel, sine.T @ weights)
 
 
 def _keops(weights: Tensor, fractional: Tensor, waves: Tensor, kernel: Tensor) -> Tensor:
@@ -56,6 +57,6 @@ def _keops(weights: Tensor, fractional: Tensor, waves: Tensor, kernel: Tensor) -
         return (phase.cos() * parts[0] + phase.sin() * parts[1]).sum(dim=1)
 
     zeros = torch.zeros_like(weights)
-    cosine = reduce(waves, fractional, weights, zeros)  # (n_waves, n_channels)
+    cosine = reduce(waves, fractional, weights, zeros)  # (n_waves, n_inputs)
     sine = reduce(waves, fractional, zeros, weights)
-    return reduce(fractional, waves, kernel * cosine, kernel * sine)
+    return reduce(fractional, waves, apply_kernel(kernel, cosine), apply_kernel(kernel, sine))

@@ -5,8 +5,10 @@ For every atom i, channel by channel and over all periodic images,
 .. math:: u_i = \sum_j \phi_\theta(x_i - x_j) f_j
              = \frac{1}{V} \sum_m \hat\phi_\theta(k_m) \Big[\sum_j f_j e^{-ik_m\cdot x_j}\Big] e^{ik_m\cdot x_i},
 
-Algorithm 1 of Peng, Lin, Ying and Zepeda-Nunez (arXiv:2010.05295). Three ways to the same number: `mesh` (FFT), `ewald`
-(the k-sum term by term, without window error) and `direct` (pairs in open space).
+Algorithm 1 of Peng, Lin, Ying and Zepeda-Nunez (arXiv:2010.05295); for a matrix of kernels
+:math:`u_{ia} = \sum_b \sum_j \phi_{ab}(x_i - x_j) f_{jb}`. Directions are periodic or open, any of them. Three ways
+to the same number: `mesh` (FFT), `ewald` (the k-sum term by term, without window error) and `direct` (pairs in open
+space).
 """
 
 from __future__ import annotations
@@ -19,16 +21,22 @@ import torch
 from torch import Tensor, nn
 
 from .accuracy import mesh_quality
-from .boundaries import Layout, slab_layout
+from .boundaries import Layout, open_layout, padded_cell
+from .direct import pair_sum
 from .ewald import ewald_sum
-from .lattice import mesh_shape_for_spacing
+from .lattice import fractional_coordinates, mesh_shape_for_spacing
+from .memory import check_mesh_memory
 from .mesh import MultiplierTables, Stencil, convolve
-from .multipliers import Multiplier
+from .multipliers import Multiplier, apply_kernel
 from .windows import Window
 
 __all__ = ["LongRangeConvolution"]
 
 Method = Literal["mesh", "ewald", "direct"]
+
+_HIGHEST_ACCURACY = 1e-10
+_SMALLEST_SKEWNESS = 1e-6
+"""Volume over the product of the edges below which cell vectors count as linearly dependent."""
 
 
 class LongRangeConvolution(nn.Module):
@@ -37,7 +45,7 @@ class LongRangeConvolution(nn.Module):
     Parameters
     ----------
     multiplier
-        The kernel, with one channel per channel of the weights.
+        The kernel: one channel per channel of the weights, or a `Matrix`.
     accuracy
         Relative error of the forces; chooses window and mesh spacing from `smearing`.
     smearing
@@ -45,8 +53,8 @@ class LongRangeConvolution(nn.Module):
     mesh_shape, window
         Fix both by hand instead, as the paper does for kernels without smearing.
     method
-        'mesh' in periodic directions; structures without any go by 'direct' pair sums. 'ewald' replaces the mesh by
-        exact sums over the same waves.
+        'mesh', with 'ewald' as the exact sum over the same waves; clusters that are small for their extent go by
+        pairs with both, and always without `smearing`. 'direct': pairs, for structures without periodic directions.
     remove_self
         Leave the atom's own kernel value phi(0) out of the sum (its periodic images stay).
     """
@@ -66,7 +74,8 @@ class LongRangeConvolution(nn.Module):
         if method not in ("mesh", "ewald", "direct"):
             raise ValueError(f"`method` must be 'mesh', 'ewald' or 'direct', got {method!r}")
         if smearing is not None:
-            quality = mesh_quality(accuracy, smearing)
+            mesh_quality(accuracy, smearing)  # refuses what the user asks for in the user's own numbers
+            quality = mesh_quality(max(accuracy * multiplier.accuracy_factor, _HIGHEST_ACCURACY), smearing)
             window = window or quality.window
             self.spacing: float | None = quality.spacing
         else:
@@ -75,6 +84,11 @@ class LongRangeConvolution(nn.Module):
             raise ValueError("give either `smearing`, from which the mesh follows, or `mesh_shape`")
         if method == "mesh" and window is None:
             raise ValueError("`window` must be given together with `mesh_shape` when there is no `smearing`")
+        if smearing is not None and multiplier.smearing < smearing * (1 - 1e-9):
+            raise ValueError(
+                f"`smearing` of the layer ({smearing}) must not exceed that of its multiplier ({multiplier.smearing}): "
+                "a mesh chosen for the wider Gaussian would not resolve the kernel"
+            )
         self.multiplier = multiplier
         self.smearing = smearing or 0.0
         self.mesh_shape = mesh_shape
@@ -98,12 +112,13 @@ class LongRangeConvolution(nn.Module):
         Parameters
         ----------
         weights
-            (n_atoms, n_channels).
+            (n_atoms, n_inputs).
         fractional
             Coordinates in units of the cell vectors, (n_atoms, d). Kept apart from `cell` because they do not change
             under a homogeneous strain: the strain derivative acts on the wave numbers and the volume alone.
         cell
-            Cell vectors as rows, (n_structures, d, d), Angstrom; open directions perpendicular to the others.
+            Cell vectors as rows, (n_structures, d, d), Angstrom; those of open directions only say what `fractional`
+            means.
         structure
             Structure of each atom, (n_atoms,); left out for a single one.
         pbc
@@ -114,7 +129,13 @@ class LongRangeConvolution(nn.Module):
         Returns
         -------
         Tensor
-            (n_atoms, n_channels).
+            (n_atoms, n_outputs).
+
+        Raises
+        ------
+        ValueError
+            Shapes that do not fit, coordinates that are not finite, a singular cell, a kernel that has no form in this
+            boundary, a mesh larger than the memory.
         """
         d = fractional.shape[-1]
         self._check(weights, fractional, cell)
@@ -125,11 +146,11 @@ class LongRangeConvolution(nn.Module):
         layouts = []
         for index in range(len(cell)):
             given = None if mesh_shapes is None else mesh_shapes[index]
-            layout = self._layout(fractional[structure == index], cell[index], periodic[index], given)
+            layout = self._layout(fractional, structure, cell, index, periodic[index], given)
             layouts.append(layout)
-            groups.setdefault((layout.open_axis, layout.mesh_shape), []).append(index)
-        field = torch.zeros_like(weights)
-        for (open_axis, mesh_shape), members in groups.items():
+            groups.setdefault((layout.open_axes, layout.mesh_shape), []).append(index)
+        field = weights.new_zeros(len(weights), self.multiplier.n_outputs)
+        for members in groups.values():
             chosen = torch.tensor(members, device=structure.device)
             atoms: Tensor | None = None
             own_structure = structure
@@ -138,21 +159,13 @@ class LongRangeConvolution(nn.Module):
                 position_in_group[chosen] = torch.arange(len(members), device=structure.device)
                 atoms = (position_in_group[structure] >= 0).nonzero()[:, 0]
                 own_structure = position_in_group[structure[atoms]]
-            own_cell = cell[chosen]
-            own_weights = weights if atoms is None else weights[atoms]
-            own_fractional = fractional if atoms is None else fractional[atoms]
-            if mesh_shape is None:
-                own_field = self._direct(own_weights, own_fractional, own_cell, own_structure)
-            else:
-                scale = cell.new_tensor([layouts[index].padding for index in members])
-                range_ = cell.new_tensor([layouts[index].truncation for index in members])
-                own_fractional = own_fractional / scale[own_structure]
-                own_cell = own_cell * scale[:, :, None]
-                table = self._tables(self.multiplier, own_cell, mesh_shape, open_axis, range_)
-                convolve = self._mesh if self.method == "mesh" else ewald_sum
-                own_field = convolve(own_weights, own_fractional, own_structure, table, mesh_shape)
-                if self.remove_self:
-                    own_field = own_field - self.multiplier.at_origin(d).to(own_weights) * own_weights
+            own_field = self._group(
+                weights if atoms is None else weights[atoms],
+                fractional if atoms is None else fractional[atoms],
+                cell if len(groups) == 1 else cell[chosen],
+                own_structure,
+                [layouts[index] for index in members],
+            )
             field = own_field if atoms is None else field.index_copy(0, atoms, own_field)
         return field
 
@@ -170,15 +183,57 @@ class LongRangeConvolution(nn.Module):
             return held
         return needed
 
-    def _layout(self, fractional: Tensor, cell: Tensor, pbc: tuple[bool, ...], given: tuple[int, ...] | None) -> Layout:
-        """Layout of one structure."""
-        if not any(pbc) or self.method == "direct":
-            if any(pbc):
-                raise ValueError(f"method='direct' sums pairs in open space, got periodic directions {pbc}")
-            return Layout(None, None, (1.0,) * len(pbc), 0.0)
-        if all(pbc):
-            return Layout(None, given or self.mesh_shape_for(cell.detach().cpu().numpy()), (1.0,) * len(pbc), 0.0)
-        return slab_layout(fractional, cell, pbc, self.smearing, self.mesh_shape_for)
+    def _group(
+        self, weights: Tensor, fractional: Tensor, cell: Tensor, structure: Tensor, layouts: Sequence[Layout]
+    ) -> Tensor:
+        """Field of structures with the same mesh and the same open directions."""
+        mesh_shape, open_axes = layouts[0].mesh_shape, layouts[0].open_axes
+        d = fractional.shape[-1]
+        if mesh_shape is None:
+            field = self._direct(weights, fractional, cell, structure)
+        else:
+            if open_axes:
+                padded = torch.cat([padded_cell(cell[i : i + 1], layout) for i, layout in enumerate(layouts)])
+                positions = torch.einsum("ni,nij->nj", fractional, cell[structure])
+                fractional, cell = fractional_coordinates(positions, padded, structure), padded
+            n_channels = max(self.multiplier.n_channels, self.multiplier.n_inputs)
+            check_mesh_memory(mesh_shape, len(cell), n_channels, weights.dtype, weights.device)
+            table = self._tables(self.multiplier, cell, mesh_shape, layouts)
+            convolve = self._mesh if self.method == "mesh" else ewald_sum
+            field = convolve(weights, fractional, structure, table, mesh_shape)
+        pairs_alone = mesh_shape is None
+        if pairs_alone == self.remove_self:  # pair sums leave i = j out, sums over waves hold it
+            return field
+        own = apply_kernel(self._tables.at_origin(self.multiplier, d).to(weights)[None], weights)
+        return field + own if pairs_alone else field - own
+
+    def _layout(
+        self,
+        fractional: Tensor,
+        structure: Tensor,
+        cell: Tensor,
+        index: int,
+        pbc: tuple[bool, ...],
+        given: tuple[int, ...] | None,
+    ) -> Layout:
+        """Layout of the structure `index`."""
+        if all(pbc) and self.method != "direct":
+            return Layout(given or self.mesh_shape_for(cell[index].detach().cpu().numpy()))
+        if self.method == "direct" and any(pbc):
+            raise ValueError(f"method='direct' sums pairs in open space, got periodic directions {pbc}")
+        if not any(pbc) and (self.method == "direct" or self.smearing == 0 or len(pbc) != 3):
+            return Layout(None)
+        if len(pbc) != 3:
+            raise ValueError(
+                f"periodic directions {pbc}: partly open boundaries are there in three dimensions alone; make all "
+                f"{len(pbc)} directions periodic, or none"
+            )
+        if self.smearing == 0:
+            raise ValueError(
+                "a slab or wire needs a kernel with `smearing` > 0: give it to the multiplier and the layer"
+            )
+        widest = max(self.smearing, self.multiplier.largest_smearing)
+        return open_layout(fractional[structure == index], cell[index], pbc, widest, self.mesh_shape_for)
 
     def _mesh(
         self, weights: Tensor, fractional: Tensor, structure: Tensor, table: Tensor, mesh_shape: tuple[int, ...]
@@ -189,34 +244,39 @@ class LongRangeConvolution(nn.Module):
         return convolve(weights, fractional, table, stencil, training=training)
 
     def _direct(self, weights: Tensor, fractional: Tensor, cell: Tensor, structure: Tensor) -> Tensor:
-        fields = []
+        d = fractional.shape[-1]
+        if d != 3 and not self.multiplier.radial_in_every_dimension:
+            raise ValueError(
+                f"{type(self.multiplier).__name__} in real space is known in three dimensions, not in {d}: make all "
+                "directions periodic"
+            )
+        field = weights.new_zeros(len(weights), self.multiplier.n_outputs)
         for index in range(len(cell)):
-            own = structure == index
-            positions = fractional[own] @ cell[index]
-            fields.append(_pair_sum(self.multiplier, weights[own], positions))
-        field = torch.cat(fields)
-        if not self.remove_self:
-            field = field + self.multiplier.at_origin(fractional.shape[-1]).to(weights) * weights
+            own = (structure == index).nonzero()[:, 0]
+            field = field.index_copy(0, own, pair_sum(self.multiplier, weights[own], fractional[own] @ cell[index]))
         return field
 
     def _check(self, weights: Tensor, fractional: Tensor, cell: Tensor) -> None:
-        n_channels, d = self.multiplier.n_channels, fractional.shape[-1]
-        if weights.ndim != 2 or weights.shape != (len(fractional), n_channels):
+        n_inputs, d = self.multiplier.n_inputs, fractional.shape[-1]
+        if weights.ndim != 2 or weights.shape != (len(fractional), n_inputs):
             raise ValueError(
-                f"`weights` must have shape ({len(fractional)}, {n_channels}), got {tuple(weights.shape)}: one row per "
-                "atom, one column per channel of the multiplier"
+                f"`weights` must have shape ({len(fractional)}, {n_inputs}), got {tuple(weights.shape)}: one row per "
+                "atom, one column per input channel of the multiplier"
             )
         if cell.ndim != 3 or cell.shape[1:] != (d, d):
             raise ValueError(f"`cell` must have shape (n_structures, {d}, {d}), got {tuple(cell.shape)}")
-
-
-def _pair_sum(multiplier: Multiplier, weights: Tensor, positions: Tensor) -> Tensor:
-    """Sum over pairs in open space, without i = j."""
-    n_atoms = len(positions)
-    if n_atoms < 2:
-        return torch.zeros_like(weights) * positions.sum()
-    first, second = torch.triu_indices(n_atoms, n_atoms, 1, device=positions.device)
-    distances = torch.linalg.norm(positions[first] - positions[second], dim=-1)
-    kernel = multiplier.radial(distances).to(weights)
-    field = torch.zeros_like(weights).index_add(0, first, kernel * weights[second])
-    return field.index_add(0, second, kernel * weights[first])
+        finite = torch.isfinite(fractional.detach()).all(dim=-1)
+        if not finite.all():
+            raise ValueError(
+                f"`fractional` holds coordinates that are not finite (NaN or infinite), of atoms "
+                f"{(~finite).nonzero()[:5, 0].tolist()}: look at the step that made these positions"
+            )
+        fixed = cell.detach().cpu().numpy()
+        with np.errstate(all="ignore"):  # what is not a number fails the test below
+            skewness = np.abs(np.linalg.det(fixed)) / np.sqrt((fixed**2).sum(axis=-1)).prod(axis=-1)
+        if not (skewness > _SMALLEST_SKEWNESS).all():
+            singular = int((~(skewness > _SMALLEST_SKEWNESS)).argmax())
+            raise ValueError(
+                f"`cell` {singular} is singular or not finite: {fixed[singular].tolist()}; give "
+                "independent vectors, unit ones in open directions (`lrc_ase.neighbors.complete_cell`)"
+            )

@@ -2,16 +2,17 @@ import pytest
 import torch
 from tolerances import ROUNDING
 
+from lrc_ase.boundaries import Layout
 from lrc_ase.lattice import half_mesh_indices
 from lrc_ase.mesh import MultiplierTables, Stencil, convolve, filtered
 from lrc_ase.mesh import convolution as module
 from lrc_ase.mesh.filtering import filter_in_place
 from lrc_ase.mesh.workspace import scratch
-from lrc_ase.multipliers import Coulomb, Exponential, Stack, Yukawa
+from lrc_ase.multipliers import Coulomb, Exponential, Matrix, Stack, Yukawa
 from lrc_ase.windows import semicircle_window
 
 SHAPES = {1: (14,), 2: (10, 12), 3: (8, 10, 8)}
-NOWHERE = torch.zeros(2, dtype=torch.float64)
+PERIODIC = [Layout(None), Layout(None)]
 
 
 def half_shape(d):
@@ -130,15 +131,16 @@ def cells():
     return torch.tensor([[[6.0, 0, 0], [1, 7, 0], [-2, 1, 8]], [[9.0, 0, 1], [0, 6, 0], [0, 0, 7]]]).double()
 
 
-@pytest.mark.parametrize("kernel", [multiplier(), Exponential([0.8])], ids=["stack", "exponential"])
+@pytest.mark.parametrize("kernel", [multiplier(), Exponential([0.8]), Matrix(Yukawa([0.3, 0.5, 0.8, 1.0]), 2, 2)])
 def test_kept_table_has_the_strain_derivative_of_a_fresh_one(kernel):
     window, shape = semicircle_window(6), (8, 10, 8)
-    cotangent = torch.randn(2, kernel.n_channels, 8, 10, 5, generator=torch.Generator().manual_seed(0)).double()
+    channels = (2, 2) if kernel.is_matrix else (kernel.n_channels,)
+    cotangent = torch.randn(2, *channels, 8, 10, 5, generator=torch.Generator().manual_seed(0)).double()
     found = []
     for trainable in (True, False):
         kernel.requires_grad_(trainable)
         cell = cells().requires_grad_()
-        table = MultiplierTables(window)(kernel, cell, shape, None, NOWHERE)
+        table = MultiplierTables(window)(kernel, cell, shape, PERIODIC)
         gradient = torch.autograd.grad(table, cell, cotangent, create_graph=True)[0]
         second = torch.autograd.grad(gradient.pow(2).sum(), cell, retain_graph=True)[0]
         with torch.no_grad():
@@ -152,13 +154,13 @@ def test_kept_table_has_the_strain_derivative_of_a_fresh_one(kernel):
 
 def test_tables_follow_parameters_cells_and_meshes():
     kernel, tables = multiplier().requires_grad_(False), MultiplierTables(semicircle_window(6))
-    first = tables(kernel, cells(), (8, 10, 8), None, NOWHERE)
-    assert tables(kernel, cells(), (8, 10, 8), None, NOWHERE) is first
-    assert tables(kernel, cells(), (8, 10, 10), None, NOWHERE).shape[-1] == 6
-    larger = tables(kernel, 1.1 * cells(), (8, 10, 8), None, NOWHERE)
+    first = tables(kernel, cells(), (8, 10, 8), PERIODIC)
+    assert tables(kernel, cells(), (8, 10, 8), PERIODIC) is first
+    assert tables(kernel, cells(), (8, 10, 10), PERIODIC).shape[-1] == 6
+    larger = tables(kernel, 1.1 * cells(), (8, 10, 8), PERIODIC)
     assert (larger - first).abs().max() > 1e-4
     with torch.no_grad():
         next(kernel.parameters()).add_(0.5)
-    changed = tables(kernel, 1.1 * cells(), (8, 10, 8), None, NOWHERE)
+    changed = tables(kernel, 1.1 * cells(), (8, 10, 8), PERIODIC)
     assert (changed - larger).abs().max() > 1e-4
     assert len(tables._kept) <= 2

@@ -8,15 +8,16 @@ under a strain :math:`x \to x(1+\epsilon)` waves go to :math:`k(1+\epsilon)^{-T}
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..boundaries import wave_numbers
+from ..boundaries import Layout, wave_numbers
 from ..lattice import reciprocal_cell, volume
-from ..multipliers import Multiplier, WaveNumbers
+from ..multipliers import Multiplier
 from ..windows import Window
 from .filtering import deconvolution, paired_waves
 
@@ -35,62 +36,68 @@ class MultiplierTables:
     def __init__(self, window: Window | None) -> None:
         self.window = window
         self._kept: dict[tuple, _Kept] = {}
+        self._origin: tuple[tuple, Tensor] | None = None
 
     def __call__(
-        self,
-        multiplier: Multiplier,
-        cell: Tensor,
-        mesh_shape: tuple[int, ...],
-        open_axis: int | None,
-        truncation: Tensor,
+        self, multiplier: Multiplier, cell: Tensor, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]
     ) -> Tensor:
         """Table (n_structures, n_channels, *half mesh); zero at waves without their opposite.
 
-        `cell` (n_structures, d, d), `open_axis` and `truncation` (n_structures,) as in `wave_numbers`.
+        For a matrix (n_structures, n_outputs, n_inputs, *half mesh). `cell` (n_structures, d, d) and `layouts` as in
+        `wave_numbers`.
         """
-        where = (mesh_shape, open_axis, truncation)
         trainable = any(parameter.requires_grad for parameter in multiplier.parameters())
-        if trainable or (cell.requires_grad and open_axis is not None):
-            return self._evaluate(multiplier, cell, *where)
-        state = tuple((parameter.data_ptr(), parameter._version) for parameter in multiplier.parameters())
-        numbers = (cell.detach(), truncation)
-        key = (*(tensor.cpu().numpy().tobytes() for tensor in numbers), cell.dtype, cell.device, *where[:2], state)
+        periodic = not layouts[0].open_axes
+        if trainable or (cell.requires_grad and not periodic):
+            return self._evaluate(multiplier, cell, mesh_shape, layouts)
+        fixed = cell.detach()
+        boundary = (mesh_shape, fixed.cpu().numpy().tobytes(), None if periodic else tuple(layouts))
+        key = (*boundary, cell.dtype, cell.device, _state(multiplier))
         kept = self._kept.get(key)
         if kept is None:
-            kept = _Kept(self._evaluate(multiplier, cell.detach(), *where))
+            kept = _Kept(self._evaluate(multiplier, fixed, mesh_shape, layouts))
             while len(self._kept) >= _KEPT:
                 self._kept.pop(next(iter(self._kept)))
             self._kept[key] = kept
         if not cell.requires_grad:
             return kept.table
         if kept.slope is None:
-            kept.slope = self._slope(multiplier, cell.detach(), mesh_shape)
-        return _Strained.apply(cell, kept.table, kept.slope, lambda own: self._evaluate(multiplier, own, *where))
+            kept.slope = self._slope(multiplier, fixed, mesh_shape)
+        return _Strained.apply(
+            cell, kept.table, kept.slope, lambda own: self._evaluate(multiplier, own, mesh_shape, layouts)
+        )
+
+    def at_origin(self, multiplier: Multiplier, dimension: int) -> Tensor:
+        """The kernel's value at distance zero as `apply_kernel` takes it, kept while the multiplier is frozen."""
+        if any(parameter.requires_grad for parameter in multiplier.parameters()):
+            return multiplier.arranged(multiplier.at_origin(dimension))
+        key = (dimension, _state(multiplier))
+        if self._origin is None or self._origin[0] != key:
+            self._origin = (key, multiplier.arranged(multiplier.at_origin(dimension)))
+        return self._origin[1]
 
     def _evaluate(
-        self,
-        multiplier: Multiplier,
-        cell: Tensor,
-        mesh_shape: tuple[int, ...],
-        open_axis: int | None,
-        truncation: Tensor,
+        self, multiplier: Multiplier, cell: Tensor, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]
     ) -> Tensor:
-        values = multiplier(wave_numbers(cell, mesh_shape, open_axis, truncation)).to(cell)
-        return (self._factor(cell, mesh_shape) * values.movedim(-1, 1)).contiguous()
+        values = multiplier(wave_numbers(cell, mesh_shape, layouts)).to(cell)
+        return self._arranged(multiplier, values, cell, mesh_shape)
 
     def _slope(self, multiplier: Multiplier, cell: Tensor, mesh_shape: tuple[int, ...]) -> Tensor:
-        """Derivative of the table by k^2 at fixed volume, of its shape."""
-        waves = wave_numbers(cell, mesh_shape, None, cell)
-        squared = waves.squared.requires_grad_()
+        """Derivative of the table by k^2 at fixed volume, of its shape; in periodic directions alone."""
+        d = len(mesh_shape)
+        squared = wave_numbers(cell, mesh_shape, [Layout(mesh_shape)]).squared.requires_grad_()
         with torch.enable_grad():
-            channels = multiplier(WaveNumbers(squared, waves.dimension)).unbind(dim=-1)
-            gradients = [
-                torch.autograd.grad(channel.sum(), squared, retain_graph=True)[0]
-                if channel.requires_grad
-                else torch.zeros_like(squared)
-                for channel in channels
-            ]
-        return self._factor(cell, mesh_shape) * torch.stack(gradients, dim=1).to(cell)
+            channels = multiplier.fourier(squared, d).unbind(dim=-1)
+            gradients = [torch.autograd.grad(channel.sum(), squared, retain_graph=True)[0] for channel in channels]
+        return self._arranged(multiplier, torch.stack(gradients, dim=-1).to(cell), cell, mesh_shape)
+
+    def _arranged(self, multiplier: Multiplier, values: Tensor, cell: Tensor, mesh_shape: tuple[int, ...]) -> Tensor:
+        """Values (n_structures, *half mesh, n_channels) with all other factors, channels in front."""
+        arranged = multiplier.arranged(values)
+        channels = tuple(range(1 + len(mesh_shape), arranged.ndim))
+        arranged = arranged.movedim(channels, tuple(range(1, 1 + len(channels))))
+        factor = self._factor(cell, mesh_shape)
+        return (factor.unsqueeze(1) if len(channels) > 1 else factor) * arranged
 
     def _factor(self, cell: Tensor, mesh_shape: tuple[int, ...]) -> Tensor:
         """All but the multiplier, (n_structures, 1, *half mesh)."""
@@ -98,6 +105,11 @@ class MultiplierTables:
         if self.window is not None:
             factor = factor * deconvolution(self.window, mesh_shape)
         return factor.to(cell) / volume(cell).reshape(-1, *(1,) * (1 + len(mesh_shape)))
+
+
+def _state(multiplier: Multiplier) -> tuple[tuple[int, int], ...]:
+    """Changes when a parameter does."""
+    return tuple((parameter.data_ptr(), parameter._version) for parameter in multiplier.parameters())
 
 
 @dataclass
@@ -122,7 +134,8 @@ class _Strained(torch.autograd.Function):
             return torch.autograd.grad(ctx.evaluate(cell), cell, cotangent, create_graph=True)[0], None, None, None
         d = cell.shape[-1]
         by_volume = (cotangent * ctx.table).sum(dim=tuple(range(1, cotangent.ndim)))  # - dL/d ln V
-        moments = _second_moments((cotangent * ctx.slope).sum(dim=1))
+        products = (cotangent * ctx.slope).sum(dim=tuple(range(1, cotangent.ndim - d)))  # over channels
+        moments = _second_moments(products)
         reciprocal = reciprocal_cell(cell)
         by_strain = -2 * reciprocal.transpose(-1, -2) @ moments @ reciprocal
         by_strain = by_strain - by_volume[:, None, None] * torch.eye(d).to(cell)

@@ -1,0 +1,31 @@
+r"""Trainable radial Fourier multipliers :math:`\hat\phi_\theta(k)`, one file per kernel.
+
+Each is a module that turns wave numbers into a table with channels last, and gives the same kernel in real space, for
+pair sums and for the self term. Parameters are few and start as float64; positive ones are stored as logarithms.
+Conventions: :math:`\hat\phi(k) = \int \phi(x) e^{-ik\cdot x} dx`; 4 pi beta / k^2 is the Coulomb kernel beta / r.
+"""
+
+from __future__ import annotations
+
+from .base import Multiplier, WaveNumbers, apply_kernel
+from .combined import Matrix, Stack
+from .coulomb import Coulomb
+from .exponential import Exponential
+from .gaussian_sum import GaussianSum
+from .inverse_power import InversePower
+from .radial_spline import RadialSpline
+from .yukawa import Yukawa
+
+__all__ = [
+    "Coulomb",
+    "Exponential",
+    "GaussianSum",
+    "InversePower",
+    "Matrix",
+    "Multiplier",
+    "RadialSpline",
+    "Stack",
+    "WaveNumbers",
+    "Yukawa",
+    "apply_kernel",
+]
