@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
@@ -20,6 +21,7 @@ __all__ = [
     "SphereSettings",
     "descriptor_names",
     "descriptor_settings_class",
+    "descriptor_settings_classes",
 ]
 
 
@@ -115,6 +117,13 @@ def descriptor_settings_class(name: str) -> type[DescriptorSettings]:
         )
     settings_class: type[DescriptorSettings] = descriptor_class.settings_class
     return settings_class
+
+
+def descriptor_settings_classes() -> Iterator[type[DescriptorSettings]]:
+    """Settings classes of all descriptors, but for plug-ins that are installed and broken."""
+    for name in descriptor_names():
+        with suppress(ValueError):
+            yield descriptor_settings_class(name)
 
 
 def _choose_descriptor(value: Any) -> Any:

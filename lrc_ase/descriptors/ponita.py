@@ -161,8 +161,6 @@ class _Block(nn.Module):
         return self.scale * self.contract(hidden)
 
 
-
-
 def _centered(sphere_basis: Tensor) -> Tensor:
     """Functions of two orientations less their mean over one, and the constant function as one more.
 
