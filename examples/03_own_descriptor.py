@@ -23,21 +23,18 @@ class Gaussians(Descriptor):
 
     def __init__(self, settings, *, n_elements, cutoff, average_neighbors, generator=None):
         super().__init__()
-        self.n_elements, self.cutoff, self.centers = n_elements, cutoff, torch.linspace(1, cutoff, settings.n_gaussians)
-        self.n_features = n_elements * settings.n_gaussians
+        self.cutoff, self.n_features = cutoff, n_elements * settings.n_gaussians
+        self.centers, self.elements = torch.linspace(1, cutoff, settings.n_gaussians), torch.eye(n_elements)
 
     def forward(self, vectors, mask, species, neighbors):
         distances = torch.where(mask[..., None], vectors, self.cutoff).norm(dim=-1, keepdim=True)
-        gaussians = torch.exp(-3 * (distances - self.centers.to(vectors)) ** 2)
-        gaussians = gaussians * (1 - (distances / self.cutoff) ** 2).clamp(min=0) ** 3  # zero for padding, smooth
-        elements = torch.eye(self.n_elements).to(vectors)[species[neighbors]]
-        return torch.einsum("ike,ikg->ieg", elements, gaussians).flatten(1)
+        fade = (1 - (distances / self.cutoff) ** 2).clamp(min=0) ** 3  # smooth at the cutoff, zero for padding
+        gaussians = fade * torch.exp(-3 * (distances - self.centers.to(vectors)) ** 2)
+        return torch.einsum("ike,ikg->ieg", self.elements.to(vectors)[species[neighbors]], gaussians).flatten(1)
 
 
 frames, own = Path(__file__).parent / "nacl/small.extxyz", {"descriptor": {"name": "gaussians", "n_gaussians": 16}}
 content = {"data": {"small": {"train": f"{frames}@::8"}}, "model": own, "stages": [{"name": "only", "epochs": 5}]}
 crystal = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
-crystal.calc = LRCCalculator(
-    train(parse_configuration(content), tempfile.mkdtemp())
-)  # reads the file that training wrote
+crystal.calc = LRCCalculator(train(parse_configuration(content), tempfile.mkdtemp()))
 print(f"energy {crystal.get_potential_energy():.3f} eV, charges {crystal.get_charges()[:2].round(2)} e")
