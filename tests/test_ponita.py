@@ -52,10 +52,11 @@ def test_one_block_is_the_formula():
                 continue
             x = r / CUTOFF
             envelope = 1 - 28 * x**6 + 48 * x**7 - 21 * x**8
-            embedding = descriptor.species.weight[species[neighbors[atom, column]]]
+            embedding = descriptor.species[species[neighbors[atom, column]]]
             for index, o in enumerate(grid):
                 pair = basis_of(descriptor.pair_basis, float(o @ vectors[atom, column]) / CUTOFF, 2 * x - 1)
                 gathered[index] += envelope * (block.pair_kernel.weight @ pair) * embedding / 3.0
+        gathered *= block.center_scale[species[atom]]
         convolved = torch.einsum("poc,oc->pc", sphere, gathered) / 6
         variance = convolved.var(dim=1, correction=0, keepdim=True)
         normed = (convolved - convolved.mean(dim=1, keepdim=True)) / (variance + 1).sqrt() * block.norm.weight

@@ -2,16 +2,17 @@ r"""Convolutions over positions and orientations, R^3 x S^2.
 
 Features f_i(o) live at each atom i and each of a fixed set of orientations o. A block turns them into
 
-.. math:: h_i(o)  &= \frac{1}{\sqrt{\bar n}} \sum_j e(r_{ij})\, k_1(o \cdot r_{ij}, |r_{ij}|) * f_j(o)
+.. math:: h_i(o)  &= \frac{1}{\sqrt{\bar n}}\, w_{z_i} * \sum_j e(r_{ij})\, k_1(o \cdot r_{ij}, |r_{ij}|) * f_j(o)
                       && \text{neighbors, orientation by orientation} \\
           g_i(o)  &= \frac{1}{n_o} \sum_{o'} k_2(o \cdot o') * h_i(o')   && \text{over the sphere} \\
           f_i(o) &\leftarrow f_i(o) + s * \mathrm{MLP}(\mathrm{norm}(g_i(o)))  && \text{over channels}
 
-with * channel by channel: the ConvNeXt block with its convolution separated in three. The arguments of the kernels are
-the invariants of two (position, orientation) pairs under rotations and translations; |r| stands for the distance from
-the axis o, :math:`\sqrt{r^2 - (o \cdot r)^2}`, which says the same but has a cusp on the axis. The kernels are mixed
-from a common basis, an MLP of all monomials of the scaled invariants up to a degree (3). The features of an atom are
-means over o of the change of f_i(o): integrals over the sphere, invariant in the limit of many orientations.
+with * channel by channel; f starts from a vector for each element, w is another one: the ConvNeXt block with its
+convolution separated in three. The arguments of the kernels are the invariants of two (position, orientation) pairs
+under rotations and translations; |r| stands for the distance from the axis o, :math:`\sqrt{r^2 - (o \cdot r)^2}`, which
+says the same but has a cusp on the axis. The kernels are mixed from a common basis, an MLP of all monomials of the
+scaled invariants up to a degree (3). The features of an atom are means over o of the change of f_i(o): integrals over
+the sphere, invariant in the limit of many orientations.
 
 Source: Bekkers, Vadgama, Hesselink, van der Linden, Romero, *Fast, expressive SE(n) equivariant networks through
 weight-sharing in position-orientation space* (2024), arXiv:2310.02970. Differences: envelope e and distance make it
@@ -22,6 +23,7 @@ empty the rest; nothing but neighbors feeds the features, which are zero without
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import ClassVar
 
@@ -64,15 +66,15 @@ class PonitaDescriptor(Descriptor):
         self.register_buffer("orientations", directions)
         # the seed of the next turn of the grid, counted up: with it in the checkpoint a resumed run draws the same
         self.register_buffer("next_turn", torch.randint(2**31, (), generator=generator))
-        self.species = nn.Embedding(n_elements, settings.n_channels)
-        with torch.no_grad():
-            self.species.weight.copy_(torch.randn(self.species.weight.shape, generator=generator))
+        self.species = nn.Parameter(torch.randn(n_elements, settings.n_channels, generator=generator))
         self.pair_basis = _Basis(2, settings, generator)
         self.sphere_basis = _Basis(1, settings, generator)
-        self.blocks = nn.ModuleList(_Block(settings, average_neighbors, generator) for _ in range(settings.n_layers))
+        self.blocks = nn.ModuleList(
+            _Block(settings, n_elements, average_neighbors, generator) for _ in range(settings.n_layers)
+        )
 
     def forward(self, vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor) -> Tensor:
-        return self._on_the_sphere(vectors, mask, species, neighbors)[0].mean(dim=1)
+        return self._on_the_sphere(vectors, mask, species, neighbors)[0].mean(dim=0)
 
     def vector_features(self, vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor) -> Tensor:
         """Vectors that turn with the surroundings, :math:`3 <o f_i(o)>`, as nearly as the features stay.
@@ -80,22 +82,29 @@ class PonitaDescriptor(Descriptor):
         Arguments as in `forward` -> (n_atoms, n_features, 3).
         """
         features, orientations = self._on_the_sphere(vectors, mask, species, neighbors)
-        return 3 * torch.einsum("aoc,od->acd", features, orientations) / len(orientations)
+        return 3 * torch.einsum("oac,od->acd", features, orientations) / len(orientations)
 
     def _on_the_sphere(
         self, vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Features at each orientation (n_atoms, n_orientations, n_channels), and the orientations."""
+        """Features at each orientation (n_orientations, n_atoms, n_channels), and the orientations."""
         orientations = self._orientations(vectors)
         vectors, distances, envelope = distances_and_envelope(vectors, mask, self.cutoff)
-        along = torch.matmul(vectors / self.cutoff, orientations.T)  # (n_atoms, n_neighbors, n_orientations)
-        scaled = (2 * distances / self.cutoff - 1)[..., None].expand_as(along)
-        pair_basis = self.pair_basis([along, scaled]) * envelope[..., None, None]
+        along = torch.einsum("od,akd->oak", orientations, vectors / self.cutoff)
+        scaled = (2 * distances / self.cutoff - 1).expand_as(along)
+        pair_basis = self.pair_basis([along, scaled]) * envelope[..., None]
         sphere_basis = _centered(self.sphere_basis([orientations @ orientations.T]))
-        embedded = self.species(species)[:, None]  # the same at each orientation
-        change = torch.zeros_like(embedded)
+        # what neighbors bring by their elements is the same in all blocks: summed before it is mixed into channels
+        is_element = nn.functional.one_hot(species[neighbors], len(self.species)).to(vectors)
+        densities = torch.matmul(
+            is_element.transpose(1, 2), pair_basis
+        )  # (n_orientations, n_atoms, n_elements, n_basis)
+        bases = _Bases(pair_basis, densities, sphere_basis)
+        change: Tensor | None = None
         for block in self.blocks:
-            change = change + block(embedded + change, neighbors, pair_basis, sphere_basis)
+            update = block(self.species, change, species, neighbors, bases)
+            change = update if change is None else change + update
+        assert change is not None
         return change, orientations
 
     def _orientations(self, like: Tensor) -> Tensor:
@@ -106,6 +115,18 @@ class PonitaDescriptor(Descriptor):
             self.next_turn += 1
             orientations = orientations @ random_rotation(generator).to(like)
         return orientations
+
+
+@dataclass(frozen=True)
+class _Bases:
+    """Functions from which every block mixes its kernels."""
+
+    pair: Tensor
+    """(n_orientations, n_atoms, n_neighbors, n_basis), with the envelope."""
+    densities: Tensor
+    """The same summed over the neighbors of each element, (n_orientations, n_atoms, n_elements, n_basis)."""
+    sphere: Tensor
+    """Of two orientations, (n_orientations, n_orientations, n_basis + 1)."""
 
 
 class _Basis(nn.Module):
@@ -137,11 +158,14 @@ class _Basis(nn.Module):
 class _Block(nn.Module):
     """Separated convolution, then mixing of the channels; zero where nothing comes in."""
 
-    def __init__(self, settings: PonitaSettings, average_neighbors: float, generator: torch.Generator | None) -> None:
+    def __init__(
+        self, settings: PonitaSettings, n_elements: int, average_neighbors: float, generator: torch.Generator | None
+    ) -> None:
         super().__init__()
         n_channels, n_hidden = settings.n_channels, settings.widening * settings.n_channels
         self.average_neighbors = average_neighbors
         self.pair_kernel = _linear(settings.n_basis, n_channels, generator)
+        self.center_scale = nn.Parameter(1 + 0.5 * torch.randn(n_elements, n_channels, generator=generator))
         self.sphere_kernel = _linear(settings.n_basis + 1, n_channels, generator)
         self.norm = nn.LayerNorm(n_channels, eps=1.0, bias=False)
         self.expand = random_linear(n_channels, n_hidden, generator)
@@ -152,11 +176,20 @@ class _Block(nn.Module):
             self.sphere_kernel.weight[:, :-1] *= _SPHERE_GAIN
             self.expand.bias.copy_(0.5 * torch.randn(n_hidden, generator=generator))
 
-    def forward(self, features: Tensor, neighbors: Tensor, pair_basis: Tensor, sphere_basis: Tensor) -> Tensor:
-        """Change of `features` (n_atoms, n_orientations or 1, n_channels)."""
-        kernel = self.pair_kernel(pair_basis) / math.sqrt(self.average_neighbors)
-        gathered = (kernel * features[neighbors]).sum(dim=1)  # (n_atoms, n_orientations, n_channels)
-        spread = torch.einsum("poc,aoc->apc", self.sphere_kernel(sphere_basis), gathered) / gathered.shape[1]
+    def forward(
+        self, embedding: Tensor, change: Tensor | None, species: Tensor, neighbors: Tensor, bases: _Bases
+    ) -> Tensor:
+        """Change of the features (n_orientations, n_atoms, n_channels) by this block.
+
+        `change` that by the blocks before, None for the first.
+        """
+        gathered = (self.pair_kernel(bases.densities) * embedding).sum(dim=2)
+        if change is not None:
+            # for each pair of basis function and channel first: the kernel itself would be larger
+            sums = torch.matmul(bases.pair.transpose(-1, -2), change[:, neighbors])  # (..., n_basis, n_channels)
+            gathered = gathered + (sums * self.pair_kernel.weight.T).sum(dim=-2)
+        gathered = gathered * (self.center_scale[species] / math.sqrt(self.average_neighbors))
+        spread = torch.einsum("poc,oac->pac", self.sphere_kernel(bases.sphere), gathered) / len(gathered)
         hidden = nn.functional.gelu(self.expand(self.norm(spread))) - nn.functional.gelu(self.expand.bias)
         return self.scale * self.contract(hidden)
 
