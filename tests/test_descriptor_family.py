@@ -22,7 +22,7 @@ FAMILY = {
 }
 REACH = {"ponita": 2}
 """Cutoffs that the features of an atom see, where they are more than one."""
-ROTATION = {"sphere": 1e-12, "ponita": 0.1}
+ROTATION = {"sphere": 1e-12, "ponita": 0.2}
 """Bound on the relative change of features under rotation. `paper` is not invariant and makes no promise."""
 
 

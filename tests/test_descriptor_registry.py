@@ -93,6 +93,7 @@ def test_installed_descriptor_trains_and_its_potential_reloads(installed, tmp_pa
     path = train(configuration, tmp_path / "run", quiet=True)
     assert load_configuration(tmp_path / "run" / "configuration.yaml").model.descriptor.power == 3
     loaded = load_potential(path)
+    assert "rotation_error" not in loaded.description
     assert loaded.settings.descriptor.model_dump() == {"name": "count", "power": 3}
     assert type(loaded.model.descriptor).__module__ == "counting"
 
@@ -233,6 +234,7 @@ def test_settings_derived_from_data_reach_the_resolved_configuration(tmp_path):
     loaded = load_potential(train(configuration, tmp_path / "run", quiet=True))
     stored = load_configuration(tmp_path / "run" / "configuration.yaml").model.descriptor
     assert stored == loaded.settings.descriptor
+    assert loaded.description["rotation_error"]["relative_forces"] > 1e-3
     assert 0.25 < stored.inverse_mean < 0.5
     assert 2 < stored.distance_mean < 4
 

@@ -60,8 +60,8 @@ def test_one_block_is_the_formula():
         convolved = torch.einsum("poc,oc->pc", sphere, gathered) / 6
         variance = convolved.var(dim=1, correction=0, keepdim=True)
         normed = (convolved - convolved.mean(dim=1, keepdim=True)) / (variance + 1).sqrt() * block.norm.weight
-        gelu = torch.nn.functional.gelu
-        mixed = (gelu(block.expand(normed)) - gelu(block.expand.bias)) @ block.contract.weight.T
+        expanded = normed @ block.expand.weight.T
+        mixed = (expanded / (1 + torch.exp(-expanded - block.gate))) @ block.contract.weight.T
         expected[atom] = (block.scale * mixed).mean(dim=0)
     torch.testing.assert_close(descriptor(vectors, mask, species, neighbors), expected, rtol=1e-10, atol=1e-12)
 
@@ -80,8 +80,8 @@ def test_invariance_converges_with_the_number_of_orientations():
             descriptor = made(n_orientations=n)
             features = descriptor(vectors, *rest)
             errors.append(max(float((descriptor(vectors @ t.T, *rest) - features).norm()) for t in turns))
-    assert errors[1] < errors[0] / 3
-    assert errors[2] < errors[1] / 10
+    assert errors[1] < errors[0] / 2
+    assert errors[2] < errors[1] / 4
 
 
 @torch.no_grad()
@@ -92,7 +92,7 @@ def test_vectors_turn_with_the_surroundings():
     found = descriptor.vector_features(vectors, *rest)
     assert found.shape == (10, 6, 3)
     change = descriptor.vector_features(vectors @ turn.T, *rest) - found @ turn.T
-    assert change.norm() < 0.02 * found.norm()
+    assert change.norm() < 0.05 * found.norm()
     nothing = descriptor.vector_features(vectors, torch.zeros_like(rest[0]), *rest[1:])
     assert (nothing == 0).all()
 
@@ -137,7 +137,9 @@ def test_training_with_a_turning_grid_resumes_bit_equal(tmp_path, monkeypatch):
     write_frames(tmp_path)
     own = {"name": "ponita", "rotate_grid": True, "n_orientations": 4, "n_channels": 3, "n_basis": 3, "n_layers": 1}
     configuration = two_stage_configuration(tmp_path, epochs=2, model={**TINY_MODEL, "descriptor": own})
-    whole = load_potential(train(configuration, tmp_path / "whole", quiet=True)).model.state_dict()
+    trained = load_potential(train(configuration, tmp_path / "whole", quiet=True))
+    assert 1e-6 < trained.description["rotation_error"]["features"] < 1
+    whole = trained.model.state_dict()
     average, done = StageLoop._average, [0]
 
     def average_and_signal(loop):

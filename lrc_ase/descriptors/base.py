@@ -23,6 +23,9 @@ class Descriptor(nn.Module):
 
     settings_class: ClassVar[type[DescriptorSettings]]
     """What `settings` is made of; its `name` names the descriptor in configurations and potential files."""
+    rotation_invariant: ClassVar[bool] = True
+    """Whether features are invariant to rounding. Where not, the training measures by how much and writes it into the
+    potential."""
     n_features: int
     """Width of the output."""
 

@@ -41,6 +41,7 @@ class PaperDescriptor(Descriptor):
     """Sums over neighbors of networks of distance and direction; see the module's formula."""
 
     settings_class: ClassVar[type[DescriptorSettings]] = PaperSettings
+    rotation_invariant: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ the sphere, invariant in the limit of many orientations.
 Source: Bekkers, Vadgama, Hesselink, van der Linden, Romero, *Fast, expressive SE(n) equivariant networks through
 weight-sharing in position-orientation space* (2024), arXiv:2310.02970. Differences: envelope e and distance make it
 smooth; the norm has no bias and adds 1 to the variance, so that a neighbor comes in gently at the cutoff however
-empty the rest; nothing but neighbors feeds the features, which are zero without them.
+empty the rest; biases stand in the gates of the activation, x sigmoid(x + b), so that no neighbors give zero.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class PonitaDescriptor(Descriptor):
     """Position-orientation convolutions; see the module's formula."""
 
     settings_class: ClassVar[type[DescriptorSettings]] = PonitaSettings
+    rotation_invariant: ClassVar[bool] = False
     orientations: Tensor
     next_turn: Tensor
 
@@ -168,13 +169,13 @@ class _Block(nn.Module):
         self.center_scale = nn.Parameter(1 + 0.5 * torch.randn(n_elements, n_channels, generator=generator))
         self.sphere_kernel = _linear(settings.n_basis + 1, n_channels, generator)
         self.norm = nn.LayerNorm(n_channels, eps=1.0, bias=False)
-        self.expand = random_linear(n_channels, n_hidden, generator)
+        self.expand = _linear(n_channels, n_hidden, generator)
+        self.gate = nn.Parameter(torch.randn(n_hidden, generator=generator))
         self.contract = _linear(n_hidden, n_channels, generator)
         self.scale = nn.Parameter(torch.ones(n_channels))
         with torch.no_grad():
             self.pair_kernel.weight.mul_(_PAIR_GAIN)
             self.sphere_kernel.weight[:, :-1] *= _SPHERE_GAIN
-            self.expand.bias.copy_(0.5 * torch.randn(n_hidden, generator=generator))
 
     def forward(
         self, embedding: Tensor, change: Tensor | None, species: Tensor, neighbors: Tensor, bases: _Bases
@@ -190,8 +191,8 @@ class _Block(nn.Module):
             gathered = gathered + (sums * self.pair_kernel.weight.T).sum(dim=-2)
         gathered = gathered * (self.center_scale[species] / math.sqrt(self.average_neighbors))
         spread = torch.einsum("poc,oac->pac", self.sphere_kernel(bases.sphere), gathered) / len(gathered)
-        hidden = nn.functional.gelu(self.expand(self.norm(spread))) - nn.functional.gelu(self.expand.bias)
-        return self.scale * self.contract(hidden)
+        expanded = self.expand(self.norm(spread))
+        return self.scale * self.contract(expanded * torch.sigmoid(expanded + self.gate))  # zero stays zero
 
 
 def _centered(sphere_basis: Tensor) -> Tensor:
