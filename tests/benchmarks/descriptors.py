@@ -34,7 +34,6 @@ from lrc_ase.settings import DescriptorSettings
 ELEMENTS = ("Na", "Cl")
 CHOICES = {
     "sphere": SphereSettings(),
-    "ponita, 1 block": PonitaSettings(n_layers=1),
     "ponita, 2 blocks": PonitaSettings(n_layers=2),
     "ponita, 3 blocks": PonitaSettings(),
     "ponita, 3 blocks, 12 orientations": PonitaSettings(n_orientations=12),
