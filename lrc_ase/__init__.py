@@ -13,16 +13,26 @@ from .lrc import LongRangeConvolution
 from .model import FullRangeModel, ShortRangeModel, build_model
 from .multipliers import Coulomb, Exponential, Yukawa
 from .potential_file import Potential, load_potential, save_potential
-from .settings import LongRangeSettings, ModelSettings, SphereSettings
+from .settings import (
+    DescriptorSettings,
+    LongRangeSettings,
+    ModelSettings,
+    PaperSettings,
+    PonitaSettings,
+    SphereSettings,
+)
 
 __all__ = [
     "Coulomb",
+    "DescriptorSettings",
     "Exponential",
     "FullRangeModel",
     "LRCCalculator",
     "LongRangeConvolution",
     "LongRangeSettings",
     "ModelSettings",
+    "PaperSettings",
+    "PonitaSettings",
     "Potential",
     "Results",
     "ShortRangeModel",

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .descriptors import SphereDescriptor
+from .descriptors import build_descriptor
 from .graph import Graph
 from .long_range import LongRangePart
 from .readout import ReadOut
@@ -42,7 +42,7 @@ class ShortRangeModel(nn.Module):
         super().__init__()
         self.settings = settings
         n_elements = len(settings.elements)
-        self.descriptor = SphereDescriptor(
+        self.descriptor = build_descriptor(
             settings.descriptor,
             n_elements=n_elements,
             cutoff=settings.cutoff,

@@ -22,8 +22,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from lrc_ase import registry
 from lrc_ase.model import ShortRangeModel, build_model
-from lrc_ase.settings import ModelSettings
+from lrc_ase.settings import ModelSettings, descriptor_names
 
 __all__ = ["FORMAT_VERSION", "Potential", "PotentialFileError", "load_potential", "save_potential"]
 
@@ -67,7 +68,11 @@ def save_potential(path: str | os.PathLike[str], potential: Potential) -> None:
         "format_version": FORMAT_VERSION,
         "model": settings.model_dump(mode="json"),
         "units": UNITS,
-        "versions": {"lrc_ase": _package_version(), "torch": torch.__version__},
+        "versions": {
+            "lrc_ase": _package_version(),
+            "torch": torch.__version__,
+            **({} if (plug_in := registry.origin(settings.descriptor.name)) is None else {"descriptor": plug_in}),
+        },
         "description": potential.description,
     }
     write_tensors(path, tensors, {HEADER_KEY: json.dumps(header)})
@@ -105,6 +110,7 @@ def load_potential(
             f"{header.get('versions', {}).get('lrc_ase', 'unknown')}; this lrc-ase reads up to version "
             f"{FORMAT_VERSION}: upgrade with `pip install -U lrc-ase`"
         )
+    _check_descriptor(path, header)
     try:
         settings = ModelSettings.model_validate(header["model"])
     except ValidationError as error:
@@ -153,6 +159,19 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _check_descriptor(path: str | os.PathLike[str], header: Mapping[str, Any]) -> None:
+    """Say plainly that a plug-in is missing, before all other complaints."""
+    name = header["model"].get("descriptor", {}).get("name", "sphere")
+    if name in descriptor_names():
+        return
+    origin = header.get("versions", {}).get("descriptor")
+    raise PotentialFileError(
+        f"{path} needs the descriptor '{name}', which is not part of lrc-ase and not installed here"
+        + (f"; it was written with {origin}" if origin else "")
+        + ": install its package, or import and register its class (`lrc_ase.descriptors.register`) before loading"
+    )
 
 
 def _check_tensors(path: str | os.PathLike[str], expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

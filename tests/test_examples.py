@@ -12,7 +12,11 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("01_layer.py", "relative error of the forces"), ("02_train_from_python.py", "charges in e: Na +")],
+    [
+        ("01_layer.py", "relative error of the forces"),
+        ("02_train_from_python.py", "charges in e: Na +"),
+        ("03_own_descriptor.py", "charges ["),
+    ],
 )
 def test_example_runs(name, expected, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(EXAMPLES.parent)}

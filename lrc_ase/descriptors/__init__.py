@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from .base import Descriptor
+from .family import build_descriptor, descriptor_class, register
+from .paper import PaperDescriptor
+from .ponita import PonitaDescriptor
 from .sphere import SphereDescriptor
 
-__all__ = ["Descriptor", "SphereDescriptor"]
+__all__ = [
+    "Descriptor",
+    "PaperDescriptor",
+    "PonitaDescriptor",
+    "SphereDescriptor",
+    "build_descriptor",
+    "descriptor_class",
+    "register",
+]

@@ -234,7 +234,7 @@ def parse_configuration(
     try:
         configuration = TrainingConfiguration.model_validate(content)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(describe_errors(error, TrainingConfiguration, source))) from error
+        raise ConfigurationError("\n".join(describe_errors(error, TrainingConfiguration, source, content))) from error
     if folder is None:
         return configuration
     data = {name: _anchor(data_set, Path(folder)) for name, data_set in configuration.data.items()}

@@ -21,6 +21,7 @@ from lrc_ase.dataset import (
     read_frames,
     split_indices,
 )
+from lrc_ase.descriptors import descriptor_class
 from lrc_ase.settings import ModelSettings
 from lrc_ase.training.configuration import (
     ConfigurationError,
@@ -112,9 +113,11 @@ def prepare(configuration: TrainingConfiguration, report_progress: ReportProgres
     graphs = [graph for data_set in data_sets.values() for graph in data_set.train_graphs]
     n_neighbors = sum(int(graph.graph.neighbor_mask.sum()) for graph in graphs)
     n_atoms = sum(graph.graph.n_atoms for graph in graphs)
+    own = configuration.model.descriptor
     model = configuration.model.model_copy(
         update={
             "elements": tuple(elements),
+            "descriptor": descriptor_class(own).settings_from_data(own, [each.graph for each in graphs], cutoff=cutoff),
             "average_neighbors": configuration.model.average_neighbors or max(n_neighbors / n_atoms, 1.0),
             "energy_scale": configuration.model.energy_scale or force_scale,
         }

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lrc_ase.equivariance import rotation_error
+from lrc_ase.graph import collate
 from lrc_ase.model import ShortRangeModel, build_model, extend_to_full_range
 from lrc_ase.potential_file import Potential, save_potential
 from lrc_ase.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -31,6 +34,9 @@ from lrc_ase.training.prepare import Prepared, describe, model_settings, prepare
 from lrc_ase.training.run_folder import RunFolder
 
 __all__ = ["TrainingInterrupted", "train"]
+
+N_ROTATED = 4
+"""Frames and rotations by which a potential's error under rotation is measured."""
 
 
 def train(
@@ -244,7 +250,13 @@ class _Run:
             },
             "remarks": list(self.prepared.remarks),
         }
-        save_potential(path, Potential(loop.best_model(), self.prepared.references, description))
+        model = loop.best_model()
+        if not model.descriptor.rotation_invariant:
+            graphs = loop.validation_graphs or loop.train_graphs
+            few = collate([labelled.graph for labelled in graphs[:N_ROTATED]])
+            error = rotation_error(model, few, n_rotations=N_ROTATED, generator=torch.Generator().manual_seed(0))
+            description["rotation_error"] = asdict(error)
+        save_potential(path, Potential(model, self.prepared.references, description))
 
     def _save_checkpoint(self, loop: StageLoop) -> None:
         values = {

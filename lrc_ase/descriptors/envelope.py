@@ -1,0 +1,25 @@
+"""What makes contributions fade at the cutoff."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["distances_and_envelope"]
+
+
+def distances_and_envelope(vectors: Tensor, mask: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Vectors and distances safe to divide by, and :math:`1 - 28 x^6 + 48 x^7 - 21 x^8` with x = r / cutoff.
+
+    The polynomial, its slope and its curvature vanish at the cutoff. Beyond it and where `mask` is False the envelope
+    is exactly zero; padded vectors are replaced by one of the length of the cutoff.
+
+    `vectors` (..., n_neighbors, d), `mask` (..., n_neighbors) -> (..., n_neighbors, d), and twice (..., n_neighbors).
+    """
+    placeholder = torch.zeros_like(vectors[..., :1, :])
+    placeholder[..., 0] = cutoff
+    vectors = torch.where(mask[..., None], vectors, placeholder)
+    distances = torch.linalg.norm(vectors, dim=-1)
+    x = (distances / cutoff).clamp(max=1.0)
+    envelope = 1 + x**6 * (-28 + x * (48 - 21 * x))
+    return vectors, distances, torch.where(mask & (x < 1), envelope, torch.zeros_like(envelope))
