@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .base import Descriptor
 from .sphere import SphereDescriptor
+from .vectors import neighbor_vectors
 
-__all__ = ["Descriptor", "SphereDescriptor"]
+__all__ = ["Descriptor", "SphereDescriptor", "neighbor_vectors"]
