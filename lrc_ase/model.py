@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .descriptors import build_descriptor
+from .descriptors import build_descriptor, neighbor_vectors
 from .graph import Graph
 from .long_range import LongRangePart
 from .readout import ReadOut
@@ -57,11 +57,11 @@ class ShortRangeModel(nn.Module):
         return ModelOutput(self.settings.energy_scale * self.readout(features, graph.species))
 
     def _short_range_features(self, graph: Graph, strain: Tensor | None) -> Tensor:
-        shifts = torch.matmul(graph.shifts, graph.cell[graph.structure])
-        vectors = graph.positions[graph.neighbors] - graph.positions[:, None] + shifts
+        positions, cell = graph.positions, graph.cell
         if strain is not None:
-            vectors = vectors + torch.matmul(vectors, strain[graph.structure])
-        vectors = vectors.to(self.readout.dtype)
+            positions = positions + torch.matmul(positions[:, None], strain[graph.structure])[:, 0]
+            cell = cell + torch.matmul(cell, strain)
+        vectors = neighbor_vectors(positions, cell, graph.neighbors, graph.shifts, graph.structure, self.readout.dtype)
         return self.descriptor(vectors, graph.neighbor_mask, graph.species, graph.neighbors)
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:

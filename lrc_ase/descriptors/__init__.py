@@ -7,6 +7,7 @@ from .family import build_descriptor, descriptor_class, register
 from .paper import PaperDescriptor
 from .ponita import PonitaDescriptor
 from .sphere import SphereDescriptor
+from .vectors import neighbor_vectors
 
 __all__ = [
     "Descriptor",
@@ -15,5 +16,6 @@ __all__ = [
     "SphereDescriptor",
     "build_descriptor",
     "descriptor_class",
+    "neighbor_vectors",
     "register",
 ]

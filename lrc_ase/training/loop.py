@@ -194,7 +194,8 @@ class StageLoop:
         batch = collate_labelled([self.train_graphs[index] for index in indices])
         self.optimizer.zero_grad(set_to_none=True)
         loss, sums = _loss(self.model, batch, stage.loss, self.force_scale, training=True)
-        loss.backward()
+        # by the parameters alone: positions, which forces were differentiated by, would cost a Hessian
+        loss.backward(inputs=[parameter for parameter in self.model.parameters() if parameter.requires_grad])
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), stage.gradient_clip or math.inf)
         # one transfer from the device for both
         if not math.isfinite(float(loss.detach() + norm)):

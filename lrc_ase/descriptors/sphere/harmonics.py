@@ -1,0 +1,80 @@
+r"""Real spherical harmonics, and the quadrature of the sphere by orbits of sign flips.
+
+Every real harmonic is even or odd in x, in y and in z: it belongs to one of eight parity classes. All tensors of the
+descriptor hold their harmonics class by class, in the order of `harmonic_order`. The Lebedev rules are unchanged by
+flipping the sign of x, y or z, so that the values of a function at the eight points of an orbit are the sums and
+differences of its eight class sums at one of them (a Walsh-Hadamard transform).
+
+Source of the rules: Lebedev, Laikov, *A quadrature formula for the sphere of the 131st algebraic order of accuracy*
+(1999), by way of `scipy.integrate.lebedev_rule`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.integrate import lebedev_rule
+from scipy.special import sph_harm_y
+
+__all__ = ["Quadrature", "harmonic_order", "normalization", "parity_class", "quadrature", "real_spherical_harmonics"]
+
+_LEBEDEV_DEGREES = (3, 5, 7, 9, 11, 15, 17, 19, 21, 23, 25, 29, 31, 35)  # rules with positive weights
+
+
+def real_spherical_harmonics(directions: np.ndarray, max_degree: int) -> np.ndarray:
+    """Orthonormal real spherical harmonics at unit vectors (n, 3), (n, (max_degree + 1)^2), degrees ascending."""
+    degrees = [(degree, order) for degree in range(max_degree + 1) for order in range(-degree, degree + 1)]
+    return np.stack([_harmonic(directions, *own) for own in degrees], axis=-1)
+
+
+def _harmonic(directions: np.ndarray, degree: int, order: int) -> np.ndarray:
+    x, y, z = directions.T
+    value = sph_harm_y(degree, abs(order), np.arccos(np.clip(z, -1, 1)), np.arctan2(y, x))
+    if order < 0:
+        return math.sqrt(2) * value.imag
+    return value.real if order == 0 else math.sqrt(2) * value.real
+
+
+def parity_class(degree: int, order: int) -> int:
+    """Bits 1, 2, 4 are set where the harmonic is odd in x, y, z."""
+    odd_y = order < 0
+    odd_x = (abs(order) - odd_y) % 2
+    return odd_x + 2 * odd_y + 4 * ((degree - abs(order)) % 2)
+
+
+def harmonic_order(max_degree: int) -> list[tuple[int, int]]:
+    """Degree and order (l, m) of all harmonics, class by class and in each class by degree."""
+    every = [(degree, order) for degree in range(max_degree + 1) for order in range(-degree, degree + 1)]
+    return sorted(every, key=lambda own: (parity_class(*own), own))
+
+
+def normalization(degree: int, order: int) -> float:
+    r"""Factor of :math:`d^m P_l(z)/dz^m` times the real or imaginary part of :math:`(x + iy)^m`, m = abs(order)."""
+    m = abs(order)
+    ratio = math.factorial(degree - m) / math.factorial(degree + m)
+    return (-1) ** m * math.sqrt((2 * degree + 1) / (4 * math.pi) * ratio * (1 if m == 0 else 2))
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """Points and weights on the unit sphere in orbits of sign flips, weights summing to one."""
+
+    points: np.ndarray
+    """One point of each orbit, (n_orbits, 3), no coordinate negative."""
+    weights: np.ndarray
+    """Weight of every single point of an orbit, (n_orbits,)."""
+
+    def orbit(self, index: int) -> np.ndarray:
+        """All 2, 4 or 8 points of an orbit."""
+        signs = np.array([[1 - 2 * (flip >> axis & 1) for axis in range(3)] for flip in range(8)])
+        return np.unique(signs * self.points[index], axis=0)
+
+
+def quadrature(degree: int) -> Quadrature:
+    """Smallest Lebedev rule that is exact for polynomials of this degree (35 at most)."""
+    points, weights = lebedev_rule(next(known for known in _LEBEDEV_DEGREES if known >= min(degree, 35)))
+    keys, first = np.unique(np.round(np.abs(points.T), 9), axis=0, return_index=True)
+    chosen = np.where(keys == 0, 0.0, np.abs(points.T[first]))
+    return Quadrature(chosen, weights[first] / (4 * math.pi))

@@ -1,0 +1,46 @@
+"""What decides the sizes and constants of a sphere descriptor, shared by its two engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["SphereShape", "radial_scale"]
+
+
+@dataclass(frozen=True)
+class SphereShape:
+    """Plain numbers, hashable, so that tables can be kept for each shape."""
+
+    degrees: tuple[int, ...]
+    """Highest degree of each factor."""
+    n_channels: int
+    n_elements: int
+    cutoff: float
+    """Angstrom."""
+    radial_scale: tuple[float, ...]
+    """Factor of each radial function."""
+
+    @property
+    def max_degree(self) -> int:
+        return max(self.degrees)
+
+    @property
+    def n_harmonics(self) -> int:
+        return (self.max_degree + 1) ** 2
+
+    @property
+    def n_inputs(self) -> int:
+        """Radial functions times elements."""
+        return len(self.radial_scale) * self.n_elements
+
+
+def radial_scale(n_radial: int, average_neighbors: float) -> tuple[float, ...]:
+    """Factors that make the density of randomly placed neighbors fluctuate by one in each radial function."""
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    x, weights = (nodes + 1) / 2, weights / 2
+    envelope = (1 + x**6 * (-28 + x * (48 - 21 * x))) / x
+    functions = envelope[:, None] * np.sin(np.pi * x[:, None] * np.arange(1, n_radial + 1))
+    variance = average_neighbors * (3 * x**2 * weights) @ functions**2
+    return tuple(np.sqrt(4 * np.pi / variance).tolist())

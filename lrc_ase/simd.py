@@ -1,0 +1,162 @@
+"""Short vectors of numbers as values inside Numba kernels, so that speed does not hang on what a compiler guesses.
+
+``load(pointer, index, width)`` reads `width` (a constant) consecutive numbers after the `address` of an array and
+``store`` writes them back; ``fill`` and ``repeat`` make vectors of equal numbers; ``+``, ``-``, ``*`` and ``/`` work
+number by number, between vectors and between a vector and a number, which is cast to its precision. Products and sums
+are contracted to fused multiply-adds where the machine has them, and widths it lacks are split by the compiler.
+Indices are not checked.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+
+__all__ = ["address", "fill", "load", "native_width", "repeat", "store", "vector_sqrt"]
+
+_FLAGS = ("contract",)
+_intrinsic: Any = intrinsic(prefer_literal=True)  # kernels call these with other arguments than Python would
+
+
+def native_width(itemsize: int, n_values: int) -> int:
+    """Numbers in one vector: 64 bytes, or the largest power of two that is not more than `n_values`."""
+    width = 64 // itemsize
+    while width > n_values:
+        width //= 2
+    return width
+
+
+class _VectorType(types.Type):
+    def __init__(self, dtype: types.Float, width: int) -> None:
+        self.dtype, self.width = dtype, width
+        super().__init__(name=f"vector({dtype}, {width})")
+
+
+@register_model(_VectorType)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, fe_type: _VectorType) -> None:
+        super().__init__(manager, fe_type, _llvm(fe_type))
+
+
+def _llvm(kind: _VectorType) -> ir.VectorType:
+    return ir.VectorType(ir.FloatType() if kind.dtype == types.float32 else ir.DoubleType(), kind.width)
+
+
+def _pointer(builder: Any, pointer: Any, index: Any, vector: ir.VectorType) -> Any:
+    return builder.bitcast(builder.gep(pointer, [index]), vector.as_pointer())
+
+
+@_intrinsic
+def address(typing: Any, array: Any) -> Any:
+    """Where the numbers of a contiguous array lie; the array must be used again afterwards, or it may be gone.
+
+    Unlike an array it can be handed on inside a loop without its references being counted.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.make_array(array)(context, builder, arguments[0]).data
+
+    return types.CPointer(array.dtype)(array), emit
+
+
+@_intrinsic
+def load(typing: Any, pointer: Any, index: Any, width: Any) -> Any:
+    """Vector of `width` numbers from ``pointer[index]`` on."""
+    if not isinstance(width, types.IntegerLiteral):
+        return None
+    made = _VectorType(pointer.dtype, width.literal_value)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _pointer(builder, arguments[0], arguments[1], _llvm(made))
+        return builder.load(place, align=pointer.dtype.bitwidth // 8)
+
+    return made(pointer, index, width), emit
+
+
+@_intrinsic
+def store(typing: Any, pointer: Any, index: Any, value: Any) -> Any:
+    """Write a vector to ``pointer[index]`` and the places after it."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _pointer(builder, arguments[0], arguments[1], _llvm(value))
+        builder.store(arguments[2], place, align=pointer.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(pointer, index, value), emit
+
+
+@_intrinsic
+def fill(typing: Any, number: Any, width: Any) -> Any:
+    """Vector of `width` equal numbers."""
+    if not isinstance(width, types.IntegerLiteral):
+        return None
+    made = _VectorType(number, width.literal_value)
+    return made(number, width), lambda context, builder, signature, arguments: _repeat(builder, arguments[0], made)
+
+
+@_intrinsic
+def repeat(typing: Any, pointer: Any, index: Any, width: Any) -> Any:
+    """Vector of `width` times the number ``pointer[index]``."""
+    if not isinstance(width, types.IntegerLiteral):
+        return None
+    made = _VectorType(pointer.dtype, width.literal_value)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _repeat(builder, builder.load(builder.gep(arguments[0], [arguments[1]])), made)
+
+    return made(pointer, index, width), emit
+
+
+@_intrinsic
+def vector_sqrt(typing: Any, value: Any) -> Any:
+    """Square root of each number."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind, suffix = _llvm(value), "f32" if value.dtype == types.float32 else "f64"
+        name = f"llvm.sqrt.v{value.width}{suffix}"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name)
+        return builder.call(function, arguments)
+
+    return value(value), emit
+
+
+def _repeat(builder: Any, number: Any, kind: _VectorType) -> Any:
+    zero = ir.Constant(ir.IntType(32), 0)
+    single = builder.insert_element(ir.Constant(_llvm(kind), ir.Undefined), number, zero)
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), kind.width), [0] * kind.width)
+    return builder.shuffle_vector(single, single, mask)
+
+
+def _arithmetic(function: Any, instruction: str) -> None:
+    @type_callable(function)
+    def typer_of(context: Any) -> Any:
+        def typer(left: Any, right: Any) -> Any:
+            vectors = [kind for kind in (left, right) if isinstance(kind, _VectorType)]
+            if vectors and all(kind == vectors[0] or isinstance(kind, types.Float) for kind in (left, right)):
+                return vectors[0]
+            return None
+
+        return typer
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        made = signature.return_type
+        operands = []
+        for kind, argument in zip(signature.args, arguments, strict=True):
+            if not isinstance(kind, _VectorType):
+                argument = _repeat(builder, context.cast(builder, argument, kind, made.dtype), made)
+            operands.append(argument)
+        return getattr(builder, instruction)(*operands, flags=_FLAGS)
+
+    for kinds in ((_VectorType, _VectorType), (_VectorType, types.Float), (types.Float, _VectorType)):
+        lower_builtin(function, *kinds)(emit)
+
+
+_arithmetic(operator.add, "fadd")
+_arithmetic(operator.sub, "fsub")
+_arithmetic(operator.mul, "fmul")
+_arithmetic(operator.truediv, "fdiv")

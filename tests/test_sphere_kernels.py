@@ -1,0 +1,211 @@
+"""The compiled engine of the sphere descriptor against the one in plain torch."""
+
+import numpy as np
+import pytest
+import torch
+from structures import rattled_crystal, settings
+
+from lrc_ase import build_model
+from lrc_ase.derivatives import evaluate
+from lrc_ase.descriptors import neighbor_vectors
+from lrc_ase.descriptors.sphere import compiled_averages, compiled_moments
+from lrc_ase.descriptors.sphere import moments as moments_module
+from lrc_ase.descriptors.sphere.averages import averages
+from lrc_ase.descriptors.sphere.harmonics import harmonic_order, parity_class, quadrature, real_spherical_harmonics
+from lrc_ase.descriptors.sphere.moments import moments
+from lrc_ase.descriptors.sphere.reference import averages_reference, moments_reference
+from lrc_ase.descriptors.sphere.shape import SphereShape, radial_scale
+from lrc_ase.neighbors import neighbor_graph
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+CUTOFF = 4.5
+# degrees, channels, radial functions: the last vector of channels full, moved back, shorter than the machine's
+SHAPES = [((2, 2, 1), 8, 5), ((4, 3), 19, 8), ((1,), 3, 1)]
+
+
+def shape(degrees=(2, 2, 1), n_channels=8, n_radial=5):
+    return SphereShape(degrees, n_channels, 3, CUTOFF, radial_scale(n_radial, 20.0))
+
+
+def surroundings(dtype, *, n_atoms=4, n_neighbors=40, seed=0):
+    """Vectors inside and outside of the cutoff, close and at its very edge, some of them padding."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(n_atoms, n_neighbors, 3, dtype=torch.float64, generator=generator)
+    lengths = 0.8 + 4.2 * torch.rand(n_atoms, n_neighbors, 1, dtype=torch.float64, generator=generator)
+    lengths[0, :3, 0] = torch.tensor([0.3, CUTOFF - 1e-6, CUTOFF + 1e-6])
+    vectors = lengths * directions / directions.norm(dim=-1, keepdim=True)
+    mask = torch.rand(n_atoms, n_neighbors, generator=generator) < 0.8
+    mask[0, :3], mask[1] = True, False
+    species = torch.randint(3, (n_atoms,), generator=generator)
+    neighbors = torch.randint(n_atoms, (n_atoms, n_neighbors), generator=generator)
+    return vectors.to(dtype), mask, species, neighbors
+
+
+def channels_of(own, dtype, *, n_atoms=5):
+    generator = torch.Generator().manual_seed(1)
+    size = own.n_harmonics, n_atoms, len(own.degrees) * own.n_channels
+    return torch.randn(size, dtype=torch.float64, generator=generator).to(dtype)
+
+
+def derivatives(function, argument):
+    """Value; its gradient with random weights; the change of value and gradient along a random direction."""
+    generator = torch.Generator().manual_seed(2)
+    argument = argument.clone().requires_grad_()
+    value = function(argument)
+    weights = torch.randn(value.shape, dtype=torch.float64, generator=generator).to(value).requires_grad_()
+    (gradient,) = torch.autograd.grad(value, argument, weights, create_graph=True)
+    direction = torch.randn(gradient.shape, dtype=torch.float64, generator=generator).to(value)
+    curvature, slope = torch.autograd.grad(gradient, [argument, weights], direction)
+    return {"value": value, "gradient": gradient, "curvature": curvature, "slope": slope}
+
+
+def assert_same(found, expected, tolerance):
+    for name, own in expected.items():
+        scale = own.abs().max().item()
+        torch.testing.assert_close(found[name], own, rtol=0, atol=tolerance * scale, msg=lambda m, n=name: f"{n}: {m}")
+        assert scale > 0
+
+
+@pytest.mark.parametrize("own", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_compiled_moments_are_those_of_the_reference(own, dtype):
+    own = shape(*own)
+    vectors, *rest = surroundings(dtype)
+    expected = derivatives(lambda v: moments_reference(v, *rest, own), vectors)
+    assert_same(derivatives(lambda v: moments(v, *rest, own), vectors), expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("own", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_compiled_averages_are_those_of_the_reference(own, dtype):
+    own = shape(*own)
+    channels = channels_of(own, dtype)
+    if own.degrees == (1,):  # linear: nothing bends
+        found, expected = averages(channels, own), averages_reference(channels, own)
+        torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE[dtype])
+        return
+    expected = derivatives(lambda c: averages_reference(c, own), channels)
+    assert_same(derivatives(lambda c: averages(c, own), channels), expected, TOLERANCE[dtype])
+
+
+def test_derivatives_of_moments():
+    vectors, *rest = surroundings(torch.float64, n_atoms=2, n_neighbors=3)
+    own, vectors = shape((2,), 1, 2), vectors.requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: moments(v, *rest, own), [vectors])
+    assert torch.autograd.gradgradcheck(lambda v: moments(v, *rest, own), [vectors], atol=1e-4)
+
+
+def test_derivatives_of_averages():
+    own = shape((2, 2, 1), 2, 1)
+    channels = channels_of(own, torch.float64, n_atoms=1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda c: averages(c, own), [channels])
+    assert torch.autograd.gradgradcheck(lambda c: averages(c, own), [channels])
+
+
+def test_third_derivatives_are_those_of_the_reference():
+    own = shape((2, 2, 1), 2, 2)
+    vectors, *rest = surroundings(torch.float64, n_atoms=2, n_neighbors=4)
+
+    def third(make_moments, make_averages):
+        moved = vectors.clone().requires_grad_()
+        made = make_moments(moved, *rest, own)[:, :, :1].expand(-1, -1, 6)
+        value = make_averages(made.contiguous(), own).pow(2).sum()
+        for _ in range(3):
+            (gradient,) = torch.autograd.grad(value, moved, create_graph=True)
+            value = gradient.pow(2).sum()
+        return gradient.detach()
+
+    expected = third(moments_reference, averages_reference)
+    torch.testing.assert_close(third(moments, averages), expected, rtol=1e-9, atol=1e-9 * expected.abs().max().item())
+
+
+def test_training_on_forces_does_without_the_slow_second_derivative(monkeypatch):
+    model = build_model(settings(long_range=False), generator=torch.Generator().manual_seed(0))
+    graph = neighbor_graph(rattled_crystal(), model.settings.elements, model.settings.cutoff)
+    parameters = list(model.parameters())
+
+    def refuse(*arguments):
+        raise AssertionError("the reference was called")
+
+    monkeypatch.setattr(moments_module, "moments_reference", refuse)
+    loss = evaluate(model, graph, training=True).forces.pow(2).sum()
+    loss.backward(inputs=parameters, retain_graph=True)
+    assert model.descriptor.mixing.grad.abs().max() > 0
+    with pytest.raises(AssertionError, match="the reference was called"):
+        loss.backward()  # by positions too
+
+
+def test_gradients_of_a_loss_on_forces_are_those_of_the_reference():
+    model = build_model(settings(), generator=torch.Generator().manual_seed(0)).double()
+    graph = neighbor_graph(rattled_crystal(), model.settings.elements, model.settings.cutoff)
+
+    def gradients(engine):
+        model.descriptor.engine = engine
+        results = evaluate(model, graph, stress=True, training=True)
+        loss = results.energy.sum() + results.forces.pow(2).sum() + 100 * results.stress.pow(2).sum()
+        return torch.autograd.grad(loss, [parameter for parameter in model.parameters() if parameter.requires_grad])
+
+    for found, expected in zip(gradients("compiled"), gradients("reference"), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10 * (1 + expected.abs().max().item()))
+
+
+def test_threads_share_the_atoms():
+    own = shape()
+    vectors, *rest = surroundings(torch.float64, n_atoms=37)
+    of = tuple(tensor.numpy() for tensor in (vectors, *rest))
+    made = [np.empty((own.n_harmonics, 37, own.n_inputs)) for _ in range(2)]
+    for n_threads, density in enumerate(made, start=1):
+        compiled_moments.moment(of, density, own, n_threads)
+    np.testing.assert_array_equal(*made)
+    channels = channels_of(own, torch.float64, n_atoms=37).numpy()
+    made = [np.empty(channels.shape[1:]) for _ in range(2)]
+    for n_threads, values in enumerate(made, start=1):
+        compiled_averages.average(channels, values, own, n_threads)
+    np.testing.assert_array_equal(*made)
+
+
+def test_nan_is_not_hidden():
+    own = shape()
+    vectors, *rest = surroundings(torch.float64)
+    vectors[2] = torch.nan
+    made = moments(vectors, *rest, own)
+    assert torch.isnan(made[:, 2]).any()
+    assert torch.isfinite(made[:, [0, 1, 3]]).all()
+
+
+@pytest.mark.parametrize("degree", [3, 7, 11, 14, 20])
+def test_quadrature_by_orbits_is_exact(degree):
+    rule = quadrature(degree)
+    orbits = [rule.orbit(index) for index in range(len(rule.points))]
+    points = np.concatenate(orbits)
+    weights = np.repeat(rule.weights, [len(orbit) for orbit in orbits])
+    means = weights @ real_spherical_harmonics(points, degree)
+    np.testing.assert_allclose(means * np.sqrt(4 * np.pi), np.eye(1, len(means))[0], atol=1e-12)
+
+
+def test_parity_classes():
+    directions = np.random.default_rng(0).normal(size=(5, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    order = harmonic_order(4)
+    columns = [degree * (degree + 1) + m for degree, m in order]
+    for axis in range(3):
+        flipped = directions.copy()
+        flipped[:, axis] *= -1
+        signs = [1 - 2 * (parity_class(*own) >> axis & 1) for own in order]
+        expected = real_spherical_harmonics(directions, 4)[:, columns] * signs
+        np.testing.assert_allclose(real_spherical_harmonics(flipped, 4)[:, columns], expected, atol=1e-12)
+
+
+def test_neighbor_vectors_and_their_derivatives():
+    graph = neighbor_graph(rattled_crystal(), settings().elements, 2.5)
+    pairs = graph.neighbors, graph.shifts, graph.structure
+    positions, cell = graph.positions.clone().requires_grad_(), graph.cell.clone().requires_grad_()
+
+    def vectors(x, a, dtype=torch.float64):
+        return neighbor_vectors(x, a, *pairs, dtype)
+
+    expected = positions[graph.neighbors] - positions[:, None] + graph.shifts @ cell[0]
+    torch.testing.assert_close(vectors(positions, cell), expected, rtol=0, atol=1e-13)
+    assert vectors(positions, cell, torch.float32).dtype == torch.float32
+    assert torch.autograd.gradcheck(vectors, [positions, cell])
+    assert torch.autograd.gradgradcheck(vectors, [positions, cell])
