@@ -16,7 +16,7 @@ pytest.importorskip("pytest_benchmark")
 import torch
 from exact import exact_answers
 from peers import MAKERS, arrays, errors_of, jobs_of, make_peer
-from problem import SCREENING, Problem
+from problem import JOBS, SCREENING, Problem
 
 CACHE = Path(__file__).resolve().parents[2] / "build" / "benchmarks"
 WORST_ERROR = {
@@ -61,6 +61,15 @@ def test_speed(benchmark, request, name, job, n_atoms, n_channels, precision, th
     benchmark.group = f"{job}, {n_atoms} atoms, {n_channels} channels, {precision}, {threads} threads"
     assert arrays(peer, benchmark(getattr(peer, job)))
     torch.set_num_threads(before)
+
+
+def test_exact_answers_are_those_of_the_ewald_sum(tmp_path):
+    problem = Problem(300)
+    layer = make_peer("lrc-ase", problem)
+    layer.layer.method, layer.layer.mesh_shape = "ewald", (35, 35, 35)
+    for job in JOBS:
+        found = errors_of(layer, job, exact_answers(problem, tmp_path, (job,)))
+        assert max(found.values()) < 1e-9, found
 
 
 @pytest.mark.parametrize("n_atoms", [64, 1000])
