@@ -18,7 +18,7 @@ from torch import Tensor
 from .lattice import half_mesh_indices, reciprocal_cell, wave_vectors
 from .multipliers import WaveNumbers
 
-__all__ = ["Layout", "open_layout", "padded_cell", "wave_numbers"]
+__all__ = ["Layout", "open_layout", "padded_cell", "pairs_cost_less", "wave_numbers"]
 
 _TRUNCATION_MARGIN = 7.0
 """Smearing widths beyond which a Gaussian cloud is taken to end, exp(-24)."""
@@ -36,6 +36,11 @@ class Layout:
     """Of the box along the open directions, Angstrom."""
     truncation: float = 0.0
     """Distance in the open directions beyond which the kernel is cut off, Angstrom."""
+
+
+def pairs_cost_less(n_atoms: int, smearing: float, spacing: float) -> bool:
+    """Whether a cluster of so few atoms goes by pairs whatever its size: the margins alone make a larger mesh."""
+    return n_atoms**2 < _PAIRS_PER_MESH_POINT * (2 * _TRUNCATION_MARGIN * smearing / spacing) ** 3
 
 
 def open_layout(

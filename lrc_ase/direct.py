@@ -1,7 +1,7 @@
 r"""Sums over all pairs in open space, :math:`u_i = \sum_{j \ne i} \phi(|x_i - x_j|) f_j`, O(atoms^2).
 
-Few atoms: all pairs at once, each taken once. Many: KeOps where the kernel is written with its operations, else blocks
-of rows that are evaluated again in the backward pass, so that memory stays bounded either way.
+Few atoms: all pairs of all structures at once, each taken once. Many: KeOps where the kernel is written with its
+operations, else blocks of rows that are evaluated again in the backward pass, so that memory stays bounded either way.
 """
 
 from __future__ import annotations
@@ -12,19 +12,36 @@ from torch.utils.checkpoint import checkpoint
 
 from .multipliers import Multiplier, apply_kernel
 
-__all__ = ["pair_sum"]
+__all__ = ["pair_sums"]
 
 _PAIRS_AT_ONCE = 2_000_000
 """Pairs whose kernel values are held at once."""
 
 
-def pair_sum(multiplier: Multiplier, weights: Tensor, positions: Tensor) -> Tensor:
-    """Field at the atoms without i = j; `weights` (n_atoms, n_inputs), `positions` (n_atoms, d) in Angstrom."""
+def pair_sums(
+    multiplier: Multiplier, weights: Tensor, positions: Tensor, structure: Tensor, n_structures: int
+) -> Tensor:
+    """Field at the atoms without i = j, each structure for itself.
+
+    `weights` (n_atoms, n_inputs), `positions` (n_atoms, d) in Angstrom, `structure` (n_atoms,).
+    """
+    counts = torch.bincount(structure, minlength=n_structures).tolist()
+    members = torch.split(torch.argsort(structure, stable=True), counts)
+    if sum(count**2 for count in counts) <= _PAIRS_AT_ONCE:
+        pairs = [own[torch.triu_indices(len(own), len(own), 1, device=own.device)] for own in members]
+        return _all_pairs(multiplier, weights, positions, torch.cat(pairs, dim=1))
+    field = weights.new_zeros(len(weights), multiplier.n_outputs)
+    for own in members:
+        if len(own) > 1:
+            field = field.index_copy(0, own, _one_structure(multiplier, weights[own], positions[own]))
+    return field
+
+
+def _one_structure(multiplier: Multiplier, weights: Tensor, positions: Tensor) -> Tensor:
     n_atoms = len(positions)
-    if n_atoms < 2:
-        return weights.new_zeros(n_atoms, multiplier.n_outputs) + 0 * (weights.sum() + positions.sum())
     if n_atoms * n_atoms <= _PAIRS_AT_ONCE:
-        return _all_pairs(multiplier, weights, positions)
+        pairs = torch.triu_indices(n_atoms, n_atoms, 1, device=positions.device)
+        return _all_pairs(multiplier, weights, positions, pairs)
     if not multiplier.is_matrix:
         field = _keops(multiplier, weights, positions)
         if field is not None:
@@ -37,12 +54,11 @@ def pair_sum(multiplier: Multiplier, weights: Tensor, positions: Tensor) -> Tens
     return torch.cat(blocks)
 
 
-def _all_pairs(multiplier: Multiplier, weights: Tensor, positions: Tensor) -> Tensor:
-    n_atoms = len(positions)
-    first, second = torch.triu_indices(n_atoms, n_atoms, 1, device=positions.device)
+def _all_pairs(multiplier: Multiplier, weights: Tensor, positions: Tensor, pairs: Tensor) -> Tensor:
+    first, second = pairs
     distances = torch.linalg.norm(positions[first] - positions[second], dim=-1)
     kernel = multiplier.arranged(multiplier.radial(distances).to(weights))
-    field = weights.new_zeros(n_atoms, multiplier.n_outputs)
+    field = weights.new_zeros(len(weights), multiplier.n_outputs)
     field = field.index_add(0, first, apply_kernel(kernel, weights[second]))
     return field.index_add(0, second, apply_kernel(kernel, weights[first]))
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from .accuracy import mesh_quality
-from .boundaries import Layout, open_layout, padded_cell
-from .direct import pair_sum
+from .boundaries import Layout, open_layout, padded_cell, pairs_cost_less
+from .direct import pair_sums
 from .ewald import ewald_sum
 from .lattice import fractional_coordinates, mesh_shape_for_spacing
 from .memory import check_mesh_memory
@@ -233,7 +233,10 @@ class LongRangeConvolution(nn.Module):
                 "a slab or wire needs a kernel with `smearing` > 0: give it to the multiplier and the layer"
             )
         widest = max(self.smearing, self.multiplier.largest_smearing)
-        return open_layout(fractional[structure == index], cell[index], pbc, widest, self.mesh_shape_for)
+        own = fractional[structure == index]
+        if not any(pbc) and self.spacing is not None and pairs_cost_less(len(own), widest, self.spacing):
+            return Layout(None)
+        return open_layout(own, cell[index], pbc, widest, self.mesh_shape_for)
 
     def _mesh(
         self, weights: Tensor, fractional: Tensor, structure: Tensor, table: Tensor, mesh_shape: tuple[int, ...]
@@ -250,11 +253,8 @@ class LongRangeConvolution(nn.Module):
                 f"{type(self.multiplier).__name__} in real space is known in three dimensions, not in {d}: make all "
                 "directions periodic"
             )
-        field = weights.new_zeros(len(weights), self.multiplier.n_outputs)
-        for index in range(len(cell)):
-            own = (structure == index).nonzero()[:, 0]
-            field = field.index_copy(0, own, pair_sum(self.multiplier, weights[own], fractional[own] @ cell[index]))
-        return field
+        positions = torch.einsum("ni,nij->nj", fractional, cell[structure])
+        return pair_sums(self.multiplier, weights, positions, structure, len(cell))
 
     def _check(self, weights: Tensor, fractional: Tensor, cell: Tensor) -> None:
         n_inputs, d = self.multiplier.n_inputs, fractional.shape[-1]
