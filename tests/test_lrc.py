@@ -95,6 +95,26 @@ def test_accuracy_holds_in_anisotropic_and_strongly_slanted_cells(angle):
     assert relative(mesh(weights, fractional, cell), exact(weights, fractional, cell)) < 1e-5
 
 
+@pytest.mark.parametrize("accuracy", [1e-2, 1e-4, 1e-6, 1e-8])
+def test_moving_all_atoms_through_the_mesh_changes_less_than_the_accuracy(accuracy):
+    """The "egg box": energy and forces while the atoms shift by fractions of the spacing, and the net force."""
+    weights, fractional = cloud(3, n_atoms=60)
+    layer = LongRangeConvolution(Yukawa([0.3, 0.9], smearing=0.8).double(), smearing=0.8, accuracy=accuracy)
+    spacing = 1 / torch.tensor(layer.mesh_shape_for(SLANTED[3][0].numpy()))
+    energies, forces = [], []
+    for step in range(8):
+        moved = (fractional + step / 8 * spacing * torch.tensor([1.0, 0.7, -0.4])).requires_grad_()
+        parts = 0.5 * weights * layer(weights, moved, SLANTED[3])
+        energy = parts.sum()
+        forces.append(-torch.autograd.grad(energy, moved)[0] @ torch.linalg.inv(SLANTED[3][0]).T)
+        energies.append(float(energy.detach()))
+    size = torch.stack(forces).pow(2).mean().sqrt()
+    mean = torch.stack(forces).mean(dim=0)
+    assert np.ptp(energies) < accuracy * float(parts.detach().abs().sum())
+    assert max((force - mean).pow(2).mean().sqrt() for force in forces) < accuracy * size
+    assert max(force.mean(dim=0).norm() for force in forces) < accuracy * size
+
+
 def test_error_falls_with_the_mesh_and_the_window():
     weights, fractional = cloud(3, n_atoms=30)
     multiplier = Yukawa([0.3, 0.9], smearing=1.0).double()
