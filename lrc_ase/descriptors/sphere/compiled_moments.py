@@ -56,7 +56,7 @@ def _run(name: str, arrays: tuple[np.ndarray, ...], shape: SphereShape, n_thread
     precision = arrays[0].dtype.name
     kernel = _kernel(name, shape.max_degree, len(shape.radial_scale), precision)
     tables = function_tables(shape.max_degree, shape.radial_scale, precision)
-    run_over_atoms(kernel, (*arrays, shape.n_elements, shape.cutoff, *tables), arrays[1].shape[0], n_threads)
+    run_over_atoms(kernel, (*arrays, shape.n_weights, shape.cutoff, *tables), arrays[1].shape[0], n_threads)
 
 
 @lru_cache(maxsize=32)

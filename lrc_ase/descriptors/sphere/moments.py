@@ -80,7 +80,7 @@ class _Curvature(torch.autograd.Function):
         further, (mask, species, neighbors) = torch.is_grad_enabled(), ctx.around
         with torch.enable_grad():
             # partial derivatives: the weights may themselves come from the vectors
-            own, weights = independent(further, vectors, ctx.weights)
+            own, weights = independent(vectors, ctx.weights)
             made = moments_reference(own, mask, species, neighbors, ctx.shape)
             (gradient,) = torch.autograd.grad(made, own, weights, create_graph=True)
             (curvature,) = torch.autograd.grad(gradient, own, direction, create_graph=further)
@@ -94,7 +94,7 @@ def _slope(vectors: Tensor, direction: Tensor, around: Surroundings, shape: Sphe
         arrays = _arrays(vectors, *around), _array(direction), _array(slope)
         compiled_moments.moment_slope(*arrays, shape, torch.get_num_threads())
         return slope
-    (own,) = independent(True, vectors)
+    (own,) = independent(vectors)
     made = moments_reference(own, *around, shape)
     weights = torch.zeros_like(made, requires_grad=True)
     (gradient,) = torch.autograd.grad(made, own, weights, create_graph=True)
