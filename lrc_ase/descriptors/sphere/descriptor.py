@@ -34,7 +34,7 @@ from ..base import Descriptor
 from .averages import averages
 from .harmonics import harmonic_order
 from .moments import moments
-from .reference import averages_reference, moments_reference, weighted_moments_reference
+from .reference import averages_reference, moments_reference
 from .shape import SphereShape, radial_scale
 
 __all__ = ["SphereDescriptor"]
@@ -88,14 +88,14 @@ class SphereDescriptor(Descriptor):
             self.second_center_scale = nn.Parameter(torch.ones_like(self.center_scale))
 
     def forward(self, vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor) -> Tensor:
-        compiled = self._has_compiled(vectors)
-        sums = (moments if compiled else moments_reference)(vectors, mask, species, neighbors, self.shape)
+        sum_up = moments if self._has_compiled(vectors) else moments_reference
+        sums = sum_up(vectors, mask, species, neighbors, self.shape)
         features = self._mixed_averages(sums, self.mixing, self.center_scale, species)
         if self.settings.n_blocks == 1:
             return features
         own = self.neighbor_network(features, species, squeeze=False)
         weights = torch.index_select(own, 0, neighbors.flatten()).unflatten(0, neighbors.shape)
-        sums = weighted_moments_reference(vectors, mask, weights, self.second_shape)
+        sums = sum_up(vectors, mask, species, neighbors, self.second_shape, weights)
         second = self._mixed_averages(sums, self.second_mixing, self.second_center_scale, species)
         return torch.cat([features, second], dim=1)
 

@@ -15,20 +15,23 @@ from torch import Tensor, nn
 from .harmonics import harmonic_order, quadrature, real_spherical_harmonics
 from .shape import SphereShape
 
-__all__ = ["averages_reference", "independent", "moments_reference", "weighted_moments_reference"]
+__all__ = ["averages_reference", "independent", "moments_reference"]
 
 _PIECE_ELEMENTS = 50_000
 """Values on the sphere, per factor, that are worked on at once."""
 
 
-def moments_reference(vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor, shape: SphereShape) -> Tensor:
+def moments_reference(
+    vectors: Tensor,
+    mask: Tensor,
+    species: Tensor,
+    neighbors: Tensor,
+    shape: SphereShape,
+    weights: Tensor | None = None,
+) -> Tensor:
     """The sums over neighbors of radial functions times harmonics; see `moments`."""
-    weights = nn.functional.one_hot(species[neighbors], shape.n_weights).to(vectors)
-    return weighted_moments_reference(vectors, mask, weights, shape)
-
-
-def weighted_moments_reference(vectors: Tensor, mask: Tensor, weights: Tensor, shape: SphereShape) -> Tensor:
-    """The sums (n_lm, n_atoms, n_inputs) with each neighbor weighted, `weights` (n_atoms, n_neighbors, n_weights)."""
+    if weights is None:
+        weights = nn.functional.one_hot(species[neighbors], shape.n_weights).to(vectors)
     n_atoms = vectors.shape[0]
     placeholder = vectors.new_tensor([shape.cutoff, 0.0, 0.0])
     vectors = torch.where(mask[..., None], vectors, placeholder)
