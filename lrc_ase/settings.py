@@ -49,6 +49,11 @@ class SphereSettings(DescriptorSettings):
     degrees: tuple[Annotated[int, Field(ge=0, le=8)], ...] = Field((3, 3, 3, 2), min_length=1, max_length=6)
     """Highest degree l in each factor of the products averaged over the sphere. Their number is the body order minus
     one; the quadrature must be exact for their sum (11 for the default: 50 points)."""
+    n_blocks: int = Field(1, ge=1, le=2)
+    """1: strictly local, with a range of one cutoff. 2: a second density, in which neighbors are weighed by features of
+    their own surroundings; the range is then twice the cutoff."""
+    n_neighbor_features: int = Field(8, ge=1)
+    """Features by which neighbors are weighed in the second block."""
 
 
 class PonitaSettings(DescriptorSettings):

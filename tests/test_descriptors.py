@@ -33,9 +33,13 @@ def surroundings(seed=0, *, n_atoms=3, n_neighbors=9):
     return vectors, mask, species, neighbors
 
 
+TWO_BLOCKS = {"n_blocks": 2, "n_neighbor_features": 3}
+
+
+@pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
 @pytest.mark.parametrize("degrees", [(0,), (2, 2), (3, 3, 3, 2), (4, 4, 3), (1, 1, 1, 1, 1)])
-def test_features_are_rotation_invariant_to_rounding(degrees):
-    made = descriptor(degrees=degrees)
+def test_features_are_rotation_invariant_to_rounding(degrees, blocks):
+    made = descriptor(degrees=degrees, **blocks)
     vectors, *rest = surroundings()
     rotation = torch.from_numpy(Rotation.random(rng=np.random.default_rng(0)).as_matrix())
     features = made(vectors, *rest)
@@ -53,8 +57,9 @@ def test_features_tell_mirror_pairs_of_equal_distances_apart():
     assert (made(bent, *rest) - made(straight, *rest)).abs().max() > 1e-3
 
 
-def test_neighbors_may_come_in_any_order_and_padding_is_ignored():
-    made = descriptor()
+@pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
+def test_neighbors_may_come_in_any_order_and_padding_is_ignored(blocks):
+    made = descriptor(**blocks)
     vectors, mask, species, neighbors = surroundings()
     order = torch.randperm(vectors.shape[1], generator=torch.Generator().manual_seed(1))
     features = made(vectors, mask, species, neighbors)
@@ -63,8 +68,9 @@ def test_neighbors_may_come_in_any_order_and_padding_is_ignored():
     torch.testing.assert_close(made(spoiled, mask, species, neighbors), features, rtol=0, atol=0)
 
 
-def test_no_neighbors_gives_zero_features_and_finite_gradients():
-    made = descriptor()
+@pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
+def test_no_neighbors_gives_zero_features_and_finite_gradients(blocks):
+    made = descriptor(**blocks)
     vectors = torch.zeros(2, 1, 3, dtype=torch.float64, requires_grad=True)
     features = made(vectors, torch.zeros(2, 1, dtype=torch.bool), torch.tensor([0, 1]), torch.tensor([[0], [1]]))
     assert (features == 0).all()
@@ -72,9 +78,10 @@ def test_no_neighbors_gives_zero_features_and_finite_gradients():
     assert (gradient == 0).all()
 
 
-def test_first_and_second_derivative_vanish_at_the_cutoff():
+@pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
+def test_first_and_second_derivative_vanish_at_the_cutoff(blocks):
     """Moving one neighbor through the cutoff: value, slope and curvature go to zero, faster than linearly."""
-    made = descriptor()
+    made = descriptor(**blocks)
     others = torch.tensor([[[1.5, 0.5, 0.0], [0.0, -2.0, 1.0]]], dtype=torch.float64)
     rest = torch.ones(1, 3, dtype=torch.bool), torch.tensor([0]), torch.tensor([[0, 0, 0]])
 
@@ -96,9 +103,10 @@ def test_first_and_second_derivative_vanish_at_the_cutoff():
     assert derivatives(CUTOFF + 1e-9) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
 @pytest.mark.parametrize("distance", [0.3, CUTOFF - 1e-6])
-def test_close_and_far_neighbors_give_finite_numbers(distance):
-    made = descriptor(dtype=torch.float32)
+def test_close_and_far_neighbors_give_finite_numbers(distance, blocks):
+    made = descriptor(dtype=torch.float32, **blocks)
     vectors = torch.tensor([[[distance, 0, 0], [0, 1.0, 0]]], dtype=torch.float32, requires_grad=True)
     features = made(vectors, torch.ones(1, 2, dtype=torch.bool), torch.tensor([0]), torch.tensor([[0, 0]]))
     (gradient,) = torch.autograd.grad(features.sum(), vectors)
@@ -106,18 +114,20 @@ def test_close_and_far_neighbors_give_finite_numbers(distance):
     assert torch.isfinite(gradient).all()
 
 
-def test_derivatives_of_features():
-    made = descriptor(degrees=(2, 2, 1))
+@pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
+def test_derivatives_of_features(blocks):
+    made = descriptor(degrees=(2, 2, 1), **blocks)
     vectors, *rest = surroundings(n_atoms=1, n_neighbors=3)
     vectors.requires_grad_()
     assert torch.autograd.gradcheck(lambda v: made(v, *rest), [vectors])
     assert torch.autograd.gradgradcheck(lambda v: made(v, *rest), [vectors], rtol=1e-2, atol=1e-4)
 
 
-def test_fluctuations_are_of_order_one_before_training():
+@pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
+def test_fluctuations_are_of_order_one_before_training(blocks):
     graph = neighbor_graph(rattled_crystal(repeat=(2, 2, 2)), ELEMENTS, CUTOFF)
     vectors = graph.positions[graph.neighbors] - graph.positions[:, None] + graph.shifts @ graph.cell[0]
-    features = descriptor()(vectors, graph.neighbor_mask, graph.species, graph.neighbors)
+    features = descriptor(**blocks)(vectors, graph.neighbor_mask, graph.species, graph.neighbors)
     assert 0.01 < features.abs().mean() < 10
 
 
@@ -128,3 +138,27 @@ def test_harmonics_are_orthonormal():
     harmonics = real_spherical_harmonics(points.T, 6)
     np.testing.assert_allclose(harmonics.T @ (weights[:, None] * harmonics), np.eye(49), atol=1e-12)
     assert weights.sum() == pytest.approx(4 * math.pi)
+
+
+@pytest.mark.parametrize(("n_blocks", "reach"), [(1, 1), (2, 2)])
+def test_features_reach_as_far_as_the_blocks(n_blocks, reach):
+    """A row of atoms 0.75 cutoffs apart: moving the one 1.5 cutoffs away matters to two blocks, 2.25 to none."""
+    made = descriptor(degrees=(2, 2), n_blocks=n_blocks)
+    positions = torch.zeros(4, 3, dtype=torch.float64)
+    positions[:, 0] = 0.75 * CUTOFF * torch.arange(4)
+    moved = positions.clone().requires_grad_()
+    atoms = torch.arange(4)
+    neighbors = atoms.expand(4, 4)
+    vectors = moved[neighbors] - moved[:, None]
+    features = made(vectors, neighbors != atoms[:, None], torch.tensor([0, 1, 2, 3]), neighbors)
+    (gradient,) = torch.autograd.grad(features[0].sum(), moved)
+    felt = gradient.abs().sum(dim=1) > 1e-8
+    assert felt.tolist() == [True, True, reach == 2, False]
+
+
+def test_a_batch_of_two_blocks_is_its_singles():
+    made = descriptor(**TWO_BLOCKS)
+    first, second = surroundings(0), surroundings(1)
+    together = [torch.cat([a, b]) for a, b in zip(first, second, strict=True)]
+    together[3] = torch.cat([first[3], second[3] + len(first[0])])
+    torch.testing.assert_close(made(*together), torch.cat([made(*first), made(*second)]), rtol=1e-12, atol=1e-13)

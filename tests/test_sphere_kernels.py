@@ -16,6 +16,7 @@ from lrc_ase.descriptors.sphere.moments import moments
 from lrc_ase.descriptors.sphere.reference import averages_reference, moments_reference
 from lrc_ase.descriptors.sphere.shape import SphereShape, radial_scale
 from lrc_ase.neighbors import neighbor_graph
+from lrc_ase.settings import SphereSettings
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 CUTOFF = 4.5
@@ -88,6 +89,38 @@ def test_compiled_averages_are_those_of_the_reference(own, dtype):
     assert_same(derivatives(lambda c: averages(c, own), channels), expected, TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_compiled_weighted_moments_are_those_of_the_reference(dtype):
+    own = shape()
+    vectors, *rest = surroundings(dtype)
+    generator = torch.Generator().manual_seed(3)
+
+    def random(like):
+        return torch.randn(like.shape, dtype=torch.float64, generator=generator).to(dtype).requires_grad_()
+
+    weights = random(torch.empty(*vectors.shape[:2], own.n_weights))
+    vectors.requires_grad_()
+    given = random(moments(vectors, *rest, own, weights))
+    directions = random(vectors), random(weights)
+    made = {}
+    for function in (moments, moments_reference):
+        value = function(vectors, *rest, own, weights)
+        gradients = torch.autograd.grad(value, [vectors, weights], given, create_graph=True)
+        seconds = torch.autograd.grad(gradients, [vectors, weights, given], directions)
+        names = "value", "by vectors", "by weights", "curvature", "change by weights", "slope"
+        made[function] = dict(zip(names, (value, *gradients, *seconds), strict=True))
+    assert_same(made[moments], made[moments_reference], TOLERANCE[dtype])
+
+
+def test_derivatives_of_weighted_moments():
+    vectors, *rest = surroundings(torch.float64, n_atoms=2, n_neighbors=3)
+    own, vectors = SphereShape((2,), 1, 2, CUTOFF, radial_scale(2, 20.0)), vectors.requires_grad_()
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(2, 3, 2, dtype=torch.float64, generator=generator).requires_grad_()
+    assert torch.autograd.gradcheck(lambda v, w: moments(v, *rest, own, w), [vectors, weights])
+    assert torch.autograd.gradgradcheck(lambda v, w: moments(v, *rest, own, w), [vectors, weights], atol=1e-4)
+
+
 def test_derivatives_of_moments():
     vectors, *rest = surroundings(torch.float64, n_atoms=2, n_neighbors=3)
     own, vectors = shape((2,), 1, 2), vectors.requires_grad_()
@@ -119,8 +152,10 @@ def test_third_derivatives_are_those_of_the_reference():
     torch.testing.assert_close(third(moments, averages), expected, rtol=1e-9, atol=1e-9 * expected.abs().max().item())
 
 
-def test_training_on_forces_does_without_the_slow_second_derivative(monkeypatch):
-    model = build_model(settings(long_range=False), generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("n_blocks", [1, 2])
+def test_training_on_forces_does_without_the_slow_second_derivative(monkeypatch, n_blocks):
+    chosen = settings(long_range=False, descriptor=SphereSettings(degrees=(2, 2, 1), n_radial=5, n_blocks=n_blocks))
+    model = build_model(chosen, generator=torch.Generator().manual_seed(0))
     graph = neighbor_graph(rattled_crystal(), model.settings.elements, model.settings.cutoff)
     parameters = list(model.parameters())
 
@@ -135,8 +170,10 @@ def test_training_on_forces_does_without_the_slow_second_derivative(monkeypatch)
         loss.backward()  # by positions too
 
 
-def test_gradients_of_a_loss_on_forces_are_those_of_the_reference():
-    model = build_model(settings(), generator=torch.Generator().manual_seed(0)).double()
+@pytest.mark.parametrize("n_blocks", [1, 2])
+def test_gradients_of_a_loss_on_forces_are_those_of_the_reference(n_blocks):
+    chosen = settings(descriptor=SphereSettings(degrees=(2, 2, 1), n_radial=5, n_blocks=n_blocks))
+    model = build_model(chosen, generator=torch.Generator().manual_seed(0)).double()
     graph = neighbor_graph(rattled_crystal(), model.settings.elements, model.settings.cutoff)
 
     def gradients(engine):
@@ -155,7 +192,7 @@ def test_threads_share_the_atoms():
     of = tuple(tensor.numpy() for tensor in (vectors, *rest))
     made = [np.empty((own.n_harmonics, 37, own.n_inputs)) for _ in range(2)]
     for n_threads, density in enumerate(made, start=1):
-        compiled_moments.moment(of, density, own, n_threads)
+        compiled_moments.moment(of, None, density, own, n_threads)
     np.testing.assert_array_equal(*made)
     channels = channels_of(own, torch.float64, n_atoms=37).numpy()
     made = [np.empty(channels.shape[1:]) for _ in range(2)]

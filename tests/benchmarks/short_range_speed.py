@@ -1,6 +1,6 @@
 """Time of the short-range model on the CPU: energy and forces, and a training step, compiled against plain torch.
 
-python tests/benchmarks/short_range_speed.py [--atoms 192 216 648 1536] [--threads 1 2] [--channels 32] [--cutoff 5]
+python tests/benchmarks/short_range_speed.py [--atoms 192 216 648 1536] [--threads 1 2] [--channels 32] [--blocks 1]
 
 Water-like density (0.1 atoms per cubic Angstrom), neighbors with a skin of 0.5 Angstrom. A training step is a loss on
 forces differentiated by the parameters. Best of `--repeats` after 2 runs for warming up.
@@ -34,10 +34,11 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["float32", "float64"])
     parser.add_argument("--channels", type=int, default=32)
     parser.add_argument("--degrees", type=int, nargs="+", default=[3, 3, 3, 2])
+    parser.add_argument("--blocks", type=int, default=1)
     parser.add_argument("--cutoff", type=float, default=5.0)
     parser.add_argument("--repeats", type=int, default=10)
     arguments = parser.parse_args()
-    sphere = SphereSettings(n_channels=arguments.channels, degrees=tuple(arguments.degrees))
+    sphere = SphereSettings(n_channels=arguments.channels, degrees=tuple(arguments.degrees), n_blocks=arguments.blocks)
     own = ModelSettings(elements=("H", "O"), cutoff=arguments.cutoff, descriptor=sphere, average_neighbors=50.0)
     for precision in arguments.precisions:
         model = build_model(own, generator=torch.Generator().manual_seed(0)).to(getattr(torch, precision))
@@ -82,9 +83,9 @@ def stages(model: ShortRangeModel, graph: Graph, repeats: int) -> None:
     around = graph.neighbor_mask, graph.species, graph.neighbors
     vectors = neighbor_vectors(positions, graph.cell, graph.neighbors, graph.shifts, graph.structure, dtype).detach()
     sums = moments(vectors, *around, shape)
-    channels = torch.randn(shape.n_harmonics, graph.n_atoms, model.descriptor.n_features, dtype=dtype)
+    channels = torch.randn(shape.n_harmonics, graph.n_atoms, len(shape.degrees) * shape.n_channels, dtype=dtype)
     weights = torch.index_select(model.descriptor.mixing.detach(), 0, model.descriptor.degree_of)
-    features = averages(channels, shape)
+    features = torch.randn(graph.n_atoms, model.descriptor.n_features, dtype=dtype)
     tasks: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]] = {
         "vectors": (
             lambda x: neighbor_vectors(x, graph.cell, graph.neighbors, graph.shifts, graph.structure, dtype),

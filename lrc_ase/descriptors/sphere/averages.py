@@ -54,7 +54,7 @@ class _Gradient(torch.autograd.Function):
     def backward(ctx: Any, direction: Tensor) -> tuple[Tensor, Tensor, None]:
         channels, weights = ctx.saved_tensors
         if torch.is_grad_enabled():
-            own, own_weights = independent(True, channels, weights)
+            own, own_weights = independent(channels, weights)
             made = averages_reference(own, ctx.shape)
             (gradient,) = torch.autograd.grad(made, own, own_weights, create_graph=True)
             curvature, slope = torch.autograd.grad(gradient, (own, own_weights), direction, create_graph=True)

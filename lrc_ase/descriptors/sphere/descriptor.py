@@ -11,6 +11,10 @@ all coupling paths (Gaunt coefficients) at the cost of two matrix products per a
 :math:`B_n(r) = f(x) \sin(n\pi x)/x` with x = r / cutoff and the envelope :math:`f = 1 - 28x^6 + 48x^7 - 21x^8`, which
 vanishes at the cutoff with its first and second derivative.
 
+With two blocks a small network makes K numbers :math:`h_{jk}` of the features of each atom, and these weigh the
+neighbors in a second density, :math:`c_{i,nk,lm} = \sum_j h_{jk} B_n(r_{ij}) Y_{lm}(\hat r_{ij})`, which is mixed,
+multiplied and averaged like the first. The features of both blocks are handed on; their range is twice the cutoff.
+
 Sources: Luo, Chen, Krishnapriyan, *Enabling efficient equivariant operations in the Fourier basis via Gaunt tensor
 products* (2024), arXiv:2401.10216; Drautz, *Atomic cluster expansion* (2019), doi:10.1103/PhysRevB.99.014104.
 """
@@ -18,12 +22,14 @@ products* (2024), arXiv:2401.10216; Drautz, *Atomic cluster expansion* (2019), d
 from __future__ import annotations
 
 import math
-from typing import Literal
+from dataclasses import replace
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ...settings import SphereSettings
+from ...readout import ReadOut
+from ...settings import DescriptorSettings, SphereSettings
 from ..base import Descriptor
 from .averages import averages
 from .harmonics import harmonic_order
@@ -40,6 +46,7 @@ class SphereDescriptor(Descriptor):
     Each factor of the product has its own highest degree (`settings.degrees`); their sum decides the quadrature.
     """
 
+    settings_class: ClassVar[type[DescriptorSettings]] = SphereSettings
     engine: Literal["compiled", "reference"] = "compiled"
     """Compiled kernels where they exist (on the CPU), or plain torch everywhere."""
     degree_of: Tensor
@@ -58,24 +65,53 @@ class SphereDescriptor(Descriptor):
         self.shape = SphereShape(
             degrees=settings.degrees,
             n_channels=settings.n_channels,
-            n_elements=n_elements,
+            n_weights=n_elements,
             cutoff=cutoff,
             radial_scale=radial_scale(settings.n_radial, average_neighbors),
         )
-        n_inputs, max_degree = self.shape.n_inputs, self.shape.max_degree
-        self.n_features = len(settings.degrees) * settings.n_channels
-        degree_of = [degree for degree, _ in harmonic_order(max_degree)]
+        n_factors = len(settings.degrees)
+        degree_of = [degree for degree, _ in harmonic_order(self.shape.max_degree)]
         self.register_buffer("degree_of", torch.tensor(degree_of), persistent=False)
-        mixing = torch.randn(max_degree + 1, n_inputs, self.n_features, generator=generator)
-        self.mixing = nn.Parameter(mixing / math.sqrt(n_inputs * len(degree_of)))
-        self.center_scale = nn.Parameter(torch.ones(n_elements, self.n_features))
+        self.mixing = _random_mixing(self.shape, generator)
+        self.center_scale = nn.Parameter(torch.ones(n_elements, n_factors * settings.n_channels))
+        self.n_features = settings.n_blocks * n_factors * settings.n_channels
+        if settings.n_blocks > 1:
+            n_weights = settings.n_neighbor_features
+            self.second_shape = replace(self.shape, n_weights=n_weights)
+            self.neighbor_network = ReadOut(
+                n_factors * settings.n_channels, n_elements, (4 * n_weights,), generator, n_outputs=n_weights
+            )
+            with torch.no_grad():  # weights of order one that tell elements apart
+                bias = self.neighbor_network.element_bias.weight
+                bias.copy_(torch.randn(bias.shape, generator=generator))
+            self.second_mixing = _random_mixing(self.second_shape, generator)
+            self.second_center_scale = nn.Parameter(torch.ones_like(self.center_scale))
 
     def forward(self, vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor) -> Tensor:
-        compiled = self.engine == "compiled" and vectors.device.type == "cpu"
-        sums = (moments if compiled else moments_reference)(vectors, mask, species, neighbors, self.shape)
+        sum_up = moments if self._has_compiled(vectors) else moments_reference
+        sums = sum_up(vectors, mask, species, neighbors, self.shape)
+        features = self._mixed_averages(sums, self.mixing, self.center_scale, species)
+        if self.settings.n_blocks == 1:
+            return features
+        own = self.neighbor_network(features, species, squeeze=False)
+        weights = torch.index_select(own, 0, neighbors.flatten()).unflatten(0, neighbors.shape)
+        sums = sum_up(vectors, mask, species, neighbors, self.second_shape, weights)
+        second = self._mixed_averages(sums, self.second_mixing, self.second_center_scale, species)
+        return torch.cat([features, second], dim=1)
+
+    def _mixed_averages(self, sums: Tensor, mixing: Tensor, center_scale: Tensor, species: Tensor) -> Tensor:
         # each harmonic is mixed with the weights of its degree; rows above a factor's degree are left out later
-        channels = torch.bmm(sums, torch.index_select(self.mixing, 0, self.degree_of))  # (n_lm, n_atoms, n_features)
-        made = (averages if compiled else averages_reference)(channels, self.shape)
+        channels = torch.bmm(sums, torch.index_select(mixing, 0, self.degree_of))  # (n_lm, n_atoms, n_features)
+        made = (averages if self._has_compiled(sums) else averages_reference)(channels, self.shape)
         # the scale of a factor multiplies every product that it is in
-        scale = self.center_scale.unflatten(1, (len(self.settings.degrees), -1)).cumprod(dim=1).flatten(1)
+        scale = center_scale.unflatten(1, (len(self.settings.degrees), -1)).cumprod(dim=1).flatten(1)
         return made * torch.index_select(scale, 0, species)
+
+    def _has_compiled(self, tensor: Tensor) -> bool:
+        known = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
+        return known and self.engine == "compiled"
+
+
+def _random_mixing(shape: SphereShape, generator: torch.Generator | None) -> nn.Parameter:
+    size = shape.max_degree + 1, shape.n_inputs, len(shape.degrees) * shape.n_channels
+    return nn.Parameter(torch.randn(size, generator=generator) / math.sqrt(shape.n_inputs * shape.n_harmonics))

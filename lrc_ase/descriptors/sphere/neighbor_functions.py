@@ -12,10 +12,19 @@ from functools import lru_cache
 import numpy as np
 from numba import njit
 
-from ...simd import repeat, store
+from ...simd import load, repeat, store
 from .harmonics import harmonic_order, normalization
 
-__all__ = ["SERIES_TERMS", "collect", "evaluate_angular", "evaluate_radial", "function_tables", "sort_neighbors"]
+__all__ = [
+    "SERIES_TERMS",
+    "collect",
+    "collect_weights",
+    "evaluate_angular",
+    "evaluate_harmonics",
+    "evaluate_radial",
+    "function_tables",
+    "sort_neighbors",
+]
 
 SERIES_TERMS = {"float32": 7, "float64": 12}
 """Terms of the series of sine and cosine of a quarter turn, to rounding."""
@@ -56,13 +65,13 @@ def sort_neighbors(vectors, mask, species, neighbors, atom, cutoff, order, start
         x, y, z = vectors[atom, column, 0], vectors[atom, column, 1], vectors[atom, column, 2]
         # written so that NaN counts as a neighbor and shows
         if mask[atom, column] and not x * x + y * y + z * z >= cutoff * cutoff:
-            starts[species[neighbors[atom, column]] + 2] += 1
+            starts[(species[neighbors[atom, column]] if n_elements > 1 else 0) + 2] += 1
     for z in range(n_elements):
         starts[z + 2] += starts[z + 1]
     for column in range(mask.shape[1]):
         x, y, z = vectors[atom, column, 0], vectors[atom, column, 1], vectors[atom, column, 2]
         if mask[atom, column] and not x * x + y * y + z * z >= cutoff * cutoff:
-            element = species[neighbors[atom, column]]
+            element = species[neighbors[atom, column]] if n_elements > 1 else 0
             order[starts[element + 1]] = column
             starts[element + 1] += 1
 
@@ -78,6 +87,16 @@ def collect(vectors, atom, order, first, last, s, at, width, filler):
             s[at + lane] = filler
             s[at + width + lane] = 0
             s[at + 2 * width + lane] = 0
+
+
+@njit(inline="always")
+def collect_weights(weights, atom, order, first, last, s, at, n_weights, width):
+    """Weights of a block of neighbors, a row for each weight; zero where places are left over."""
+    for k in range(n_weights):
+        for lane in range(width):
+            s[at + k * width + lane] = 0
+            if first + lane < last:
+                s[at + k * width + lane] = weights[atom, order[first + lane], k]
 
 
 @njit(inline="always")
@@ -127,3 +146,39 @@ def evaluate_angular(s, x, y, z, recurrence, max_degree, powers, legendre, width
             before, value = value, following
             store(s, legendre + row * width, value)
             row += 1
+
+
+@njit(inline="always")
+def evaluate_harmonics(
+    s, recurrence, places, max_degree, powers, legendre, harmonics, with_slope,
+    along, dx, dy, dz, harmonics_along, slopes, width,
+):  # fmt: skip
+    """Rows of harmonics; with a slope also these times `along`, and their change along (dx, dy, dz), a tangent."""
+    row = 0
+    order = 0.0
+    for m in range(max_degree + 1):
+        real, imaginary = load(s, powers + 2 * m * width, width), load(s, powers + (2 * m + 1) * width, width)
+        for degree in range(m, max_degree + 1):
+            value = load(s, legendre + row * width, width)
+            cosine, sine = places[2 * row] * width, places[2 * row + 1] * width
+            # the cosine last: for m = 0 it is the only one, and the two rows are the same
+            store(s, harmonics + sine, value * imaginary)
+            store(s, harmonics + cosine, value * real)
+            if with_slope:
+                store(s, harmonics_along + sine, along * value * imaginary)
+                store(s, harmonics_along + cosine, along * value * real)
+                # of the polynomial in z, and of the power of x + iy
+                rise = 0.0 * dz
+                if degree > m:
+                    above = load(s, legendre + (row + max_degree - m) * width, width)
+                    rise = repeat(recurrence, 3 * row + 2, width) * above * dz
+                turn, turn_imaginary = 0.0 * dx, 0.0 * dx
+                if m > 0:
+                    low = order * load(s, powers + 2 * (m - 1) * width, width)
+                    low_imaginary = order * load(s, powers + (2 * m - 1) * width, width)
+                    turn = dx * low - dy * low_imaginary
+                    turn_imaginary = dx * low_imaginary + dy * low
+                store(s, slopes + sine, value * turn_imaginary + rise * imaginary)
+                store(s, slopes + cosine, value * turn + rise * real)
+            row += 1
+        order += 1.0

@@ -21,16 +21,23 @@ _PIECE_ELEMENTS = 50_000
 """Values on the sphere, per factor, that are worked on at once."""
 
 
-def moments_reference(vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor, shape: SphereShape) -> Tensor:
+def moments_reference(
+    vectors: Tensor,
+    mask: Tensor,
+    species: Tensor,
+    neighbors: Tensor,
+    shape: SphereShape,
+    weights: Tensor | None = None,
+) -> Tensor:
     """The sums over neighbors of radial functions times harmonics; see `moments`."""
+    if weights is None:
+        weights = nn.functional.one_hot(species[neighbors], shape.n_weights).to(vectors)
     n_atoms = vectors.shape[0]
     placeholder = vectors.new_tensor([shape.cutoff, 0.0, 0.0])
     vectors = torch.where(mask[..., None], vectors, placeholder)
     distances = torch.linalg.norm(vectors, dim=-1)
     radial = _radial(distances, mask, shape)  # (n_atoms, n_neighbors, n_radial)
-    if shape.n_elements > 1:
-        one_hot = nn.functional.one_hot(species[neighbors], shape.n_elements).to(radial)
-        radial = (one_hot[..., None] * radial[..., None, :]).flatten(-2)
+    radial = (weights[..., None] * radial[..., None, :]).flatten(-2)
     monomials = _monomials(vectors / distances[..., None], shape.max_degree)  # (n_atoms, n_neighbors, n_monomials)
     sums = torch.matmul(monomials.transpose(-1, -2), radial)  # (n_atoms, n_monomials, n_inputs)
     spherical = torch.from_numpy(_harmonics_of_monomials(shape.max_degree)).to(sums)
@@ -47,12 +54,8 @@ def averages_reference(channels: Tensor, shape: SphereShape) -> Tensor:
     return torch.cat([_averages(piece, *grid, shape) for piece in pieces])
 
 
-def independent(connected: bool, *tensors: Tensor) -> list[Tensor]:
-    """The same tensors as variables of their own, for partial derivatives; their graphs go on behind if `connected`."""
-    if connected:
-        return [
-            tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_() for tensor in tensors
-        ]
+def independent(*tensors: Tensor) -> list[Tensor]:
+    """The same tensors as variables of their own, for partial derivatives; their graphs go on behind."""
     return [tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_() for tensor in tensors]
 
 

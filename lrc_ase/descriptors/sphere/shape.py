@@ -16,7 +16,8 @@ class SphereShape:
     degrees: tuple[int, ...]
     """Highest degree of each factor."""
     n_channels: int
-    n_elements: int
+    n_weights: int
+    """Weights of a neighbor: one for each element, or learned ones."""
     cutoff: float
     """Angstrom."""
     radial_scale: tuple[float, ...]
@@ -32,8 +33,8 @@ class SphereShape:
 
     @property
     def n_inputs(self) -> int:
-        """Radial functions times elements."""
-        return len(self.radial_scale) * self.n_elements
+        """Radial functions times weights."""
+        return len(self.radial_scale) * self.n_weights
 
 
 def radial_scale(n_radial: int, average_neighbors: float) -> tuple[float, ...]:
