@@ -103,8 +103,8 @@ class StageConfiguration(Settings):
     """Whether the long-range part is there."""
     train: Literal["all", "short-range-part"] = "all"
     """Which parameters move. short-range-part: the long-range part of a full-range model stays as it is."""
-    epochs: int = Field(100, ge=1)
-    """Passes over the training frames."""
+    epochs: int | None = Field(None, ge=1)
+    """Passes over the training frames. Null: as many as make 12,000 steps of the optimizer, 20 to 4000."""
     batch_size: int = Field(4, ge=1)
     """Frames per step."""
     learning_rate: float = Field(2e-3, gt=0)
@@ -149,7 +149,7 @@ class TrainingConfiguration(Settings):
     n_threads: int | None = Field(None, ge=1)
     """Threads of torch on the CPU. Null: torch's own choice."""
     checkpoint_every: float = Field(5.0, gt=0)
-    """Minutes between checkpoints within an epoch; the end of each epoch makes one anyway."""
+    """Minutes between checkpoints within an epoch; ends of epochs make one anyway, unless the last is seconds old."""
 
     @model_validator(mode="after")
     def _check_stages(self) -> TrainingConfiguration:

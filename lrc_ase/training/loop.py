@@ -148,7 +148,13 @@ class StageLoop:
         """Whether all epochs are done or the time is up."""
         limit = self.stage.time_limit
         out_of_time = limit is not None and self.progress.batch == 0 and self.progress.seconds > 60 * limit
-        return self.progress.epoch >= self.stage.epochs or out_of_time
+        return self.progress.epoch >= self.n_epochs or out_of_time
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs of the stage."""
+        assert self.stage.epochs is not None  # resolved
+        return self.stage.epochs
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights, mean weights, best weights and optimizer state, not copied."""
@@ -209,7 +215,7 @@ class StageLoop:
         progress.step += 1
 
     def _rate(self, step: int) -> float:
-        return learning_rate(self.stage, step, self.stage.epochs * self.n_batches) * self.progress.rate_factor
+        return learning_rate(self.stage, step, self.n_epochs * self.n_batches) * self.progress.rate_factor
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -226,7 +232,7 @@ class StageLoop:
         epoch = progress.epoch + 1
         validation = None
         improved = not self.validation_graphs  # then the last weights are the best
-        if self.validation_graphs and (epoch % stage.validate_every == 0 or epoch == stage.epochs):
+        if self.validation_graphs and (epoch % stage.validate_every == 0 or epoch == self.n_epochs):
             validation = mean_errors(
                 self.averaged, self.validation_graphs, stage.loss, self.force_scale, batch_size=stage.batch_size
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -32,6 +33,10 @@ from lrc_ase.training.configuration import (
 from lrc_ase.training.references import fit_references, isolated_references
 
 __all__ = ["DataSet", "Prepared", "describe", "model_settings", "prepare", "read_data_sets"]
+
+DEFAULT_STEPS = 12_000
+"""Steps of the optimizer in a stage whose epochs are not given: minutes for small frames, about ten for large ones."""
+FEWEST_EPOCHS, MOST_EPOCHS = 20, 4000
 
 ReportProgress = Callable[[int, int], None]
 """Called with the number of structures done and their total."""
@@ -122,7 +127,10 @@ def prepare(configuration: TrainingConfiguration, report_progress: ReportProgres
             "energy_scale": configuration.model.energy_scale or force_scale,
         }
     )
-    stages = tuple(_with_stress_weight(stage, configuration, data_sets) for stage in configuration.stages)
+    stages = tuple(
+        _with_epochs(_with_stress_weight(stage, configuration, data_sets), configuration, data_sets)
+        for stage in configuration.stages
+    )
     resolved = configuration.model_copy(
         update={
             "model": model,
@@ -198,6 +206,18 @@ def _with_stress_weight(
     # the paper trains on forces alone: who switches energies off wants no stress either
     weight = 1.0 if has_stress and stage.loss.energy else 0.0
     return stage.model_copy(update={"loss": stage.loss.model_copy(update={"stress": weight})})
+
+
+def _with_epochs(
+    stage: StageConfiguration, configuration: TrainingConfiguration, data_sets: Mapping[str, DataSet]
+) -> StageConfiguration:
+    """Stage with its epochs decided by the number of its training frames."""
+    if stage.epochs is not None:
+        return stage
+    n_frames = sum(len(data_sets[name].train) for name in configuration.sets_of(stage))
+    n_batches = math.ceil(n_frames / stage.batch_size)
+    epochs = min(max(math.ceil(DEFAULT_STEPS / n_batches), FEWEST_EPOCHS), MOST_EPOCHS)
+    return stage.model_copy(update={"epochs": epochs})
 
 
 def _elements(data_sets: Mapping[str, DataSet], remarks: list[str]) -> tuple[str, ...]:

@@ -35,6 +35,8 @@ from lrc_ase.training.run_folder import RunFolder
 
 __all__ = ["TrainingInterrupted", "train"]
 
+SECONDS_BETWEEN_FILES = 10.0
+"""Time between the files written at ends of epochs; the last epoch and an interruption write them anyway."""
 N_ROTATED = 4
 """Frames and rotations by which a potential's error under rotation is measured."""
 
@@ -113,6 +115,8 @@ class _Run:
         self.device = device
         self.stage_index = 0
         self.stop = StopWish()
+        self.unsaved: EpochRecord | None = None
+        """Epoch whose mean weights are the best and not yet written."""
         self.last_checkpoint = time.monotonic()
         self.task: TaskID | None = None
 
@@ -169,9 +173,9 @@ class _Run:
         stage, progress = loop.stage, loop.progress
         if not loop.finished:
             n_parameters = sum(parameter.numel() for parameter in loop.model.parameters())
-            self.log(f"stage '{stage.name}': {stage.model} model, {n_parameters} parameters, {stage.epochs} epochs")
+            self.log(f"stage '{stage.name}': {stage.model} model, {n_parameters} parameters, {loop.n_epochs} epochs")
             self.task = self.bar.add_task(
-                stage.name, total=stage.epochs * loop.n_batches, completed=progress.step, loss="", validation=""
+                stage.name, total=loop.n_epochs * loop.n_batches, completed=progress.step, loss="", validation=""
             )
             with catch_signals() as self.stop:
                 loop.run(self)
@@ -187,11 +191,11 @@ class _Run:
         self.bar.update(
             self.task,
             completed=progress.step,
-            description=f"{loop.stage.name} {progress.epoch + 1}/{loop.stage.epochs}",
+            description=f"{loop.stage.name} {progress.epoch + 1}/{loop.n_epochs}",
             loss=f"loss {progress.sums.loss / max(progress.sums.n_structures, 1):.2e}",
         )
         if self.stop.signal_name is not None:
-            self._save_checkpoint(loop)
+            self._save(loop)
             message = (
                 f"stopped by {self.stop.signal_name} in epoch {progress.epoch + 1} of stage '{loop.stage.name}'; "
                 f"the state is kept in {self.folder.path}, go on with --resume"
@@ -199,7 +203,7 @@ class _Run:
             self.folder.log(message)
             raise TrainingInterrupted(message)
         if time.monotonic() - self.last_checkpoint > 60 * self.configuration.checkpoint_every:
-            self._save_checkpoint(loop)
+            self._save(loop)
 
     def epoch_done(self, loop: StageLoop, record: EpochRecord) -> None:
         validation = record.validation or {}
@@ -219,19 +223,28 @@ class _Run:
             + (" *" if record.improved and validation else "")
         )
         self.folder.log(line)
-        if not self.console.is_terminal and record.epoch % math.ceil(loop.stage.epochs / 20) == 0:
+        if not self.console.is_terminal and record.epoch % math.ceil(loop.n_epochs / 20) == 0:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)  # no bar to be seen there
         if validation:
             assert self.task is not None
             shown = f"validation {validation['energy_rmse']:.2f} meV/atom {validation['forces_rmse']:.1f} meV/Angstrom"
             self.bar.update(self.task, validation=shown)
         if record.improved:
-            self._save_potential(loop, record)
-        self._save_checkpoint(loop)
+            self.unsaved = record
+        # epochs of small sets are over faster than files are written
+        if loop.finished or time.monotonic() - self.last_checkpoint > SECONDS_BETWEEN_FILES:
+            self._save(loop)
 
     def log(self, text: str) -> None:
         self.folder.log(text)
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _save(self, loop: StageLoop) -> None:
+        """Write the potential, if there is a better one, and the checkpoint."""
+        if self.unsaved is not None:
+            self._save_potential(loop, self.unsaved)
+            self.unsaved = None
+        self._save_checkpoint(loop)
 
     def _save_potential(self, loop: StageLoop, record: EpochRecord) -> None:
         is_last = self.stage_index == len(self.configuration.stages) - 1
