@@ -171,13 +171,9 @@ class LRCCalculator(Calculator):
         assert found.forces is not None
         energies = found.atomic_energies + self._references[graph.species]
         energy = float(energies.sum())
-        results = {
-            "energy": energy,
-            "free_energy": energy,
-            "energies": _array(energies),
-            "forces": _array(found.forces),
-        }
-        if not (np.isfinite(energy) and np.isfinite(results["forces"]).all()):
+        forces = _array(found.forces)
+        results = {"energy": energy, "free_energy": energy, "energies": _array(energies), "forces": forces}
+        if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise CalculationFailed(
                 "the model gives energies or forces that are not finite for these atoms: look at the step that made "
                 "their positions, or evaluate in float64"
@@ -185,9 +181,10 @@ class LRCCalculator(Calculator):
         if found.stress is not None:
             results["stress"] = full_3x3_to_voigt_6_stress(_array(found.stress[0]))
         if found.charges is not None:
-            results["charges"] = _array(found.charges)
+            charges = _array(found.charges)
+            results["charges"] = charges
             if not self.atoms.pbc.any():
-                results["dipole"] = results["charges"] @ self.atoms.positions
+                results["dipole"] = charges @ self.atoms.positions
         self._warn_beyond_training(graph)
         return results
 

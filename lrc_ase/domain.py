@@ -59,12 +59,12 @@ class TrainingDomain:
         if ratio.numel() == 0 or not bool(ratio.min() < 1):
             return None
         atom, column = divmod(int(ratio.argmin()), ratio.shape[1])
-        neighbor = int(graph.neighbors[atom, column])
-        first, second = (self.elements[int(graph.species[index])] for index in (atom, neighbor))
+        pair = sorted((atom, int(graph.neighbors[atom, column])))
+        names = [f"{index} ({self.elements[int(graph.species[index])]})" for index in pair]
+        limit = float(limits[atom, column])
         return (
-            f"atoms {atom} ({first}) and {neighbor} ({second}) are {float(distances[atom, column]):.3f} Angstrom "
-            f"apart; the closest such pair in training was {float(limits[atom, column]):.3f} Angstrom: energies and "
-            "forces from here on are extrapolated"
+            f"atoms {names[0]} and {names[1]} are {float(distances[atom, column]):.3f} Angstrom apart; the closest "
+            f"such pair in training was {limit:.3f} Angstrom: energies and forces from here on are extrapolated"
         )
 
     def unseen_charge(self, graph: Graph) -> str | None:

@@ -59,7 +59,6 @@ def test_born_charges_of_a_molecule_are_the_dipoles_derivative_and_sum_to_the_to
             moved.calc = atoms.calc
             sides.append(moved.get_dipole_moment())
         dipole_slopes[atom, :, axis] = (sides[0] - sides[1]) / 2e-4
-    # the charge that flows carries the dipole from where the moved atom is, not from the origin
     np.testing.assert_allclose(found, dipole_slopes, rtol=0, atol=1e-7)
     np.testing.assert_allclose(found.sum(axis=0), charge * np.eye(3), rtol=0, atol=1e-10)
 
@@ -77,8 +76,8 @@ def test_born_charges_of_a_cubic_crystal_are_isotropic_and_neutral(own_potential
     atoms.calc = LRCCalculator(own_potential)
     found = atoms.calc.get_born_effective_charges(atoms)
     for tensor, other in zip(found, found[[2, 3, 0, 1, 6, 7, 4, 5]], strict=True):
-        np.testing.assert_allclose(tensor, tensor[0, 0] * np.eye(3), rtol=0, atol=1e-4)
-        np.testing.assert_allclose(tensor, other, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(tensor, tensor[0, 0] * np.eye(3), rtol=0, atol=1e-9)
+        np.testing.assert_allclose(tensor, other, rtol=0, atol=1e-9)
 
 
 def test_stresses_of_equivalent_atoms_are_equal(own_potential):
@@ -106,7 +105,7 @@ def test_stresses_of_a_strictly_local_model_are_those_of_edges():
     assert (stresses[1][2] == 0).all()
     # a pair along z is strained along z alone
     assert abs(stresses[0][0, 2]) > 1e-7
-    assert np.abs(stresses[0][0, [0, 1, 3, 4, 5]]).max() < 1e-12 * abs(stresses[0][0, 2])
+    assert np.abs(stresses[0][0, [0, 1, 3, 4, 5]]).max() < 1e-10 * abs(stresses[0][0, 2])
 
 
 def test_stresses_leave_the_model_as_it_was(own_potential):

@@ -61,10 +61,12 @@ def molecule(own_potential):
 
 
 @pytest.mark.parametrize("optimizer", [FIRE, BFGS, LBFGS])
-def test_relaxation_of_cell_and_positions_lowers_the_energy(optimizer, crystal):
-    start = crystal.get_potential_energy()
-    optimizer(FrechetCellFilter(crystal), logfile=None).run(fmax=1e-3, steps=4)
-    assert crystal.get_potential_energy() < start
+def test_relaxation_of_cell_and_positions_lowers_energy_and_forces(optimizer, salt):
+    salt.rattle(0.1, seed=0)
+    start, forces = salt.get_potential_energy(), np.abs(salt.get_forces()).max()
+    optimizer(FrechetCellFilter(salt), logfile=None).run(fmax=1e-3, steps=10)
+    assert salt.get_potential_energy() < start
+    assert np.abs(salt.get_forces()).max() < 0.7 * forces
 
 
 def test_fixed_atoms_stay(crystal):
@@ -95,7 +97,9 @@ def test_fixed_symmetry_stays(salt):
 
 
 THERMOSTATS = {
-    "Langevin": partial(Langevin, temperature_K=300, friction=0.01 / units.fs, rng=np.random.default_rng(0)),
+    "Langevin": partial(
+        Langevin, temperature_K=300, friction=0.01 / units.fs, fixcm=False, rng=np.random.default_rng(0)
+    ),
     "Bussi": partial(Bussi, temperature_K=300, taut=50 * units.fs, rng=np.random.default_rng(0)),
     "NoseHooverChainNVT": partial(NoseHooverChainNVT, temperature_K=300, tdamp=50 * units.fs),
     "IsotropicMTKNPT": partial(
@@ -125,7 +129,7 @@ def test_elastic_band(own_potential):
     for x in (-3.0, 3.0):
         ends.append(Atoms("Na2Cl", positions=[[0, 2.0, 0], [0, -2.0, 0], [x, 0.1, 0.2]]))
     band = [ends[0], *(ends[0].copy() for _ in range(3)), ends[1]]
-    band_of_images = NEB(band, climb=True, allow_shared_calculator=True)
+    band_of_images = NEB(band, method="improvedtangent", allow_shared_calculator=True)
     band_of_images.interpolate()
     shared = LRCCalculator(own_potential)
     for image in band:
@@ -147,7 +151,7 @@ def test_phonons_obey_the_acoustic_sum_rule(own_potential, tmp_path):
     assert np.abs(total).max() < 1e-4 * np.abs(force_constants).max()
 
 
-def test_vibrations_have_six_motions_of_the_whole_and_infrared_intensities(molecule, tmp_path):
+def test_vibrations_have_three_translations_and_infrared_intensities(molecule, tmp_path):
     vibrations = Vibrations(molecule, name=str(tmp_path / "vibrations"), delta=1e-3)
     vibrations.run()
     eigenvalues = np.linalg.eigvalsh(vibrations.get_vibrations().get_hessian_2d())

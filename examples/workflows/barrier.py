@@ -27,7 +27,7 @@ images = [first, *(first.copy() for _ in range(3)), last]
 for image in images:
     image.info["charge"] = -1.0
     image.calc = calculator
-band = NEB(images, climb=True, allow_shared_calculator=True)
+band = NEB(images, climb=True, method="improvedtangent", allow_shared_calculator=True)
 band.interpolate(mic=True)
 FIRE(band, logfile=None).run(fmax=0.1, steps=STEPS)
 energies = [image.get_potential_energy() - first.get_potential_energy() for image in images]
