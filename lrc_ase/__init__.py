@@ -7,8 +7,9 @@ multipliers, after Peng, Lin, Ying and Zepeda-Nunez, *Efficient long-range convo
 
 from __future__ import annotations
 
-from .calculator import LRCCalculator
+from .calculator import LRCCalculator, load
 from .derivatives import Results, evaluate
+from .domain import ExtrapolationWarning
 from .lrc import LongRangeConvolution
 from .model import FullRangeModel, ShortRangeModel, build_model
 from .multipliers import Coulomb, Exponential, Yukawa
@@ -26,6 +27,7 @@ __all__ = [
     "Coulomb",
     "DescriptorSettings",
     "Exponential",
+    "ExtrapolationWarning",
     "FullRangeModel",
     "LRCCalculator",
     "LongRangeConvolution",
@@ -40,6 +42,7 @@ __all__ = [
     "Yukawa",
     "build_model",
     "evaluate",
+    "load",
     "load_potential",
     "save_potential",
 ]

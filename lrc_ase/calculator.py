@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, InputError, all_changes
+from ase.calculators.calculator import CalculationFailed, Calculator, InputError, all_changes, compare_atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from .derivatives import evaluate
+from .derivatives import atomic_stresses, born_effective_charges, evaluate
+from .domain import ExtrapolationWarning, TrainingDomain
+from .graph import Graph
 from .neighbors import NeighborList
 from .potential_file import Potential, load_potential
+from .pretrained import POTENTIAL_FILE, trained_potential
 
-__all__ = ["LRCCalculator"]
+__all__ = ["LRCCalculator", "load"]
+
+_OF_CHARGES = ("charges", "dipole", "born_effective_charges")
+"""Properties that need latent charges."""
 
 
 class LRCCalculator(Calculator):
     """Energies, forces, stress and latent charges of a trained potential, in ASE's units and signs.
 
-    One evaluation fills everything: `energy`, `free_energy` (the same), `energies` (per atom, sum to `energy`),
-    `forces`, `stress` (Voigt; where all three directions are periodic), `charges` (where the model has them).
+    One evaluation fills all that is cheap: `energy`, `free_energy` (the same), `energies` (per atom, sum to `energy`),
+    `forces`, `stress` (Voigt; where all three directions are periodic), `charges` (where the model has them) and
+    `dipole` (where no direction is periodic; about the origin of the coordinates). Two that cost more come when asked:
+    `stresses` (per atom, sum to `stress`) and `born_effective_charges`. What a structure has not, raises ASE's
+    `PropertyNotImplementedError`. See docs/calculator.md and docs/conventions.md.
+
     The total charge of a structure is ``atoms.info["charge"]``, 0 when absent.
 
     Parameters
@@ -41,11 +53,27 @@ class LRCCalculator(Calculator):
     Raises
     ------
     ase.calculators.calculator.InputError
-        At evaluation, for atoms that the model cannot take: none at all, positions that are not finite, a zero or
-        singular cell in a periodic direction, an element the model does not know, two atoms at the same place.
+        At evaluation, for atoms that the model cannot take: none at all, positions or charge that are not finite, a
+        zero or singular cell in a periodic direction, an element the model does not know, two atoms at the same place.
+    ase.calculators.calculator.CalculationFailed
+        The model gives what is not finite, or memory is short.
+
+    Warns
+    -----
+    ExtrapolationWarning
+        Once each: atoms closer than any such pair in training, a total charge that training never saw; for potential
+        files that say so.
     """
 
-    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "charges"]  # noqa: RUF012
+    implemented_properties = [  # noqa: RUF012
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+        "stresses",
+        *_OF_CHARGES,
+    ]
 
     def __init__(
         self,
@@ -62,14 +90,26 @@ class LRCCalculator(Calculator):
         self.potential = potential
         # a model of our own, so that a potential shared with others keeps its precision and device
         self.model = deepcopy(potential.model).to(device=device, dtype=dtype).requires_grad_(False)
+        settings = self.model.settings
         self.neighbor_list = NeighborList(
-            self.model.settings.elements,
-            self.model.settings.cutoff,
+            settings.elements,
+            settings.cutoff,
             skin=skin,
             device=device,
             mesh_shape_for=self.model.mesh_shape_for,
         )
+        if settings.long_range is None or not settings.long_range.electrostatics:
+            own = type(self).implemented_properties
+            self.implemented_properties = [name for name in own if name not in _OF_CHARGES]
         self._references = potential.references.to(device=device, dtype=torch.float64)
+        self._domain = TrainingDomain.from_description(potential.description, settings.elements)
+        self._warned: set[str] = set()
+        self._evaluated: Atoms | None = None
+
+    @classmethod
+    def from_pretrained(cls, name: str, **options: Any) -> LRCCalculator:
+        """Calculator of a potential that is shipped with the package; ValueError lists them for any other name."""
+        return cls(trained_potential(name), **options)
 
     def reset(self) -> None:
         """Forget results, neighbors and mesh, so that the next evaluation depends on the structure alone.
@@ -78,13 +118,11 @@ class LRCCalculator(Calculator):
         """
         super().reset()
         self.neighbor_list.forget()
+        self._evaluated = None
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last evaluation; ASE's own list leaves out the total charge."""
-        changes = super().check_state(atoms, tol)
-        if self.atoms is not None and self.atoms.info.get("charge", 0.0) != atoms.info.get("charge", 0.0):
-            changes.append("initial_charges")
-        return changes
+        return _changes(self.atoms, atoms, tol)
 
     def calculate(
         self,
@@ -92,26 +130,89 @@ class LRCCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
+        """Fill `results`: all that is cheap if anything changed, and what is asked for of the rest."""
         super().calculate(atoms, properties, system_changes)
-        assert self.atoms is not None
+        if self.atoms is None:
+            raise InputError("LRCCalculator needs atoms, got None: set atoms.calc and ask the atoms")
+        # callers who wrap a calculator (ASE's checkpoints) say that nothing changed when they saw no change themselves
+        if system_changes or "forces" not in self.results or _changes(self._evaluated, self.atoms):
+            self.results, self._evaluated = {}, None
         try:
             graph = self.neighbor_list.graph(self.atoms)
-            results = evaluate(self.model, graph, stress=bool(self.atoms.pbc.all()))
+            if self._evaluated is None:
+                self.results = self._cheap(graph)
+                self._evaluated = self.atoms
+            if "stresses" in properties and self.atoms.pbc.all() and "stresses" not in self.results:
+                stresses = _array(atomic_stresses(self.model, graph))
+                self.results["stresses"] = np.array([full_3x3_to_voigt_6_stress(stress) for stress in stresses])
+            asked = "born_effective_charges" in properties and "born_effective_charges" not in self.results
+            if asked and "charges" in self.results:
+                self.results["born_effective_charges"] = _array(born_effective_charges(self.model, graph))
         except ValueError as error:
             raise InputError(str(error)) from error
-        assert results.forces is not None
-        energies = results.atomic_energies + self._references[graph.species]
+        except (MemoryError, torch.cuda.OutOfMemoryError) as error:
+            raise CalculationFailed(
+                f"out of memory with {len(self.atoms)} atoms: take a smaller structure, dtype=torch.float32, a smaller "
+                "skin, or a potential with a lower long-range accuracy or cutoff"
+            ) from error
+
+    def get_born_effective_charges(self, atoms: Atoms | None = None) -> np.ndarray:
+        """Born effective charges of the latent charges, (n_atoms, 3, 3) in e: atom, polarization, displacement.
+
+        See `lrc_ase.derivatives.born_effective_charges` for what they are.
+        """
+        found: np.ndarray = self.get_property("born_effective_charges", atoms)
+        return found
+
+    def _cheap(self, graph: Graph) -> dict[str, Any]:
+        """All results of one evaluation."""
+        assert self.atoms is not None
+        found = evaluate(self.model, graph, stress=bool(self.atoms.pbc.all()))
+        assert found.forces is not None
+        energies = found.atomic_energies + self._references[graph.species]
         energy = float(energies.sum())
-        self.results = {
-            "energy": energy,
-            "free_energy": energy,
-            "energies": _array(energies),
-            "forces": _array(results.forces),
-        }
-        if results.stress is not None:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(_array(results.stress[0]))
-        if results.charges is not None:
-            self.results["charges"] = _array(results.charges)
+        forces = _array(found.forces)
+        results = {"energy": energy, "free_energy": energy, "energies": _array(energies), "forces": forces}
+        if not (np.isfinite(energy) and np.isfinite(forces).all()):
+            raise CalculationFailed(
+                "the model gives energies or forces that are not finite for these atoms: look at the step that made "
+                "their positions, or evaluate in float64"
+            )
+        if found.stress is not None:
+            results["stress"] = full_3x3_to_voigt_6_stress(_array(found.stress[0]))
+        if found.charges is not None:
+            charges = _array(found.charges)
+            results["charges"] = charges
+            if not self.atoms.pbc.any():
+                results["dipole"] = charges @ self.atoms.positions
+        self._warn_beyond_training(graph)
+        return results
+
+    def _warn_beyond_training(self, graph: Graph) -> None:
+        for check in (self._domain.too_close, self._domain.unseen_charge):
+            if check.__name__ not in self._warned and (message := check(graph)):
+                self._warned.add(check.__name__)
+                warnings.warn(message, ExtrapolationWarning, stacklevel=2)
+
+
+def _changes(before: Atoms | None, after: Atoms, tol: float = 1e-15) -> list[str]:
+    changes: list[str] = compare_atoms(before, after, tol=tol)
+    if before is not None and before.info.get("charge", 0.0) != after.info.get("charge", 0.0):
+        changes.append("initial_charges")
+    return changes
+
+
+def load(name_or_path: str | os.PathLike[str], **options: Any) -> LRCCalculator:
+    """Calculator of a potential: the name of one that is shipped, or the path of a file or of a run's folder.
+
+    `options` are those of `LRCCalculator`. An existing path comes before a name.
+    """
+    path = Path(name_or_path)
+    if path.is_dir():
+        path = path / POTENTIAL_FILE
+    if path.is_file() or path.suffix or len(path.parts) > 1:
+        return LRCCalculator(path, **options)
+    return LRCCalculator.from_pretrained(os.fspath(name_or_path), **options)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -13,7 +13,7 @@ from matscipy.neighbours import neighbour_list
 
 from .graph import Graph
 
-__all__ = ["NeighborList", "check_structure", "complete_cell", "neighbor_graph"]
+__all__ = ["NeighborList", "check_structure", "complete_cell", "neighbor_graph", "total_charge"]
 
 
 def complete_cell(cell: np.ndarray, pbc: Sequence[bool]) -> np.ndarray:
@@ -63,6 +63,18 @@ def check_structure(atoms: Atoms, elements: Sequence[str]) -> None:
         raise ValueError(f"unknown element {', '.join(unknown)}: this model knows {', '.join(elements)}")
 
 
+def total_charge(atoms: Atoms) -> float:
+    """Total charge of a structure in e, ``atoms.info["charge"]``; 0 when absent."""
+    given = atoms.info.get("charge", 0.0)
+    try:
+        charge = float(given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`atoms.info['charge']` must be the total charge in e, one number, got {given!r}") from error
+    if not np.isfinite(charge):
+        raise ValueError(f"`atoms.info['charge']` must be finite, got {given!r}")
+    return charge
+
+
 def neighbor_graph(
     atoms: Atoms,
     elements: Sequence[str],
@@ -107,7 +119,7 @@ def neighbor_graph(
         structure=torch.zeros(n_atoms, dtype=torch.int64),
         cell=torch.from_numpy(cell)[None],
         pbc=torch.from_numpy(np.array(atoms.pbc))[None],
-        charge=torch.tensor([float(atoms.info.get("charge", 0.0))], dtype=torch.float64),
+        charge=torch.tensor([total_charge(atoms)], dtype=torch.float64),
         neighbors=torch.from_numpy(neighbors),
         shifts=torch.from_numpy(padded_shifts),
         neighbor_mask=torch.from_numpy(mask),
@@ -182,7 +194,7 @@ class NeighborList:
         if len(last) != len(atoms) or not np.array_equal(last.numbers, atoms.numbers):
             return False
         same = np.array_equal(last.cell.array, atoms.cell.array) and np.array_equal(last.pbc, atoms.pbc)
-        if not same or last.info.get("charge", 0.0) != atoms.info.get("charge", 0.0):
+        if not same or total_charge(last) != total_charge(atoms):
             return False
         moved = np.linalg.norm(atoms.positions - last.positions, axis=1).max()
         return bool(moved <= 0.5 * self.skin)  # False for NaN, so that the search reports it

@@ -1,11 +1,16 @@
 """The examples run as a reader would run them."""
 
 import os
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from structures import potential
+
+from lrc_ase import save_potential
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -24,3 +29,38 @@ def test_example_runs(name, expected, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert expected in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("relaxation.py", "surface energy"),
+        ("dynamics.py", "MTK, constant pressure"),
+        ("barrier.py", "energies along the path"),
+        ("vibrations.py", "Born effective charges of oxygen"),
+        ("phonons.py", "Born effective charges in e: Na"),
+        ("combined.py", "read "),
+    ],
+)
+def test_workflow_runs(name, expected, tmp_path, monkeypatch, capsys):
+    """With an untrained potential, so that numbers mean nothing, and few steps."""
+    file = tmp_path / "potential.safetensors"
+    save_potential(file, potential())
+    script = tmp_path / name
+    text = (EXAMPLES / "workflows" / name).read_text()
+    script.write_text(re.sub(r"^STEPS(.*) = \d+", r"STEPS\1 = 2", text, count=1, flags=re.MULTILINE))
+    monkeypatch.setattr(sys, "argv", [name, str(file)])
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(script), run_name="__main__")
+    assert expected in capsys.readouterr().out
+
+
+def test_workflow_of_several_processes_runs(tmp_path):
+    file = tmp_path / "potential.safetensors"
+    save_potential(file, potential())
+    environment = os.environ | {"PYTHONPATH": str(EXAMPLES.parent)}
+    command = [sys.executable, str(EXAMPLES / "workflows" / "processes.py"), str(file)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    first, last = done.stdout.splitlines()
+    assert first.split(": ")[1].split(",")[0] == last.split(":")[1].split()[0]

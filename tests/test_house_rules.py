@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST_FILE = 350
-ASE_ROOMS = ("neighbors", "dataset", "calculator", "engines", "cli", "simulation")
+ASE_ROOMS = ("neighbors", "dataset", "calculator", "ase_plugin", "engines", "cli", "simulation")
 AUTOGRAD_ROOMS = ("derivatives", "descriptors", "mesh", "special")
 NOT_PYTHON = {"__pycache__", ".venv", "build", "demo-output"}
 

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from lrc_ase.dataset import (
     split_indices,
 )
 from lrc_ase.descriptors import descriptor_class
+from lrc_ase.domain import summarize
 from lrc_ase.settings import ModelSettings
 from lrc_ase.training.configuration import (
     ConfigurationError,
@@ -67,6 +69,8 @@ class Prepared:
     """Hash of the training frames and labels."""
     remarks: tuple[str, ...]
     """What the user should know."""
+    domain: dict[str, Any]
+    """What the training frames hold, see `lrc_ase.domain`."""
 
 
 def read_data_sets(configuration: TrainingConfiguration) -> dict[str, DataSet]:
@@ -138,7 +142,8 @@ def prepare(configuration: TrainingConfiguration, report_progress: ReportProgres
             "stages": stages,
         }
     )
-    return Prepared(resolved, data_sets, references, force_scale, _fingerprint(frames), tuple(remarks))
+    domain = summarize([graph.graph for graph in graphs], elements)
+    return Prepared(resolved, data_sets, references, force_scale, _fingerprint(frames), tuple(remarks), domain)
 
 
 def model_settings(configuration: TrainingConfiguration, *, full_range: bool) -> ModelSettings:

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lrc_ase.domain import DOMAIN_KEY
 from lrc_ase.equivariance import rotation_error
 from lrc_ase.graph import collate
 from lrc_ase.model import ShortRangeModel, build_model, extend_to_full_range
@@ -261,6 +262,7 @@ class _Run:
                 }
                 for name, data_set in self.prepared.data_sets.items()
             },
+            DOMAIN_KEY: self.prepared.domain,
             "remarks": list(self.prepared.remarks),
         }
         model = loop.best_model()

@@ -1,0 +1,89 @@
+"""The contract on every calculator: all descriptors at all boundaries, and the black boxes."""
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from ase import Atoms
+from structures import potential, rattled_crystal, settings
+
+from lrc_ase import LongRangeSettings, LRCCalculator
+from lrc_ase.settings import PaperSettings, PonitaSettings, SphereSettings
+from potentials.calculator import KernelCalculator
+from potentials.kernels import ScreenedCoulomb
+
+pytest.register_assert_rewrite("contract")
+from contract import Case, Contract  # noqa: E402
+
+DESCRIPTORS = {
+    "sphere": SphereSettings(n_channels=6, n_radial=5),
+    "two blocks": SphereSettings(n_channels=6, n_radial=5, n_blocks=2),
+    "ponita": PonitaSettings(n_channels=6, n_basis=8, n_layers=2),
+    "paper": PaperSettings(widths=(2, 4, 8)),
+}
+ACCURACY = 1e-6
+ROTATION = {"sphere": 1e-5, "two blocks": 1e-5, "ponita": 0.3, "paper": None}
+"""Of the forces; `ponita` by its orientations, the others by where the mesh lies."""
+PERIODIC = {"bulk": 3, "slab": 2, "wire": 1, "cluster": 0}
+
+
+def crystal(boundary):
+    """Eight ions in a slanted cell, the open directions without a vector."""
+    atoms = rattled_crystal()
+    n_periodic = PERIODIC[boundary]
+    cell = atoms.cell.array.copy()
+    cell[n_periodic:] = 0
+    atoms.set_cell(cell)
+    atoms.pbc = np.arange(3) < n_periodic
+    return atoms
+
+
+@lru_cache
+def untrained(descriptor):
+    long_range = LongRangeSettings(n_channels=2, accuracy=ACCURACY)
+    return potential(settings(descriptor=DESCRIPTORS[descriptor], long_range=long_range))
+
+
+class TestLRCCalculator(Contract):
+    @pytest.fixture(
+        params=[(descriptor, boundary) for descriptor in DESCRIPTORS for boundary in PERIODIC], ids="-".join
+    )
+    def case(self, request):
+        descriptor, boundary = request.param
+        offered = {"charges", "born_effective_charges"}
+        offered |= {"stress", "stresses"} if boundary == "bulk" else set()
+        offered |= {"dipole"} if boundary == "cluster" else set()
+        changes = {"positions", "numbers", "pbc", "charge"} | ({"cell"} if boundary != "cluster" else set())
+        return Case(
+            make=lambda: LRCCalculator(untrained(descriptor)),
+            atoms=lambda: crystal(boundary),
+            offered=frozenset(offered),
+            absent=frozenset({"stress", "stresses", "dipole", "magmoms"} - offered),
+            mesh=10 * ACCURACY if boundary != "cluster" else 1e-9,
+            rotation=ROTATION[descriptor],
+            supercell={"bulk": (1, 2, 1), "slab": (2, 1, 1), "wire": (2, 1, 1), "cluster": None}[boundary],
+            changes_noticed=frozenset(changes),
+        )
+
+
+class TestKernelCalculator(Contract):
+    @pytest.fixture(params=["bulk", "slab", "wire"])
+    def case(self, request):
+        n_periodic = PERIODIC[request.param]
+        cell = np.diag([6.0, 5.5, 7.0])
+        cell[1, 0] = 0.8 * (n_periodic > 1)
+        positions = np.random.default_rng(2).uniform(0, 5, (5, 3))
+
+        def atoms():
+            return Atoms("H5", positions=positions, cell=cell, pbc=np.arange(3) < n_periodic)
+
+        return Case(
+            make=lambda: KernelCalculator(ScreenedCoulomb(mu=1.2), smoothing=0.5, self_images=True),
+            atoms=atoms,
+            offered=frozenset({"stress", "energies"}),
+            absent=frozenset({"charges", "dipole", "stresses"}),
+            # a kernel of fewer coordinates is tied to the Cartesian axes of its periodic directions
+            rotation=1e-9 if n_periodic == 3 else None,
+            supercell=(2, 1, 1),
+            changes_noticed=frozenset({"positions", "cell"}),
+        )
