@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ["compiled", "run_over_atoms"]
+__all__ = ["compiled", "run_over_atoms", "run_over_ranges"]
 
 
 def compiled(function: Callable[..., Any], *variant: object) -> Any:
@@ -23,21 +23,30 @@ def compiled(function: Callable[..., Any], *variant: object) -> Any:
     they can only write the same thing twice.
     """
     function.__qualname__ = "_".join(map(str, variant))
-    return njit(cache=True, nogil=True)(function)
+    return njit(cache=True, nogil=True, error_model="numpy")(function)
 
 
 def run_over_atoms(kernel: Callable[..., Any], arguments: tuple, n_atoms: int, n_threads: int) -> list[Any]:
-    """Results of ``kernel(*arguments, first, last)`` for ranges of atoms; each writes to its own atoms only.
+    """Results of ``kernel(*arguments, first, last)`` for even ranges of atoms, one for each thread."""
+    n_threads = max(min(n_threads, n_atoms // _ATOMS_PER_THREAD), 1)
+    edges = np.linspace(0, n_atoms, n_threads + 1).astype(int)
+    return run_over_ranges(kernel, arguments, list(pairwise(edges.tolist())), n_threads)
 
-    Threads other than the caller's come from a pool; kernels release the interpreter lock.
+
+def run_over_ranges(
+    kernel: Callable[..., Any], arguments: tuple, ranges: list[tuple[int, int]], n_threads: int
+) -> list[Any]:
+    """Results of ``kernel(*arguments, first, last)`` for each range; no two of them may write to the same place.
+
+    Kernels release the interpreter lock. Threads of a pool begin with the first range, the caller's with the last, and
+    they go on until they meet.
     """
-    n_threads = min(n_threads, n_atoms // _ATOMS_PER_THREAD)
-    if n_threads <= 1:
-        return [kernel(*arguments, 0, n_atoms)]
-    own, *others = pairwise(np.linspace(0, n_atoms, n_threads + 1).astype(int).tolist())
+    if n_threads == 1 or len(ranges) == 1:
+        return [kernel(*arguments, *own) for own in ranges]
     pool = _pool(n_threads - 1, os.getpid())
-    futures = [pool.submit(kernel, *arguments, first, last) for first, last in others]
-    return [kernel(*arguments, *own), *(future.result() for future in futures)]
+    tasks = [(pool.submit(kernel, *arguments, *own), own) for own in ranges]
+    results = [kernel(*arguments, *own) if task.cancel() else task.result() for task, own in reversed(tasks)]
+    return results[::-1]
 
 
 _ATOMS_PER_THREAD = 8

@@ -1,10 +1,11 @@
 """Short vectors of numbers as values inside Numba kernels, so that speed does not hang on what a compiler guesses.
 
-``load(pointer, index, width)`` reads `width` (a constant) consecutive numbers after the `address` of an array and
-``store`` writes them back; ``fill`` and ``repeat`` make vectors of equal numbers; ``+``, ``-``, ``*`` and ``/`` work
-number by number, between vectors and between a vector and a number, which is cast to its precision. Products and sums
-are contracted to fused multiply-adds where the machine has them, and widths it lacks are split by the compiler.
-Indices are not checked.
+Numba's loops over small arrays go through memory, because the compiler must assume that arrays overlap; a vector held
+in a variable stays in registers. ``load(pointer, index, width)`` reads `width` (a constant) consecutive numbers after
+the `address` of an array and ``store`` writes them back; ``fill`` and ``repeat`` make vectors of equal numbers;
+``total`` sums one up; ``+``, ``-``, ``*`` and ``/`` work number by number, between vectors and between a vector and a
+number, which is cast to its precision. Products and sums are contracted to fused multiply-adds where the machine has
+them, and widths it lacks are split by the compiler. Indices are not checked.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
-__all__ = ["address", "fill", "load", "native_width", "repeat", "store", "vector_sqrt"]
+__all__ = ["address", "fill", "load", "native_width", "repeat", "store", "total", "vector_sqrt"]
 
 _FLAGS = ("contract",)
 _intrinsic: Any = intrinsic(prefer_literal=True)  # kernels call these with other arguments than Python would
@@ -48,7 +49,7 @@ def _llvm(kind: _VectorType) -> ir.VectorType:
 
 
 def _pointer(builder: Any, pointer: Any, index: Any, vector: ir.VectorType) -> Any:
-    return builder.bitcast(builder.gep(pointer, [index]), vector.as_pointer())
+    return builder.bitcast(builder.gep(pointer, [index], inbounds=True), vector.as_pointer())
 
 
 @_intrinsic
@@ -117,12 +118,27 @@ def vector_sqrt(typing: Any, value: Any) -> Any:
     """Square root of each number."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind, suffix = _llvm(value), "f32" if value.dtype == types.float32 else "f64"
-        name = f"llvm.sqrt.v{value.width}{suffix}"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name)
-        return builder.call(function, arguments)
+        return builder.call(_builtin(builder, "llvm.sqrt", value, _llvm(value), _llvm(value)), arguments)
 
     return value(value), emit
+
+
+@_intrinsic
+def total(typing: Any, value: Any) -> Any:
+    """Sum of the numbers, by pairs."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number = _llvm(value).element
+        function = _builtin(builder, "llvm.vector.reduce.fadd", value, number, number, _llvm(value))
+        return builder.call(function, [ir.Constant(number, 0.0), *arguments], fastmath=["reassoc"])
+
+    return value.dtype(value), emit
+
+
+def _builtin(builder: Any, name: str, kind: _VectorType, result: ir.Type, *arguments: ir.Type) -> Any:
+    """The compiler's own function for vectors of one kind."""
+    signature = ir.FunctionType(result, arguments)
+    return cgutils.get_or_insert_function(builder.module, signature, f"{name}.v{kind.width}f{kind.dtype.bitwidth}")
 
 
 def _repeat(builder: Any, number: Any, kind: _VectorType) -> Any:

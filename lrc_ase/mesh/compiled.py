@@ -2,29 +2,27 @@
 
 What makes them fast: atoms are visited block by block of the mesh (a counting sort), so that its lines stay in the
 nearest cache, and their coordinates and weights are copied into that order first; a line of the stencil is one vector
-in registers (`simd`); the window and its derivatives come from one Horner scheme over the whole line; an atom whose
-line wraps around the cell is done in two lines instead of point by point; and all derivatives asked for share one pass
-over the mesh. Threads (the kernels release the interpreter lock) spread slabs of the mesh, those of even index first,
-then the odd ones, so that no two ever write to the same plane.
+in registers (`lrc_ase.simd`); the window and its derivatives come from one Horner scheme over the whole line; an atom
+whose line wraps around the cell is done in two lines instead of point by point; and all derivatives asked for share one
+pass over the mesh. Threads (the kernels release the interpreter lock) spread slabs of the mesh, those of even index
+first, then the odd ones, so that no two ever write to the same plane.
 
 Three dimensions only: lines and planes are cheap enough in plain torch.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import int64, njit, uint64
+from numba import int64, njit
 
+from ..compilation import compiled, run_over_ranges
+from ..simd import address, fill, load, store, total
 from ..windows import Window
-from .simd import load, multiply, multiply_add, splat, store, total
 
 __all__ = ["MAX_LEVEL", "SortedAtoms", "gather_compiled", "line_width", "sort_atoms", "spread_compiled"]
 
@@ -93,7 +91,7 @@ def spread_compiled(
         return
     for parity in range(2):
         ranges = [slab for own in atoms.slabs for slab in list(pairwise(own.tolist()))[parity::2]]
-        _in_threads(kernel, arguments, ranges, n_threads)
+        run_over_ranges(kernel, arguments, [(first, last) for first, last in ranges if last > first], n_threads)
 
 
 def gather_compiled(
@@ -104,24 +102,10 @@ def gather_compiled(
     table = window.horner_table(mesh.dtype, line_width(window))
     in_order = np.empty_like(gathered)
     arguments = (in_order, atoms.coordinates, atoms.structure, table, mesh.reshape(-1), mesh.shape[1:])
-    if n_threads == 1 or len(atoms.order) * mesh.shape[1] < _SERIAL_BELOW:
-        kernel(*arguments, 0, len(atoms.order))
-    else:
-        edges = np.linspace(0, len(atoms.order), 4 * n_threads + 1).astype(int)
-        _in_threads(kernel, arguments, list(pairwise(edges.tolist())), n_threads)
+    n_ranges = 1 if n_threads == 1 or len(atoms.order) * mesh.shape[1] < _SERIAL_BELOW else 4 * n_threads
+    edges = np.linspace(0, len(atoms.order), n_ranges + 1).astype(int)
+    run_over_ranges(kernel, arguments, list(pairwise(edges.tolist())), n_threads)
     gathered[atoms.order] = in_order
-
-
-def _in_threads(kernel: Callable[..., None], arguments: tuple, ranges: list[tuple[int, int]], n_threads: int) -> None:
-    pool = _pool(n_threads, os.getpid())
-    for future in [pool.submit(kernel, *arguments, first, last) for first, last in ranges if last > first]:
-        future.result()
-
-
-@lru_cache(maxsize=4)
-def _pool(n_threads: int, process: int) -> ThreadPoolExecutor:
-    """One pool per process: threads do not survive a fork."""
-    return ThreadPoolExecutor(n_threads, thread_name_prefix="lrc-ase")
 
 
 @njit(cache=True, nogil=True)
@@ -153,76 +137,64 @@ def _counting_sort(coordinates, structure, shape, blocks, n_structures):
     return order, sorted_coordinates, sorted_structure, starts
 
 
-# The functions below are inlined, so that width, n_points and level are constants; a kernel that closed over another
-# function would not be cached on disk. Indices into memory are unsigned: Numba leaves out its test for negative ones.
+# The functions below are inlined, so that width, n_points and level are constants. The memory `s` of a kernel holds the
+# window's factors along x, those along y, (level + 1) vectors each, and the lines of the window that `_part` moves.
 
 
 @njit(inline="always")
-def _window(coordinate, table, n_points, width, level):
+def _window(coordinate, table, n_terms, zero, n_points, width, level):
     """First mesh point (before wrapping), and vectors of the window's value, first and second derivative there."""
-    kind = table.dtype.type
     shifted = coordinate - 0.5 * n_points
     floor = np.floor(shifted)
-    variable = kind(2 * (shifted - floor) - 1)
-    value = load(table, uint64(0), width)
-    first = splat(kind(0), width)
-    second = splat(kind(0), width)
-    for power in range(1, table.shape[0]):
+    variable = 2 * (shifted - floor) - 1
+    value, first, second = load(table, 0, width), zero, zero
+    for power in range(1, n_terms):
         if level > 1:
-            second = multiply_add(second, variable, first)
+            second = second * variable + first
         if level > 0:
-            first = multiply_add(first, variable, value)
-        value = multiply_add(value, variable, load(table, uint64(power * width), width))
+            first = first * variable + value
+        value = value * variable + load(table, power * width, width)
     # d/dx = 2 d/d(variable); Horner's second derivative comes halved
-    return int64(floor) + 1, value, multiply(first, kind(2)), multiply(second, kind(8))
+    return int64(floor) + 1, value, first * 2.0, second * 8.0
 
 
 @njit(inline="always")
-def _axis(coordinate, table, n_points, width, level, n, stride, factors, starts):
+def _axis(coordinate, table, n_terms, zero, n_points, width, level, n, stride, s, factors, offsets, own_offsets):
     """Window factors of one of the first two axes, (level + 1, width) in a row, and the wrapped offsets in the mesh."""
-    first_point, value, first, second = _window(coordinate, table, n_points, width, level)
-    store(factors, uint64(0), value)
+    first_point, value, first, second = _window(coordinate, table, n_terms, zero, n_points, width, level)
+    store(s, factors, value)
     if level > 0:
-        store(factors, uint64(width), first)
+        store(s, factors + width, first)
     if level > 1:
-        store(factors, uint64(2 * width), second)
+        store(s, factors + 2 * width, second)
     for point in range(n_points):
         index = first_point + point
         if index < 0:
             index += n
         if index >= n:
             index -= n
-        starts[point] = uint64(index * stride)
+        offsets[own_offsets + point] = index * stride
 
 
 @njit(inline="always")
-def _part(shifted, order, width, shift):
+def _part(s, order, width, shift):
     """Line of the window moved right by `shift`, the rest zero."""
-    return load(shifted, uint64((3 * order + 1) * width - shift), width)
-
-
-def _compiled(function: Callable[..., None], *variant: object) -> Any:
-    """Compile a kernel under a name of its own.
-
-    Numba numbers the cached files of all functions of one name by what it finds on disk, so that two processes that
-    compile different variants at the same moment would swap them. With one name for each variant, precision included,
-    they can only write the same thing twice.
-    """
-    function.__qualname__ = "_".join(map(str, variant))
-    return njit(cache=True, nogil=True, error_model="numpy")(function)
+    return load(s, (7 + 3 * order) * width - shift, width)
 
 
 @lru_cache(maxsize=64)
 def _spread_kernel(width: int, n_points: int, level: int, precision: str) -> Any:
-    def kernel(weights, coordinates, structure, table, mesh, shape, first_place, last_place):
+    def kernel(weights, coordinates, structure, table_array, mesh_array, shape, first_place, last_place):
         n_channels, n_x, n_y, n_z = shape
-        x_factors, y_factors = np.empty(3 * width, table.dtype), np.empty(3 * width, table.dtype)
-        x_starts, y_starts = np.empty(n_points, np.uint64), np.empty(n_points, np.uint64)
-        shifted = np.zeros(9 * width, table.dtype)
+        n_terms = table_array.shape[0]
+        memory, offset_memory = np.zeros(15 * width, table_array.dtype), np.empty(2 * n_points, np.int64)
+        s, offsets, table, mesh = address(memory), address(offset_memory), address(table_array), address(mesh_array)
+        zero = fill(table_array.dtype.type(0), width)
         for place in range(first_place, last_place):
-            _axis(coordinates[place, 0], table, n_points, width, level, n_x, n_y * n_z, x_factors, x_starts)
-            _axis(coordinates[place, 1], table, n_points, width, level, n_y, n_z, y_factors, y_starts)
-            first_point, z0, z1, z2 = _window(coordinates[place, 2], table, n_points, width, level)
+            x, y, z = coordinates[place, 0], coordinates[place, 1], coordinates[place, 2]
+            _axis(x, table, n_terms, zero, n_points, width, level, n_x, n_y * n_z, s, 0, offsets, 0)
+            _axis(y, table, n_terms, zero, n_points, width, level, n_y, n_z, s, 3 * width, offsets, n_points)
+            first_point, z0, z1, z2 = _window(z, table, n_terms, zero, n_points, width, level)
             if first_point < 0:
                 first_point += n_z
             # a line that wraps becomes two: one that ends where the axis ends, one that begins where it begins
@@ -230,116 +202,118 @@ def _spread_kernel(width: int, n_points: int, level: int, precision: str) -> Any
             parts = 2 if shift > 0 else 1
             begin = first_point
             if parts == 2:
-                store(shifted, uint64(width), z0)
-                store(shifted, uint64(4 * width), z1)
-                store(shifted, uint64(7 * width), z2)
+                store(s, 7 * width, z0)
+                store(s, 10 * width, z1)
+                store(s, 13 * width, z2)
             for part in range(parts):
                 if parts == 2:
                     begin = (n_z - width) * (1 - part)
                     moved = shift - width * part
-                    z0 = _part(shifted, 0, width, moved)
-                    z1 = _part(shifted, 1, width, moved)
-                    z2 = _part(shifted, 2, width, moved)
+                    z0 = _part(s, 0, width, moved)
+                    z1 = _part(s, 1, width, moved)
+                    z2 = _part(s, 2, width, moved)
                 for channel in range(n_channels):
                     f = weights[place, :, channel]
-                    line00 = multiply(z0, f[0])
+                    line00 = z0 * f[0]
                     if level > 0:
-                        line00 = multiply_add(z1, f[3], line00)
-                        line10, line01 = multiply(z0, f[1]), multiply(z0, f[2])
+                        line00 = z1 * f[3] + line00
+                        line10, line01 = z0 * f[1], z0 * f[2]
                     if level > 1:
-                        line00 = multiply_add(z2, f[9], line00)
-                        line10, line01 = multiply_add(z1, f[6], line10), multiply_add(z1, f[8], line01)
-                        line20, line11, line02 = multiply(z0, f[4]), multiply(z0, f[5]), multiply(z0, f[7])
-                    start = uint64((structure[place] * n_channels + channel) * n_x * n_y * n_z + begin)
+                        line00 = z2 * f[9] + line00
+                        line10, line01 = z1 * f[6] + line10, z1 * f[8] + line01
+                        line20, line11, line02 = z0 * f[4], z0 * f[5], z0 * f[7]
+                    start = (structure[place] * n_channels + channel) * n_x * n_y * n_z + begin
                     for a in range(n_points):
-                        x0 = x_factors[uint64(a)]
-                        plane0 = multiply(line00, x0)
+                        x0 = s[a]
+                        plane0 = line00 * x0
                         if level > 0:
-                            x1 = x_factors[uint64(width + a)]
-                            plane0 = multiply_add(line10, x1, plane0)
-                            plane1 = multiply(line01, x0)
+                            x1 = s[width + a]
+                            plane0 = line10 * x1 + plane0
+                            plane1 = line01 * x0
                         if level > 1:
-                            x2 = x_factors[uint64(2 * width + a)]
-                            plane0 = multiply_add(line20, x2, plane0)
-                            plane1 = multiply_add(line11, x1, plane1)
-                            plane2 = multiply(line02, x0)
+                            x2 = s[2 * width + a]
+                            plane0 = line20 * x2 + plane0
+                            plane1 = line11 * x1 + plane1
+                            plane2 = line02 * x0
                         for b in range(n_points):
-                            row = start + x_starts[uint64(a)] + y_starts[uint64(b)]
-                            values = multiply_add(plane0, y_factors[uint64(b)], load(mesh, row, width))
+                            row = start + offsets[a] + offsets[n_points + b]
+                            values = plane0 * s[3 * width + b] + load(mesh, row, width)
                             if level > 0:
-                                values = multiply_add(plane1, y_factors[uint64(width + b)], values)
+                                values = plane1 * s[4 * width + b] + values
                             if level > 1:
-                                values = multiply_add(plane2, y_factors[uint64(2 * width + b)], values)
+                                values = plane2 * s[5 * width + b] + values
                             store(mesh, row, values)
+        memory[0], offset_memory[0] = 0, 0  # keeps them alive until here
 
-    return _compiled(kernel, "spread", width, n_points, level, precision)
+    return compiled(kernel, "spread", width, n_points, level, precision)
 
 
 @lru_cache(maxsize=64)
 def _gather_kernel(width: int, n_points: int, level: int, precision: str) -> Any:
-    def kernel(gathered, coordinates, structure, table, mesh, shape, first_place, last_place):
-        kind = table.dtype.type
-        zero = splat(kind(0), width)
+    def kernel(gathered, coordinates, structure, table_array, mesh_array, shape, first_place, last_place):
         n_channels, n_x, n_y, n_z = shape
-        x_factors, y_factors = np.empty(3 * width, table.dtype), np.empty(3 * width, table.dtype)
-        x_starts, y_starts = np.empty(n_points, np.uint64), np.empty(n_points, np.uint64)
-        shifted = np.zeros(9 * width, table.dtype)
+        n_terms = table_array.shape[0]
+        memory, offset_memory = np.zeros(15 * width, table_array.dtype), np.empty(2 * n_points, np.int64)
+        s, offsets, table, mesh = address(memory), address(offset_memory), address(table_array), address(mesh_array)
+        zero = fill(table_array.dtype.type(0), width)
         for place in range(first_place, last_place):
-            _axis(coordinates[place, 0], table, n_points, width, level, n_x, n_y * n_z, x_factors, x_starts)
-            _axis(coordinates[place, 1], table, n_points, width, level, n_y, n_z, y_factors, y_starts)
-            first_point, z0, z1, z2 = _window(coordinates[place, 2], table, n_points, width, level)
+            x, y, z = coordinates[place, 0], coordinates[place, 1], coordinates[place, 2]
+            _axis(x, table, n_terms, zero, n_points, width, level, n_x, n_y * n_z, s, 0, offsets, 0)
+            _axis(y, table, n_terms, zero, n_points, width, level, n_y, n_z, s, 3 * width, offsets, n_points)
+            first_point, z0, z1, z2 = _window(z, table, n_terms, zero, n_points, width, level)
             if first_point < 0:
                 first_point += n_z
             shift = first_point - (n_z - width)
             parts = 2 if shift > 0 else 1
             begin = first_point
             if parts == 2:
-                store(shifted, uint64(width), z0)
-                store(shifted, uint64(4 * width), z1)
-                store(shifted, uint64(7 * width), z2)
-            gathered[place] = kind(0)
+                store(s, 7 * width, z0)
+                store(s, 10 * width, z1)
+                store(s, 13 * width, z2)
+            gathered[place] = 0
             for part in range(parts):
                 if parts == 2:
                     begin = (n_z - width) * (1 - part)
                     moved = shift - width * part
-                    z0 = _part(shifted, 0, width, moved)
-                    z1 = _part(shifted, 1, width, moved)
-                    z2 = _part(shifted, 2, width, moved)
+                    z0 = _part(s, 0, width, moved)
+                    z1 = _part(s, 1, width, moved)
+                    z2 = _part(s, 2, width, moved)
                 for channel in range(n_channels):
                     line00, line10, line01 = zero, zero, zero
                     line20, line11, line02 = zero, zero, zero
-                    start = uint64((structure[place] * n_channels + channel) * n_x * n_y * n_z + begin)
+                    start = (structure[place] * n_channels + channel) * n_x * n_y * n_z + begin
                     for a in range(n_points):
                         plane0, plane1, plane2 = zero, zero, zero
                         for b in range(n_points):
-                            values = load(mesh, start + x_starts[uint64(a)] + y_starts[uint64(b)], width)
-                            plane0 = multiply_add(values, y_factors[uint64(b)], plane0)
+                            values = load(mesh, start + offsets[a] + offsets[n_points + b], width)
+                            plane0 = values * s[3 * width + b] + plane0
                             if level > 0:
-                                plane1 = multiply_add(values, y_factors[uint64(width + b)], plane1)
+                                plane1 = values * s[4 * width + b] + plane1
                             if level > 1:
-                                plane2 = multiply_add(values, y_factors[uint64(2 * width + b)], plane2)
-                        x0 = x_factors[uint64(a)]
-                        line00 = multiply_add(plane0, x0, line00)
+                                plane2 = values * s[5 * width + b] + plane2
+                        x0 = s[a]
+                        line00 = plane0 * x0 + line00
                         if level > 0:
-                            x1 = x_factors[uint64(width + a)]
-                            line10 = multiply_add(plane0, x1, line10)
-                            line01 = multiply_add(plane1, x0, line01)
+                            x1 = s[width + a]
+                            line10 = plane0 * x1 + line10
+                            line01 = plane1 * x0 + line01
                         if level > 1:
-                            line20 = multiply_add(plane0, x_factors[uint64(2 * width + a)], line20)
-                            line11 = multiply_add(plane1, x1, line11)
-                            line02 = multiply_add(plane2, x0, line02)
+                            line20 = plane0 * s[2 * width + a] + line20
+                            line11 = plane1 * x1 + line11
+                            line02 = plane2 * x0 + line02
                     v = gathered[place, :, channel]
-                    v[0] += total(multiply(line00, z0))
+                    v[0] += total(line00 * z0)
                     if level > 0:
-                        v[1] += total(multiply(line10, z0))
-                        v[2] += total(multiply(line01, z0))
-                        v[3] += total(multiply(line00, z1))
+                        v[1] += total(line10 * z0)
+                        v[2] += total(line01 * z0)
+                        v[3] += total(line00 * z1)
                     if level > 1:
-                        v[4] += total(multiply(line20, z0))
-                        v[5] += total(multiply(line11, z0))
-                        v[6] += total(multiply(line10, z1))
-                        v[7] += total(multiply(line02, z0))
-                        v[8] += total(multiply(line01, z1))
-                        v[9] += total(multiply(line00, z2))
+                        v[4] += total(line20 * z0)
+                        v[5] += total(line11 * z0)
+                        v[6] += total(line10 * z1)
+                        v[7] += total(line02 * z0)
+                        v[8] += total(line01 * z1)
+                        v[9] += total(line00 * z2)
+        memory[0], offset_memory[0] = 0, 0  # keeps them alive until here
 
-    return _compiled(kernel, "gather", width, n_points, level, precision)
+    return compiled(kernel, "gather", width, n_points, level, precision)
