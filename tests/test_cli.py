@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from typer.testing import CliRunner
 
+from lrc_ase import load_potential, save_potential
 from lrc_ase.cli import app
+from lrc_ase.domain import DOMAIN_KEY
 
 CONFIGURATION = """
 data:
@@ -129,6 +132,17 @@ def test_relax_writes_the_structure_and_refuses_to_overwrite(folder, potential, 
     code, output = lrc_ase(*arguments)
     assert code == 1
     assert "exists already" in output
+
+
+def test_atoms_closer_than_in_training_are_warned_of(folder, potential, tmp_path):
+    trained = load_potential(potential)
+    assert 1.9 < trained.description[DOMAIN_KEY]["shortest_distances"]["Cu-Cu"] < 2.6
+    sparse = {DOMAIN_KEY: {"shortest_distances": {"Cu-Cu": 3.5}}}
+    save_potential(tmp_path / "sparse.safetensors", replace(trained, description=sparse))
+    arguments = [f"{folder}/frames.extxyz@0", "--steps", 1, "-o", tmp_path / "relaxed.cif", "--overwrite"]
+    for file, expected in ((potential, 0), (tmp_path / "sparse.safetensors", 1)):
+        _, output = lrc_ase("relax", file, *arguments)
+        assert len(re.findall(r"Warning: atoms \d+ \(Cu\) and \d+ \(Cu\) are", output)) == expected
 
 
 @pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])

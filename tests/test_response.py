@@ -211,3 +211,14 @@ def test_memory_that_runs_out_says_what_to_lower(own_potential, monkeypatch):
     with pytest.raises(CalculationFailed, match="out of memory with 3 atoms: take a smaller") as caught:
         atoms.get_potential_energy()
     assert isinstance(caught.value.__cause__, MemoryError)
+
+
+def test_float32_gives_the_same_to_its_digits(own_potential):
+    found = []
+    for dtype in (torch.float64, torch.float32):
+        atoms = rattled_crystal()
+        atoms.calc = LRCCalculator(own_potential, dtype=dtype)
+        found.append((atoms.get_stresses(), atoms.calc.get_born_effective_charges(atoms), atoms.get_stress()))
+    for double, single in zip(*found, strict=True):
+        assert np.abs(single - double).max() < 2e-4 * np.abs(double).max()
+    np.testing.assert_allclose(found[1][0].sum(axis=0), found[1][2], rtol=0, atol=1e-4 * np.abs(found[1][2]).max())

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lrc_ase.calculator import LRCCalculator
+from lrc_ase.domain import ExtrapolationWarning
 from lrc_ase.simulation import RelaxationNotConverged, SimulationStopped
 from lrc_ase.training import TrainingInterrupted
 
@@ -76,6 +77,8 @@ def one_line_errors(command: Command) -> Command:
             with warnings.catch_warnings():
                 if not debug:
                     warnings.simplefilter("ignore")
+                    warnings.simplefilter("always", ExtrapolationWarning)
+                    warnings.showwarning = lambda message, *_, **__: _say(f"Warning: {message}")
                 command(*args, debug=debug, **kwargs)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
