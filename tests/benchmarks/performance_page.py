@@ -165,7 +165,7 @@ def targets(times: Times, scaling: Times, memory: list[Row], first_call: list[Ro
         faster(f"gradient, {program}", program, "gradient", 20)
     for program in ("finufft", "ducc0"):
         faster(f"forces, {program}", program, "forces", 1.8)
-        faster(f"forces, {program} packed (not in the issue)", f"{program} packed", "forces", 1.8)
+        faster(f"forces, {program} packed", f"{program} packed", "forces", 1.8)
     faster("forces in float32 on both cores, OpenMM", "openmm", "forces", 1.0, precision="float32", threads=2)
     faster("training step, torch-pme", "torch-pme", "training", 10)
     exponents = [exponent(scaling, "forces", threads) for threads in (1, 2)]
