@@ -6,13 +6,11 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
-import numpy as np
 from numba import njit
 
-__all__ = ["compiled", "run_over_atoms", "run_over_ranges"]
+__all__ = ["compiled", "even_ranges", "inlined", "run_over_atoms", "run_over_ranges"]
 
 
 def compiled(function: Callable[..., Any], *variant: object) -> Any:
@@ -26,11 +24,19 @@ def compiled(function: Callable[..., Any], *variant: object) -> Any:
     return njit(cache=True, nogil=True, error_model="numpy")(function)
 
 
+inlined: Any = njit(forceinline=True, error_model="numpy")
+"""Decorator of functions that kernels call with constants.
+
+LLVM inlines them. Numba's own inlining copies the text of the function, which it then analyzes anew at every call: that
+took about 40% of the time of a first call. Kernels must find such functions in their module: one that closes over a
+function is not cached on disk.
+"""
+
+
 def run_over_atoms(kernel: Callable[..., Any], arguments: tuple, n_atoms: int, n_threads: int) -> list[Any]:
     """Results of ``kernel(*arguments, first, last)`` for even ranges of atoms, one for each thread."""
     n_threads = max(min(n_threads, n_atoms // _ATOMS_PER_THREAD), 1)
-    edges = np.linspace(0, n_atoms, n_threads + 1).astype(int)
-    return run_over_ranges(kernel, arguments, list(pairwise(edges.tolist())), n_threads)
+    return run_over_ranges(kernel, arguments, even_ranges(n_atoms, n_threads), n_threads)
 
 
 def run_over_ranges(
@@ -40,6 +46,9 @@ def run_over_ranges(
 
     Kernels release the interpreter lock. Threads of a pool begin with the first range, the caller's with the last, and
     they go on until they meet.
+
+    >>> run_over_ranges(lambda *given: given, ("a",), even_ranges(10, 3), n_threads=2)
+    [('a', 0, 3), ('a', 3, 6), ('a', 6, 10)]
     """
     if n_threads == 1 or len(ranges) == 1:
         return [kernel(*arguments, *own) for own in ranges]
@@ -47,6 +56,15 @@ def run_over_ranges(
     tasks = [(pool.submit(kernel, *arguments, *own), own) for own in ranges]
     results = [kernel(*arguments, *own) if task.cancel() else task.result() for task, own in reversed(tasks)]
     return results[::-1]
+
+
+def even_ranges(n_atoms: int, n_ranges: int) -> list[tuple[int, int]]:
+    """First atom and the one after the last of each range.
+
+    >>> even_ranges(10, 3)
+    [(0, 3), (3, 6), (6, 10)]
+    """
+    return [(n_atoms * index // n_ranges, n_atoms * (index + 1) // n_ranges) for index in range(n_ranges)]
 
 
 _ATOMS_PER_THREAD = 8

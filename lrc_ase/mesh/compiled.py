@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numba import int64, njit
 
-from ..compilation import compiled, run_over_ranges
+from ..compilation import compiled, even_ranges, inlined, run_over_ranges
 from ..simd import address, fill, load, store, total
 from ..windows import Window
 
@@ -103,8 +103,7 @@ def gather_compiled(
     in_order = np.empty_like(gathered)
     arguments = (in_order, atoms.coordinates, atoms.structure, table, mesh.reshape(-1), mesh.shape[1:])
     n_ranges = 1 if n_threads == 1 or len(atoms.order) * mesh.shape[1] < _SERIAL_BELOW else 4 * n_threads
-    edges = np.linspace(0, len(atoms.order), n_ranges + 1).astype(int)
-    run_over_ranges(kernel, arguments, list(pairwise(edges.tolist())), n_threads)
+    run_over_ranges(kernel, arguments, even_ranges(len(atoms.order), n_ranges), n_threads)
     gathered[atoms.order] = in_order
 
 
@@ -137,11 +136,11 @@ def _counting_sort(coordinates, structure, shape, blocks, n_structures):
     return order, sorted_coordinates, sorted_structure, starts
 
 
-# The functions below are inlined, so that width, n_points and level are constants. The memory `s` of a kernel holds the
-# window's factors along x, those along y, (level + 1) vectors each, and the lines of the window that `_part` moves.
+# The functions below get width, n_points and level as constants. The memory `s` of a kernel holds the window's factors
+# along x and those along y, (level + 1) vectors each, and the lines that `_part` moves, between lines of zeros.
 
 
-@njit(inline="always")
+@inlined
 def _window(coordinate, table, n_terms, zero, n_points, width, level):
     """First mesh point (before wrapping), and vectors of the window's value, first and second derivative there."""
     shifted = coordinate - 0.5 * n_points
@@ -158,7 +157,7 @@ def _window(coordinate, table, n_terms, zero, n_points, width, level):
     return int64(floor) + 1, value, first * 2.0, second * 8.0
 
 
-@njit(inline="always")
+@inlined
 def _axis(coordinate, table, n_terms, zero, n_points, width, level, n, stride, s, factors, offsets, own_offsets):
     """Window factors of one of the first two axes, (level + 1, width) in a row, and the wrapped offsets in the mesh."""
     first_point, value, first, second = _window(coordinate, table, n_terms, zero, n_points, width, level)
@@ -176,7 +175,7 @@ def _axis(coordinate, table, n_terms, zero, n_points, width, level, n, stride, s
         offsets[own_offsets + point] = index * stride
 
 
-@njit(inline="always")
+@inlined
 def _part(s, order, width, shift):
     """Line of the window moved right by `shift`, the rest zero."""
     return load(s, (7 + 3 * order) * width - shift, width)

@@ -12,9 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from ...compilation import compiled, run_over_atoms
+from ...compilation import compiled, inlined, run_over_atoms
 from ...simd import address, fill, load, repeat, store, vector_sqrt
 from .compiled_pulls import build_backward, build_weight_slope
 from .neighbor_functions import (
@@ -115,7 +114,7 @@ def _kernel(name: str, max_degree: int, n_radial: int, n_weights: int, precision
     return compiled(kernel, "sphere", name, max_degree, n_radial, n_weights, precision)
 
 
-@njit(inline="always")
+@inlined
 def _accumulate(s, tile, harmonics, columns, n_lanes, n_lm, n_blocks, width, columns_width):
     """Add to the tile (n_lm, n_blocks vectors) harmonics (a row each) times columns (a lane each)."""
     for lane in range(n_lanes):
@@ -130,7 +129,7 @@ def _accumulate(s, tile, harmonics, columns, n_lanes, n_lm, n_blocks, width, col
                 )
 
 
-@njit(inline="always")
+@inlined
 def _spread_columns(s, rows, weights, columns, n_radial, n_weights, n_columns, width):
     """From a row for each radial function to a row of columns for each neighbor, times its weights if there are any."""
     for lane in range(width):

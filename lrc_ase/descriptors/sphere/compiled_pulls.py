@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from ...compilation import inlined
 from ...simd import address, fill, load, repeat, store, vector_sqrt
 from .neighbor_functions import (
     collect,
@@ -20,7 +20,7 @@ from .neighbor_functions import (
 __all__ = ["build_backward", "build_weight_slope"]
 
 
-@njit(inline="always")
+@inlined
 def _combine(s, factors, rows, n_radial, width):
     """Sum of a block's radial rows times the given factors."""
     value = repeat(s, factors, width) * load(s, rows, width)
@@ -29,7 +29,7 @@ def _combine(s, factors, rows, n_radial, width):
     return value
 
 
-@njit(inline="always")
+@inlined
 def _combine_weighted(s, factors, rows, own_weights, weight_gradients, harmonic, n_radial, n_weights, width):
     """The same with factors for each weight; the sums times the harmonic are added to the gradients by the weights."""
     combined = 0.0 * harmonic

@@ -10,8 +10,8 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
 
+from ...compilation import inlined
 from ...simd import load, repeat, store
 from .harmonics import harmonic_order, normalization
 
@@ -56,7 +56,7 @@ def function_tables(max_degree: int, radial_scale: tuple[float, ...], precision:
     return *(values.astype(precision) for values in floats), np.array(places).reshape(-1)
 
 
-@njit(inline="always")
+@inlined
 def sort_neighbors(vectors, mask, species, neighbors, atom, cutoff, order, starts):
     """Columns of the neighbors that count, in the order of their elements: `starts[z]` to `starts[z + 1]`."""
     n_elements = len(starts) - 2
@@ -76,7 +76,7 @@ def sort_neighbors(vectors, mask, species, neighbors, atom, cutoff, order, start
             starts[element + 1] += 1
 
 
-@njit(inline="always")
+@inlined
 def collect(vectors, atom, order, first, last, s, at, width, filler):
     """Components of the vectors of a block, three rows; places left over repeat a point at the distance `filler`."""
     for lane in range(width):
@@ -89,7 +89,7 @@ def collect(vectors, atom, order, first, last, s, at, width, filler):
             s[at + 2 * width + lane] = 0
 
 
-@njit(inline="always")
+@inlined
 def collect_weights(weights, atom, order, first, last, s, at, n_weights, width):
     """Weights of a block of neighbors, a row for each weight; zero where places are left over."""
     for k in range(n_weights):
@@ -99,7 +99,7 @@ def collect_weights(weights, atom, order, first, last, s, at, n_weights, width):
                 s[at + k * width + lane] = weights[atom, order[first + lane], k]
 
 
-@njit(inline="always")
+@inlined
 def evaluate_radial(s, distance, cutoff, series, n_terms, scale, n_radial, values, slopes, with_slopes, width):
     """Radial functions, and their derivatives by the distance, of a block: a row for each."""
     x = distance * (1.0 / cutoff)
@@ -129,7 +129,7 @@ def evaluate_radial(s, distance, cutoff, series, n_terms, scale, n_radial, value
         wave, quarter = wave * cosine + quarter * sine, quarter * cosine - wave * sine
 
 
-@njit(inline="always")
+@inlined
 def evaluate_angular(s, x, y, z, recurrence, max_degree, powers, legendre, width):
     """Rows Re (x + iy)^m and Im (x + iy)^m in turn, and the normalised Legendre functions of all pairs (l, m)."""
     real, imaginary = 1.0 + 0.0 * x, 0.0 * x
@@ -148,7 +148,7 @@ def evaluate_angular(s, x, y, z, recurrence, max_degree, powers, legendre, width
             row += 1
 
 
-@njit(inline="always")
+@inlined
 def evaluate_harmonics(
     s, recurrence, places, max_degree, powers, legendre, harmonics, with_slope,
     along, dx, dy, dz, harmonics_along, slopes, width,

@@ -9,14 +9,13 @@ classes, m0 to m3 the sizes of classes that are odd along 0 to 3 axes.
 
 from __future__ import annotations
 
-from numba import njit
-
+from ...compilation import inlined
 from ...simd import load, repeat, store
 
 __all__ = ["add_from_orbit", "values_on_orbit"]
 
 
-@njit(inline="always")
+@inlined
 def _class_sum(rows, base, y, place, first, size, zero, width):
     """Sum of the harmonics of one class at the first point of an orbit."""
     value = zero
@@ -25,7 +24,7 @@ def _class_sum(rows, base, y, place, first, size, zero, width):
     return value
 
 
-@njit(inline="always")
+@inlined
 def values_on_orbit(rows, base, points, y, place, count, k0, k1, k2, k3, k4, k5, k6, k7, m0, m1, m2, m3, zero, width):
     """Values of one factor at the points of an orbit: rows `base` (n_lm vectors) to rows `points` (8 vectors)."""
     a0 = _class_sum(rows, base, y, place, k0, m0, zero, width)
@@ -61,7 +60,7 @@ def values_on_orbit(rows, base, points, y, place, count, k0, k1, k2, k3, k4, k5,
             store(rows, points + 7 * width, c3 - c7)
 
 
-@njit(inline="always")
+@inlined
 def _class_add(rows, base, y, place, first, size, value, width):
     """Adjoint of `_class_sum`, added to the rows."""
     for q in range(size):
@@ -72,7 +71,7 @@ def _class_add(rows, base, y, place, first, size, value, width):
         )
 
 
-@njit(inline="always")
+@inlined
 def add_from_orbit(rows, base, points, y, place, count, k0, k1, k2, k3, k4, k5, k6, k7, m0, m1, m2, m3, width):
     """Adjoint of `values_on_orbit`: from the points of an orbit back to the harmonics, added to them."""
     a0, a1 = load(rows, points, width), load(rows, points + width, width)
