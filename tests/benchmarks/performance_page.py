@@ -148,7 +148,7 @@ def exponent(scaling: Times, job: str, threads: int) -> float:
 
 
 def targets(times: Times, scaling: Times, memory: list[Row], first_call: list[Row]) -> str:
-    """What issue 3 asks for, and what was measured."""
+    """What the project asks of itself, and what was measured."""
     lines = ["| | target | measured, worst first | met |", "|---|---|---|---|"]
 
     def add(name: str, target: str, values: list[float], met: bool, unit: str = "") -> None:
