@@ -5,15 +5,13 @@ from functools import lru_cache
 import numpy as np
 import pytest
 from ase import Atoms
+from contract import Case, Contract
 from structures import potential, rattled_crystal, settings
 
 from lrc_ase import LongRangeSettings, LRCCalculator
 from lrc_ase.settings import PaperSettings, PonitaSettings, SphereSettings
 from potentials.calculator import KernelCalculator
 from potentials.kernels import ScreenedCoulomb
-
-pytest.register_assert_rewrite("contract")
-from contract import Case, Contract  # noqa: E402
 
 DESCRIPTORS = {
     "sphere": SphereSettings(n_channels=6, n_radial=5),
