@@ -52,3 +52,15 @@ def salt_water_slab():
     atoms += Atoms("OH2", positions=[[2, 2, 8.0], [2.7, 2.1, 8.6], [1.4, 2.3, 8.6]])
     atoms.pbc = (True, True, False)
     return atoms
+
+
+def surroundings(seed=0, *, n_atoms=3, n_neighbors=9):
+    """Arguments of a descriptor: vectors, mask, species, neighbors, drawn at random."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(n_atoms, n_neighbors, 3, dtype=torch.float64, generator=generator)
+    lengths = 1 + 3 * torch.rand(n_atoms, n_neighbors, 1, dtype=torch.float64, generator=generator)
+    vectors = lengths * directions / directions.norm(dim=-1, keepdim=True)
+    mask = torch.rand(n_atoms, n_neighbors, generator=generator) < 0.8
+    species = torch.randint(4, (n_atoms,), generator=generator)
+    neighbors = torch.randint(n_atoms, (n_atoms, n_neighbors), generator=generator)
+    return vectors, mask, species, neighbors

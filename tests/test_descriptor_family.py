@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ase.calculators.fd import calculate_numerical_forces
-from structures import ELEMENTS, rattled_crystal, salt_water_slab, settings, shaken_model, water
+from structures import ELEMENTS, rattled_crystal, salt_water_slab, settings, shaken_model, surroundings, water
 
 from lrc_ase import LRCCalculator, Potential, load_potential, save_potential
 from lrc_ase.derivatives import evaluate
@@ -44,17 +44,6 @@ def made(name, dtype=torch.float64):
 
 def model_of(name, *, seed=0, **changes):
     return shaken_model(settings(descriptor=FAMILY[name], **changes), seed=seed).eval()
-
-
-def surroundings(seed=0, *, n_atoms=3, n_neighbors=9):
-    generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(n_atoms, n_neighbors, 3, dtype=torch.float64, generator=generator)
-    lengths = 1 + 3 * torch.rand(n_atoms, n_neighbors, 1, dtype=torch.float64, generator=generator)
-    vectors = lengths * directions / directions.norm(dim=-1, keepdim=True)
-    mask = torch.rand(n_atoms, n_neighbors, generator=generator) < 0.8
-    species = torch.randint(4, (n_atoms,), generator=generator)
-    neighbors = torch.randint(n_atoms, (n_atoms, n_neighbors), generator=generator)
-    return vectors, mask, species, neighbors
 
 
 def test_class_and_settings_name_each_other(name, descriptor):

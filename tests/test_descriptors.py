@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
-from structures import ELEMENTS, rattled_crystal
+from structures import ELEMENTS, rattled_crystal, surroundings
 
 from lrc_ase.descriptors import SphereDescriptor
 from lrc_ase.descriptors.sphere import real_spherical_harmonics
@@ -20,17 +20,6 @@ def descriptor(*, dtype=torch.float64, **changes):
         own, n_elements=4, cutoff=CUTOFF, average_neighbors=20, generator=torch.Generator().manual_seed(0)
     )
     return made.to(dtype)
-
-
-def surroundings(seed=0, *, n_atoms=3, n_neighbors=9):
-    generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(n_atoms, n_neighbors, 3, dtype=torch.float64, generator=generator)
-    lengths = 1 + 3 * torch.rand(n_atoms, n_neighbors, 1, dtype=torch.float64, generator=generator)
-    vectors = lengths * directions / directions.norm(dim=-1, keepdim=True)
-    mask = torch.rand(n_atoms, n_neighbors, generator=generator) < 0.8
-    species = torch.randint(4, (n_atoms,), generator=generator)
-    neighbors = torch.randint(n_atoms, (n_atoms, n_neighbors), generator=generator)
-    return vectors, mask, species, neighbors
 
 
 TWO_BLOCKS = {"n_blocks": 2, "n_neighbor_features": 3}

@@ -16,10 +16,11 @@ def distances_and_envelope(vectors: Tensor, mask: Tensor, cutoff: float) -> tupl
 
     `vectors` (..., n_neighbors, d), `mask` (..., n_neighbors) -> (..., n_neighbors, d), and twice (..., n_neighbors).
     """
-    placeholder = torch.zeros_like(vectors[..., :1, :])
-    placeholder[..., 0] = cutoff
-    vectors = torch.where(mask[..., None], vectors, placeholder)
+    at_cutoff = torch.zeros_like(vectors[..., :1, :])
+    at_cutoff[..., 0] = cutoff
+    vectors = torch.where(mask[..., None], vectors, at_cutoff)
     distances = torch.linalg.norm(vectors, dim=-1)
     x = (distances / cutoff).clamp(max=1.0)
-    envelope = 1 + x**6 * (-28 + x * (48 - 21 * x))
+    # the polynomial as a product, exact to rounding near its triple zero
+    envelope = (1 - x) ** 3 * (1 + x * (3 + x * (6 + x * (10 + x * (15 + 21 * x)))))
     return vectors, distances, torch.where(mask & (x < 1), envelope, torch.zeros_like(envelope))

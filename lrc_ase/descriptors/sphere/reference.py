@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..envelope import distances_and_envelope
 from .harmonics import harmonic_order, quadrature, real_spherical_harmonics
 from .shape import SphereShape
 
@@ -33,10 +34,8 @@ def moments_reference(
     if weights is None:
         weights = nn.functional.one_hot(species[neighbors], shape.n_weights).to(vectors)
     n_atoms = vectors.shape[0]
-    placeholder = vectors.new_tensor([shape.cutoff, 0.0, 0.0])
-    vectors = torch.where(mask[..., None], vectors, placeholder)
-    distances = torch.linalg.norm(vectors, dim=-1)
-    radial = _radial(distances, mask, shape)  # (n_atoms, n_neighbors, n_radial)
+    vectors, distances, envelope = distances_and_envelope(vectors, mask, shape.cutoff)
+    radial = _radial(distances / shape.cutoff, envelope, shape)  # (n_atoms, n_neighbors, n_radial)
     radial = (weights[..., None] * radial[..., None, :]).flatten(-2)
     monomials = _monomials(vectors / distances[..., None], shape.max_degree)  # (n_atoms, n_neighbors, n_monomials)
     sums = torch.matmul(monomials.transpose(-1, -2), radial)  # (n_atoms, n_monomials, n_inputs)
@@ -70,12 +69,9 @@ def _averages(channels: Tensor, harmonics: Tensor, weights: Tensor, shape: Spher
     return torch.cat(averages, dim=-1)
 
 
-def _radial(distances: Tensor, mask: Tensor, shape: SphereShape) -> Tensor:
-    x = (distances / shape.cutoff).clamp(max=1.0)
+def _radial(x: Tensor, envelope: Tensor, shape: SphereShape) -> Tensor:
     orders = torch.arange(1, len(shape.radial_scale) + 1, device=x.device, dtype=x.dtype)
-    envelope = (1 - x) ** 3 * (1 + x * (3 + x * (6 + x * (10 + x * (15 + 21 * x))))) / x
-    envelope = torch.where(mask & (x < 1), envelope, torch.zeros_like(envelope))
-    return torch.sin(math.pi * x[..., None] * orders) * (envelope[..., None] * x.new_tensor(shape.radial_scale))
+    return torch.sin(math.pi * x[..., None] * orders) * ((envelope / x)[..., None] * x.new_tensor(shape.radial_scale))
 
 
 def _monomials(directions: Tensor, max_degree: int) -> Tensor:
