@@ -7,13 +7,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, optim
+from torch import Tensor
 
 from lrc_ase.potential_file import read_tensors, write_tensors
 
-__all__ = ["CheckpointError", "load_checkpoint", "optimizer_tensors", "restore_optimizer", "save_checkpoint"]
+__all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 HEADER_KEY = "lrc_ase_checkpoint"
 
 
@@ -42,18 +42,3 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
             "resume with the version of lrc-ase that began the run, or start anew"
         )
     return tensors, values
-
-
-def optimizer_tensors(optimizer: optim.Optimizer) -> dict[str, Tensor]:
-    """State of the optimizer as a flat dictionary, ``<parameter number>.<name>``."""
-    state = optimizer.state_dict()["state"]
-    return {f"{number}.{name}": tensor for number, entries in state.items() for name, tensor in entries.items()}
-
-
-def restore_optimizer(optimizer: optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Inverse of `optimizer_tensors` for an optimizer of the same parameters."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        number, _, entry = name.partition(".")
-        state.setdefault(int(number), {})[entry] = tensor.clone()
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

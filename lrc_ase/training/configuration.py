@@ -107,8 +107,10 @@ class StageConfiguration(Settings):
     """Passes over the training frames. Null: as many as make 12,000 steps of the optimizer, 20 to 4000."""
     batch_size: int = Field(4, ge=1)
     """Frames per step."""
+    optimizer: Literal["soap", "adamw"] = "soap"
+    """SOAP (Adam in the eigenbasis of Shampoo's preconditioner, arXiv:2409.11321), or AdamW."""
     learning_rate: float = Field(2e-3, gt=0)
-    """Largest step size of the optimizer (AdamW)."""
+    """Largest step size of the optimizer."""
     schedule: Literal["constant", "cosine", "exponential"] = "cosine"
     """How the step size falls after the warm-up."""
     final_learning_rate: float = Field(0.01, gt=0, le=1)
@@ -116,7 +118,7 @@ class StageConfiguration(Settings):
     warmup: float = Field(0.02, ge=0, lt=1)
     """Part of the stage's steps in which the step size rises from zero."""
     weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay of AdamW."""
+    """Decoupled weight decay of the optimizer."""
     loss: LossConfiguration = LossConfiguration()
     """Weights of energies, forces and stress."""
     ema_decay: float = Field(0.99, ge=0, lt=1)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from lrc_ase.dataset import LabelledGraph, batch_indices, collate_labelled
 from lrc_ase.derivatives import evaluate
 from lrc_ase.model import ShortRangeModel
-from lrc_ase.training.checkpoint import optimizer_tensors, restore_optimizer
 from lrc_ase.training.configuration import LossConfiguration, StageConfiguration
 from lrc_ase.training.losses import ErrorSums, loss_of
+from lrc_ase.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
 
 __all__ = ["EpochRecord", "Observer", "Progress", "StageLoop", "TrainingDiverged", "learning_rate", "mean_errors"]
 
@@ -122,12 +122,7 @@ class StageLoop:
         """Mean weights with the lowest validation loss."""
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(stage.train == "all" or not name.startswith("long_range."))
-        self.optimizer = torch.optim.AdamW(
-            [parameter for parameter in model.parameters() if parameter.requires_grad],
-            lr=stage.learning_rate,
-            weight_decay=stage.weight_decay,
-            foreach=True,
-        )
+        self.optimizer = build_optimizer(stage, model.parameters())
         self.progress = Progress()
         self.n_batches = math.ceil(len(train_graphs) / stage.batch_size)
 

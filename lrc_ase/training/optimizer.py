@@ -1,0 +1,62 @@
+"""The optimizer of a stage, and its state as tensors that a checkpoint can carry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+
+from lrc_ase.training.configuration import StageConfiguration
+
+__all__ = ["build_optimizer", "optimizer_tensors", "restore_optimizer"]
+
+_STRUCTURE = "structure"
+_TENSOR = "tensor"
+
+
+def build_optimizer(stage: StageConfiguration, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
+    """Optimizer of the parameters that move in `stage`."""
+    moving = [parameter for parameter in parameters if parameter.requires_grad]
+    if stage.optimizer == "adamw":
+        return optim.AdamW(moving, lr=stage.learning_rate, weight_decay=stage.weight_decay, foreach=True)
+    from lrc_ase.training.soap import RowMajorSOAP  # its library takes half a second to import
+
+    return RowMajorSOAP(moving, lr=stage.learning_rate, weight_decay=stage.weight_decay)
+
+
+def optimizer_tensors(optimizer: optim.Optimizer) -> dict[str, Tensor]:
+    """State of the optimizer: its tensors, not copied, and as bytes of JSON where in the state they stand."""
+    tensors: dict[str, Tensor] = {}
+
+    def without_tensors(value: Any, name: str) -> Any:
+        if isinstance(value, Tensor):
+            tensors[name] = value
+            return {_TENSOR: name}
+        if isinstance(value, Mapping):
+            return {key: without_tensors(item, f"{name}.{key}") for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [without_tensors(item, f"{name}.{index}") for index, item in enumerate(value)]
+        return value
+
+    structure = json.dumps(without_tensors(optimizer.state_dict(), "state"))
+    return {**tensors, _STRUCTURE: torch.frombuffer(bytearray(structure.encode()), dtype=torch.uint8)}
+
+
+def restore_optimizer(optimizer: optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Inverse of `optimizer_tensors` for an optimizer of the same kind and parameters."""
+
+    def with_tensors(value: Any) -> Any:
+        if isinstance(value, list):
+            return [with_tensors(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if value.keys() == {_TENSOR}:
+            return tensors[value[_TENSOR]].clone()
+        return {key: with_tensors(item) for key, item in value.items()}
+
+    content = with_tensors(json.loads(bytes(tensors[_STRUCTURE].tolist())))
+    content["state"] = {int(number): entries for number, entries in content["state"].items()}
+    optimizer.load_state_dict(content)
