@@ -117,13 +117,9 @@ def _forward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m
                     store(s, results + f * width, zero)
                 for orbit in range(len(counts)):
                     count = counts[orbit]
-                    k0, k1, k2, k3 = starts[orbit, 0], starts[orbit, 1], starts[orbit, 2], starts[orbit, 3]
-                    k4, k5, k6, k7 = starts[orbit, 4], starts[orbit, 5], starts[orbit, 6], starts[orbit, 7]
                     for f in range(n_factors):
                         place, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, points + f * 8 * width
-                        values_on_orbit(
-                            s, base, row, y, place, count, k0, k1, k2, k3, k4, k5, k6, k7, m0, m1, m2, m3, zero, width
-                        )
+                        values_on_orbit(s, base, row, y, place, count, starts, orbit, m0, m1, m2, m3, zero, width)
                     for p in range(count):
                         product = fill(weights[orbit], width)
                         for f in range(n_factors):
@@ -173,13 +169,9 @@ def _backward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, 
                         store(s, back + (f * n_lm + lm) * width, zero)
                 for orbit in range(len(counts)):
                     count = counts[orbit]
-                    k0, k1, k2, k3 = starts[orbit, 0], starts[orbit, 1], starts[orbit, 2], starts[orbit, 3]
-                    k4, k5, k6, k7 = starts[orbit, 4], starts[orbit, 5], starts[orbit, 6], starts[orbit, 7]
                     for f in range(n_factors):
                         place, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, points + f * 8 * width
-                        values_on_orbit(
-                            s, base, row, y, place, count, k0, k1, k2, k3, k4, k5, k6, k7, m0, m1, m2, m3, zero, width
-                        )
+                        values_on_orbit(s, base, row, y, place, count, starts, orbit, m0, m1, m2, m3, zero, width)
                     # with P_k = F_1 ... F_k and, from the last, S_k = g_k + F_(k+1) S_(k+1): dE/dF_k = P_(k-1) S_k
                     for p in range(count):
                         suffix = zero
@@ -197,25 +189,7 @@ def _backward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, 
                     for f in range(n_factors):
                         place, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, slopes + f * 8 * width
                         add_from_orbit(
-                            s,
-                            back + base,
-                            row,
-                            weighted,
-                            place,
-                            count,
-                            k0,
-                            k1,
-                            k2,
-                            k3,
-                            k4,
-                            k5,
-                            k6,
-                            k7,
-                            m0,
-                            m1,
-                            m2,
-                            m3,
-                            width,
+                            s, back + base, row, weighted, place, count, starts, orbit, m0, m1, m2, m3, width
                         )
                 for lm in range(n_lm):
                     for f in range(n_factors):
@@ -272,8 +246,6 @@ def _second(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3
                     store(s, results + f * width, zero)
                 for orbit in range(len(counts)):
                     count = counts[orbit]
-                    k0, k1, k2, k3 = starts[orbit, 0], starts[orbit, 1], starts[orbit, 2], starts[orbit, 3]
-                    k4, k5, k6, k7 = starts[orbit, 4], starts[orbit, 5], starts[orbit, 6], starts[orbit, 7]
                     # `values_on_orbit` at one place of the text: it is inlined, and compiling takes its time
                     for i in range(2 * n_factors):
                         place, base, row = (
@@ -281,9 +253,7 @@ def _second(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3
                             i * n_lm * width,
                             points + i * 8 * width,
                         )
-                        values_on_orbit(
-                            s, base, row, y, place, count, k0, k1, k2, k3, k4, k5, k6, k7, m0, m1, m2, m3, zero, width
-                        )
+                        values_on_orbit(s, base, row, y, place, count, starts, orbit, m0, m1, m2, m3, zero, width)
                     # the tangents of what `_backward` computes
                     for p in range(count):
                         suffix, suffix_tangent = zero, zero
@@ -311,25 +281,7 @@ def _second(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3
                     for f in range(n_factors):
                         place, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, slopes + f * 8 * width
                         add_from_orbit(
-                            s,
-                            back + base,
-                            row,
-                            weighted,
-                            place,
-                            count,
-                            k0,
-                            k1,
-                            k2,
-                            k3,
-                            k4,
-                            k5,
-                            k6,
-                            k7,
-                            m0,
-                            m1,
-                            m2,
-                            m3,
-                            width,
+                            s, back + base, row, weighted, place, count, starts, orbit, m0, m1, m2, m3, width
                         )
                 for lm in range(n_lm):
                     for f in range(n_factors):

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from ...compilation import compiled, inlined, run_over_atoms
-from ...simd import address, fill, load, repeat, store, vector_sqrt
+from ...simd import address, fill, load, repeat, store
 from .compiled_pulls import build_backward, build_weight_slope
 from .neighbor_functions import (
     SERIES_TERMS,
+    changes_of_directions,
     collect,
     collect_weights,
+    directions,
     evaluate_angular,
     evaluate_harmonics,
     evaluate_radial,
@@ -179,10 +181,7 @@ def _density(
                     end = min(begin + width, starts[element + 1])
                     n_lanes = end - begin
                     collect(vectors, atom, order, begin, end, s, points, width, kind(cutoff))
-                    x, y, z = load(s, points, width), load(s, points + width, width), load(s, points + 2 * width, width)
-                    distance = vector_sqrt(x * x + y * y + z * z)
-                    inverse = 1.0 / distance
-                    x, y, z = x * inverse, y * inverse, z * inverse
+                    x, y, z, distance, inverse = directions(s, points, width)
                     evaluate_radial(
                         s, distance, cutoff, series, n_terms, scale, n_radial, radial, radial_slopes, with_slope, width
                     )
@@ -191,10 +190,7 @@ def _density(
                     along, dx, dy, dz = zero, zero, zero, zero
                     if with_slope:
                         collect(direction, atom, order, begin, end, s, changes, width, kind(0))
-                        dx, dy = load(s, changes, width), load(s, changes + width, width)
-                        dz = load(s, changes + 2 * width, width)
-                        along = dx * x + dy * y + dz * z
-                        dx, dy, dz = (dx - along * x) * inverse, (dy - along * y) * inverse, (dz - along * z) * inverse
+                        along, dx, dy, dz = changes_of_directions(s, changes, x, y, z, inverse, width)
                         collect_weights(weight_direction, atom, order, begin, end, s, weight_changes, n_weights, width)
                     evaluate_harmonics(
                         s, recurrence, places, max_degree, powers, legendre, harmonics, with_slope,

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from ...compilation import inlined
-from ...simd import address, fill, load, repeat, store, vector_sqrt
+from ...simd import address, fill, load, repeat, store
 from .neighbor_functions import (
+    changes_of_directions,
     collect,
     collect_weights,
+    directions,
     evaluate_angular,
     evaluate_harmonics,
     evaluate_radial,
@@ -74,10 +76,7 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
                 for begin in range(starts[element], starts[element + 1], width):
                     end = min(begin + width, starts[element + 1])
                     collect(vectors, atom, order, begin, end, s, points, width, kind(cutoff))
-                    x, y, z = load(s, points, width), load(s, points + width, width), load(s, points + 2 * width, width)
-                    distance = vector_sqrt(x * x + y * y + z * z)
-                    inverse = 1.0 / distance
-                    x, y, z = x * inverse, y * inverse, z * inverse
+                    x, y, z, distance, inverse = directions(s, points, width)
                     evaluate_radial(
                         s, distance, cutoff, series, n_terms, scale, n_radial, radial, radial_slopes, True, width
                     )
@@ -194,19 +193,13 @@ def build_weight_slope(max_degree: int, n_radial: int, n_weights: int, width: in
             for begin in range(0, starts[1], width):
                 end = min(begin + width, starts[1])
                 collect(vectors, atom, order, begin, end, s, points, width, kind(cutoff))
-                x, y, z = load(s, points, width), load(s, points + width, width), load(s, points + 2 * width, width)
-                distance = vector_sqrt(x * x + y * y + z * z)
-                inverse = 1.0 / distance
-                x, y, z = x * inverse, y * inverse, z * inverse
+                x, y, z, distance, inverse = directions(s, points, width)
                 evaluate_radial(
                     s, distance, cutoff, series, n_terms, scale, n_radial, radial, radial_slopes, True, width
                 )
                 evaluate_angular(s, x, y, z, recurrence, max_degree, powers, legendre, width)
                 collect(direction, atom, order, begin, end, s, changes, width, kind(0))
-                dx, dy = load(s, changes, width), load(s, changes + width, width)
-                dz = load(s, changes + 2 * width, width)
-                along = dx * x + dy * y + dz * z
-                dx, dy, dz = (dx - along * x) * inverse, (dy - along * y) * inverse, (dz - along * z) * inverse
+                along, dx, dy, dz = changes_of_directions(s, changes, x, y, z, inverse, width)
                 evaluate_harmonics(
                     s, recurrence, places, max_degree, powers, legendre, harmonics, True,
                     along, dx, dy, dz, harmonics_along, harmonic_slopes, width,

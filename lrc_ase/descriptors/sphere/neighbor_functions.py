@@ -12,13 +12,15 @@ from functools import lru_cache
 import numpy as np
 
 from ...compilation import inlined
-from ...simd import load, repeat, store
+from ...simd import load, repeat, store, vector_sqrt
 from .harmonics import harmonic_order, normalization
 
 __all__ = [
     "SERIES_TERMS",
+    "changes_of_directions",
     "collect",
     "collect_weights",
+    "directions",
     "evaluate_angular",
     "evaluate_harmonics",
     "evaluate_radial",
@@ -87,6 +89,23 @@ def collect(vectors, atom, order, first, last, s, at, width, filler):
             s[at + lane] = filler
             s[at + width + lane] = 0
             s[at + 2 * width + lane] = 0
+
+
+@inlined
+def directions(s, points, width):
+    """Unit vectors of a collected block, their lengths and inverse lengths: x, y, z, r, 1/r."""
+    x, y, z = load(s, points, width), load(s, points + width, width), load(s, points + 2 * width, width)
+    distance = vector_sqrt(x * x + y * y + z * z)
+    inverse = 1.0 / distance
+    return x * inverse, y * inverse, z * inverse, distance, inverse
+
+
+@inlined
+def changes_of_directions(s, changes, x, y, z, inverse, width):
+    """Changes of r and of x, y, z along collected changes of the vectors."""
+    dx, dy, dz = load(s, changes, width), load(s, changes + width, width), load(s, changes + 2 * width, width)
+    along = dx * x + dy * y + dz * z
+    return along, (dx - along * x) * inverse, (dy - along * y) * inverse, (dz - along * z) * inverse
 
 
 @inlined
