@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .exchange import Exchange
 from .lattice import half_mesh_indices, reciprocal_cell, wave_vectors
 from .multipliers import WaveNumbers
 
@@ -49,22 +50,23 @@ def open_layout(
     pbc: tuple[bool, ...],
     smearing: float,
     mesh_shape_for: Callable[[np.ndarray], tuple[int, ...]],
+    exchange: Exchange | None = None,
 ) -> Layout:
     r"""Layout of a structure with open directions; `fractional` (n_atoms, 3), `cell` (3, 3), `smearing` the widest.
 
     With extents e_i along the open directions and a largest distance D across them, the kernel is cut off at
     R = D + 7 s and the box is :math:`e_i + R + 7s` long: clouds of atoms see each other's kernel whole, and never an
     image. Extents are rounded up to whole Angstrom, so that box and mesh stay as they are while atoms move a little.
-    A cluster goes by pairs (no mesh) where those cost less.
+    A cluster goes by pairs (no mesh) where those cost less. Processes that share a structure agree on its extents.
     """
     open_axes = tuple(axis for axis, periodic in enumerate(pbc) if not periodic)
     fixed = cell.detach().double().cpu()
     normals = open_directions(fixed[None], open_axes)[0]
     across = fractional.detach().double().cpu() @ fixed @ normals.T  # (n_atoms, n_open)
-    lowest, highest = (across.min(dim=0).values, across.max(dim=0).values) if len(across) else (torch.zeros(1),) * 2
+    lowest, highest = -_largest(-across, exchange), _largest(across, exchange)
     extents = torch.ceil(highest - lowest) + 1.0
-    from_middle = (across - 0.5 * (lowest + highest)).norm(dim=1)
-    widest = math.ceil(2 * float(from_middle.max() if len(across) else 0.0)) + 1.0
+    from_middle = (across - 0.5 * (lowest + highest)).norm(dim=1, keepdim=True)
+    widest = math.ceil(2 * float(_largest(from_middle, exchange))) + 1.0
     margin = _TRUNCATION_MARGIN * smearing
     truncation = min(float(extents.norm()), widest) + margin
     lengths = tuple((extents + truncation + margin).tolist())
@@ -73,6 +75,14 @@ def open_layout(
     if len(open_axes) == len(pbc) and len(across) ** 2 < _PAIRS_PER_MESH_POINT * math.prod(mesh_shape):
         return Layout(None)
     return Layout(mesh_shape, open_axes, lengths, truncation)
+
+
+def _largest(values: Tensor, exchange: Exchange | None) -> Tensor:
+    """Largest of each column over all atoms, (n,); zeros without any."""
+    largest = values.amax(dim=0) if len(values) else values.new_full(values.shape[1:], -torch.inf)
+    if exchange is not None:
+        largest = exchange.largest(largest)
+    return torch.where(largest == -torch.inf, 0.0, largest)
 
 
 def open_directions(cell: Tensor, open_axes: Sequence[int]) -> Tensor:

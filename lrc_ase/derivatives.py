@@ -20,18 +20,22 @@ __all__ = ["Results", "atomic_stresses", "born_effective_charges", "evaluate"]
 
 @dataclass(frozen=True)
 class Results:
-    """Energies without the elements' references, and their derivatives, in ASE's units and signs."""
+    """Energies without the elements' references, and their derivatives, in ASE's units and signs.
+
+    Where processes share the structure, energy, stress and the forces on an atom sum over them (and its ghosts) to the
+    whole.
+    """
 
     energy: Tensor
     """(n_structures,), eV."""
     atomic_energies: Tensor
-    """(n_atoms,), eV; sum to `energy`."""
+    """(n_own,), eV; sum to `energy`."""
     forces: Tensor | None = None
     """:math:`-dE/dx`, (n_atoms, 3), eV/Angstrom."""
     stress: Tensor | None = None
     """:math:`(1/V)\\, dE/d\\epsilon`, (n_structures, 3, 3), eV/Angstrom^3; of use where all directions are periodic."""
     charges: Tensor | None = None
-    """Latent charges, (n_atoms,), e."""
+    """Latent charges, (n_own,), e."""
 
 
 def evaluate(
@@ -55,7 +59,9 @@ def evaluate(
     with torch.set_grad_enabled(forces or stress or training):
         output = model(graph, strain=symmetric if stress else None)
         atomic_energies = output.atomic_energies.double()
-        energy = atomic_energies.new_zeros(graph.n_structures).index_add(0, graph.structure, atomic_energies)
+        energy = atomic_energies.new_zeros(graph.n_structures).index_add(
+            0, graph.of_own(graph.structure), atomic_energies
+        )
     inputs = ([graph.positions] if forces else []) + ([strain] if strain is not None else [])
     gradients: list[Tensor] = []
     if inputs:

@@ -1,4 +1,8 @@
-"""Structures as the model reads them: tensors of atoms, cells and padded neighbor lists."""
+"""Structures as the model reads them: tensors of atoms, cells and padded neighbor lists.
+
+Where several processes share a structure, each has a graph of its own atoms, followed by ghosts: copies of atoms of
+other processes, and of periodic images, within reach of the own ones. Ghosts have no row of neighbors.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from .exchange import Exchange
 
 __all__ = ["Graph", "collate"]
 
@@ -21,7 +27,7 @@ class Graph:
     """
 
     positions: Tensor
-    """Cartesian coordinates in Angstrom, float64 (n_atoms, 3)."""
+    """Cartesian coordinates in Angstrom, float64 (n_atoms, 3); those of ghosts last."""
     species: Tensor
     """Index of each atom's element in the model's list of elements, int64 (n_atoms,)."""
     structure: Tensor
@@ -33,17 +39,28 @@ class Graph:
     charge: Tensor
     """Total charge of each structure in e, (n_structures,)."""
     neighbors: Tensor
-    """Neighbors of each atom, int64 (n_atoms, n_neighbors). Padding points at the atom itself."""
+    """Neighbors of each atom but the ghosts, int64 (n_own, n_neighbors). Padding points at the atom itself."""
     shifts: Tensor
-    """Lattice translation of each neighbor in units of the cell vectors, whole numbers, (n_atoms, n_neighbors, 3)."""
+    """Lattice translation of each neighbor in units of the cell vectors, whole numbers, (n_own, n_neighbors, 3)."""
     neighbor_mask: Tensor
-    """False where a column is padding, bool (n_atoms, n_neighbors)."""
+    """False where a column is padding, bool (n_own, n_neighbors)."""
     mesh_shapes: tuple[tuple[int, ...], ...] | None = None
     """Mesh of the long-range part for each structure, to hold it while a cell changes; None lets the model choose."""
+    exchange: Exchange | None = None
+    """Processes that share the structure; None where this one holds it all."""
 
     @property
     def n_atoms(self) -> int:
         return self.positions.shape[0]
+
+    @property
+    def n_own(self) -> int:
+        """Atoms whose energies this graph holds: all but the ghosts."""
+        return self.neighbors.shape[0]
+
+    def of_own(self, values: Tensor) -> Tensor:
+        """Rows of the own atoms, (n_atoms, ...) -> (n_own, ...)."""
+        return values if self.n_own == len(values) else values[: self.n_own]
 
     @property
     def n_structures(self) -> int:

@@ -19,6 +19,7 @@ from .electronegativity import electronegativities
 from .graph import Graph
 from .lattice import fractional_coordinates
 from .lrc import LongRangeConvolution
+from .mesh import total
 from .multipliers import Coulomb, Multiplier, Stack, Yukawa
 from .readout import ReadOut, random_linear
 from .settings import LongRangeSettings, ModelSettings
@@ -38,11 +39,11 @@ class LongRangeOutput:
     """What the long-range part adds; None where the settings leave a piece out."""
 
     hidden: Tensor | None
-    """Addition to the first hidden layer of the read-out, (n_atoms, n_hidden)."""
+    """Addition to the first hidden layer of the read-out, (n_own, n_hidden)."""
     electrostatic: Tensor | None
-    """Electrostatic energy of each atom, eV (n_atoms,)."""
+    """Electrostatic energy of each atom, eV (n_own,)."""
     charges: Tensor | None
-    """Latent charges, e (n_atoms,)."""
+    """Latent charges, e (n_own,)."""
 
 
 class LongRangePart(nn.Module):
@@ -73,19 +74,33 @@ class LongRangePart(nn.Module):
             self.to_hidden = nn.Linear(own.n_features, settings.hidden[0], bias=False)
             nn.init.zeros_(self.to_hidden.weight)
 
-    def forward(self, features: Tensor, graph: Graph, strain: Tensor | None) -> LongRangeOutput:
-        fractional = fractional_coordinates(graph.positions, graph.cell, graph.structure)
+    def latent_weights(self, features: Tensor, graph: Graph) -> Tensor:
+        """What each own atom spreads onto the mesh (n_own, n_weights): its charge, if there is one, comes first."""
+        weights = self.weights(features, graph.of_own(graph.species), squeeze=False)
+        if not self.settings.electrostatics:
+            return weights
+        charges = _neutralized(weights[:, 0], graph)
+        return torch.cat([charges[:, None], weights[:, 1:]], dim=1)
+
+    def field(self, weights: Tensor, graph: Graph, strain: Tensor | None) -> Tensor:
+        """Field of all weights at the own atoms (n_own, n_weights): spread, mesh, gather."""
+        structure = graph.of_own(graph.structure)
+        fractional = fractional_coordinates(graph.of_own(graph.positions), graph.cell, structure)
         # near the origin before the cast, so that structures far from it lose no digits in float32
-        fractional = (fractional - _whole_cells(fractional.detach(), graph)).to(features)
+        fractional = (fractional - _whole_cells(fractional.detach(), graph)).to(weights)
         cell = graph.cell if strain is None else graph.cell + torch.matmul(graph.cell, strain)
-        cell = cell.to(features)
-        weights = self.weights(features, graph.species, squeeze=False)
-        if self.settings.electrostatics:
-            charges = _neutralized(weights[:, 0], graph)
-            weights = torch.cat([charges[:, None], weights[:, 1:]], dim=1)
-        field = self.convolution(
-            weights, fractional, cell, structure=graph.structure, pbc=graph.pbc, mesh_shapes=graph.mesh_shapes
+        return self.convolution(
+            weights,
+            fractional,
+            cell.to(weights),
+            structure=structure,
+            pbc=graph.pbc,
+            mesh_shapes=graph.mesh_shapes,
+            exchange=graph.exchange,
         )
+
+    def forward(self, weights: Tensor, field: Tensor) -> LongRangeOutput:
+        """What weights and field (n_own, n_weights) add to the energies of their atoms."""
         electrostatic = 0.5 * COULOMB_CONSTANT * weights[:, 0] * field[:, 0] if self.settings.electrostatics else None
         hidden = None
         if self.settings.n_channels:
@@ -107,20 +122,23 @@ class LongRangePart(nn.Module):
 
 
 def _whole_cells(fractional: Tensor, graph: Graph) -> Tensor:
-    """Lattice translations in periodic directions, a coarse common one per structure in open ones; (n_atoms, 3).
+    """Lattice translations in periodic directions, a coarse common one per structure in open ones.
 
-    Coarse, because each jump of the origin moves the atoms against the mesh.
+    (n_own, 3). Coarse, because each jump of the origin moves the atoms against the mesh.
     """
-    owner = graph.structure[:, None].expand_as(fractional)
-    lowest = fractional.new_zeros(graph.n_structures, 3).scatter_reduce(
-        0, owner, fractional, "amin", include_self=False
-    )
+    structure = graph.of_own(graph.structure)
+    nothing = fractional.new_full((graph.n_structures, 3), torch.inf)
+    lowest = nothing.scatter_reduce(0, structure[:, None].expand_as(fractional), fractional, "amin")
+    if graph.exchange is not None:
+        lowest = -graph.exchange.largest(-lowest)
     common = _ORIGIN_STEP * torch.floor(lowest / _ORIGIN_STEP)
-    return torch.where(graph.pbc[graph.structure], torch.floor(fractional), common[graph.structure])
+    return torch.where(graph.pbc[structure], torch.floor(fractional), common[structure])
 
 
 def _neutralized(charges: Tensor, graph: Graph) -> Tensor:
     """Charges shifted evenly so that each structure sums to its total charge."""
-    counts = torch.bincount(graph.structure, minlength=graph.n_structures).to(charges)
-    totals = charges.new_zeros(graph.n_structures).index_add(0, graph.structure, charges)
-    return charges - ((totals - graph.charge.to(charges)) / counts)[graph.structure]
+    structure = graph.of_own(graph.structure)
+    counts = torch.bincount(structure, minlength=graph.n_structures).to(charges)
+    totals = charges.new_zeros(graph.n_structures).index_add(0, structure, charges)
+    counts, totals = total(torch.stack([counts, totals]), graph.exchange)
+    return charges - ((totals - graph.charge.to(charges)) / counts)[structure]

@@ -24,6 +24,7 @@ from .accuracy import mesh_quality
 from .boundaries import Layout, open_layout, padded_cell, pairs_cost_less
 from .direct import pair_sums
 from .ewald import ewald_sum
+from .exchange import Exchange
 from .lattice import fractional_coordinates, mesh_shape_for_spacing
 from .memory import check_mesh_memory
 from .mesh import MultiplierTables, Stencil, convolve
@@ -106,6 +107,7 @@ class LongRangeConvolution(nn.Module):
         structure: Tensor | None = None,
         pbc: Tensor | None = None,
         mesh_shapes: Sequence[tuple[int, ...]] | None = None,
+        exchange: Exchange | None = None,
     ) -> Tensor:
         """Field u at the atoms.
 
@@ -125,6 +127,9 @@ class LongRangeConvolution(nn.Module):
             Periodic directions, (n_structures, d); left out when all are.
         mesh_shapes
             A mesh for each fully periodic structure, to hold it while the cell changes a little.
+        exchange
+            Processes that share the one structure, each with atoms of its own: the field is that of all their weights.
+            Gradients by cell and multiplier are shares that sum to the whole.
 
         Returns
         -------
@@ -135,10 +140,15 @@ class LongRangeConvolution(nn.Module):
         ------
         ValueError
             Shapes that do not fit, coordinates that are not finite, a singular cell, a kernel that has no form in this
-            boundary, a mesh larger than the memory.
+            boundary, a mesh larger than the memory, processes that would share what has no mesh.
         """
         d = fractional.shape[-1]
         self._check(weights, fractional, cell)
+        if exchange is not None and (len(cell) != 1 or self.method != "mesh" or (pbc is not None and not pbc.any())):
+            raise ValueError(
+                f"processes share one structure with a mesh, got {len(cell)} structures, method='{self.method}', "
+                f"periodic directions {None if pbc is None else pbc.tolist()}: evaluate it in one process"
+            )
         if structure is None:
             structure = torch.zeros(len(fractional), dtype=torch.int64, device=fractional.device)
         periodic = [(True,) * d] * len(cell) if pbc is None else [tuple(row) for row in pbc.tolist()]
@@ -146,7 +156,7 @@ class LongRangeConvolution(nn.Module):
         layouts = []
         for index in range(len(cell)):
             given = None if mesh_shapes is None else mesh_shapes[index]
-            layout = self._layout(fractional, structure, cell, index, periodic[index], given)
+            layout = self._layout(fractional, structure, cell, index, periodic[index], given, exchange)
             layouts.append(layout)
             groups.setdefault((layout.open_axes, layout.mesh_shape), []).append(index)
         field = weights.new_zeros(len(weights), self.multiplier.n_outputs)
@@ -165,6 +175,7 @@ class LongRangeConvolution(nn.Module):
                 cell if len(groups) == 1 else cell[chosen],
                 own_structure,
                 [layouts[index] for index in members],
+                exchange,
             )
             field = own_field if atoms is None else field.index_copy(0, atoms, own_field)
         return field
@@ -184,7 +195,13 @@ class LongRangeConvolution(nn.Module):
         return needed
 
     def _group(
-        self, weights: Tensor, fractional: Tensor, cell: Tensor, structure: Tensor, layouts: Sequence[Layout]
+        self,
+        weights: Tensor,
+        fractional: Tensor,
+        cell: Tensor,
+        structure: Tensor,
+        layouts: Sequence[Layout],
+        exchange: Exchange | None,
     ) -> Tensor:
         """Field of structures with the same mesh and the same open directions."""
         mesh_shape, open_axes = layouts[0].mesh_shape, layouts[0].open_axes
@@ -199,8 +216,10 @@ class LongRangeConvolution(nn.Module):
             n_channels = max(self.multiplier.n_channels, self.multiplier.n_inputs)
             check_mesh_memory(mesh_shape, len(cell), n_channels, weights.dtype, weights.device)
             table = self._tables(self.multiplier, cell, mesh_shape, layouts)
-            convolve = self._mesh if self.method == "mesh" else ewald_sum
-            field = convolve(weights, fractional, structure, table, mesh_shape)
+            if self.method == "mesh":
+                field = self._mesh(weights, fractional, structure, table, mesh_shape, exchange)
+            else:
+                field = ewald_sum(weights, fractional, structure, table, mesh_shape)
         pairs_alone = mesh_shape is None
         if pairs_alone == self.remove_self:  # pair sums leave i = j out, sums over waves hold it
             return field
@@ -215,6 +234,7 @@ class LongRangeConvolution(nn.Module):
         index: int,
         pbc: tuple[bool, ...],
         given: tuple[int, ...] | None,
+        exchange: Exchange | None,
     ) -> Layout:
         """Layout of the structure `index`."""
         if all(pbc) and self.method != "direct":
@@ -236,13 +256,19 @@ class LongRangeConvolution(nn.Module):
         own = fractional[structure == index]
         if not any(pbc) and self.spacing is not None and pairs_cost_less(len(own), widest, self.spacing):
             return Layout(None)
-        return open_layout(own, cell[index], pbc, widest, self.mesh_shape_for)
+        return open_layout(own, cell[index], pbc, widest, self.mesh_shape_for, exchange)
 
     def _mesh(
-        self, weights: Tensor, fractional: Tensor, structure: Tensor, table: Tensor, mesh_shape: tuple[int, ...]
+        self,
+        weights: Tensor,
+        fractional: Tensor,
+        structure: Tensor,
+        table: Tensor,
+        mesh_shape: tuple[int, ...],
+        exchange: Exchange | None,
     ) -> Tensor:
         assert self.window is not None
-        stencil = Stencil(self.window, mesh_shape, structure, table.shape[0])
+        stencil = Stencil(self.window, mesh_shape, structure, table.shape[0], exchange)
         training = any(parameter.requires_grad for parameter in self.multiplier.parameters())
         return convolve(weights, fractional, table, stencil, training=training)
 

@@ -6,6 +6,11 @@ r"""The short-range and the full-range model: atomic energies from a graph.
 the paper's eqs. 12, 15 and 17 with weights f learned from the descriptor and, in the electrostatic head, one channel
 that is a latent charge q in e (k_e = 14.399645 eV Angstrom / e^2) summing to the total charge. Energies leave out the
 elements' reference energies, which live in the potential, in float64.
+
+Four steps, between which processes may share a structure (`Graph.exchange`): *local*, own atoms and ghosts to features
+and weights; *spread*, own atoms to the mesh, which is then summed over the processes; *mesh*, every process the same;
+*gather*, field at the own atoms to their energies. The derivative goes through them backwards and sums once more on the
+mesh. One process is the case where there is nothing to sum.
 """
 
 from __future__ import annotations
@@ -30,9 +35,9 @@ class ModelOutput:
     """What a model says of every atom."""
 
     atomic_energies: Tensor
-    """(n_atoms,), eV, without the elements' references."""
+    """(n_own,), eV, without the elements' references."""
     charges: Tensor | None = None
-    """Latent charges (n_atoms,), e; None without an electrostatic head."""
+    """Latent charges (n_own,), e; None without an electrostatic head."""
 
 
 class ShortRangeModel(nn.Module):
@@ -53,10 +58,16 @@ class ShortRangeModel(nn.Module):
 
     def forward(self, graph: Graph, *, strain: Tensor | None = None) -> ModelOutput:
         """Atomic energies. `strain` (n_structures, 3, 3) deforms positions and cells together, x -> x (1 + strain)."""
-        features = self._short_range_features(graph, strain)
-        return ModelOutput(self.settings.energy_scale * self.readout(features, graph.species))
+        features = self.local(graph, strain)
+        return ModelOutput(self.settings.energy_scale * self.readout(features, graph.of_own(graph.species)))
 
-    def _short_range_features(self, graph: Graph, strain: Tensor | None) -> Tensor:
+    def local(self, graph: Graph, strain: Tensor | None) -> Tensor:
+        """Short-range features of the own atoms, (n_own, n_features)."""
+        if self.descriptor.reach > 1 and graph.n_own < graph.n_atoms:
+            raise ValueError(
+                f"the descriptor reaches {self.descriptor.reach} cutoffs: ghosts would need features of their own, "
+                "which no other process hands over; take a potential with one block, or run in one process (ASE)"
+            )
         positions, cell = graph.positions, graph.cell
         if strain is not None:
             positions = positions + torch.matmul(positions[:, None], strain[graph.structure])[:, 0]
@@ -79,9 +90,11 @@ class FullRangeModel(ShortRangeModel):
         self.long_range = LongRangePart(settings, settings.long_range, self.descriptor.n_features, generator)
 
     def forward(self, graph: Graph, *, strain: Tensor | None = None) -> ModelOutput:
-        features = self._short_range_features(graph, strain)
-        added = self.long_range(features, graph, strain)
-        energies = self.settings.energy_scale * self.readout(features, graph.species, added.hidden)
+        features = self.local(graph, strain)
+        weights = self.long_range.latent_weights(features, graph)
+        field = self.long_range.field(weights, graph, strain)  # spread, mesh, gather
+        added = self.long_range(weights, field)
+        energies = self.settings.energy_scale * self.readout(features, graph.of_own(graph.species), added.hidden)
         if added.electrostatic is not None:
             energies = energies + added.electrostatic
         return ModelOutput(energies, added.charges)

@@ -13,7 +13,7 @@ from matscipy.neighbours import neighbour_list
 
 from .graph import Graph
 
-__all__ = ["NeighborList", "check_structure", "complete_cell", "neighbor_graph", "total_charge"]
+__all__ = ["NeighborList", "check_structure", "complete_cell", "neighbor_graph", "padded_rows", "total_charge"]
 
 
 def complete_cell(cell: np.ndarray, pbc: Sequence[bool]) -> np.ndarray:
@@ -102,15 +102,9 @@ def neighbor_graph(
         pair = int(distances.argmin())
         raise ValueError(f"atoms {first[pair]} and {second[pair]} are at the same place")
     n_atoms = len(atoms)
-    counts = np.bincount(first, minlength=n_atoms)
-    width = max(int(counts.max(initial=0)), 1)
-    # matscipy's pairs come sorted by the first atom
-    column = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
-    neighbors = np.tile(np.arange(n_atoms)[:, None], (1, width))
-    neighbors[first, column] = second
-    padded_shifts = np.zeros((n_atoms, width, 3))
+    neighbors, mask, column = padded_rows(first, second, n_atoms)
+    padded_shifts = np.zeros((*neighbors.shape, 3))
     padded_shifts[first, column] = shifts
-    mask = np.arange(width) < counts[:, None]
     lookup = np.full(max(atomic_numbers.values()) + 1, -1)
     lookup[[atomic_numbers[symbol] for symbol in elements]] = np.arange(len(elements))
     graph = Graph(
@@ -125,6 +119,16 @@ def neighbor_graph(
         neighbor_mask=torch.from_numpy(mask),
     )
     return graph.to(device)
+
+
+def padded_rows(first: np.ndarray, second: np.ndarray, n_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs sorted by the first atom as `neighbors` and `neighbor_mask` of a `Graph`, and the column of each pair."""
+    counts = np.bincount(first, minlength=n_rows)
+    width = max(int(counts.max(initial=0)), 1)
+    column = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
+    neighbors = np.tile(np.arange(n_rows)[:, None], (1, width))
+    neighbors[first, column] = second
+    return neighbors, np.arange(width) < counts[:, None], column
 
 
 def _enclosing_cell(positions: np.ndarray, cell: np.ndarray, pbc: Sequence[bool]) -> np.ndarray:

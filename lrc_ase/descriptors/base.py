@@ -28,13 +28,16 @@ class Descriptor(nn.Module):
     potential."""
     n_features: int
     """Width of the output."""
+    reach: int = 1
+    """Cutoffs that the features of an atom see. Beyond one, they are features of other atoms' features."""
 
     def forward(self, vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor) -> Tensor:
         """Features of each atom.
 
         `vectors` (n_atoms, n_neighbors, 3) from atom to neighbor in Angstrom, `mask` (n_atoms, n_neighbors) False where
         padded, `species` (n_atoms,) element indices, `neighbors` (n_atoms, n_neighbors) the atom in each column ->
-        (n_atoms, n_features). Neighbors beyond the cutoff (a skin) contribute exactly zero.
+        (n_atoms, n_features). Neighbors beyond the cutoff (a skin) contribute exactly zero. With a reach of one,
+        `neighbors` may name ghosts: further atoms, that have a place in `species` alone.
         """
         raise TypeError(f"{type(self).__name__} does not define its features")
 

@@ -62,6 +62,7 @@ class PonitaDescriptor(Descriptor):
         super().__init__()
         self.settings, self.cutoff = settings, cutoff
         self.n_features = settings.n_channels
+        self.reach = settings.n_layers
         # in the file: another version of the optimizer may find another set
         directions = torch.from_numpy(even_directions(settings.n_orientations)).to(torch.get_default_dtype())
         self.register_buffer("orientations", directions)
@@ -189,7 +190,7 @@ class _Block(nn.Module):
             # for each pair of basis function and channel first: the kernel itself would be larger
             sums = torch.matmul(bases.pair.transpose(-1, -2), change[:, neighbors])  # (..., n_basis, n_channels)
             gathered = gathered + (sums * self.pair_kernel.weight.T).sum(dim=-2)
-        gathered = gathered * (self.center_scale[species] / math.sqrt(self.average_neighbors))
+        gathered = gathered * (self.center_scale[species[: len(neighbors)]] / math.sqrt(self.average_neighbors))
         spread = torch.einsum("poc,oac->pac", self.sphere_kernel(bases.sphere), gathered) / len(gathered)
         expanded = self.expand(self.norm(spread))
         return self.scale * self.contract(expanded * torch.sigmoid(expanded + self.gate))  # zero stays zero

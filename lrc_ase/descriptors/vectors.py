@@ -20,14 +20,15 @@ __all__ = ["neighbor_vectors"]
 def neighbor_vectors(
     positions: Tensor, cell: Tensor, neighbors: Tensor, shifts: Tensor, structure: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """Vectors (n_atoms, n_neighbors, 3) in `dtype`, from differences that are taken in float64.
+    """Vectors (n_own, n_neighbors, 3) in `dtype`, from differences that are taken in float64.
 
     `positions` (n_atoms, 3), `cell` (n_structures, 3, 3); `neighbors`, `shifts` and `structure` as in `Graph`.
     """
     if positions.device.type == "cpu" and dtype in (torch.float32, torch.float64):
         return _Vectors.apply(positions, cell, (neighbors, shifts, structure), dtype)
-    offsets = torch.matmul(shifts, cell[structure])
-    return (positions[neighbors] - positions[:, None] + offsets).to(dtype)
+    n_own = len(neighbors)
+    offsets = torch.matmul(shifts, cell[structure[:n_own]])
+    return (positions[neighbors] - positions[:n_own, None] + offsets).to(dtype)
 
 
 Pairs = tuple[Tensor, Tensor, Tensor]
@@ -37,15 +38,15 @@ Pairs = tuple[Tensor, Tensor, Tensor]
 class _Vectors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, positions: Tensor, cell: Tensor, pairs: Pairs, dtype: torch.dtype) -> Tensor:
-        ctx.pairs, ctx.n_structures = pairs, cell.shape[0]
+        ctx.pairs, ctx.sizes = pairs, (len(positions), len(cell))
         vectors = torch.empty(*pairs[0].shape, 3, dtype=dtype)
         arguments = (_array(positions), _array(cell), *map(_array, pairs), vectors.numpy())
-        run_over_atoms(_kernel("vectors", arguments[-1].dtype.name), arguments, len(positions), torch.get_num_threads())
+        run_over_atoms(_kernel("vectors", arguments[-1].dtype.name), arguments, len(pairs[0]), torch.get_num_threads())
         return vectors
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        by_positions, by_cell = _Pulls.apply(gradient, ctx.pairs, ctx.n_structures, ctx.needs_input_grad[1])
+        by_positions, by_cell = _Pulls.apply(gradient, ctx.pairs, ctx.sizes, ctx.needs_input_grad[1])
         return by_positions, by_cell if ctx.needs_input_grad[1] else None, None, None
 
 
@@ -53,10 +54,12 @@ class _Pulls(torch.autograd.Function):
     """Sums of pulls along the vectors over each atom and structure; the adjoint of `_Vectors`."""
 
     @staticmethod
-    def forward(ctx: Any, pulls: Tensor, pairs: Pairs, n_structures: int, with_cell: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, pulls: Tensor, pairs: Pairs, sizes: tuple[int, int], with_cell: bool
+    ) -> tuple[Tensor, Tensor]:
         ctx.pairs, ctx.dtype = pairs, pulls.dtype
         kernel = _kernel("pulls", _array(pulls).dtype.name)
-        arguments = (_array(pulls), *map(_array, pairs), n_structures, with_cell)
+        arguments = (_array(pulls), *map(_array, pairs), *sizes, with_cell)
         parts = run_over_atoms(kernel, arguments, len(pulls), torch.get_num_threads())
         by_positions, by_cell = (sum(part[1:], start=part[0]) for part in zip(*parts, strict=True))
         return torch.from_numpy(by_positions), torch.from_numpy(by_cell)
@@ -90,8 +93,8 @@ def _vectors() -> Any:
 
 
 def _pulls() -> Any:
-    def kernel(pulls, neighbors, shifts, structure, n_structures, with_cell, first, last):
-        by_positions, by_cell = np.zeros((len(neighbors), 3)), np.zeros((n_structures, 3, 3))
+    def kernel(pulls, neighbors, shifts, structure, n_atoms, n_structures, with_cell, first, last):
+        by_positions, by_cell = np.zeros((n_atoms, 3)), np.zeros((n_structures, 3, 3))
         for atom in range(first, last):
             x, y, z = 0.0, 0.0, 0.0
             for column in range(neighbors.shape[1]):

@@ -12,5 +12,6 @@ from .filtering import filtered
 from .spreading import gather, spread
 from .stencil import Stencil, multi_indices
 from .table import MultiplierTables
+from .totals import total
 
-__all__ = ["MultiplierTables", "Stencil", "convolve", "filtered", "gather", "multi_indices", "spread"]
+__all__ = ["MultiplierTables", "Stencil", "convolve", "filtered", "gather", "multi_indices", "spread", "total"]

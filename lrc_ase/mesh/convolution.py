@@ -20,6 +20,7 @@ from torch import Tensor
 from .filtering import correlate_spectra, density_spectrum, filter_in_place, filtered
 from .spreading import gather, gather_level, spread, spread_onto
 from .stencil import Stencil
+from .totals import total
 from .workspace import scratch
 
 __all__ = ["convolve"]
@@ -45,7 +46,8 @@ def convolve(weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stenci
 
 
 def _composed(weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil) -> Tensor:
-    return gather(filtered(spread(weights, fractional, stencil), table), fractional, stencil)
+    density = total(spread(weights, fractional, stencil), stencil.exchange)
+    return gather(filtered(density, table), fractional, stencil)
 
 
 class _Convolve(torch.autograd.Function):
@@ -91,6 +93,8 @@ class _Convolve(torch.autograd.Function):
         if spectrum is not None:
             assert other_spectrum is not None
             grad_table = correlate_spectra(other_spectrum, spectrum, stencil.mesh_shape[-1], is_matrix=is_matrix)
+            if stencil.exchange is not None:  # every process finds the whole: each keeps its share
+                grad_table.div_(stencil.exchange.n_processes)
         return other, grad_fractional, grad_table, None
 
 
@@ -101,6 +105,8 @@ def _field(
     shape = (stencil.n_structures, weights.shape[1], *stencil.mesh_shape)
     mesh = scratch("mesh", shape, weights.dtype, weights.device).zero_()
     spread_onto(mesh, weights[:, None], fractional, stencil, 0)
+    if stencil.exchange is not None:
+        mesh = stencil.exchange.sum(mesh)
     if table.ndim > mesh.ndim:
         spectrum = density_spectrum(mesh) if needs_spectrum else None
         mesh = filtered(mesh, table)
@@ -116,11 +122,22 @@ def _proportionality(cotangent: Tensor, weights: Tensor, stencil: Stencil) -> tu
     sums = moments.sum(dim=1, keepdim=True)
     if stencil.n_structures > 1:
         sums = moments.new_zeros(2, stencil.n_structures, weights.shape[1]).index_add(1, stencil.structure, moments)
+    if stencil.exchange is not None:
+        sums = stencil.exchange.sum(sums)
     scale = sums[0] / sums[1].clamp(min=torch.finfo(sums.dtype).tiny)
-    difference = (cotangent - scale[stencil.structure] * weights).abs().amax(dim=0)
+    difference = cotangent - scale[stencil.structure] * weights
+    largest = _largest(torch.stack([difference, cotangent], dim=1), stencil)
     # a few roundings: the products that made the cotangent, and those that made the scale
-    proportional = difference <= 16 * torch.finfo(sums.dtype).eps * cotangent.abs().amax(dim=0)
+    proportional = largest[0] <= 16 * torch.finfo(sums.dtype).eps * largest[1]
     return scale, (~proportional).nonzero()[:, 0]
+
+
+def _largest(values: Tensor, stencil: Stencil) -> Tensor:
+    """Largest absolute value over all atoms, `values` (n_atoms, ...) -> (...)."""
+    if stencil.exchange is None:
+        return values.abs().amax(dim=0)
+    largest = values.abs().amax(dim=0) if len(values) else values.new_zeros(values.shape[1:])
+    return stencil.exchange.largest(largest)
 
 
 def _differentiable_gradients(

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..exchange import Exchange
 from ..windows import Window
 
 __all__ = ["Stencil", "multi_indices"]
@@ -34,6 +35,8 @@ class Stencil:
     structure: Tensor
     """Structure of each atom, int64 (n_atoms,)."""
     n_structures: int
+    exchange: Exchange | None = None
+    """Processes that share the mesh, each spreading atoms of its own; None where one holds them all."""
     sorted_atoms: Any = field(default=None, init=False, repr=False)
     """Kept by the compiled kernels, so that atoms are sorted once for several passes."""
 

@@ -75,6 +75,7 @@ class SphereDescriptor(Descriptor):
         self.mixing = _random_mixing(self.shape, generator)
         self.center_scale = nn.Parameter(torch.ones(n_elements, n_factors * settings.n_channels))
         self.n_features = settings.n_blocks * n_factors * settings.n_channels
+        self.reach = settings.n_blocks
         if settings.n_blocks > 1:
             n_weights = settings.n_neighbor_features
             self.second_shape = replace(self.shape, n_weights=n_weights)
@@ -90,7 +91,8 @@ class SphereDescriptor(Descriptor):
     def forward(self, vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor) -> Tensor:
         sum_up = moments if self._has_compiled(vectors) else moments_reference
         sums = sum_up(vectors, mask, species, neighbors, self.shape)
-        features = self._mixed_averages(sums, self.mixing, self.center_scale, species)
+        own_species = species[: len(vectors)]
+        features = self._mixed_averages(sums, self.mixing, self.center_scale, own_species)
         if self.settings.n_blocks == 1:
             return features
         own = self.neighbor_network(features, species, squeeze=False)

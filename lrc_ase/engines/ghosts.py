@@ -1,0 +1,100 @@
+"""Neighbors of own atoms among own atoms and ghosts, for engines that divide space between processes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from matscipy.neighbours import neighbour_list
+
+from ..exchange import Exchange
+from ..graph import Graph
+from ..neighbors import complete_cell, padded_rows
+
+__all__ = ["GhostNeighbors"]
+
+
+class GhostNeighbors:
+    """Graphs of the atoms that one process holds, own ones first, then ghosts.
+
+    Ghosts are where their images are, so that no pair needs a lattice translation. Pairs within `cutoff` + `skin`
+    (Angstrom) are kept until an atom has moved half the skin, or the engine has dealt the atoms anew.
+    """
+
+    def __init__(self, cutoff: float, skin: float) -> None:
+        if not skin >= 0:
+            raise ValueError(f"`skin` must be zero or a positive length in Angstrom, got {skin}")
+        self.cutoff, self.skin = cutoff, skin
+        self.n_searches = 0
+        self._tags = np.zeros(0, np.int64)
+        self._positions = np.zeros((0, 3))
+        self._n_own = -1
+
+    def is_valid(self, tags: np.ndarray, positions: np.ndarray, n_own: int) -> bool:
+        """Whether the pairs found last hold for atoms `tags` (n_atoms,) at `positions` (n_atoms, 3)."""
+        if n_own != self._n_own or not np.array_equal(tags, self._tags):
+            return False
+        moved = ((positions - self._positions) ** 2).sum(axis=1).max(initial=0.0)
+        return bool(moved <= (0.5 * self.skin) ** 2)  # False for NaN, so that the search reports it
+
+    def search(self, tags: np.ndarray, positions: np.ndarray, n_own: int) -> None:
+        """Find all pairs anew.
+
+        Raises
+        ------
+        ValueError
+            Positions that are not finite, two atoms at the same place.
+        """
+        finite = np.isfinite(positions).all(axis=1)
+        if not finite.all():
+            raise ValueError(f"positions are not finite (NaN or infinite) for atoms {tags[~finite][:5].tolist()}")
+        self._tags, self._positions, self._n_own = tags.copy(), positions.copy(), n_own
+        self.n_searches += 1
+        first, second, distances = self._pairs(positions)
+        n_pairs = int(np.searchsorted(first, n_own))  # pairs come sorted; those of ghosts are not wanted
+        if n_pairs and distances[:n_pairs].min() < 1e-6:
+            pair = int(distances[:n_pairs].argmin())
+            raise ValueError(f"atoms {tags[first[pair]]} and {tags[second[pair]]} are at the same place")
+        neighbors, mask, _ = padded_rows(first[:n_pairs], second[:n_pairs], n_own)
+        self._neighbors, self._mask = torch.from_numpy(neighbors), torch.from_numpy(mask)
+        self._shifts = torch.zeros(*neighbors.shape, 3, dtype=torch.float64)
+        self._structure = torch.zeros(len(positions), dtype=torch.int64)
+
+    def graph(
+        self,
+        positions: np.ndarray,
+        species: np.ndarray,
+        cell: np.ndarray,
+        pbc: tuple[bool, ...],
+        *,
+        charge: float = 0.0,
+        mesh_shape: tuple[int, ...] | None = None,
+        exchange: Exchange | None = None,
+    ) -> Graph:
+        """Graph with the pairs found last; `species` (n_atoms,) are indices of the model's elements."""
+        return Graph(
+            positions=torch.from_numpy(positions.copy()),
+            species=torch.from_numpy(species),
+            structure=self._structure,
+            cell=torch.from_numpy(complete_cell(cell, pbc))[None],
+            pbc=torch.tensor([pbc]),
+            charge=torch.tensor([charge], dtype=torch.float64),
+            neighbors=self._neighbors,
+            shifts=self._shifts,
+            neighbor_mask=self._mask,
+            mesh_shapes=None if mesh_shape is None else (mesh_shape,),
+            exchange=exchange,
+        )
+
+    def _pairs(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if len(positions) == 0:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+        lowest = positions.min(axis=0)
+        box = np.diag(positions.max(axis=0) - lowest + 1.0)
+        found: tuple[np.ndarray, np.ndarray, np.ndarray] = neighbour_list(
+            "ijd",
+            positions=positions - lowest,
+            cell=box,
+            pbc=np.zeros(3, bool),
+            cutoff=float(self.cutoff + self.skin),
+        )
+        return found

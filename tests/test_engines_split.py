@@ -1,0 +1,213 @@
+"""One structure shared by several processes: the sum of what each finds is what one process finds.
+
+The processes are threads here, so that the split is tested without MPI.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from structures import ELEMENTS, rattled_crystal, salt_water_slab, settings, shaken_model, water
+
+from lrc_ase.derivatives import evaluate
+from lrc_ase.engines.ghosts import GhostNeighbors
+from lrc_ase.neighbors import neighbor_graph
+from lrc_ase.settings import LongRangeSettings, PonitaSettings, SphereSettings
+
+CUTOFF, SKIN = 4.5, 0.3
+
+
+class Threads:
+    """Exchange between the threads of one process."""
+
+    def __init__(self, n_processes):
+        self.n_processes = n_processes
+        self.barrier = threading.Barrier(n_processes)
+        self.held = {}
+        self.n_sums = 0
+
+    def collected(self, values):
+        self.barrier.wait(60)
+        self.held[threading.get_ident()] = values
+        self.barrier.wait(60)
+        found = torch.stack([self.held[own] for own in sorted(self.held)])
+        self.barrier.wait(60)
+        return found
+
+    def sum(self, values):
+        self.n_sums += 1  # of all threads
+        return self.collected(values).sum(dim=0)
+
+    def largest(self, values):
+        return self.collected(values).amax(dim=0)
+
+
+def wire():
+    atoms = rattled_crystal(seed=2)
+    atoms.pbc = (True, False, False)
+    return atoms
+
+
+FRAMES = {"crystal": rattled_crystal, "slab": salt_water_slab, "wire": wire}
+
+
+def dealt(atoms, n_processes):
+    """Own atoms of each process: slices along x, the last process without any."""
+    edges = np.quantile(atoms.positions[:, 0], np.linspace(0, 1, n_processes))
+    owner = np.clip(np.searchsorted(edges, atoms.positions[:, 0], side="right") - 1, 0, n_processes - 2)
+    return [np.flatnonzero(owner == process) for process in range(n_processes)]
+
+
+def shared_graph(atoms, own, exchange):
+    """Graph of the atoms `own` with all ghosts within reach, and the atom that each row stands for."""
+    ranges = [range(-2, 3) if periodic else (0,) for periodic in atoms.pbc]
+    tags, positions = [own], [atoms.positions[own]]
+    for shift in product(*ranges):
+        moved = atoms.positions + np.array(shift) @ atoms.cell.array
+        is_ghost = np.ones(len(atoms), bool)
+        if shift == (0, 0, 0):
+            is_ghost[own] = False
+        if len(own):
+            nearest = np.linalg.norm(moved[:, None] - atoms.positions[own], axis=2).min(axis=1)
+            is_ghost &= nearest < CUTOFF + SKIN
+        else:
+            is_ghost[:] = False
+        tags.append(np.flatnonzero(is_ghost))
+        positions.append(moved[is_ghost])
+    tags, positions = np.concatenate(tags), np.concatenate(positions)
+    neighbors = GhostNeighbors(CUTOFF, SKIN)
+    neighbors.search(tags, positions, len(own))
+    species = np.array([ELEMENTS.index(symbol) for symbol in np.array(atoms.get_chemical_symbols())[tags]], np.int64)
+    graph = neighbors.graph(
+        positions, species, atoms.cell.array, tuple(atoms.pbc.tolist()), charge=0.5, exchange=exchange
+    )
+    return graph, tags
+
+
+def shared_results(model, atoms, n_processes, **options):
+    """Results of all processes together, and the exchange they had."""
+    exchange = Threads(n_processes) if n_processes > 1 else None
+    shares = [np.arange(len(atoms))] if exchange is None else dealt(atoms, n_processes)
+
+    def run(own):
+        try:
+            graph, tags = shared_graph(atoms, own, exchange)
+            return evaluate(model, graph, stress=True, **options), tags, own
+        except BaseException:
+            if exchange is not None:
+                exchange.barrier.abort()
+            raise
+
+    with ThreadPoolExecutor(n_processes) as pool:
+        parts = list(pool.map(run, shares))
+    forces = torch.zeros(len(atoms), 3, dtype=torch.float64)
+    energies = torch.zeros(len(atoms), dtype=torch.float64)
+    charges = torch.zeros(len(atoms), dtype=torch.float64)
+    for found, tags, own in parts:
+        forces.index_add_(0, torch.from_numpy(tags), found.forces)
+        energies[own] = found.atomic_energies
+        if found.charges is not None:
+            charges[own] = found.charges
+    energy, stress = (sum(getattr(found, name) for found, _, _ in parts) for name in ("energy", "stress"))
+    return {"energy": energy, "forces": forces, "stress": stress, "atomic_energies": energies, "charges": charges}
+
+
+def assert_same(found, expected, tolerance=1e-11):
+    for name in ("energy", "forces", "stress", "atomic_energies", "charges"):
+        reference = getattr(expected, name)
+        if reference is not None:
+            torch.testing.assert_close(found[name], reference, rtol=tolerance, atol=tolerance, msg=lambda text: text)
+
+
+@pytest.mark.parametrize("n_processes", [1, 3])
+@pytest.mark.parametrize("name", FRAMES)
+def test_processes_find_together_what_one_finds(name, n_processes):
+    atoms, model = FRAMES[name](), shaken_model()
+    atoms.info["charge"] = 0.5
+    expected = evaluate(model, neighbor_graph(atoms, ELEMENTS, CUTOFF), stress=True)
+    assert_same(shared_results(model.requires_grad_(False), atoms, n_processes), expected)
+
+
+@pytest.mark.parametrize("n_processes", [1, 3])
+def test_a_model_in_training_splits_the_same_way(n_processes):
+    atoms, model = rattled_crystal(), shaken_model()
+    atoms.info["charge"] = 0.5
+    expected = evaluate(model, neighbor_graph(atoms, ELEMENTS, CUTOFF), stress=True)
+    assert_same(shared_results(model, atoms, n_processes), expected)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        settings(long_range=False),
+        settings(long_range=LongRangeSettings(n_channels=3, electrostatics=False)),
+        settings(long_range=LongRangeSettings(n_channels=0)),
+        settings(descriptor=PonitaSettings(n_layers=1)),
+    ],
+    ids=["short range", "latent channels", "charges", "ponita"],
+)
+def test_every_kind_of_local_model_splits(own):
+    atoms, model = rattled_crystal(repeat=(2, 1, 1)), shaken_model(own).requires_grad_(False)
+    atoms.info["charge"] = 0.5
+    expected = evaluate(model, neighbor_graph(atoms, ELEMENTS, CUTOFF), stress=True)
+    assert_same(shared_results(model, atoms, 3), expected)
+
+
+def test_charges_need_no_second_mesh():
+    """Sums per thread: neutralization there and back, the mesh, the proportionality of charges and their cotangents."""
+    atoms = rattled_crystal()
+    for own, n_sums in [(LongRangeSettings(n_channels=0), 4), (LongRangeSettings(), 5)]:
+        model = shaken_model(settings(long_range=own)).requires_grad_(False)
+        exchange = Threads(2)
+
+        def run(part, model=model, exchange=exchange):
+            return evaluate(model, shared_graph(atoms, part, exchange)[0])
+
+        with ThreadPoolExecutor(2) as pool:
+            assert len(list(pool.map(run, (np.arange(3), np.arange(3, len(atoms)))))) == 2
+        assert exchange.n_sums == 2 * n_sums
+
+
+@pytest.mark.parametrize(
+    "descriptor", [SphereSettings(n_blocks=2), PonitaSettings(n_layers=2)], ids=["sphere", "ponita"]
+)
+def test_descriptors_beyond_one_cutoff_are_refused(descriptor):
+    model = shaken_model(settings(descriptor=descriptor))
+    graph, _ = shared_graph(rattled_crystal(), np.arange(8), None)
+    with pytest.raises(ValueError, match="reaches 2 cutoffs: ghosts would need features"):
+        evaluate(model, graph)
+
+
+def test_a_cluster_is_not_shared():
+    graph, _ = shared_graph(water(), np.arange(3), Threads(1))
+    with pytest.raises(ValueError, match=r"share one structure with a mesh, got .* evaluate it in one process"):
+        evaluate(shaken_model(), graph)
+
+
+def test_pairs_are_kept_until_an_atom_has_moved_half_the_skin():
+    atoms = rattled_crystal()
+    tags, positions = np.arange(8), atoms.positions.copy()
+    neighbors = GhostNeighbors(CUTOFF, SKIN)
+    assert not neighbors.is_valid(tags, positions, 8)
+    neighbors.search(tags, positions, 8)
+    assert neighbors.is_valid(tags, positions + 0.49 * SKIN / np.sqrt(3), 8)
+    assert not neighbors.is_valid(tags, positions + 0.51 * SKIN / np.sqrt(3), 8)
+    assert not neighbors.is_valid(tags[::-1], positions, 8)
+    assert not neighbors.is_valid(tags, positions, 7)
+    assert not neighbors.is_valid(tags, positions * np.nan, 8)
+
+
+def test_neighbors_of_nonsense_are_refused():
+    neighbors, positions = GhostNeighbors(CUTOFF, SKIN), rattled_crystal().positions
+    with pytest.raises(ValueError, match="`skin` must be zero or a positive length"):
+        GhostNeighbors(CUTOFF, -1.0)
+    with pytest.raises(ValueError, match=r"not finite \(NaN or infinite\) for atoms \[13\]"):
+        neighbors.search(np.arange(10, 18), np.where(np.arange(8)[:, None] == 3, np.nan, positions), 8)
+    positions[5] = positions[2]
+    with pytest.raises(ValueError, match="atoms 12 and 15 are at the same place"):
+        neighbors.search(np.arange(10, 18), positions, 8)
