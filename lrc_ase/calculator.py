@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import CalculationFailed, Calculator, InputError, all_changes, compare_atoms
+from ase.calculators.calculator import CalculationFailed, Calculator, InputError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from .derivatives import atomic_stresses, born_effective_charges, evaluate
-from .domain import ExtrapolationWarning, TrainingDomain
+from .domain import FAR_DISTANCE, ExtrapolationWarning, TrainingDomain, Watch
 from .graph import Graph
 from .neighbors import NeighborList
 from .potential_file import Potential, load_potential
@@ -36,6 +36,9 @@ class LRCCalculator(Calculator):
     `dipole` (where no direction is periodic; about the origin of the coordinates). Two that cost more come when asked:
     `stresses` (per atom, sum to `stress`) and `born_effective_charges`. What a structure has not, raises ASE's
     `PropertyNotImplementedError`. See docs/calculator.md and docs/conventions.md.
+
+    ``results["extrapolation"]`` says in sentences why a structure lies far outside the training set; it is an empty
+    tuple where it does not, or where the potential file does not say.
 
     The total charge of a structure is ``atoms.info["charge"]``, 0 when absent.
 
@@ -61,8 +64,8 @@ class LRCCalculator(Calculator):
     Warns
     -----
     ExtrapolationWarning
-        Once each: atoms closer than any such pair in training, a total charge that training never saw; for potential
-        files that say so.
+        Once each: atoms closer than any such pair in training, a total charge that training never saw, neighbors or
+        forces far outside; for potential files that say so.
     """
 
     implemented_properties = [  # noqa: RUF012
@@ -104,7 +107,10 @@ class LRCCalculator(Calculator):
         self._references = potential.references.to(device=device, dtype=torch.float64)
         self._domain = TrainingDomain.from_description(potential.description, settings.elements)
         self._warned: set[str] = set()
+        self._watch: tuple[int, Watch] | None = None
+        """Number of the neighbor search that it follows, and what to look at until the next."""
         self._evaluated: Atoms | None = None
+        self.use_cache = False  # `calculate` keeps a copy of the atoms already
 
     @classmethod
     def from_pretrained(cls, name: str, **options: Any) -> LRCCalculator:
@@ -118,11 +124,11 @@ class LRCCalculator(Calculator):
         """
         super().reset()
         self.neighbor_list.forget()
-        self._evaluated = None
+        self._evaluated = self._watch = None
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last evaluation; ASE's own list leaves out the total charge."""
-        return _changes(self.atoms, atoms, tol)
+        """What changed since the last evaluation, to the last bit, of what a model sees; the total charge is of it."""
+        return _changes(self.atoms, atoms)
 
     def calculate(
         self,
@@ -185,21 +191,48 @@ class LRCCalculator(Calculator):
             results["charges"] = charges
             if not self.atoms.pbc.any():
                 results["dipole"] = charges @ self.atoms.positions
-        self._warn_beyond_training(graph)
+        results["extrapolation"] = self._beyond_training(graph, forces)
         return results
 
-    def _warn_beyond_training(self, graph: Graph) -> None:
-        for check in (self._domain.too_close, self._domain.unseen_charge):
-            if check.__name__ not in self._warned and (message := check(graph)):
-                self._warned.add(check.__name__)
-                warnings.warn(message, ExtrapolationWarning, stacklevel=2)
+    def _beyond_training(self, graph: Graph, forces: np.ndarray) -> tuple[str, ...]:
+        """Warn of what lies beyond training; returns what lies far outside."""
+        assert self.atoms is not None
+        n_searches = self.neighbor_list.n_searches
+        if self._watch is None or self._watch[0] != n_searches:
+            watch = self._domain.watch(graph, self.neighbor_list.cutoff, self.neighbor_list.skin)
+            self._watch = n_searches, watch
+        watch = self._watch[1]
+        far = []
+        if closest := watch.closest(self.atoms.positions):
+            ratio, message = closest
+            self._warn("distance", f"{message}: energies and forces from here on are extrapolated")
+            far += [message] if ratio < FAR_DISTANCE else []
+        if unseen := self._domain.unseen_charge(graph):
+            self._warn("charge", unseen)
+        for kind, reason in (("neighbors", watch.far_neighbors), ("force", self._domain.far_force(forces))):
+            if reason:
+                self._warn(kind, f"far outside the training set: {reason}")
+                far.append(reason)
+        return tuple(far)
+
+    def _warn(self, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(message, ExtrapolationWarning, stacklevel=2)
 
 
-def _changes(before: Atoms | None, after: Atoms, tol: float = 1e-15) -> list[str]:
-    changes: list[str] = compare_atoms(before, after, tol=tol)
-    if before is not None and before.info.get("charge", 0.0) != after.info.get("charge", 0.0):
-        changes.append("initial_charges")
-    return changes
+def _changes(before: Atoms | None, after: Atoms) -> list[str]:
+    """Which of ASE's `all_changes` a model can tell; the total charge counts as one of the initial charges."""
+    if before is None:
+        return list(all_changes)
+    pairs = {
+        "positions": (before.positions, after.positions),
+        "numbers": (before.numbers, after.numbers),
+        "cell": (before.cell.array, after.cell.array),
+        "pbc": (before.pbc, after.pbc),
+        "initial_charges": (before.info.get("charge", 0.0), after.info.get("charge", 0.0)),
+    }
+    return [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
 
 
 def load(name_or_path: str | os.PathLike[str], **options: Any) -> LRCCalculator:

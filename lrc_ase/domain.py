@@ -1,24 +1,37 @@
 """What a potential saw in training, as far as its file says, and whether a structure lies beyond.
 
-The header's description may hold ``training_domain``, an object with ``shortest_distances`` (Angstrom, by pairs of
-elements as ``"Na-Cl"``) and ``total_charges`` (e, one of each kind). Potentials without it warn of nothing.
+The header's description may hold ``training_domain``, an object with
+
+- ``shortest_distances``, Angstrom, by pairs of elements as ``"Na-Cl"``;
+- ``total_charges``, e, one of each kind;
+- ``neighbors``, the fewest and the most that an atom had within the cutoff;
+- ``largest_force``, the norm of the largest force label, eV/Angstrom.
+
+What is missing is not looked at. A structure a little beyond is worth a warning, one far outside is not to be trusted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .descriptors import neighbor_vectors
 from .graph import Graph
 
-__all__ = ["DOMAIN_KEY", "ExtrapolationWarning", "TrainingDomain", "summarize"]
+__all__ = ["DOMAIN_KEY", "ExtrapolationWarning", "TrainingDomain", "Watch", "summarize"]
 
 DOMAIN_KEY = "training_domain"
+FAR_DISTANCE = 0.8
+"""Of the shortest distance of training: closer atoms are far outside."""
+FAR_NEIGHBORS = 2.0
+"""More times the most neighbors of training, or fewer than the fewest divided by it, are far outside."""
+FAR_FORCE = 2.0
+"""More times the largest force of training are far outside."""
 _CHARGE_DIGITS = 6
 
 
@@ -28,13 +41,17 @@ class ExtrapolationWarning(UserWarning):
 
 @dataclass(frozen=True)
 class TrainingDomain:
-    """Limits of the training set that a structure can be held against."""
+    """Limits of the training set that a structure can be held against; None where not recorded."""
 
     elements: tuple[str, ...]
-    shortest: Tensor | None
+    shortest: Tensor | None = None
     """Shortest distance of each pair of elements, Angstrom, (n_elements, n_elements); 0 where not recorded."""
-    total_charges: tuple[float, ...] | None
+    total_charges: tuple[float, ...] | None = None
     """Every total charge that occurred, e."""
+    neighbors: tuple[int, int] | None = None
+    """Fewest and most neighbors of an atom within the cutoff."""
+    largest_force: float | None = None
+    """eV/Angstrom."""
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any], elements: Sequence[str]) -> TrainingDomain:
@@ -46,25 +63,13 @@ class TrainingDomain:
             for pair, distance in distances.items():
                 first, second = (elements.index(symbol) for symbol in pair.split("-"))
                 shortest[first, second] = shortest[second, first] = distance
-        charges = known.get("total_charges")
-        return cls(tuple(elements), shortest, None if charges is None else tuple(charges))
-
-    def too_close(self, graph: Graph) -> str | None:
-        """Say which atoms are closer than any such pair in training, if there are; the worst of them."""
-        if self.shortest is None:
-            return None
-        distances = _distances(graph)
-        limits = self.shortest.to(distances)[graph.species[:, None], graph.species[graph.neighbors]]
-        ratio = torch.where(graph.neighbor_mask & (limits > 0), distances / limits, torch.inf)
-        if ratio.numel() == 0 or not bool(ratio.min() < 1):
-            return None
-        atom, column = divmod(int(ratio.argmin()), ratio.shape[1])
-        pair = sorted((atom, int(graph.neighbors[atom, column])))
-        names = [f"{index} ({self.elements[int(graph.species[index])]})" for index in pair]
-        limit = float(limits[atom, column])
-        return (
-            f"atoms {names[0]} and {names[1]} are {float(distances[atom, column]):.3f} Angstrom apart; the closest "
-            f"such pair in training was {limit:.3f} Angstrom: energies and forces from here on are extrapolated"
+        charges, neighbors = known.get("total_charges"), known.get("neighbors")
+        return cls(
+            tuple(elements),
+            shortest,
+            None if charges is None else tuple(charges),
+            None if neighbors is None else tuple(neighbors),
+            known.get("largest_force"),
         )
 
     def unseen_charge(self, graph: Graph) -> str | None:
@@ -77,19 +82,101 @@ class TrainingDomain:
                 return f"a total charge of {charge:g} e never occurred in training, which saw {seen}"
         return None
 
+    def far_force(self, forces: np.ndarray) -> str | None:
+        """Say which of the forces (n_atoms, 3) is far above any of training, if there is one."""
+        if self.largest_force is None:
+            return None
+        squared = np.einsum("ij,ij->i", forces, forces)
+        atom = int(squared.argmax())
+        norm = float(np.sqrt(squared[atom]))
+        if not norm > FAR_FORCE * self.largest_force:
+            return None
+        return f"the force on atom {atom} is {norm:.1f} eV/Angstrom, the largest in training {self.largest_force:.1f}"
 
-def summarize(graphs: Sequence[Graph], elements: Sequence[str]) -> dict[str, Any]:
-    """Describe the domain of training graphs, for the header of a potential file."""
+    def watch(self, graph: Graph, cutoff: float, skin: float) -> Watch:
+        """What is to be looked at while the neighbor list of `graph`, of range cutoff + skin, serves."""
+        if self.shortest is None and self.neighbors is None:
+            return Watch()
+        distances = _distances(graph)
+        names = tuple(self.elements[index] for index in graph.species.tolist())
+        far_neighbors = self._far_neighbors((graph.neighbor_mask & (distances < cutoff)).sum(1).tolist(), names)
+        if self.shortest is None:
+            return Watch(names, far_neighbors)
+        limits = self.shortest.to(distances)[graph.species[:, None], graph.species[graph.neighbors]]
+        # between two searches an atom moves half the skin at most, and so does its neighbor
+        near = graph.neighbor_mask & (limits > 0) & (distances < limits + skin)
+        first, column = near.nonzero(as_tuple=True)
+        second = graph.neighbors[first, column]
+        once = first <= second
+        first, second, column = first[once], second[once], column[once]
+        offsets = torch.einsum("pa,pab->pb", graph.shifts[first, column], graph.cell[graph.structure[first]])
+        pairs = torch.stack([first, second]).cpu().numpy()
+        return Watch(names, far_neighbors, pairs, offsets.cpu().numpy(), limits[first, column].cpu().numpy())
+
+    def _far_neighbors(self, counts: Sequence[int], names: Sequence[str]) -> str | None:
+        if self.neighbors is None:
+            return None
+        fewest, most = self.neighbors
+        for count in (min(counts), max(counts)):
+            if count > FAR_NEIGHBORS * most or count < fewest / FAR_NEIGHBORS:
+                atom = counts.index(count)
+                return (
+                    f"atom {atom} ({names[atom]}) has {count} neighbors within the cutoff, "
+                    f"atoms in training had {fewest} to {most}"
+                )
+        return None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The few pairs of a neighbor list that can come closer than in training before the next search."""
+
+    names: tuple[str, ...] = ()
+    """Element of each atom of the structure."""
+    far_neighbors: str | None = None
+    """Which atom has far more or fewer neighbors than any in training."""
+    pairs: np.ndarray = field(default_factory=lambda: np.empty((2, 0), dtype=int))
+    """Indices of the atoms, (2, n_pairs)."""
+    offsets: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))
+    """Lattice translation of the second atoms, Angstrom, (n_pairs, 3)."""
+    limits: np.ndarray = field(default_factory=lambda: np.empty(0))
+    """Shortest distance of such a pair in training, Angstrom, (n_pairs,)."""
+
+    def closest(self, positions: np.ndarray) -> tuple[float, str] | None:
+        """The worst of the pairs that are closer than in training: how far, as a ratio below 1, and in words."""
+        if not len(self.limits):
+            return None
+        first, second = self.pairs
+        vectors = positions[second] + self.offsets - positions[first]
+        distances = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+        ratios = distances / self.limits
+        worst = int(ratios.argmin())
+        if not ratios[worst] < 1:
+            return None
+        names = [f"{index} ({self.names[index]})" for index in self.pairs[:, worst].tolist()]
+        return float(ratios[worst]), (
+            f"atoms {names[0]} and {names[1]} are {distances[worst]:.3f} Angstrom apart; the closest "
+            f"such pair in training was {self.limits[worst]:.3f} Angstrom"
+        )
+
+
+def summarize(graphs: Sequence[Graph], elements: Sequence[str], forces: Sequence[Tensor] = ()) -> dict[str, Any]:
+    """Describe the domain of training graphs, for the header of a potential file.
+
+    `forces` are labels (n_atoms, 3) in eV/Angstrom, NaN where there are none.
+    """
     n_elements = len(elements)
     shortest = torch.full((n_elements * n_elements,), torch.inf, dtype=torch.float64)
+    counts = []
     for graph in graphs:
         pairs = graph.species[:, None] * n_elements + graph.species[graph.neighbors]
         mask = graph.neighbor_mask
         shortest = shortest.scatter_reduce(0, pairs[mask].cpu(), _distances(graph)[mask].cpu(), "amin")
+        counts.append(mask.sum(1))
     table = shortest.reshape(n_elements, n_elements)
     table = torch.minimum(table, table.T)
     charges = {round(charge, _CHARGE_DIGITS) for graph in graphs for charge in graph.charge.tolist()}
-    return {
+    found: dict[str, Any] = {
         "shortest_distances": {
             f"{elements[a]}-{elements[b]}": round(float(table[a, b]), 6)
             for a in range(n_elements)
@@ -97,7 +184,10 @@ def summarize(graphs: Sequence[Graph], elements: Sequence[str]) -> dict[str, Any
             if torch.isfinite(table[a, b])
         },
         "total_charges": sorted(charges),
+        "neighbors": [min(int(each.min()) for each in counts), max(int(each.max()) for each in counts)],
     }
+    largest = max((float(labels.norm(dim=1).nan_to_num(0.0).max()) for labels in forces), default=0.0)
+    return found | ({"largest_force": round(largest, 6)} if largest else {})
 
 
 def _distances(graph: Graph) -> Tensor:

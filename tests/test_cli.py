@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
+from rich.console import Console
 from typer.testing import CliRunner
 
 from lrc_ase import load_potential, save_potential
@@ -143,6 +145,46 @@ def test_atoms_closer_than_in_training_are_warned_of(folder, potential, tmp_path
     for file, expected in ((potential, 0), (tmp_path / "sparse.safetensors", 1)):
         _, output = lrc_ase("relax", file, *arguments)
         assert len(re.findall(r"Warning: atoms \d+ \(Cu\) and \d+ \(Cu\) are", output)) == expected
+
+
+def test_md_writes_trajectory_log_plot_and_restart_and_says_how_fast_it_was(folder, potential, tmp_path):
+    arguments = [f"{folder}/frames.extxyz@0", "-t", 300, "-n", 4, "--log-every", 2, "--write-every", 2]
+    code, output = lrc_ase("md", potential, *arguments, "-o", tmp_path / "md.xsf")
+    assert code == 0, output
+    assert re.search(r"4 steps of 4 atoms in .* ms per step, [\d.e+-]+ ns/day\)", output)
+    assert len(read(tmp_path / "md.xsf", ":")) == len(read(tmp_path / "md.traj", ":")) == 3
+    assert (tmp_path / "md.csv").read_text().count("\n") == 4
+    assert (tmp_path / "md.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("md.xsf", "md.csv", "md.png", "md.restart.npz"):
+        assert f"  {tmp_path / name}\n" in output
+
+
+def test_md_and_relax_show_a_progress_bar_on_a_terminal(folder, potential, tmp_path, monkeypatch):
+    """With the step, temperature and speed, or the largest force; taken off at the end."""
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=160)
+    monkeypatch.setattr("lrc_ase.cli.console.console", terminal)
+    structure = f"{folder}/frames.extxyz@0"
+    code, output = lrc_ase("md", potential, structure, "-t", 300, "-n", 30, "-o", tmp_path / "md.traj")
+    assert code == 0, output
+    assert re.search(r"nvt .*30/30 \d+ K, [\d.e+-]+ ns/day", screen.getvalue())
+    lrc_ase("relax", potential, structure, "--steps", 3, "-o", tmp_path / "relaxed.cif")
+    assert re.search(r"relax .*/3 fmax [\d.]+ eV/Angstrom", screen.getvalue())
+
+
+def test_md_stops_far_outside_the_training_set_and_keeps_the_last_sane_frame(folder, potential, tmp_path):
+    trained = load_potential(potential)
+    weak = {DOMAIN_KEY: {"largest_force": 1e-3}}
+    save_potential(tmp_path / "weak.safetensors", replace(trained, description=weak))
+    arguments = ["md", tmp_path / "weak.safetensors", f"{folder}/frames.extxyz@0", "-t", 300, "-n", 5]
+    arguments += ["-o", tmp_path / "md.traj"]
+    code, output = lrc_ase(*arguments)
+    assert code == 1
+    error = output.strip().splitlines()[-1]
+    assert error.startswith("Error: stopped at step 0: far outside the training set: the force on atom")
+    assert len(read(tmp_path / "md.last-sane.extxyz")) == 4
+    code, output = lrc_ase(*arguments, "--extrapolate", "--overwrite")
+    assert code == 0, output
 
 
 @pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])

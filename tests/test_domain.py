@@ -1,12 +1,15 @@
 """What training saw goes into the potential file, and calculators warn of what it did not see."""
 
+import re
 import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
-from structures import ELEMENTS, potential, water
+from ase.neighborlist import neighbor_list
+from structures import ELEMENTS, potential, rattled_crystal, water
 from training_frames import two_stage_configuration, write_frames
 
 from lrc_ase import ExtrapolationWarning, LRCCalculator, load_potential, save_potential
@@ -28,9 +31,13 @@ def test_summary_holds_the_shortest_distance_of_each_pair_and_every_charge():
     expected = {
         "shortest_distances": {"Na-Na": 1.0, "Na-Cl": 2.5, "Cl-Cl": 2.0},
         "total_charges": [-1.0, 0.0],
+        "neighbors": [0, 2],
     }
     assert summarize(graphs, ELEMENTS) == expected
     assert summarize([collate(graphs)], ELEMENTS) == expected
+    labels = [torch.tensor([[0.0, 3.0, 4.0], [1.0, 1.0, 1.0]]), torch.full((2, 3), torch.nan)]
+    assert summarize(graphs, ELEMENTS, labels) == expected | {"largest_force": 5.0}
+    assert summarize(graphs, ELEMENTS, labels[1:]) == expected
 
 
 def test_training_writes_the_summary(tmp_path):
@@ -41,6 +48,11 @@ def test_training_writes_the_summary(tmp_path):
     assert min(prepared.domain["shortest_distances"].values()) == pytest.approx(shortest, abs=1e-6)
     assert set(prepared.domain["shortest_distances"]) == {"Cu-Cu", "Cu-Au", "Au-Au"}
     assert prepared.domain["total_charges"] == [0.0]
+    counts = [len(neighbor_list("i", atoms, prepared.configuration.model.cutoff)) / len(atoms) for atoms in frames]
+    fewest, most = prepared.domain["neighbors"]
+    assert fewest <= min(counts) <= max(counts) <= most
+    largest = max(np.linalg.norm(atoms.get_forces(), axis=1).max() for atoms in frames)
+    assert prepared.domain["largest_force"] == pytest.approx(largest, abs=1e-6)
 
 
 def test_atoms_closer_than_in_training_warn_once_with_the_distance(tmp_path):
@@ -76,3 +88,58 @@ def test_a_lonely_atom_is_close_to_nobody():
     atoms = Atoms("Na")
     atoms.calc = LRCCalculator(with_domain(shortest_distances={"Na-Na": 2.0}))
     assert np.isfinite(atoms.get_potential_energy())
+
+
+def test_the_flag_says_what_lies_far_outside():
+    atoms = water()
+    inside = {"shortest_distances": {"H-O": 0.9}, "neighbors": [2, 4], "largest_force": 1000.0}
+    atoms.calc = LRCCalculator(with_domain(**inside))
+    atoms.get_forces()
+    assert atoms.calc.results["extrapolation"] == ()
+    atoms.set_distance(0, 1, 0.85, fix=0)
+    with pytest.warns(ExtrapolationWarning, match="closest such pair"):
+        atoms.get_forces()
+    assert atoms.calc.results["extrapolation"] == ()  # beyond, not far
+    atoms.set_distance(0, 1, 0.7, fix=0)
+    atoms.get_forces()
+    (reason,) = atoms.calc.results["extrapolation"]
+    assert reason.startswith("atoms 0 (O) and 1 (H) are 0.700 Angstrom apart")
+
+
+@pytest.mark.parametrize(
+    ("domain", "message"),
+    [
+        ({"neighbors": [5, 9]}, r"atom 0 \(O\) has 2 neighbors within the cutoff, atoms in training had 5 to 9"),
+        ({"neighbors": [0, 0]}, "has 2 neighbors within the cutoff, atoms in training had 0 to 0"),
+        ({"largest_force": 1e-3}, r"force on atom \d is .* eV/Angstrom, the largest in training 0.0"),
+    ],
+)
+def test_neighbors_and_forces_far_outside_warn_once_and_are_flagged(domain, message):
+    atoms = water()
+    atoms.calc = LRCCalculator(with_domain(**domain))
+    with pytest.warns(ExtrapolationWarning, match=f"far outside the training set: .*{message}"):
+        atoms.get_forces()
+    atoms.positions[0] += 0.01
+    atoms.get_forces()
+    (reason,) = atoms.calc.results["extrapolation"]
+    assert re.search(message, reason)
+
+
+@pytest.mark.filterwarnings("ignore::lrc_ase.ExtrapolationWarning")
+def test_the_flag_of_a_moving_crystal_does_not_wait_for_the_next_search():
+    """Only few pairs are looked at between two searches of neighbors; all are, where every step searches."""
+    description = {"Na-Na": 3.1, "Na-Cl": 2.4, "Cl-Cl": 3.1}
+    watching = LRCCalculator(with_domain(shortest_distances=description), skin=1.0)
+    searching = LRCCalculator(with_domain(shortest_distances=description), skin=0.0)
+    atoms, rng, flags = rattled_crystal(repeat=(2, 1, 1)), np.random.default_rng(0), []
+    for _ in range(12):
+        atoms.positions += rng.normal(scale=0.07, size=(len(atoms), 3))
+        found = []
+        for calculator in (watching, searching):
+            calculator.get_forces(atoms)
+            found.append(calculator.results["extrapolation"])
+        assert found[0] == found[1]
+        flags.append(bool(found[0]))
+    assert watching.neighbor_list.n_searches < searching.neighbor_list.n_searches
+    assert any(flags)
+    assert not all(flags)

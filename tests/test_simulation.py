@@ -23,6 +23,7 @@ from lrc_ase.simulation import (
     MDSettings,
     SimulationStopped,
     energy_drift,
+    plot_log,
     run_md,
     thermalize,
 )
@@ -67,7 +68,8 @@ class FailingAfter(Calculator):
             raise ValueError("positions must be finite")
         if self.n_calls < 0 and self.how == "interrupt":
             raise KeyboardInterrupt
-        self.results = {"energy": 0.5 * float((displacements**2).sum()), "forces": forces}
+        far = ("atoms 0 and 1 are too close",) if self.n_calls < 0 and self.how == "far" else ()
+        self.results = {"energy": 0.5 * float((displacements**2).sum()), "forces": forces, "extrapolation": far}
 
 
 def table(path: Path) -> dict[str, np.ndarray]:
@@ -194,7 +196,12 @@ def test_langevin_and_npt_reach_their_temperature_and_pressure(tmp_path):
 
 @pytest.mark.parametrize(
     ("how", "message"),
-    [("nan", "not finite"), ("hot", "temperature reached"), ("refuse", "calculator failed: positions must be finite")],
+    [
+        ("nan", "not finite"),
+        ("hot", "temperature reached"),
+        ("refuse", "calculator failed: positions must be finite"),
+        ("far", r"far outside the training set: atoms 0 and 1 are too close\. The last sane frame is in"),
+    ],
 )
 def test_exploding_run_stops_and_keeps_the_last_sane_frame(tmp_path, how, message):
     atoms = molecule("H2O")
@@ -205,6 +212,38 @@ def test_exploding_run_stops_and_keeps_the_last_sane_frame(tmp_path, how, messag
     assert np.isfinite(kept.positions).all()
     assert kept.get_temperature() < 20000
     assert len(read(tmp_path / "md.traj", index=":")) == 1
+
+
+def test_a_run_far_outside_the_training_set_goes_on_if_told_to(tmp_path):
+    atoms = molecule("H2O")
+    atoms.calc = FailingAfter(5, "far")
+    settings = MDSettings("nve", 10, temperature=300.0, extrapolate=True)
+    assert run_md(atoms, settings, tmp_path / "md.traj").steps == 10
+
+
+@pytest.mark.parametrize("name", ["XDATCAR", "md.xsf", "md.pdb"])
+def test_formats_that_cannot_grow_are_written_at_the_end(tmp_path, name):
+    settings = {"temperature": 300.0, "write_every": 5, "restart_every": 5}
+    run_md(copper(), MDSettings("nve", 10, **settings), tmp_path / name)
+    assert len(read(tmp_path / name, ":")) == 3
+    with pytest.raises(FileExistsError, match="exists already"):
+        run_md(copper(), MDSettings("nve", 20, **settings), tmp_path / name)
+    run_md(copper(), MDSettings("nve", 20, **settings), tmp_path / name, resume=True)
+    kept, grown = (read(tmp_path / file, ":") for file in (name, Path(name).with_suffix(".traj").name))
+    assert len(kept) == len(grown) == 5
+    for left, right in zip(kept, grown, strict=True):
+        np.testing.assert_allclose(left.positions, right.positions, rtol=0, atol=2e-3)
+
+
+def test_plot_of_a_log(tmp_path):
+    run_md(copper(), MDSettings("nvt", 20, temperature=300.0, log_every=5), tmp_path / "md.traj")
+    plot_log(tmp_path / "md.csv", tmp_path / "md.png")
+    assert (tmp_path / "md.png").read_bytes().startswith(b"\x89PNG")
+    run_md(copper(), MDSettings("nve", 0, temperature=300.0), tmp_path / "start.traj")
+    plot_log(tmp_path / "start.csv", tmp_path / "start.png")  # one row
+    (tmp_path / "empty.csv").write_text((tmp_path / "md.csv").read_text().splitlines()[0])
+    with pytest.raises(ValueError, match="holds no rows: nothing to plot"):
+        plot_log(tmp_path / "empty.csv", tmp_path / "empty.png")
 
 
 def test_structure_is_refused_before_anything_is_written(tmp_path):
@@ -218,8 +257,10 @@ def test_structure_is_refused_before_anything_is_written(tmp_path):
         run_md(Atoms(), MDSettings("nve", 5, temperature=300.0), tmp_path / "md.traj")
     with pytest.raises(ValueError, match="must have a calculator"):
         run_md(molecule("H2O"), MDSettings("nve", 5, temperature=300.0), tmp_path / "md.traj")
-    with pytest.raises(ValueError, match="cannot add frames"):
-        run_md(copper(), MDSettings("nve", 5, temperature=300.0), tmp_path / "md.cif")
+    with pytest.raises(ValueError, match="cannot write several frames to a file of format aims"):
+        run_md(copper(), MDSettings("nve", 5, temperature=300.0), tmp_path / "geometry.in")
+    with pytest.raises(ValueError, match="ASE knows no format of this name"):
+        run_md(copper(), MDSettings("nve", 5, temperature=300.0), tmp_path / "md.parquet")
     with pytest.raises(FileNotFoundError, match="no restart file"):
         run_md(copper(), MDSettings("nve", 5, temperature=300.0), tmp_path / "md.traj", resume=True)
     assert list(tmp_path.iterdir()) == []

@@ -20,7 +20,7 @@ from lrc_ase.cli.console import (
     read_structure,
     set_threads,
 )
-from lrc_ase.simulation import MDFiles, MDSettings, MDState, run_md
+from lrc_ase.simulation import MDFiles, MDSettings, MDState, plot_log, run_md
 
 __all__ = ["md"]
 
@@ -44,7 +44,7 @@ def md(
     barostat_time: Annotated[float, typer.Option(help="fs, npt.")] = 1000.0,
     seed: Annotated[int, typer.Option(help="Of the first velocities and the Langevin noise.", min=0)] = 0,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Trajectory: .traj, .extxyz, or what ASE can append to.")
+        Path, typer.Option("--output", "-o", help="Trajectory, in any format of ASE that holds several frames.")
     ] = Path("md.traj"),
     repeat: Annotated[
         tuple[int, int, int] | None, typer.Option(help="Repeat the structure along its cell vectors.")
@@ -53,6 +53,9 @@ def md(
     write_every: Annotated[int, typer.Option(help="Steps between frames.")] = 100,
     restart_every: Annotated[int, typer.Option(help="Steps between restart files.")] = 100,
     max_temperature: Annotated[float, typer.Option(help="K; the run stops above it.")] = 20000.0,
+    extrapolate: Annotated[
+        bool, typer.Option("--extrapolate", help="Go on where a structure lies far outside the training set.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
     device: DeviceOption = "cpu",
@@ -62,8 +65,8 @@ def md(
 ) -> None:
     """Run molecular dynamics.
 
-    Writes the trajectory, beside it a CSV log and a restart file. After Ctrl-C or a kill the same command with
-    --resume goes on as if nothing had happened.
+    Writes the trajectory, beside it a CSV log, a plot of the log and a restart file. After Ctrl-C or a kill the same
+    command with --resume goes on as if nothing had happened.
     """
     set_threads(threads)
     settings = MDSettings(
@@ -80,9 +83,11 @@ def md(
         write_every=write_every,
         restart_every=restart_every,
         max_temperature=max_temperature,
+        extrapolate=extrapolate,
     )
     if not output.parent.is_dir():
         raise FileNotFoundError(f"the folder {output.parent} does not exist")
+    files = MDFiles.beside(output)
     atoms = read_structure(structure, repeat)
     atoms.calc = calculator(potential, device, dtype)
     with progress_bar() as bar:
@@ -96,8 +101,9 @@ def md(
             summary = run_md(atoms, settings, output, resume=resume, overwrite=overwrite, report=show)
         except KeyboardInterrupt:
             bar.stop()
-            print(f"Stopped; the state is kept in {MDFiles.beside(output).restart}: --resume goes on with it.")
+            print(f"Stopped; the state is kept in {files.restart}: --resume goes on with it.")
             raise
+    plot_log(files.log, files.plot)
     final = summary.final
     done = summary.steps - summary.first_step
     per_day = 86.4 * timestep / summary.ms_per_step if done else 0.0
@@ -107,5 +113,5 @@ def md(
         f"end: {final.temperature:.1f} K, potential {final.potential:.6f} eV, total {final.total:.6f} eV"
         + (f", pressure {final.pressure:.3f} GPa" if final.pressure == final.pressure else "")
     )
-    for path in (summary.files.trajectory, summary.files.log, summary.files.restart):
+    for path in (files.trajectory, files.log, files.plot, files.restart):
         print(f"  {path}")

@@ -12,6 +12,7 @@ from lrc_ase.simulation.observables import (
     radial_distribution,
     read_reference_rdf,
 )
+from lrc_ase.simulation.plots import plot_log
 from lrc_ase.simulation.relaxation import Relaxation, RelaxationNotConverged, RelaxSettings, relax
 from lrc_ase.simulation.settings import MDFiles, MDSettings
 
@@ -27,6 +28,7 @@ __all__ = [
     "RelaxationNotConverged",
     "SimulationStopped",
     "energy_drift",
+    "plot_log",
     "radial_distribution",
     "read_reference_rdf",
     "relax",

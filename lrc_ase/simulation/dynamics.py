@@ -18,7 +18,7 @@ from ase.md.nose_hoover_chain import IsotropicMTKNPT
 from ase.md.verlet import VelocityVerlet
 
 from lrc_ase.simulation.observables import ThermodynamicState, thermodynamic_state
-from lrc_ase.simulation.output import ThermodynamicLog, TrajectoryFile, growing_format
+from lrc_ase.simulation.output import ThermodynamicLog, TrajectoryFile, convert_frames
 from lrc_ase.simulation.restart import (
     Restart,
     integrator_state,
@@ -97,7 +97,8 @@ def run_md(
     atoms
         Structure with a calculator.
     trajectory
-        File to write; log and restart file are named after it, see `MDFiles.beside`.
+        File to write, in any format of ASE that holds several frames; log and restart file are named after it, see
+        `MDFiles.beside`. Formats other than .traj and .extxyz are written at the end.
     resume, overwrite
         Go on with a run that is there, or replace it. Without either, files that are there are an error.
     report
@@ -109,11 +110,11 @@ def run_md(
         Output is there already; settings and structure do not fit.
     SimulationStopped
         Energy, forces or positions are not finite, the temperature passes `settings.max_temperature`, the volume
-        changes tenfold, or the calculator refuses the structure. The last sane frame is kept in its own file.
+        changes tenfold, the calculator refuses the structure or says that it lies far outside the training set
+        (``results["extrapolation"]``; not with `settings.extrapolate`). The last sane frame is kept in its own file.
     """
     files = MDFiles.beside(trajectory)
     _check_structure(atoms, settings)
-    growing_format(files.trajectory)
     if resume and overwrite:
         raise ValueError("`resume` and `overwrite` exclude each other")
     if not (resume or overwrite) and (there := files.existing()):
@@ -137,7 +138,7 @@ def run_md(
         files.restart.unlink(missing_ok=True)  # else a kill right now would leave one that fits no other file
     with (
         closing(ThermodynamicLog(files.log, last_step=restart.step if restart else None)) as log,
-        closing(TrajectoryFile(files.trajectory, keep=restart.trajectory if restart else None)) as frames,
+        closing(TrajectoryFile(files.frames, keep=restart.trajectory if restart else None)) as frames,
     ):
         started = time.perf_counter()
         run = _Run(atoms, settings, integrator, rng, files, log, frames)
@@ -152,7 +153,9 @@ def run_md(
                 temperature, potential = run.temperature, run.potential
                 report(MDState(step, settings.steps, temperature, potential, speed))
         seconds = time.perf_counter() - started
-        return MDSummary(max(settings.steps, first_step), first_step, seconds, thermodynamic_state(atoms), files)
+    if files.frames != files.trajectory:
+        convert_frames(files.frames, files.trajectory)
+    return MDSummary(max(settings.steps, first_step), first_step, seconds, thermodynamic_state(atoms), files)
 
 
 class _Run:
@@ -199,6 +202,8 @@ class _Run:
             return "energy, forces or positions are not finite"
         if not self.temperature <= self.settings.max_temperature:
             return f"the temperature reached {self.temperature:.0f} K"
+        if not self.settings.extrapolate and (far := self.atoms.calc.results.get("extrapolation")):
+            return f"far outside the training set: {far[0]}"
         if self.settings.ensemble == "npt":
             change = self.atoms.cell.volume / self.volume
             if not 1 / LARGEST_VOLUME_CHANGE < change < LARGEST_VOLUME_CHANGE:

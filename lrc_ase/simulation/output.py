@@ -15,7 +15,7 @@ from ase.io.trajectory import Trajectory
 
 from lrc_ase.simulation.observables import ThermodynamicState
 
-__all__ = ["ThermodynamicLog", "TrajectoryFile", "growing_format", "snapshot"]
+__all__ = ["ThermodynamicLog", "TrajectoryFile", "convert_frames", "grows", "snapshot", "trajectory_format"]
 
 COLUMNS = (
     "step",
@@ -73,28 +73,35 @@ class ThermodynamicLog:
         self._file.close()
 
 
-def growing_format(path: Path) -> str:
-    """Name of ASE's format for `path`; ValueError when ASE cannot add frames to such a file one by one."""
+def trajectory_format(path: Path) -> str:
+    """Name of ASE's format for `path`; ValueError where it cannot hold several frames."""
     try:
         name = str(filetype(str(path), read=False))
-        growing = name in ("traj", "extxyz", "xyz") or get_ioformat(name).can_append
-    except (UnknownFileTypeError, AttributeError):
-        growing = False
-    if not growing:
-        raise ValueError(
-            f"{path.name}: ASE cannot add frames to a file of this format while a run goes on; "
-            "write .traj or .extxyz and use `ase convert` afterwards"
-        )
+        written = get_ioformat(name)
+    except UnknownFileTypeError:
+        raise ValueError(f"{path.name}: ASE knows no format of this name; write .traj or .extxyz") from None
+    if written.single or not written.can_write:
+        raise ValueError(f"{path.name}: ASE cannot write several frames to a file of format {name}; write .traj")
     return "extxyz" if name == "xyz" else name
 
 
+def grows(path: Path) -> bool:
+    """Whether frames are added to the file one by one, and taken off again where a run resumes."""
+    return trajectory_format(path) in ("traj", "extxyz")
+
+
+def convert_frames(source: Path, target: Path) -> None:
+    """Write all frames of `source` to `target`, in its own format."""
+    ase.io.write(target, ase.io.read(source, ":"), format=trajectory_format(target))
+
+
 class TrajectoryFile:
-    """Trajectory in any format of ASE that can grow by one frame at a time."""
+    """Trajectory that grows by one frame at a time."""
 
     def __init__(self, path: Path, *, keep: dict[str, int] | None = None) -> None:
         """Begin a new file, or cut an old one back to the `position` it had at a restart."""
         self.path = path
-        self._format = growing_format(path)
+        self._format = trajectory_format(path)
         self._n_frames = 0
         if keep is None:
             path.unlink(missing_ok=True)

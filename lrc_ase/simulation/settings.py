@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lrc_ase.simulation.output import grows
+
 __all__ = ["MDFiles", "MDSettings", "check_same_settings"]
 
 # settings that may differ between a run and its continuation
-FREE_ON_RESUME = {"steps", "seed", "log_every", "write_every", "restart_every", "max_temperature"}
+FREE_ON_RESUME = {"steps", "seed", "log_every", "write_every", "restart_every", "max_temperature", "extrapolate"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class MDSettings:
     """Steps between restart files."""
     max_temperature: float = 20000.0
     """K, the run stops above it."""
+    extrapolate: bool = False
+    """Whether to go on where the calculator says that a structure lies far outside its training set."""
 
     def __post_init__(self) -> None:
         """Refuse values that have no meaning."""
@@ -70,25 +74,31 @@ class MDFiles:
     """Where a run writes."""
 
     trajectory: Path
+    """As asked for."""
+    frames: Path
+    """Where frames are added while the run goes on: the trajectory, or a ``.traj`` that becomes it at the end."""
     log: Path
+    plot: Path
     restart: Path
     last_sane: Path
 
     @classmethod
     def beside(cls, trajectory: str | Path) -> MDFiles:
-        """Names derived from that of the trajectory."""
+        """Names derived from that of the trajectory; ValueError where ASE cannot write a trajectory of that name."""
         trajectory = Path(trajectory)
         stem = trajectory.with_suffix("")
         return cls(
             trajectory,
+            trajectory if grows(trajectory) else stem.with_name(stem.name + ".traj"),
             stem.with_name(stem.name + ".csv"),
+            stem.with_name(stem.name + ".png"),
             stem.with_name(stem.name + ".restart.npz"),
             stem.with_name(stem.name + ".last-sane.extxyz"),
         )
 
     def existing(self) -> list[Path]:
         """Those that are there already."""
-        return [path for path in (self.trajectory, self.log, self.restart) if path.exists()]
+        return [path for path in (self.trajectory, self.frames, self.log, self.restart) if path.exists()]
 
 
 def check_same_settings(before: dict[str, Any], settings: MDSettings) -> None:

@@ -142,7 +142,7 @@ def prepare(configuration: TrainingConfiguration, report_progress: ReportProgres
             "stages": stages,
         }
     )
-    domain = summarize([graph.graph for graph in graphs], elements)
+    domain = summarize([graph.graph for graph in graphs], elements, [graph.forces for graph in graphs])
     return Prepared(resolved, data_sets, references, force_scale, _fingerprint(frames), tuple(remarks), domain)
 
 
