@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from lrc_ase.dataset import (
+    DataReport,
     Label,
     LabelledFrame,
     LabelledGraph,
     elements_of,
     force_rms,
+    inspect_frames,
     label_frame,
     labelled_graph,
     read_frames,
@@ -34,7 +36,7 @@ from lrc_ase.training.configuration import (
 )
 from lrc_ase.training.references import fit_references, isolated_references
 
-__all__ = ["DataSet", "Prepared", "describe", "model_settings", "prepare", "read_data_sets"]
+__all__ = ["DataSet", "Prepared", "describe", "inspect_data_sets", "model_settings", "prepare", "read_data_sets"]
 
 DEFAULT_STEPS = 12_000
 """Steps of the optimizer in a stage whose epochs are not given: minutes for small frames, about ten for large ones."""
@@ -71,6 +73,8 @@ class Prepared:
     """What the user should know."""
     domain: dict[str, Any]
     """What the training frames hold, see `lrc_ase.domain`."""
+    inspection: DataReport
+    """What the data sets hold and what looks wrong about them."""
 
 
 def read_data_sets(configuration: TrainingConfiguration) -> dict[str, DataSet]:
@@ -143,7 +147,22 @@ def prepare(configuration: TrainingConfiguration, report_progress: ReportProgres
         }
     )
     domain = summarize([graph.graph for graph in graphs], elements)
-    return Prepared(resolved, data_sets, references, force_scale, _fingerprint(frames), tuple(remarks), domain)
+    return Prepared(
+        resolved,
+        data_sets,
+        references,
+        force_scale,
+        _fingerprint(frames),
+        tuple(remarks),
+        domain,
+        inspect_data_sets(data_sets),
+    )
+
+
+def inspect_data_sets(data_sets: Mapping[str, DataSet]) -> DataReport:
+    """Report on the training and validation frames of each set."""
+    parts = {name: data_set.train for name, data_set in data_sets.items()}
+    return inspect_frames(parts | {f"{name}, validation": data_set.validation for name, data_set in data_sets.items()})
 
 
 def model_settings(configuration: TrainingConfiguration, *, full_range: bool) -> ModelSettings:
@@ -168,6 +187,7 @@ def describe(prepared: Prepared) -> list[str]:
         f"root mean square force {prepared.force_scale:.4f} eV/Angstrom, "
         f"{model.average_neighbors:.1f} neighbors per atom"
     )
+    lines += [f"warning: {warning}" for warning in prepared.inspection.warnings]
     return lines + [f"note: {remark}" for remark in prepared.remarks]
 
 
