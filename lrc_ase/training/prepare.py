@@ -27,6 +27,7 @@ from lrc_ase.dataset import (
 )
 from lrc_ase.descriptors import descriptor_class
 from lrc_ase.domain import summarize
+from lrc_ase.potential_file import Potential, load_potential
 from lrc_ase.settings import ModelSettings
 from lrc_ase.training.configuration import (
     ConfigurationError,
@@ -34,6 +35,7 @@ from lrc_ase.training.configuration import (
     StageConfiguration,
     TrainingConfiguration,
 )
+from lrc_ase.training.continuation import continued
 from lrc_ase.training.references import fit_references, isolated_references
 
 __all__ = ["DataSet", "Prepared", "describe", "inspect_data_sets", "model_settings", "prepare", "read_data_sets"]
@@ -75,6 +77,8 @@ class Prepared:
     """What the training frames hold, see `lrc_ase.domain`."""
     inspection: DataReport
     """What the data sets hold and what looks wrong about them."""
+    watched: tuple[LabelledGraph, ...] = ()
+    """Graphs whose errors are followed but not trained on."""
 
 
 def read_data_sets(configuration: TrainingConfiguration) -> dict[str, DataSet]:
@@ -99,8 +103,12 @@ def prepare(configuration: TrainingConfiguration, report_progress: ReportProgres
     frames = [frame for data_set in data_sets.values() for frame in data_set.train]
     remarks: list[str] = []
     force_scale = _force_scale(frames, configuration)
+    start = None if configuration.start is None else load_potential(configuration.start)
     elements = configuration.model.elements or _elements(data_sets, remarks)
-    references = _references(configuration, frames, elements, remarks)
+    if start is not None:
+        configuration = continued(configuration, start, elements)
+        elements = configuration.model.elements or ()
+    references = _references(configuration, frames, elements, remarks, start)
     cutoff = configuration.model.cutoff
     total = sum(len(data_set.train) + len(data_set.validation) for data_set in data_sets.values())
     done = 0
@@ -112,7 +120,7 @@ def prepare(configuration: TrainingConfiguration, report_progress: ReportProgres
             graphs.append(labelled_graph(frame, elements, cutoff, references))
             done += 1
             if report_progress is not None:
-                report_progress(done, total)
+                report_progress(done, max(done, total))
         return tuple(graphs)
 
     data_sets = {
@@ -156,6 +164,7 @@ def prepare(configuration: TrainingConfiguration, report_progress: ReportProgres
         tuple(remarks),
         domain,
         inspect_data_sets(data_sets),
+        graphs_of([label_frame(atoms) for atoms in read_frames(configuration.watch)]),
     )
 
 
@@ -264,6 +273,7 @@ def _references(
     frames: Sequence[LabelledFrame],
     elements: Sequence[str],
     remarks: list[str],
+    start: Potential | None,
 ) -> Tensor:
     given = configuration.references
     if isinstance(given, dict):
@@ -272,7 +282,8 @@ def _references(
         return torch.tensor([given[element] for element in elements], dtype=torch.float64)
     if given == "isolated-atoms":
         return isolated_references(frames, elements).values
-    fitted = fit_references(frames, elements)
+    known = {} if start is None else dict(zip(start.settings.elements, start.references.tolist(), strict=True))
+    fitted = fit_references(frames, elements, known)
     if fitted.rank_deficient:
         remarks.append(
             f"the compositions of the training frames determine {fitted.rank} of {len(elements)} element references; "
