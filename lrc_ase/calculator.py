@@ -24,6 +24,8 @@ from .pretrained import POTENTIAL_FILE, trained_potential
 
 __all__ = ["LRCCalculator", "load"]
 
+_OF_ENSEMBLES = ("energy_std", "forces_std")
+"""Properties that need several models."""
 _OF_CHARGES = ("charges", "dipole", "born_effective_charges")
 """Properties that need latent charges."""
 
@@ -36,6 +38,9 @@ class LRCCalculator(Calculator):
     `dipole` (where no direction is periodic; about the origin of the coordinates). Two that cost more come when asked:
     `stresses` (per atom, sum to `stress`) and `born_effective_charges`. What a structure has not, raises ASE's
     `PropertyNotImplementedError`. See docs/calculator.md and docs/conventions.md.
+
+    The potential of an ensemble adds `energy_std` (eV) and `forces_std` (n_atoms, 3): standard deviations, calibrated
+    so that nine of ten true values lie within 1.645 of them.
 
     ``results["extrapolation"]`` says in sentences why a structure lies far outside the training set; it is an empty
     tuple where it does not, or where the potential file does not say.
@@ -76,6 +81,7 @@ class LRCCalculator(Calculator):
         "stress",
         "stresses",
         *_OF_CHARGES,
+        *_OF_ENSEMBLES,
     ]
 
     def __init__(
@@ -101,9 +107,9 @@ class LRCCalculator(Calculator):
             device=device,
             mesh_shape_for=self.model.mesh_shape_for,
         )
-        if settings.long_range is None or not settings.long_range.electrostatics:
-            own = type(self).implemented_properties
-            self.implemented_properties = [name for name in own if name not in _OF_CHARGES]
+        has_charges = settings.long_range is not None and settings.long_range.electrostatics
+        absent = ((), _OF_CHARGES)[not has_charges] + ((), _OF_ENSEMBLES)[potential.n_members == 1]
+        self.implemented_properties = [name for name in type(self).implemented_properties if name not in absent]
         self._references = potential.references.to(device=device, dtype=torch.float64)
         self._domain = TrainingDomain.from_description(potential.description, settings.elements)
         self._warned: set[str] = set()
@@ -170,6 +176,15 @@ class LRCCalculator(Calculator):
         found: np.ndarray = self.get_property("born_effective_charges", atoms)
         return found
 
+    def get_energy_std(self, atoms: Atoms | None = None) -> float:
+        """Standard deviation of the energy, eV; for the potential of an ensemble."""
+        return float(self.get_property("energy_std", atoms))
+
+    def get_forces_std(self, atoms: Atoms | None = None) -> np.ndarray:
+        """Standard deviation of each force component, (n_atoms, 3), eV/Angstrom; for the potential of an ensemble."""
+        found: np.ndarray = self.get_property("forces_std", atoms)
+        return found
+
     def _cheap(self, graph: Graph) -> dict[str, Any]:
         """All results of one evaluation."""
         assert self.atoms is not None
@@ -186,6 +201,9 @@ class LRCCalculator(Calculator):
             )
         if found.stress is not None:
             results["stress"] = full_3x3_to_voigt_6_stress(_array(found.stress[0]))
+        if found.energy_std is not None and found.forces_std is not None:
+            results["energy_std"] = float(found.energy_std[0])
+            results["forces_std"] = _array(found.forces_std)
         if found.charges is not None:
             charges = _array(found.charges)
             results["charges"] = charges

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .ensemble import Ensemble, members_of
 from .graph import Graph
 from .lattice import fractional_coordinates, volume
 from .model import FullRangeModel, ShortRangeModel
@@ -36,12 +37,16 @@ class Results:
     """:math:`(1/V)\\, dE/d\\epsilon`, (n_structures, 3, 3), eV/Angstrom^3; of use where all directions are periodic."""
     charges: Tensor | None = None
     """Latent charges, (n_own,), e."""
+    energy_std: Tensor | None = None
+    """Standard deviation of `energy` as an ensemble sees it, (n_structures,), eV; None for a single model."""
+    forces_std: Tensor | None = None
+    """Standard deviation of each force component, (n_atoms, 3), eV/Angstrom."""
 
 
 def evaluate(
     model: ShortRangeModel, graph: Graph, *, forces: bool = True, stress: bool = False, training: bool = False
 ) -> Results:
-    """Evaluate a model and differentiate its total energy.
+    """Evaluate a model and differentiate its total energy; of an ensemble the mean and the standard deviations.
 
     Parameters
     ----------
@@ -50,6 +55,9 @@ def evaluate(
     training
         Keep the graph, so that losses on energy, forces and stress can be differentiated by the parameters.
     """
+    if isinstance(model, Ensemble):
+        own = [evaluate(each, graph, forces=forces, stress=stress, training=training) for each in members_of(model)]
+        return _mean(own, model.uncertainty_scale.double())
     strain = None
     if forces:
         graph = replace(graph, positions=graph.positions.detach().requires_grad_())
@@ -74,6 +82,22 @@ def evaluate(
         charges=output.charges,
     )
     return results if training else _detached(results)
+
+
+def _mean(members: Sequence[Results], scale: Tensor) -> Results:
+    """Mean of the members' results, and their standard deviations times `scale`, of energies and of forces."""
+    stacked: dict[str, Tensor] = {}
+    for field in fields(Results):
+        values = [value for each in members if (value := getattr(each, field.name)) is not None]
+        if values:
+            stacked[field.name] = torch.stack(values)
+    means = {name: values.mean(dim=0) for name, values in stacked.items()}
+    deviations = {
+        f"{name}_std": factor * stacked[name].std(dim=0)
+        for name, factor in zip(("energy", "forces"), scale, strict=True)
+        if name in stacked
+    }
+    return Results(**means, **deviations)
 
 
 def _detached(results: Results) -> Results:
@@ -140,6 +164,8 @@ def atomic_stresses(model: ShortRangeModel, graph: Graph) -> Tensor:
     a pair potential that is half of the pair's virial to each. How a stress is shared between atoms is a choice; these
     are not derivatives of the atoms' energies.
     """
+    if isinstance(model, Ensemble):
+        return torch.stack([atomic_stresses(member, graph) for member in members_of(model)]).mean(dim=0)
     local = graph.positions.new_zeros(graph.n_atoms, 3, 3, requires_grad=True)
     with torch.enable_grad(), _strained_atom_by_atom(model, local):
         energy = model(graph).atomic_energies.double().sum()

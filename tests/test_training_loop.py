@@ -14,8 +14,9 @@ from lrc_ase.model import build_model
 from lrc_ase.settings import ModelSettings
 from lrc_ase.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from lrc_ase.training.configuration import StageConfiguration
-from lrc_ase.training.loop import Progress, StageLoop, TrainingDiverged, learning_rate
+from lrc_ase.training.loop import Progress, StageLoop, TrainingDiverged
 from lrc_ase.training.references import fit_references
+from lrc_ase.training.schedule import learning_rate
 
 ELEMENTS = ("Cu", "Au")
 

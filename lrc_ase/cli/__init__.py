@@ -1,4 +1,4 @@
-"""The command line: ``lrc-ase train | evaluate | relax | md | info``.
+"""The command line: ``lrc-ase data | train | evaluate | select | relax | md | info``.
 
 Commands translate arguments, show progress and turn errors into one line; the work is done elsewhere in `lrc_ase`.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import typer
 
+from lrc_ase.cli.data import data
 from lrc_ase.cli.evaluate import evaluate
 from lrc_ase.cli.info import info
 from lrc_ase.cli.md import md
 from lrc_ase.cli.relax import relax
+from lrc_ase.cli.select import select
 from lrc_ase.cli.train import train
 
 __all__ = ["app"]
@@ -23,5 +25,5 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, evaluate, relax, md, info):
+for command in (data, train, evaluate, select, relax, md, info):
     app.command()(command)

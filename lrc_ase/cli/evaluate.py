@@ -23,7 +23,7 @@ from lrc_ase.potential_file import load_potential
 from lrc_ase.training import evaluate_frames, write_evaluation
 from lrc_ase.training.plots import plot_parity
 from lrc_ase.training.report import Table
-from lrc_ase.training.run_report import errors_table, report_evaluations
+from lrc_ase.training.run_report import errors_table, report_evaluations, uncertainty_table
 
 __all__ = ["evaluate", "print_table"]
 
@@ -79,6 +79,8 @@ def evaluate(
                 report_progress=lambda done, _, task=task: bar.update(task, completed=done),  # type: ignore[misc]
             )
     print_table(errors_table(evaluations))
+    if (table := uncertainty_table(evaluations)) is not None:
+        print_table(table)
     if plot is not None:
         plot_parity(evaluations, plot)
         print(f"  {plot}")

@@ -21,6 +21,8 @@ def info(potential: PotentialArgument, debug: DebugOption = False) -> None:
     parameters = list(loaded.model.parameters())
     table = Table(title=str(potential), show_header=False)
     table.add_row("model", "short-range" if settings.long_range is None else "full-range")
+    if loaded.n_members > 1:
+        table.add_row("members of the ensemble", str(loaded.n_members))
     table.add_row("parameters", f"{sum(parameter.numel() for parameter in parameters)} ({parameters[0].dtype})")
     table.add_row("file size", f"{potential.stat().st_size / 1024:.0f} KiB")
     energies = zip(settings.elements, loaded.references.tolist(), strict=True)

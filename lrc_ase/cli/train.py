@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,16 @@ def train(
     validation: Annotated[
         Files, typer.Option(help="Frames to validate on; a part of the training frames if not given.")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Potential to start from; elements that it does not know are added."),
+    ] = None,
+    watch: Annotated[
+        Files, typer.Option(help="Frames whose errors are followed but not trained on, such as old ones with --from.")
+    ] = None,
+    ensemble: Annotated[
+        int | None, typer.Option(help="Members trained side by side; their spread is the uncertainty.", min=1)
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder.")] = Path("lrc-ase-run"),
     short_range: Annotated[bool, typer.Option("--short-range", help="Leave the long-range part out.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Epochs of every stage.", min=1)] = None,
@@ -57,11 +68,20 @@ def train(
     """
     configuration = _configuration(files or [], small or [], large or [], validation or [], short_range, resume)
     if configuration is not None:
-        changes = {"seed": seed, "device": device, "dtype": dtype, "n_threads": threads}
+        changes: dict[str, Any] = {
+            "seed": seed,
+            "device": device,
+            "dtype": dtype,
+            "n_threads": threads,
+            "ensemble": ensemble,
+        }
+        changes |= {"start": start and os.path.abspath(start), "watch": watch and [os.path.abspath(p) for p in watch]}
         configuration = _changed(configuration, {k: v for k, v in changes.items() if v is not None}, epochs)
-    elif any(value is not None for value in (epochs, seed, device, dtype, threads)):
+    elif any(value is not None for value in (epochs, seed, device, dtype, threads, start, watch, ensemble)):
         raise ValueError("--resume alone takes everything from the run folder: leave the other options out")
     potential = train_potential(configuration, output, resume=resume, quiet=quiet)
+    if os.environ.get("RANK", "0") != "0":  # of several processes the first one reports
+        return
     report = report_run(output)
     if not quiet:
         print(f"  {potential}\n  {report}")

@@ -11,16 +11,19 @@ from lrc_ase.training.configuration import (
 from lrc_ase.training.evaluation import Evaluation, evaluate_frames, write_evaluation
 from lrc_ase.training.interruption import TrainingInterrupted
 from lrc_ase.training.run import train
+from lrc_ase.training.selection import Selection, select_frames
 
 __all__ = [
     "ConfigurationError",
     "Evaluation",
+    "Selection",
     "TrainingConfiguration",
     "TrainingInterrupted",
     "default_configuration",
     "evaluate_frames",
     "load_configuration",
     "parse_configuration",
+    "select_frames",
     "train",
     "write_configuration",
     "write_evaluation",

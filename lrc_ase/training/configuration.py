@@ -107,6 +107,8 @@ class StageConfiguration(Settings):
     """Passes over the training frames. Null: as many as make 12,000 steps of the optimizer, 20 to 4000."""
     batch_size: int = Field(4, ge=1)
     """Frames per step."""
+    accumulate: int = Field(1, ge=1)
+    """Parts into which a batch is cut, evaluated one after the other: less memory, the same step."""
     optimizer: Literal["soap", "adamw"] = "soap"
     """SOAP (Adam in the eigenbasis of Shampoo's preconditioner, arXiv:2409.11321), or AdamW."""
     learning_rate: float = Field(2e-3, gt=0)
@@ -127,6 +129,8 @@ class StageConfiguration(Settings):
     """Largest norm of the loss gradient; longer ones are shortened. Null: no limit."""
     validate_every: int = Field(1, ge=1)
     """Epochs between validations; the last epoch is always validated."""
+    patience: int | None = Field(None, ge=1)
+    """Epochs without a lower validation loss after which the stage ends. Null: all epochs."""
     time_limit: float | None = Field(None, gt=0)
     """Minutes after which the stage ends, at the end of an epoch. Null: no limit."""
 
@@ -142,6 +146,16 @@ class TrainingConfiguration(Settings):
     """Energy of each element: least squares, from one-atom frames, or given in eV."""
     stages: tuple[StageConfiguration, ...] = Field(min_length=1)
     """Stages in their order."""
+    start: str | None = None
+    """Potential file whose weights training starts from; model settings and known elements are then its own, and
+    elements that it does not know are added."""
+    watch: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
+    """Files whose errors are followed but not trained on, above all frames that the potential `start` was good at."""
+    ensemble: int = Field(1, ge=1, le=64)
+    """Members trained side by side on the same batches, from different initial weights. Their mean predicts, their
+    spread tells how sure it is."""
+    leave_out: float = Field(0.25, ge=0, le=0.5)
+    """Part of the training frames that a member of an ensemble never sees, different for each."""
     seed: int = Field(0, ge=0)
     """Seed of initial weights, split and shuffling."""
     dtype: Literal["float32", "float64"] = "float32"
@@ -150,6 +164,8 @@ class TrainingConfiguration(Settings):
     """Device of torch: cpu, cuda, cuda:1, ..."""
     n_threads: int | None = Field(None, ge=1)
     """Threads of torch on the CPU. Null: torch's own choice."""
+    tensorboard: bool = False
+    """Also write the metrics for TensorBoard, into the run folder."""
     checkpoint_every: float = Field(5.0, gt=0)
     """Minutes between checkpoints within an epoch; ends of epochs make one anyway, unless the last is seconds old."""
 
@@ -166,6 +182,10 @@ class TrainingConfiguration(Settings):
                 raise ValueError(f"stage '{stage.name}' uses data sets {unknown}; known are {list(self.data)}")
             if stage.model == "full-range" and self.model.long_range is None:
                 raise ValueError(f"stage '{stage.name}' is full-range but `model.long_range` is null")
+            if stage.patience is not None and not any(
+                self.data[name].validation or self.data[name].validation_fraction for name in self.sets_of(stage)
+            ):
+                raise ValueError(f"stage '{stage.name}' has `patience` but no validation frames")
             if stage.loss.energy + stage.loss.forces + (stage.loss.stress or 0) == 0:
                 raise ValueError(f"stage '{stage.name}' has no loss: all weights are 0")
         return self
@@ -239,8 +259,14 @@ def parse_configuration(
         raise ConfigurationError("\n".join(describe_errors(error, TrainingConfiguration, source, content))) from error
     if folder is None:
         return configuration
-    data = {name: _anchor(data_set, Path(folder)) for name, data_set in configuration.data.items()}
-    return configuration.model_copy(update={"data": data})
+    place = Path(folder)
+    return configuration.model_copy(
+        update={
+            "data": {name: _anchor(data_set, place) for name, data_set in configuration.data.items()},
+            "start": None if configuration.start is None else str(place / configuration.start),
+            "watch": tuple(str(place / path) for path in configuration.watch),
+        }
+    )
 
 
 def write_configuration(path: str | os.PathLike[str], configuration: TrainingConfiguration) -> None:

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from lrc_ase.dataset import SOURCE_KEY, Atoms, Label, LabelKeys, collate_labelled, label_frame, labelled_graph
 from lrc_ase.derivatives import evaluate
 from lrc_ase.potential_file import Potential
+from lrc_ase.training.uncertainty import UncertaintySummary, summarize_uncertainty
 
 __all__ = ["Evaluation", "evaluate_frames", "write_evaluation"]
 
@@ -43,6 +44,10 @@ class Evaluation:
     """eV/Angstrom^3, (n_frames, 3, 3)."""
     charges: np.ndarray | None = None
     """Latent charge of each atom, e, (n_atoms,); None without the electrostatic head."""
+    energy_std: np.ndarray | None = None
+    """Standard deviation of each energy, eV, (n_frames,); None for a single model."""
+    forces_std: np.ndarray | None = None
+    """Standard deviation of each force component, eV/Angstrom, (n_atoms, 3)."""
     metrics: dict[str, float] = field(init=False)
     """Errors over all frames, see `errors`."""
 
@@ -80,6 +85,27 @@ class Evaluation:
         """Force errors in meV/Angstrom of the atoms of each element."""
         errors = 1e3 * (self.forces - self.reference_forces)
         return {str(symbol): _mae_rmse("forces", errors[self.symbols == symbol]) for symbol in np.unique(self.symbols)}
+
+    def uncertainty(self) -> dict[str, UncertaintySummary]:
+        """Deviations of an ensemble beside its errors, of energies per atom (eV) and of forces (eV/Angstrom)."""
+        if self.energy_std is None or self.forces_std is None:
+            return {}
+        energy = (self.energy - self.reference_energy) / self.n_atoms
+        return {
+            "energy": summarize_uncertainty(energy, self.energy_std / self.n_atoms),
+            "forces": summarize_uncertainty(self.forces - self.reference_forces, self.forces_std),
+        }
+
+    def hardest_frames(self, count: int) -> list[tuple[int, float]]:
+        """Frames with the largest root mean square force error, the hardest first, and that error in meV/Angstrom."""
+        squares = 1e6 * (self.forces - self.reference_forces) ** 2
+        frame = np.repeat(self.frame[:, None], 3, axis=1)[np.isfinite(squares)]
+        sums, counts = (
+            np.bincount(frame, weights=weights, minlength=len(self.n_atoms))
+            for weights in (squares[np.isfinite(squares)], None)
+        )
+        errors = np.sqrt(sums / np.maximum(counts, 1))
+        return [(int(index), float(errors[index])) for index in np.argsort(-errors, kind="stable")[:count]]
 
     def errors_by_set(self) -> dict[str, dict[str, float]]:
         """`errors` of each set."""
@@ -121,6 +147,7 @@ def evaluate_frames(
     parameter = next(potential.model.parameters())
     potential.model.eval()
     energies, forces, stresses, charges = [], [], [], []
+    energies_std, forces_std = [], []
     labelled = [
         label_frame(atoms, keys, required=required, name=atoms.info.get(SOURCE_KEY, f"frame {index}"))
         for index, atoms in enumerate(frames)
@@ -142,6 +169,9 @@ def evaluate_frames(
         stresses.append(torch.where(periodic, results.stress.detach(), torch.nan).cpu().double())
         if results.charges is not None:
             charges.append(results.charges.detach().cpu().double())
+        if results.energy_std is not None and results.forces_std is not None:
+            energies_std.append(results.energy_std.detach().cpu().double())
+            forces_std.append(results.forces_std.detach().cpu().double())
         if report_progress is not None:
             report_progress(start + len(chunk), len(labelled))
     return Evaluation(
@@ -155,6 +185,8 @@ def evaluate_frames(
         stress=torch.cat(stresses).numpy(),
         reference_stress=np.stack([frame.stress for frame in labelled]),
         charges=torch.cat(charges).numpy() if charges else None,
+        energy_std=torch.cat(energies_std).numpy() if energies_std else None,
+        forces_std=torch.cat(forces_std).numpy() if forces_std else None,
     )
 
 
@@ -167,6 +199,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str]) -> 
         "all": evaluation.metrics,
         "by_set": evaluation.errors_by_set(),
         "by_element": evaluation.force_errors_by_element(),
+        "uncertainty": {name: asdict(summary) for name, summary in evaluation.uncertainty().items()},
     }
     (target / "errors.json").write_text(json.dumps(_nan_to_null(errors), indent=2) + "\n", encoding="utf-8")
     with (target / "energies.csv").open("w", encoding="utf-8", newline="") as file:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lrc_ase.dataset import LabelledGraph, batch_indices, collate_labelled
-from lrc_ase.derivatives import evaluate
+from lrc_ase.dataset import LabelledGraph, batch_indices
+from lrc_ase.ensemble import members_of
 from lrc_ase.model import ShortRangeModel
-from lrc_ase.training.configuration import LossConfiguration, StageConfiguration
-from lrc_ase.training.losses import ErrorSums, loss_of
+from lrc_ase.training.configuration import StageConfiguration
+from lrc_ase.training.losses import ErrorSums
 from lrc_ase.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
+from lrc_ase.training.processes import Processes
+from lrc_ase.training.schedule import learning_rate
+from lrc_ase.training.steps import batch_gradient, mean_errors, trained_parameters
 
-__all__ = ["EpochRecord", "Observer", "Progress", "StageLoop", "TrainingDiverged", "learning_rate", "mean_errors"]
+__all__ = ["EpochRecord", "Observer", "Progress", "StageLoop", "TrainingDiverged"]
 
 MAX_REWINDS = 10
 RATE_AFTER_REWIND = 0.5
@@ -94,10 +97,11 @@ class Observer(Protocol):
 
 
 class StageLoop:
-    """Trains one model on one set of graphs.
+    """Trains one model, or the members of an ensemble side by side, on one set of graphs.
 
-    All that the course of the training depends on is in `tensors` and `progress`: a loop restored from them goes on
-    exactly as the one they were taken from.
+    Members see the same batches but for the frames in `left_out`, a collection for each. All that the course of the
+    training depends on is in `tensors` and `progress`: a loop restored from them goes on exactly as the one they were
+    taken from.
     """
 
     def __init__(
@@ -109,6 +113,8 @@ class StageLoop:
         *,
         force_scale: float,
         seed: int,
+        left_out: Sequence[Collection[int]] | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.model = model
         self.stage = stage
@@ -116,13 +122,19 @@ class StageLoop:
         self.validation_graphs = validation_graphs
         self.force_scale = force_scale
         self.seed = seed
+        self.left_out = left_out or [()] * len(members_of(model))
+        self.processes = processes or Processes()
+        self.n_atoms_done = 0
+        """Atoms trained on since the loop was made, by all members and processes."""
+        self.seconds_waited = 0.0
+        """Time spent waiting for graphs since the loop was made."""
         self.averaged = copy.deepcopy(model)
         """Running mean of the weights; validated and kept."""
         self.best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         """Mean weights with the lowest validation loss."""
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(stage.train == "all" or not name.startswith("long_range."))
-        self.optimizer = build_optimizer(stage, model.parameters())
+        self.optimizer = build_optimizer(stage, trained_parameters(model))
         self.progress = Progress()
         self.n_batches = math.ceil(len(train_graphs) / stage.batch_size)
 
@@ -140,10 +152,16 @@ class StageLoop:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done or the time is up."""
+        """Whether all epochs are done, the time is up, or the validation loss no longer falls."""
         limit = self.stage.time_limit
         out_of_time = limit is not None and self.progress.batch == 0 and self.progress.seconds > 60 * limit
-        return self.progress.epoch >= self.n_epochs or out_of_time
+        return self.progress.epoch >= self.n_epochs or out_of_time or self.out_of_patience
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the best epoch is longer ago than the stage has patience."""
+        patience, progress = self.stage.patience, self.progress
+        return patience is not None and progress.batch == 0 and progress.epoch - progress.best_epoch >= patience
 
     @property
     def n_epochs(self) -> int:
@@ -192,22 +210,45 @@ class StageLoop:
 
     def _step(self, indices: Sequence[int]) -> None:
         progress, stage = self.progress, self.stage
-        batch = collate_labelled([self.train_graphs[index] for index in indices])
+        begin = time.monotonic()
+        graphs = {index: self.train_graphs[index] for index in indices}
+        self.seconds_waited += time.monotonic() - begin
         self.optimizer.zero_grad(set_to_none=True)
-        loss, sums = _loss(self.model, batch, stage.loss, self.force_scale, training=True)
-        # by the parameters alone: positions, which forces were differentiated by, would cost a Hessian
-        loss.backward(inputs=[parameter for parameter in self.model.parameters() if parameter.requires_grad])
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), stage.gradient_clip or math.inf)
-        # one transfer from the device for both
-        if not math.isfinite(float(loss.detach() + norm)):
+        pending, norms = [], []
+        for member, hidden in zip(members_of(self.model), self.left_out, strict=True):
+            batch = [graphs[index] for index in indices if index not in hidden]
+            if not batch:
+                continue
+            errors = batch_gradient(
+                member, batch, stage.loss, self.force_scale, n_parts=stage.accumulate, processes=self.processes
+            )
+            self._share_gradient(member)
+            norms.append(nn.utils.clip_grad_norm_(member.parameters(), stage.gradient_clip or math.inf))
+            pending.append(errors)
+            self.n_atoms_done += sum(graph.graph.n_atoms for graph in batch)
+        sums = ErrorSums()
+        for errors in pending:
+            sums += errors()
+        sums = ErrorSums.from_numbers(self.processes.add_up_numbers(sums.numbers()))
+        if not math.isfinite(sums.loss + float(sum(norms))):
             raise _NonFiniteLossError(f"loss or gradient not finite in epoch {progress.epoch + 1}")
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(progress.step)
         self.optimizer.step()
         self._average()
-        sums(progress.sums)
+        progress.sums += sums
         progress.batch += 1
         progress.step += 1
+
+    def _share_gradient(self, member: ShortRangeModel) -> None:
+        """Sum the gradient over the processes; one that had no part of the batch adds nothing."""
+        if self.processes.size == 1:
+            return
+        parameters = trained_parameters(member)
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.processes.add_up([parameter.grad for parameter in parameters if parameter.grad is not None])
 
     def _rate(self, step: int) -> float:
         return learning_rate(self.stage, step, self.n_epochs * self.n_batches) * self.progress.rate_factor
@@ -229,7 +270,12 @@ class StageLoop:
         improved = not self.validation_graphs  # then the last weights are the best
         if self.validation_graphs and (epoch % stage.validate_every == 0 or epoch == self.n_epochs):
             validation = mean_errors(
-                self.averaged, self.validation_graphs, stage.loss, self.force_scale, batch_size=stage.batch_size
+                self.averaged,
+                self.validation_graphs,
+                stage.loss,
+                self.force_scale,
+                batch_size=stage.batch_size,
+                processes=self.processes,
             )
             if not math.isfinite(validation["loss"]):
                 raise _NonFiniteLossError(f"validation loss not finite in epoch {epoch}")
@@ -239,7 +285,8 @@ class StageLoop:
             progress.best_epoch = epoch
             self.best = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
         train, rate = progress.sums.metrics(), self._rate(progress.step - 1)
-        progress.seconds += time.monotonic() - begin
+        own_time = progress.seconds + time.monotonic() - begin
+        progress.seconds = self.processes.add_up_numbers([own_time if self.processes.is_first else 0.0])[0]
         progress.epoch, progress.batch, progress.sums = epoch, 0, ErrorSums()
         return EpochRecord(epoch, rate, progress.seconds, train, validation, improved)
 
@@ -259,60 +306,3 @@ class StageLoop:
         self.restore(tensors, copy.deepcopy(progress))
         self.progress.rewinds, self.progress.rate_factor, self.progress.seconds = rewinds, factor, seconds
         observer.log(f"{reason}: back to the end of epoch {progress.epoch}, learning rate times {factor:g} from here")
-
-
-def learning_rate(stage: StageConfiguration, step: int, n_steps: int) -> float:
-    """Step size of step number `step` of `n_steps`: linear warm-up, then the schedule of the stage.
-
-    >>> stage = StageConfiguration(name="s", learning_rate=1.0, warmup=0.2, schedule="exponential")
-    >>> [round(learning_rate(stage, step, 10), 3) for step in (0, 1, 2, 9)]
-    [0.5, 1.0, 1.0, 0.01]
-    """
-    n_warmup = round(stage.warmup * n_steps)
-    if step < n_warmup:
-        return stage.learning_rate * (step + 1) / n_warmup
-    passed = min((step - n_warmup) / max(n_steps - n_warmup - 1, 1), 1.0)
-    final = stage.final_learning_rate
-    if stage.schedule == "constant":
-        return stage.learning_rate
-    if stage.schedule == "exponential":
-        return stage.learning_rate * final**passed
-    return stage.learning_rate * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * passed)))
-
-
-def mean_errors(
-    model: ShortRangeModel,
-    graphs: Sequence[LabelledGraph],
-    configuration: LossConfiguration,
-    force_scale: float,
-    *,
-    batch_size: int,
-) -> dict[str, float]:
-    """Loss and errors of `model` over `graphs`, see `ErrorSums.metrics`."""
-    model.eval()
-    total = ErrorSums()
-    for start in range(0, len(graphs), batch_size):
-        batch = collate_labelled(graphs[start : start + batch_size])
-        _, add = _loss(model, batch, configuration, force_scale, training=False)
-        add(total)
-    return total.metrics()
-
-
-def _loss(
-    model: ShortRangeModel,
-    batch: LabelledGraph,
-    configuration: LossConfiguration,
-    force_scale: float,
-    *,
-    training: bool,
-) -> tuple[Tensor, Callable[[ErrorSums], None]]:
-    """Loss of a batch, and what adds its errors to sums (later, when the step was taken)."""
-    results = evaluate(
-        model,
-        batch.graph,
-        forces=bool(configuration.forces) or not training,
-        stress=bool(configuration.stress),
-        training=training,
-    )
-    loss = loss_of(results, batch, configuration, force_scale)
-    return loss, lambda sums: sums.add(results, batch, loss)

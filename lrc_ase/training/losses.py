@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 
 import torch
 from torch import Tensor
@@ -12,10 +13,40 @@ from lrc_ase.dataset import LabelledGraph
 from lrc_ase.derivatives import Results
 from lrc_ase.training.configuration import LossConfiguration
 
-__all__ = ["ErrorSums", "loss_of"]
+__all__ = ["ErrorSums", "LabelCounts", "loss_of"]
 
 
-def loss_of(results: Results, batch: LabelledGraph, configuration: LossConfiguration, force_scale: float) -> Tensor:
+@dataclass(frozen=True)
+class LabelCounts:
+    """How many labels the means of a loss go over."""
+
+    energies: int
+    forces: int
+    """Components."""
+    stresses: int
+    """Components."""
+
+    @classmethod
+    def of(cls, graphs: Sequence[LabelledGraph]) -> LabelCounts:
+        """Count the labels of a batch that is not joined yet."""
+        return cls(
+            energies=_n_labels([graph.energy for graph in graphs]),
+            forces=_n_labels([graph.forces for graph in graphs]),
+            stresses=_n_labels([graph.stress for graph in graphs]),
+        )
+
+
+def _n_labels(labels: Sequence[Tensor]) -> int:
+    return sum(int((~label.isnan()).sum()) for label in labels)
+
+
+def loss_of(
+    results: Results,
+    batch: LabelledGraph,
+    configuration: LossConfiguration,
+    force_scale: float,
+    counts: LabelCounts | None = None,
+) -> Tensor:
     r"""Weighted loss of a batch, a dimensionless scalar.
 
     .. math:: L = w_E \langle \ell(\Delta E_s / (N_s F\,\mathrm{A})) \rangle_s
@@ -23,28 +54,40 @@ def loss_of(results: Results, batch: LabelledGraph, configuration: LossConfigura
               + w_S \langle \ell(V_s \Delta\sigma_{s,cd} / (N_s F\,\mathrm{A})) \rangle_{s,cd}
 
     in float64, with the root mean square F of the training forces, so that the force part with :math:`\ell(x) = x^2`
-    is a relative squared error. Means go over what has labels. `force_scale` is F in eV/Angstrom.
+    is a relative squared error. Means go over what has labels. `force_scale` is F in eV/Angstrom. Where `batch` is a
+    part of a larger one, `counts` are the larger one's, and the losses of all parts sum to its loss.
     """
     graph = batch.graph
     sizes = torch.bincount(graph.structure, minlength=graph.n_structures)
     terms = []
     if configuration.energy:
         error = (results.energy - batch.energy) / (sizes * force_scale)
-        terms.append(configuration.energy * _mean(error, batch.weight, configuration))
+        terms.append(
+            configuration.energy
+            * _mean(error, batch.weight, configuration, None if counts is None else counts.energies)
+        )
     if configuration.forces:
         assert results.forces is not None
         error = (results.forces - batch.forces) / force_scale
-        terms.append(configuration.forces * _mean(error, batch.weight[graph.structure, None], configuration))
+        terms.append(
+            configuration.forces
+            * _mean(
+                error, batch.weight[graph.structure, None], configuration, None if counts is None else counts.forces
+            )
+        )
     if configuration.stress:
         assert results.stress is not None
         volumes = torch.linalg.det(graph.cell).abs()
         error = (volumes / (sizes * force_scale))[:, None, None] * (results.stress - batch.stress)
-        terms.append(configuration.stress * _mean(error, batch.weight[:, None, None], configuration))
+        terms.append(
+            configuration.stress
+            * _mean(error, batch.weight[:, None, None], configuration, None if counts is None else counts.stresses)
+        )
     return torch.stack(terms).sum()
 
 
-def _mean(error: Tensor, weight: Tensor, configuration: LossConfiguration) -> Tensor:
-    """Weighted mean of the loss function over the entries that have a label."""
+def _mean(error: Tensor, weight: Tensor, configuration: LossConfiguration, count: int | None) -> Tensor:
+    """Weighted sum of the loss function over the entries that have a label, over their number or `count`."""
     labelled = ~error.isnan()
     # replaced before the function: the gradient of NaN times zero is NaN
     error = torch.where(labelled, error, torch.zeros_like(error))
@@ -54,7 +97,7 @@ def _mean(error: Tensor, weight: Tensor, configuration: LossConfiguration) -> Te
         values = 2 * torch.nn.functional.huber_loss(
             error, torch.zeros_like(error), reduction="none", delta=configuration.huber_delta
         )
-    return (weight * values).sum() / labelled.sum().clamp(min=1)
+    return (weight * values).sum() / (labelled.sum().clamp(min=1) if count is None else max(count, 1))
 
 
 @dataclass
@@ -62,16 +105,16 @@ class ErrorSums:
     """Sums over batches from which mean errors follow; plain numbers, so that a checkpoint can carry them."""
 
     loss: float = 0.0
-    n_structures: int = 0
+    n_structures: float = 0
     energy_absolute: float = 0.0
     energy_square: float = 0.0
-    n_energies: int = 0
+    n_energies: float = 0
     forces_absolute: float = 0.0
     forces_square: float = 0.0
-    n_forces: int = 0
+    n_forces: float = 0
 
-    def add(self, results: Results, batch: LabelledGraph, loss: Tensor) -> None:
-        """Count in a batch."""
+    def add(self, results: Results, batch: LabelledGraph, loss: Tensor, n_structures: int | None = None) -> None:
+        """Count in a batch, or a part of one that has `n_structures` in all."""
         graph = batch.graph
         sizes = torch.bincount(graph.structure, minlength=graph.n_structures)
         sums = [loss.detach().double()]
@@ -91,14 +134,14 @@ class ErrorSums:
             counts.append(labelled.sum().double())
         # one transfer from the device per batch
         value, energy_abs, energy_sq, forces_abs, forces_sq, n_energies, n_forces = torch.stack(sums + counts).tolist()
-        self.loss += value * graph.n_structures
+        self.loss += value * (n_structures or graph.n_structures)
         self.n_structures += graph.n_structures
         self.energy_absolute += energy_abs
         self.energy_square += energy_sq
-        self.n_energies += int(n_energies)
+        self.n_energies += n_energies
         self.forces_absolute += forces_abs
         self.forces_square += forces_sq
-        self.n_forces += int(n_forces)
+        self.n_forces += n_forces
 
     def metrics(self) -> dict[str, float]:
         """Mean loss, energy errors in meV/atom, force errors in meV/Angstrom; NaN where nothing was counted."""
@@ -110,10 +153,23 @@ class ErrorSums:
             "forces_rmse": 1e3 * math.sqrt(_ratio(self.forces_square, self.n_forces)),
         }
 
+    def __add__(self, other: ErrorSums) -> ErrorSums:
+        """Sums over both."""
+        return ErrorSums.from_numbers([one + two for one, two in zip(self.numbers(), other.numbers(), strict=True)])
+
+    def numbers(self) -> list[float]:
+        """All sums in their order; `from_numbers` reads them back."""
+        return list(asdict(self).values())
+
+    @classmethod
+    def from_numbers(cls, numbers: Sequence[float]) -> ErrorSums:
+        """Inverse of `numbers`."""
+        return cls(**dict(zip((each.name for each in fields(cls)), numbers, strict=True)))
+
     def to_json(self) -> dict[str, float]:
         """Plain numbers; `ErrorSums(**sums)` reads them back."""
         return asdict(self)
 
 
-def _ratio(numerator: float, denominator: int) -> float:
+def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan

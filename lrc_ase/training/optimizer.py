@@ -18,13 +18,13 @@ _TENSOR = "tensor"
 
 
 def build_optimizer(stage: StageConfiguration, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
-    """Optimizer of the parameters that move in `stage`."""
-    moving = [parameter for parameter in parameters if parameter.requires_grad]
+    """Optimizer of the parameters as `stage` names it."""
+    parameters = list(parameters)
     if stage.optimizer == "adamw":
-        return optim.AdamW(moving, lr=stage.learning_rate, weight_decay=stage.weight_decay, foreach=True)
+        return optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, foreach=True)
     from lrc_ase.training.soap import RowMajorSOAP  # its library takes half a second to import
 
-    return RowMajorSOAP(moving, lr=stage.learning_rate, weight_decay=stage.weight_decay)
+    return RowMajorSOAP(parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay)
 
 
 def optimizer_tensors(optimizer: optim.Optimizer) -> dict[str, Tensor]:

@@ -15,8 +15,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from lrc_ase.training.evaluation import Evaluation
+from lrc_ase.training.uncertainty import coverage
 
-__all__ = ["plot_energy_conservation", "plot_learning_curve", "plot_parity", "plot_rdf", "read_metrics"]
+__all__ = [
+    "plot_energy_conservation",
+    "plot_learning_curve",
+    "plot_parity",
+    "plot_rdf",
+    "plot_uncertainty",
+    "read_metrics",
+]
 
 COLORS = ("#0b5fa5", "#c8501e", "#2a8f4f", "#7a4fa3", "#8a6d1b")
 REFERENCE_COLOR = "#303030"
@@ -116,6 +124,57 @@ def plot_parity(evaluations: Mapping[str, Evaluation], path: str | Path) -> None
         axes[0].set_ylabel(f"{quantity}, predicted ({unit})")
     for axis, name in zip(grid[0], names, strict=True):
         axis.set_title(name)
+    figure.savefig(path)
+
+
+def plot_uncertainty(evaluations: Mapping[str, Evaluation], path: str | Path) -> None:
+    """Draw how far the deviations of ensembles can be trusted, a row for each evaluation that has them.
+
+    Left, the part of the errors within normal intervals over what it should be; right, the root mean square error over
+    the deviation, of force components in ten groups of the same size.
+    """
+    rows = {name: evaluation for name, evaluation in evaluations.items() if evaluation.forces_std is not None}
+    if not rows:
+        raise ValueError("`evaluations` must hold at least one of an ensemble, got none")
+    levels = np.linspace(0.02, 0.98, 25)
+    figure = _figure(8.6, 4.2 * len(rows))
+    for (left, right), (name, evaluation) in zip(
+        figure.subplots(len(rows), 2, squeeze=False), rows.items(), strict=True
+    ):
+        assert evaluation.energy_std is not None
+        assert evaluation.forces_std is not None
+        pairs = {
+            "forces": (evaluation.forces - evaluation.reference_forces, evaluation.forces_std),
+            "energies": (evaluation.energy - evaluation.reference_energy, evaluation.energy_std),
+        }
+        left.axline((0, 0), slope=1, color=REFERENCE_COLOR, lw=1)
+        for color, (quantity, (errors, deviations)) in zip(COLORS, pairs.items(), strict=False):
+            observed = [coverage(errors, deviations, level) for level in levels]
+            left.plot(
+                levels, observed, color=color, lw=2, label=f"{quantity}, {coverage(errors, deviations):.0%} in 90%"
+            )
+        left.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="Probability of the interval")
+        left.set_ylabel("Part of the errors inside")
+        left.legend(frameon=False, loc="upper left")
+        errors = 1000 * (evaluation.forces - evaluation.reference_forces)
+        deviations = 1000 * evaluation.forces_std
+        known = np.isfinite(errors) & (deviations > 0)
+        if known.any():
+            found, expected = np.abs(errors[known]), deviations[known]
+            drawn = np.linspace(0, found.size - 1, min(found.size, LARGEST_SCATTER)).astype(int)
+            right.plot(expected[drawn], found[drawn], ".", color=COLORS[0], ms=2, alpha=0.25, rasterized=True)
+            groups = np.array_split(np.argsort(expected), min(10, found.size))
+            means = [[np.sqrt(np.mean(values[group] ** 2)) for group in groups] for values in (expected, found)]
+            right.plot(*means, "o-", color=COLORS[1], lw=2, label="RMS of tenths")
+            right.set(xscale="log", yscale="log", ylim=(max(found.max() * 1e-4, 1e-3), found.max() * 1.5))
+            right.axline((1, 1), (10, 10), color=REFERENCE_COLOR, lw=1)
+            correlation = evaluation.uncertainty()["forces"].correlation
+            right.set_title(f"{name}: rank correlation {correlation:.2f}".removeprefix(": "))
+            right.legend(frameon=False)
+        right.set_xlabel("Deviation of a force component (meV/\N{ANGSTROM SIGN})")
+        right.set_ylabel("Error (meV/\N{ANGSTROM SIGN})")
+        for axis in (left, right):
+            axis.grid(alpha=0.3)
     figure.savefig(path)
 
 

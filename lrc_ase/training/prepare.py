@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from lrc_ase.dataset import (
+    DataReport,
     Label,
     LabelledFrame,
     LabelledGraph,
     elements_of,
     force_rms,
+    inspect_frames,
     label_frame,
     labelled_graph,
     read_frames,
@@ -25,6 +27,7 @@ from lrc_ase.dataset import (
 )
 from lrc_ase.descriptors import descriptor_class
 from lrc_ase.domain import summarize
+from lrc_ase.potential_file import Potential, load_potential
 from lrc_ase.settings import ModelSettings
 from lrc_ase.training.configuration import (
     ConfigurationError,
@@ -32,9 +35,10 @@ from lrc_ase.training.configuration import (
     StageConfiguration,
     TrainingConfiguration,
 )
+from lrc_ase.training.continuation import continued
 from lrc_ase.training.references import fit_references, isolated_references
 
-__all__ = ["DataSet", "Prepared", "describe", "model_settings", "prepare", "read_data_sets"]
+__all__ = ["DataSet", "Prepared", "describe", "inspect_data_sets", "model_settings", "prepare", "read_data_sets"]
 
 DEFAULT_STEPS = 12_000
 """Steps of the optimizer in a stage whose epochs are not given: minutes for small frames, about ten for large ones."""
@@ -71,6 +75,10 @@ class Prepared:
     """What the user should know."""
     domain: dict[str, Any]
     """What the training frames hold, see `lrc_ase.domain`."""
+    inspection: DataReport
+    """What the data sets hold and what looks wrong about them."""
+    watched: tuple[LabelledGraph, ...] = ()
+    """Graphs whose errors are followed but not trained on."""
 
 
 def read_data_sets(configuration: TrainingConfiguration) -> dict[str, DataSet]:
@@ -95,8 +103,12 @@ def prepare(configuration: TrainingConfiguration, report_progress: ReportProgres
     frames = [frame for data_set in data_sets.values() for frame in data_set.train]
     remarks: list[str] = []
     force_scale = _force_scale(frames, configuration)
+    start = None if configuration.start is None else load_potential(configuration.start)
     elements = configuration.model.elements or _elements(data_sets, remarks)
-    references = _references(configuration, frames, elements, remarks)
+    if start is not None:
+        configuration = continued(configuration, start, elements)
+        elements = configuration.model.elements or ()
+    references = _references(configuration, frames, elements, remarks, start)
     cutoff = configuration.model.cutoff
     total = sum(len(data_set.train) + len(data_set.validation) for data_set in data_sets.values())
     done = 0
@@ -108,7 +120,7 @@ def prepare(configuration: TrainingConfiguration, report_progress: ReportProgres
             graphs.append(labelled_graph(frame, elements, cutoff, references))
             done += 1
             if report_progress is not None:
-                report_progress(done, total)
+                report_progress(done, max(done, total))
         return tuple(graphs)
 
     data_sets = {
@@ -143,7 +155,23 @@ def prepare(configuration: TrainingConfiguration, report_progress: ReportProgres
         }
     )
     domain = summarize([graph.graph for graph in graphs], elements, [graph.forces for graph in graphs])
-    return Prepared(resolved, data_sets, references, force_scale, _fingerprint(frames), tuple(remarks), domain)
+    return Prepared(
+        resolved,
+        data_sets,
+        references,
+        force_scale,
+        _fingerprint(frames),
+        tuple(remarks),
+        domain,
+        inspect_data_sets(data_sets),
+        graphs_of([label_frame(atoms) for atoms in read_frames(configuration.watch)]),
+    )
+
+
+def inspect_data_sets(data_sets: Mapping[str, DataSet]) -> DataReport:
+    """Report on the training and validation frames of each set."""
+    parts = {name: data_set.train for name, data_set in data_sets.items()}
+    return inspect_frames(parts | {f"{name}, validation": data_set.validation for name, data_set in data_sets.items()})
 
 
 def model_settings(configuration: TrainingConfiguration, *, full_range: bool) -> ModelSettings:
@@ -168,6 +196,7 @@ def describe(prepared: Prepared) -> list[str]:
         f"root mean square force {prepared.force_scale:.4f} eV/Angstrom, "
         f"{model.average_neighbors:.1f} neighbors per atom"
     )
+    lines += [f"warning: {warning}" for warning in prepared.inspection.warnings]
     return lines + [f"note: {remark}" for remark in prepared.remarks]
 
 
@@ -244,6 +273,7 @@ def _references(
     frames: Sequence[LabelledFrame],
     elements: Sequence[str],
     remarks: list[str],
+    start: Potential | None,
 ) -> Tensor:
     given = configuration.references
     if isinstance(given, dict):
@@ -252,7 +282,8 @@ def _references(
         return torch.tensor([given[element] for element in elements], dtype=torch.float64)
     if given == "isolated-atoms":
         return isolated_references(frames, elements).values
-    fitted = fit_references(frames, elements)
+    known = {} if start is None else dict(zip(start.settings.elements, start.references.tolist(), strict=True))
+    fitted = fit_references(frames, elements, known)
     if fitted.rank_deficient:
         remarks.append(
             f"the compositions of the training frames determine {fitted.rank} of {len(elements)} element references; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,12 +29,16 @@ class References:
         return self.rank < len(self.values)
 
 
-def fit_references(frames: Sequence[LabelledFrame], elements: Sequence[str]) -> References:
+def fit_references(
+    frames: Sequence[LabelledFrame], elements: Sequence[str], known: Mapping[str, float] | None = None
+) -> References:
     r"""Energy of each element by least squares, :math:`\min_e \sum_s (E_s - n_s \cdot e)^2 / N_s^2`, in float64.
 
     Where compositions leave the solution open (Na = Cl in every frame) it is the one of minimum norm. Frames of a
     single atom take part only if there are no others: an isolated atom's energy is no mean of the condensed phase.
+    Elements in `known` keep the energy given there, in eV.
     """
+    known = known or {}
     labelled = [frame for frame in frames if np.isfinite(frame.energy)]
     labelled = [frame for frame in labelled if len(frame.atoms) > 1] or labelled
     if not labelled:
@@ -42,8 +46,13 @@ def fit_references(frames: Sequence[LabelledFrame], elements: Sequence[str]) -> 
     counts = np.array([_composition(frame, elements) for frame in labelled], dtype=np.float64)
     sizes = counts.sum(axis=1)
     energies = np.array([frame.energy for frame in labelled])
-    values, _, rank, _ = np.linalg.lstsq(counts / sizes[:, None], energies / sizes, rcond=1e-8)
-    return References(torch.tensor(values, dtype=torch.float64), int(rank))
+    values = np.array([known.get(element, 0.0) for element in elements])
+    free = np.array([element not in known for element in elements])
+    rank = 0
+    if free.any():
+        rest = energies - counts @ values
+        values[free], _, rank, _ = np.linalg.lstsq(counts[:, free] / sizes[:, None], rest / sizes, rcond=1e-8)
+    return References(torch.tensor(values, dtype=torch.float64), int(rank) + int((~free).sum()))
 
 
 def isolated_references(frames: Sequence[LabelledFrame], elements: Sequence[str]) -> References:

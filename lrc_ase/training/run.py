@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lrc_ase.domain import DOMAIN_KEY
+from lrc_ase.ensemble import Ensemble, members_of
 from lrc_ase.equivariance import rotation_error
 from lrc_ase.graph import collate
-from lrc_ase.model import ShortRangeModel, build_model, extend_to_full_range
-from lrc_ase.potential_file import Potential, save_potential
+from lrc_ase.model import ShortRangeModel
+from lrc_ase.potential_file import Potential, load_potential, save_potential
 from lrc_ase.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from lrc_ase.training.configuration import (
     ConfigurationError,
@@ -31,8 +27,14 @@ from lrc_ase.training.configuration import (
 from lrc_ase.training.interruption import StopWish, TrainingInterrupted, catch_signals
 from lrc_ase.training.loop import EpochRecord, StageLoop
 from lrc_ase.training.loop import Progress as StageProgress
+from lrc_ase.training.machine import threads, usable_device
+from lrc_ase.training.members import calibrate, left_out_frames
+from lrc_ase.training.models import new_model, next_model
+from lrc_ase.training.monitor import Monitor
 from lrc_ase.training.prepare import Prepared, describe, model_settings, prepare
+from lrc_ase.training.processes import Processes, joined_processes
 from lrc_ase.training.run_folder import RunFolder
+from lrc_ase.training.watch import Watch
 
 __all__ = ["TrainingInterrupted", "train"]
 
@@ -83,43 +85,47 @@ def train(
         configuration = stored
     elif configuration is None:
         raise ValueError("`configuration` may be None only together with resume=True")
-    else:
+    elif os.environ.get("RANK", "0") == "0":  # of several processes the first one makes it
         folder.check_free()
-    device = _device(configuration.device)
-    console = Console(quiet=quiet)
-    with _threads(configuration.n_threads), _progress_bar(console) as bar:
-        task = bar.add_task("reading frames", total=None, loss="", validation="")
-        prepared = prepare(
-            configuration, lambda done, total: bar.update(task, completed=done, total=total, description="neighbors")
-        )
-        bar.remove_task(task)
-        folder.create()
-        run = _Run(folder, prepared, console, bar, device)
-        if not resume:
-            write_configuration(folder.configuration, prepared.configuration)
-            for line in describe(prepared):
-                run.log(line)
-        return run.go(resume=resume)
+    device = usable_device(configuration.device)
+    with threads(configuration.n_threads), joined_processes(device) as processes:
+        monitor = Monitor(folder, is_first=processes.is_first, quiet=quiet, tensorboard=configuration.tensorboard)
+        with monitor.bar:
+            with monitor.task_shown("reading frames"):
+                prepared = prepare(configuration, monitor.reading)
+            processes.wait()  # until all have looked at the folder
+            if processes.is_first:
+                folder.create()
+                if not resume:
+                    write_configuration(folder.configuration, prepared.configuration)
+                    for line in describe(prepared):
+                        monitor.log(line)
+            try:
+                return _Run(folder, prepared, monitor, device, processes).go(resume=resume)
+            finally:
+                monitor.close()
 
 
 class _Run:
     """Carries a run through its stages; the observer of their loops."""
 
     def __init__(
-        self, folder: RunFolder, prepared: Prepared, console: Console, bar: Progress, device: torch.device
+        self, folder: RunFolder, prepared: Prepared, monitor: Monitor, device: torch.device, processes: Processes
     ) -> None:
         self.folder = folder
         self.prepared = prepared
         self.configuration = prepared.configuration
-        self.console = console
-        self.bar = bar
+        self.monitor = monitor
         self.device = device
+        self.processes = processes
         self.stage_index = 0
         self.stop = StopWish()
         self.unsaved: EpochRecord | None = None
         """Epoch whose mean weights are the best and not yet written."""
         self.last_checkpoint = time.monotonic()
-        self.task: TaskID | None = None
+        self.remarks = list(prepared.remarks)
+        self.calibration: dict[str, float] = {}
+        self.watch = Watch(prepared.watched, prepared.force_scale, device, processes)
 
     def go(self, *, resume: bool) -> Path:
         tensors, values = None, None
@@ -132,12 +138,19 @@ class _Run:
             self.stage_index = values["stage"]
             progress = StageProgress.from_json(values["progress"])
             names = tuple(stage.name for stage in self.configuration.stages)
-            self.folder.forget_metrics_after(names[: self.stage_index], names[self.stage_index], progress.epoch)
-            self.log(f"resumed in stage '{names[self.stage_index]}' after epoch {progress.epoch}")
+            if self.processes.is_first:
+                self.folder.forget_metrics_after(names[: self.stage_index], names[self.stage_index], progress.epoch)
+            self.monitor.log(f"resumed in stage '{names[self.stage_index]}' after epoch {progress.epoch}")
         elif resume:
-            self.folder.forget_metrics_after((), "", 0)
-            self.log("resumed from the beginning: the run had no checkpoint yet")
+            if self.processes.is_first:
+                self.folder.forget_metrics_after((), "", 0)
+            self.monitor.log("resumed from the beginning: the run had no checkpoint yet")
+        self.processes.wait()  # until all have read what the first will write anew
         model: ShortRangeModel | None = None
+        if self.configuration.start is not None:
+            model = load_potential(self.configuration.start).model.to(self._dtype).requires_grad_(True)
+            if line := self.watch.begin(model.to(self.device), self.configuration.stages[0]):
+                self.monitor.log(line)
         for index in range(self.stage_index, len(self.configuration.stages)):
             self.stage_index = index
             loop = self._loop(model)
@@ -145,91 +158,107 @@ class _Run:
                 loop.restore(tensors, StageProgress.from_json(values["progress"]))
                 tensors = values = None
             model = self._run_stage(loop)
-        self.log(f"finished: {self.folder.potential}")
+        self.monitor.log(f"finished: {self.folder.potential}")
+        self.processes.wait()
         return self.folder.potential
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, self.configuration.dtype)
+        return dtype
 
     def _loop(self, previous: ShortRangeModel | None) -> StageLoop:
         """Loop of the current stage, its model new or grown from the one before."""
-        stage = self.configuration.stages[self.stage_index]
-        settings = model_settings(self.configuration, full_range=stage.model == "full-range")
-        generator = torch.Generator().manual_seed(self.configuration.seed + self.stage_index)
+        configuration = self.configuration
+        stage = configuration.stages[self.stage_index]
+        settings = model_settings(configuration, full_range=stage.model == "full-range")
+        seed = configuration.seed + self.stage_index
         if previous is None:
-            model = build_model(settings, generator=generator)
-        elif settings.long_range is not None and previous.settings.long_range is None:
-            model = extend_to_full_range(previous.cpu(), settings.long_range, generator=generator)
+            model = new_model(settings, n_members=configuration.ensemble, seed=seed)
         else:
-            model = previous
-        model.to(device=self.device, dtype=getattr(torch, self.configuration.dtype))
-        sets = [self.prepared.data_sets[name] for name in self.configuration.sets_of(stage)]
+            model = next_model(previous, settings, n_members=configuration.ensemble, seed=seed)
+        model.to(device=self.device, dtype=self._dtype)
+        sets = [self.prepared.data_sets[name] for name in configuration.sets_of(stage)]
+        train_graphs = [graph.to(self.device) for data_set in sets for graph in data_set.train_graphs]
         return StageLoop(
             model,
             stage,
-            [graph.to(self.device) for data_set in sets for graph in data_set.train_graphs],
+            train_graphs,
             [graph.to(self.device) for data_set in sets for graph in data_set.validation_graphs],
             force_scale=self.prepared.force_scale,
-            seed=self.configuration.seed + self.stage_index,
+            seed=seed,
+            left_out=left_out_frames(
+                len(train_graphs), configuration.ensemble, configuration.leave_out, configuration.seed
+            ),
+            processes=self.processes,
         )
 
     def _run_stage(self, loop: StageLoop) -> ShortRangeModel:
         stage, progress = loop.stage, loop.progress
         if not loop.finished:
-            n_parameters = sum(parameter.numel() for parameter in loop.model.parameters())
-            self.log(f"stage '{stage.name}': {stage.model} model, {n_parameters} parameters, {loop.n_epochs} epochs")
-            self.task = self.bar.add_task(
-                stage.name, total=loop.n_epochs * loop.n_batches, completed=progress.step, loss="", validation=""
+            members = members_of(loop.model)
+            n_parameters = sum(parameter.numel() for parameter in members[0].parameters())
+            ensemble = f"{len(members)} members of " if len(members) > 1 else ""
+            self.monitor.log(
+                f"stage '{stage.name}': {ensemble}{stage.model} model, {n_parameters} parameters, "
+                f"{loop.n_epochs} epochs"
             )
-            with catch_signals() as self.stop:
+            total = loop.n_epochs * loop.n_batches
+            with (
+                self.monitor.task_shown(stage.name, total=total, completed=progress.step),
+                catch_signals() as self.stop,
+            ):
                 loop.run(self)
-            self.bar.remove_task(self.task)
+            if loop.out_of_patience and progress.epoch < loop.n_epochs:
+                self.monitor.log(f"stage '{stage.name}': no lower validation loss in {stage.patience} epochs")
         best = loop.best_model()
+        if isinstance(best, Ensemble):
+            self._calibrate(best, loop)
         score = "" if loop.progress.best_score is None else f", validation loss {loop.progress.best_score:.3e}"
-        self.log(f"stage '{stage.name}' done: best epoch {loop.progress.best_epoch}{score}")
+        self.monitor.log(f"stage '{stage.name}' done: best epoch {loop.progress.best_epoch}{score}")
+        if line := self.watch.end(best, stage):
+            self.monitor.log(line)
         return best
+
+    def _calibrate(self, best: Ensemble, loop: StageLoop) -> None:
+        """Calibrate the deviations and write the potential once more."""
+        self.calibration = calibrate(best, loop.validation_graphs)
+        loop.best["uncertainty_scale"] = best.uncertainty_scale.clone()
+        if not loop.validation_graphs:
+            remark = "the deviations of the ensemble are not calibrated, as there were no validation frames"
+            self.remarks.append(remark)
+            self.monitor.log(f"note: {remark}")
+        else:
+            self.monitor.log(
+                "deviations calibrated on the validation frames: "
+                + ", ".join(f"{name} {value:.3g}" for name, value in self.calibration.items())
+            )
+        if self.processes.is_first:
+            description = load_potential(self._potential_path(loop)).description | {"calibration": self.calibration}
+            save_potential(
+                self._potential_path(loop),
+                Potential(best, self.prepared.references, description | {"remarks": self.remarks}),
+            )
 
     def step_done(self, loop: StageLoop) -> None:
         progress = loop.progress
-        assert self.task is not None
-        self.bar.update(
-            self.task,
-            completed=progress.step,
-            description=f"{loop.stage.name} {progress.epoch + 1}/{loop.n_epochs}",
-            loss=f"loss {progress.sums.loss / max(progress.sums.n_structures, 1):.2e}",
-        )
-        if self.stop.signal_name is not None:
+        self.monitor.step(loop)
+        if self.processes.any(self.stop.signal_name is not None):
             self._save(loop)
             message = (
-                f"stopped by {self.stop.signal_name} in epoch {progress.epoch + 1} of stage '{loop.stage.name}'; "
-                f"the state is kept in {self.folder.path}, go on with --resume"
+                f"stopped by {self.stop.signal_name or 'a signal'} in epoch {progress.epoch + 1} of stage "
+                f"'{loop.stage.name}'; the state is kept in {self.folder.path}, go on with --resume"
             )
-            self.folder.log(message)
+            if self.processes.is_first:
+                self.folder.log(message)
+            self.processes.wait()  # for the first to have written
             raise TrainingInterrupted(message)
         if time.monotonic() - self.last_checkpoint > 60 * self.configuration.checkpoint_every:
             self._save(loop)
 
     def epoch_done(self, loop: StageLoop, record: EpochRecord) -> None:
-        validation = record.validation or {}
-        self.folder.add_metrics(
-            {
-                "stage": loop.stage.name,
-                "epoch": record.epoch,
-                "learning_rate": f"{record.learning_rate:.4e}",
-                "seconds": f"{record.seconds:.2f}",
-                **{f"train_{name}": f"{value:.6g}" for name, value in record.train.items()},
-                **{f"validation_{name}": f"{value:.6g}" for name, value in validation.items()},
-            }
-        )
-        line = (
-            f"{loop.stage.name} epoch {record.epoch}: train {_errors(record.train)}"
-            + (f"; validation {_errors(validation)}" if validation else "")
-            + (" *" if record.improved and validation else "")
-        )
-        self.folder.log(line)
-        if not self.console.is_terminal and record.epoch % math.ceil(loop.n_epochs / 20) == 0:
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)  # no bar to be seen there
-        if validation:
-            assert self.task is not None
-            shown = f"validation {validation['energy_rmse']:.2f} meV/atom {validation['forces_rmse']:.1f} meV/Angstrom"
-            self.bar.update(self.task, validation=shown)
+        watched = self.watch.errors(loop.averaged, loop.stage) if record.validation else None
+        self.monitor.epoch(loop, record, watched)
         if record.improved:
             self.unsaved = record
         # epochs of small sets are over faster than files are written
@@ -237,19 +266,19 @@ class _Run:
             self._save(loop)
 
     def log(self, text: str) -> None:
-        self.folder.log(text)
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.monitor.log(text)
 
     def _save(self, loop: StageLoop) -> None:
-        """Write the potential, if there is a better one, and the checkpoint."""
+        """Write the potential, if there is a better one, and the checkpoint; the first process does."""
+        self.last_checkpoint = time.monotonic()
+        if not self.processes.is_first:
+            return
         if self.unsaved is not None:
             self._save_potential(loop, self.unsaved)
             self.unsaved = None
         self._save_checkpoint(loop)
 
     def _save_potential(self, loop: StageLoop, record: EpochRecord) -> None:
-        is_last = self.stage_index == len(self.configuration.stages) - 1
-        path = self.folder.potential if is_last else self.folder.stage_potential(loop.stage.name)
         description: dict[str, Any] = {
             "stage": loop.stage.name,
             "epoch": record.epoch,
@@ -263,7 +292,7 @@ class _Run:
                 for name, data_set in self.prepared.data_sets.items()
             },
             DOMAIN_KEY: self.prepared.domain,
-            "remarks": list(self.prepared.remarks),
+            "remarks": self.remarks,
         }
         model = loop.best_model()
         if not model.descriptor.rotation_invariant:
@@ -271,7 +300,11 @@ class _Run:
             few = collate([labelled.graph for labelled in graphs[:N_ROTATED]])
             error = rotation_error(model, few, n_rotations=N_ROTATED, generator=torch.Generator().manual_seed(0))
             description["rotation_error"] = asdict(error)
-        save_potential(path, Potential(model, self.prepared.references, description))
+        save_potential(self._potential_path(loop), Potential(model, self.prepared.references, description))
+
+    def _potential_path(self, loop: StageLoop) -> Path:
+        is_last = self.stage_index == len(self.configuration.stages) - 1
+        return self.folder.potential if is_last else self.folder.stage_potential(loop.stage.name)
 
     def _save_checkpoint(self, loop: StageLoop) -> None:
         values = {
@@ -280,14 +313,6 @@ class _Run:
             "fingerprint": self.prepared.fingerprint,
         }
         save_checkpoint(self.folder.checkpoint, loop.tensors(), values)
-        self.last_checkpoint = time.monotonic()
-
-
-def _errors(metrics: Mapping[str, float]) -> str:
-    return (
-        f"loss {metrics['loss']:.3e}, energy {metrics['energy_rmse']:.2f} meV/atom, "
-        f"forces {metrics['forces_rmse']:.1f} meV/Angstrom (RMSE)"
-    )
 
 
 def _check_same(given: TrainingConfiguration, stored: TrainingConfiguration, folder: RunFolder) -> None:
@@ -301,41 +326,3 @@ def _check_same(given: TrainingConfiguration, stored: TrainingConfiguration, fol
             f"the configuration differs from that of the run in {folder.path} in {', '.join(changed)}: "
             "resume without a configuration, or start in another folder"
         )
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"device '{name}' cannot be used here: {reason}") from error
-    return device
-
-
-@contextmanager
-def _threads(n_threads: int | None) -> Iterator[None]:
-    previous = torch.get_num_threads()
-    if n_threads is not None:
-        torch.set_num_threads(n_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(previous)
-
-
-def _progress_bar(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TextColumn("{task.fields[loss]}"),
-        TextColumn("{task.fields[validation]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

@@ -21,9 +21,11 @@ METRIC_COLUMNS = (
     "seconds",
     *(f"train_{name}" for name in _ERRORS),
     *(f"validation_{name}" for name in _ERRORS),
+    *(f"watched_{name}" for name in _ERRORS[1:]),
 )
 """Columns of metrics.csv: energies in meV/atom, forces in meV/Angstrom, seconds since the stage began. Train errors
-are of the batches as they were trained on, validation errors of the mean weights; empty where not validated."""
+are of the batches as they were trained on, validation errors and those of watched frames of the mean
+weights; empty where there are none."""
 
 
 class RunFolderError(ValueError):

@@ -6,15 +6,16 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from lrc_ase.dataset import DataReport
 from lrc_ase.potential_file import Potential, load_potential
 from lrc_ase.training.configuration import load_configuration
 from lrc_ase.training.evaluation import Evaluation, evaluate_frames
-from lrc_ase.training.plots import plot_learning_curve, plot_parity
-from lrc_ase.training.prepare import read_data_sets
+from lrc_ase.training.plots import plot_learning_curve, plot_parity, plot_uncertainty
+from lrc_ase.training.prepare import inspect_data_sets, read_data_sets
 from lrc_ase.training.report import Report, Table, write_report
 from lrc_ase.training.run_folder import RunFolder
 
-__all__ = ["errors_table", "potential_table", "report_evaluations", "report_run"]
+__all__ = ["data_table", "errors_table", "potential_table", "report_evaluations", "report_run", "uncertainty_table"]
 
 LARGEST_VALIDATION = 200  # frames drawn; a report must not take as long as the training
 
@@ -48,6 +49,46 @@ def potential_table(potentials: Mapping[str, Potential]) -> Table:
     return Table("Potentials", ["", "Model", "Elements", "Cutoff (\N{ANGSTROM SIGN})", "Parameters"], rows)
 
 
+def uncertainty_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
+    """How far the deviations of ensembles can be trusted; None where there is no ensemble."""
+    rows = []
+    for name, evaluation in evaluations.items():
+        for quantity, summary in evaluation.uncertainty().items():
+            rows.append(
+                [
+                    f"{name}, {quantity}",
+                    f"{1e3 * summary.mean_deviation:.3g}",
+                    f"{summary.coverage:.1%}",
+                    f"{summary.correlation:.2f}",
+                    f"{summary.negative_log_likelihood:.3f}",
+                ]
+            )
+    columns = [
+        "",
+        "RMS deviation\nmeV/atom, meV/\N{ANGSTROM SIGN}",
+        "Errors within\n90% interval",
+        "Rank correlation\nwith errors",
+        "Negative log\nlikelihood",
+    ]
+    return Table("Uncertainty", columns, rows) if rows else None
+
+
+def _uncertainty(
+    evaluations: Mapping[str, Evaluation], folder: Path, tables: list[Table], figures: dict[str, Path]
+) -> None:
+    """Add the uncertainties of ensembles, if there are any, to a report."""
+    table = uncertainty_table(evaluations)
+    if table is not None:
+        tables.append(table)
+        figures["Uncertainty"] = folder / "uncertainty.png"
+        plot_uncertainty(evaluations, figures["Uncertainty"])
+
+
+def data_table(report: DataReport, title: str = "Data") -> Table:
+    """What sets of frames hold, one column each."""
+    return Table(title, ["", *report.sets], [[name, *values] for name, values in report.rows.items()])
+
+
 def report_run(path: str | os.PathLike[str]) -> Path:
     """Draw learning curve and parity of the finished run in a folder, and write its report.html.
 
@@ -61,7 +102,9 @@ def report_run(path: str | os.PathLike[str]) -> Path:
     plot_learning_curve(folder.metrics, figures["Learning curve"])
     last = configuration.stages[-1]
     evaluations = {}
-    for name, data_set in read_data_sets(configuration).items():
+    data_sets = read_data_sets(configuration)
+    inspection = inspect_data_sets(data_sets)
+    for name, data_set in data_sets.items():
         if name in configuration.sets_of(last) and data_set.validation:
             frames = [frame.atoms for frame in data_set.validation[:LARGEST_VALIDATION]]
             evaluations[name] = evaluate_frames(potential, frames, keys=configuration.data[name].keys, required=())
@@ -70,8 +113,10 @@ def report_run(path: str | os.PathLike[str]) -> Path:
         tables.append(errors_table(evaluations, "Errors on the validation frames"))
         figures["Parity on the validation frames"] = folder.path / "parity.png"
         plot_parity(evaluations, figures["Parity on the validation frames"])
+        _uncertainty(evaluations, folder.path, tables, figures)
+    tables.append(data_table(inspection))
     target = folder.path / "report.html"
-    remarks = tuple(potential.description.get("remarks", ()))
+    remarks = (*potential.description.get("remarks", ()), *inspection.warnings)
     write_report(
         Report(f"Training run {folder.path.name}", remarks, tables, figures, folder.configuration.read_text("utf-8")),
         target,
@@ -105,5 +150,6 @@ def report_evaluations(
     ]
     tables.append(Table("Force errors by element (meV/\N{ANGSTROM SIGN})", ["", "MAE", "RMSE"], rows))
     figures = {"Prediction over reference": folder / "parity.png"}
+    _uncertainty(evaluations, folder, tables, figures)
     write_report(Report("Evaluation", (), tables, figures), folder / "report.html")
     return folder / "report.html"

@@ -1,0 +1,45 @@
+"""``lrc-ase data``: what files of frames hold, before anything is trained on them."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from lrc_ase.cli.console import DebugOption, one_line_errors
+from lrc_ase.cli.evaluate import print_table
+from lrc_ase.dataset import LabelKeys, inspect_frames, label_frame, read_frames
+from lrc_ase.training.run_report import data_table
+
+__all__ = ["data"]
+
+
+@one_line_errors
+def data(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FRAMES...",
+            help="Frames in any format of ASE, with wildcards and '@' slices; a column of the table for each.",
+            show_default=False,
+        ),
+    ],
+    energy_key: Annotated[str | None, typer.Option(help="Where the energies stand; looked for if not given.")] = None,
+    forces_key: Annotated[str | None, typer.Option(help="Where the forces stand.")] = None,
+    stress_key: Annotated[str | None, typer.Option(help="Where the stresses stand.")] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Report on frames: labels, compositions, distances, forces, and what looks wrong.
+
+    Warns of outliers, duplicates, units that are not eV and Angstrom, and forces that do not sum to zero. Labels may be
+    absent here; training demands them.
+    """
+    keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key)
+    frames = {path: [label_frame(atoms, keys, required=()) for atoms in read_frames(path)] for path in files}
+    report = inspect_frames({os.path.basename(path) if len(files) == 1 else path: own for path, own in frames.items()})
+    print_table(data_table(report, "Frames"))
+    for warning in report.warnings:
+        print(f"Warning: {warning}")
+    if not report.warnings:
+        print("Nothing looks wrong.")

@@ -1,0 +1,86 @@
+"""``lrc-ase select``: frames of a trajectory that are worth labeling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import ase.io
+import typer
+
+from lrc_ase.cli.console import (
+    DebugOption,
+    DeviceOption,
+    PotentialArgument,
+    ThreadsOption,
+    one_line_errors,
+    progress_bar,
+    refuse_existing,
+    set_threads,
+)
+from lrc_ase.dataset import read_frames
+from lrc_ase.potential_file import load_potential
+from lrc_ase.training import select_frames
+
+__all__ = ["select"]
+
+DISAGREEMENT_KEY = "lrc_ase_forces_std"
+"""Where the disagreement about a chosen frame is noted in its `Atoms.info`, eV/Angstrom."""
+
+
+@one_line_errors
+def select(
+    potential: PotentialArgument,
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FRAMES...",
+            help="Trajectories in any format of ASE, with wildcards and '@' slices.",
+            show_default=False,
+        ),
+    ],
+    count: Annotated[int, typer.Option("--count", "-n", help="Frames to choose.", min=1)] = 20,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File for the chosen frames; its ending says the format.")
+    ] = Path("selected.extxyz"),
+    known: Annotated[
+        list[str] | None, typer.Option(help="Frames that are labeled already; like ones are not chosen.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="Disagreement of the worst atom (max) or of all (mean).")] = "max",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Choose the frames about which an ensemble disagrees most, unlike each other and unlike known ones.
+
+    They are written in the order of their choice, without calculated results, ready for a reference calculation.
+    """
+    set_threads(threads)
+    if by not in ("max", "mean"):
+        raise ValueError(f"--by must be max or mean, got {by}")
+    refuse_existing(output, overwrite=overwrite)
+    loaded = load_potential(potential, device=device)
+    frames = read_frames(files)
+    with progress_bar() as bar:
+        task = bar.add_task("frames", total=len(frames), status="")
+        selection = select_frames(
+            loaded,
+            frames,
+            count,
+            known=read_frames(known) if known else (),
+            by="max" if by == "max" else "mean",
+            report_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    chosen = []
+    for index in selection.frames:
+        atoms = frames[index]
+        atoms.calc = None
+        atoms.info[DISAGREEMENT_KEY] = float(selection.disagreement[index])
+        chosen.append(atoms)
+    ase.io.write(output, chosen)
+    shown = selection.disagreement[list(selection.frames)]
+    print(
+        f"  {len(chosen)} of {len(frames)} frames, force deviations {shown.max():.3g} to {shown.min():.3g} eV/Angstrom"
+    )
+    print(f"  {output}")

@@ -1,0 +1,33 @@
+"""Training that starts from a potential: what of the configuration is then decided by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lrc_ase.potential_file import Potential
+from lrc_ase.training.configuration import ConfigurationError, ModelConfiguration, TrainingConfiguration
+
+__all__ = ["continued"]
+
+
+def continued(configuration: TrainingConfiguration, start: Potential, elements: Sequence[str]) -> TrainingConfiguration:
+    """Configuration with the model of the potential `start`, its elements first and what `elements` adds after them.
+
+    Raises
+    ------
+    ConfigurationError
+        The configuration asks for another model, or for a short-range one where the potential is full-range.
+    """
+    own = start.settings
+    every = own.elements + tuple(element for element in elements if element not in own.elements)
+    model = ModelConfiguration.model_validate(
+        own.model_dump() | {"elements": every, "long_range": (own.long_range or configuration.model.long_range or None)}
+    )
+    if configuration.model not in (ModelConfiguration(), model):
+        raise ConfigurationError(
+            "with `start` the model is that of the potential: leave the key `model` out, or train from the beginning"
+        )
+    if own.long_range is not None and any(stage.model == "short-range" for stage in configuration.stages):
+        raise ConfigurationError("a stage is short-range but the potential in `start` is full-range")
+    n_members = start.n_members if configuration.ensemble == 1 else configuration.ensemble
+    return configuration.model_copy(update={"model": model, "ensemble": n_members})

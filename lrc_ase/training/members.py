@@ -1,0 +1,63 @@
+"""Ensembles in training: which frames a member does not see, and how far the deviations can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from lrc_ase.dataset import LabelledGraph, collate_labelled
+from lrc_ase.derivatives import evaluate
+from lrc_ase.ensemble import Ensemble
+from lrc_ase.training.uncertainty import calibration_scale, crossed_coverage
+
+__all__ = ["calibrate", "left_out_frames"]
+
+
+def left_out_frames(n_frames: int, n_members: int, fraction: float, seed: int) -> Sequence[frozenset[int]]:
+    """Frames that each member does not see: `fraction` of them at random, as different as possible between members.
+
+    With four members and a quarter left out, every frame is unknown to exactly one of them, as in cross-validation.
+
+    >>> [sorted(frames) for frames in left_out_frames(8, 4, 0.25, seed=0)]
+    [[4, 6], [0, 3], [2, 7], [1, 5]]
+    """
+    if n_members == 1:
+        return [frozenset()]
+    order = np.random.default_rng([seed, 0xE25]).permutation(n_frames)
+    length = round(fraction * n_frames)
+    starts = [member * n_frames // n_members for member in range(n_members)]
+    return [frozenset(np.take(order, range(start, start + length), mode="wrap").tolist()) for start in starts]
+
+
+def calibrate(ensemble: Ensemble, graphs: Sequence[LabelledGraph], *, batch_size: int = 4) -> dict[str, float]:
+    """Set the factors of the ensemble's deviations by held-out `graphs`, and return what they are worth.
+
+    `energy_scale`, `forces_scale`: the factors. `energy_coverage`, `forces_coverage`: part of the errors in intervals
+    of 90%, each half of the frames calibrated on the other half. Factors stay 1 without held-out labels.
+    """
+    ensemble.uncertainty_scale.fill_(1.0)
+    energies, forces, groups = [], [], []
+    for start in range(0, len(graphs), batch_size):
+        batch = collate_labelled([graphs[index] for index in range(start, min(start + batch_size, len(graphs)))])
+        results = evaluate(ensemble, batch.graph)
+        assert results.forces is not None
+        assert results.energy_std is not None
+        assert results.forces_std is not None
+        energies.append(torch.stack([results.energy - batch.energy, results.energy_std]).detach().cpu())
+        forces.append(torch.stack([results.forces - batch.forces, results.forces_std]).detach().cpu())
+        groups.append(start + batch.graph.structure.cpu())
+    if not energies:
+        return {"energy_scale": 1.0, "forces_scale": 1.0}
+    energy_errors, energy_std = torch.cat(energies, dim=1).double().numpy()
+    force_errors, forces_std = torch.cat(forces, dim=1).double().numpy()
+    of_component = np.repeat(torch.cat(groups).numpy()[:, None], 3, axis=1)
+    scales = calibration_scale(energy_errors, energy_std), calibration_scale(force_errors, forces_std)
+    ensemble.uncertainty_scale.copy_(torch.tensor(scales))
+    return {
+        "energy_scale": scales[0],
+        "forces_scale": scales[1],
+        "energy_coverage": crossed_coverage(energy_errors, energy_std, np.arange(len(energy_errors))),
+        "forces_coverage": crossed_coverage(force_errors, forces_std, of_component),
+    }

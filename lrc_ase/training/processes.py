@@ -1,0 +1,91 @@
+"""Several processes that train one model together, started by ``torchrun``.
+
+Each takes its share of every batch; gradients and errors are summed over all, so that every process takes the same step
+and holds the same weights. Nothing but the first process writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+__all__ = ["Processes", "balanced_parts", "joined_processes"]
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among its fellows; a single one needs none."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device | str = "cpu"
+    """Where numbers are exchanged."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors of one type by their sums over all processes, in one exchange."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        torch.distributed.all_reduce(flat)
+        for tensor, values in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(values.view_as(tensor))
+
+    def add_up_numbers(self, numbers: Sequence[float]) -> list[float]:
+        """Sums over all processes, in float64."""
+        values = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        self.add_up([values])
+        found: list[float] = values.tolist()
+        return found
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        return flag if self.size == 1 else self.add_up_numbers([float(flag)])[0] > 0
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        self.any(False)
+
+
+@contextmanager
+def joined_processes(device: torch.device) -> Iterator[Processes]:
+    """Meet the other processes that ``torchrun`` started, if it did; `device` is this process's own."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "RANK" not in os.environ:
+        yield Processes(device=device)
+        return
+    if device.type == "cuda":
+        torch.distributed.init_process_group("nccl", device_id=device)
+    else:
+        torch.distributed.init_process_group("gloo")
+    try:
+        yield Processes(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def balanced_parts(sizes: Sequence[int], n_parts: int) -> list[list[int]]:
+    """Divide items into parts of about the same total size: the largest first, each to the smallest part so far.
+
+    Parts may be empty where there are fewer items.
+
+    >>> balanced_parts([5, 3, 2, 4], 2)
+    [[0, 2], [1, 3]]
+    """
+    parts: list[list[int]] = [[] for _ in range(n_parts)]
+    totals = [0] * n_parts
+    for index in sorted(range(len(sizes)), key=lambda index: (-sizes[index], index)):
+        smallest = min(range(n_parts), key=lambda part: (totals[part], part))
+        parts[smallest].append(index)
+        totals[smallest] += sizes[index]
+    return [sorted(part) for part in parts]

@@ -1,0 +1,85 @@
+"""Gradients of one batch, in parts and by several processes, and errors over many batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from lrc_ase.dataset import LabelledGraph, collate_labelled
+from lrc_ase.derivatives import evaluate
+from lrc_ase.model import ShortRangeModel
+from lrc_ase.training.configuration import LossConfiguration
+from lrc_ase.training.losses import ErrorSums, LabelCounts, loss_of
+from lrc_ase.training.processes import Processes, balanced_parts
+
+__all__ = ["batch_gradient", "mean_errors", "trained_parameters"]
+
+
+def batch_gradient(
+    model: ShortRangeModel,
+    graphs: Sequence[LabelledGraph],
+    configuration: LossConfiguration,
+    force_scale: float,
+    *,
+    n_parts: int = 1,
+    processes: Processes,
+) -> Callable[[], ErrorSums]:
+    """Add this process's share of the gradient of a batch's loss to the parameters, and return its errors when asked.
+
+    The batch is cut into `n_parts` parts for each process, of about the same number of atoms, which are evaluated one
+    after the other. Losses are normalized by the labels of the whole batch, so that shares sum to its gradient.
+    """
+    parameters = trained_parameters(model)
+    if n_parts * processes.size == 1:
+        shares, counts = [list(graphs)], None
+    else:
+        parts = balanced_parts([graph.graph.n_atoms for graph in graphs], n_parts * processes.size)
+        shares = [[graphs[index] for index in part] for part in parts[processes.rank :: processes.size] if part]
+        counts = LabelCounts.of(graphs)
+    evaluated = []
+    for share in shares:
+        batch = collate_labelled(share)
+        results = evaluate(
+            model, batch.graph, forces=bool(configuration.forces), stress=bool(configuration.stress), training=True
+        )
+        loss = loss_of(results, batch, configuration, force_scale, counts)
+        # by the parameters alone: positions, which forces were differentiated by, would cost a Hessian
+        loss.backward(inputs=parameters)
+        evaluated.append((results, batch, loss.detach()))
+
+    def errors() -> ErrorSums:
+        sums = ErrorSums()
+        for results, batch, loss in evaluated:
+            sums.add(results, batch, loss, len(graphs))
+        return sums
+
+    return errors
+
+
+def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Parameters that move."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def mean_errors(
+    model: ShortRangeModel,
+    graphs: Sequence[LabelledGraph],
+    configuration: LossConfiguration,
+    force_scale: float,
+    *,
+    batch_size: int,
+    processes: Processes | None = None,
+) -> dict[str, float]:
+    """Loss and errors of `model` over `graphs`, see `ErrorSums.metrics`; batches are shared among the processes."""
+    model.eval()
+    processes = processes or Processes()
+    total = ErrorSums()
+    starts = range(0, len(graphs), batch_size)
+    for start in starts[processes.rank :: processes.size]:
+        batch = collate_labelled([graphs[index] for index in range(start, min(start + batch_size, len(graphs)))])
+        results = evaluate(model, batch.graph, stress=bool(configuration.stress))
+        with torch.no_grad():
+            total.add(results, batch, loss_of(results, batch, configuration, force_scale))
+    return ErrorSums.from_numbers(processes.add_up_numbers(total.numbers())).metrics()

@@ -1,0 +1,106 @@
+r"""How far the deviations of an ensemble can be trusted: calibration, coverage, likelihood, correlation with errors.
+
+The spread of a few members is too small, and by a factor that nobody knows beforehand. On held-out frames the factor is
+the one with which the interval :math:`\pm 1.645\,\sigma` holds nine true values in ten, with the finite-sample
+correction of conformal prediction (Vovk, Gammerman, Shafer, *Algorithmic Learning in a Random World*, 2005).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from scipy.stats import spearmanr
+
+__all__ = [
+    "INTERVAL_LEVEL",
+    "UncertaintySummary",
+    "calibration_scale",
+    "coverage",
+    "crossed_coverage",
+    "negative_log_likelihood",
+    "summarize_uncertainty",
+]
+
+INTERVAL_LEVEL = 0.9
+"""Probability for which deviations are calibrated."""
+_FEWEST = 5
+"""Held-out values below which there is no calibration."""
+
+
+@dataclass(frozen=True)
+class UncertaintySummary:
+    """Deviations beside the errors that were made."""
+
+    coverage: float
+    """Part of the errors within the interval of 90%."""
+    negative_log_likelihood: float
+    """Mean of :math:`\\tfrac12 \\ln 2\\pi\\sigma^2 + e^2/2\\sigma^2`, with energies in eV and forces in eV/Angstrom."""
+    correlation: float
+    """Rank correlation (Spearman) of deviations and absolute errors."""
+    mean_deviation: float
+    """Root mean square of the deviations, in the unit of the errors."""
+
+
+def calibration_scale(errors: np.ndarray, deviations: np.ndarray) -> float:
+    """Factor of the deviations for intervals of 90%; 1 where there are fewer than 5 errors to learn from."""
+    ratios = np.sort(_ratios(errors, deviations))
+    if len(ratios) < _FEWEST:
+        return 1.0
+    rank = min(math.ceil((len(ratios) + 1) * INTERVAL_LEVEL), len(ratios))
+    return float(ratios[rank - 1] / _quantile(INTERVAL_LEVEL))
+
+
+def coverage(errors: np.ndarray, deviations: np.ndarray, level: float = INTERVAL_LEVEL) -> float:
+    """Part of the errors that the normal interval of probability `level` holds; NaN without errors."""
+    ratios = _ratios(errors, deviations)
+    return float((ratios <= _quantile(level)).mean()) if ratios.size else math.nan
+
+
+def crossed_coverage(errors: np.ndarray, deviations: np.ndarray, group: np.ndarray) -> float:
+    """Coverage of each half of the groups (frames) calibrated on the other half: no value judges its own factor."""
+    second = np.isin(group, np.unique(group)[1::2])
+    hits = []
+    for own, other in ((second, ~second), (~second, second)):
+        scale = calibration_scale(errors[other], deviations[other])
+        hits.append(_ratios(errors[own], scale * deviations[own]) <= _quantile(INTERVAL_LEVEL))
+    joined = np.concatenate(hits)
+    return float(joined.mean()) if joined.size else math.nan
+
+
+def negative_log_likelihood(errors: np.ndarray, deviations: np.ndarray) -> float:
+    r"""Mean over values of :math:`\tfrac12 \ln 2\pi\sigma^2 + e^2 / 2\sigma^2` (a normal error of each deviation)."""
+    known = np.isfinite(errors) & (deviations > 0)
+    variance = deviations[known] ** 2
+    if not known.any():
+        return math.nan
+    return float(np.mean(0.5 * np.log(2 * np.pi * variance) + errors[known] ** 2 / (2 * variance)))
+
+
+def summarize_uncertainty(errors: np.ndarray, deviations: np.ndarray) -> UncertaintySummary:
+    """Compare deviations with errors of the same shape; NaN errors do not count."""
+    known = np.isfinite(errors) & np.isfinite(deviations)
+    found, expected = np.abs(errors[known]), deviations[known]
+    varied = found.size > 2 and np.ptp(found) > 0 and np.ptp(expected) > 0
+    return UncertaintySummary(
+        coverage=coverage(found, expected),
+        negative_log_likelihood=negative_log_likelihood(found, expected),
+        correlation=float(spearmanr(expected, found).statistic) if varied else math.nan,
+        mean_deviation=float(np.sqrt(np.mean(expected**2))) if found.size else math.nan,
+    )
+
+
+def _quantile(level: float) -> float:
+    """Half width of the normal interval of probability `level`, in standard deviations."""
+    return NormalDist().inv_cdf(0.5 + level / 2)
+
+
+def _ratios(errors: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+    """Absolute errors in units of their deviations, where known; infinite for an error without deviation."""
+    known = np.isfinite(errors) & np.isfinite(deviations)
+    found, expected = np.abs(errors[known]), deviations[known]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = found / expected
+    return np.where((found == 0) & (expected == 0), 0.0, ratios)

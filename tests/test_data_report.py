@@ -1,0 +1,171 @@
+"""The report on frames: what it counts, and the mistakes in data that it finds."""
+
+from __future__ import annotations
+
+import re
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms, FixCartesian
+from ase.units import Bohr, GPa, Hartree, kcal, mol
+from training_frames import metal_frames
+from typer.testing import CliRunner
+
+from lrc_ase.cli import app
+from lrc_ase.dataset import LabelledFrame, inspect_frames, label_frame
+
+
+def trajectory(n_frames=12, *, energy=1.0, forces=1.0, positions=1.0, stress=1.0):
+    """Frames along a random walk of one crystal, labels and positions times factors."""
+    rng = np.random.default_rng(0)
+    atoms = bulk("Cu", cubic=True)
+    frames = []
+    for number in range(n_frames):
+        atoms.positions += 0.05 * rng.normal(size=atoms.positions.shape)
+        atoms.calc = EMT()
+        labels = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)
+        scaled = atoms.copy()
+        scaled.set_cell(positions * atoms.cell.array, scale_atoms=True)
+        frames.append(
+            LabelledFrame(scaled, energy * labels[0], forces * labels[1], stress * labels[2], f"walk@{number}")
+        )
+    return frames
+
+
+def warnings_of(**factors):
+    return " / ".join(inspect_frames({"walk": trajectory(**factors)}).warnings)
+
+
+def test_sound_frames_raise_no_warning():
+    report = inspect_frames({"walk": trajectory(), "metals": [label_frame(atoms) for atoms in metal_frames(20)]})
+    assert report.warnings == ()
+    assert report.sets == ("walk", "metals")
+    assert report.rows["frames"] == ("12", "20")
+    assert report.rows["atoms per frame"] == ("4", "4")
+    assert report.rows["compositions"][0] == "Cu4 (12)"
+    assert report.rows["boundaries"] == ("periodic (12)", "periodic (20)")
+    assert report.rows["with stress"] == ("all", "all")
+
+
+def test_numbers_are_those_of_the_frames():
+    frames = trajectory()
+    rows = inspect_frames({"walk": frames}).rows
+    components = np.concatenate([frame.forces for frame in frames])
+    assert float(rows["force: RMS of components (eV/Angstrom)"][0]) == pytest.approx(
+        np.sqrt((components**2).mean()), rel=1e-3
+    )
+    largest = np.linalg.norm(components, axis=1).max()
+    assert float(rows["force: median, 99%, largest (eV/Angstrom)"][0].split()[-1]) == pytest.approx(largest, rel=1e-2)
+    pair, distance = rows["shortest distances (Angstrom)"][0].split()
+    shortest = min(frame.atoms.get_all_distances(mic=True)[~np.eye(4, dtype=bool)].min() for frame in frames)
+    assert (pair, float(distance)) == ("Cu-Cu", pytest.approx(shortest, abs=6e-3))
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [
+        ({"energy": mol / kcal}, r"energies change by 2[234]\S* times the work .* energies are in kcal/mol"),
+        ({"forces": mol / kcal}, "the forces are in kcal/mol/Angstrom but the energies in eV"),
+        ({"energy": 1 / Hartree}, "energies are in Hartree but the forces in eV/Angstrom"),
+        ({"forces": Bohr / Hartree}, "forces are in Hartree/Bohr but the energies in eV"),
+        ({"energy": 1 / Hartree, "forces": Bohr / Hartree}, "in atomic units .* but positions in Angstrom"),
+        ({"forces": -1}, "forces are gradients: their sign is wrong"),
+        ({"energy": 0.25}, "energies are per atom"),
+        ({"positions": 1 / Bohr}, "positions may be in Bohr"),
+        ({"positions": 0.1}, "positions may be in nanometers"),
+        ({"positions": Bohr}, "positions may be converted twice"),
+        ({"energy": mol / kcal, "forces": mol / kcal}, r"root mean square force of \S+ is large for eV/Angstrom"),
+        ({"energy": 1e-4, "forces": 1e-4}, r"root mean square force of \S+ is small for eV/Angstrom"),
+        ({"stress": 1 / GPa}, r"stress times volume is \S+ eV per atom: eV/Angstrom\^3 is expected, GPa"),
+        ({"energy": 0.0}, "all energies are the same: placeholders"),
+    ],
+)
+def test_wrong_units_are_named(factors, message):
+    assert re.search(message, warnings_of(**factors))
+
+
+def test_all_electron_energies_in_hartree_are_named():
+    # B3LYP energies of water, methane and benzene, Hartree
+    frames = [
+        LabelledFrame(molecule(name), energy, np.full((len(molecule(name)), 3), np.nan), np.full((3, 3), np.nan), name)
+        for name, energy in (("H2O", -76.4), ("CH4", -40.5), ("C6H6", -232.2))
+    ]
+    assert "total energies are those of all electrons in Hartree" in inspect_frames({"m": frames}).warnings[0]
+    in_ev = [LabelledFrame(f.atoms, Hartree * f.energy, f.forces, f.stress, f.name) for f in frames]
+    assert inspect_frames({"m": in_ev}).warnings == ()
+
+
+def test_outliers_are_named():
+    frames = trajectory(40)
+    frames[7].forces[1] *= 1000
+    frames[7].forces[2] -= frames[7].forces.sum(axis=0)
+    wrong = frames[9]
+    frames[9] = LabelledFrame(wrong.atoms, wrong.energy + 1000.0, wrong.forces, wrong.stress, wrong.name)
+    warnings = inspect_frames({"walk": frames}).warnings
+    assert any("walk: forces far from the others" in text and "walk@7" in text for text in warnings)
+    assert any("energies per atom far from others of their composition: walk@9" in text for text in warnings)
+
+
+def test_duplicates_within_and_between_sets_are_found():
+    frames = trajectory()
+    warnings = inspect_frames({"train": [*frames, frames[3]], "test": frames[:2]}).warnings
+    assert "2 frames occur more than once in both train and test, for example walk@0 and walk@0" in warnings
+    assert "1 frames occur more than once in train, for example walk@3 and walk@3" in warnings
+
+
+def test_net_forces_are_reported():
+    frames = trajectory()
+    for frame in frames:
+        frame.forces[0] += 1.0
+    assert "forces do not sum to zero in 12 of 12 frames" in inspect_frames({"walk": frames}).warnings[-1]
+
+
+def test_nothing_to_inspect_is_an_error():
+    with pytest.raises(ValueError, match="`sets` must hold at least one frame"):
+        inspect_frames({"walk": []})
+
+
+@pytest.mark.parametrize("suffix", ["extxyz", "traj"])
+def test_zeroed_forces_of_fixed_atoms_are_no_labels(tmp_path, suffix):
+    atoms = metal_frames(1)[0]
+    forces = atoms.calc.results["forces"].copy()
+    forces[[0, 2]] = 0
+    atoms.calc = SinglePointCalculator(atoms, energy=1.0, forces=forces)
+    atoms.set_constraint(FixAtoms([0, 2]))
+    ase.io.write(tmp_path / f"frames.{suffix}", atoms)
+    frame = label_frame(ase.io.read(tmp_path / f"frames.{suffix}"))
+    assert np.isnan(frame.forces[[0, 2]]).all()
+    assert np.allclose(frame.forces[[1, 3]], forces[[1, 3]])
+    report = inspect_frames({"slab": [frame]})
+    assert report.rows["force components without label"] == ("6",)
+
+
+def test_zeroed_components_of_fixed_directions_are_no_labels():
+    atoms = metal_frames(1)[0]
+    atoms.calc.results["forces"][1, 2] = 0
+    atoms.set_constraint(FixCartesian([1], mask=[False, False, True]))
+    assert np.argwhere(np.isnan(label_frame(atoms).forces)).tolist() == [[1, 2]]
+
+
+def test_forces_of_a_frame_at_rest_stay_zero():
+    atoms = bulk("Cu", cubic=True)
+    atoms.calc = SinglePointCalculator(atoms, energy=1.0, forces=np.zeros((4, 3)))
+    atoms.set_constraint(FixAtoms([0]))
+    assert (label_frame(atoms).forces == 0).all()
+
+
+def test_command_prints_table_and_warnings(tmp_path):
+    ase.io.write(tmp_path / "frames.extxyz", metal_frames(5))
+    result = CliRunner().invoke(app, ["data", str(tmp_path / "frames.extxyz")])
+    assert result.exit_code == 0, result.output
+    assert "Nothing looks wrong." in result.output
+    unlabelled = [Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 2.4]])] * 2
+    ase.io.write(tmp_path / "bare.xyz", unlabelled)
+    result = CliRunner().invoke(app, ["data", str(tmp_path / "bare.xyz")])
+    assert "Warning: 1 frames occur more than once in bare.xyz" in result.output
+    assert CliRunner().invoke(app, ["data", str(tmp_path / "none.xyz")]).exit_code == 1
