@@ -63,16 +63,23 @@ def start(frames: str, state: str, temperature: float) -> Atoms:
 
 
 def equilibrate(atoms: Atoms, temperature: float, steps: int = 1000) -> None:
-    """Langevin dynamics with 2 fs."""
+    """Langevin dynamics with 2 fs; leaves momenta that give the total energy its mean at that temperature."""
     rng = np.random.default_rng(0)
     thermalize(atoms, temperature, rng)
-    Langevin(atoms, 2 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, fixcm=False, rng=rng).run(steps)
+    langevin = Langevin(atoms, 2 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, fixcm=False, rng=rng)
+    potentials = []
+    for step in range(steps):
+        langevin.run(1)
+        if step >= steps // 2:
+            potentials.append(atoms.get_potential_energy())
+    thermalize(atoms, temperature, rng)
+    kinetic = 1.5 * len(atoms) * units.kB * temperature + np.mean(potentials) - atoms.get_potential_energy()
+    atoms.set_momenta(atoms.get_momenta() * np.sqrt(kinetic / atoms.get_kinetic_energy()))
 
 
 def nve(atoms: Atoms, temperature: float, picoseconds: float, timestep: float) -> None:
     """Print drift and largest deviation of the total energy."""
     equilibrate(atoms, temperature)
-    thermalize(atoms, temperature, np.random.default_rng(1))
     energies, temperatures = [atoms.get_total_energy()], [atoms.get_temperature()]
     integrator = VelocityVerlet(atoms, timestep * units.fs)
     every = 10
