@@ -87,7 +87,6 @@ def test_fixed_bonds_keep_their_lengths_in_dynamics(molecule):
 
 
 def test_fixed_symmetry_stays(salt):
-    pytest.importorskip("spglib")
     salt.set_cell(salt.cell.array * [1, 1, 1.03], scale_atoms=True)
     salt.set_constraint(FixSymmetry(salt))
     BFGS(FrechetCellFilter(salt), logfile=None).run(fmax=1e-4, steps=3)

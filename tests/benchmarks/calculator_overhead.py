@@ -5,7 +5,8 @@ python tests/benchmarks/calculator_overhead.py [POTENTIAL] [--atoms 8 64 216 100
 Rock salt with its ions displaced at random a little further each step, as dynamics does it, so that neighbors are
 searched as often as there. The calculator is asked for energy, forces and stress through ASE; the bare model is
 `lrc_ase.evaluate` on the calculator's graph with the same positions, in turn with it. Medians over the steps; the time
-of searches is spread over all steps. One thread. POTENTIAL is the shipped one of NaCl if not given.
+of searches is spread over all steps. Then the model by its stages, and what the two costly properties take when asked
+for. One thread. POTENTIAL is the shipped one of NaCl if not given.
 """
 
 from __future__ import annotations
@@ -22,23 +23,14 @@ from ase.build import bulk
 
 import lrc_ase
 from lrc_ase import LRCCalculator
+from lrc_ase.derivatives import atomic_stresses, born_effective_charges
 from lrc_ase.graph import Graph
 
 REPEATS = {8: (1, 1, 1), 64: (2, 2, 2), 216: (3, 3, 3), 512: (4, 4, 4), 1000: (5, 5, 5), 1728: (6, 6, 6)}
 DISPLACEMENT = 0.006
 """Angstrom per step and direction: the sodium ions of a melt at 1200 K move so far in a femtosecond."""
-COLUMNS = (
-    "model",
-    "calculator",
-    "added",
-    "allowed",
-    "searches",
-    "forward",
-    "descriptor",
-    "kernel",
-    "read-out",
-    "backward",
-)
+COLUMNS = ("model", "calculator", "added", "allowed", "searches")
+STAGES = ("forward", "descriptor", "kernel", "read-out", "backward", "stresses", "Born charges")
 
 
 def main() -> None:
@@ -49,11 +41,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print("ms       " + " ".join(f"{name:>10}" for name in COLUMNS))
+    names = COLUMNS + STAGES
+    print("ms       " + " ".join(f"{name:>12}" for name in names))
     for n_atoms in arguments.atoms:
         calculator = lrc_ase.load(arguments.potential, dtype=getattr(torch, arguments.dtype))
         times = measure(calculator, REPEATS[n_atoms], arguments.steps)
-        print(f"{n_atoms:<8} " + " ".join(f"{1e3 * times[name]:10.3f}" for name in COLUMNS))
+        print(f"{n_atoms:<8} " + " ".join(f"{1e3 * times[name]:12.3f}" for name in names))
 
 
 def measure(calculator: LRCCalculator, repeat: tuple[int, int, int], n_steps: int) -> dict[str, float]:
@@ -85,6 +78,8 @@ def measure(calculator: LRCCalculator, repeat: tuple[int, int, int], n_steps: in
     found["added"] = found["calculator"] - found["model"]
     found["allowed"] = 1e-3 + 0.05 * found["model"]
     found["backward"] = found["model"] - found["forward"]
+    for name, function in (("stresses", atomic_stresses), ("Born charges", born_effective_charges)):
+        found[name] = float(np.median([seconds(lambda f=function: f(calculator.model, graph)) for _ in range(7)]))
     return found
 
 
