@@ -14,10 +14,8 @@ import numpy as np
 import pytest
 from ase.calculators.socketio import SocketIOCalculator
 from structures import potential, rattled_crystal, water
-from typer.testing import CliRunner
 
 from lrc_ase import LRCCalculator, save_potential
-from lrc_ase.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples" / "engines"
@@ -66,11 +64,15 @@ def test_ase_moves_atoms_and_asks_over_a_socket(file, tmp_path, make):
 
 def test_nobody_listens(file, tmp_path):
     ase.io.write(tmp_path / "start.extxyz", water())
-    found = CliRunner().invoke(app, ["serve", str(file), str(tmp_path / "start.extxyz"), "--unix", "nobody-there"])
-    assert found.exit_code == 1
-    assert "nobody listens at the Unix socket nobody-there: start i-PI (or the server) first" in found.output
-    found = CliRunner().invoke(app, ["serve", str(file), str(tmp_path / "start.extxyz"), "--port", "1"])
-    assert "nobody listens at localhost:1:" in found.output
+    for options, where in [
+        (["--unix", "nobody-there"], "the Unix socket nobody-there"),
+        (["--port", "1"], "localhost:1"),
+    ]:
+        command = [sys.executable, "-m", "lrc_ase.cli", "serve", file, "start.extxyz", *options]
+        running = started(*command, folder=tmp_path)
+        output, _ = running.communicate(timeout=120)
+        assert running.returncode == 1
+        assert f"nobody listens at {where}: start i-PI (or the server) first" in output
 
 
 @needs_ipi

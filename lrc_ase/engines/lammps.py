@@ -20,7 +20,8 @@ import torch
 from ase.data import atomic_masses, atomic_numbers
 
 from ..derivatives import Results, evaluate
-from ..domain import ExtrapolationWarning, TrainingDomain
+from ..domain import ExtrapolationWarning, TrainingDomain, Watch
+from ..ensemble import members_of
 from ..potential_file import Potential, load_potential
 from .ghosts import GhostNeighbors
 from .mpi import GhostOwners, MPIExchange
@@ -56,7 +57,7 @@ def attach(
     Parameters
     ----------
     lmp
-        LAMMPS with ``units metal``.
+        LAMMPS with ``units metal`` and at least one periodic direction.
     potential
         Path of a potential file, or a loaded `Potential`. Its features must not reach beyond one cutoff.
     comm
@@ -88,7 +89,7 @@ def attach(
         raise ValueError(
             "LAMMPS has no periodic direction: make one periodic in `boundary`, or run the cluster with ASE"
         )
-    reach = potential.model.descriptor.reach
+    reach = members_of(potential.model)[0].descriptor.reach
     if reach > 1:
         raise ValueError(
             f"the potential reaches {reach} cutoffs (blocks or layers of its descriptor), LAMMPS hands over neighbors "
@@ -136,7 +137,8 @@ class LammpsCoupling:
         self.mesh_shape: tuple[int, ...] | None = None
         """Mesh of a fully periodic box, held while the box changes a little."""
         self._domain = TrainingDomain.from_description(potential.description, elements)
-        self._warned: set[str] = set()
+        self._watch = Watch()
+        self._has_warned = False
         self._has_charges = bool(lmp.extract_setting("q_flag"))
 
     @property
@@ -160,7 +162,7 @@ class LammpsCoupling:
         n_atoms = n_own + self.lmp.extract_setting("nghost")
         tags, types, positions = (self._atoms(name, n_atoms) for name in ("id", "type", "x"))
         species = self._species_of_type[types]
-        self._find_neighbors(tags, positions, n_own)
+        is_searched = self._find_neighbors(tags, positions, n_own)
         cell, pbc = self._box()
         if all(pbc):
             self.mesh_shape = self.model.mesh_shape_for(cell, self.mesh_shape)
@@ -178,13 +180,25 @@ class LammpsCoupling:
         assert self._owners is not None
         own_forces = self._owners.add_to_owners(found.forces.numpy())
         self._hand_over(found, species[:n_own], abs(float(np.linalg.det(graph.cell[0]))), own_forces)
-        for check in (self._domain.too_close, self._domain.unseen_charge):
-            if check.__name__ not in self._warned and (message := check(graph)):
-                self._warned.add(check.__name__)
-                warnings.warn(message, ExtrapolationWarning, stacklevel=2)
+        if n_own and not self._has_warned:
+            if is_searched:
+                self._watch = self._domain.watch(graph, self._neighbors.cutoff, self._neighbors.skin)
+            self._warn_beyond_training(positions)
         return own_forces
 
-    def _find_neighbors(self, tags: np.ndarray, positions: np.ndarray, n_own: int) -> None:
+    def _warn_beyond_training(self, positions: np.ndarray) -> None:
+        """Once per process: atoms are closer than any such pair in training."""
+        closest = self._watch.closest(positions)
+        if closest is not None:
+            self._has_warned = True
+            warnings.warn(
+                f"two atoms at {100 * closest[0]:.0f}% of the shortest distance of such pairs in training: energies "
+                "and forces from here on are extrapolated",
+                ExtrapolationWarning,
+                stacklevel=2,
+            )
+
+    def _find_neighbors(self, tags: np.ndarray, positions: np.ndarray, n_own: int) -> bool:
         """Search where an atom of any process has moved too far or LAMMPS has dealt atoms anew, on all at once."""
         valid = self._neighbors.is_valid(tags, positions, n_own)
         if self.exchange is not None:
@@ -192,6 +206,7 @@ class LammpsCoupling:
         if not valid:
             self._neighbors.search(tags, positions, n_own)
             self._owners = GhostOwners(self.comm, tags, n_own)
+        return not valid
 
     def _hand_over(self, found: Results, species: np.ndarray, volume: float, forces: np.ndarray) -> None:
         """Tell LAMMPS energies, virial and charges; refuse what is not finite, on all processes."""
@@ -230,11 +245,13 @@ def _labels(lmp: Any, n_types: int, elements: Sequence[str]) -> tuple[str, ...]:
     """Element of each type, from the types' labels."""
     found = {}
     for element in elements:
-        lmp.command(f'variable lrc_label equal "is_typelabel(atom,{element})"')
-        if lmp.extract_variable("lrc_label"):
-            lmp.command(f'variable lrc_label equal "label2type(atom,{element})"')
-            found[int(lmp.extract_variable("lrc_label"))] = element
-        lmp.command("variable lrc_label delete")
+        try:
+            if lmp.eval(f"is_typelabel(atom,{element})"):
+                found[int(lmp.eval(f"label2type(atom,{element})"))] = element
+        except Exception as error:  # LAMMPS has no other kind
+            if "labelmap" not in str(error):
+                raise
+            break
     missing = sorted(set(range(1, n_types + 1)) - set(found))
     if missing:
         raise ValueError(
