@@ -102,7 +102,7 @@ class TrainingDomain:
         far_neighbors = self._far_neighbors((graph.neighbor_mask & (distances < cutoff)).sum(1).tolist(), names)
         if self.shortest is None:
             return Watch(names, far_neighbors)
-        limits = self.shortest.to(distances)[graph.species[:, None], graph.species[graph.neighbors]]
+        limits = self.shortest.to(distances)[graph.of_own(graph.species)[:, None], graph.species[graph.neighbors]]
         # between two searches an atom moves half the skin at most, and so does its neighbor
         near = graph.neighbor_mask & (limits > 0) & (distances < limits + skin)
         first, column = near.nonzero(as_tuple=True)

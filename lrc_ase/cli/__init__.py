@@ -1,4 +1,4 @@
-"""The command line: ``lrc-ase data | train | evaluate | select | relax | md | info``.
+"""The command line: ``lrc-ase data | train | evaluate | select | relax | md | lammps | serve | info``.
 
 Commands translate arguments, show progress and turn errors into one line; the work is done elsewhere in `lrc_ase`.
 """
@@ -10,9 +10,11 @@ import typer
 from lrc_ase.cli.data import data
 from lrc_ase.cli.evaluate import evaluate
 from lrc_ase.cli.info import info
+from lrc_ase.cli.lammps import lammps
 from lrc_ase.cli.md import md
 from lrc_ase.cli.relax import relax
 from lrc_ase.cli.select import select
+from lrc_ase.cli.serve import serve
 from lrc_ase.cli.train import train
 
 __all__ = ["app"]
@@ -25,5 +27,9 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (data, train, evaluate, select, relax, md, info):
+for command in (data, train, evaluate, select, relax, md):
     app.command()(command)
+# what it does not know itself, LAMMPS may
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lammps)
+app.command()(serve)
+app.command()(info)

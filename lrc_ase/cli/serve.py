@@ -1,0 +1,53 @@
+"""``lrc-ase serve``: a potential as the client of a program that moves the atoms, i-PI or ASE, over a socket."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from ase.calculators.socketio import SocketClient
+
+from lrc_ase.cli.console import (
+    DebugOption,
+    DeviceOption,
+    DtypeOption,
+    PotentialArgument,
+    StructureArgument,
+    ThreadsOption,
+    calculator,
+    one_line_errors,
+    read_structure,
+    set_threads,
+)
+
+__all__ = ["serve"]
+
+
+@one_line_errors
+def serve(
+    potential: PotentialArgument,
+    structure: StructureArgument,
+    unix: Annotated[str | None, typer.Option(help="Name of a Unix socket, the `address` of i-PI's ffsocket.")] = None,
+    host: Annotated[str, typer.Option(help="Host of an internet socket.")] = "localhost",
+    port: Annotated[int, typer.Option(help="Port of an internet socket.")] = 31415,
+    timeout: Annotated[float | None, typer.Option(help="Seconds of silence after which to give up.")] = None,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = "float64",
+    threads: ThreadsOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Serve energies, forces and stress over a socket until the other side ends.
+
+    The protocol sends positions and cell alone: elements, periodic directions and total charge are those of the
+    structure, whose atoms must be in the order of the other program. Start as many as there are cores; i-PI deals its
+    beads or replicas among them.
+    """
+    set_threads(threads)
+    atoms = read_structure(structure)
+    atoms.calc = calculator(potential, device, dtype)
+    try:
+        client = SocketClient(host=host, port=port, unixsocket=unix, timeout=timeout)
+    except OSError as error:
+        where = f"the Unix socket {unix}" if unix is not None else f"{host}:{port}"
+        raise ConnectionError(f"nobody listens at {where}: start i-PI (or the server) first ({error})") from error
+    client.run(atoms, use_stress=bool(atoms.pbc.all()))

