@@ -81,7 +81,7 @@ def test_train_leaves_a_complete_run_folder(folder):
         "report.html",
     }
     page = (folder / "run" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 7
     assert not re.search(r"(src|href)=\"(?!data:)", page), "the page must not load anything"
 
 
