@@ -149,6 +149,10 @@ def plot_pair_errors(errors: Mapping[str, Mapping[str, PairErrors]], cutoff: flo
                 axis.fill_between(curve.distances, low, high, color=color, alpha=0.2, lw=0)
         axis.set_title(pair)
         axis.grid(alpha=0.3)
+        # pairs that hardly ever come so close would hide all others
+        known = [np.abs(own[pair].mean[np.isfinite(own[pair].mean)]) for own in errors.values() if pair in own]
+        limit = 1.5 * np.quantile(np.concatenate(known), 0.95) + 1e-9
+        axis.set_ylim(-limit, limit)
     for axis in axes[len(pairs) :]:
         axis.set_visible(False)
     if len(errors) > 1:
@@ -162,13 +166,16 @@ def plot_hardest_frames(
     frames: Sequence[Atoms], evaluation: Evaluation, hardest: Sequence[tuple[int, float]], path: str | Path
 ) -> None:
     """Draw frames seen along z, atoms colored by their force error; `hardest` as of `Evaluation.hardest_frames`."""
-    figure = new_figure(4.2 * len(hardest), 4.2)
+    n_rows = -(-len(hardest) // 2)
+    figure = new_figure(9.0, 4.2 * n_rows)
     first_atoms = np.concatenate([[0], np.cumsum(evaluation.n_atoms)])
     errors = 1e3 * np.linalg.norm(evaluation.forces - evaluation.reference_forces, axis=1)
     shown = [errors[first_atoms[index] : first_atoms[index + 1]] for index, _ in hardest]
     largest = max(np.nanmax(values, initial=0.0) for values in shown)
-    axes = figure.subplots(1, len(hardest), squeeze=False)[0]
-    for axis, values, (index, error) in zip(axes, shown, hardest, strict=True):
+    axes = figure.subplots(n_rows, min(len(hardest), 2), squeeze=False).ravel()
+    for axis in axes[len(hardest) :]:
+        axis.set_visible(False)
+    for axis, values, (index, error) in zip(axes, shown, hardest, strict=False):
         positions = frames[index].positions
         order = np.argsort(positions[:, 2])
         size = float(np.clip(6000 / len(positions), 12, 400))
@@ -189,6 +196,6 @@ def plot_hardest_frames(
         axis.set_aspect("equal")
         axis.set_title(f"frame {index}: {error:.4g} meV/{_ANGSTROM}")
         axis.set_xlabel(f"x ({_ANGSTROM})")
-    axes[0].set_ylabel(f"y ({_ANGSTROM})")
+        axis.set_ylabel(f"y ({_ANGSTROM})")
     figure.colorbar(points, ax=list(axes), label=f"Force error (meV/{_ANGSTROM})")
     figure.savefig(path)
