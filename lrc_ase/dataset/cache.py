@@ -233,8 +233,10 @@ def _make(
         (unfinished / "header.json").write_text(json.dumps(header) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(unfinished, folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is None:  # a write, such as to a full disk
+            raise OSError(error.errno, error.strerror, str(folder.parent)) from error
         raise
 
 

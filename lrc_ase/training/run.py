@@ -35,7 +35,7 @@ from lrc_ase.training.models import new_model, next_model
 from lrc_ase.training.monitor import Monitor
 from lrc_ase.training.prepare import Prepared, describe, model_settings, prepare
 from lrc_ase.training.processes import Processes, joined_processes
-from lrc_ase.training.run_folder import RunFolder
+from lrc_ase.training.run_folder import RunFolder, RunFolderError
 from lrc_ase.training.watch import Watch
 
 __all__ = ["TrainingInterrupted", "train"]
@@ -285,10 +285,16 @@ class _Run:
         self.last_checkpoint = time.monotonic()
         if not self.processes.is_first:
             return
-        if self.unsaved is not None:
-            self._save_potential(loop, self.unsaved)
-            self.unsaved = None
-        self._save_checkpoint(loop)
+        try:
+            if self.unsaved is not None:
+                self._save_potential(loop, self.unsaved)
+                self.unsaved = None
+            self._save_checkpoint(loop)
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write {error.filename}: {error.strerror}; the last checkpoint is kept: make room and go on "
+                "with --resume"
+            ) from error
 
     def _save_potential(self, loop: StageLoop, record: EpochRecord) -> None:
         description: dict[str, Any] = {
