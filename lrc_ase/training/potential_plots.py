@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +96,8 @@ def plot_parity_by_element(evaluations: Mapping[str, Evaluation], path: str | Pa
     symbols = [str(symbol) for symbol in np.unique(np.concatenate([each.symbols for each in evaluations.values()]))]
     sets = list(dict.fromkeys(name for evaluation in evaluations.values() for name in evaluation.sets))
     figure = new_figure(max(3.3 * len(symbols), 4.5), 1.0 + 3.3 * len(evaluations))
-    grid = figure.subplots(len(evaluations), len(symbols), squeeze=False, sharex="col", sharey="col")
+    grid = figure.subplots(len(evaluations), len(symbols), squeeze=False)
+    limits = {symbol: _force_limits(symbol, evaluations.values()) for symbol in symbols}
     for axes, (name, evaluation) in zip(grid, evaluations.items(), strict=True):
         set_of_atom = np.array([sets.index(own) for own in evaluation.sets])[evaluation.frame]
         for axis, symbol in zip(axes, symbols, strict=True):
@@ -119,13 +120,26 @@ def plot_parity_by_element(evaluations: Mapping[str, Evaluation], path: str | Pa
                     rasterized=True,
                     label=f"{sets[number]}: {rmse:.3g}" if len(sets) > 1 else f"RMSE {rmse:.3g}",
                 )
-            axis.set_aspect("equal", adjustable="datalim")
+            axis.set(xlim=limits[symbol], ylim=limits[symbol], aspect="equal")
             axis.grid(alpha=0.3)
             axis.legend(frameon=False, fontsize="small", markerscale=3, title=f"{symbol}, meV/{_ANGSTROM}")
         axes[0].set_ylabel(f"{name}\npredicted (eV/{_ANGSTROM})")
     for axis in grid[-1]:
         axis.set_xlabel(f"Force, reference (eV/{_ANGSTROM})")
     figure.savefig(path)
+
+
+def _force_limits(symbol: str, evaluations: Iterable[Evaluation]) -> tuple[float, float]:
+    """Smallest and largest force component on atoms of an element, with a margin."""
+    shown = [
+        forces[evaluation.symbols == symbol].ravel()
+        for evaluation in evaluations
+        for forces in (evaluation.forces, evaluation.reference_forces)
+    ]
+    values = np.concatenate(shown)
+    values = values[np.isfinite(values)]
+    margin = 0.05 * np.ptp(values) + 1e-9
+    return float(values.min() - margin), float(values.max() + margin)
 
 
 def plot_pair_errors(errors: Mapping[str, Mapping[str, PairErrors]], cutoff: float, path: str | Path) -> None:
