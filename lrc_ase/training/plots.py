@@ -170,7 +170,8 @@ def plot_uncertainty(evaluations: Mapping[str, Evaluation], path: str | Path) ->
             groups = np.array_split(np.argsort(expected), min(10, found.size))
             means = [[np.sqrt(np.mean(values[group] ** 2)) for group in groups] for values in (expected, found)]
             right.plot(*means, "o-", color=COLORS[1], lw=2, label="RMS of tenths")
-            right.set(xscale="log", yscale="log", ylim=(max(found.max() * 1e-4, 1e-3), found.max() * 1.5))
+            right.set(xscale="log", yscale="log", xlim=(expected.min() / 1.5, expected.max() * 1.5))
+            right.set(ylim=(max(found.max() * 1e-4, 1e-3), found.max() * 1.5))
             right.axline((1, 1), (10, 10), color=REFERENCE_COLOR, lw=1)
             correlation = evaluation.uncertainty()["forces"].correlation
             right.set_title(f"{name}: rank correlation {correlation:.2f}".removeprefix(": "))

@@ -177,9 +177,16 @@ def plot_pair_errors(errors: Mapping[str, Mapping[str, PairErrors]], cutoff: flo
 
 
 def plot_hardest_frames(
-    frames: Sequence[Atoms], evaluation: Evaluation, hardest: Sequence[tuple[int, float]], path: str | Path
+    frames: Sequence[Atoms],
+    names: Sequence[str],
+    evaluation: Evaluation,
+    hardest: Sequence[tuple[int, float]],
+    path: str | Path,
 ) -> None:
-    """Draw frames seen along z, atoms colored by their force error; `hardest` as of `Evaluation.hardest_frames`."""
+    """Draw frames seen along z, atoms colored by their force error.
+
+    `frames` and their `names` are those of `evaluation`, `hardest` is made by `Evaluation.hardest_frames`.
+    """
     n_rows = -(-len(hardest) // 2)
     figure = new_figure(9.0, 4.2 * n_rows)
     first_atoms = np.concatenate([[0], np.cumsum(evaluation.n_atoms)])
@@ -208,7 +215,7 @@ def plot_hardest_frames(
             for symbol, (x, y, _) in zip(frames[index].get_chemical_symbols(), positions, strict=True):
                 axis.annotate(symbol, (x, y), ha="center", va="center", fontsize="x-small", color="0.2")
         axis.set_aspect("equal")
-        axis.set_title(f"frame {index}: {error:.4g} meV/{_ANGSTROM}")
+        axis.set_title(f"{names[index]}: {error:.4g} meV/{_ANGSTROM}")
         axis.set_xlabel(f"x ({_ANGSTROM})")
         axis.set_ylabel(f"y ({_ANGSTROM})")
     figure.colorbar(points, ax=list(axes), label=f"Force error (meV/{_ANGSTROM})")

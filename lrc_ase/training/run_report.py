@@ -131,7 +131,7 @@ def _hardest(evaluations: Mapping[str, Evaluation], frames: Sequence[Atoms], fol
     """Draw and write the frames that the first potential finds hardest."""
     evaluation = next(iter(evaluations.values()))
     hardest = evaluation.hardest_frames(N_HARDEST)
-    plot_hardest_frames(frames, evaluation, hardest, figure)
     names = [Path(atoms.info.get(SOURCE_KEY, f"frame {index}")).name for index, atoms in enumerate(frames)]
+    plot_hardest_frames(frames, names, evaluation, hardest, figure)
     write_frames(folder / "hardest.extxyz", [frames[index] for index, _ in hardest])
     return hardest_table(evaluation, names, hardest)
