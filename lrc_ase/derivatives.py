@@ -57,7 +57,7 @@ def evaluate(
     """
     if isinstance(model, Ensemble):
         own = [evaluate(each, graph, forces=forces, stress=stress, training=training) for each in members_of(model)]
-        return _mean(own, model.uncertainty_scale.double())
+        return _mean(own, model)
     strain = None
     if forces:
         graph = replace(graph, positions=graph.positions.detach().requires_grad_())
@@ -84,19 +84,19 @@ def evaluate(
     return results if training else _detached(results)
 
 
-def _mean(members: Sequence[Results], scale: Tensor) -> Results:
-    """Mean of the members' results, and their standard deviations times `scale`, of energies and of forces."""
+def _mean(members: Sequence[Results], ensemble: Ensemble) -> Results:
+    """Mean of the members' results, and calibrated standard deviations of energies and forces."""
     stacked: dict[str, Tensor] = {}
     for field in fields(Results):
         values = [value for each in members if (value := getattr(each, field.name)) is not None]
         if values:
             stacked[field.name] = torch.stack(values)
     means = {name: values.mean(dim=0) for name, values in stacked.items()}
-    deviations = {
-        f"{name}_std": factor * stacked[name].std(dim=0)
-        for name, factor in zip(("energy", "forces"), scale, strict=True)
-        if name in stacked
-    }
+    energy_scale, forces_scale = ensemble.uncertainty_scale.double()
+    deviations = {"energy_std": energy_scale * stacked["energy"].std(dim=0)}
+    if "forces" in stacked:
+        spread = forces_scale * stacked["forces"].std(dim=0)
+        deviations["forces_std"] = torch.hypot(spread, ensemble.forces_floor.double())
     return Results(**means, **deviations)
 
 

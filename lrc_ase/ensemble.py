@@ -1,10 +1,12 @@
 r"""Several models trained alike from different starts, as one: their mean predicts, their spread tells how sure it is.
 
 .. math:: E = \frac1M \sum_m E_m, \qquad
-          \sigma_E = a_E \sqrt{\frac{1}{M-1} \sum_m (E_m - E)^2}, \qquad \sigma_F = a_F \dots
+          s_E^2 = \frac{1}{M-1} \sum_m (E_m - E)^2, \qquad
+          \sigma_E = a_E s_E, \quad \sigma_F^2 = b_F^2 + (a_F s_F)^2,
 
-for each structure's energy and each component of the forces. The factors a are calibrated on held-out frames so that
-the true value lies within 1.645 deviations in nine cases of ten (`lrc_ase.training.uncertainty`); they are 1 before.
+for each structure's energy and each component of the forces. Factors a and floor b are calibrated on held-out frames so
+that the true value lies within 1.645 deviations in nine cases of ten (`lrc_ase.training.uncertainty`); they are 1 and 0
+before.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ class Ensemble(ShortRangeModel):
 
     uncertainty_scale: Tensor
     """Factors of the deviations of energies and of forces, (2,)."""
+    forces_floor: Tensor
+    """Smallest deviation of a force component, eV/Angstrom, a scalar."""
 
     def __init__(self, members: Sequence[ShortRangeModel]) -> None:
         nn.Module.__init__(self)  # the parts of a single model are those of the members
@@ -40,6 +44,7 @@ class Ensemble(ShortRangeModel):
         self.settings = members[0].settings
         self.members = nn.ModuleList(members)
         self.register_buffer("uncertainty_scale", torch.ones(2))
+        self.register_buffer("forces_floor", torch.zeros(()))
 
     @property
     def descriptor(self) -> Descriptor:  # type: ignore[override]

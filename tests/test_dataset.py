@@ -66,6 +66,18 @@ def test_slices_select_and_name_frames_as_ase(tmp_path, selection, expected):
     assert [label_frame(atoms).name for atoms in frames] == [f"{path}@{index}" for index in expected]
 
 
+@pytest.mark.parametrize("suffix", ["traj", "extxyz", "db", "json"])
+def test_formats_of_ase_keep_labels(tmp_path, suffix):
+    frames = [water(energy=-470.0 - index, seed=index) for index in range(3)]
+    path = tmp_path / f"frames.{suffix}"
+    ase.io.write(path, frames)
+    found = [label_frame(atoms) for atoms in read_frames(f"{path}@1:")]
+    assert [frame.energy for frame in found] == [-471.0, -472.0]
+    for frame, atoms in zip(found, frames[1:], strict=True):
+        assert np.allclose(frame.forces, atoms.calc.results["forces"], atol=1e-7)
+        assert np.isfinite(frame.stress).all()
+
+
 def test_wildcards_and_several_files_are_read_in_order(tmp_path):
     for name in ("b", "a", "c"):
         ase.io.write(tmp_path / f"{name}.traj", [water(energy=float(ord(name)))])

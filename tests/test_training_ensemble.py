@@ -29,7 +29,8 @@ from lrc_ase.training.models import new_model
 from lrc_ase.training.references import fit_references
 from lrc_ase.training.selection import farthest_points
 from lrc_ase.training.uncertainty import (
-    calibration_scale,
+    Calibration,
+    calibrate_spread,
     coverage,
     crossed_coverage,
     negative_log_likelihood,
@@ -80,6 +81,8 @@ def test_mean_and_deviations_follow_their_definition(potential):
     for name, factor in zip(("energy", "forces"), scale, strict=True):
         values = torch.stack([getattr(each, name) for each in members])
         expected = factor * ((values - values.mean(dim=0)) ** 2).sum(dim=0).div(2).sqrt()
+        if name == "forces":
+            expected = (expected**2 + potential.model.forces_floor**2).sqrt()
         assert torch.allclose(getattr(together, f"{name}_std"), expected, atol=1e-12)
     assert (scale != 1).all()
     output = potential.model(graph)
@@ -211,28 +214,32 @@ def test_without_validation_frames_deviations_stay_as_they_are(finished, tmp_pat
 
 
 @pytest.mark.parametrize("factor", [0.3, 1.0, 4.0])
-def test_calibration_recovers_a_known_factor(factor):
+@pytest.mark.parametrize("floor", [0.0, 2.0])
+def test_calibration_recovers_a_known_law(factor, floor):
     rng = np.random.default_rng(0)
-    deviations = rng.uniform(0.1, 3.0, size=20000)
-    errors = factor * deviations * rng.normal(size=20000)
-    scale = calibration_scale(errors, deviations)
-    assert scale == pytest.approx(factor, rel=0.03)
-    assert coverage(errors, scale * deviations) == pytest.approx(0.9, abs=1e-3)
-    assert coverage(errors, scale * deviations, 0.5) == pytest.approx(0.5, abs=0.02)
+    spread = rng.uniform(0.1, 3.0, size=20000)
+    errors = np.hypot(floor, factor * spread) * rng.normal(size=20000)
+    found = calibrate_spread(errors, spread, with_floor=floor > 0)
+    assert found.scale == pytest.approx(factor, rel=0.2 if floor else 0.03)
+    assert found.floor == pytest.approx(floor, rel=0.1)
+    deviations = found.deviations(spread)
+    assert coverage(errors, deviations) == pytest.approx(0.9, abs=1e-3)
+    assert coverage(errors, deviations, 0.5) == pytest.approx(0.5, abs=0.02)
     frames = np.repeat(np.arange(200), 100)
-    assert crossed_coverage(errors, deviations, frames) == pytest.approx(0.9, abs=0.01)
-    likelihoods = [negative_log_likelihood(errors, stretch * scale * deviations) for stretch in (0.7, 1.0, 1.4)]
+    assert crossed_coverage(errors, spread, frames, with_floor=floor > 0) == pytest.approx(0.9, abs=0.01)
+    likelihoods = [negative_log_likelihood(errors, stretch * deviations) for stretch in (0.7, 1.0, 1.4)]
     assert min(likelihoods) == likelihoods[1]
-    assert summarize_uncertainty(errors, deviations).correlation > 0.4
+    assert summarize_uncertainty(errors, deviations).correlation > 0.02
 
 
 def test_calibration_counts_its_finite_sample():
     # nine errors of their own deviation and the rank ceil(10 * 0.9) = 9: the largest decides
-    assert calibration_scale(np.arange(1.0, 10.0), np.ones(9)) == pytest.approx(9 / 1.6448536269514722)
+    found = calibrate_spread(np.arange(1.0, 10.0), np.ones(9), with_floor=False)
+    assert found.scale == pytest.approx(9 / 1.6448536269514722)
 
 
 def test_too_few_errors_calibrate_nothing():
-    assert calibration_scale(np.ones(4), np.ones(4)) == 1.0
+    assert calibrate_spread(np.ones(4), np.ones(4), with_floor=True) == Calibration(1.0, 0.0)
     assert np.isnan(coverage(np.array([np.nan]), np.ones(1)))
 
 

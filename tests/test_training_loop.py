@@ -246,3 +246,21 @@ def test_a_frozen_long_range_part_stays_at_its_start(graphs):
     moved = {name for name, value in loop.model.state_dict().items() if not torch.equal(value, before[name])}
     assert moved
     assert not any(name.startswith("long_range.") for name in moved)
+
+
+def test_a_stage_without_patience_for_more_ends(graphs):
+    loop, observer = make_loop(graphs, epochs=50, learning_rate=1e-12, patience=3, ema_decay=0.0, warmup=0), Quiet()
+    loop.progress.best_score, loop.progress.best_epoch = 0.0, 0  # nothing will be better
+    loop.run(observer)
+    assert [record.epoch for record in observer.records] == [1, 2, 3]
+    assert loop.out_of_patience
+
+
+def test_accumulated_batches_take_the_same_steps(graphs):
+    whole, parts = (make_loop(graphs, batch_size=4, optimizer="adamw", accumulate=n) for n in (1, 3))
+    for loop in (whole, parts):
+        loop.model.double()
+        loop.averaged.double()
+        loop.run(Quiet())
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.allclose(parts.model.state_dict()[name], tensor, rtol=1e-7, atol=1e-9), name

@@ -3,13 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -21,7 +14,6 @@ from training_frames import metal_frames, two_stage_configuration, write_frames
 from lrc_ase.potential_file import load_potential
 from lrc_ase.training import (
     ConfigurationError,
-    TrainingInterrupted,
     default_configuration,
     evaluate_frames,
     load_configuration,
@@ -30,17 +22,7 @@ from lrc_ase.training import (
     write_evaluation,
 )
 from lrc_ase.training.checkpoint import CheckpointError
-from lrc_ase.training.loop import StageLoop
 from lrc_ase.training.run_folder import METRIC_COLUMNS, RunFolderError
-
-SCRIPT = """
-import sys
-from lrc_ase.training import TrainingInterrupted, load_configuration, train
-try:
-    train(load_configuration(sys.argv[1]), sys.argv[2], quiet=True)
-except TrainingInterrupted as stop:
-    sys.exit(str(stop))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -149,85 +131,6 @@ def test_resume_refuses_frames_that_changed(tmp_path):
     ase.io.write(tmp_path / "small.traj", metal_frames(3, seed=9))
     with pytest.raises(CheckpointError, match=r"training frames changed since the run in .* began"):
         train(None, tmp_path / "run", resume=True, quiet=True)
-
-
-@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
-@pytest.mark.parametrize("steps", [(1,), (3, 5), (9, 10, 15)])
-def test_a_signal_keeps_the_state_after_any_step(finished, tmp_path, monkeypatch, number, name, steps):
-    # 3 steps an epoch, 9 in the first stage, 6 in the second
-    run = tmp_path / "run"
-    handler = signal.getsignal(number)
-    average = StageLoop._average
-    done = [0]
-
-    def average_and_signal(loop):
-        average(loop)
-        done[0] += 1
-        if done[0] in steps:
-            signal.raise_signal(number)
-
-    monkeypatch.setattr(StageLoop, "_average", average_and_signal)
-    configuration = load_configuration(finished / "train.yaml")
-    for index in range(len(steps)):
-        with pytest.raises(TrainingInterrupted, match=f"stopped by {name} in epoch .* go on with --resume"):
-            train(configuration, run, resume=index > 0, quiet=True)
-        assert signal.getsignal(number) is handler
-    train(None, run, resume=True, quiet=True)
-    assert_same_run(finished / "run", run)
-
-
-def start(configuration, run):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(configuration), str(run)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        cwd=Path(__file__).resolve().parents[1],
-    )
-
-
-def wait_for(path, text, process):
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if path.exists() and text in path.read_text():
-            return
-        time.sleep(0.005)
-    raise AssertionError(f"no {text!r} in {path}: {process.stderr.read()}")
-
-
-def test_ctrl_c_ends_a_process_with_one_line(finished, tmp_path):
-    run = tmp_path / "run"
-    process = start(finished / "train.yaml", run)
-    wait_for(run / "log.txt", "first epoch 1", process)
-    process.send_signal(signal.SIGINT)
-    _, message = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert message.startswith("stopped by Ctrl-C in epoch ")
-    assert len(message.splitlines()) == 1
-    train(load_configuration(finished / "train.yaml"), run, resume=True, quiet=True)
-    assert_same_run(finished / "run", run)
-
-
-def test_a_run_killed_before_its_first_checkpoint_begins_anew(finished, tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    shutil.copy(finished / "run" / "configuration.yaml", run)
-    (run / ".checkpoint.safetensors.abcd").write_text("half a checkpoint")
-    (run / "metrics.csv").write_text((finished / "run" / "metrics.csv").read_text())
-    train(None, run, resume=True, quiet=True)
-    assert_same_run(finished / "run", run)
-    assert not list(run.glob(".*"))
-
-
-def test_killed_process_resumes_bit_equal(finished, tmp_path):
-    run = tmp_path / "run"
-    process = start(finished / "train.yaml", run)
-    wait_for(run / "log.txt", "second epoch 1", process)
-    process.kill()
-    process.communicate(timeout=60)
-    train(None, run, resume=True, quiet=True)
-    assert_same_run(finished / "run", run)
 
 
 def test_unlabelled_frames_stop_the_run_before_it_makes_a_folder(tmp_path):

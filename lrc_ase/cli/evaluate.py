@@ -23,7 +23,8 @@ from lrc_ase.potential_file import load_potential
 from lrc_ase.training import evaluate_frames, write_evaluation
 from lrc_ase.training.plots import plot_parity
 from lrc_ase.training.report import Table
-from lrc_ase.training.run_report import errors_table, report_evaluations, uncertainty_table
+from lrc_ase.training.run_report import report_evaluations
+from lrc_ase.training.tables import errors_table, set_table, uncertainty_table
 
 __all__ = ["evaluate", "print_table"]
 
@@ -79,15 +80,16 @@ def evaluate(
                 report_progress=lambda done, _, task=task: bar.update(task, completed=done),  # type: ignore[misc]
             )
     print_table(errors_table(evaluations))
-    if (table := uncertainty_table(evaluations)) is not None:
-        print_table(table)
+    for table in (set_table(evaluations), uncertainty_table(evaluations)):
+        if table is not None:
+            print_table(table)
     if plot is not None:
         plot_parity(evaluations, plot)
         print(f"  {plot}")
     if report is not None:
         for name, evaluation in evaluations.items():
             write_evaluation(evaluation, report / name if len(evaluations) > 1 else report)
-        print(f"  {report_evaluations(loaded, evaluations, report)}")
+        print(f"  {report_evaluations(loaded, evaluations, frames, report)}")
 
 
 def print_table(table: Table) -> None:

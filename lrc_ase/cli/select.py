@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import ase.io
 import typer
 
 from lrc_ase.cli.console import (
@@ -18,7 +17,7 @@ from lrc_ase.cli.console import (
     refuse_existing,
     set_threads,
 )
-from lrc_ase.dataset import read_frames
+from lrc_ase.dataset import read_frames, write_frames
 from lrc_ase.potential_file import load_potential
 from lrc_ase.training import select_frames
 
@@ -78,7 +77,7 @@ def select(
         atoms.calc = None
         atoms.info[DISAGREEMENT_KEY] = float(selection.disagreement[index])
         chosen.append(atoms)
-    ase.io.write(output, chosen)
+    write_frames(output, chosen)
     shown = selection.disagreement[list(selection.frames)]
     print(
         f"  {len(chosen)} of {len(frames)} frames, force deviations {shown.max():.3g} to {shown.min():.3g} eV/Angstrom"

@@ -50,6 +50,9 @@ def train(
     ensemble: Annotated[
         int | None, typer.Option(help="Members trained side by side; their spread is the uncertainty.", min=1)
     ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="Folder in which large sets are kept on disk, prepared once for all runs.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder.")] = Path("lrc-ase-run"),
     short_range: Annotated[bool, typer.Option("--short-range", help="Leave the long-range part out.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Epochs of every stage.", min=1)] = None,
@@ -75,9 +78,13 @@ def train(
             "n_threads": threads,
             "ensemble": ensemble,
         }
-        changes |= {"start": start and os.path.abspath(start), "watch": watch and [os.path.abspath(p) for p in watch]}
+        changes |= {
+            "start": start and os.path.abspath(start),
+            "cache": cache and os.path.abspath(cache),
+            "watch": watch and [os.path.abspath(p) for p in watch],
+        }
         configuration = _changed(configuration, {k: v for k, v in changes.items() if v is not None}, epochs)
-    elif any(value is not None for value in (epochs, seed, device, dtype, threads, start, watch, ensemble)):
+    elif any(value is not None for value in (epochs, seed, device, dtype, threads, start, watch, ensemble, cache)):
         raise ValueError("--resume alone takes everything from the run folder: leave the other options out")
     potential = train_potential(configuration, output, resume=resume, quiet=quiet)
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one reports

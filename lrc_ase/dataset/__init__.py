@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ase import Atoms
 
+from .cache import CachedFrames, cached_frames
 from .graphs import (
     LabelledGraph,
     batch_indices,
@@ -14,24 +15,32 @@ from .graphs import (
     split_indices,
 )
 from .inspection import DataReport, inspect_frames
-from .labels import Label, LabelKeys, LabelledFrame, label_frame
-from .reading import SOURCE_KEY, read_frames
+from .labels import Label, LabelKeys, LabelledFrame, label_frame, labelled_atoms
+from .lazy import Lazy, joined, sample
+from .reading import SOURCE_KEY, read_frames, write_frames
 
 __all__ = [
     "SOURCE_KEY",
     "Atoms",
+    "CachedFrames",
     "DataReport",
     "Label",
     "LabelKeys",
     "LabelledFrame",
     "LabelledGraph",
+    "Lazy",
     "batch_indices",
+    "cached_frames",
     "collate_labelled",
     "elements_of",
     "force_rms",
     "inspect_frames",
+    "joined",
     "label_frame",
+    "labelled_atoms",
     "labelled_graph",
     "read_frames",
+    "sample",
     "split_indices",
+    "write_frames",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,7 +83,7 @@ def collate_labelled(graphs: Sequence[LabelledGraph]) -> LabelledGraph:
     )
 
 
-def elements_of(frames: Sequence[Atoms]) -> tuple[str, ...]:
+def elements_of(frames: Iterable[Atoms]) -> tuple[str, ...]:
     """Chemical symbols that occur, by atomic number."""
     numbers = sorted({int(number) for atoms in frames for number in atoms.numbers})
     return tuple(chemical_symbols[number] for number in numbers)
@@ -91,9 +91,12 @@ def elements_of(frames: Sequence[Atoms]) -> tuple[str, ...]:
 
 def force_rms(frames: Sequence[LabelledFrame]) -> float:
     """Root mean square of the labelled force components, eV/Angstrom."""
-    forces = np.concatenate([frame.forces.ravel() for frame in frames])
-    forces = forces[np.isfinite(forces)]
-    return float(np.sqrt(np.mean(forces**2))) if forces.size else 0.0
+    squares = counts = 0.0
+    for frame in frames:
+        known = frame.forces[np.isfinite(frame.forces)]
+        squares += float((known**2).sum())
+        counts += known.size
+    return (squares / counts) ** 0.5 if counts else 0.0
 
 
 def split_indices(n_frames: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:

@@ -13,12 +13,15 @@ from ..domain import summarize
 from ..neighbors import neighbor_graph, total_charge
 from .graphs import elements_of
 from .labels import LabelledFrame
+from .lazy import sample
 from .units import suspicious_units
 
 __all__ = ["DataReport", "inspect_frames"]
 
 _SHOWN = 4
 """Compositions, frames and pairs named before a list ends in their number."""
+_INSPECTED = 10_000
+"""Frames of a set that are looked at."""
 _MEASURED = 200
 """Frames of a set in which distances are measured."""
 _SEARCH_RADIUS = 3.5
@@ -40,13 +43,12 @@ class DataReport:
 def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
     """Counts, compositions, distances, distribution of forces, outliers, duplicates, units and net forces of sets.
 
-    Distances are measured in up to 200 frames of a set. Sets without frames are left out.
+    Of large sets 10,000 frames are looked at, and distances measured in up to 200. Sets without frames are left out.
     """
-    filled = {name: list(frames) for name, frames in sets.items() if frames}
+    filled = {name: sample(frames, _INSPECTED) for name, frames in sets.items() if len(frames)}
     if not filled:
         raise ValueError("`sets` must hold at least one frame, got none")
     describe: dict[str, Callable[[Sequence[LabelledFrame]], str]] = {
-        "frames": lambda frames: str(len(frames)),
         "atoms per frame": lambda frames: _range([len(frame.atoms) for frame in frames], "d"),
         "compositions": lambda frames: _counts(frame.atoms.get_chemical_formula() for frame in frames),
         "boundaries": lambda frames: _counts(_boundary(frame) for frame in frames),
@@ -61,7 +63,8 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
         "net force: median, largest (eV/Angstrom)": _net_forces,
         "shortest distances (Angstrom)": _shortest,
     }
-    rows = {name: tuple(text(frames) for frames in filled.values()) for name, text in describe.items()}
+    rows = {"frames": tuple(_count(len(sets[name]), len(frames)) for name, frames in filled.items())}
+    rows |= {name: tuple(text(frames) for frames in filled.values()) for name, text in describe.items()}
     warnings = [f"{name}: {text}" for name, frames in filled.items() for text in _suspicious(frames)]
     return DataReport(tuple(filled), rows, (*warnings, *_duplicates(filled)))
 
@@ -141,6 +144,10 @@ def _duplicates(sets: Mapping[str, Sequence[LabelledFrame]]) -> list[str]:
         where = f"in {key[0]}" if len(key) == 1 else f"in both {' and '.join(key)}"
         warnings.append(f"{count} frames occur more than once {where}, for example {example[key]}")
     return warnings
+
+
+def _count(n_frames: int, n_inspected: int) -> str:
+    return str(n_frames) if n_frames == n_inspected else f"{n_frames} ({n_inspected} looked at)"
 
 
 def _boundary(frame: LabelledFrame) -> str:

@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from ..settings import Settings
 from .reading import SOURCE_KEY
 
-__all__ = ["Label", "LabelKeys", "LabelledFrame", "label_frame"]
+__all__ = ["Label", "LabelKeys", "LabelledFrame", "label_frame", "labelled_atoms"]
 
 Label = Literal["energy", "forces", "stress"]
 DETECTED_KEYS: dict[Label, tuple[str, ...]] = {
@@ -96,6 +97,18 @@ def label_frame(
     if not atoms.pbc.all():
         values["stress"] = np.full((3, 3), np.nan)
     return LabelledFrame(atoms, float(values["energy"]), values["forces"], values["stress"], name, weight)
+
+
+def labelled_atoms(frame: LabelledFrame) -> Atoms:
+    """Structure and labels of a frame and nothing else, the labels where ASE looks for them."""
+    atoms = Atoms(
+        frame.atoms.numbers, positions=frame.atoms.positions, cell=frame.atoms.cell.array, pbc=frame.atoms.pbc
+    )
+    atoms.info = {key: frame.atoms.info[key] for key in ("charge", SOURCE_KEY) if key in frame.atoms.info}
+    labels: dict[str, Any] = {"energy": frame.energy, "forces": frame.forces, "stress": frame.stress}
+    known = {name: value for name, value in labels.items() if np.isfinite(value).any()}
+    atoms.calc = SinglePointCalculator(atoms, **known)
+    return atoms
 
 
 def _fixed(atoms: Atoms) -> np.ndarray:

@@ -156,6 +156,11 @@ class TrainingConfiguration(Settings):
     spread tells how sure it is."""
     leave_out: float = Field(0.25, ge=0, le=0.5)
     """Part of the training frames that a member of an ensemble never sees, different for each."""
+    cache: str | None = None
+    """Folder in which frames and neighbors are kept on disk and memory-mapped, for sets too large for the memory; it is
+    made if absent, and shared by all runs that use the same files. Null: everything in memory."""
+    n_workers: int | None = Field(None, ge=1)
+    """Processes that fill the cache. Null: one for each core."""
     seed: int = Field(0, ge=0)
     """Seed of initial weights, split and shuffling."""
     dtype: Literal["float32", "float64"] = "float32"
@@ -265,6 +270,7 @@ def parse_configuration(
             "data": {name: _anchor(data_set, place) for name, data_set in configuration.data.items()},
             "start": None if configuration.start is None else str(place / configuration.start),
             "watch": tuple(str(place / path) for path in configuration.watch),
+            "cache": None if configuration.cache is None else str(place / configuration.cache),
         }
     )
 

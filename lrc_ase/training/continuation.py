@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from lrc_ase.potential_file import Potential
 from lrc_ase.training.configuration import ConfigurationError, ModelConfiguration, TrainingConfiguration
 
-__all__ = ["continued"]
+__all__ = ["continued", "with_cutoff_of"]
+
+
+def with_cutoff_of(configuration: TrainingConfiguration, start: Potential) -> TrainingConfiguration:
+    """Configuration with the cutoff of the potential, where it does not ask for a model itself."""
+    if configuration.model != ModelConfiguration():
+        return configuration
+    return configuration.model_copy(
+        update={"model": configuration.model.model_copy(update={"cutoff": start.settings.cutoff})}
+    )
 
 
 def continued(configuration: TrainingConfiguration, start: Potential, elements: Sequence[str]) -> TrainingConfiguration:
@@ -23,7 +32,7 @@ def continued(configuration: TrainingConfiguration, start: Potential, elements: 
     model = ModelConfiguration.model_validate(
         own.model_dump() | {"elements": every, "long_range": (own.long_range or configuration.model.long_range or None)}
     )
-    if configuration.model not in (ModelConfiguration(), model):
+    if configuration.model not in (ModelConfiguration(cutoff=own.cutoff), model):
         raise ConfigurationError(
             "with `start` the model is that of the potential: leave the key `model` out, or train from the beginning"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -48,6 +49,8 @@ class Evaluation:
     """Standard deviation of each energy, eV, (n_frames,); None for a single model."""
     forces_std: np.ndarray | None = None
     """Standard deviation of each force component, eV/Angstrom, (n_atoms, 3)."""
+    seconds: float = float("nan")
+    """Time of the predictions, neighbor search included."""
     metrics: dict[str, float] = field(init=False)
     """Errors over all frames, see `errors`."""
 
@@ -152,6 +155,7 @@ def evaluate_frames(
         label_frame(atoms, keys, required=required, name=atoms.info.get(SOURCE_KEY, f"frame {index}"))
         for index, atoms in enumerate(frames)
     ]
+    begin = time.perf_counter()
     for start in range(0, len(labelled), batch_size):
         chunk = labelled[start : start + batch_size]
         batch = collate_labelled(
@@ -187,6 +191,7 @@ def evaluate_frames(
         charges=torch.cat(charges).numpy() if charges else None,
         energy_std=torch.cat(energies_std).numpy() if energies_std else None,
         forces_std=torch.cat(forces_std).numpy() if forces_std else None,
+        seconds=time.perf_counter() - begin,
     )
 
 

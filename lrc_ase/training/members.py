@@ -10,7 +10,7 @@ import torch
 from lrc_ase.dataset import LabelledGraph, collate_labelled
 from lrc_ase.derivatives import evaluate
 from lrc_ase.ensemble import Ensemble
-from lrc_ase.training.uncertainty import calibration_scale, crossed_coverage
+from lrc_ase.training.uncertainty import calibrate_spread, crossed_coverage
 
 __all__ = ["calibrate", "left_out_frames"]
 
@@ -32,12 +32,14 @@ def left_out_frames(n_frames: int, n_members: int, fraction: float, seed: int) -
 
 
 def calibrate(ensemble: Ensemble, graphs: Sequence[LabelledGraph], *, batch_size: int = 4) -> dict[str, float]:
-    """Set the factors of the ensemble's deviations by held-out `graphs`, and return what they are worth.
+    """Set the calibration of the ensemble's deviations by held-out `graphs`, and return what they are worth.
 
-    `energy_scale`, `forces_scale`: the factors. `energy_coverage`, `forces_coverage`: part of the errors in intervals
-    of 90%, each half of the frames calibrated on the other half. Factors stay 1 without held-out labels.
+    `energy_scale`, `forces_scale`, `forces_floor` (eV/Angstrom): see `lrc_ase.training.uncertainty`.
+    `energy_coverage`, `forces_coverage`: part of the errors in intervals of 90%, each half of the frames calibrated on
+    the other half. Without held-out labels nothing is calibrated.
     """
     ensemble.uncertainty_scale.fill_(1.0)
+    ensemble.forces_floor.fill_(0.0)
     energies, forces, groups = [], [], []
     for start in range(0, len(graphs), batch_size):
         batch = collate_labelled([graphs[index] for index in range(start, min(start + batch_size, len(graphs)))])
@@ -49,15 +51,18 @@ def calibrate(ensemble: Ensemble, graphs: Sequence[LabelledGraph], *, batch_size
         forces.append(torch.stack([results.forces - batch.forces, results.forces_std]).detach().cpu())
         groups.append(start + batch.graph.structure.cpu())
     if not energies:
-        return {"energy_scale": 1.0, "forces_scale": 1.0}
+        return {"energy_scale": 1.0, "forces_scale": 1.0, "forces_floor": 0.0}
     energy_errors, energy_std = torch.cat(energies, dim=1).double().numpy()
     force_errors, forces_std = torch.cat(forces, dim=1).double().numpy()
     of_component = np.repeat(torch.cat(groups).numpy()[:, None], 3, axis=1)
-    scales = calibration_scale(energy_errors, energy_std), calibration_scale(force_errors, forces_std)
-    ensemble.uncertainty_scale.copy_(torch.tensor(scales))
+    energy = calibrate_spread(energy_errors, energy_std, with_floor=False)
+    force = calibrate_spread(force_errors, forces_std, with_floor=True)
+    ensemble.uncertainty_scale.copy_(torch.tensor([energy.scale, force.scale]))
+    ensemble.forces_floor.fill_(force.floor)
     return {
-        "energy_scale": scales[0],
-        "forces_scale": scales[1],
-        "energy_coverage": crossed_coverage(energy_errors, energy_std, np.arange(len(energy_errors))),
-        "forces_coverage": crossed_coverage(force_errors, forces_std, of_component),
+        "energy_scale": energy.scale,
+        "forces_scale": force.scale,
+        "forces_floor": force.floor,
+        "energy_coverage": crossed_coverage(energy_errors, energy_std, np.arange(len(energy_errors)), with_floor=False),
+        "forces_coverage": crossed_coverage(force_errors, forces_std, of_component, with_floor=True),
     }

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -63,6 +64,11 @@ class Monitor:
         """Show how many structures have been read and prepared."""
         assert self.task is not None
         self.bar.update(self.task, completed=done, total=total, description="neighbors")
+
+    def caching(self, done: int, file: str) -> None:
+        """Show how many frames of a file have been put into the cache."""
+        assert self.task is not None
+        self.bar.update(self.task, completed=done, description=f"cache, {Path(file).name}")
 
     def step(self, loop: StageLoop) -> None:
         """Show the loss so far and the speed."""

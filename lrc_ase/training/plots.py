@@ -18,6 +18,10 @@ from lrc_ase.training.evaluation import Evaluation
 from lrc_ase.training.uncertainty import coverage
 
 __all__ = [
+    "COLORS",
+    "LARGEST_SCATTER",
+    "REFERENCE_COLOR",
+    "new_figure",
     "plot_energy_conservation",
     "plot_learning_curve",
     "plot_parity",
@@ -48,7 +52,7 @@ def plot_learning_curve(metrics: str | Path | Mapping[str, str | Path], path: st
     """
     runs = {"": metrics} if isinstance(metrics, (str, Path)) else dict(metrics)
     tables = {name: read_metrics(table) for name, table in runs.items()}
-    figure = _figure(8.0, 6.2)
+    figure = new_figure(8.0, 6.2)
     axes = figure.subplots(2, 1, sharex=True)
     for axis, quantity, label in (
         (axes[0], "forces_rmse", "Force error (RMSE)\nmeV/\N{ANGSTROM SIGN}"),
@@ -102,7 +106,7 @@ def plot_parity(evaluations: Mapping[str, Evaluation], path: str | Path) -> None
         ("Energy - mean", "meV/atom", "meV/atom", 1.0, energies, {"ms": 7, "alpha": 0.8}),
         ("Force component", "eV/\N{ANGSTROM SIGN}", "meV/\N{ANGSTROM SIGN}", 1000.0, forces, {"ms": 3, "alpha": 0.4}),
     ]
-    figure = _figure(max(4.0 * len(names), 4.5), 7.8)
+    figure = new_figure(max(4.0 * len(names), 4.5), 7.8)
     grid = figure.subplots(2, len(names), squeeze=False, sharex="row", sharey="row")
     for axes, (quantity, unit, error_unit, scale, pairs, marks) in zip(grid, rows, strict=True):
         shown = np.concatenate([pair[:, np.isfinite(pair).all(axis=0)].ravel() for pair in pairs])
@@ -137,7 +141,7 @@ def plot_uncertainty(evaluations: Mapping[str, Evaluation], path: str | Path) ->
     if not rows:
         raise ValueError("`evaluations` must hold at least one of an ensemble, got none")
     levels = np.linspace(0.02, 0.98, 25)
-    figure = _figure(8.6, 4.2 * len(rows))
+    figure = new_figure(8.6, 4.2 * len(rows))
     for (left, right), (name, evaluation) in zip(
         figure.subplots(len(rows), 2, squeeze=False), rows.items(), strict=True
     ):
@@ -166,7 +170,8 @@ def plot_uncertainty(evaluations: Mapping[str, Evaluation], path: str | Path) ->
             groups = np.array_split(np.argsort(expected), min(10, found.size))
             means = [[np.sqrt(np.mean(values[group] ** 2)) for group in groups] for values in (expected, found)]
             right.plot(*means, "o-", color=COLORS[1], lw=2, label="RMS of tenths")
-            right.set(xscale="log", yscale="log", ylim=(max(found.max() * 1e-4, 1e-3), found.max() * 1.5))
+            right.set(xscale="log", yscale="log", xlim=(expected.min() / 1.5, expected.max() * 1.5))
+            right.set(ylim=(max(found.max() * 1e-4, 1e-3), found.max() * 1.5))
             right.axline((1, 1), (10, 10), color=REFERENCE_COLOR, lw=1)
             correlation = evaluation.uncertainty()["forces"].correlation
             right.set_title(f"{name}: rank correlation {correlation:.2f}".removeprefix(": "))
@@ -188,7 +193,7 @@ def plot_energy_conservation(
     times = np.asarray(times, dtype=float)
     deviation = 1000 * (np.asarray(total, dtype=float) - total[0]) / n_atoms
     exchanged = 1000 * (np.asarray(kinetic, dtype=float) - np.mean(kinetic)) / n_atoms
-    figure = _figure(8.0, 6.2)
+    figure = new_figure(8.0, 6.2)
     above, below = figure.subplots(2, 1, sharex=True)
     above.plot(times, exchanged, color=COLORS[1], lw=1, label="kinetic energy - mean")
     above.plot(times, deviation, color=COLORS[0], lw=2, label="total energy - start")
@@ -226,7 +231,7 @@ def plot_rdf(
 
     A curve is r in Angstrom and g(r), both (n_bins,).
     """
-    figure = _figure(8.0, 5.0)
+    figure = new_figure(8.0, 5.0)
     axis = figure.subplots()
     for color, (name, (r, g)) in zip(_colors(len(curves)), curves.items(), strict=True):
         axis.plot(r, g, color=color, lw=2, label=name)
@@ -244,7 +249,8 @@ def plot_rdf(
     figure.savefig(path)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Figure of so many inches, at the resolution of all plots."""
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 

@@ -15,18 +15,17 @@ from torch import Tensor
 from lrc_ase.dataset import (
     DataReport,
     Label,
+    LabelKeys,
     LabelledFrame,
     LabelledGraph,
     elements_of,
     force_rms,
     inspect_frames,
-    label_frame,
-    labelled_graph,
-    read_frames,
+    joined,
+    sample,
     split_indices,
 )
 from lrc_ase.descriptors import descriptor_class
-from lrc_ase.domain import summarize
 from lrc_ase.potential_file import Potential, load_potential
 from lrc_ase.settings import ModelSettings
 from lrc_ase.training.configuration import (
@@ -35,14 +34,18 @@ from lrc_ase.training.configuration import (
     StageConfiguration,
     TrainingConfiguration,
 )
-from lrc_ase.training.continuation import continued
+from lrc_ase.training.continuation import continued, with_cutoff_of
+from lrc_ase.training.frames import Frames, read_cached, read_into_memory
 from lrc_ase.training.references import fit_references, isolated_references
+from lrc_ase.training.survey import survey
 
 __all__ = ["DataSet", "Prepared", "describe", "inspect_data_sets", "model_settings", "prepare", "read_data_sets"]
 
 DEFAULT_STEPS = 12_000
 """Steps of the optimizer in a stage whose epochs are not given: minutes for small frames, about ten for large ones."""
 FEWEST_EPOCHS, MOST_EPOCHS = 20, 4000
+SURVEYED = 2000
+"""Graphs from which a descriptor derives its settings."""
 
 ReportProgress = Callable[[int, int], None]
 """Called with the number of structures done and their total."""
@@ -52,10 +55,10 @@ ReportProgress = Callable[[int, int], None]
 class DataSet:
     """A named set of labelled frames, divided, and their graphs."""
 
-    train: list[LabelledFrame]
-    validation: list[LabelledFrame]
-    train_graphs: tuple[LabelledGraph, ...] = ()
-    validation_graphs: tuple[LabelledGraph, ...] = ()
+    train: Frames
+    validation: Frames
+    train_graphs: Sequence[LabelledGraph] = ()
+    validation_graphs: Sequence[LabelledGraph] = ()
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,13 @@ class Prepared:
     """What the training frames hold, see `lrc_ase.domain`."""
     inspection: DataReport
     """What the data sets hold and what looks wrong about them."""
-    watched: tuple[LabelledGraph, ...] = ()
+    watched: Sequence[LabelledGraph] = ()
     """Graphs whose errors are followed but not trained on."""
 
 
-def read_data_sets(configuration: TrainingConfiguration) -> dict[str, DataSet]:
+def read_data_sets(
+    configuration: TrainingConfiguration, report_reading: Callable[[int, str], None] | None = None
+) -> dict[str, DataSet]:
     """Read, label and divide the frames of each data set that a stage uses."""
     losses = [stage.loss for stage in configuration.stages]
     required: list[Label] = []
@@ -90,20 +95,38 @@ def read_data_sets(configuration: TrainingConfiguration) -> dict[str, DataSet]:
     if any(loss.forces for loss in losses):
         required.append("forces")
     used = {name for stage in configuration.stages for name in configuration.sets_of(stage)}
+    cutoff, cache = configuration.model.cutoff, configuration.cache
+
+    def read(files: Sequence[tuple[str, float]], keys: LabelKeys) -> Frames:
+        if cache is None:
+            return read_into_memory(files, keys, required, cutoff)
+        workers = configuration.n_workers
+        return read_cached(files, keys, required, cutoff, cache, n_workers=workers, report_progress=report_reading)
+
     return {
-        name: _read_data_set(data_set, required, configuration.seed)
+        name: _divided(data_set, read, configuration.seed)
         for name, data_set in configuration.data.items()
         if name in used
     }
 
 
-def prepare(configuration: TrainingConfiguration, report_progress: ReportProgress | None = None) -> Prepared:
-    """Read the data and derive elements, references, neighbor count and energy scale where they are not given."""
-    data_sets = read_data_sets(configuration)
-    frames = [frame for data_set in data_sets.values() for frame in data_set.train]
+def prepare(
+    configuration: TrainingConfiguration,
+    report_progress: ReportProgress | None = None,
+    report_reading: Callable[[int, str], None] | None = None,
+) -> Prepared:
+    """Read the data and derive elements, references, neighbor count and energy scale where they are not given.
+
+    `report_progress` is called with the number of graphs made and their total, `report_reading` with the number of
+    frames put into the cache and their file.
+    """
+    start = None if configuration.start is None else load_potential(configuration.start)
+    if start is not None:
+        configuration = with_cutoff_of(configuration, start)
+    data_sets = read_data_sets(configuration, report_reading)
+    frames = joined([data_set.train.items for data_set in data_sets.values()])
     remarks: list[str] = []
     force_scale = _force_scale(frames, configuration)
-    start = None if configuration.start is None else load_potential(configuration.start)
     elements = configuration.model.elements or _elements(data_sets, remarks)
     if start is not None:
         configuration = continued(configuration, start, elements)
@@ -113,33 +136,29 @@ def prepare(configuration: TrainingConfiguration, report_progress: ReportProgres
     total = sum(len(data_set.train) + len(data_set.validation) for data_set in data_sets.values())
     done = 0
 
-    def graphs_of(frames: Sequence[LabelledFrame]) -> tuple[LabelledGraph, ...]:
+    def count() -> None:
         nonlocal done
-        graphs = []
-        for frame in frames:
-            graphs.append(labelled_graph(frame, elements, cutoff, references))
-            done += 1
-            if report_progress is not None:
-                report_progress(done, max(done, total))
-        return tuple(graphs)
+        done += 1
+        if report_progress is not None:
+            report_progress(done, max(done, total))
 
     data_sets = {
         name: replace(
             data_set,
-            train_graphs=graphs_of(data_set.train),
-            validation_graphs=graphs_of(data_set.validation),
+            train_graphs=data_set.train.graphs(elements, references, count),
+            validation_graphs=data_set.validation.graphs(elements, references, count),
         )
         for name, data_set in data_sets.items()
     }
-    graphs = [graph for data_set in data_sets.values() for graph in data_set.train_graphs]
-    n_neighbors = sum(int(graph.graph.neighbor_mask.sum()) for graph in graphs)
-    n_atoms = sum(graph.graph.n_atoms for graph in graphs)
+    graphs = joined([data_set.train_graphs for data_set in data_sets.values()])
+    domain, average_neighbors = survey(graphs, elements)
+    few = [each.graph for each in sample(graphs, SURVEYED)]
     own = configuration.model.descriptor
     model = configuration.model.model_copy(
         update={
             "elements": tuple(elements),
-            "descriptor": descriptor_class(own).settings_from_data(own, [each.graph for each in graphs], cutoff=cutoff),
-            "average_neighbors": configuration.model.average_neighbors or max(n_neighbors / n_atoms, 1.0),
+            "descriptor": descriptor_class(own).settings_from_data(own, few, cutoff=cutoff),
+            "average_neighbors": configuration.model.average_neighbors or max(average_neighbors, 1.0),
             "energy_scale": configuration.model.energy_scale or force_scale,
         }
     )
@@ -154,7 +173,6 @@ def prepare(configuration: TrainingConfiguration, report_progress: ReportProgres
             "stages": stages,
         }
     )
-    domain = summarize([graph.graph for graph in graphs], elements, [graph.forces for graph in graphs])
     return Prepared(
         resolved,
         data_sets,
@@ -164,7 +182,9 @@ def prepare(configuration: TrainingConfiguration, report_progress: ReportProgres
         tuple(remarks),
         domain,
         inspect_data_sets(data_sets),
-        graphs_of([label_frame(atoms) for atoms in read_frames(configuration.watch)]),
+        read_into_memory(
+            [(path, 1.0) for path in configuration.watch], LabelKeys(), ("energy", "forces"), cutoff
+        ).graphs(elements, references),
     )
 
 
@@ -200,19 +220,14 @@ def describe(prepared: Prepared) -> list[str]:
     return lines + [f"note: {remark}" for remark in prepared.remarks]
 
 
-def _read_data_set(configuration: DataSetConfiguration, required: Sequence[Label], seed: int) -> DataSet:
-    frames = [
-        label_frame(atoms, configuration.keys, required=required, weight=file.weight)
-        for file in configuration.train
-        for atoms in read_frames(file.path)
-    ]
+def _divided(
+    configuration: DataSetConfiguration, read: Callable[[Sequence[tuple[str, float]], LabelKeys], Frames], seed: int
+) -> DataSet:
+    frames = read([(file.path, file.weight) for file in configuration.train], configuration.keys)
     if configuration.validation:
-        validation = [
-            label_frame(atoms, configuration.keys, required=required) for atoms in read_frames(configuration.validation)
-        ]
-        return DataSet(frames, validation)
+        return DataSet(frames, read([(path, 1.0) for path in configuration.validation], configuration.keys))
     train, aside = split_indices(len(frames), configuration.validation_fraction, seed)
-    return DataSet([frames[index] for index in train], [frames[index] for index in aside])
+    return DataSet(frames.part(train), frames.part(aside))
 
 
 def _force_scale(frames: Sequence[LabelledFrame], configuration: TrainingConfiguration) -> float:
@@ -256,9 +271,12 @@ def _with_epochs(
 
 def _elements(data_sets: Mapping[str, DataSet], remarks: list[str]) -> tuple[str, ...]:
     """Elements of all frames; a rare one may have come to the validation frames alone."""
-    train = elements_of([frame.atoms for data_set in data_sets.values() for frame in data_set.train])
+    train = elements_of(frame.atoms for data_set in data_sets.values() for frame in data_set.train)
     every = elements_of(
-        [frame.atoms for data_set in data_sets.values() for frame in (*data_set.train, *data_set.validation)]
+        frame.atoms
+        for data_set in data_sets.values()
+        for frames in (data_set.train, data_set.validation)
+        for frame in frames
     )
     if untrained := sorted(set(every) - set(train)):
         remarks.append(

@@ -39,13 +39,13 @@ def fit_references(
     Elements in `known` keep the energy given there, in eV.
     """
     known = known or {}
-    labelled = [frame for frame in frames if np.isfinite(frame.energy)]
-    labelled = [frame for frame in labelled if len(frame.atoms) > 1] or labelled
-    if not labelled:
+    rows = [(frame.energy, _composition(frame, elements)) for frame in frames if np.isfinite(frame.energy)]
+    rows = [row for row in rows if sum(row[1]) > 1] or rows
+    if not rows:
         return References(torch.zeros(len(elements), dtype=torch.float64), 0)
-    counts = np.array([_composition(frame, elements) for frame in labelled], dtype=np.float64)
+    counts = np.array([composition for _, composition in rows], dtype=np.float64)
     sizes = counts.sum(axis=1)
-    energies = np.array([frame.energy for frame in labelled])
+    energies = np.array([energy for energy, _ in rows])
     values = np.array([known.get(element, 0.0) for element in elements])
     free = np.array([element not in known for element in elements])
     rank = 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lrc_ase.dataset import LabelledGraph, Lazy, joined
 from lrc_ase.domain import DOMAIN_KEY
 from lrc_ase.ensemble import Ensemble, members_of
 from lrc_ase.equivariance import rotation_error
@@ -33,7 +35,7 @@ from lrc_ase.training.models import new_model, next_model
 from lrc_ase.training.monitor import Monitor
 from lrc_ase.training.prepare import Prepared, describe, model_settings, prepare
 from lrc_ase.training.processes import Processes, joined_processes
-from lrc_ase.training.run_folder import RunFolder
+from lrc_ase.training.run_folder import RunFolder, RunFolderError
 from lrc_ase.training.watch import Watch
 
 __all__ = ["TrainingInterrupted", "train"]
@@ -92,7 +94,11 @@ def train(
         monitor = Monitor(folder, is_first=processes.is_first, quiet=quiet, tensorboard=configuration.tensorboard)
         with monitor.bar:
             with monitor.task_shown("reading frames"):
-                prepared = prepare(configuration, monitor.reading)
+                if configuration.cache is not None and not processes.is_first:
+                    processes.wait()  # for the first to have filled the cache
+                prepared = prepare(configuration, monitor.reading, monitor.caching)
+                if configuration.cache is not None and processes.is_first:
+                    processes.wait()
             processes.wait()  # until all have looked at the folder
             if processes.is_first:
                 folder.create()
@@ -179,12 +185,12 @@ class _Run:
             model = next_model(previous, settings, n_members=configuration.ensemble, seed=seed)
         model.to(device=self.device, dtype=self._dtype)
         sets = [self.prepared.data_sets[name] for name in configuration.sets_of(stage)]
-        train_graphs = [graph.to(self.device) for data_set in sets for graph in data_set.train_graphs]
+        train_graphs = self._on_device([data_set.train_graphs for data_set in sets])
         return StageLoop(
             model,
             stage,
             train_graphs,
-            [graph.to(self.device) for data_set in sets for graph in data_set.validation_graphs],
+            self._on_device([data_set.validation_graphs for data_set in sets]),
             force_scale=self.prepared.force_scale,
             seed=seed,
             left_out=left_out_frames(
@@ -192,6 +198,12 @@ class _Run:
             ),
             processes=self.processes,
         )
+
+    def _on_device(self, parts: Sequence[Sequence[LabelledGraph]]) -> Sequence[LabelledGraph]:
+        graphs = joined(parts)
+        if isinstance(graphs, Lazy):
+            return Lazy(len(graphs), lambda place: graphs[place].to(self.device))
+        return [graph.to(self.device) for graph in graphs]
 
     def _run_stage(self, loop: StageLoop) -> ShortRangeModel:
         stage, progress = loop.stage, loop.progress
@@ -223,7 +235,7 @@ class _Run:
     def _calibrate(self, best: Ensemble, loop: StageLoop) -> None:
         """Calibrate the deviations and write the potential once more."""
         self.calibration = calibrate(best, loop.validation_graphs)
-        loop.best["uncertainty_scale"] = best.uncertainty_scale.clone()
+        loop.best |= {name: buffer.clone() for name, buffer in best.named_buffers(recurse=False)}
         if not loop.validation_graphs:
             remark = "the deviations of the ensemble are not calibrated, as there were no validation frames"
             self.remarks.append(remark)
@@ -273,10 +285,16 @@ class _Run:
         self.last_checkpoint = time.monotonic()
         if not self.processes.is_first:
             return
-        if self.unsaved is not None:
-            self._save_potential(loop, self.unsaved)
-            self.unsaved = None
-        self._save_checkpoint(loop)
+        try:
+            if self.unsaved is not None:
+                self._save_potential(loop, self.unsaved)
+                self.unsaved = None
+            self._save_checkpoint(loop)
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write {error.filename}: {error.strerror}; the last checkpoint is kept: make room and go on "
+                "with --resume"
+            ) from error
 
     def _save_potential(self, loop: StageLoop, record: EpochRecord) -> None:
         description: dict[str, Any] = {

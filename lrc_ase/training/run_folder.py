@@ -6,7 +6,8 @@ import csv
 import io
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from lrc_ase.potential_file import write_atomically
@@ -72,15 +73,26 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"cannot write to {self.path}: {error.strerror}") from error
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn errors of the disk into what the user can do."""
+        try:
+            yield
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write to {self.path}: {error.strerror}; the last checkpoint is kept: make room and go on with "
+                "--resume"
+            ) from error
+
     def log(self, text: str) -> None:
         """Append to log.txt, with the time."""
-        with self.log_file.open("a", encoding="utf-8") as file:
+        with self._writing(), self.log_file.open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
     def add_metrics(self, row: Mapping[str, object]) -> None:
         """Append a row to metrics.csv."""
         is_empty = not self.metrics.exists() or self.metrics.stat().st_size == 0
-        with self.metrics.open("a", encoding="utf-8", newline="") as file:
+        with self._writing(), self.metrics.open("a", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, METRIC_COLUMNS, lineterminator="\n")
             if is_empty:
                 writer.writeheader()

@@ -137,13 +137,7 @@ def _disagreement(model: ShortRangeModel, graph: Graph, by: Disagreement) -> Ten
 def _mean_descriptors(potential: Potential, graph: Graph) -> Tensor:
     """Mean features of each element's atoms, zero for an absent element; (n_structures, n_elements * n_features)."""
     member = members_of(potential.model)[0]
-    caught: list[Tensor] = []
-    hook = member.descriptor.register_forward_hook(lambda module, inputs, output: caught.append(output))
-    try:
-        member(graph)
-    finally:
-        hook.remove()
-    (features,) = caught
+    features = member.local(graph, None)
     n_elements = len(potential.settings.elements)
     kind = graph.structure * n_elements + graph.species
     sums = features.new_zeros(graph.n_structures * n_elements, features.shape[1]).index_add(0, kind, features)

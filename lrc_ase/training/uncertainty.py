@@ -1,8 +1,13 @@
 r"""How far the deviations of an ensemble can be trusted: calibration, coverage, likelihood, correlation with errors.
 
-The spread of a few members is too small, and by a factor that nobody knows beforehand. On held-out frames the factor is
-the one with which the interval :math:`\pm 1.645\,\sigma` holds nine true values in ten, with the finite-sample
-correction of conformal prediction (Vovk, Gammerman, Shafer, *Algorithmic Learning in a Random World*, 2005).
+The spread s of a few members is too small, and it misses what all members do alike. On held-out frames deviations
+
+.. math:: \sigma^2 = b^2 + (a s)^2
+
+are fitted to the errors by the likelihood of normal errors (of energies without the floor b, which would have to grow
+with the structure), and then stretched so that the interval :math:`\pm 1.645\,\sigma` holds nine true values in ten,
+with the finite-sample correction of conformal prediction (Vovk, Gammerman, Shafer, *Algorithmic Learning in a Random
+World*, 2005).
 """
 
 from __future__ import annotations
@@ -12,12 +17,14 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
 __all__ = [
     "INTERVAL_LEVEL",
+    "Calibration",
     "UncertaintySummary",
-    "calibration_scale",
+    "calibrate_spread",
     "coverage",
     "crossed_coverage",
     "negative_log_likelihood",
@@ -28,6 +35,8 @@ INTERVAL_LEVEL = 0.9
 """Probability for which deviations are calibrated."""
 _FEWEST = 5
 """Held-out values below which there is no calibration."""
+_LARGEST_FIT = 20_000
+"""Errors that the likelihood is taken of."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +53,43 @@ class UncertaintySummary:
     """Root mean square of the deviations, in the unit of the errors."""
 
 
-def calibration_scale(errors: np.ndarray, deviations: np.ndarray) -> float:
-    """Factor of the deviations for intervals of 90%; 1 where there are fewer than 5 errors to learn from."""
-    ratios = np.sort(_ratios(errors, deviations))
-    if len(ratios) < _FEWEST:
-        return 1.0
+@dataclass(frozen=True)
+class Calibration:
+    """Deviations from the spread of members, in the unit of the spread."""
+
+    scale: float = 1.0
+    floor: float = 0.0
+
+    def deviations(self, spread: np.ndarray) -> np.ndarray:
+        r"""Calibrated deviations, :math:`\sqrt{b^2 + (a s)^2}`."""
+        return np.asarray(np.hypot(self.floor, self.scale * spread))
+
+
+def calibrate_spread(errors: np.ndarray, spread: np.ndarray, *, with_floor: bool) -> Calibration:
+    """Calibration of `spread` by errors of the same shape but NaN; fewer than 5 errors calibrate nothing."""
+    known = np.isfinite(errors) & np.isfinite(spread) & (spread > 0)
+    found, own = np.abs(errors[known]), spread[known]
+    if found.size < _FEWEST or not found.any():
+        return Calibration()
+    shape = _most_likely(found, own) if with_floor else Calibration()
+    ratios = np.sort(found / shape.deviations(own))
     rank = min(math.ceil((len(ratios) + 1) * INTERVAL_LEVEL), len(ratios))
-    return float(ratios[rank - 1] / _quantile(INTERVAL_LEVEL))
+    stretch = float(ratios[rank - 1] / _quantile(INTERVAL_LEVEL))
+    return Calibration(stretch * shape.scale, stretch * shape.floor)
+
+
+def _most_likely(errors: np.ndarray, spread: np.ndarray) -> Calibration:
+    """Scale and floor by maximum likelihood."""
+    step = max(errors.size // _LARGEST_FIT, 1)
+    errors, spread = errors[::step], spread[::step]
+    start = np.log([np.sqrt(np.mean(errors**2) / np.mean(spread**2)), np.median(errors) + 1e-12])
+
+    def cost(logarithms: np.ndarray) -> float:
+        scale, floor = np.exp(logarithms)
+        return negative_log_likelihood(errors, Calibration(scale, floor).deviations(spread))
+
+    scale, floor = np.exp(minimize(cost, start, method="Nelder-Mead").x)
+    return Calibration(float(scale), float(floor))
 
 
 def coverage(errors: np.ndarray, deviations: np.ndarray, level: float = INTERVAL_LEVEL) -> float:
@@ -59,13 +98,13 @@ def coverage(errors: np.ndarray, deviations: np.ndarray, level: float = INTERVAL
     return float((ratios <= _quantile(level)).mean()) if ratios.size else math.nan
 
 
-def crossed_coverage(errors: np.ndarray, deviations: np.ndarray, group: np.ndarray) -> float:
-    """Coverage of each half of the groups (frames) calibrated on the other half: no value judges its own factor."""
+def crossed_coverage(errors: np.ndarray, spread: np.ndarray, group: np.ndarray, *, with_floor: bool) -> float:
+    """Coverage of each half of the groups (frames) calibrated on the other half: no value judges itself."""
     second = np.isin(group, np.unique(group)[1::2])
     hits = []
     for own, other in ((second, ~second), (~second, second)):
-        scale = calibration_scale(errors[other], deviations[other])
-        hits.append(_ratios(errors[own], scale * deviations[own]) <= _quantile(INTERVAL_LEVEL))
+        deviations = calibrate_spread(errors[other], spread[other], with_floor=with_floor).deviations(spread[own])
+        hits.append(_ratios(errors[own], deviations) <= _quantile(INTERVAL_LEVEL))
     joined = np.concatenate(hits)
     return float(joined.mean()) if joined.size else math.nan
 

@@ -1,0 +1,155 @@
+"""Training that goes on from a potential: what it keeps, what it adds, and whether it forgets."""
+
+from __future__ import annotations
+
+import csv
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from test_training_references import frame
+from training_frames import TINY_MODEL, metal_frames, two_stage_configuration, write_frames
+
+from lrc_ase import evaluate, load_potential
+from lrc_ase.model import build_model
+from lrc_ase.neighbors import neighbor_graph
+from lrc_ase.settings import LongRangeSettings, ModelSettings
+from lrc_ase.training import train
+from lrc_ase.training.models import with_settings
+from lrc_ase.training.references import fit_references
+
+DESCRIPTORS = {
+    "sphere": {"name": "sphere", "n_radial": 3, "n_channels": 4, "degrees": [2, 1]},
+    "two blocks": {"name": "sphere", "n_radial": 3, "n_channels": 4, "degrees": [2, 1], "n_blocks": 2},
+    "ponita": {"name": "ponita", "n_orientations": 6, "n_layers": 1, "n_channels": 4, "n_basis": 4},
+    "paper": {"name": "paper", "widths": [2, 4]},
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folder with frames of Cu and Au, a potential trained on them, and frames with Ag, which it does not know."""
+    folder = tmp_path_factory.mktemp("continuation")
+    write_frames(folder, n_small=8)
+    data = {"small": {"train": "small.traj", "validation_fraction": 0.25}}
+    stages = [{"name": "only", "epochs": 4, "batch_size": 2}]
+    train(two_stage_configuration(folder, data=data, stages=stages), folder / "old", quiet=True)
+    frames = metal_frames(6, seed=7)
+    for atoms in frames:
+        atoms.symbols[0] = "Ag"
+        atoms.calc.atoms = atoms.copy()
+    ase.io.write(folder / "silver.traj", frames)
+    return folder
+
+
+def configuration(folder, **changes):
+    values = {
+        "data": {"new": {"train": "silver.traj", "validation_fraction": 0.3}},
+        "stages": [{"name": "more", "epochs": 2, "batch_size": 2}],
+        "start": str(folder / "old" / "potential.safetensors"),
+        "model": {},
+        **changes,
+    }
+    return two_stage_configuration(folder, **values)
+
+
+@pytest.mark.parametrize("name", DESCRIPTORS)
+@pytest.mark.parametrize("full_range", [False, True])
+def test_new_elements_do_not_change_what_is_known(name, full_range):
+    values = {**TINY_MODEL, "elements": ("Cu", "Au"), "descriptor": DESCRIPTORS[name]}
+    if not full_range:
+        values["long_range"] = None
+    model = build_model(ModelSettings.model_validate(values), generator=torch.Generator().manual_seed(0)).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)).double()
+    grown_settings = ModelSettings.model_validate({**values, "elements": ("Cu", "Au", "H")})
+    grown = with_settings(model, grown_settings, torch.Generator().manual_seed(2))
+    atoms = metal_frames(1)[0]
+    before, after = (
+        evaluate(each, neighbor_graph(atoms, each.settings.elements, 4.0), stress=True) for each in (model, grown)
+    )
+    for quantity in ("energy", "forces", "stress"):
+        assert torch.allclose(getattr(after, quantity), getattr(before, quantity), rtol=1e-12, atol=1e-12), quantity
+    atoms.symbols[0] = "H"
+    assert torch.isfinite(evaluate(grown, neighbor_graph(atoms, grown.settings.elements, 4.0)).energy).all()
+
+
+def test_a_long_range_part_can_be_added():
+    values = {**TINY_MODEL, "elements": ("Cu",), "long_range": None}
+    model = build_model(ModelSettings.model_validate(values), generator=torch.Generator().manual_seed(0))
+    grown = with_settings(model, model.settings.model_copy(update={"long_range": LongRangeSettings()}))
+    assert torch.equal(grown.readout.first.weight, model.readout.first.weight)
+
+
+def test_settings_must_fit_the_model():
+    model = build_model(ModelSettings.model_validate({**TINY_MODEL, "elements": ("Cu", "Au")}))
+    with pytest.raises(ValueError, match=r"must begin with the elements \('Cu', 'Au'\), got \('Au',\)"):
+        with_settings(model, model.settings.model_copy(update={"elements": ("Au",)}))
+    with pytest.raises(
+        ValueError, match="differ from those of the model in new elements and the long-range part alone"
+    ):
+        with_settings(model, model.settings.model_copy(update={"energy_scale": 3.0}))
+
+
+def test_potential_learns_a_new_element_and_keeps_the_rest(trained, tmp_path):
+    old = load_potential(trained / "old" / "potential.safetensors")
+    path = train(configuration(trained, watch="small.traj"), tmp_path / "run", quiet=True)
+    new = load_potential(path)
+    assert new.settings.elements == ("Cu", "Au", "Ag")
+    assert new.settings.energy_scale == old.settings.energy_scale
+    assert new.settings.average_neighbors == old.settings.average_neighbors
+    assert torch.equal(new.references[:2], old.references)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "watched frames before training: energy" in log
+    assert "force error on the watched frames: " in log
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(np.isfinite(float(row["watched_forces_rmse"])) for row in rows)
+    train(None, tmp_path / "run", resume=True, quiet=True)
+
+
+def test_forgetting_is_said(trained, tmp_path):
+    frames = metal_frames(6, seed=9)
+    for atoms in frames:
+        atoms.calc.results["forces"] *= -20
+    ase.io.write(tmp_path / "wrong.traj", frames)
+    data = {"new": {"train": str(tmp_path / "wrong.traj")}}
+    stages = [{"name": "more", "epochs": 8, "batch_size": 1, "learning_rate": 0.05}]
+    train(configuration(trained, data=data, stages=stages, watch="small.traj"), tmp_path / "run", quiet=True)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "warning: force error on the watched frames" in log
+    assert "add some of the old frames" in log
+
+
+def test_members_start_from_one_potential(trained, tmp_path):
+    loaded = load_potential(train(configuration(trained, ensemble=2), tmp_path / "run", quiet=True))
+    assert loaded.n_members == 2
+    again = configuration(trained, start=str(tmp_path / "run" / "potential.safetensors"))
+    assert load_potential(train(again, tmp_path / "again", quiet=True)).n_members == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"cutoff": 3.0}}, "with `start` the model is that of the potential: leave the key `model` out"),
+        ({"stages": [{"name": "s", "model": "short-range"}]}, "a stage is short-range but the potential"),
+        ({"start": "absent.safetensors"}, r"absent\.safetensors does not exist"),
+    ],
+)
+def test_what_does_not_fit_the_potential_is_refused(trained, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train(configuration(trained, **changes), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_known_references_stay_and_the_rest_is_fitted():
+    elements = ("H", "O", "Na", "Cl")
+    frames = [frame(formula) for formula in ("H2O", "NaCl", "HCl", "NaOH", "H2O2")]
+    free = fit_references(frames, elements)
+    fitted = fit_references(frames, elements, {"H": float(free.values[0]), "O": float(free.values[1])})
+    assert torch.allclose(fitted.values, free.values, atol=1e-6)
+    assert fitted.values[0] == free.values[0]
+    assert not fitted.rank_deficient
+    assert fit_references(frames[:1], ("H", "O"), {"H": 1.0, "O": 2.0}).values.tolist() == [1.0, 2.0]

@@ -1,0 +1,174 @@
+"""Signals, kills and full disks: a run goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_training_run import assert_same_run, finished
+from training_frames import two_stage_configuration, write_frames
+
+from lrc_ase.training import TrainingInterrupted, load_configuration, train, write_configuration
+from lrc_ase.training.loop import StageLoop
+from lrc_ase.training.run_folder import RunFolder, RunFolderError
+
+__all__ = ["finished"]  # a fixture
+
+SCRIPT = """
+import os, sys
+from lrc_ase.training import TrainingInterrupted, load_configuration, train
+try:
+    resume = os.path.exists(os.path.join(sys.argv[2], "configuration.yaml"))
+    train(load_configuration(sys.argv[1]), sys.argv[2], resume=resume, quiet=True)
+except TrainingInterrupted as stop:
+    sys.exit(str(stop))
+"""
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+@pytest.mark.parametrize("steps", [(1,), (3, 5), (9, 10, 15)])
+def test_a_signal_keeps_the_state_after_any_step(finished, tmp_path, monkeypatch, number, name, steps):
+    # 3 steps an epoch, 9 in the first stage, 6 in the second
+    run = tmp_path / "run"
+    handler = signal.getsignal(number)
+    average = StageLoop._average
+    done = [0]
+
+    def average_and_signal(loop):
+        average(loop)
+        done[0] += 1
+        if done[0] in steps:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(StageLoop, "_average", average_and_signal)
+    configuration = load_configuration(finished / "train.yaml")
+    for index in range(len(steps)):
+        with pytest.raises(TrainingInterrupted, match=f"stopped by {name} in epoch .* go on with --resume"):
+            train(configuration, run, resume=index > 0, quiet=True)
+        assert signal.getsignal(number) is handler
+    train(None, run, resume=True, quiet=True)
+    assert_same_run(finished / "run", run)
+
+
+def start(configuration, run):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(configuration), str(run)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=Path(__file__).resolve().parents[1],
+    )
+
+
+def wait_for(path, text, process):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.exists() and text in path.read_text():
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"no {text!r} in {path}: {process.stderr.read()}")
+
+
+def test_ctrl_c_ends_a_process_with_one_line(finished, tmp_path):
+    run = tmp_path / "run"
+    process = start(finished / "train.yaml", run)
+    wait_for(run / "log.txt", "first epoch 1", process)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert message.startswith("stopped by Ctrl-C in epoch ")
+    assert len(message.splitlines()) == 1
+    train(load_configuration(finished / "train.yaml"), run, resume=True, quiet=True)
+    assert_same_run(finished / "run", run)
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(finished, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(finished / "run" / "configuration.yaml", run)
+    (run / ".checkpoint.safetensors.abcd").write_text("half a checkpoint")
+    (run / "metrics.csv").write_text((finished / "run" / "metrics.csv").read_text())
+    train(None, run, resume=True, quiet=True)
+    assert_same_run(finished / "run", run)
+    assert not list(run.glob(".*"))
+
+
+def test_killed_process_resumes_bit_equal(finished, tmp_path):
+    run = tmp_path / "run"
+    process = start(finished / "train.yaml", run)
+    wait_for(run / "log.txt", "second epoch 1", process)
+    process.kill()
+    process.communicate(timeout=60)
+    train(None, run, resume=True, quiet=True)
+    assert_same_run(finished / "run", run)
+
+
+@pytest.mark.parametrize("failing", range(1, 5))
+def test_a_full_disk_keeps_the_last_checkpoint(finished, tmp_path, monkeypatch, failing):
+    # potentials and checkpoints are written in turn at every end of an epoch
+    monkeypatch.setattr("lrc_ase.training.run.SECONDS_BETWEEN_FILES", 0.0)
+    sync, calls = os.fsync, [0]
+
+    def full(descriptor):
+        calls[0] += 1
+        if calls[0] == 1 + failing:  # the configuration comes first
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    run = tmp_path / "run"
+    with pytest.raises(
+        RunFolderError, match=r"cannot write .*safetensors: No space left on device; the last checkpoint"
+    ):
+        train(load_configuration(finished / "train.yaml"), run, quiet=True)
+    assert not list(run.glob(".*"))
+    train(None, run, resume=True, quiet=True)
+    assert_same_run(finished / "run", run)
+
+
+def test_a_log_that_cannot_be_written_is_named(finished, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    folder.log_file.unlink()
+    folder.log_file.mkdir()
+    with pytest.raises(RunFolderError, match=r"cannot write to .*run: Is a directory; the last checkpoint is kept"):
+        folder.log("text")
+
+
+@pytest.mark.slow
+def test_twenty_random_kills_change_nothing(tmp_path):
+    write_frames(tmp_path, n_small=8, n_large=4)
+    configuration = two_stage_configuration(tmp_path, epochs=150, checkpoint_every=0.005)
+    write_configuration(tmp_path / "train.yaml", configuration)
+    train(configuration, tmp_path / "whole", quiet=True)
+    rng = np.random.default_rng(0)
+    run = tmp_path / "run"
+    kills = 0
+    while kills < 20:
+        process = start(tmp_path / "train.yaml", run)
+        begin = (run / "log.txt").read_text().count("epoch") if run.exists() else 0
+        wait_for_epochs(run / "log.txt", begin + int(rng.integers(1, 12)), process)
+        time.sleep(float(rng.uniform(0, 0.2)))
+        process.kill()
+        process.communicate(timeout=60)
+        kills += 1
+    train(None, run, resume=True, quiet=True)
+    assert_same_run(tmp_path / "whole", run)
+
+
+def wait_for_epochs(path, count, process):
+    """Wait until a log holds so many epochs, or the process is done."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.exists() and path.read_text().count("epoch") >= count:
+            return
+        time.sleep(0.005)

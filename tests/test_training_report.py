@@ -1,0 +1,130 @@
+"""What reports show: pair errors, hardest frames, plots of a potential, and how they go without the parts they show."""
+
+from __future__ import annotations
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from structures import potential, settings
+from training_frames import metal_frames, two_stage_configuration, write_frames
+
+from lrc_ase.dataset import label_frame, labelled_atoms
+from lrc_ase.training import evaluate_frames, train
+from lrc_ase.training.evaluation import Evaluation
+from lrc_ase.training.pair_errors import pair_errors
+from lrc_ase.training.plots import plot_uncertainty
+from lrc_ase.training.potential_plots import plot_charges, plot_kernels
+from lrc_ase.training.run_report import report_run
+
+
+def evaluation_of(frames, force_error):
+    """Evaluation with forces wrong by `force_error`, a function of a frame."""
+    n_atoms = np.array([len(atoms) for atoms in frames])
+    errors = np.concatenate([force_error(atoms) for atoms in frames])
+    return Evaluation(
+        n_atoms=n_atoms,
+        symbols=np.concatenate([atoms.get_chemical_symbols() for atoms in frames]),
+        sets=("all",) * len(frames),
+        energy=np.zeros(len(frames)),
+        reference_energy=np.zeros(len(frames)),
+        forces=errors,
+        reference_forces=np.zeros_like(errors),
+        stress=np.full((len(frames), 3, 3), np.nan),
+        reference_stress=np.full((len(frames), 3, 3), np.nan),
+    )
+
+
+def test_pair_errors_are_the_missing_pair_force():
+    def missing(atoms):
+        vector = atoms.positions[1] - atoms.positions[0]
+        force = vector / np.linalg.norm(vector) ** 3  # repels: 1/r^2
+        return np.array([-force, force])
+
+    rng = np.random.default_rng(0)
+    frames = []
+    for distance in np.linspace(2.02, 7.98, 300):
+        direction = rng.normal(size=3)
+        frames.append(Atoms("NaCl", positions=[[0, 0, 0], distance * direction / np.linalg.norm(direction)]))
+    (pair,) = (found := pair_errors(frames, evaluation_of(frames, missing), largest_distance=8.0)).keys()
+    assert pair == "Na-Cl"
+    curve = found[pair]
+    known = np.isfinite(curve.mean)
+    assert known.sum() > 20
+    assert np.allclose(curve.mean[known], 1e3 / curve.distances[known] ** 2, rtol=0.1)
+
+
+def test_errors_of_strangers_average_to_zero():
+    rng = np.random.default_rng(0)
+    frames = metal_frames(20)
+    evaluation = evaluation_of(frames, lambda atoms: rng.normal(size=(len(atoms), 3)))
+    for curve in pair_errors(frames, evaluation, largest_distance=6.0).values():
+        known = curve.uncertainty > 0
+        assert np.abs(curve.mean[known] / curve.uncertainty[known]).mean() < 3
+
+
+def test_hardest_frames_come_first():
+    frames = metal_frames(5)
+    scale = iter([1.0, 5.0, 2.0, 4.0, 3.0])
+    evaluation = evaluation_of(frames, lambda atoms: np.full((len(atoms), 3), next(scale)))
+    assert evaluation.hardest_frames(3) == [(1, 5000.0), (3, 4000.0), (4, 3000.0)]
+
+
+def test_frames_are_reduced_to_their_labels():
+    atoms = metal_frames(1)[0]
+    atoms.info.update(charge=1.0, note="x")
+    reduced = labelled_atoms(label_frame(atoms))
+    assert reduced.info == {"charge": 1.0}
+    again = label_frame(reduced)
+    assert again.energy == atoms.calc.results["energy"]
+    assert np.array_equal(again.forces, atoms.calc.results["forces"])
+
+
+def test_report_of_a_run_shows_all_there_is(tmp_path):
+    write_frames(tmp_path, n_small=10)
+    data = {
+        "small": {"train": "small.traj", "validation_fraction": 0.3},
+        "large": {"train": "large.traj", "validation_fraction": 0.5},
+    }
+    stages = [{"name": "only", "epochs": 1, "batch_size": 4}]
+    configuration = two_stage_configuration(tmp_path, data=data, stages=stages, ensemble=2)
+    train(configuration, tmp_path / "run", quiet=True)
+    page = report_run(tmp_path / "run").read_text()
+    for title in (
+        "Errors by set",
+        "Force errors by element",
+        "Hardest frames",
+        "Uncertainty",
+        "Cost",
+        "Data",
+        "Learning curve",
+        "Kernels of the long-range channels",
+        "Latent charges by element",
+        "Mean force error along pairs",
+    ):
+        assert title in page, title
+    assert page.count("data:image/png;base64,") == 8
+    assert len(ase.io.read(tmp_path / "run" / "hardest.extxyz", ":")) == 4
+
+
+def test_report_without_validation_frames_and_long_range_part(tmp_path):
+    write_frames(tmp_path, n_small=3)
+    data = {"small": {"train": "small.traj", "validation_fraction": 0}}
+    stages = [{"name": "only", "epochs": 1, "model": "short-range"}]
+    train(two_stage_configuration(tmp_path, data=data, stages=stages), tmp_path / "run", quiet=True)
+    page = report_run(tmp_path / "run").read_text()
+    assert page.count("data:image/png;base64,") == 1
+    assert "Cost" in page
+
+
+def test_plots_of_absent_parts_are_refused(tmp_path):
+    single = potential(settings(long_range=None))
+    frames = [labelled_atoms(label_frame(atoms)) for atoms in metal_frames(1)]
+    frames[0].symbols[:] = "Na"
+    evaluation = evaluate_frames(single, frames, required=())
+    with pytest.raises(ValueError, match="at least one with a long-range part, got none"):
+        plot_kernels({"a": single}, tmp_path / "a.png")
+    with pytest.raises(ValueError, match="at least one with latent charges, got none"):
+        plot_charges({"a": evaluation}, tmp_path / "a.png")
+    with pytest.raises(ValueError, match="at least one of an ensemble, got none"):
+        plot_uncertainty({"a": evaluation}, tmp_path / "a.png")
