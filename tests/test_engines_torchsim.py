@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from structures import potential, rattled_crystal, settings, shaken_model, water
 
-from lrc_ase import LRCCalculator, Potential
+from lrc_ase import LRCCalculator, Potential, save_potential
 
 torch_sim = pytest.importorskip("torch_sim", reason="needs pip install 'lrc-ase[torchsim]'")
 from torch_sim.models.interface import validate_model_outputs  # noqa: E402
@@ -93,6 +97,14 @@ def test_its_own_dynamics_run():
     )
     assert final.n_systems == 2
     assert torch.isfinite(final.positions).all()
+
+
+def test_the_example_runs(tmp_path, monkeypatch, capsys):
+    save_potential(tmp_path / "potential.safetensors", potential())
+    example = Path(__file__).parents[1] / "examples" / "engines" / "many_systems.py"
+    monkeypatch.setattr(sys, "argv", [str(example), str(tmp_path / "potential.safetensors")])
+    runpy.run_path(str(example), run_name="__main__")
+    assert "64 systems, 1016 atoms; lowest energy" in capsys.readouterr().out
 
 
 def test_nonsense_is_refused():

