@@ -8,14 +8,18 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk
 from structures import potential, settings
+from typer.testing import CliRunner
 
-from lrc_ase import LRCCalculator, save_potential
+from lrc_ase import ExtrapolationWarning, LRCCalculator, Potential, save_potential
+from lrc_ase.cli import app
+from lrc_ase.domain import DOMAIN_KEY
 from lrc_ase.engines.lammps_input import read_input
 from lrc_ase.pretrained import trained_potentials
 from lrc_ase.settings import SphereSettings
@@ -264,6 +268,56 @@ def test_the_examples_run(potential_file, tmp_path):
     assert abs(frames[-1].get_initial_charges().sum()) < 1e-4
     output = under_mpi(2, EXAMPLES / "lammps_from_python.py", potential_file, folder=tmp_path)
     assert "total energy -" in output
+
+
+@needs_lammps
+def test_atoms_closer_than_in_training_are_told_once():
+    import lammps_cases as cases
+    from mpi4py import MPI
+
+    from lrc_ase.engines.lammps import attach
+
+    own = potential()
+    domain = {"shortest_distances": {"Na-Cl": 3.0}, "total_charges": [0.0], "neighbors": [1, 100]}
+    lmp = cases.start(MPI.COMM_SELF, cases.crystal((1, 1, 1)))
+    known = Potential(own.model, own.references, {DOMAIN_KEY: domain})
+    attach(lmp, known, species=cases.TYPES)
+    with pytest.warns(ExtrapolationWarning, match=r"two atoms at \d\d% of the shortest distance of such pairs") as told:
+        lmp.commands_list([*cases.NVE, "run 3"])
+    assert len(told) == 1
+    lmp.close()
+
+
+@needs_lammps
+def test_a_ghost_without_an_owner_is_an_error():
+    from mpi4py import MPI
+
+    from lrc_ase.engines.mpi import GhostOwners
+
+    owners = GhostOwners(MPI.COMM_SELF, np.array([4, 7, 7, 4, 7]), 2)
+    np.testing.assert_array_equal(owners.add_to_owners(np.eye(5, 3)), [[1, 0, 0], [0, 1, 1]])
+    for ghost in (1, 9):
+        with pytest.raises(RuntimeError, match="a ghost stands for an atom that no process owns"):
+            GhostOwners(MPI.COMM_SELF, np.array([4, 7, ghost]), 2)
+
+
+def test_without_mpi_the_way_to_it_is_told(potential_file, tmp_path, monkeypatch):
+    from lrc_ase.engines.lammps import attach
+
+    with pytest.raises(ValueError, match=r"this LAMMPS knows no mpi4py: install both with"):
+        attach(SimpleNamespace(get_mpi_comm=lambda: None), potential())
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    found = CliRunner().invoke(app, ["lammps", str(potential_file), str(tmp_path / "in.run")])
+    assert found.exit_code == 1
+    assert "LAMMPS is not installed: `pip install 'lrc-ase[lammps]'`" in found.output
+
+
+@needs_lammps
+def test_an_unknown_precision_is_refused(potential_file, tmp_path):
+    command = ["lammps", str(potential_file), str(tmp_path / "in.run"), "--dtype", "float16", "--threads", "1"]
+    found = CliRunner().invoke(app, command)
+    assert found.exit_code == 1
+    assert "--dtype must be one of float32, float64, got float16" in found.output
 
 
 def test_the_line_of_the_potential_is_found(tmp_path):
