@@ -162,7 +162,9 @@ class LRCCalculator(Calculator):
                 self.results["born_effective_charges"] = _array(born_effective_charges(self.model, graph))
         except ValueError as error:
             raise InputError(str(error)) from error
-        except (MemoryError, torch.cuda.OutOfMemoryError) as error:
+        except (MemoryError, RuntimeError) as error:
+            if not _is_lack_of_memory(error):
+                raise
             raise CalculationFailed(
                 f"out of memory with {len(self.atoms)} atoms: take a smaller structure, dtype=torch.float32, a smaller "
                 "skin, or a potential with a lower long-range accuracy or cutoff"
@@ -251,6 +253,12 @@ def _changes(before: Atoms | None, after: Atoms) -> list[str]:
         "initial_charges": (before.info.get("charge", 0.0), after.info.get("charge", 0.0)),
     }
     return [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    # torch has a class for it on GPUs alone
+    known = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
+    return known or "can't allocate memory" in str(error)
 
 
 def load(name_or_path: str | os.PathLike[str], **options: Any) -> LRCCalculator:

@@ -36,6 +36,7 @@ def test_example_runs(name, expected, tmp_path):
     [
         ("relaxation.py", "surface energy"),
         ("dynamics.py", "MTK, constant pressure"),
+        ("constraints.py", "tetragonal as it began"),
         ("barrier.py", "energies along the path"),
         ("vibrations.py", "Born effective charges of oxygen"),
         ("phonons.py", "Born effective charges in e: Na"),

@@ -201,16 +201,34 @@ def test_a_model_that_gives_no_numbers_fails(own_potential):
     assert not atoms.calc.results
 
 
-def test_memory_that_runs_out_says_what_to_lower(own_potential, monkeypatch):
-    def too_large(*arguments, **options):
-        raise MemoryError
+def more_than_the_cpu_has(*arguments, **options):
+    torch.empty(10**15)
 
+
+def more_than_the_gpu_has(*arguments, **options):
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+
+def more_than_numpy_gets(*arguments, **options):
+    np.empty(10**15)
+
+
+@pytest.mark.parametrize("too_large", [more_than_the_cpu_has, more_than_the_gpu_has, more_than_numpy_gets])
+def test_memory_that_runs_out_says_what_to_lower(too_large, own_potential, monkeypatch):
     monkeypatch.setattr(calculator_module, "evaluate", too_large)
     atoms = water()
     atoms.calc = LRCCalculator(own_potential)
     with pytest.raises(CalculationFailed, match="out of memory with 3 atoms: take a smaller") as caught:
         atoms.get_potential_energy()
-    assert isinstance(caught.value.__cause__, MemoryError)
+    assert isinstance(caught.value.__cause__, (MemoryError, RuntimeError))
+
+
+def test_other_failures_of_torch_keep_their_own_words(own_potential, monkeypatch):
+    monkeypatch.setattr(calculator_module, "evaluate", lambda *arguments, **options: torch.ones(2) @ torch.ones(3))
+    atoms = water()
+    atoms.calc = LRCCalculator(own_potential)
+    with pytest.raises(RuntimeError, match="size"):
+        atoms.get_potential_energy()
 
 
 def test_float32_gives_the_same_to_its_digits(own_potential):
