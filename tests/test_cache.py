@@ -27,6 +27,7 @@ from lrc_ase.dataset import (
 from lrc_ase.dataset import cache as cache_module
 from lrc_ase.potential_file import load_potential
 from lrc_ase.training import train
+from lrc_ase.training.fetching import Fetcher
 from lrc_ase.training.prepare import prepare
 
 REQUIRED = ("energy", "forces")
@@ -180,3 +181,22 @@ def test_lazy_sequences_behave_like_lists():
     assert joined([[1], [2, 3]]) == [1, 2, 3]
     assert sample(lazy, 3) == [0, 20, 40]
     assert sample(lazy, 9) == [0, 10, 20, 30, 40]
+
+
+def test_batches_on_disk_are_read_ahead():
+    read = []
+
+    def make(place):
+        read.append(place)
+        return 10 * place
+
+    fetcher = Fetcher(Lazy(6, make))
+    assert fetcher.batch([3, 1], [0, 2]) == {3: 30, 1: 10}
+    fetcher.ahead[1].result()
+    assert read == [3, 1, 0, 2]
+    assert fetcher.batch([0, 2], [5]) == {0: 0, 2: 20}
+    assert fetcher.batch([4], []) == {4: 40}  # after a rewind another batch may follow
+    assert fetcher.seconds_waited > 0
+    in_memory = Fetcher(["a", "b"])
+    assert in_memory.batch([1], [0]) == {1: "b"}
+    assert in_memory.ahead is None

@@ -193,6 +193,25 @@ def test_a_member_learns_as_if_it_were_alone(graphs):
     assert_bit_equal(dict(alone.model.state_dict()), member)
 
 
+def test_a_frozen_long_range_part_stays_at_its_start_in_every_member(graphs):
+    loop = make_loop(graphs, train="short-range-part")
+    before = {name: value.clone() for name, value in loop.model.state_dict().items()}
+    loop.run(Quiet())
+    moved = {name for name, value in loop.model.state_dict().items() if not torch.equal(value, before[name])}
+    for member in range(3):
+        assert f"members.{member}.readout.first.weight" in moved
+    assert not any("long_range." in name for name in moved)
+
+
+def test_members_go_through_all_stages(finished, tmp_path):
+    configuration = two_stage_configuration(finished, epochs=1, ensemble=2)
+    path = train(configuration, tmp_path / "run", quiet=True)
+    first, second = (load_potential(each) for each in (path.parent / "potential-first.safetensors", path))
+    assert (first.n_members, second.n_members) == (2, 2)
+    assert first.settings.long_range is None
+    assert second.settings.long_range is not None
+
+
 def test_run_reports_calibration(finished, potential):
     log = (finished / "run" / "log.txt").read_text()
     assert "stage 'only': 3 members of full-range model" in log

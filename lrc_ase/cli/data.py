@@ -36,8 +36,13 @@ def data(
     absent here; training demands them.
     """
     keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key)
-    frames = {path: [label_frame(atoms, keys, required=()) for atoms in read_frames(path)] for path in files}
-    report = inspect_frames({os.path.basename(path) if len(files) == 1 else path: own for path, own in frames.items()})
+    short = [os.path.basename(path) for path in files]
+    names = short if len(set(short)) == len(files) else files
+    frames = {
+        name: [label_frame(atoms, keys, required=()) for atoms in read_frames(path)]
+        for name, path in zip(names, files, strict=True)
+    }
+    report = inspect_frames(frames)
     print_table(data_table(report, "Frames"))
     for warning in report.warnings:
         print(f"Warning: {warning}")

@@ -3,7 +3,8 @@
 An entry is a folder named after the content of a file of frames, the slice of it, the label keys and the cutoff, so
 that it is found again by any run and never stale. It holds flat arrays and a small JSON header:
 
-- per frame: number in its file, first atom, first pair, cell, boundary, charge, energy, stress;
+- per frame: number in its file, numbers of atoms and pairs, cell as given and completed, boundary, charge, energy,
+  stress;
 - per atom: atomic number, position, force, number of neighbors;
 - per pair: neighbor and lattice translation.
 
@@ -21,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from ..graph import Graph
-from ..neighbors import complete_cell, neighbor_graph, total_charge
+from ..neighbors import neighbor_graph, total_charge
 from .graphs import LabelledGraph, elements_of
 from .labels import Label, LabelKeys, LabelledFrame, label_frame
 from .reading import SOURCE_KEY, iterate_frames, matching_files
@@ -49,6 +51,7 @@ _FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "n_atoms": ("<i8", ()),
     "n_pairs": ("<i8", ()),
     "cell": ("<f8", (3, 3)),
+    "complete_cell": ("<f8", (3, 3)),
     "pbc": ("?", (3,)),
     "charge": ("<f8", ()),
     "energy": ("<f8", ()),
@@ -61,6 +64,8 @@ _FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "shift": ("<i2", (3,)),
 }
 """Type and shape of the arrays: of frames, then of atoms, then of pairs."""
+_NAMES = list(_FIELDS)
+_OF_FRAME, _OF_ATOM, _OF_PAIR = _NAMES[:9], _NAMES[9:13], _NAMES[13:]
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,10 @@ class CachedFrames:
             path = folder / name
             row = int(np.prod(shape, dtype=int)) * np.dtype(kind).itemsize
             length = path.stat().st_size // row
-            # an empty file cannot be mapped
-            mapped = np.memmap(path, kind, "r", shape=(length, *shape)) if length else np.empty((0, *shape), kind)
-            arrays[name] = mapped
+            if length:  # as a plain array: slices of a memmap are slow
+                arrays[name] = np.memmap(path, kind, "r", shape=(length, *shape)).view(np.ndarray)
+            else:  # an empty file cannot be mapped
+                arrays[name] = np.empty((0, *shape), kind)
         first_atom, first_pair = (np.concatenate([[0], np.cumsum(arrays[name])]) for name in ("n_atoms", "n_pairs"))
         return cls(folder, source, cutoff, arrays, first_atom, first_pair)
 
@@ -111,13 +117,11 @@ class CachedFrames:
         counts = of_atom["n_neighbors"]
         n_atoms, width = len(counts), max(int(counts.max(initial=0)), 1)
         mask = np.arange(width) < counts[:, None]
-        neighbors = np.tile(np.arange(n_atoms)[:, None], (1, width))
+        neighbors = np.repeat(np.arange(n_atoms), width).reshape(n_atoms, width)
         neighbors[mask] = of_pair["neighbor"]
         shifts = np.zeros((n_atoms, width, 3))
         shifts[mask] = of_pair["shift"]
-        lookup = np.full(len(chemical_symbols), -1)
-        lookup[[chemical_symbols.index(symbol) for symbol in elements]] = np.arange(len(elements))
-        species = lookup[of_atom["atomic_number"]]
+        species = _places(tuple(elements))[of_atom["atomic_number"]]
         if (species < 0).any():
             name = chemical_symbols[int(of_atom["atomic_number"][species < 0][0])]
             raise ValueError(
@@ -127,7 +131,7 @@ class CachedFrames:
             positions=torch.from_numpy(np.array(of_atom["position"])),
             species=torch.from_numpy(species),
             structure=torch.zeros(n_atoms, dtype=torch.int64),
-            cell=torch.from_numpy(complete_cell(of_frame["cell"], of_frame["pbc"]))[None],
+            cell=torch.from_numpy(np.array(of_frame["complete_cell"]))[None],
             pbc=torch.from_numpy(np.array(of_frame["pbc"]))[None],
             charge=torch.tensor([of_frame["charge"]], dtype=torch.float64),
             neighbors=torch.from_numpy(neighbors),
@@ -146,9 +150,17 @@ class CachedFrames:
     def _slices(self, index: int) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray]]:
         atoms = slice(int(self.first_atom[index]), int(self.first_atom[index + 1]))
         pairs = slice(int(self.first_pair[index]), int(self.first_pair[index + 1]))
-        of_frame = {name: self.arrays[name][index] for name in list(_FIELDS)[:8]}
-        of_atom = {name: self.arrays[name][atoms] for name in list(_FIELDS)[8:12]}
-        return of_frame, of_atom, {name: self.arrays[name][pairs] for name in list(_FIELDS)[12:]}
+        of_frame = {name: self.arrays[name][index] for name in _OF_FRAME}
+        of_atom = {name: self.arrays[name][atoms] for name in _OF_ATOM}
+        return of_frame, of_atom, {name: self.arrays[name][pairs] for name in _OF_PAIR}
+
+
+@lru_cache(maxsize=16)
+def _places(elements: tuple[str, ...]) -> np.ndarray:
+    """Place of each atomic number among `elements`, -1 where it is not."""
+    places = np.full(len(chemical_symbols), -1)
+    places[[chemical_symbols.index(symbol) for symbol in elements]] = np.arange(len(elements))
+    return places
 
 
 def cached_frames(
@@ -232,6 +244,7 @@ def _make(
         header = {"format_version": FORMAT_VERSION, "file": Path(file).name, "n_frames": n_frames, "cutoff": cutoff}
         (unfinished / "header.json").write_text(json.dumps(header) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
+        unfinished.chmod(0o755)  # as other folders, to be shared
         os.replace(unfinished, folder)
     except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -296,6 +309,7 @@ def _arrays(
             "n_atoms": [len(atoms)],
             "n_pairs": [int(mask.sum())],
             "cell": [atoms.cell.array],
+            "complete_cell": [graph.cell[0].numpy()],
             "pbc": [atoms.pbc],
             "charge": [total_charge(atoms)],
             "energy": [frame.energy],

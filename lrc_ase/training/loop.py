@@ -16,6 +16,7 @@ from lrc_ase.dataset import LabelledGraph, batch_indices
 from lrc_ase.ensemble import members_of
 from lrc_ase.model import ShortRangeModel
 from lrc_ase.training.configuration import StageConfiguration
+from lrc_ase.training.fetching import Fetcher
 from lrc_ase.training.losses import ErrorSums
 from lrc_ase.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
 from lrc_ase.training.processes import Processes
@@ -126,14 +127,14 @@ class StageLoop:
         self.processes = processes or Processes()
         self.n_atoms_done = 0
         """Atoms trained on since the loop was made, by all members and processes."""
-        self.seconds_waited = 0.0
-        """Time spent waiting for graphs since the loop was made."""
+        self.fetcher = Fetcher(train_graphs)
         self.averaged = copy.deepcopy(model)
         """Running mean of the weights; validated and kept."""
         self.best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         """Mean weights with the lowest validation loss."""
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(stage.train == "all" or not name.startswith("long_range."))
+        for member in members_of(model):
+            for name, parameter in member.named_parameters():
+                parameter.requires_grad_(stage.train == "all" or not name.startswith("long_range."))
         self.optimizer = build_optimizer(stage, trained_parameters(model))
         self.progress = Progress()
         self.n_batches = math.ceil(len(train_graphs) / stage.batch_size)
@@ -203,20 +204,19 @@ class StageLoop:
         self.model.train()
         while progress.batch < len(batches):
             begin = time.monotonic()
-            self._step(batches[progress.batch])
+            following = batches[progress.batch + 1] if progress.batch + 1 < len(batches) else []
+            self._step(self.fetcher.batch(batches[progress.batch], following))
             progress.seconds += time.monotonic() - begin
             observer.step_done(self)
         return self._finish_epoch()
 
-    def _step(self, indices: Sequence[int]) -> None:
+    def _step(self, graphs: Mapping[int, LabelledGraph]) -> None:
+        """Take a step on a batch, graphs by their index in the training set."""
         progress, stage = self.progress, self.stage
-        begin = time.monotonic()
-        graphs = {index: self.train_graphs[index] for index in indices}
-        self.seconds_waited += time.monotonic() - begin
         self.optimizer.zero_grad(set_to_none=True)
         pending, norms = [], []
         for member, hidden in zip(members_of(self.model), self.left_out, strict=True):
-            batch = [graphs[index] for index in indices if index not in hidden]
+            batch = [graph for index, graph in graphs.items() if index not in hidden]
             if not batch:
                 continue
             errors = batch_gradient(

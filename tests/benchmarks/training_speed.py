@@ -71,7 +71,7 @@ def main() -> None:
                 loop.run(Silent())
             except StopIteration:
                 seconds[n_members].append(time.perf_counter() - begin)
-            waited[n_members] = loop.seconds_waited
+            waited[n_members] = loop.fetcher.seconds_waited
     times = {n_members: statistics.median(values[1:]) for n_members, values in seconds.items()}
     n_atoms = sum(graph.graph.n_atoms for graph in graphs[n_validation:])
     print(f"{len(graphs) - n_validation} frames, {n_atoms} atoms, {torch.get_num_threads()} threads")

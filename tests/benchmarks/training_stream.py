@@ -105,7 +105,7 @@ def main() -> None:
             loop.run(Observer(n_steps))
         except EnoughSteps:
             print(f"after {n_steps} steps ({time.perf_counter() - begin:.1f} s): {peak():.2f} GiB")
-    print(f"data waits: {loop.seconds_waited / loop.progress.seconds:.2%} of the steps")
+    print(f"data waits: {loop.fetcher.seconds_waited / loop.progress.seconds:.2%} of the steps")
 
 
 if __name__ == "__main__":
