@@ -269,8 +269,7 @@ class LongRangeConvolution(nn.Module):
     ) -> Tensor:
         assert self.window is not None
         stencil = Stencil(self.window, mesh_shape, structure, table.shape[0], exchange)
-        training = any(parameter.requires_grad for parameter in self.multiplier.parameters())
-        return convolve(weights, fractional, table, stencil, training=training)
+        return convolve(weights, fractional, table, stencil)
 
     def _direct(self, weights: Tensor, fractional: Tensor, cell: Tensor, structure: Tensor) -> Tensor:
         d = fractional.shape[-1]

@@ -24,7 +24,7 @@ from .reference import gather_reference, spread_reference
 from .stencil import Stencil, multi_indices
 from .triton_kernels import gather_triton, spread_triton, triton_available
 
-__all__ = ["gather", "gather_level", "spread", "spread_onto"]
+__all__ = ["contract_raised", "gather", "gather_level", "spread", "spread_onto"]
 
 
 def spread(weights: Tensor, fractional: Tensor, stencil: Stencil) -> Tensor:
