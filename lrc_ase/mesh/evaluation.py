@@ -39,7 +39,7 @@ class Convolved:
 
     def times(self, scale: Tensor, structure: Tensor) -> Convolved:
         """The convolution of weights that are larger by `scale` (n_structures, n_channels)."""
-        own = scale[structure]
+        own = scale if len(scale) == 1 else scale[structure]
         spectrum = self.spectrum
         if spectrum is not None:
             spectrum = spectrum * scale.reshape(scale.shape + (1,) * (spectrum.ndim - 2))
@@ -237,7 +237,8 @@ class Evaluation:
 def _contracted(weights: Tensor, gradient: Tensor | None) -> Tensor:
     """Sum over channels of weights times gradients, (n_atoms, d)."""
     assert gradient is not None
-    return (gradient @ weights[:, :, None])[:, :, 0]
+    products = weights[:, None] * gradient
+    return products[..., 0] if products.shape[-1] == 1 else products.sum(dim=-1)
 
 
 def _mark(tensor: Tensor | None) -> tuple | None:
@@ -247,15 +248,16 @@ def _mark(tensor: Tensor | None) -> tuple | None:
 
 def _proportionality(cotangent: Tensor, weights: Tensor, stencil: Stencil) -> tuple[Tensor, Tensor]:
     """Numbers c (n_structures, n_channels) with cotangent = c weights, and the channels where that does not hold."""
-    moments = torch.stack([cotangent * weights, weights * weights])
-    sums = moments.sum(dim=1, keepdim=True)
-    if stencil.n_structures > 1:
+    if stencil.n_structures == 1:
+        sums = torch.stack([torch.linalg.vecdot(other, weights, dim=0) for other in (cotangent, weights)])[:, None]
+    else:
+        moments = torch.stack([cotangent * weights, weights * weights])
         sums = moments.new_zeros(2, stencil.n_structures, weights.shape[1]).index_add(1, stencil.structure, moments)
     if stencil.exchange is not None:
         sums = stencil.exchange.sum(sums)
     scale = sums[0] / sums[1].clamp(min=torch.finfo(sums.dtype).tiny)
-    difference = cotangent - scale[stencil.structure] * weights
-    largest = _largest(torch.stack([difference, cotangent], dim=1), stencil)
+    own = scale if stencil.n_structures == 1 else scale[stencil.structure]
+    largest = _largest(torch.stack([cotangent - own * weights, cotangent], dim=1), stencil)
     # a few roundings: the products that made the cotangent, and those that made the scale
     proportional = largest[0] <= 16 * torch.finfo(sums.dtype).eps * largest[1]
     return scale, (~proportional).nonzero()[:, 0]

@@ -1,6 +1,6 @@
 """Where the time of the layer goes, and that of a step of dynamics with the default model.
 
-OMP_NUM_THREADS=1 python tests/benchmarks/stages.py [--atoms 1000 10000 100000]
+OMP_NUM_THREADS=1 python tests/benchmarks/stages.py [--atoms 1000 10000 100000] [--json]
 
 Minimum and median of at least 9 calls, ms. The layer: the problem of `report.py`, float64, one channel, accuracy 1e-3
 of the forces (1e-4 of u). The model: default settings, untrained, 216 ions of rock salt, float64.
@@ -9,6 +9,7 @@ of the forces (1e-4 of u). The model: default settings, untrained, 216 ions of r
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -25,17 +26,25 @@ from lrc_ase.model import build_model
 from lrc_ase.potential_file import Potential
 
 
-def show(name: str, call: Callable[[], Any]) -> None:
-    call()
-    seconds: list[float] = []
-    while len(seconds) < 9 or (sum(seconds) < 0.5 and len(seconds) < 200):
-        start = time.perf_counter()
+class Stopwatch:
+    """Times calls, prints them, and remembers."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def show(self, stage: str, call: Callable[[], Any], n_atoms: int | None = None) -> None:
         call()
-        seconds.append(time.perf_counter() - start)
-    print(f"  {name:42s} {1e3 * min(seconds):9.3f} {1e3 * statistics.median(seconds):9.3f}", flush=True)
+        seconds: list[float] = []
+        while len(seconds) < 9 or (sum(seconds) < 0.5 and len(seconds) < 200):
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+        row = {"n_atoms": n_atoms, "stage": stage, "minimum": min(seconds), "median": statistics.median(seconds)}
+        self.rows.append(row)
+        print(f"  {stage:42s} {1e3 * row['minimum']:9.3f} {1e3 * row['median']:9.3f}", flush=True)
 
 
-def layer_stages(n_atoms: int) -> None:
+def layer_stages(n_atoms: int, watch: Stopwatch) -> None:
     generator = torch.Generator().manual_seed(0)
     points = torch.rand(n_atoms, 3, dtype=torch.float64, generator=generator)
     weights = torch.randn(n_atoms, 1, dtype=torch.float64, generator=generator)
@@ -67,17 +76,21 @@ def layer_stages(n_atoms: int) -> None:
         forces = torch.autograd.grad(energy, moving, create_graph=True)[0]
         torch.autograd.grad((forces**2).sum(), [leaf, *trained.parameters()])
 
+    def show(stage: str, call: Callable[[], Any]) -> None:
+        watch.show(stage, call, n_atoms)
+
     show("sort", sort)
     show("spread", lambda: spreading.spread_onto(mesh, weights[:, None], points, stencil, 0))
+    show("filter", lambda: filtering.filter_in_place(mesh, table))
+    show("filter by torch's transforms", lambda: filtering.inverse(filtering.density_spectrum(mesh) * table, shape))
     show("gather", lambda: spreading.gather_level(mesh, points, stencil, 0))
     show("gather with gradient", lambda: spreading.gather_level(mesh, points, stencil, 1))
-    show("filter", lambda: filtering.filter_in_place(mesh, table))
     show("layer: field", lambda: layer(weights, points, cell))
     show("layer: field and forces", field_and_forces)
     show("layer: training step", training_step)
 
 
-def model_stages() -> None:
+def model_stages(watch: Stopwatch) -> None:
     settings = ModelSettings(elements=("Na", "Cl"), long_range=LongRangeSettings())
     model = build_model(settings, generator=torch.Generator().manual_seed(0)).double()
     atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True) * 3
@@ -87,23 +100,29 @@ def model_stages() -> None:
     atoms.get_forces()
     graph = calculator.neighbor_list.graph(atoms)
     print("model, 216 ions")
-    show("energy and forces", lambda: evaluate(calculator.model, graph))
-    show("energy, forces and stress", lambda: evaluate(calculator.model, graph, stress=True))
+    watch.show("energy and forces", lambda: evaluate(calculator.model, graph))
+    watch.show("energy, forces and stress", lambda: evaluate(calculator.model, graph, stress=True))
 
     def step() -> None:
         atoms.positions[0, 0] += 1e-6
         atoms.get_forces()
 
-    show("calculator, atoms moved a little", step)
+    watch.show("calculator, atoms moved a little", step)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--atoms", type=int, nargs="*", default=[1000, 10_000, 100_000])
+    parser.add_argument("--json", action="store_true", help="without the model; the rows once more, in one last line")
+    arguments = parser.parse_args()
     print(f"{torch.get_num_threads()} threads; ms: minimum, median")
-    for n_atoms in parser.parse_args().atoms:
-        layer_stages(n_atoms)
-    model_stages()
+    watch = Stopwatch()
+    for n_atoms in arguments.atoms:
+        layer_stages(n_atoms, watch)
+    if arguments.json:
+        print(json.dumps(watch.rows))
+    else:
+        model_stages(watch)
 
 
 if __name__ == "__main__":
