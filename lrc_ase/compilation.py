@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -40,9 +40,9 @@ def run_over_atoms(kernel: Callable[..., Any], arguments: tuple, n_atoms: int, n
 
 
 def run_over_ranges(
-    kernel: Callable[..., Any], arguments: tuple, ranges: list[tuple[int, int]], n_threads: int
+    kernel: Callable[..., Any], arguments: tuple, ranges: Sequence[tuple[int, ...]], n_threads: int
 ) -> list[Any]:
-    """Results of ``kernel(*arguments, first, last)`` for each range; no two of them may write to the same place.
+    """Results of ``kernel(*arguments, *range)`` for each range; no two of them may write to the same place.
 
     Kernels release the interpreter lock. Threads of a pool begin with the first range, the caller's with the last, and
     they go on until they meet.

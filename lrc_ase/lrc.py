@@ -13,6 +13,7 @@ space).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -97,6 +98,7 @@ class LongRangeConvolution(nn.Module):
         self.method = method
         self.remove_self = remove_self
         self._tables = MultiplierTables(window if method == "mesh" else None)
+        self._sound_cells = b""
 
     def forward(
         self,
@@ -159,25 +161,23 @@ class LongRangeConvolution(nn.Module):
             layout = self._layout(fractional, structure, cell, index, periodic[index], given, exchange)
             layouts.append(layout)
             groups.setdefault((layout.open_axes, layout.mesh_shape), []).append(index)
+        if len(groups) == 1:
+            return self._group(weights, fractional, cell, structure, layouts, exchange)
         field = weights.new_zeros(len(weights), self.multiplier.n_outputs)
         for members in groups.values():
             chosen = torch.tensor(members, device=structure.device)
-            atoms: Tensor | None = None
-            own_structure = structure
-            if len(groups) > 1:
-                position_in_group = structure.new_full((len(cell),), -1)
-                position_in_group[chosen] = torch.arange(len(members), device=structure.device)
-                atoms = (position_in_group[structure] >= 0).nonzero()[:, 0]
-                own_structure = position_in_group[structure[atoms]]
+            position_in_group = structure.new_full((len(cell),), -1)
+            position_in_group[chosen] = torch.arange(len(members), device=structure.device)
+            atoms = (position_in_group[structure] >= 0).nonzero()[:, 0]
             own_field = self._group(
-                weights if atoms is None else weights[atoms],
-                fractional if atoms is None else fractional[atoms],
-                cell if len(groups) == 1 else cell[chosen],
-                own_structure,
+                weights[atoms],
+                fractional[atoms],
+                cell[chosen],
+                position_in_group[structure[atoms]],
                 [layouts[index] for index in members],
                 exchange,
             )
-            field = own_field if atoms is None else field.index_copy(0, atoms, own_field)
+            field = field.index_copy(0, atoms, own_field)
         return field
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...]:
@@ -269,8 +269,7 @@ class LongRangeConvolution(nn.Module):
     ) -> Tensor:
         assert self.window is not None
         stencil = Stencil(self.window, mesh_shape, structure, table.shape[0], exchange)
-        training = any(parameter.requires_grad for parameter in self.multiplier.parameters())
-        return convolve(weights, fractional, table, stencil, training=training)
+        return convolve(weights, fractional, table, stencil)
 
     def _direct(self, weights: Tensor, fractional: Tensor, cell: Tensor, structure: Tensor) -> Tensor:
         d = fractional.shape[-1]
@@ -291,13 +290,15 @@ class LongRangeConvolution(nn.Module):
             )
         if cell.ndim != 3 or cell.shape[1:] != (d, d):
             raise ValueError(f"`cell` must have shape (n_structures, {d}, {d}), got {tuple(cell.shape)}")
-        finite = torch.isfinite(fractional.detach()).all(dim=-1)
-        if not finite.all():
+        if not math.isfinite(fractional.detach().sum()):  # one number that is not finite makes the sum so
+            finite = torch.isfinite(fractional.detach()).all(dim=-1)
             raise ValueError(
                 f"`fractional` holds coordinates that are not finite (NaN or infinite), of atoms "
                 f"{(~finite).nonzero()[:5, 0].tolist()}: look at the step that made these positions"
             )
         fixed = cell.detach().cpu().numpy()
+        if fixed.tobytes() == self._sound_cells:
+            return
         with np.errstate(all="ignore"):  # what is not a number fails the test below
             skewness = np.abs(np.linalg.det(fixed)) / np.sqrt((fixed**2).sum(axis=-1)).prod(axis=-1)
         if not (skewness > _SMALLEST_SKEWNESS).all():
@@ -306,3 +307,4 @@ class LongRangeConvolution(nn.Module):
                 f"`cell` {singular} is singular or not finite: {fixed[singular].tolist()}; give "
                 "independent vectors, unit ones in open directions (`lrc_ase.neighbors.complete_cell`)"
             )
+        self._sound_cells = fixed.tobytes()

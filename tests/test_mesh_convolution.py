@@ -1,12 +1,15 @@
+import math
+
 import pytest
 import torch
 from tolerances import ROUNDING
 
 from lrc_ase.boundaries import Layout
 from lrc_ase.lattice import half_mesh_indices
-from lrc_ase.mesh import MultiplierTables, Stencil, convolve, filtered
-from lrc_ase.mesh import convolution as module
-from lrc_ase.mesh.filtering import filter_in_place
+from lrc_ase.mesh import MultiplierTables, Stencil, convolve, evaluation, filtered
+from lrc_ase.mesh.compiled_filter import can_filter
+from lrc_ase.mesh.convolution import composed
+from lrc_ase.mesh.filtering import correlate_spectra, density_spectrum, filter_in_place, paired_waves
 from lrc_ase.mesh.workspace import scratch
 from lrc_ase.multipliers import Coulomb, Exponential, Matrix, Stack, Yukawa
 from lrc_ase.windows import semicircle_window
@@ -24,7 +27,7 @@ def symmetric_table(d, *leading, seed=1):
     squared = (half_mesh_indices(SHAPES[d]).double() ** 2).sum(dim=-1)
     generator = torch.Generator().manual_seed(seed)
     width = 1 + torch.rand(*leading, *(1,) * d, dtype=torch.float64, generator=generator)
-    return torch.exp(-squared / (4 * width)).contiguous()
+    return (torch.exp(-squared / (4 * width)) * paired_waves(SHAPES[d])).contiguous()
 
 
 def problem(d, *, n_inputs=2, n_outputs=None, seed=0):
@@ -58,18 +61,40 @@ def test_filter_is_the_sum_over_waves_and_differentiates_twice(d, matrix):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_filter_by_blocks_equals_the_transform_at_once(dtype, monkeypatch):
+@pytest.mark.parametrize("mesh_shape", [(8, 10, 8), (6, 5, 4), (30, 27, 50), (25, 8, 18)])
+def test_compiled_filter_equals_the_transforms_of_torch(dtype, mesh_shape, monkeypatch):
     generator = torch.Generator().manual_seed(0)
-    mesh = torch.randn(2, 2, *SHAPES[3], dtype=dtype, generator=generator)
-    table = symmetric_table(3, 2, 2).to(dtype)
-    at_once, by_blocks = mesh.clone(), mesh.clone()
-    expected = filter_in_place(at_once, table, keep_spectrum=True)
-    monkeypatch.setattr("lrc_ase.mesh.filtering._BLOCKED_FROM", 0)
-    monkeypatch.setattr("lrc_ase.mesh.filtering._BLOCK", 170)
-    spectrum = filter_in_place(by_blocks, table, keep_spectrum=True)
-    scale = ROUNDING[dtype]
-    torch.testing.assert_close(by_blocks, at_once, rtol=scale, atol=scale)
-    torch.testing.assert_close(spectrum, expected, rtol=scale, atol=scale)
+    mesh = torch.randn(3, 2, *mesh_shape, dtype=dtype, generator=generator)
+    n_waves = (*mesh_shape[:2], mesh_shape[2] // 2 + 1)
+    table = torch.rand(3, 2, *n_waves, dtype=dtype, generator=generator)
+    table = symmetrized(table) * paired_waves(mesh_shape).to(dtype) / math.prod(mesh_shape)
+    half = density_spectrum(mesh)
+    expected = torch.fft.irfftn(half * table, s=mesh_shape, dim=(2, 3, 4), norm="forward")
+    other = torch.randn(mesh.shape, dtype=dtype, generator=generator)
+    correlation = correlate_spectra(half, density_spectrum(other), mesh_shape[-1], is_matrix=False)
+    scale, size = ROUNDING[dtype], math.prod(mesh_shape)
+    for n_threads, shared_from in ((1, 10**9), (2, 10**9), (2, 0)):
+        monkeypatch.setattr("lrc_ase.mesh.filtering.SHARED_FROM", shared_from)
+        monkeypatch.setattr("lrc_ase.mesh.compiled_filter.SHARED_FROM", shared_from)
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=n_threads: n)
+        found, second = mesh.clone(), other.clone()
+        spectra = [filter_in_place(own, table, keep_spectrum=True) for own in (found, second)]
+        torch.testing.assert_close(found, expected, rtol=scale, atol=scale)
+        own = correlate_spectra(*spectra, mesh_shape[-1], is_matrix=False)
+        torch.testing.assert_close(own[..., :-1], correlation[..., :-1], rtol=scale, atol=scale * size)
+        assert not own[..., -1].any()
+
+
+@pytest.mark.parametrize("mesh_shape", [(8, 8, 9), (14, 8, 8), (8, 8, 14), (12, 10)])
+def test_meshes_that_the_compiled_filter_does_not_know_go_to_torch(mesh_shape):
+    assert not can_filter(mesh_shape)
+
+
+def symmetrized(table):
+    """Waves of the plane with last index 0 get the value of their opposites."""
+    opposite = table[..., 0].flip(-1, -2).roll((1, 1), (-1, -2))
+    table[..., 0] = (table[..., 0] + opposite) / 2
+    return table
 
 
 def test_scratch_memory_is_kept_while_moderate():
@@ -81,24 +106,23 @@ def test_scratch_memory_is_kept_while_moderate():
     assert scratch("test", (20, 10), torch.float64, device).data_ptr() != large.data_ptr()
 
 
-@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("n_outputs", [None, 3], ids=["diagonal", "matrix"])
 @pytest.mark.parametrize("d", [1, 2, 3])
-def test_first_and_second_derivatives(d, n_outputs, training):
+def test_first_and_second_derivatives(d, n_outputs):
     inputs, stencil = problem(d, n_outputs=n_outputs)
 
     def field(weights, points, scale):
         # a table stays even under one factor per channel
-        return convolve(weights, points, inputs[2].detach() * scale, stencil, training=training)
+        return convolve(weights, points, inputs[2].detach() * scale, stencil)
 
     scale = torch.ones(inputs[2].shape[:-d] + (1,) * d, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(field, (*inputs[:2], scale), atol=1e-6, rtol=1e-5)
-    if d < 3:
+    if d < 3 or n_outputs is None:
         assert torch.autograd.gradgradcheck(field, (*inputs[:2], scale), atol=1e-5, rtol=1e-4)
 
 
-def gradients(inputs, stencil, cotangent, *, training):
-    field = convolve(*inputs, stencil, training=training)
+def gradients(inputs, stencil, cotangent, convolve=convolve):
+    field = convolve(*inputs, stencil)
     return torch.autograd.grad(field, inputs, cotangent(field, inputs[0]).detach())
 
 
@@ -107,8 +131,10 @@ def gradients(inputs, stencil, cotangent, *, training):
 def test_short_cut_for_cotangents_proportional_to_the_weights(case, d, monkeypatch):
     inputs, stencil = problem(d)
     convolved = []
-    plain = module._field
-    monkeypatch.setattr(module, "_field", lambda *args: convolved.append(args[0].shape[1]) or plain(*args))
+    plain = evaluation.convolved
+    monkeypatch.setattr(
+        evaluation, "convolved", lambda *args, **options: convolved.append(args[0].shape[1]) or plain(*args, **options)
+    )
     per_structure = torch.tensor([0.5, 0.5, 0.5, -2.0, -2.0], dtype=torch.float64)[:, None]
     cotangent, channels = {
         "energy": (lambda field, weights: 7.2 * weights, [2]),
@@ -117,10 +143,59 @@ def test_short_cut_for_cotangents_proportional_to_the_weights(case, d, monkeypat
         "zero": (lambda field, weights: 0 * weights, [2]),
         "anything": (lambda field, weights: torch.cos(field), [2, 2]),
     }[case]
-    found = gradients(inputs, stencil, cotangent, training=False)
+    found = gradients(inputs, stencil, cotangent)
     assert convolved == channels
-    for own, reference in zip(found, gradients(inputs, stencil, cotangent, training=True), strict=True):
-        torch.testing.assert_close(own, reference, rtol=1e-11, atol=1e-11)
+    for own, reference in zip(found, gradients(inputs, stencil, cotangent, composed), strict=True):
+        torch.testing.assert_close(meant(own, d), meant(reference, d), rtol=1e-11, atol=1e-11)
+
+
+def meant(gradient, d):
+    """Derivatives by the table count where the mesh holds a wave and its opposite."""
+    return gradient * paired_waves(SHAPES[d]) if gradient.ndim > 2 else gradient
+
+
+LOSSES = {
+    "forces": lambda found: found[1].pow(2).sum(),
+    "forces of varying charges": lambda found: (found[0][:, :1] * found[1]).sum(),
+    "by weights": lambda found: found[0].pow(2).sum(),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("energy", ["proportional", "one channel only", "anything"])
+@pytest.mark.parametrize("n_outputs", [None, 3], ids=["diagonal", "matrix"])
+def test_second_and_third_derivatives_equal_those_of_the_composition(n_outputs, energy, loss):
+    """Second ones in three dimensions, by everything; third ones by weights and positions."""
+    inputs, stencil = problem(3, n_outputs=n_outputs)
+    inputs[2] = (1e-3 * inputs[2].detach()).requires_grad_()
+    results = []
+    for function in (convolve, composed):
+        field = function(*inputs, stencil)
+        own = inputs[0] if n_outputs is None else inputs[0].sum(dim=1, keepdim=True)
+        if energy == "one channel only":
+            value = 0.5 * (own * field)[:, 0].sum() + field[:, 1].sin().sum()
+        else:
+            value = 0.5 * (own * field).sum() if energy == "proportional" else field.sin().sum()
+        first = torch.autograd.grad(value, inputs[:2], create_graph=True)
+        second = torch.autograd.grad(LOSSES[loss](first), inputs, create_graph=True)
+        third = torch.autograd.grad(sum(found.pow(2).sum() for found in second[:2]), inputs)
+        results.append([found.detach() for found in (*first, *second, *third)])
+    for found, expected in zip(*results, strict=True):
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(meant(found, 3), meant(expected, 3), rtol=1e-10, atol=1e-10 * scale)
+
+
+def test_training_step_convolves_twice(monkeypatch):
+    """Once for the field and once for the second derivative: forces and their loss, by weights and table."""
+    (weights, points, table), stencil = problem(3)
+    spreads = []
+    plain = evaluation.spread_onto
+    monkeypatch.setattr(evaluation, "spread_onto", lambda *args: spreads.append(args) or plain(*args))
+    energy = 0.5 * (weights * convolve(weights, points, table, stencil)).sum()
+    forces = torch.autograd.grad(energy, points, create_graph=True)[0]
+    assert len(spreads) == 1
+    torch.autograd.grad(forces.pow(2).sum(), [weights, table])
+    assert len(spreads) == 2
 
 
 def multiplier():

@@ -6,8 +6,9 @@ import torch
 from tolerances import ROUNDING
 
 from lrc_ase.mesh import Stencil, gather, multi_indices, spread
-from lrc_ase.mesh.compiled import MAX_LEVEL, gather_compiled, sort_atoms, spread_compiled
+from lrc_ase.mesh.compiled import MAX_LEVEL, gather_compiled, spread_compiled
 from lrc_ase.mesh.reference import gather_reference, spread_reference
+from lrc_ase.mesh.sorting import sort_atoms
 from lrc_ase.windows import bspline_window, semicircle_window
 
 SHAPES = {1: (12,), 2: (10, 9), 3: (8, 10, 9)}
@@ -96,8 +97,7 @@ def test_compiled_kernels_match_the_reference(level, n_points, dtype, monkeypatc
     fractional[0], fractional[1] = 0.0, 1 - 1e-9
     weights = torch.randn(n_atoms, len(multi_indices(3, level)), 3, dtype=dtype, generator=generator)
     mesh = torch.randn(2, 3, *mesh_shape, dtype=dtype, generator=generator)
-    coordinates = (fractional - torch.floor(fractional)).double() * torch.tensor(mesh_shape)
-    atoms = sort_atoms(coordinates.numpy(), structure.numpy(), mesh_shape, 2, stencil.window)
+    atoms = sort_atoms(fractional.numpy(), structure.numpy(), mesh_shape, 2, stencil.window)
     scale = ROUNDING[dtype] * 10**level
     monkeypatch.setattr("lrc_ase.mesh.compiled._SERIAL_BELOW", 0)
     for n_threads in (1, 2):
@@ -115,9 +115,9 @@ def test_compiled_kernels_match_the_reference(level, n_points, dtype, monkeypatc
 @pytest.mark.parametrize("n_planes", [8, 13, 30, 64])
 def test_slabs_of_one_parity_never_touch_the_same_plane(n_points, n_planes):
     """What lets threads spread without locks, the wrap around the cell included."""
-    coordinates = np.random.default_rng(0).random((2000, 3)) * (n_planes, 9, 9)
+    fractional = 3 * np.random.default_rng(0).standard_normal((2000, 3))
     structure = np.arange(2000) // 1000
-    atoms = sort_atoms(coordinates, structure, (n_planes, 9, 9), 2, semicircle_window(n_points))
+    atoms = sort_atoms(fractional, structure, (n_planes, 9, 9), 2, semicircle_window(n_points))
     assert sorted(atoms.order.tolist()) == list(range(2000))
     for index, slabs in enumerate(atoms.slabs):
         assert (atoms.structure[slabs[0] : slabs[-1]] == index).all()
@@ -129,6 +129,15 @@ def test_slabs_of_one_parity_never_touch_the_same_plane(n_points, n_planes):
             own = touched[parity::2]
             assert sum(len(planes) for planes in own) == len(set().union(*own))
     assert (atoms.slabs[1:, 0] == atoms.slabs[:-1, -1]).all()
+
+
+def test_threads_sort_as_one(monkeypatch):
+    monkeypatch.setattr("lrc_ase.mesh.sorting._SERIAL_BELOW", 0)
+    fractional, structure = np.random.default_rng(0).random((500, 3)), np.arange(500) % 2
+    one, three = (sort_atoms(fractional, structure, (30, 9, 20), 2, semicircle_window(6), n) for n in (1, 3))
+    for name in ("order", "coordinates", "structure", "slabs"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(three, name))
+    np.testing.assert_array_equal(one.coordinates, (fractional * (30, 9, 20))[one.order])
 
 
 def test_atoms_are_sorted_again_when_their_coordinates_change():

@@ -1,7 +1,7 @@
 """Spreading and gathering on the CPU, compiled by Numba at first use and cached on disk.
 
-What makes them fast: atoms are visited block by block of the mesh (a counting sort), so that its lines stay in the
-nearest cache, and their coordinates and weights are copied into that order first; a line of the stencil is one vector
+What makes them fast: atoms are visited block by block of the mesh (`sorting`), so that its lines stay in the nearest
+cache, and their coordinates are copied into that order first; a line of the stencil is one vector
 in registers (`lrc_ase.simd`); the window and its derivatives come from one Horner scheme over the whole line; an atom
 whose line wraps around the cell is done in two lines instead of point by point; and all derivatives asked for share one
 pass over the mesh. Threads (the kernels release the interpreter lock) spread slabs of the mesh, those of even index
@@ -12,60 +12,29 @@ Three dimensions only: lines and planes are cheap enough in plain torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import int64, njit
+from numba import int64
 
 from ..compilation import compiled, even_ranges, inlined, run_over_ranges
 from ..simd import address, fill, load, store, total
 from ..windows import Window
+from .sorting import SortedAtoms
 
-__all__ = ["MAX_LEVEL", "SortedAtoms", "gather_compiled", "line_width", "sort_atoms", "spread_compiled"]
+__all__ = ["MAX_LEVEL", "gather_compiled", "line_width", "spread_compiled"]
 
 MAX_LEVEL = 2
 """Highest total degree of derivatives in the kernels."""
-_BLOCK = 8
-"""Mesh points along the edge of a block: with the stencil around it, two channels fit a first-level cache."""
 _SERIAL_BELOW = 4000
 """Atoms times channels below which threads cost more than they save."""
-
-
-@dataclass(frozen=True, eq=False)
-class SortedAtoms:
-    """Atoms in the order of the mesh."""
-
-    order: np.ndarray
-    """Index of the atom in each place, int64 (n_atoms,)."""
-    coordinates: np.ndarray
-    """Mesh coordinates in that order, float64 (n_atoms, 3), each in [0, n)."""
-    structure: np.ndarray
-    """Structure in that order, int64 (n_atoms,)."""
-    slabs: np.ndarray
-    """First place of each slab of the mesh, and the end, int64 (n_structures, n_slabs + 1); all at least a stencil
-    thick, and of even number, so that the last one's wrap meets an odd-even border too."""
 
 
 def line_width(window: Window) -> int:
     """Points in a line of the stencil as the kernels see it; the last axis of a mesh must be at least as long."""
     return next(width for width in (4, 8, 12, 16) if width >= window.n_points)
-
-
-def sort_atoms(
-    coordinates: np.ndarray, structure: np.ndarray, mesh_shape: tuple[int, ...], n_structures: int, window: Window
-) -> SortedAtoms:
-    """Sort by blocks of the mesh; `coordinates` (n_atoms, 3) float64 in [0, n), `structure` (n_atoms,)."""
-    thickness = max(_BLOCK - 1, window.n_points)
-    blocks = (max(mesh_shape[0] // thickness // 2 * 2, 1), *(max(n // _BLOCK, 1) for n in mesh_shape[1:]))
-    order, sorted_coordinates, sorted_structure, starts = _counting_sort(
-        coordinates, structure, mesh_shape, blocks, n_structures
-    )
-    firsts = starts[:: blocks[1] * blocks[2]]  # (n_structures * n_slabs + 1,)
-    slabs = np.stack([firsts[index * blocks[0] : (index + 1) * blocks[0] + 1] for index in range(n_structures)])
-    return SortedAtoms(order, sorted_coordinates, sorted_structure, slabs)
 
 
 def spread_compiled(
@@ -76,16 +45,9 @@ def spread_compiled(
     `weights` (n_atoms, n_orders, n_channels) with the orders of `multi_indices(3, level)`, `mesh` (n_structures,
     n_channels, *mesh_shape), both contiguous and of one type.
     """
-    kernel = _spread_kernel(line_width(window), window.n_points, level, mesh.dtype.name)
+    kernel = _spread_kernel(line_width(window), window.n_points, level, mesh.dtype)
     table = window.horner_table(mesh.dtype, line_width(window))
-    arguments = (
-        weights[atoms.order],
-        atoms.coordinates,
-        atoms.structure,
-        table,
-        mesh.reshape(-1),
-        mesh.shape[1:],
-    )
+    arguments = (weights, atoms.order, atoms.coordinates, atoms.structure, table, mesh.reshape(-1), mesh.shape[1:])
     if n_threads == 1 or len(atoms.order) * mesh.shape[1] < _SERIAL_BELOW:
         kernel(*arguments, 0, len(atoms.order))
         return
@@ -98,46 +60,15 @@ def gather_compiled(
     mesh: np.ndarray, atoms: SortedAtoms, window: Window, level: int, gathered: np.ndarray, n_threads: int
 ) -> None:
     """Interpolate the mesh into `gathered` (n_atoms, n_orders, n_channels); the rest as in `spread_compiled`."""
-    kernel = _gather_kernel(line_width(window), window.n_points, level, mesh.dtype.name)
+    kernel = _gather_kernel(line_width(window), window.n_points, level, mesh.dtype)
     table = window.horner_table(mesh.dtype, line_width(window))
-    in_order = np.empty_like(gathered)
-    arguments = (in_order, atoms.coordinates, atoms.structure, table, mesh.reshape(-1), mesh.shape[1:])
+    arguments = (gathered, atoms.order, atoms.coordinates, atoms.structure, table, mesh.reshape(-1), mesh.shape[1:])
     n_ranges = 1 if n_threads == 1 or len(atoms.order) * mesh.shape[1] < _SERIAL_BELOW else 4 * n_threads
     run_over_ranges(kernel, arguments, even_ranges(len(atoms.order), n_ranges), n_threads)
-    gathered[atoms.order] = in_order
-
-
-@njit(cache=True, nogil=True)
-def _counting_sort(coordinates, structure, shape, blocks, n_structures):
-    """Order, coordinates and structures of the atoms by block of the mesh, and where each block starts."""
-    n_atoms = len(coordinates)
-    counts = np.zeros(n_structures * blocks[0] * blocks[1] * blocks[2] + 1, np.int64)
-    keys = np.empty(n_atoms, np.int64)
-    scale = (blocks[0] / shape[0], blocks[1] / shape[1], blocks[2] / shape[2])
-    for atom in range(n_atoms):
-        # rounding may put an atom at the very end of the mesh
-        x = min(int(coordinates[atom, 0] * scale[0]), blocks[0] - 1)
-        y = min(int(coordinates[atom, 1] * scale[1]), blocks[1] - 1)
-        z = min(int(coordinates[atom, 2] * scale[2]), blocks[2] - 1)
-        keys[atom] = ((structure[atom] * blocks[0] + x) * blocks[1] + y) * blocks[2] + z
-        counts[keys[atom] + 1] += 1
-    starts = np.cumsum(counts)
-    following = starts.copy()
-    order = np.empty(n_atoms, np.int64)
-    sorted_coordinates = np.empty((n_atoms, 3))
-    sorted_structure = np.empty(n_atoms, np.int64)
-    for atom in range(n_atoms):
-        place = following[keys[atom]]
-        following[keys[atom]] += 1
-        order[place] = atom
-        sorted_structure[place] = structure[atom]
-        for axis in range(3):
-            sorted_coordinates[place, axis] = coordinates[atom, axis]
-    return order, sorted_coordinates, sorted_structure, starts
 
 
 # The functions below get width, n_points and level as constants. The memory `s` of a kernel holds the window's factors
-# along x and those along y, (level + 1) vectors each, and the lines that `_part` moves, between lines of zeros.
+# along x and those along y, three vectors each, and the lines that `_part` moves, between lines of zeros.
 
 
 @inlined
@@ -176,43 +107,53 @@ def _axis(coordinate, table, n_terms, zero, n_points, width, level, n, stride, s
 
 
 @inlined
-def _part(s, order, width, shift):
-    """Line of the window moved right by `shift`, the rest zero."""
-    return load(s, (7 + 3 * order) * width - shift, width)
+def _stencil(coordinates, place, table, n_terms, zero, n_points, width, level, shape, s, offsets):
+    """Window of an atom: factors and offsets along x and y in memory; along z the first point and vectors.
+
+    A line along z that wraps becomes two, one that ends where the axis ends and one that begins where it begins. Then
+    `shift` is how far the first one begins before the end, and `_part` has the vectors of each.
+    """
+    _, n_x, n_y, n_z = shape
+    x, y, z = coordinates[place, 0], coordinates[place, 1], coordinates[place, 2]
+    _axis(x, table, n_terms, zero, n_points, width, level, n_x, n_y * n_z, s, 0, offsets, 0)
+    _axis(y, table, n_terms, zero, n_points, width, level, n_y, n_z, s, 3 * width, offsets, n_points)
+    first_point, z0, z1, z2 = _window(z, table, n_terms, zero, n_points, width, level)
+    if first_point < 0:
+        first_point += n_z
+    shift = first_point - (n_z - width)
+    if shift > 0:
+        store(s, 7 * width, z0)
+        store(s, 10 * width, z1)
+        store(s, 13 * width, z2)
+    return first_point, shift, z0, z1, z2
+
+
+@inlined
+def _part(s, width, shift):
+    """Lines of the window and its derivatives moved right by `shift`, the rest zero."""
+    return load(s, 7 * width - shift, width), load(s, 10 * width - shift, width), load(s, 13 * width - shift, width)
 
 
 @lru_cache(maxsize=64)
-def _spread_kernel(width: int, n_points: int, level: int, precision: str) -> Any:
-    def kernel(weights, coordinates, structure, table_array, mesh_array, shape, first_place, last_place):
+def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> Any:
+    def kernel(weights, order, coordinates, structure, table_array, mesh_array, shape, first_place, last_place):
         n_channels, n_x, n_y, n_z = shape
         n_terms = table_array.shape[0]
         memory, offset_memory = np.zeros(15 * width, table_array.dtype), np.empty(2 * n_points, np.int64)
         s, offsets, table, mesh = address(memory), address(offset_memory), address(table_array), address(mesh_array)
         zero = fill(table_array.dtype.type(0), width)
         for place in range(first_place, last_place):
-            x, y, z = coordinates[place, 0], coordinates[place, 1], coordinates[place, 2]
-            _axis(x, table, n_terms, zero, n_points, width, level, n_x, n_y * n_z, s, 0, offsets, 0)
-            _axis(y, table, n_terms, zero, n_points, width, level, n_y, n_z, s, 3 * width, offsets, n_points)
-            first_point, z0, z1, z2 = _window(z, table, n_terms, zero, n_points, width, level)
-            if first_point < 0:
-                first_point += n_z
-            # a line that wraps becomes two: one that ends where the axis ends, one that begins where it begins
-            shift = first_point - (n_z - width)
-            parts = 2 if shift > 0 else 1
-            begin = first_point
-            if parts == 2:
-                store(s, 7 * width, z0)
-                store(s, 10 * width, z1)
-                store(s, 13 * width, z2)
-            for part in range(parts):
-                if parts == 2:
+            atom = order[place]
+            first_point, shift, z0, z1, z2 = _stencil(
+                coordinates, place, table, n_terms, zero, n_points, width, level, shape, s, offsets
+            )
+            for part in range(2 if shift > 0 else 1):
+                begin = first_point
+                if shift > 0:
                     begin = (n_z - width) * (1 - part)
-                    moved = shift - width * part
-                    z0 = _part(s, 0, width, moved)
-                    z1 = _part(s, 1, width, moved)
-                    z2 = _part(s, 2, width, moved)
+                    z0, z1, z2 = _part(s, width, shift - width * part)
                 for channel in range(n_channels):
-                    f = weights[place, :, channel]
+                    f = weights[atom, :, channel]
                     line00 = z0 * f[0]
                     if level > 0:
                         line00 = z1 * f[3] + line00
@@ -244,39 +185,28 @@ def _spread_kernel(width: int, n_points: int, level: int, precision: str) -> Any
                             store(mesh, row, values)
         memory[0], offset_memory[0] = 0, 0  # keeps them alive until here
 
-    return compiled(kernel, "spread", width, n_points, level, precision)
+    return compiled(kernel, "spread", width, n_points, level, dtype.name)
 
 
 @lru_cache(maxsize=64)
-def _gather_kernel(width: int, n_points: int, level: int, precision: str) -> Any:
-    def kernel(gathered, coordinates, structure, table_array, mesh_array, shape, first_place, last_place):
+def _gather_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> Any:
+    def kernel(gathered, order, coordinates, structure, table_array, mesh_array, shape, first_place, last_place):
         n_channels, n_x, n_y, n_z = shape
         n_terms = table_array.shape[0]
         memory, offset_memory = np.zeros(15 * width, table_array.dtype), np.empty(2 * n_points, np.int64)
         s, offsets, table, mesh = address(memory), address(offset_memory), address(table_array), address(mesh_array)
         zero = fill(table_array.dtype.type(0), width)
         for place in range(first_place, last_place):
-            x, y, z = coordinates[place, 0], coordinates[place, 1], coordinates[place, 2]
-            _axis(x, table, n_terms, zero, n_points, width, level, n_x, n_y * n_z, s, 0, offsets, 0)
-            _axis(y, table, n_terms, zero, n_points, width, level, n_y, n_z, s, 3 * width, offsets, n_points)
-            first_point, z0, z1, z2 = _window(z, table, n_terms, zero, n_points, width, level)
-            if first_point < 0:
-                first_point += n_z
-            shift = first_point - (n_z - width)
-            parts = 2 if shift > 0 else 1
-            begin = first_point
-            if parts == 2:
-                store(s, 7 * width, z0)
-                store(s, 10 * width, z1)
-                store(s, 13 * width, z2)
-            gathered[place] = 0
-            for part in range(parts):
-                if parts == 2:
+            atom = order[place]
+            first_point, shift, z0, z1, z2 = _stencil(
+                coordinates, place, table, n_terms, zero, n_points, width, level, shape, s, offsets
+            )
+            gathered[atom] = 0
+            for part in range(2 if shift > 0 else 1):
+                begin = first_point
+                if shift > 0:
                     begin = (n_z - width) * (1 - part)
-                    moved = shift - width * part
-                    z0 = _part(s, 0, width, moved)
-                    z1 = _part(s, 1, width, moved)
-                    z2 = _part(s, 2, width, moved)
+                    z0, z1, z2 = _part(s, width, shift - width * part)
                 for channel in range(n_channels):
                     line00, line10, line01 = zero, zero, zero
                     line20, line11, line02 = zero, zero, zero
@@ -300,7 +230,7 @@ def _gather_kernel(width: int, n_points: int, level: int, precision: str) -> Any
                             line20 = plane0 * s[2 * width + a] + line20
                             line11 = plane1 * x1 + line11
                             line02 = plane2 * x0 + line02
-                    v = gathered[place, :, channel]
+                    v = gathered[atom, :, channel]
                     v[0] += total(line00 * z0)
                     if level > 0:
                         v[1] += total(line10 * z0)
@@ -315,4 +245,4 @@ def _gather_kernel(width: int, n_points: int, level: int, precision: str) -> Any
                         v[9] += total(line00 * z2)
         memory[0], offset_memory[0] = 0, 0  # keeps them alive until here
 
-    return compiled(kernel, "gather", width, n_points, level, precision)
+    return compiled(kernel, "gather", width, n_points, level, dtype.name)

@@ -1,6 +1,7 @@
 r"""From density to potential on the mesh: FFT, multiplier over the windows' transforms, inverse FFT.
 
-With a real table T over the half mesh of waves (every wave's value that of its opposite),
+With a real table T over the half mesh of waves (every wave's value that of its opposite, zero where the mesh does not
+hold that, see `paired_waves`),
 
     filter:     v = F^-1 [T F rho]
     correlate:  c_k = mu_k Re( conj(F rho_1)_k (F rho_2)_k ),
@@ -20,14 +21,10 @@ from torch import Tensor
 
 from ..lattice import half_mesh_indices
 from ..windows import Window
+from .compiled_filter import SHARED_FROM, can_filter, correlate_compiled, filter_compiled, spectrum_shape
 from .workspace import scratch
 
 __all__ = ["correlate_spectra", "deconvolution", "density_spectrum", "filter_in_place", "filtered", "paired_waves"]
-
-_BLOCKED_FROM = 100_000
-"""Points of a mesh from which it is transformed block by block."""
-_BLOCK = 120_000
-"""Points of a block: a few of its size fit a second-level cache."""
 
 
 def filtered(density: Tensor, table: Tensor) -> Tensor:
@@ -93,38 +90,23 @@ def inverse(half: Tensor, mesh_shape: torch.Size) -> Tensor:
 
 
 def filter_in_place(mesh: Tensor, table: Tensor, *, keep_spectrum: bool = False) -> Tensor | None:
-    """Turn a density into a potential, channel by channel, in its own memory; its spectrum is returned if kept.
+    """Turn a density into a potential, channel by channel, in its own memory.
 
-    Large meshes go block by block: planes are transformed in y and z; then blocks of lines in x are transformed,
-    multiplied and transformed back while they are in the cache; then planes back.
+    The density's spectrum is returned if kept, in a form that only `correlate_spectra` knows.
     """
-    if mesh.device.type != "cpu" or mesh.ndim != 5 or mesh[0, 0].numel() < _BLOCKED_FROM:
+    if mesh.device.type != "cpu" or not can_filter(tuple(mesh.shape[2:])):
         half = density_spectrum(mesh)
         kept = half.clone() if keep_spectrum else None
         mesh.copy_(inverse(half.mul_(table), mesh.shape[2:]))
         return kept
-    n_x, n_y, n_z = mesh.shape[2:]
-    half_shape = (n_x, n_y, n_z // 2 + 1)
-    half = scratch("half", half_shape, _spectrum_type(mesh), mesh.device)
-    kept = half.new_empty(*mesh.shape[:2], *half_shape) if keep_spectrum else None
-    x_blocks = _blocks(n_x, max(1, _BLOCK // (n_y * n_z)))
-    y_blocks = _blocks(n_y, max(1, _BLOCK // (n_x * half_shape[2])))
-    for index in np.ndindex(*mesh.shape[:2]):
-        own = mesh[index]
-        for block in x_blocks:
-            half[block] = torch.fft.rfft2(own[block])
-        for block in y_blocks:
-            lines = torch.fft.fft(half[:, block], dim=0)
-            if kept is not None:
-                kept[index][:, block] = lines
-            half[:, block] = torch.fft.ifft(lines.mul_(table[index][:, block]), dim=0, norm="forward")
-        for block in x_blocks:
-            own[block] = torch.fft.irfft2(half[block], s=(n_y, n_z), norm="forward")
-    return kept
-
-
-def _blocks(n: int, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, n, size)]
+    n_threads, meshes = torch.get_num_threads(), mesh.detach().flatten(0, 1).numpy()
+    shape = spectrum_shape(meshes.shape[1:], meshes.dtype)
+    at_a_time = min(n_threads, len(meshes)) if meshes[0].size < SHARED_FROM else 1
+    work = scratch("spectrum", (at_a_time, *shape), mesh.dtype, mesh.device)
+    spectrum = mesh.new_empty(*mesh.shape[:2], *shape) if keep_spectrum else None
+    kept_array = None if spectrum is None else spectrum.flatten(0, 1).numpy()
+    filter_compiled(meshes, table.detach().contiguous().flatten(0, 1).numpy(), work.numpy(), kept_array, n_threads)
+    return spectrum
 
 
 def _spectrum_type(mesh: Tensor) -> torch.dtype:
@@ -132,7 +114,15 @@ def _spectrum_type(mesh: Tensor) -> torch.dtype:
 
 
 def correlate_spectra(first: Tensor, second: Tensor, n_last: int, *, is_matrix: bool) -> Tensor:
-    """Real part of conj(first) second times the number of waves that each stands for."""
+    """Real part of conj(first) second times the number of waves that each stands for, (n_structures, ..., *half mesh).
+
+    Both spectra come from `density_spectrum`, or both from `filter_in_place`.
+    """
+    if not first.is_complex():
+        shape = (*first.shape[:4], n_last // 2 + 1)
+        correlation = first.new_empty(shape)
+        correlate_compiled(*(tensor.flatten(0, 1).numpy() for tensor in (first, second, correlation)))
+        return correlation
     if is_matrix:
         first, second = first[:, :, None], second[:, None]
     product = first.real * second.real + first.imag * second.imag

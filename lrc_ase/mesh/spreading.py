@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .compiled import MAX_LEVEL, SortedAtoms, gather_compiled, line_width, sort_atoms, spread_compiled
+from .compiled import MAX_LEVEL, gather_compiled, line_width, spread_compiled
 from .reference import gather_reference, spread_reference
+from .sorting import SortedAtoms, sort_atoms
 from .stencil import Stencil, multi_indices
 from .triton_kernels import gather_triton, spread_triton, triton_available
 
-__all__ = ["gather", "gather_level", "spread", "spread_onto"]
+__all__ = ["contract_raised", "gather", "gather_level", "spread", "spread_onto"]
 
 
 def spread(weights: Tensor, fractional: Tensor, stencil: Stencil) -> Tensor:
@@ -143,9 +144,16 @@ def _has_compiled(tensor: Tensor, stencil: Stencil, level: int) -> bool:
 def _sorted(fractional: Tensor, stencil: Stencil) -> SortedAtoms:
     """Atoms in the order of the mesh; the same coordinates are sorted once per stencil."""
     if stencil.sorted_atoms is None or not torch.equal(stencil.sorted_atoms[0], fractional):
-        coordinates, structure = _mesh_coordinates(fractional, stencil).numpy(), stencil.structure.numpy()
-        atoms = sort_atoms(coordinates, structure, stencil.mesh_shape, stencil.n_structures, stencil.window)
-        stencil.sorted_atoms = (fractional.detach().clone(), atoms)
+        fixed = fractional.detach().clone(memory_format=torch.contiguous_format)
+        atoms = sort_atoms(
+            fixed.numpy(),
+            stencil.structure.numpy(),
+            stencil.mesh_shape,
+            stencil.n_structures,
+            stencil.window,
+            torch.get_num_threads(),
+        )
+        stencil.sorted_atoms = (fixed, atoms)
     return stencil.sorted_atoms[1]
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..boundaries import Layout, wave_numbers
 from ..lattice import reciprocal_cell, volume
-from ..multipliers import Multiplier
+from ..multipliers import Multiplier, WaveNumbers
 from ..windows import Window
 from .filtering import deconvolution, paired_waves
 
@@ -37,6 +37,7 @@ class MultiplierTables:
         self.window = window
         self._kept: dict[tuple, _Kept] = {}
         self._origin: tuple[tuple, Tensor] | None = None
+        self._last_grid: tuple[tuple, WaveNumbers, Tensor] | None = None
 
     def __call__(
         self, multiplier: Multiplier, cell: Tensor, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]
@@ -46,13 +47,11 @@ class MultiplierTables:
         For a matrix (n_structures, n_outputs, n_inputs, *half mesh). `cell` (n_structures, d, d) and `layouts` as in
         `wave_numbers`.
         """
-        trainable = any(parameter.requires_grad for parameter in multiplier.parameters())
-        periodic = not layouts[0].open_axes
-        if trainable or (cell.requires_grad and not periodic):
+        state, periodic = multiplier.state(), not layouts[0].open_axes
+        if state is None or (cell.requires_grad and not periodic):
             return self._evaluate(multiplier, cell, mesh_shape, layouts)
         fixed = cell.detach()
-        boundary = (mesh_shape, fixed.cpu().numpy().tobytes(), None if periodic else tuple(layouts))
-        key = (*boundary, cell.dtype, cell.device, _state(multiplier))
+        key = (*self._boundary(fixed, mesh_shape, layouts), state)
         kept = self._kept.get(key)
         if kept is None:
             kept = _Kept(self._evaluate(multiplier, fixed, mesh_shape, layouts))
@@ -69,9 +68,10 @@ class MultiplierTables:
 
     def at_origin(self, multiplier: Multiplier, dimension: int) -> Tensor:
         """The kernel's value at distance zero as `apply_kernel` takes it, kept while the multiplier is frozen."""
-        if any(parameter.requires_grad for parameter in multiplier.parameters()):
+        state = multiplier.state()
+        if state is None:
             return multiplier.arranged(multiplier.at_origin(dimension))
-        key = (dimension, _state(multiplier))
+        key = (dimension, state)
         if self._origin is None or self._origin[0] != key:
             self._origin = (key, multiplier.arranged(multiplier.at_origin(dimension)))
         return self._origin[1]
@@ -79,8 +79,22 @@ class MultiplierTables:
     def _evaluate(
         self, multiplier: Multiplier, cell: Tensor, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]
     ) -> Tensor:
-        values = multiplier(wave_numbers(cell, mesh_shape, layouts)).to(cell)
-        return self._arranged(multiplier, values, cell, mesh_shape)
+        waves, factor = self._grid(cell, mesh_shape, layouts)
+        return _arranged(multiplier, multiplier(waves).to(cell), factor)
+
+    def _grid(self, cell: Tensor, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]) -> tuple[WaveNumbers, Tensor]:
+        """Wave numbers and all factors but the multiplier; the last ones are kept, for training in the same cells."""
+        if cell.requires_grad:
+            return wave_numbers(cell, mesh_shape, layouts), self._factor(cell, mesh_shape)
+        key = self._boundary(cell, mesh_shape, layouts)
+        if self._last_grid is None or self._last_grid[0] != key:
+            waves = wave_numbers(cell, mesh_shape, layouts)
+            self._last_grid = (key, waves, self._factor(cell, mesh_shape))
+        return self._last_grid[1:]
+
+    def _boundary(self, cell: Tensor, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]) -> tuple:
+        lengths = tuple(layouts) if layouts[0].open_axes else None
+        return mesh_shape, cell.cpu().numpy().tobytes(), lengths, cell.dtype, cell.device
 
     def _slope(self, multiplier: Multiplier, cell: Tensor, mesh_shape: tuple[int, ...]) -> Tensor:
         """Derivative of the table by k^2 at fixed volume, of its shape; in periodic directions alone."""
@@ -89,15 +103,7 @@ class MultiplierTables:
         with torch.enable_grad():
             channels = multiplier.fourier(squared, d).unbind(dim=-1)
             gradients = [torch.autograd.grad(channel.sum(), squared, retain_graph=True)[0] for channel in channels]
-        return self._arranged(multiplier, torch.stack(gradients, dim=-1).to(cell), cell, mesh_shape)
-
-    def _arranged(self, multiplier: Multiplier, values: Tensor, cell: Tensor, mesh_shape: tuple[int, ...]) -> Tensor:
-        """Values (n_structures, *half mesh, n_channels) with all other factors, channels in front."""
-        arranged = multiplier.arranged(values)
-        channels = tuple(range(1 + len(mesh_shape), arranged.ndim))
-        arranged = arranged.movedim(channels, tuple(range(1, 1 + len(channels))))
-        factor = self._factor(cell, mesh_shape)
-        return (factor.unsqueeze(1) if len(channels) > 1 else factor) * arranged
+        return _arranged(multiplier, torch.stack(gradients, dim=-1).to(cell), self._factor(cell, mesh_shape))
 
     def _factor(self, cell: Tensor, mesh_shape: tuple[int, ...]) -> Tensor:
         """All but the multiplier, (n_structures, 1, *half mesh)."""
@@ -107,9 +113,13 @@ class MultiplierTables:
         return factor.to(cell) / volume(cell).reshape(-1, *(1,) * (1 + len(mesh_shape)))
 
 
-def _state(multiplier: Multiplier) -> tuple[tuple[int, int], ...]:
-    """Changes when a parameter does."""
-    return tuple((parameter.data_ptr(), parameter._version) for parameter in multiplier.parameters())
+def _arranged(multiplier: Multiplier, values: Tensor, factor: Tensor) -> Tensor:
+    """Values (n_structures, *half mesh, n_channels) times `factor` (n_structures, 1, *half mesh), channels in front."""
+    arranged = multiplier.arranged(values)
+    d = factor.ndim - 2
+    channels = tuple(range(1 + d, arranged.ndim))
+    arranged = arranged.movedim(channels, tuple(range(1, 1 + len(channels))))
+    return (factor.unsqueeze(1) if len(channels) > 1 else factor) * arranged
 
 
 @dataclass

@@ -73,6 +73,13 @@ class Multiplier(nn.Module):
         """Width of the widest Gaussian by which a truncated kernel is smeared, Angstrom."""
         return self.smearing
 
+    def state(self) -> tuple[tuple[int, int], ...] | None:
+        """Changes when a parameter does; None while one of them is trained, so that nothing can be kept."""
+        parameters = list(self.parameters())
+        if any(parameter.requires_grad for parameter in parameters):
+            return None
+        return tuple((parameter.data_ptr(), parameter._version) for parameter in parameters)
+
     def forward(self, waves: WaveNumbers) -> Tensor:
         """Table of the multiplier, (*waves, n_channels). Waves where the kernel is infinite get zero."""
         if waves.n_open == 0:

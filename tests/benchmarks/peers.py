@@ -19,7 +19,7 @@ from nufft_peers import Ducc0, Finufft, NufftJobs
 from problem import JOBS, SCREENING, SMEARING, Problem, relative_error
 from torch import Tensor
 
-from lrc_ase import LongRangeConvolution, Yukawa
+from lrc_ase import Coulomb, LongRangeConvolution, Yukawa
 
 __all__ = ["MAKERS", "SETTINGS", "errors_of", "jobs_of", "make_peer"]
 
@@ -99,9 +99,12 @@ class Layer(TorchPeer):
 
     def __init__(self, problem: Problem, accuracy: float) -> None:
         super().__init__(problem)
-        kernel = Yukawa([problem.screening] * problem.n_channels, smearing=SMEARING).requires_grad_(False)
+        kernel: Yukawa | Coulomb = Coulomb(smearing=SMEARING)
+        if problem.screening > 0:
+            kernel = Yukawa([problem.screening] * problem.n_channels, smearing=SMEARING)
+            self.trainable = (kernel.amplitude, kernel.log_screening)
+        kernel.requires_grad_(False)
         self.layer = LongRangeConvolution(kernel, smearing=SMEARING, accuracy=accuracy)
-        self.trainable = (kernel.amplitude, kernel.log_screening)
 
     def convolve(self, positions: Tensor, weights: Tensor) -> Tensor:
         return self.layer(weights, positions / self.problem.length, self.cell[None])

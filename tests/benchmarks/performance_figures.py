@@ -69,7 +69,7 @@ def draw_scaling(times: Times, path: Path) -> None:
     for threads in (1, 2):
         sizes = (10_000, 30_000, 100_000, 300_000, 1_000_000)
         for job, line in (("forces", "-"), ("field", "--")):
-            values = [1e6 * times.seconds("lrc-ase", job, n, threads=threads) / n for n in sizes]
+            values = [1e6 * times.alone(job, n, threads) / n for n in sizes]
             color = ("tab:gray", "black")[threads - 1]
             axes.plot(
                 sizes, values, line, marker="o", color=color, label=f"{job}, {threads} thread{'s' * (threads > 1)}"

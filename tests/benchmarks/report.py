@@ -1,10 +1,11 @@
 """Runs the whole comparison and writes the tables of docs/performance; `performance_page.py` makes the page of them.
 
-python tests/benchmarks/report.py [--quick] [--only times memory crossover scaling first_call]
+python tests/benchmarks/report.py [--quick] [--only times scaling stages crossover memory first_call]
 
 Every program runs in processes of its own, one per number of threads, kept for the whole run. For each cell of the
 table all programs are made ready, then timed in turns (program 1, 2, 3, ..., then 1 again, three rounds), so that a
 machine whose speed drifts treats them alike; only one works at a time. The time of a job is the minimum over all calls.
+Rows of one cell have the same number in the column `cell`: ratios are formed between those alone.
 """
 
 from __future__ import annotations
@@ -59,22 +60,27 @@ class Cell:
 
 
 def standard_cells() -> Iterator[Cell]:
-    """The table: all programs up to 10,000 atoms, the slow ones beyond it only where a target of theirs lies."""
+    """The table: every job in float64 with one channel and thread, forces in all other configurations.
+
+    Beyond 10,000 atoms the slow programs have cells of their own, and only where a target of theirs lies.
+    """
     for threads in (1, 2):
         for n_channels in (1, 4):
             for precision in ("float64", "float32"):
+                plain = (threads, n_channels, precision) == (1, 1, "float64")
                 same = {"n_channels": n_channels, "precision": precision, "threads": threads}
+                jobs = JOBS if plain else ("forces",)
                 for n_atoms in (1000, 10_000):
-                    yield Cell(n_atoms, **same)
-                yield Cell(100_000, peers=(*FAST, "nvalchemi fused"), **same)
+                    yield Cell(n_atoms, jobs=jobs, **same)
+                yield Cell(100_000, peers=(*FAST, "nvalchemi fused"), jobs=jobs, **same)
         for n_atoms in (1000, 10_000, 100_000):
-            coulomb = {"precision": "float32", "threads": threads, "screening": 0.0, "checked": True}
-            yield Cell(n_atoms, peers=("openmm",), jobs=("forces",), **coulomb)
-        yield Cell(100_000, threads=threads, peers=("lrc-ase", *SLOW), jobs=JOBS[:3])
+            coulomb = {"precision": "float32", "threads": threads, "screening": 0.0}
+            yield Cell(n_atoms, peers=("lrc-ase", "openmm"), jobs=("forces",), **coulomb)
+        yield Cell(100_000, threads=threads, peers=("lrc-ase", *SLOW), jobs=JOBS[:3] if threads == 1 else ("forces",))
     yield Cell(100_000, peers=("lrc-ase", *SLOW), jobs=("training",))
     for n_atoms in (1000, 10_000, 100_000):
         peers = (*FAST, "nvalchemi fused") if n_atoms > 50_000 else ALL
-        yield Cell(n_atoms, accuracy=1e-6, peers=peers, jobs=JOBS[:3])
+        yield Cell(n_atoms, accuracy=1e-6, peers=peers, jobs=("forces",))
 
 
 def scaling_cells() -> Iterator[Cell]:
@@ -83,7 +89,7 @@ def scaling_cells() -> Iterator[Cell]:
         for n_atoms in (10_000, 30_000, 100_000, 300_000, 1_000_000):
             yield Cell(n_atoms, threads=threads, peers=("lrc-ase",), jobs=("field", "forces"), checked=False)
         peers = ("lrc-ase", "finufft", "ducc0", "ducc0 packed", "nvalchemi fused")
-        yield Cell(1_000_000, threads=threads, peers=peers, jobs=("field", "forces"), checked=threads == 2)
+        yield Cell(1_000_000, threads=threads, peers=peers, jobs=("forces",), checked=False)
 
 
 def crossover_cells() -> Iterator[Cell]:
@@ -96,7 +102,7 @@ def crossover_cells() -> Iterator[Cell]:
 def quick_cells() -> Iterator[Cell]:
     """A minute, to see that everything works."""
     yield Cell(1000)
-    yield Cell(1000, precision="float32", threads=2, screening=0.0, peers=("openmm",), jobs=("forces",))
+    yield Cell(1000, precision="float32", threads=2, screening=0.0, peers=("lrc-ase", "openmm"), jobs=("forces",))
     yield Cell(10_000, peers=FAST)
 
 
@@ -175,9 +181,9 @@ def measure_cell(cell: Cell, workers: Workers) -> list[dict[str, Any]]:
 
 def measure_cells(cells: Iterable[Cell], workers: Workers) -> list[dict[str, Any]]:
     rows = []
-    for cell in cells:
+    for number, cell in enumerate(cells):
         start = time.perf_counter()
-        rows += measure_cell(cell, workers)
+        rows += [{"cell": number} | row for row in measure_cell(cell, workers)]
         print(f"{time.perf_counter() - start:6.1f} s  {cell}", flush=True)
     return rows
 
@@ -211,6 +217,18 @@ def measure_first_call() -> list[dict[str, Any]]:
     return rows
 
 
+def measure_stages(*, quick: bool) -> list[dict[str, Any]]:
+    """Parts of a call, by stages.py."""
+    rows = []
+    for threads in (1, 2):
+        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
+        sizes = ["1000"] if quick else ["1000", "10000", "100000", "1000000"]
+        command = [sys.executable, str(HERE / "stages.py"), "--json", "--atoms", *sizes]
+        found = subprocess.run(command, env=environment, capture_output=True, check=True, text=True)
+        rows += [{"threads": threads, **row} for row in json.loads(found.stdout.splitlines()[-1])]
+    return rows
+
+
 def machine() -> dict[str, Any]:
     """What the numbers belong to."""
     names = [
@@ -221,8 +239,7 @@ def machine() -> dict[str, Any]:
         "cpu": f"{names[0]}, {os.cpu_count()} cores, {platform.machine()}",
         "python": platform.python_version(),
         "versions": versions,
-        "date": time.strftime("%Y-%m-%d"),
-        "load": os.getloadavg()[0],
+        "parts": {},
     }
 
 
@@ -244,7 +261,7 @@ def write_table(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    parts = ("times", "scaling", "crossover", "memory", "first_call")
+    parts = ("times", "scaling", "stages", "crossover", "memory", "first_call")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--quick", action="store_true", help="one minute, to see that everything works")
@@ -252,10 +269,13 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=HERE.parents[1] / "build" / "benchmarks")
     arguments = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
-    described = machine()
+    described, record = machine(), arguments.output / "machine.json"
+    if record.exists():
+        described["parts"] = json.loads(record.read_text()).get("parts", {})
     workers = Workers(arguments.cache)
     cells = {"times": standard_cells, "scaling": scaling_cells, "crossover": crossover_cells}
     for part in arguments.only:
+        start, load = time.perf_counter(), os.getloadavg()[0]
         if part in cells:
             if arguments.quick and part != "times":
                 continue
@@ -263,10 +283,19 @@ def main() -> None:
             workers.stop()
         elif part == "memory":
             rows = measure_memory(arguments.cache, quick=arguments.quick)
+        elif part == "stages":
+            rows = measure_stages(quick=arguments.quick)
         else:
             rows = measure_first_call()
         write_table(rows, arguments.output / f"{part}.csv")
-    (arguments.output / "machine.json").write_text(json.dumps(described, indent=1) + "\n")
+        minutes = round((time.perf_counter() - start) / 60, 1)
+        described["parts"][part] = {
+            "date": time.strftime("%Y-%m-%d"),
+            "load before": round(load, 2),
+            "minutes": minutes,
+        }
+        record.write_text(json.dumps(described, indent=1) + "\n")
+        print(f"{part}: {minutes} minutes", flush=True)
 
 
 if __name__ == "__main__":

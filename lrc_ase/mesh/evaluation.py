@@ -1,0 +1,271 @@
+r"""One evaluation of :math:`u = K f` and what its derivatives share, without a graph.
+
+K spreads, filters and gathers; its adjoint :math:`K^T` has the transposed table. With F the density of f, G that of the
+cotangent g of u, :math:`\langle\cdot,\cdot\rangle` the sum over the filtered mesh and gradients in mesh coordinates,
+
+    first:   a_i = dL/df_i = (K^T g)_i,    b_i = dL/dx_i = g_i grad(K f)_i + f_i grad(K^T g)_i,
+    second:  with cotangents a', b' of these:  L' = <G, T H> + <D, T F>,
+
+where H is the density of a' and of the dipoles f b', and D that of the dipoles g b'. All derivatives of L' follow from
+the potentials of F, G, H and D. In the energy :math:`\tfrac12\sum_i f_i u_i` g is c f with a number c: then G is c F, D
+is c H (where a' is zero, as in forces at fixed weights), and one convolution does for two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .filtering import correlate_spectra, density_spectrum, filter_in_place, filtered
+from .spreading import contract_raised, gather_level, spread_onto
+from .stencil import Stencil
+from .workspace import scratch
+
+__all__ = ["Convolved", "Evaluation", "convolved"]
+
+
+@dataclass(eq=False)
+class Convolved:
+    """Values of a convolution at the atoms, and what was asked for with them."""
+
+    values: Tensor
+    """(n_atoms, n_channels)."""
+    gradient: Tensor | None
+    """By mesh coordinates, (n_atoms, d, n_channels)."""
+    spectrum: Tensor | None
+    """Of the density that was filtered; see `filter_in_place`."""
+
+    def times(self, scale: Tensor, structure: Tensor) -> Convolved:
+        """The convolution of weights that are larger by `scale` (n_structures, n_channels)."""
+        own = scale if len(scale) == 1 else scale[structure]
+        spectrum = self.spectrum
+        if spectrum is not None:
+            spectrum = spectrum * scale.reshape(scale.shape + (1,) * (spectrum.ndim - 2))
+        return Convolved(self.values * own, None if self.gradient is None else self.gradient * own[:, None], spectrum)
+
+
+def convolved(
+    weights: Tensor,
+    fractional: Tensor,
+    table: Tensor,
+    stencil: Stencil,
+    *,
+    gradient: bool = False,
+    spectrum: bool = False,
+) -> Convolved:
+    """Spread, filter, gather; `weights` (n_atoms, n_channels), or (n_atoms, 1 + d, n_channels) with dipoles."""
+    orders = weights if weights.ndim == 3 else weights[:, None]
+    potential, kept = _potential(orders, fractional, table, stencil, keep_spectrum=spectrum)
+    gathered = gather_level(potential, fractional, stencil, int(gradient))
+    return Convolved(gathered[:, 0], gathered[:, 1:] if gradient else None, kept)
+
+
+def _potential(
+    orders: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil, *, keep_spectrum: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Filtered density, in memory that the next call takes again, and the density's spectrum."""
+    shape = (stencil.n_structures, orders.shape[2], *stencil.mesh_shape)
+    mesh = scratch("mesh", shape, orders.dtype, orders.device).zero_()
+    spread_onto(mesh, orders, fractional, stencil, int(orders.shape[1] > 1))
+    if stencil.exchange is not None:
+        mesh = stencil.exchange.sum(mesh)
+    if table.ndim == mesh.ndim:
+        return mesh, filter_in_place(mesh, table, keep_spectrum=keep_spectrum)
+    return filtered(mesh, table), density_spectrum(mesh) if keep_spectrum else None
+
+
+@dataclass(eq=False)
+class _First:
+    """What belongs to one cotangent g."""
+
+    mark: tuple | None
+    cotangent: Tensor
+    adjoint: Convolved
+    """Of g, by the transposed table."""
+    scale: Tensor | None
+    """c (n_structures, n_channels) where g = c f in all channels."""
+    second: _Second | None = None
+    raised: tuple[Tensor, Tensor] | None = None
+    """Potentials of F and of G at the atoms with all derivatives up to the second, (n_atoms, n_orders, n_channels)."""
+
+
+@dataclass(eq=False)
+class _Second:
+    """What belongs to one pair of cotangents a', b'; convolutions None where a density is zero."""
+
+    marks: tuple
+    alive: tuple[Tensor | None, ...]
+    h_orders: Tensor
+    d_orders: Tensor | None
+    h: Convolved
+    d: Convolved | None
+
+
+class Evaluation:
+    """The convolution of some weights; tensors without a graph go in and out.
+
+    The last cotangents are remembered: derivatives by weights, positions and table are asked for one by one.
+    """
+
+    def __init__(self, weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil, needs: tuple[bool, bool]):
+        self.weights, self.fractional, self.table = weights.detach(), fractional.detach(), table.detach()
+        self.stencil, self.gradient_needed, self.spectrum_needed = stencil, *needs
+        self.is_matrix = table.ndim > 2 + stencil.dimension
+        self.n_mesh = fractional.new_tensor(stencil.mesh_shape)
+        self.result = self._convolved(self.weights, self.table, gradient=self.gradient_needed)
+        self._first: _First | None = None
+
+    def by_weights_and_positions(self, cotangent: Tensor) -> tuple[Tensor, Tensor | None]:
+        """dL/df (n_atoms, n_inputs) and dL/dx (n_atoms, d)."""
+        first = self._with(cotangent)
+        if not self.gradient_needed:
+            return first.adjoint.values, None
+        products = _contracted(first.cotangent, self.result.gradient)
+        if first.scale is not None:
+            return first.adjoint.values, 2 * self.n_mesh * products
+        return first.adjoint.values, self.n_mesh * (products + _contracted(self.weights, first.adjoint.gradient))
+
+    def by_table(self, cotangent: Tensor) -> Tensor:
+        """dL/dT, of the table's shape."""
+        return self._correlation(self._with(cotangent).adjoint, self.result)
+
+    def second_by_cotangent_and_weights(
+        self, cotangent: Tensor, by_weights: Tensor | None, by_positions: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """dL'/dg and dL'/df for cotangents of dL/df and dL/dx."""
+        first, second = self._with(cotangent), self._with_second(cotangent, by_weights, by_positions)
+        if by_positions is None or second.d is None:
+            return second.h.values, None
+        steps = (self.n_mesh * by_positions)[:, :, None]
+        assert self.result.gradient is not None
+        assert first.adjoint.gradient is not None
+        by_cotangent = second.h.values + (steps * self.result.gradient).sum(dim=1)
+        return by_cotangent, second.d.values + (steps * first.adjoint.gradient).sum(dim=1)
+
+    def second_by_table(self, cotangent: Tensor, by_weights: Tensor | None, by_positions: Tensor | None) -> Tensor:
+        """dL'/dT."""
+        first, second = self._with(cotangent), self._with_second(cotangent, by_weights, by_positions)
+        found = self._correlation(first.adjoint, second.h)
+        return found if second.d is None else found + self._correlation(second.d, self.result)
+
+    def second_by_positions(self, cotangent: Tensor, by_weights: Tensor | None, by_positions: Tensor | None) -> Tensor:
+        """dL'/dx, what Hessians are made of."""
+        first, second = self._with(cotangent), self._with_second(cotangent, by_weights, by_positions)
+        if first.raised is None:
+            first.raised = self._raised(self.weights, self.table), self._raised(first.cotangent, self._transposed())
+        of_f, of_g = first.raised
+        level = int(second.h_orders.shape[1] > 1)
+        h = convolved(second.h_orders, self.fractional, self.table, self.stencil, gradient=True)
+        found = self.n_mesh * _contracted(first.cotangent, h.gradient)
+        found = found + contract_raised(second.h_orders, of_g, self.stencil, level)
+        if second.d_orders is not None:
+            d = convolved(second.d_orders, self.fractional, self._transposed(), self.stencil, gradient=True)
+            found = found + self.n_mesh * _contracted(self.weights, d.gradient)
+            found = found + contract_raised(second.d_orders, of_f, self.stencil, level)
+        return found
+
+    def _with(self, cotangent: Tensor) -> _First:
+        mark = _mark(cotangent)
+        if self._first is None or self._first.mark != mark:
+            cotangent, scale = cotangent.detach(), None
+            if self.is_matrix:
+                adjoint = self._convolved(cotangent, self._transposed(), gradient=self.gradient_needed)
+            else:
+                scale, rest = _proportionality(cotangent, self.weights, self.stencil)
+                adjoint = self.result.times(scale, self.stencil.structure)
+                if len(rest):
+                    scale = None
+                    self._replace(adjoint, rest, cotangent)
+            self._first = _First(mark, cotangent, adjoint, scale)
+        return self._first
+
+    def _replace(self, adjoint: Convolved, channels: Tensor, cotangent: Tensor) -> None:
+        """Convolve some channels of g, where it is not proportional to f."""
+        own = self._convolved(cotangent[:, channels], self.table[:, channels], gradient=self.gradient_needed)
+        adjoint.values[:, channels] = own.values
+        if adjoint.gradient is not None and own.gradient is not None:
+            adjoint.gradient[..., channels] = own.gradient
+        if adjoint.spectrum is not None and own.spectrum is not None:
+            adjoint.spectrum[:, channels] = own.spectrum
+
+    def _with_second(self, cotangent: Tensor, by_weights: Tensor | None, by_positions: Tensor | None) -> _Second:
+        first = self._with(cotangent)
+        marks = _mark(by_weights), _mark(by_positions)
+        if first.second is not None and first.second.marks == marks:
+            return first.second
+        alive = tuple(None if tensor is None else tensor.detach() for tensor in (by_weights, by_positions))
+        if by_positions is None:
+            assert by_weights is not None
+            h_orders, d_orders = by_weights.detach()[:, None], None
+        else:
+            steps = (self.n_mesh * by_positions.detach())[:, :, None]
+            monopoles = torch.zeros_like(self.weights) if by_weights is None else by_weights.detach()
+            h_orders = torch.cat([monopoles[:, None], steps * self.weights[:, None]], dim=1)
+            d_orders = torch.cat([torch.zeros_like(first.cotangent)[:, None], steps * first.cotangent[:, None]], dim=1)
+        h, d = self._convolved(h_orders, self.table), None
+        if d_orders is not None:
+            if by_weights is None and first.scale is not None:
+                d = h.times(first.scale, self.stencil.structure)
+            else:
+                d = self._convolved(d_orders, self._transposed())
+        first.second = _Second(marks, alive, h_orders, d_orders, h, d)
+        return first.second
+
+    def _convolved(self, weights: Tensor, table: Tensor, *, gradient: bool = False) -> Convolved:
+        return convolved(
+            weights, self.fractional, table, self.stencil, gradient=gradient, spectrum=self.spectrum_needed
+        )
+
+    def _raised(self, weights: Tensor, table: Tensor) -> Tensor:
+        potential, _ = _potential(weights[:, None], self.fractional, table, self.stencil)
+        return gather_level(potential, self.fractional, self.stencil, 2)
+
+    def _transposed(self) -> Tensor:
+        return self.table.transpose(1, 2) if self.is_matrix else self.table
+
+    def _correlation(self, outputs: Convolved, inputs: Convolved) -> Tensor:
+        assert outputs.spectrum is not None
+        assert inputs.spectrum is not None
+        exchange, n_last = self.stencil.exchange, self.stencil.mesh_shape[-1]
+        found = correlate_spectra(outputs.spectrum, inputs.spectrum, n_last, is_matrix=self.is_matrix)
+        # every process finds the whole: each keeps its share
+        return found if exchange is None else found / exchange.n_processes
+
+
+def _contracted(weights: Tensor, gradient: Tensor | None) -> Tensor:
+    """Sum over channels of weights times gradients, (n_atoms, d)."""
+    assert gradient is not None
+    products = weights[:, None] * gradient
+    return products[..., 0] if products.shape[-1] == 1 else products.sum(dim=-1)
+
+
+def _mark(tensor: Tensor | None) -> tuple | None:
+    """Changes with the numbers of a tensor, as long as somebody keeps it (or a detached one) alive."""
+    return None if tensor is None else (tensor.data_ptr(), tensor._version, tensor.shape, tensor.stride())
+
+
+def _proportionality(cotangent: Tensor, weights: Tensor, stencil: Stencil) -> tuple[Tensor, Tensor]:
+    """Numbers c (n_structures, n_channels) with cotangent = c weights, and the channels where that does not hold."""
+    if stencil.n_structures == 1:
+        sums = torch.stack([torch.linalg.vecdot(other, weights, dim=0) for other in (cotangent, weights)])[:, None]
+    else:
+        moments = torch.stack([cotangent * weights, weights * weights])
+        sums = moments.new_zeros(2, stencil.n_structures, weights.shape[1]).index_add(1, stencil.structure, moments)
+    if stencil.exchange is not None:
+        sums = stencil.exchange.sum(sums)
+    scale = sums[0] / sums[1].clamp(min=torch.finfo(sums.dtype).tiny)
+    own = scale if stencil.n_structures == 1 else scale[stencil.structure]
+    largest = _largest(torch.stack([cotangent - own * weights, cotangent], dim=1), stencil)
+    # a few roundings: the products that made the cotangent, and those that made the scale
+    proportional = largest[0] <= 16 * torch.finfo(sums.dtype).eps * largest[1]
+    return scale, (~proportional).nonzero()[:, 0]
+
+
+def _largest(values: Tensor, stencil: Stencil) -> Tensor:
+    """Largest absolute value over all atoms, `values` (n_atoms, ...) -> (...)."""
+    if stencil.exchange is None:
+        return values.abs().amax(dim=0)
+    largest = values.abs().amax(dim=0) if len(values) else values.new_zeros(values.shape[1:])
+    return stencil.exchange.largest(largest)
