@@ -220,7 +220,7 @@ print("went on")
     ("happens", "message"),
     [
         ("raise ValueError('no such luck')", "lrc-ase: step 3, process 1: no such luck"),
-        ("self._references = self._references / 0", "lrc-ase: step 3, process 0: the model gives energies or forces"),
+        ("self._references = self._references / 0", ": the model gives energies or forces that are not finite"),
         ("os.kill(os.getpid(), 9)", "BAD TERMINATION"),
     ],
     ids=["an error", "not finite", "a lost process"],
