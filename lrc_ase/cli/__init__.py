@@ -1,4 +1,4 @@
-"""The command line: ``lrc-ase data | train | evaluate | select | relax | md | lammps | serve | info``.
+"""The command line: ``lrc-ase data | train | evaluate | select | relax | md | lammps | serve | info | paper``.
 
 Commands translate arguments, show progress and turn errors into one line; the work is done elsewhere in `lrc_ase`.
 """
@@ -12,6 +12,7 @@ from lrc_ase.cli.evaluate import evaluate
 from lrc_ase.cli.info import info
 from lrc_ase.cli.lammps import lammps
 from lrc_ase.cli.md import md
+from lrc_ase.cli.paper import paper
 from lrc_ase.cli.relax import relax
 from lrc_ase.cli.select import select
 from lrc_ase.cli.serve import serve
@@ -33,3 +34,4 @@ for command in (data, train, evaluate, select, relax, md):
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lammps)
 app.command()(serve)
 app.command()(info)
+app.command()(paper)

@@ -22,9 +22,11 @@ def neighbor_vectors(
 ) -> Tensor:
     """Vectors (n_own, n_neighbors, 3) in `dtype`, from differences that are taken in float64.
 
-    `positions` (n_atoms, 3), `cell` (n_structures, 3, 3); `neighbors`, `shifts` and `structure` as in `Graph`.
+    `positions` (n_atoms, 3), `cell` (n_structures, 3, 3); `neighbors`, `shifts` and `structure` as in `Graph`. Points
+    of one or two dimensions do as well, and are not compiled.
     """
-    if positions.device.type == "cpu" and dtype in (torch.float32, torch.float64):
+    compiles = positions.device.type == "cpu" and positions.shape[1] == 3
+    if compiles and dtype in (torch.float32, torch.float64):
         return _Vectors.apply(positions, cell, (neighbors, shifts, structure), dtype)
     n_own = len(neighbors)
     offsets = torch.matmul(shifts, cell[structure[:n_own]])

@@ -7,6 +7,7 @@ Conventions: :math:`\hat\phi(k) = \int \phi(x) e^{-ik\cdot x} dx`; 4 pi beta / k
 
 from __future__ import annotations
 
+from .band_limited import BandLimited
 from .base import Multiplier, WaveNumbers, apply_kernel
 from .combined import Matrix, Stack
 from .coulomb import Coulomb
@@ -17,6 +18,7 @@ from .radial_spline import RadialSpline
 from .yukawa import Yukawa
 
 __all__ = [
+    "BandLimited",
     "Coulomb",
     "Exponential",
     "GaussianSum",

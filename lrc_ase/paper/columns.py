@@ -1,0 +1,109 @@
+r"""Forces of a model with a linear read-out, feature by feature: the columns of a least-squares problem.
+
+The descriptor sums over pairs and the weights of the layer are constants, so that forces are linear in the read-out:
+
+.. math:: F_j = -\partial_{x_j} \sum_i \Big[\sum_a c_a D^a_i + \sum_b c_b u^b_i\Big].
+
+Features of pairs are differentiated forwards, one direction of space at a time, which costs the same for one feature or
+sixty-four. The field's part is a fixed matrix, forces per shell of equal |k|, times the multiplier on the shells.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lrc_ase.dataset import collate_labelled
+from lrc_ase.descriptors import neighbor_vectors
+from lrc_ase.descriptors.paper import PaperDescriptor
+from lrc_ase.multipliers import Multiplier
+from lrc_ase.paper.model import PointCloudModel
+from lrc_ase.paper.problems import Snapshots, labelled_graphs
+
+__all__ = ["ForceColumns"]
+
+
+class ForceColumns:
+    """What stays the same while a model learns from `snapshots`: pairs, wave forces and targets in units of `scale`."""
+
+    def __init__(self, snapshots: Snapshots, *, n_modes: int | None, scale: float) -> None:
+        problem = snapshots.problem
+        batch = collate_labelled(labelled_graphs(snapshots))
+        graph = batch.graph
+        vectors = neighbor_vectors(
+            graph.positions, graph.cell, graph.neighbors, graph.shifts, graph.structure, torch.float64
+        )
+        self.n_points, self.dimension = graph.n_atoms, problem.dimension
+        self.vectors = vectors[graph.neighbor_mask]  # (n_pairs, d)
+        self.centers = graph.neighbor_mask.nonzero()[:, 0]
+        self.neighbors = graph.neighbors[graph.neighbor_mask]
+        self.target = batch.forces.reshape(-1) / scale
+        self.k_squared, self.wave_forces = torch.empty(0), torch.empty(0)
+        if n_modes is not None:
+            positions = torch.from_numpy(snapshots.positions)
+            self.k_squared, self.wave_forces = _forces_by_shell(positions, problem.length, n_modes)
+
+    def of(self, model: PointCloudModel) -> Tensor:
+        """Columns (n_points * d, n_features + n_channels) in the order of `LinearReadOut`."""
+        columns = self._of_descriptor(model.descriptor)
+        if model.convolution is None:
+            return columns
+        return torch.cat([columns, self._of_kernel(model.convolution.multiplier)], dim=1)
+
+    def _of_descriptor(self, descriptor: PaperDescriptor) -> Tensor:
+        n_pairs = len(self.vectors)
+        alone = self.centers.new_zeros(n_pairs)
+
+        def of_pair(vectors: Tensor) -> Tensor:
+            # each pair as a point of its own with one neighbor
+            mask = torch.ones(n_pairs, 1, dtype=torch.bool)
+            return descriptor(vectors[:, None], mask, alone, alone[:, None])
+
+        columns = []
+        for axis in range(self.dimension):
+            direction = torch.zeros_like(self.vectors)
+            direction[:, axis] = 1.0
+            slope = _slope(of_pair, self.vectors, direction)  # (n_pairs, n_features)
+            forces = slope.new_zeros(self.n_points, slope.shape[1])
+            columns.append(forces.index_add(0, self.centers, slope).index_add(0, self.neighbors, -slope))
+        return torch.stack(columns, dim=1).flatten(0, 1)
+
+    def _of_kernel(self, multiplier: Multiplier) -> Tensor:
+        return self.wave_forces @ multiplier.fourier(self.k_squared, self.dimension)
+
+
+def _slope(function: Callable[[Tensor], Tensor], at: Tensor, direction: Tensor) -> Tensor:
+    """Directional derivative of `function`, differentiable by the parameters in it."""
+    with warnings.catch_warnings():
+        # on first use torch loads rules of its own that it calls deprecated
+        warnings.simplefilter("ignore", DeprecationWarning)
+        slope: Tensor = torch.func.jvp(function, (at,), (direction,))[1]
+    return slope
+
+
+def _forces_by_shell(positions: Tensor, length: float, n_modes: int) -> tuple[Tensor, Tensor]:
+    r"""Squared wave numbers of the shells (n_shells,) and forces of a unit multiplier on each.
+
+    Of :math:`\frac1V \sum_k |S(k)|^2`, (n_snapshots * n_points * d, n_shells), for waves of a mesh of `n_modes` (odd)
+    points along each direction. `positions` (n_snapshots, n_points, d).
+    """
+    n_snapshots, n_points, d = positions.shape
+    half = n_modes // 2
+    axis = torch.arange(-half, half + 1)
+    waves = torch.cartesian_prod(*[axis] * d).reshape(-1, d)
+    waves = waves[len(waves) // 2 + 1 :]  # one of each k and -k, without k = 0
+    squared, shell = (waves**2).sum(dim=1).unique(return_inverse=True)
+    k = 2 * math.pi / length * waves.to(positions)  # (n_waves, d)
+    forces = positions.new_zeros(n_snapshots, n_points, d, len(squared))
+    for snapshot in range(n_snapshots):
+        phases = positions[snapshot] @ k.T
+        cosine, sine = phases.cos(), phases.sin()
+        # -d|S|^2/dx_j = 2 k (sin S_c - cos S_s), twice for -k
+        force = 4 / length**d * (sine * cosine.sum(dim=0) - cosine * sine.sum(dim=0))
+        for direction in range(d):
+            forces[snapshot, :, direction].index_add_(1, shell, force * k[:, direction])
+    return (2 * math.pi / length) ** 2 * squared.to(positions), forces.flatten(0, 2)

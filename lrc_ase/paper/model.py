@@ -1,0 +1,156 @@
+r"""The paper's networks for point clouds in one, two and three dimensions, with two ways to read out the energy.
+
+.. math:: U = \sum_i F(D^{sr}_i, D^{lr}_i), \qquad u_i = \sum_j \phi_{\beta,\lambda}(x_i - x_j)
+
+with the descriptor of eqs. 9-14 as printed, constant weights f = 1 and two screened-Coulomb channels (eq. 23).
+Read-outs are the paper's (`NetworkReadOut`: the pyramid g of u and the residual network F) and ours (`LinearReadOut`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from lrc_ase.descriptors import neighbor_vectors
+from lrc_ase.descriptors.paper import PaperDescriptor, ResidualFittingNetwork
+from lrc_ase.graph import Graph
+from lrc_ase.lattice import fractional_coordinates
+from lrc_ase.lrc import LongRangeConvolution
+from lrc_ase.model import ModelOutput
+from lrc_ase.multipliers import BandLimited, Yukawa
+from lrc_ase.paper.problems import Problem
+from lrc_ase.settings import PaperSettings
+from lrc_ase.windows import PAPER_GAUSSIAN_WIDTH, gaussian_window
+
+__all__ = [
+    "STARTING_SCREENING",
+    "LinearReadOut",
+    "NetworkReadOut",
+    "PointCloudModel",
+    "exact_convolution",
+    "paper_convolution",
+    "paper_descriptor",
+]
+
+STARTING_SCREENING = (3.0, 0.7)
+r"""Where :math:`\lambda` of the two channels starts, 1/Angstrom, in every experiment; :math:`\beta` starts at 1."""
+_PYRAMID = (2, 4, 8, 16, 32)
+_GAUSSIAN_POINTS = 8
+
+
+class PointCloudModel(nn.Module):
+    """Descriptor, optional long-range layer and read-out; called like every model of the project."""
+
+    def __init__(self, descriptor: PaperDescriptor, readout: nn.Module, convolution: LongRangeConvolution | None):
+        super().__init__()
+        self.descriptor, self.readout, self.convolution = descriptor, readout, convolution
+
+    def forward(self, graph: Graph, *, strain: Tensor | None = None) -> ModelOutput:
+        """Atomic energies; there are no strains here."""
+        assert strain is None
+        dtype = next(self.descriptor.parameters()).dtype
+        vectors = neighbor_vectors(graph.positions, graph.cell, graph.neighbors, graph.shifts, graph.structure, dtype)
+        features = self.descriptor(vectors, graph.neighbor_mask, graph.species, graph.neighbors)
+        return ModelOutput(self.readout(features, self.field(graph, dtype)))
+
+    def field(self, graph: Graph, dtype: torch.dtype) -> Tensor | None:
+        """The layer's output u for weights of one, (n_points, n_channels); None for a short-range model."""
+        if self.convolution is None:
+            return None
+        cell = graph.cell.to(dtype)
+        fractional = fractional_coordinates(graph.positions, graph.cell, graph.structure).to(dtype)
+        ones = fractional.new_ones(graph.n_atoms, self.convolution.multiplier.n_channels)
+        return self.convolution(ones, fractional, cell, structure=graph.structure, pbc=graph.pbc)
+
+    @property
+    def screening(self) -> list[float]:
+        r""":math:`\lambda` of the channels, 1/Angstrom; none for a short-range model."""
+        if self.convolution is None:
+            return []
+        kernel = self.convolution.multiplier
+        yukawa = kernel.kernel if isinstance(kernel, BandLimited) else kernel
+        assert isinstance(yukawa, Yukawa)
+        return yukawa.screening.detach().tolist()
+
+
+class LinearReadOut(nn.Module):
+    """Ours: the energy of a point is linear in its features and fields, so that a model is a sum over pairs."""
+
+    def __init__(self, n_features: int, n_channels: int) -> None:
+        super().__init__()
+        self.coefficients = nn.Parameter(torch.zeros(n_features + n_channels, dtype=torch.float64))
+
+    def forward(self, features: Tensor, field: Tensor | None) -> Tensor:
+        """(n_points, n_features) and (n_points, n_channels) -> (n_points,)."""
+        inputs = features if field is None else torch.cat([features, field], dim=-1)
+        return inputs @ self.coefficients
+
+
+class NetworkReadOut(nn.Module):
+    """The paper's: a pyramid of ReLU layers on the fields, and a residual network on all features.
+
+    Fields enter standardized by `mean` and `deviation` (n_channels,), as the paper does with 1/r; without that the
+    constant part of u drowns what varies. `scale` (eV) multiplies the output.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        *,
+        scale: float,
+        mean: Sequence[float] = (),
+        deviation: Sequence[float] = (),
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.scale, self.mean, self.deviation = scale, tuple(mean), tuple(deviation)
+        layers: list[nn.Module] = []
+        for n_in, n_out in pairwise((len(self.mean), *_PYRAMID)) if self.mean else ():
+            linear = nn.Linear(n_in, n_out)
+            nn.init.xavier_normal_(linear.weight, generator=generator)
+            nn.init.zeros_(linear.bias)
+            layers += [linear, nn.ReLU()]
+        self.pyramid = nn.Sequential(*layers)
+        n_inputs = n_features + (_PYRAMID[-1] if self.mean else 0)
+        self.fitting = ResidualFittingNetwork(n_inputs, generator=generator)
+
+    def forward(self, features: Tensor, field: Tensor | None) -> Tensor:
+        """(n_points, n_features) and (n_points, n_channels) -> (n_points,)."""
+        if field is not None:
+            standardized = (field - field.new_tensor(self.mean)) / field.new_tensor(self.deviation)
+            features = torch.cat([features, self.pyramid(standardized)], dim=-1)
+        return self.scale * self.fitting(features)
+
+
+def paper_descriptor(problem: Problem, graphs: Sequence[Graph], generator: torch.Generator) -> PaperDescriptor:
+    """Eqs. 9-14 as printed, without an envelope; means and deviations from `graphs`."""
+    settings = PaperDescriptor.settings_from_data(PaperSettings(envelope=False), graphs, cutoff=problem.cutoff)
+    return PaperDescriptor(
+        settings,
+        n_elements=1,
+        cutoff=problem.cutoff,
+        average_neighbors=1.0,
+        n_dimensions=problem.dimension,
+        generator=generator,
+    )
+
+
+def exact_convolution(problem: Problem, n_modes: int) -> LongRangeConvolution:
+    """Ours: the same waves summed exactly, with the band limit that leaves the rest within the cutoff."""
+    highest = 2 * math.pi / problem.length * 0.5 * n_modes  # half a wave beyond the last one kept
+    kernel = BandLimited(Yukawa(STARTING_SCREENING, smearing=0.0), highest=highest, reach=problem.cutoff)
+    return LongRangeConvolution(kernel, mesh_shape=(n_modes,) * problem.dimension, method="ewald", remove_self=False)
+
+
+def paper_convolution(problem: Problem, n_modes: int) -> LongRangeConvolution:
+    """The paper's: its Gaussian window on a mesh of as many points as there are modes, and eq. 23 as it stands."""
+    return LongRangeConvolution(
+        Yukawa(STARTING_SCREENING, smearing=0.0),
+        mesh_shape=(n_modes,) * problem.dimension,
+        window=gaussian_window(_GAUSSIAN_POINTS, PAPER_GAUSSIAN_WIDTH),
+        remove_self=False,
+    )

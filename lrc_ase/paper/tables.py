@@ -1,0 +1,59 @@
+"""Running the cells of the tables, by either recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from lrc_ase.paper.experiments import TABLES, Cell, Table
+from lrc_ase.paper.recipes import PAPER_EPOCHS, force_error, train_ours, train_paper
+from lrc_ase.paper.run_folder import PaperRun
+
+__all__ = ["QUICK_PAPER_EPOCHS", "Recipe", "result_name", "run_cell", "run_table"]
+
+Recipe = Literal["ours", "paper"]
+QUICK_PAPER_EPOCHS = (4, 8, 16, 32)
+"""A fiftieth of the paper's schedule."""
+
+
+def run_table(run: PaperRun, name: str, *, quick: bool, recipe: Recipe = "ours") -> Table:
+    """Run what is missing of table `name` and return its plan."""
+    table = TABLES[name]
+    for cell in table.cells:
+        run_cell(run, cell, quick=quick, recipe=recipe)
+    return table
+
+
+def run_cell(run: PaperRun, cell: Cell, *, quick: bool, recipe: Recipe) -> dict[str, Any]:
+    """Train and test one cell, unless it is finished."""
+    name = result_name(cell, quick=quick, recipe=recipe)
+    size = cell.size(quick=quick)
+
+    def work() -> dict[str, Any]:
+        training = run.training_snapshots(cell.problem, size.n_train)
+        test = run.test_snapshots(cell.problem, size.n_test)
+
+        def report(text: str) -> None:
+            run.report(f"{name}: {text}")
+
+        if recipe == "ours":
+            model = train_ours(training, n_modes=cell.n_modes, seed=0, n_iterations=size.n_iterations, report=report)
+        else:
+            epochs: Sequence[int] = QUICK_PAPER_EPOCHS if quick else PAPER_EPOCHS
+            model = train_paper(training, n_modes=cell.n_modes, seed=0, epochs=epochs, report=report)
+        return {
+            "error": force_error(model, test),
+            "screening": model.screening,
+            "n_train": size.n_train,
+            "n_test": size.n_test,
+        }
+
+    result = run.once(name, work)
+    run.report(f"{name}: error {result['error']:.2e}, the paper's {cell.paper_error:g}")
+    return result
+
+
+def result_name(cell: Cell, *, quick: bool, recipe: Recipe) -> str:
+    """Name of a cell's result in the run folder."""
+    row = cell.row.removesuffix("^2")
+    return f"{cell.table}-{cell.model}-{row}-{recipe}-{'quick' if quick else 'full'}"
