@@ -215,6 +215,7 @@ def test_md_stopped_by_ctrl_c_says_how_to_go_on(folder, potential, tmp_path):
         stderr=subprocess.STDOUT,
         text=True,
         env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a shell ignore it
     )
     log = tmp_path / "md.csv"
     deadline = time.monotonic() + 60
