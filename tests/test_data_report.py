@@ -82,7 +82,7 @@ def test_numbers_are_those_of_the_frames():
         ({"energy": mol / kcal, "forces": mol / kcal}, r"root mean square force of \S+ is large for eV/Angstrom"),
         ({"energy": 1e-4, "forces": 1e-4}, r"root mean square force of \S+ is small for eV/Angstrom"),
         ({"stress": 1 / GPa}, r"stress times volume is \S+ eV per atom: eV/Angstrom\^3 is expected, GPa"),
-        ({"energy": 0.0}, "all energies are the same: placeholders"),
+        ({"energy": 0.0}, "all energies are the same: they were filled in"),
     ],
 )
 def test_wrong_units_are_named(factors, message):

@@ -12,7 +12,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from ase.calculators.socketio import SocketIOCalculator
+from ase.calculators.socketio import SocketIOCalculator, actualunixsocketname
 from structures import potential, rattled_crystal, water
 
 from lrc_ase import LRCCalculator, save_potential
@@ -84,7 +84,7 @@ def test_ipi_deals_beads_and_replicas_among_two_clients(file, tmp_path, name):
     script = EXAMPLES / "make_start.py"
     subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True, capture_output=True)
     server = started(I_PI, "input.xml", folder=tmp_path)
-    path = Path(f"/tmp/ipi_{socket}")
+    path = Path(actualunixsocketname(socket))
     limit = time.monotonic() + 120
     while not path.exists() and server.poll() is None and time.monotonic() < limit:
         time.sleep(0.2)

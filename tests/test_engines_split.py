@@ -14,6 +14,7 @@ import pytest
 import torch
 from structures import ELEMENTS, rattled_crystal, salt_water_slab, settings, shaken_model, water
 
+from lrc_ase import LongRangeConvolution, Yukawa
 from lrc_ase.derivatives import evaluate
 from lrc_ase.engines.ghosts import GhostNeighbors
 from lrc_ase.neighbors import neighbor_graph
@@ -211,3 +212,25 @@ def test_neighbors_of_nonsense_are_refused():
     positions[5] = positions[2]
     with pytest.raises(ValueError, match="atoms 12 and 15 are at the same place"):
         neighbors.search(np.arange(10, 18), positions, 8)
+
+
+def test_a_process_without_atoms_takes_part_in_every_backward_pass():
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(12, 3, dtype=torch.float64, generator=generator)
+    weights, *cotangents = torch.randn(3, 12, 1, dtype=torch.float64, generator=generator)
+    cell = 8.0 * torch.eye(3, dtype=torch.float64)[None]
+    layer = LongRangeConvolution(Yukawa([0.3], smearing=1.0).requires_grad_(False), smearing=1.0)
+
+    def gradients(own, exchange):
+        leaves = weights[own].requires_grad_(), points[own].requires_grad_()
+        field = layer(*leaves, cell, exchange=exchange)
+        return [torch.autograd.grad(field, leaves, given[own], retain_graph=True) for given in cotangents]
+
+    exchange = Threads(2)
+    shares = [torch.arange(12), torch.arange(0)]
+    with ThreadPoolExecutor(2) as pool:
+        shared, nothing = pool.map(lambda own: gradients(own, exchange), shares)
+    for found, expected, empty in zip(shared, gradients(shares[0], None), nothing, strict=True):
+        for one, other, rest in zip(found, expected, empty, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+            assert rest.numel() == 0

@@ -143,7 +143,7 @@ def test_unlabelled_frames_stop_the_run_before_it_makes_a_folder(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_placeholder_forces_are_an_error(tmp_path):
+def test_forces_that_are_all_zero_are_an_error(tmp_path):
     frames = metal_frames(3)
     for atoms in frames:
         atoms.calc.results["forces"] = np.zeros((len(atoms), 3))

@@ -89,7 +89,7 @@ def _suspicious(frames: Sequence[LabelledFrame]) -> list[str]:
         )
     energies = np.array([frame.energy for frame in frames])
     if len(frames) > 2 and np.isfinite(energies).all() and np.ptp(energies) == 0:
-        found.append("all energies are the same: placeholders, not labels")
+        found.append("all energies are the same: they were filled in, not computed")
     return found
 
 

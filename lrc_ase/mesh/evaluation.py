@@ -243,7 +243,11 @@ def _contracted(weights: Tensor, gradient: Tensor | None) -> Tensor:
 
 def _mark(tensor: Tensor | None) -> tuple | None:
     """Changes with the numbers of a tensor, as long as somebody keeps it (or a detached one) alive."""
-    return None if tensor is None else (tensor.data_ptr(), tensor._version, tensor.shape, tensor.stride())
+    if tensor is None:
+        return None
+    # the storage, not its address: those of all empty tensors are the same
+    storage = tensor.untyped_storage()._cdata
+    return storage, tensor.storage_offset(), tensor._version, tensor.shape, tensor.stride()
 
 
 def _proportionality(cotangent: Tensor, weights: Tensor, stencil: Stencil) -> tuple[Tensor, Tensor]:

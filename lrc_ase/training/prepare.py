@@ -238,7 +238,7 @@ def _force_scale(frames: Sequence[LabelledFrame], configuration: TrainingConfigu
     scale = force_rms(frames)
     if scale == 0 and any(stage.loss.forces for stage in configuration.stages):
         raise ValueError(
-            "the forces of all training frames are exactly zero: the files hold placeholders, not labels; "
+            "the forces of all training frames are exactly zero: they were filled in, not computed; "
             "name the right key by `keys.forces`"
         )
     return scale or 1.0
