@@ -26,12 +26,13 @@ from torch import Tensor
 from lrc_ase import registry
 from lrc_ase.ensemble import Ensemble, members_of
 from lrc_ase.model import ShortRangeModel, build_model
+from lrc_ase.potential_upgrade import upgraded
 from lrc_ase.settings import ModelSettings, descriptor_names
 
 __all__ = ["FORMAT_VERSION", "Potential", "PotentialFileError", "load_potential", "save_potential"]
 
-FORMAT_VERSION = 2
-"""Version 2 holds ensembles; single models are written as version 1, which every lrc-ase reads."""
+FORMAT_VERSION = 3
+"""Of files that are written; earlier ones are read, see `potential_upgrade`."""
 HEADER_KEY = "lrc_ase"
 UNITS = {"energy": "eV", "length": "Angstrom", "charge": "e"}
 
@@ -73,7 +74,7 @@ def save_potential(path: str | os.PathLike[str], potential: Potential) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in potential.model.state_dict().items()}
     tensors["references"] = potential.references.to(torch.float64)
     header = {
-        "format_version": 1 if potential.n_members == 1 else FORMAT_VERSION,
+        "format_version": FORMAT_VERSION,
         "model": settings.model_dump(mode="json"),
         **({} if potential.n_members == 1 else {"n_members": potential.n_members}),
         "units": UNITS,
@@ -129,7 +130,7 @@ def load_potential(
         raise PotentialFileError(f"{path} lacks the tensor 'references' with one energy per element")
     members = [build_model(settings) for _ in range(header.get("n_members", 1))]
     model = members[0] if len(members) == 1 else Ensemble(members)
-    weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    weights = {name.removeprefix("model."): tensor for name, tensor in upgraded(tensors, header).items()}
     _check_tensors(path, model.state_dict(), weights)
     stored_dtype = next((tensor.dtype for tensor in weights.values() if tensor.is_floating_point()), torch.float32)
     model.to(stored_dtype)

@@ -12,7 +12,7 @@ __all__ = ["ReadOut", "random_linear"]
 
 
 class ReadOut(nn.Module):
-    """Feed-forward network with biases per element in the first and last layer, and a linear path beside it."""
+    """Feed-forward network with biases per element in the first and last layer."""
 
     def __init__(
         self,

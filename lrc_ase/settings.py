@@ -168,7 +168,7 @@ class ModelSettings(Settings):
     """Short-range descriptor, chosen by its `name`."""
     long_range: LongRangeSettings | None = None
     """None: a short-range model."""
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[int, ...] = (128, 128)
     """Widths of the hidden layers of the read-out network."""
     average_neighbors: float = Field(30.0, gt=0)
     """Mean number of neighbors within the cutoff in the training set; normalises the density."""

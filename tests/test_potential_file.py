@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from lrc_ase.ensemble import Ensemble
 from lrc_ase.model import build_model
 from lrc_ase.potential_file import (
     FORMAT_VERSION,
@@ -53,6 +54,28 @@ def _rewrite(path, change_header=None, change_tensors=None):
     safetensors.torch.save_file(tensors, path, {HEADER_KEY: json.dumps(header)})
 
 
+@pytest.mark.parametrize("prefixes", [("model.",), ("model.members.0.", "model.members.1.")], ids=["model", "ensemble"])
+def test_scales_of_elements_until_version_2_become_their_mixing(potential, tmp_path, prefixes):
+    descriptor = SphereSettings(degrees=(1, 1), n_radial=3, n_channels=4, n_blocks=2)
+    settings = potential.settings.model_copy(update={"descriptor": descriptor})
+    models = [build_model(settings) for _ in prefixes]
+    path = tmp_path / "old.safetensors"
+    save_potential(path, Potential(models[0] if len(models) == 1 else Ensemble(models), potential.references))
+    expected = {}
+
+    def scale_instead(tensors):
+        for name in [f"{prefix}descriptor.{block}" for prefix in prefixes for block in ("", "second_")]:
+            del tensors[f"{name}element_mixing"]
+            scale = tensors[f"{name}center_scale"] = torch.rand(2, 8)
+            expected[name.removeprefix("model.")] = tensors[f"{name}mixing"] * scale[:, None, None]
+
+    _rewrite(path, lambda header: header.update(format_version=2), scale_instead)
+    found = load_potential(path).model.state_dict()
+    assert len(expected) == 2 * len(prefixes)
+    for name, mixing in expected.items():
+        torch.testing.assert_close(found[f"{name}mixing"] + found[f"{name}element_mixing"], mixing)
+
+
 def test_saved_potential_comes_back_bit_equal(potential, saved):
     loaded = load_potential(saved)
     assert loaded.settings == potential.settings
@@ -76,7 +99,7 @@ def test_load_takes_the_dtype_asked_for(saved, dtype):
 
 def test_header_is_readable_without_this_package(saved):
     header = json.loads(read_tensors(saved)[1]["lrc_ase"])
-    assert header["format_version"] == 1
+    assert header["format_version"] == FORMAT_VERSION
     assert header["model"]["elements"] == ["H", "O"]
     assert header["units"] == {"energy": "eV", "length": "Angstrom", "charge": "e"}
     assert header["versions"]["torch"] == torch.__version__
@@ -107,7 +130,7 @@ def test_foreign_file_is_refused(tmp_path):
 
 def test_newer_format_is_refused_with_a_remedy(saved):
     _rewrite(saved, change_header=lambda header: header.update(format_version=FORMAT_VERSION + 1))
-    with pytest.raises(PotentialFileError, match=r"format version 3.*upgrade with"):
+    with pytest.raises(PotentialFileError, match=r"format version 4.*upgrade with"):
         load_potential(saved)
 
 

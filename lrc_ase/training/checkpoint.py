@@ -13,7 +13,7 @@ from lrc_ase.potential_file import read_tensors, write_tensors
 
 __all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 HEADER_KEY = "lrc_ase_checkpoint"
 
 

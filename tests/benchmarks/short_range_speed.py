@@ -20,6 +20,7 @@ from lrc_ase import ModelSettings, build_model
 from lrc_ase.derivatives import evaluate
 from lrc_ase.descriptors import neighbor_vectors
 from lrc_ase.descriptors.sphere.averages import averages
+from lrc_ase.descriptors.sphere.descriptor import mixed_by_element
 from lrc_ase.descriptors.sphere.moments import moments
 from lrc_ase.graph import Graph
 from lrc_ase.model import ShortRangeModel
@@ -84,7 +85,8 @@ def stages(model: ShortRangeModel, graph: Graph, repeats: int) -> None:
     vectors = neighbor_vectors(positions, graph.cell, graph.neighbors, graph.shifts, graph.structure, dtype).detach()
     sums = moments(vectors, *around, shape)
     channels = torch.randn(shape.n_harmonics, graph.n_atoms, len(shape.degrees) * shape.n_channels, dtype=dtype)
-    weights = torch.index_select(model.descriptor.mixing.detach(), 0, model.descriptor.degree_of)
+    mixing = (model.descriptor.mixing + model.descriptor.element_mixing).detach()
+    weights = torch.index_select(mixing, 1, model.descriptor.degree_of)
     features = torch.randn(graph.n_atoms, model.descriptor.n_features, dtype=dtype)
     tasks: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]] = {
         "vectors": (
@@ -92,7 +94,7 @@ def stages(model: ShortRangeModel, graph: Graph, repeats: int) -> None:
             positions,
         ),
         "moments": (lambda v: moments(v, *around, shape), vectors),
-        "mixing": (lambda s: torch.bmm(s, weights), sums),
+        "mixing": (lambda s: mixed_by_element(s, weights, graph.species)[0], sums),
         "averages": (lambda c: averages(c, shape), channels),
         "read-out": (lambda f: model.readout(f, graph.species), features),
     }

@@ -2,12 +2,13 @@ r"""The many-body density on the sphere.
 
 The neighbors of atom i make a density with radial and element channels, mixed into channels,
 
-.. math:: A_{ic}(\hat n) = \sum_{lm} Y_{lm}(\hat n) \sum_{nz} W^{l}_{nz,c}\, c_{i,nz,lm}, \qquad
+.. math:: A_{ic}(\hat n) = \sum_{lm} Y_{lm}(\hat n) \sum_{nz} W^{z_i l}_{nz,c}\, c_{i,nz,lm}, \qquad
           c_{i,nz,lm} = \sum_{j \in z} B_n(r_{ij})\, Y_{lm}(\hat r_{ij}),
 
-and products of several such densities, taken point by point on a quadrature of the sphere, are averaged over it. When
-the quadrature is exact for the degree of the product the average is rotation invariant to rounding: it is the sum over
-all coupling paths (Gaunt coefficients) at the cost of two matrix products per atom. The radial functions are
+with weights W for each element of the central atom, the same for all plus a part of its own that starts at zero.
+Products of several such densities, taken point by point on a quadrature of the sphere, are averaged over it. When the
+quadrature is exact for the degree of the product the average is rotation invariant to rounding: it is the sum over all
+coupling paths (Gaunt coefficients) at the cost of two matrix products per atom. The radial functions are
 :math:`B_n(r) = f(x) \sin(n\pi x)/x` with x = r / cutoff and the envelope :math:`f = 1 - 28x^6 + 48x^7 - 21x^8`, which
 vanishes at the cutoff with its first and second derivative.
 
@@ -37,7 +38,7 @@ from .moments import moments
 from .reference import averages_reference, moments_reference
 from .shape import SphereShape, radial_scale
 
-__all__ = ["SphereDescriptor"]
+__all__ = ["SphereDescriptor", "mixed_by_element"]
 
 
 class SphereDescriptor(Descriptor):
@@ -73,7 +74,7 @@ class SphereDescriptor(Descriptor):
         degree_of = [degree for degree, _ in harmonic_order(self.shape.max_degree)]
         self.register_buffer("degree_of", torch.tensor(degree_of), persistent=False)
         self.mixing = _random_mixing(self.shape, generator)
-        self.center_scale = nn.Parameter(torch.ones(n_elements, n_factors * settings.n_channels))
+        self.element_mixing = nn.Parameter(self.mixing.new_zeros(n_elements, *self.mixing.shape))
         self.n_features = settings.n_blocks * n_factors * settings.n_channels
         self.reach = settings.n_blocks
         if settings.n_blocks > 1:
@@ -86,32 +87,45 @@ class SphereDescriptor(Descriptor):
                 bias = self.neighbor_network.element_bias.weight
                 bias.copy_(torch.randn(bias.shape, generator=generator))
             self.second_mixing = _random_mixing(self.second_shape, generator)
-            self.second_center_scale = nn.Parameter(torch.ones_like(self.center_scale))
+            self.second_element_mixing = nn.Parameter(self.mixing.new_zeros(n_elements, *self.second_mixing.shape))
 
     def forward(self, vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor) -> Tensor:
         sum_up = moments if self._has_compiled(vectors) else moments_reference
         sums = sum_up(vectors, mask, species, neighbors, self.shape)
         own_species = species[: len(vectors)]
-        features = self._mixed_averages(sums, self.mixing, self.center_scale, own_species)
+        features = self._mixed_averages(sums, self.mixing + self.element_mixing, own_species)
         if self.settings.n_blocks == 1:
             return features
         own = self.neighbor_network(features, species, squeeze=False)
         weights = torch.index_select(own, 0, neighbors.flatten()).unflatten(0, neighbors.shape)
         sums = sum_up(vectors, mask, species, neighbors, self.second_shape, weights)
-        second = self._mixed_averages(sums, self.second_mixing, self.second_center_scale, species)
+        second = self._mixed_averages(sums, self.second_mixing + self.second_element_mixing, species)
         return torch.cat([features, second], dim=1)
 
-    def _mixed_averages(self, sums: Tensor, mixing: Tensor, center_scale: Tensor, species: Tensor) -> Tensor:
+    def _mixed_averages(self, sums: Tensor, mixing: Tensor, species: Tensor) -> Tensor:
+        """Features (n_atoms, n_features) of the sums (n_lm, n_atoms, n_inputs)."""
         # each harmonic is mixed with the weights of its degree; rows above a factor's degree are left out later
-        channels = torch.bmm(sums, torch.index_select(mixing, 0, self.degree_of))  # (n_lm, n_atoms, n_features)
+        channels, places = mixed_by_element(sums, torch.index_select(mixing, 1, self.degree_of), species)
         made = (averages if self._has_compiled(sums) else averages_reference)(channels, self.shape)
-        # the scale of a factor multiplies every product that it is in
-        scale = center_scale.unflatten(1, (len(self.settings.degrees), -1)).cumprod(dim=1).flatten(1)
-        return made * torch.index_select(scale, 0, species)
+        return made if places is None else torch.index_select(made, 0, places)
 
     def _has_compiled(self, tensor: Tensor) -> bool:
         known = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
         return known and self.engine == "compiled"
+
+
+def mixed_by_element(sums: Tensor, weights: Tensor, species: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Products of each atom's sums with the weights of its element.
+
+    `sums` (n_lm, n_atoms, n_inputs) and `weights` (n_elements, n_lm, n_inputs, n_features) to (n_lm, n_atoms,
+    n_features) with the atoms sorted by element, and the place of each atom among them (None: its own).
+    """
+    if len(weights) == 1 or len(species) == 0:
+        return torch.bmm(sums, weights[0]), None
+    order = torch.argsort(species)
+    counts = torch.bincount(species, minlength=len(weights)).tolist()
+    by_element = zip(torch.index_select(sums, 1, order).split(counts, dim=1), weights, strict=True)
+    return torch.cat([torch.bmm(own, w) for own, w in by_element if own.shape[1]], dim=1), torch.argsort(order)
 
 
 def _random_mixing(shape: SphereShape, generator: torch.Generator | None) -> nn.Parameter:
