@@ -152,7 +152,7 @@ CASES = {
     "smaller than the cutoff": (pair, NVE, "run 200"),
     "sorted": (crystal, ["atom_modify sort 5 3.0", *NVE], "run 200"),
     "balanced": (half_empty, ["comm_style tiled", "fix deal all balance 10 1.0 rcb", *NVE], "run 200"),
-    "npt": (slanted, ["fix run all npt temp 300 300 0.05 tri 0 0 0.2", "timestep 0.001"], "run 100"),
+    "npt": (slanted, ["fix run all npt temp 300 300 0.05 tri 0 0 2.0", "timestep 0.001"], "run 100"),
     "nvt": (crystal, ["fix run all nvt temp 400 400 0.05", "timestep 0.001"], "run 50"),
     "minimized": (slanted, [], "minimize 0 1e-3 20 200"),
 }
