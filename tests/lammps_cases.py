@@ -51,6 +51,7 @@ def slab():
 def half_empty():
     atoms = crystal((1, 2, 2))
     atoms.cell[0, 0] = 40.0
+    atoms.positions[:, 0] += 7.0  # away from the faces, where atoms would come to the other process
     return atoms
 
 
