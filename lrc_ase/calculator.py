@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from ase.calculators.calculator import CalculationFailed, Calculator, InputError
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from .derivatives import atomic_stresses, born_effective_charges, evaluate
-from .domain import FAR_DISTANCE, ExtrapolationWarning, TrainingDomain, Watch
+from .domain import Lookout, TrainingDomain
 from .graph import Graph
 from .neighbors import NeighborList
 from .potential_file import Potential, load_potential
@@ -97,8 +95,9 @@ class LRCCalculator(Calculator):
         if not isinstance(potential, Potential):
             potential = load_potential(potential, device=device, dtype=dtype)
         self.potential = potential
-        # a model of our own, so that a potential shared with others keeps its precision and device
-        self.model = deepcopy(potential.model).to(device=device, dtype=dtype).requires_grad_(False)
+        # of our own, so that a potential shared with others keeps its precision and device
+        own = potential.for_evaluation(device, dtype)
+        self.model, self._references = own.model, own.references
         settings = self.model.settings
         self.neighbor_list = NeighborList(
             settings.elements,
@@ -110,11 +109,8 @@ class LRCCalculator(Calculator):
         has_charges = settings.long_range is not None and settings.long_range.electrostatics
         absent = ((), _OF_CHARGES)[not has_charges] + ((), _OF_ENSEMBLES)[potential.n_members == 1]
         self.implemented_properties = [name for name in type(self).implemented_properties if name not in absent]
-        self._references = potential.references.to(device=device, dtype=torch.float64)
-        self._domain = TrainingDomain.from_description(potential.description, settings.elements)
-        self._warned: set[str] = set()
-        self._watch: tuple[int, Watch] | None = None
-        """Number of the neighbor search that it follows, and what to look at until the next."""
+        domain = TrainingDomain.from_description(potential.description, settings.elements)
+        self._lookout = Lookout(domain, settings.cutoff, skin)
         self._evaluated: Atoms | None = None
         self.use_cache = False  # `calculate` keeps a copy of the atoms already
 
@@ -130,7 +126,7 @@ class LRCCalculator(Calculator):
         """
         super().reset()
         self.neighbor_list.forget()
-        self._evaluated = self._watch = None
+        self._evaluated = None
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last evaluation, to the last bit, of what a model sees; the total charge is of it."""
@@ -211,34 +207,8 @@ class LRCCalculator(Calculator):
             results["charges"] = charges
             if not self.atoms.pbc.any():
                 results["dipole"] = charges @ self.atoms.positions
-        results["extrapolation"] = self._beyond_training(graph, forces)
+        results["extrapolation"] = self._lookout.far_outside(graph, forces, self.neighbor_list.n_searches)
         return results
-
-    def _beyond_training(self, graph: Graph, forces: np.ndarray) -> tuple[str, ...]:
-        """Warn of what lies beyond training; returns what lies far outside."""
-        assert self.atoms is not None
-        n_searches = self.neighbor_list.n_searches
-        if self._watch is None or self._watch[0] != n_searches:
-            watch = self._domain.watch(graph, self.neighbor_list.cutoff, self.neighbor_list.skin)
-            self._watch = n_searches, watch
-        watch = self._watch[1]
-        far = []
-        if closest := watch.closest(self.atoms.positions):
-            ratio, message = closest
-            self._warn("distance", f"{message}: energies and forces from here on are extrapolated")
-            far += [message] if ratio < FAR_DISTANCE else []
-        if unseen := self._domain.unseen_charge(graph):
-            self._warn("charge", unseen)
-        for kind, reason in (("neighbors", watch.far_neighbors), ("force", self._domain.far_force(forces))):
-            if reason:
-                self._warn(kind, f"far outside the training set: {reason}")
-                far.append(reason)
-        return tuple(far)
-
-    def _warn(self, kind: str, message: str) -> None:
-        if kind not in self._warned:
-            self._warned.add(kind)
-            warnings.warn(message, ExtrapolationWarning, stacklevel=2)
 
 
 def _changes(before: Atoms | None, after: Atoms) -> list[str]:

@@ -12,6 +12,7 @@ What is missing is not looked at. A structure a little beyond is worth a warning
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,7 @@ from torch import Tensor
 from .descriptors import neighbor_vectors
 from .graph import Graph
 
-__all__ = ["DOMAIN_KEY", "ExtrapolationWarning", "TrainingDomain", "Watch", "summarize"]
+__all__ = ["DOMAIN_KEY", "ExtrapolationWarning", "Lookout", "TrainingDomain", "Watch", "summarize"]
 
 DOMAIN_KEY = "training_domain"
 FAR_DISTANCE = 0.8
@@ -82,7 +83,7 @@ class TrainingDomain:
                 return f"a total charge of {charge:g} e never occurred in training, which saw {seen}"
         return None
 
-    def far_force(self, forces: np.ndarray) -> str | None:
+    def far_force(self, forces: np.ndarray, names: Names) -> str | None:
         """Say which of the forces (n_atoms, 3) is far above any of training, if there is one."""
         if self.largest_force is None:
             return None
@@ -91,14 +92,17 @@ class TrainingDomain:
         norm = float(np.sqrt(squared[atom]))
         if not norm > FAR_FORCE * self.largest_force:
             return None
-        return f"the force on atom {atom} is {norm:.1f} eV/Angstrom, the largest in training {self.largest_force:.1f}"
+        return (
+            f"the force on atom {names[atom]} is {norm:.1f} eV/Angstrom, the largest in training "
+            f"{self.largest_force:.1f}"
+        )
 
-    def watch(self, graph: Graph, cutoff: float, skin: float) -> Watch:
+    def watch(self, graph: Graph, cutoff: float, skin: float, numbers: np.ndarray | None = None) -> Watch:
         """What is to be looked at while the neighbor list of `graph`, of range cutoff + skin, serves."""
+        names = Names(self.elements, graph.species.cpu().numpy(), numbers)
         if self.shortest is None and self.neighbors is None:
-            return Watch()
+            return Watch(names)
         distances = _distances(graph)
-        names = tuple(self.elements[index] for index in graph.species.tolist())
         far_neighbors = self._far_neighbors((graph.neighbor_mask & (distances < cutoff)).sum(1).tolist(), names)
         if self.shortest is None:
             return Watch(names, far_neighbors)
@@ -113,7 +117,7 @@ class TrainingDomain:
         pairs = torch.stack([first, second]).cpu().numpy()
         return Watch(names, far_neighbors, pairs, offsets.cpu().numpy(), limits[first, column].cpu().numpy())
 
-    def _far_neighbors(self, counts: Sequence[int], names: Sequence[str]) -> str | None:
+    def _far_neighbors(self, counts: Sequence[int], names: Names) -> str | None:
         if self.neighbors is None:
             return None
         fewest, most = self.neighbors
@@ -121,18 +125,32 @@ class TrainingDomain:
             if count > FAR_NEIGHBORS * most or count < fewest / FAR_NEIGHBORS:
                 atom = counts.index(count)
                 return (
-                    f"atom {atom} ({names[atom]}) has {count} neighbors within the cutoff, "
+                    f"atom {names[atom]} has {count} neighbors within the cutoff, "
                     f"atoms in training had {fewest} to {most}"
                 )
         return None
 
 
 @dataclass(frozen=True)
+class Names:
+    """What messages call the atoms of a graph, as in ``12 (Na)``."""
+
+    elements: tuple[str, ...]
+    species: np.ndarray
+    """Index of each atom's element, (n_atoms,)."""
+    numbers: np.ndarray | None = None
+    """Number that each atom goes by, (n_atoms,); its place where None."""
+
+    def __getitem__(self, atom: int) -> str:
+        number = atom if self.numbers is None else self.numbers[atom]
+        return f"{number} ({self.elements[self.species[atom]]})"
+
+
+@dataclass(frozen=True)
 class Watch:
     """The few pairs of a neighbor list that can come closer than in training before the next search."""
 
-    names: tuple[str, ...] = ()
-    """Element of each atom of the structure."""
+    names: Names
     far_neighbors: str | None = None
     """Which atom has far more or fewer neighbors than any in training."""
     pairs: np.ndarray = field(default_factory=lambda: np.empty((2, 0), dtype=int))
@@ -153,11 +171,63 @@ class Watch:
         worst = int(ratios.argmin())
         if not ratios[worst] < 1:
             return None
-        names = [f"{index} ({self.names[index]})" for index in self.pairs[:, worst].tolist()]
+        one, other = self.pairs[:, worst].tolist()
         return float(ratios[worst]), (
-            f"atoms {names[0]} and {names[1]} are {distances[worst]:.3f} Angstrom apart; the closest "
+            f"atoms {self.names[one]} and {self.names[other]} are {distances[worst]:.3f} Angstrom apart; the closest "
             f"such pair in training was {self.limits[worst]:.3f} Angstrom"
         )
+
+
+class Lookout:
+    """Holds a moving structure against the training set; warns once of each kind of thing that training did not see.
+
+    `cutoff` + `skin` (Angstrom) is the range of the neighbor lists.
+    """
+
+    def __init__(self, domain: TrainingDomain, cutoff: float, skin: float) -> None:
+        self.domain, self.cutoff, self.skin = domain, cutoff, skin
+        self._warned: set[str] = set()
+        self._followed: int | None = None
+        self._watch: Watch | None = None
+
+    def far_outside(
+        self, graph: Graph, forces: np.ndarray, n_searches: int, numbers: np.ndarray | None = None
+    ) -> tuple[str, ...]:
+        """Say in sentences why the structure lies far outside the training set; nothing where it does not.
+
+        Parameters
+        ----------
+        graph, forces
+            The structure, and the forces on its own atoms, (n_own, 3), eV/Angstrom.
+        n_searches
+            How often neighbors have been searched: a new search is a new list of pairs to look at.
+        numbers
+            What messages call the atoms, (n_atoms,); their places if not given.
+        """
+        if graph.n_own == 0:
+            return ()
+        if self._watch is None or self._followed != n_searches:
+            self._followed, self._watch = n_searches, self.domain.watch(graph, self.cutoff, self.skin, numbers)
+        watch, far = self._watch, []
+        if closest := watch.closest(graph.positions.detach().cpu().numpy()):
+            ratio, message = closest
+            self._warn("distance", f"{message}: energies and forces from here on are extrapolated")
+            far += [message] if ratio < FAR_DISTANCE else []
+        if unseen := self.domain.unseen_charge(graph):
+            self._warn("charge", unseen)
+        for kind, reason in (
+            ("neighbors", watch.far_neighbors),
+            ("force", self.domain.far_force(forces, watch.names)),
+        ):
+            if reason:
+                self._warn(kind, f"far outside the training set: {reason}")
+                far.append(reason)
+        return tuple(far)
+
+    def _warn(self, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(message, ExtrapolationWarning, stacklevel=3)
 
 
 def summarize(graphs: Sequence[Graph], elements: Sequence[str], forces: Sequence[Tensor] = ()) -> dict[str, Any]:

@@ -1,15 +1,17 @@
-"""How much memory a mesh needs, and how much there is."""
+"""How much memory a mesh needs, how much there is, and to whom it goes when freed."""
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-__all__ = ["available_memory", "check_mesh_memory"]
+__all__ = ["available_memory", "check_mesh_memory", "keep_freed_memory"]
 
 _MESHES_HELD = 4
 """Arrays of the size of the mesh alive at once: density, its spectrum, the multiplier's table, the potential."""
@@ -46,3 +48,22 @@ def check_mesh_memory(
 
 _ALWAYS_FITS = 2**26
 """Bytes below which nobody asks the system."""
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory that it frees, until it ends; False where the C library cannot be told.
+
+    glibc hands large arrays back to the system when they are freed. A step of dynamics or training needs the same
+    arrays again, and waits for fresh, zeroed pages: a third of the time of large systems, and more on virtual machines.
+    The command line calls this; a script does so if its process has nothing better to do with the memory.
+    """
+    if sys.platform != "linux":
+        return False
+    tell = getattr(ctypes.CDLL(None), "mallopt", None)
+    if tell is None:
+        return False
+    return all(tell(option, value) == 1 for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1)))
+
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+"""Options of glibc's mallopt: bytes free at the top that are given back (-1: never), arrays with pages of their own."""

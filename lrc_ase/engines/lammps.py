@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-import warnings
-from collections.abc import Sequence
-from copy import deepcopy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from ase.data import atomic_masses, atomic_numbers
 
 from ..derivatives import Results, evaluate
-from ..domain import ExtrapolationWarning, TrainingDomain, Watch
+from ..domain import Lookout, TrainingDomain
 from ..ensemble import members_of
 from ..potential_file import Potential, load_potential
 from .ghosts import GhostNeighbors
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["FIX", "LammpsCoupling", "attach"]
 
 FIX = "lrc"
-"""Name of the fix that LAMMPS calls us by."""
+"""Name of the fix that LAMMPS calls us by; ``f_lrc[1]`` is the number of processes with atoms far outside training."""
 _VIRIAL = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 """Order of the virial in LAMMPS."""
 
@@ -47,6 +47,7 @@ def attach(
     charge: float = 0.0,
     dtype: torch.dtype = torch.float64,
     skin: float = 0.5,
+    extrapolate: bool = False,
 ) -> LammpsCoupling:
     """Make LAMMPS compute energies, forces, virial and charges with a potential; from the next ``run`` on.
 
@@ -70,13 +71,47 @@ def attach(
         Precision of the model.
     skin
         Extra range of the model's own neighbor list in Angstrom; the one of LAMMPS is what ``neighbor`` says.
+    extrapolate
+        Go on where atoms lie far outside the training set, as far as the potential's file tells. Otherwise the run ends
+        with that step, further ones do nothing, and `LammpsCoupling.stopped` says why; what follows in an input, such
+        as ``write_restart``, is done.
 
     Raises
     ------
     ValueError
         Units other than metal, no periodic direction, atom types without a name or with that of an element that the
         potential does not know, masses in another order than the names, a potential that reaches beyond one cutoff.
+
+    Warns
+    -----
+    ExtrapolationWarning
+        Once each on a process, as the ASE calculator does.
     """
+    potential, comm, names = checked(lmp, potential, comm, species)
+    coupling = LammpsCoupling(
+        lmp, potential, comm, names, charge=charge, dtype=dtype, skin=skin, extrapolate=extrapolate
+    )
+    # a pair style without forces makes LAMMPS keep ghosts within the cutoff
+    lmp.commands_list(
+        [
+            f"pair_style zero {potential.settings.cutoff:.17g}",
+            "pair_coeff * *",
+            f"fix {FIX} all external pf/callback 1 1",
+            f"fix_modify {FIX} energy yes virial yes",
+        ]
+    )
+    lmp.fix_external_set_vector_length(FIX, 1)
+    lmp.set_fix_external_callback(FIX, coupling, None)
+    return coupling
+
+
+def checked(
+    lmp: lammps,
+    potential: str | os.PathLike[str] | Potential,
+    comm: Comm | None,
+    species: Sequence[str] | None,
+) -> tuple[Potential, Comm, tuple[str, ...]]:
+    """Potential, communicator and element of each atom type, or the reason why this LAMMPS cannot run them."""
     if not isinstance(potential, Potential):
         potential = load_potential(potential)
     comm = lmp.get_mpi_comm() if comm is None else comm
@@ -98,18 +133,7 @@ def attach(
     n_types = lmp.extract_setting("ntypes")
     names = tuple(species) if species is not None else _labels(lmp, n_types, potential.settings.elements)
     _check_species(lmp, names, n_types, potential.settings.elements)
-    coupling = LammpsCoupling(lmp, potential, comm, names, charge=charge, dtype=dtype, skin=skin)
-    # a pair style without forces makes LAMMPS keep ghosts within the cutoff
-    lmp.commands_list(
-        [
-            f"pair_style zero {potential.settings.cutoff:.17g}",
-            "pair_coeff * *",
-            f"fix {FIX} all external pf/callback 1 1",
-            f"fix_modify {FIX} energy yes virial yes",
-        ]
-    )
-    lmp.set_fix_external_callback(FIX, coupling, None)
-    return coupling
+    return potential, comm, names
 
 
 class LammpsCoupling:
@@ -122,23 +146,26 @@ class LammpsCoupling:
         comm: Comm,
         species: tuple[str, ...],
         *,
-        charge: float,
-        dtype: torch.dtype,
-        skin: float,
+        charge: float = 0.0,
+        dtype: torch.dtype = torch.float64,
+        skin: float = 0.5,
+        extrapolate: bool = False,
     ) -> None:
-        self.lmp, self.comm, self.charge = lmp, comm, charge
-        self.model = deepcopy(potential.model).to(device="cpu", dtype=dtype).requires_grad_(False)
+        self.lmp, self.comm, self.charge, self.extrapolate = lmp, comm, charge, extrapolate
+        own = potential.for_evaluation("cpu", dtype)
+        self.model, self._references = own.model, own.references
         self.exchange = MPIExchange(comm) if comm.Get_size() > 1 else None
-        elements = potential.settings.elements
+        elements, cutoff = potential.settings.elements, potential.settings.cutoff
         self._species_of_type = np.array([-1] + [elements.index(name) for name in species])
-        self._references = potential.references.to(torch.float64)
-        self._neighbors = GhostNeighbors(potential.settings.cutoff, skin)
+        self._neighbors = GhostNeighbors(cutoff, skin)
         self._owners: GhostOwners | None = None
         self.mesh_shape: tuple[int, ...] | None = None
         """Mesh of a fully periodic box, held while the box changes a little."""
-        self._domain = TrainingDomain.from_description(potential.description, elements)
-        self._watch = Watch()
-        self._has_warned = False
+        domain = TrainingDomain.from_description(potential.description, elements)
+        # the total charge is the same everywhere: one process tells
+        self._lookout = Lookout(domain if comm.Get_rank() == 0 else replace(domain, total_charges=None), cutoff, skin)
+        self.stopped: str | None = None
+        """Why the run has ended before its time, the same on all processes."""
         self._has_charges = bool(lmp.extract_setting("q_flag"))
 
     @property
@@ -149,20 +176,31 @@ class LammpsCoupling:
     def __call__(
         self, caller: object, step: int, n_own: int, tags: np.ndarray, positions: np.ndarray, forces: np.ndarray
     ) -> None:
-        """Fill `forces` (n_own, 3) and hand energy and virial to LAMMPS, which would swallow an exception."""
+        """Fill `forces` (n_own, 3) and hand energy and virial to LAMMPS."""
+        with self.ending_all():
+            energies, totals, forces[:] = self.evaluate(n_own)
+            self.lmp.fix_external_set_energy_global(FIX, float(totals[0]))
+            self.set_virial(totals[1:10])
+            self.lmp.numpy.fix_external_set_energy_peratom(FIX, energies)
+
+    @contextmanager
+    def ending_all(self) -> Iterator[None]:
+        """Print an error and end all processes: LAMMPS would swallow it, or wait for the others."""
         try:
-            forces[:] = self._evaluate(n_own)
+            yield
         except BaseException as error:
             if not isinstance(error, ValueError):
                 traceback.print_exc()
-            print(f"lrc-ase: step {step}, process {self.comm.Get_rank()}: {error}", file=sys.stderr, flush=True)
+            where = f"step {self.lmp.extract_global('ntimestep')}, process {self.comm.Get_rank()}"
+            print(f"lrc-ase: {where}: {error}", file=sys.stderr, flush=True)
             self.comm.Abort(1)
 
-    def _evaluate(self, n_own: int) -> np.ndarray:
+    def evaluate(self, n_own: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Energies of the own atoms (n_own,), eV; energy and virial (10,) of all processes; forces (n_own, 3)."""
         n_atoms = n_own + self.lmp.extract_setting("nghost")
-        tags, types, positions = (self._atoms(name, n_atoms) for name in ("id", "type", "x"))
+        tags, types, positions = (self.atoms(name, n_atoms) for name in ("id", "type", "x"))
         species = self._species_of_type[types]
-        is_searched = self._find_neighbors(tags, positions, n_own)
+        self._find_neighbors(tags, positions, n_own)
         cell, pbc = self._box()
         if all(pbc):
             self.mesh_shape = self.model.mesh_shape_for(cell, self.mesh_shape)
@@ -178,27 +216,18 @@ class LammpsCoupling:
         found = evaluate(self.model, graph, stress=True)
         assert found.forces is not None
         assert self._owners is not None
-        own_forces = self._owners.add_to_owners(found.forces.numpy())
-        self._hand_over(found, species[:n_own], abs(float(np.linalg.det(graph.cell[0]))), own_forces)
-        if n_own and not self._has_warned:
-            if is_searched:
-                self._watch = self._domain.watch(graph, self._neighbors.cutoff, self._neighbors.skin)
-            self._warn_beyond_training(positions)
-        return own_forces
+        forces = self._owners.add_to_owners(found.forces.numpy())
+        far = self._lookout.far_outside(graph, forces, self.n_searches, tags)
+        energies = (found.atomic_energies + self._references[species[:n_own]]).numpy()
+        totals = self._totals(found, energies, forces, abs(float(np.linalg.det(graph.cell[0]))), bool(far))
+        self.lmp.fix_external_set_vector(FIX, 1, float(totals[-1]))
+        if totals[-1] and not self.extrapolate and self.stopped is None:
+            self._stop(far)
+        if self._has_charges and found.charges is not None:
+            self.atoms("q", n_own)[:] = found.charges.double().numpy()
+        return energies, totals, forces
 
-    def _warn_beyond_training(self, positions: np.ndarray) -> None:
-        """Once per process: atoms are closer than any such pair in training."""
-        closest = self._watch.closest(positions)
-        if closest is not None:
-            self._has_warned = True
-            warnings.warn(
-                f"two atoms at {100 * closest[0]:.0f}% of the shortest distance of such pairs in training: energies "
-                "and forces from here on are extrapolated",
-                ExtrapolationWarning,
-                stacklevel=2,
-            )
-
-    def _find_neighbors(self, tags: np.ndarray, positions: np.ndarray, n_own: int) -> bool:
+    def _find_neighbors(self, tags: np.ndarray, positions: np.ndarray, n_own: int) -> None:
         """Search where an atom of any process has moved too far or LAMMPS has dealt atoms anew, on all at once."""
         valid = self._neighbors.is_valid(tags, positions, n_own)
         if self.exchange is not None:
@@ -206,28 +235,39 @@ class LammpsCoupling:
         if not valid:
             self._neighbors.search(tags, positions, n_own)
             self._owners = GhostOwners(self.comm, tags, n_own)
-        return not valid
 
-    def _hand_over(self, found: Results, species: np.ndarray, volume: float, forces: np.ndarray) -> None:
-        """Tell LAMMPS energies, virial and charges; refuse what is not finite, on all processes."""
+    def _totals(
+        self, found: Results, energies: np.ndarray, forces: np.ndarray, volume: float, is_far: bool
+    ) -> np.ndarray:
+        """Sums over processes: energy, nine of the virial, how many are far outside training; all (11,).
+
+        Refuses what is not finite, on all processes.
+        """
         assert found.stress is not None
-        energies = found.atomic_energies + self._references[species]
-        totals = torch.cat([energies.sum()[None], -volume * found.stress.flatten()])
-        totals = torch.cat([totals, torch.tensor([float(not np.isfinite(forces).all())], dtype=totals.dtype)])
+        virial = -volume * found.stress.flatten().numpy()
+        n_wrong = float(not np.isfinite(forces).all())
+        totals = torch.tensor([energies.sum(), *virial, n_wrong, float(is_far)], dtype=torch.float64)
         if self.exchange is not None:
             totals = self.exchange.sum(totals)
-        if not torch.isfinite(totals).all() or totals[-1]:
+        if not torch.isfinite(totals).all() or totals[-2]:
             raise ValueError(
                 "the model gives energies or forces that are not finite: look at the step before, or take a shorter one"
             )
-        virial = totals[1:10].reshape(3, 3)
-        self.lmp.fix_external_set_energy_global(FIX, float(totals[0]))
-        self.lmp.fix_external_set_virial_global(FIX, [float(virial[i, j] + virial[j, i]) / 2 for i, j in _VIRIAL])
-        self.lmp.numpy.fix_external_set_energy_peratom(FIX, energies.numpy())
-        if self._has_charges and found.charges is not None:
-            self._atoms("q", len(species))[:] = found.charges.double().numpy()
+        return totals[[*range(10), 11]].numpy()
 
-    def _atoms(self, name: str, n_atoms: int) -> np.ndarray:
+    def set_virial(self, virial: np.ndarray) -> None:
+        """Hand the virial of all processes, (9,) in eV, to LAMMPS."""
+        virial = virial.reshape(3, 3)
+        self.lmp.fix_external_set_virial_global(FIX, [float(virial[i, j] + virial[j, i]) / 2 for i, j in _VIRIAL])
+
+    def _stop(self, far: Sequence[str]) -> None:
+        """End the run, on all processes, and let LAMMPS go on to what follows: restart files, dumps."""
+        reason = next(reasons[0] for reasons in self.comm.allgather(far) if reasons)
+        step = self.lmp.extract_global("ntimestep")
+        self.stopped = f"the run ended at step {step}, far outside the training set: {reason}"
+        self.lmp.force_timeout()
+
+    def atoms(self, name: str, n_atoms: int) -> np.ndarray:
         """LAMMPS' own memory of a quantity of all atoms; an empty process has none."""
         if n_atoms == 0:
             return np.zeros((0, 3)) if name == "x" else np.zeros(0, np.int64)

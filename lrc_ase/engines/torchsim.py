@@ -7,7 +7,6 @@ of torch-sim deal systems into batches.
 from __future__ import annotations
 
 import os
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -58,8 +57,8 @@ class TorchSimModel(ModelInterface):
             potential = load_potential(potential)
         self._device, self._dtype, self._skin = torch.device(device), dtype, skin
         self._compute_stress, self._compute_forces = compute_stress, True
-        self.model = deepcopy(potential.model).to(device=device, dtype=dtype).requires_grad_(False)
-        self._references = potential.references.to(device=device, dtype=torch.float64)
+        own = potential.for_evaluation(device, dtype)
+        self.model, self._references = own.model, own.references
         self._searched: torch_sim.SimState | None = None
         self._graph: Graph | None = None
 

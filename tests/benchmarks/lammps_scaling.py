@@ -4,7 +4,8 @@ python tests/benchmarks/lammps_scaling.py [--potential FILE] [--atoms 10000 5000
 
 Crystals of NaCl at 300 K with displaced atoms, velocity Verlet in float64, one thread per process; without --potential
 an untrained model of the default size (its costs are those of a trained one). Exchange is the time in sums over
-processes and in sending forces home; before each, processes wait for the slowest. The first steps are left out.
+processes and in sending forces home; before each, processes wait for the slowest. The first steps are left out. All
+keep the memory that they free, as the command line does.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
 from lrc_ase import LongRangeSettings, LRCCalculator, ModelSettings, Potential, build_model, save_potential
+from lrc_ase.memory import keep_freed_memory
 
 WARM_UP = 3
 
@@ -40,6 +42,7 @@ def main() -> None:
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     own = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     if own.worker is not None:
         run_lammps(own.potential, own.atoms[0], own.steps, own.worker)
         return

@@ -1,0 +1,99 @@
+"""The potential as ``pair_style mliap unified``, for a LAMMPS that was built with PYTHON and ML-IAP.
+
+The same evaluation as that of the fix in `lrc_ase.engines.lammps`; LAMMPS counts its energies as those of a pair style.
+ML-IAP shows a model the vectors of pairs alone: positions, which the mesh needs, are read from LAMMPS. ML-IAP also
+keeps a table of atoms times pairs, tens of gigabytes from 10,000 atoms on: its cutoff is such that there are no pairs,
+and the neighbors are ours. LAMMPS takes the virial of a pair style from its forces, as the sum of x f, which leaves out
+what a mesh feels of the box itself: it is told not to, and a fix brings the virial.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..potential_file import Potential
+from .lammps import FIX, LammpsCoupling, checked
+
+if TYPE_CHECKING:
+    from lammps import lammps
+    from mpi4py.MPI import Comm
+
+__all__ = ["PairCoupling", "attach"]
+
+_NO_PAIRS = 1e-3
+"""Cutoff in Angstrom within which no two atoms are."""
+
+
+def attach(
+    lmp: lammps,
+    potential: str | os.PathLike[str] | Potential,
+    comm: Comm | None = None,
+    *,
+    species: Sequence[str] | None = None,
+    **options: Any,
+) -> PairCoupling:
+    """Make a potential the pair style of LAMMPS; all arguments and errors are as in `lrc_ase.engines.lammps.attach`.
+
+    Raises
+    ------
+    ValueError
+        Besides, a LAMMPS without ML-IAP or its Python interface.
+    """
+    potential, comm, names = checked(lmp, potential, comm, species)
+    try:
+        import lammps.mliap as interface
+
+        interface.activate_mliappy(lmp)
+    except (ImportError, OSError, AttributeError) as error:
+        raise ValueError(
+            "this LAMMPS has no Python interface of ML-IAP: build it with PKG_PYTHON, PKG_ML-IAP, PKG_ML-SNAP and "
+            "MLIAP_ENABLE_PYTHON as a shared library, against this Python; or take lrc_ase.engines.lammps.attach, "
+            f"which every LAMMPS can do ({error})"
+        ) from error
+    coupling = PairCoupling(lmp, potential, comm, names, **options)
+    interface.load_unified(coupling)
+    # the pair style without forces makes LAMMPS keep ghosts within the cutoff
+    lmp.commands_list(
+        [
+            f"pair_style hybrid/overlay zero {potential.settings.cutoff:.17g} mliap unified EXISTS",
+            "pair_coeff * * zero",
+            f"pair_coeff * * mliap {' '.join(names)}",
+            "pair_modify pair mliap nofdotr",
+            f"fix {FIX} all external pf/array 1",
+            f"fix_modify {FIX} energy no virial yes",
+        ]
+    )
+    lmp.fix_external_set_vector_length(FIX, 1)
+    return coupling
+
+
+class PairCoupling(LammpsCoupling):
+    """A potential on one process of LAMMPS, with the names that ML-IAP asks of a model."""
+
+    interface: Any = None
+    """LAMMPS' side of it."""
+    ndescriptors = nparams = 1
+    rcutfac = 0.5 * _NO_PAIRS
+
+    def __init__(self, lmp: lammps, potential: Potential, comm: Comm, species: tuple[str, ...], **options: Any) -> None:
+        super().__init__(lmp, potential, comm, species, **options)
+        self.element_types = list(dict.fromkeys(species))
+
+    def compute_descriptors(self, data: Any) -> None:
+        """Nothing: all is done with the forces."""
+
+    def compute_gradients(self, data: Any) -> None:
+        """Nothing: all is done with the forces."""
+
+    def compute_forces(self, data: Any) -> None:
+        """Add to LAMMPS' forces and energies, and hand the virial to the fix."""
+        with self.ending_all():
+            n_own = data.nlocal
+            energies, totals, forces = self.evaluate(n_own)
+            self.set_virial(totals[1:10])
+            data.energy = float(energies.sum())
+            if n_own:
+                data.f[:n_own] += forces
+                data.eatoms = energies[data.iatoms]

@@ -1,0 +1,40 @@
+"""Memory that is freed and needed again stays with the process where it is told to."""
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+from lrc_ase.memory import keep_freed_memory
+
+FAULTS = """
+import resource, sys, torch
+from lrc_ase.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+def touch():
+    torch.ones(2**23)  # 32 MiB, and 64 MiB beside it
+    torch.ones(2**24)
+touch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    touch()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc"
+)
+def test_arrays_that_are_freed_and_needed_again_cost_no_fresh_pages():
+    faults = {}
+    for mode in ("keep", "give back"):
+        run = subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, text=True, check=True)
+        faults[mode] = int(run.stdout)
+    assert 4 * faults["keep"] < faults["give back"]  # a heap grows once or twice before it fits
+
+
+def test_other_systems_are_left_alone(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert not keep_freed_memory()
