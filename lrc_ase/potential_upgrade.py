@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from lrc_ase.descriptors.sphere.shape import smoothness
 
 __all__ = ["upgraded"]
 
@@ -13,14 +16,20 @@ __all__ = ["upgraded"]
 def upgraded(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> dict[str, Tensor]:
     """Tensors as today's model has them, which predicts what the one of the file did.
 
-    Until version 2 a sphere descriptor mixed alike for all elements and scaled each mixed factor by the element.
+    Until version 2 a sphere descriptor mixed alike for all elements and scaled each mixed factor by the element; its
+    radial functions were of equal size.
     """
     new = dict(tensors)
-    if header["format_version"] > 2 or header["model"].get("descriptor", {}).get("name", "sphere") != "sphere":
+    descriptor = header["model"].get("descriptor", {})
+    if header["format_version"] > 2 or descriptor.get("name", "sphere") != "sphere":
         return new
+    sizes = torch.from_numpy(smoothness(descriptor["n_radial"]))
     for name, scale in tensors.items():
         if name.endswith("center_scale"):
             block = name.removesuffix("center_scale")
             del new[name]
-            new[f"{block}element_mixing"] = tensors[f"{block}mixing"] * (scale[:, None, None] - 1)
+            mixing = tensors[f"{block}mixing"]
+            mixing = mixing / sizes.to(mixing).repeat(mixing.shape[1] // len(sizes))[:, None]
+            new[f"{block}mixing"] = mixing
+            new[f"{block}element_mixing"] = mixing * (scale[:, None, None] - 1)
     return new

@@ -55,7 +55,7 @@ def _rewrite(path, change_header=None, change_tensors=None):
 
 
 @pytest.mark.parametrize("prefixes", [("model.",), ("model.members.0.", "model.members.1.")], ids=["model", "ensemble"])
-def test_scales_of_elements_until_version_2_become_their_mixing(potential, tmp_path, prefixes):
+def test_scales_of_elements_and_radial_functions_until_version_2_become_mixing(potential, tmp_path, prefixes):
     descriptor = SphereSettings(degrees=(1, 1), n_radial=3, n_channels=4, n_blocks=2)
     settings = potential.settings.model_copy(update={"descriptor": descriptor})
     models = [build_model(settings) for _ in prefixes]
@@ -67,7 +67,9 @@ def test_scales_of_elements_until_version_2_become_their_mixing(potential, tmp_p
         for name in [f"{prefix}descriptor.{block}" for prefix in prefixes for block in ("", "second_")]:
             del tensors[f"{name}element_mixing"]
             scale = tensors[f"{name}center_scale"] = torch.rand(2, 8)
-            expected[name.removeprefix("model.")] = tensors[f"{name}mixing"] * scale[:, None, None]
+            # radial functions count fastest: neighbors' elements, or weights, times (1, 1/2, 1/3) of mean square one
+            sizes = torch.tensor([1, 1 / 2, 1 / 3]).repeat(tensors[f"{name}mixing"].shape[1] // 3) * (108 / 49) ** 0.5
+            expected[name.removeprefix("model.")] = tensors[f"{name}mixing"] / sizes[:, None] * scale[:, None, None]
 
     _rewrite(path, lambda header: header.update(format_version=2), scale_instead)
     found = load_potential(path).model.state_dict()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["SphereShape", "radial_scale"]
+__all__ = ["SphereShape", "radial_scale", "smoothness"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,16 @@ class SphereShape:
 
 
 def radial_scale(n_radial: int, average_neighbors: float) -> tuple[float, ...]:
-    """Factors that make the density of randomly placed neighbors fluctuate by one in each radial function."""
+    """Factors that make the density of randomly placed neighbors fluctuate by `smoothness` in each radial function."""
     nodes, weights = np.polynomial.legendre.leggauss(64)
     x, weights = (nodes + 1) / 2, weights / 2
     envelope = (1 + x**6 * (-28 + x * (48 - 21 * x))) / x
     functions = envelope[:, None] * np.sin(np.pi * x[:, None] * np.arange(1, n_radial + 1))
     variance = average_neighbors * (3 * x**2 * weights) @ functions**2
-    return tuple(np.sqrt(4 * np.pi / variance).tolist())
+    return tuple((smoothness(n_radial) * np.sqrt(4 * np.pi / variance)).tolist())
+
+
+def smoothness(n_radial: int) -> np.ndarray:
+    """1/n, of mean square one: what varies fast with the distance is learned last."""
+    falling = 1 / np.arange(1, n_radial + 1)
+    return np.asarray(falling / np.sqrt(np.mean(falling**2)))
