@@ -52,7 +52,7 @@ class LRCCalculator(Calculator):
     device
         Torch device.
     dtype
-        Precision of the model; float64 conserves energy in long runs, float32 is faster.
+        Precision of the model, by name or torch's own: float64 conserves energy in long runs, float32 is faster.
     skin
         Extra range of the neighbor list in Angstrom; the list is searched anew when an atom has moved half of it.
 
@@ -87,7 +87,7 @@ class LRCCalculator(Calculator):
         potential: str | os.PathLike[str] | Potential,
         *,
         device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float64,
+        dtype: torch.dtype | str = torch.float64,
         skin: float = 0.5,
         **kwargs: Any,
     ) -> None:

@@ -28,6 +28,7 @@ from lrc_ase import registry
 from lrc_ase.ensemble import Ensemble, members_of
 from lrc_ase.model import ShortRangeModel, build_model
 from lrc_ase.potential_upgrade import upgraded
+from lrc_ase.precision import floating_type
 from lrc_ase.settings import ModelSettings, descriptor_names
 
 __all__ = ["FORMAT_VERSION", "Potential", "PotentialFileError", "load_potential", "save_potential"]
@@ -63,9 +64,9 @@ class Potential:
         """Models in it: more than one for an ensemble."""
         return len(members_of(self.model))
 
-    def for_evaluation(self, device: torch.device | str, dtype: torch.dtype) -> Potential:
+    def for_evaluation(self, device: torch.device | str, dtype: torch.dtype | str) -> Potential:
         """A copy on `device`, its model in `dtype` and without gradients by parameters."""
-        model = deepcopy(self.model).to(device=device, dtype=dtype).requires_grad_(False)
+        model = deepcopy(self.model).to(device=device, dtype=floating_type(dtype)).requires_grad_(False)
         return Potential(model, self.references.to(device=device, dtype=torch.float64), deepcopy(self.description))
 
 
@@ -95,7 +96,7 @@ def save_potential(path: str | os.PathLike[str], potential: Potential) -> None:
 
 
 def load_potential(
-    path: str | os.PathLike[str], *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    path: str | os.PathLike[str], *, device: torch.device | str = "cpu", dtype: torch.dtype | str | None = None
 ) -> Potential:
     """Read a potential.
 
@@ -106,7 +107,7 @@ def load_potential(
     device
         Where the model is put. The references stay on the CPU.
     dtype
-        Floating-point type of the model; None keeps the type of the file.
+        torch.float32 or torch.float64, or its name; None keeps the type of the file.
 
     Raises
     ------
@@ -114,6 +115,7 @@ def load_potential(
         The file is missing, truncated, no potential of lrc-ase, written by a newer version, or its tensors do not fit
         its settings.
     """
+    dtype = None if dtype is None else floating_type(dtype)
     tensors, metadata = read_tensors(path)
     if HEADER_KEY not in metadata:
         raise PotentialFileError(

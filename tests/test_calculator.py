@@ -75,6 +75,14 @@ def test_results_do_not_alias_and_atoms_are_not_changed(own_potential):
     assert atoms.info == before.info
 
 
+def test_precision_by_name_is_that_of_torch(own_potential):
+    atoms = rattled_crystal()
+    atoms.calc = LRCCalculator(own_potential, dtype="float32")
+    assert {parameter.dtype for parameter in atoms.calc.model.parameters()} == {torch.float32}
+    with pytest.raises(ValueError, match="`dtype` must be float32 or float64, by name or of torch, got half"):
+        LRCCalculator(own_potential, dtype="half")
+
+
 def test_change_of_charge_is_noticed(own_potential):
     atoms = water()
     atoms.calc = LRCCalculator(own_potential)

