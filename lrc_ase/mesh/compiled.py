@@ -20,7 +20,7 @@ import numpy as np
 from numba import int64, njit
 
 from ..compilation import compiled, inlined, run_over_ranges
-from ..simd import address, fill, load, store, total
+from ..simd import address, fill, load, prefetch, store, total
 from ..windows import Window
 from .sorting import SortedAtoms, block_edges
 
@@ -28,13 +28,15 @@ __all__ = ["MAX_LEVEL", "gather_compiled", "line_width", "spread_compiled"]
 
 MAX_LEVEL = 2
 """Highest total degree of derivatives in the kernels."""
+_AHEAD = 16
+"""How many atoms early their numbers are asked for: these lie in the order of the input, far from each other."""
 _SERIAL_BELOW = 4000
 """Atoms times channels below which threads cost more than they save."""
 
 
 def line_width(window: Window) -> int:
     """Points in a line of the stencil as the kernels see it; the last axis of a mesh must be at least as long."""
-    return next(width for width in (4, 8, 12, 16) if width >= window.n_points)
+    return -(-window.n_points // 4) * 4
 
 
 def spread_compiled(
@@ -177,12 +179,14 @@ def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
         memory = np.zeros(6 * width, table_array.dtype)
         tile_memory = np.zeros(shape[0] * n_tile, table_array.dtype)
         s, tile, table, mesh = address(memory), address(tile_memory), address(table_array), address(mesh_array)
+        own, n_own = address(weights), weights.shape[1] * weights.shape[2]
         zero = fill(table_array.dtype.type(0), width)
         for block in range(first_block, last_block):
             if starts[block] == starts[block + 1]:
                 continue
             structure, origin = _block(block, blocks, shape)
             for place in range(starts[block], starts[block + 1]):
+                prefetch(own, order[min(place + _AHEAD, len(order) - 1)] * n_own, 0)
                 start, z0, z1, z2 = _stencil(
                     coordinates, place, table, n_terms, zero, n_points, width, level, s, origin, shape, size
                 )
@@ -234,6 +238,7 @@ def _gather_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
         memory = np.zeros(6 * width, table_array.dtype)
         tile_memory = np.zeros(shape[0] * n_tile, table_array.dtype)
         s, tile, table, mesh = address(memory), address(tile_memory), address(table_array), address(mesh_array)
+        own, n_own = address(gathered), gathered.shape[1] * gathered.shape[2]
         zero = fill(table_array.dtype.type(0), width)
         for block in range(first_block, last_block):
             if starts[block] == starts[block + 1]:
@@ -241,6 +246,7 @@ def _gather_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
             structure, origin = _block(block, blocks, shape)
             _move_tile(tile, mesh, structure, origin, shape, size, n_used, step, False)
             for place in range(starts[block], starts[block + 1]):
+                prefetch(own, order[min(place + _AHEAD, len(order) - 1)] * n_own, 1)
                 start, z0, z1, z2 = _stencil(
                     coordinates, place, table, n_terms, zero, n_points, width, level, s, origin, shape, size
                 )

@@ -112,7 +112,7 @@ def _sorting_kernels(dtype: np.dtype) -> tuple[Any, Any]:
             for axis in range(3):
                 own, n = np.float64(fractional[atom, axis]), shape[axis]
                 own = (own - np.floor(own)) * n
-                own = 0.0 if own == n else own  # by rounding
+                own -= n * (own == n)  # by rounding
                 total += own
                 coordinates[atom, axis] = own
                 point = int(np.floor(own - 0.5 * n_points)) + 1
