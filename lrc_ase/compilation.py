@@ -11,7 +11,7 @@ from typing import Any
 
 from numba import njit
 
-__all__ = ["compiled", "even_ranges", "inlined", "run_over_atoms", "run_over_ranges"]
+__all__ = ["called", "compiled", "even_ranges", "inlined", "run_over_atoms", "run_over_ranges"]
 
 
 def compiled(function: Callable[..., Any], *variant: object) -> Any:
@@ -25,7 +25,10 @@ def compiled(function: Callable[..., Any], *variant: object) -> Any:
     return njit(cache=True, nogil=True, error_model="numpy")(function)
 
 
-inlined: Any = njit(forceinline=True, error_model="numpy")
+called: Any = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""Decorator of functions that kernels alone call: ways in from Python and C would take their time to compile."""
+
+inlined: Any = njit(forceinline=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Decorator of functions that kernels call with constants.
 
 LLVM inlines them. Numba's own inlining copies the text of the function, which it then analyzes anew at every call: that

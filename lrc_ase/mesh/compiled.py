@@ -17,9 +17,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import int64, njit
+from numba import int64
 
-from ..compilation import compiled, inlined, run_over_ranges
+from ..compilation import called, compiled, inlined, run_over_ranges
 from ..simd import address, fill, load, prefetch, store, total
 from ..windows import Window
 from .sorting import SortedAtoms, block_edges
@@ -126,9 +126,9 @@ def _stencil(coordinates, place, table, n_terms, zero, n_points, width, level, s
 @inlined
 def _block(block, blocks, shape):
     """Structure of a block, and its first mesh points along the three axes."""
-    rest, z = divmod(block, blocks[2])
-    rest, y = divmod(rest, blocks[1])
-    structure, x = divmod(rest, blocks[0])
+    lines, z = block // blocks[2], block % blocks[2]
+    planes, y = lines // blocks[1], lines % blocks[1]
+    structure, x = planes // blocks[0], planes % blocks[0]
     return structure, (-(-x * shape[1] // blocks[0]), -(-y * shape[2] // blocks[1]), -(-z * shape[3] // blocks[2]))
 
 
@@ -142,7 +142,7 @@ def _move(tile, t, mesh, m, count, width, adding):
             store(tile, t + i, load(mesh, m + i, width))
 
 
-@njit(error_model="numpy")
+@called
 def _move_tile(tile, mesh, structure, origin, shape, size, n_used, width, adding):
     """Add the tile to the mesh, or copy it from there; lines that wrap go in pieces, `n_used` points long."""
     n_channels, n_x, n_y, n_z = shape
@@ -222,7 +222,8 @@ def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
                             store(tile, line, values)
                     start += n_tile
             _move_tile(tile, mesh, structure, origin, shape, size, n_used, step, True)
-            tile_memory[:] = 0
+            for t in range(shape[0] * n_tile):
+                tile[t] = 0
         memory[0], tile_memory[0] = 0, 0  # keeps them alive until here
 
     return compiled(kernel, "spread", width, n_points, level, dtype.name)

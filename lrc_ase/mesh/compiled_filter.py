@@ -15,9 +15,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import int64, njit
+from numba import int64
 
-from ..compilation import compiled, even_ranges, run_over_ranges
+from ..compilation import called, compiled, even_ranges, run_over_ranges
 from ..simd import address, load, native_width, store, transpose
 from .fft import is_smooth, line_plan, transform
 
@@ -81,7 +81,7 @@ def _width(mesh_shape: tuple[int, ...], dtype: np.dtype) -> int:
 # `m`, `t` and `h` on; `s` is memory for four lines of length `line`.
 
 
-@njit(error_model="numpy")
+@called
 def _planes(mesh, m, spectrum, h, s, line, shape, plans, first, last, width):
     """Transform planes of constant x in z and y."""
     _, n_y, n_z, n_vectors, n_rows = shape
@@ -116,7 +116,7 @@ def _planes(mesh, m, spectrum, h, s, line, shape, plans, first, last, width):
             transform(spectrum, place, row, spectrum, place, row, s, zero, plans[1], width, forward)
 
 
-@njit(error_model="numpy")
+@called
 def _lines(spectrum, h, table, t, kept, k, tail, n_table, s, line, shape, plans, first, last, width):
     """Transform lines along x, multiply by the table, and transform back; `k` -1 keeps no spectrum."""
     n_x, n_y, n_z, n_vectors, n_rows = shape
@@ -139,7 +139,7 @@ def _lines(spectrum, h, table, t, kept, k, tail, n_table, s, line, shape, plans,
             transform(s, 2 * line, 2 * width, spectrum, h + place, plane, s, zero, plans[0], width, backward)
 
 
-@njit(error_model="numpy")
+@called
 def _planes_back(mesh, m, spectrum, h, s, line, shape, plans, first, last, width):
     """Transform planes of constant x back in y and z."""
     _, n_y, n_z, n_vectors, n_rows = shape
