@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -10,7 +11,7 @@ from typing import Any
 
 from numba import njit
 
-__all__ = ["compiled", "even_ranges", "inlined", "run_over_atoms", "run_over_ranges"]
+__all__ = ["called", "compiled", "even_ranges", "inlined", "run_over_atoms", "run_over_ranges"]
 
 
 def compiled(function: Callable[..., Any], *variant: object) -> Any:
@@ -24,7 +25,10 @@ def compiled(function: Callable[..., Any], *variant: object) -> Any:
     return njit(cache=True, nogil=True, error_model="numpy")(function)
 
 
-inlined: Any = njit(forceinline=True, error_model="numpy")
+called: Any = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""Decorator of functions that kernels alone call: ways in from Python and C would take their time to compile."""
+
+inlined: Any = njit(forceinline=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Decorator of functions that kernels call with constants.
 
 LLVM inlines them. Numba's own inlining copies the text of the function, which it then analyzes anew at every call: that
@@ -44,18 +48,31 @@ def run_over_ranges(
 ) -> list[Any]:
     """Results of ``kernel(*arguments, *range)`` for each range; no two of them may write to the same place.
 
-    Kernels release the interpreter lock. Threads of a pool begin with the first range, the caller's with the last, and
-    they go on until they meet.
+    Kernels release the interpreter lock. Each thread, the caller's too, takes the next range as soon as it is free: one
+    call to a pool per thread, since each call costs as much as a small kernel.
 
     >>> run_over_ranges(lambda *given: given, ("a",), even_ranges(10, 3), n_threads=2)
     [('a', 0, 3), ('a', 3, 6), ('a', 6, 10)]
     """
     if n_threads == 1 or len(ranges) == 1:
         return [kernel(*arguments, *own) for own in ranges]
+    left, results = deque(enumerate(ranges)), [None] * len(ranges)
+
+    def work() -> None:
+        while left:
+            try:
+                index, own = left.popleft()
+            except IndexError:  # another thread was faster
+                return
+            results[index] = kernel(*arguments, *own)
+
     pool = _pool(n_threads - 1, os.getpid())
-    tasks = [(pool.submit(kernel, *arguments, *own), own) for own in ranges]
-    results = [kernel(*arguments, *own) if task.cancel() else task.result() for task, own in reversed(tasks)]
-    return results[::-1]
+    helpers = [pool.submit(work) for _ in range(min(n_threads, len(ranges)) - 1)]
+    work()
+    for helper in helpers:
+        if not helper.cancel():
+            helper.result()
+    return results
 
 
 def even_ranges(n_atoms: int, n_ranges: int) -> list[tuple[int, int]]:

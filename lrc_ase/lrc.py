@@ -152,7 +152,7 @@ class LongRangeConvolution(nn.Module):
                 f"periodic directions {None if pbc is None else pbc.tolist()}: evaluate it in one process"
             )
         if structure is None:
-            structure = torch.zeros(len(fractional), dtype=torch.int64, device=fractional.device)
+            structure = torch.from_numpy(np.zeros(len(fractional), np.int64)).to(fractional.device)
         periodic = [(True,) * d] * len(cell) if pbc is None else [tuple(row) for row in pbc.tolist()]
         groups: dict[tuple, list[int]] = {}
         layouts = []
@@ -290,8 +290,10 @@ class LongRangeConvolution(nn.Module):
             )
         if cell.ndim != 3 or cell.shape[1:] != (d, d):
             raise ValueError(f"`cell` must have shape (n_structures, {d}, {d}), got {tuple(cell.shape)}")
-        if not math.isfinite(fractional.detach().sum()):  # one number that is not finite makes the sum so
-            finite = torch.isfinite(fractional.detach()).all(dim=-1)
+        # one number that is not finite makes the sum so; NumPy leaves the other threads to the kernels
+        numbers = fractional.detach()
+        if not math.isfinite(numbers.numpy().sum() if numbers.device.type == "cpu" else numbers.sum()):
+            finite = torch.isfinite(numbers).all(dim=-1)
             raise ValueError(
                 f"`fractional` holds coordinates that are not finite (NaN or infinite), of atoms "
                 f"{(~finite).nonzero()[:5, 0].tolist()}: look at the step that made these positions"

@@ -2,10 +2,11 @@
 
 Numba's loops over small arrays go through memory, because the compiler must assume that arrays overlap; a vector held
 in a variable stays in registers. ``load(pointer, index, width)`` reads `width` (a constant) consecutive numbers after
-the `address` of an array and ``store`` writes them back; ``fill`` and ``repeat`` make vectors of equal numbers;
-``total`` sums one up; ``transpose`` turns a square of numbers; ``+``, ``-``, ``*`` and ``/`` work number by number,
-between vectors and between a vector and a number, which is cast to its precision. Products and sums are contracted to
-fused multiply-adds where the machine has them, and widths it lacks are split by the compiler. Indices are not checked.
+the `address` of an array, ``store`` writes them back, ``prefetch`` asks for them early; ``fill`` and ``repeat`` make
+vectors of equal numbers; ``total`` sums one up; ``transpose`` turns a square of numbers; ``+``, ``-``, ``*`` and ``/``
+work number by number, between vectors and between a vector and a number, which is cast to its precision. Products and
+sums are contracted to fused multiply-adds where the machine has them, and widths it lacks are split by the compiler.
+Indices are not checked.
 """
 
 from __future__ import annotations
@@ -18,7 +19,18 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
-__all__ = ["address", "fill", "load", "native_width", "repeat", "store", "total", "transpose", "vector_sqrt"]
+__all__ = [
+    "address",
+    "fill",
+    "load",
+    "native_width",
+    "prefetch",
+    "repeat",
+    "store",
+    "total",
+    "transpose",
+    "vector_sqrt",
+]
 
 _FLAGS = ("contract",)
 _intrinsic: Any = intrinsic(prefer_literal=True)  # kernels call these with other arguments than Python would
@@ -89,6 +101,27 @@ def store(typing: Any, pointer: Any, index: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(pointer, index, value), emit
+
+
+@_intrinsic
+def prefetch(typing: Any, pointer: Any, index: Any, writing: Any) -> Any:
+    """Ask for the cache line of ``pointer[index]`` before it is needed; `writing` (a constant) 1 if it will be written.
+
+    Nothing is read: any index will do.
+    """
+    if not isinstance(writing, types.IntegerLiteral):
+        return None
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [byte, number, number, number]), "llvm.prefetch.p0"
+        )
+        place = builder.bitcast(builder.gep(arguments[0], [arguments[1]]), byte)
+        builder.call(function, [place, *map(number, (writing.literal_value, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(pointer, index, writing), emit
 
 
 @_intrinsic

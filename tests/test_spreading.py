@@ -119,23 +119,38 @@ def test_slabs_of_one_parity_never_touch_the_same_plane(n_points, n_planes):
     structure = np.arange(2000) // 1000
     atoms = sort_atoms(fractional, structure, (n_planes, 9, 9), 2, semicircle_window(n_points))
     assert sorted(atoms.order.tolist()) == list(range(2000))
-    for index, slabs in enumerate(atoms.slabs):
-        assert (atoms.structure[slabs[0] : slabs[-1]] == index).all()
+    slabs = atoms.slabs()
+    assert [first for first, _ in slabs[1:]] == [last for _, last in slabs[:-1]]
+    for index in range(2):
+        own_slabs = slabs[index * atoms.blocks[0] : (index + 1) * atoms.blocks[0]]
         touched = []
-        for first, last in itertools.pairwise(slabs.tolist()):
+        for first_block, last_block in own_slabs:
+            first, last = atoms.starts[first_block], atoms.starts[last_block]
+            assert (structure[atoms.order[first:last]] == index).all()
             points = np.floor(atoms.coordinates[first:last, 0, None] - n_points / 2).astype(int) + 1
             touched.append(set(((points + np.arange(n_points)) % n_planes).ravel().tolist()))
         for parity in range(2) if len(touched) > 1 else ():
             own = touched[parity::2]
             assert sum(len(planes) for planes in own) == len(set().union(*own))
-    assert (atoms.slabs[1:, 0] == atoms.slabs[:-1, -1]).all()
+    assert (atoms.starts[0], atoms.starts[-1]) == (0, 2000)
+
+
+def test_blocks_are_shared_out_evenly():
+    atoms = sort_atoms(
+        np.random.default_rng(0).random((5000, 3)), np.zeros(5000, int), (64, 64, 64), 1, bspline_window(6)
+    )
+    ranges = atoms.block_ranges(4)
+    assert [first for first, _ in ranges] == [0, *(last for _, last in ranges[:-1])]
+    assert ranges[-1][1] == len(atoms.starts) - 1
+    sizes = [atoms.starts[last] - atoms.starts[first] for first, last in ranges]
+    assert max(sizes) - min(sizes) < 2 * np.diff(atoms.starts).max()
 
 
 def test_threads_sort_as_one(monkeypatch):
     monkeypatch.setattr("lrc_ase.mesh.sorting._SERIAL_BELOW", 0)
     fractional, structure = np.random.default_rng(0).random((500, 3)), np.arange(500) % 2
     one, three = (sort_atoms(fractional, structure, (30, 9, 20), 2, semicircle_window(6), n) for n in (1, 3))
-    for name in ("order", "coordinates", "structure", "slabs"):
+    for name in ("order", "coordinates", "starts"):
         np.testing.assert_array_equal(getattr(one, name), getattr(three, name))
     np.testing.assert_array_equal(one.coordinates, (fractional * (30, 9, 20))[one.order])
 

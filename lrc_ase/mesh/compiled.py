@@ -1,40 +1,42 @@
 """Spreading and gathering on the CPU, compiled by Numba at first use and cached on disk.
 
-What makes them fast: atoms are visited block by block of the mesh (`sorting`), so that its lines stay in the nearest
-cache, and their coordinates are copied into that order first; a line of the stencil is one vector
-in registers (`lrc_ase.simd`); the window and its derivatives come from one Horner scheme over the whole line; an atom
-whose line wraps around the cell is done in two lines instead of point by point; and all derivatives asked for share one
-pass over the mesh. Threads (the kernels release the interpreter lock) spread slabs of the mesh, those of even index
-first, then the odd ones, so that no two ever write to the same plane.
+What makes them fast: atoms are visited block by block of the mesh (`sorting`), and their coordinates are copied into
+that order first; the mesh around a block is copied to or from a tile, which stays in the nearest cache, has no edges to
+wrap around and a shape known when compiling; a line of the stencil is one vector in registers (`lrc_ase.simd`); the
+window and its derivatives come from one Horner scheme over the whole line; and all derivatives asked for share one pass
+over the mesh. Threads (the kernels release the interpreter lock) spread slabs of the mesh, those of even index first,
+then the odd ones, so that no two ever write to the same plane.
 
 Three dimensions only: lines and planes are cheap enough in plain torch.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numba import int64
 
-from ..compilation import compiled, even_ranges, inlined, run_over_ranges
-from ..simd import address, fill, load, store, total
+from ..compilation import called, compiled, inlined, run_over_ranges
+from ..simd import address, fill, load, prefetch, store, total
 from ..windows import Window
-from .sorting import SortedAtoms
+from .sorting import SortedAtoms, block_edges
 
 __all__ = ["MAX_LEVEL", "gather_compiled", "line_width", "spread_compiled"]
 
 MAX_LEVEL = 2
 """Highest total degree of derivatives in the kernels."""
+_AHEAD = 16
+"""How many atoms early their numbers are asked for: these lie in the order of the input, far from each other."""
 _SERIAL_BELOW = 4000
 """Atoms times channels below which threads cost more than they save."""
 
 
 def line_width(window: Window) -> int:
     """Points in a line of the stencil as the kernels see it; the last axis of a mesh must be at least as long."""
-    return next(width for width in (4, 8, 12, 16) if width >= window.n_points)
+    return -(-window.n_points // 4) * 4
 
 
 def spread_compiled(
@@ -46,14 +48,12 @@ def spread_compiled(
     n_channels, *mesh_shape), both contiguous and of one type.
     """
     kernel = _spread_kernel(line_width(window), window.n_points, level, mesh.dtype)
-    table = window.horner_table(mesh.dtype, line_width(window))
-    arguments = (weights, atoms.order, atoms.coordinates, atoms.structure, table, mesh.reshape(-1), mesh.shape[1:])
+    arguments = (weights, *_arguments(atoms, window, mesh))
     if n_threads == 1 or len(atoms.order) * mesh.shape[1] < _SERIAL_BELOW:
-        kernel(*arguments, 0, len(atoms.order))
+        kernel(*arguments, 0, len(atoms.starts) - 1)
         return
     for parity in range(2):
-        ranges = [slab for own in atoms.slabs for slab in list(pairwise(own.tolist()))[parity::2]]
-        run_over_ranges(kernel, arguments, [(first, last) for first, last in ranges if last > first], n_threads)
+        run_over_ranges(kernel, arguments, atoms.slabs()[parity::2], n_threads)
 
 
 def gather_compiled(
@@ -61,14 +61,20 @@ def gather_compiled(
 ) -> None:
     """Interpolate the mesh into `gathered` (n_atoms, n_orders, n_channels); the rest as in `spread_compiled`."""
     kernel = _gather_kernel(line_width(window), window.n_points, level, mesh.dtype)
-    table = window.horner_table(mesh.dtype, line_width(window))
-    arguments = (gathered, atoms.order, atoms.coordinates, atoms.structure, table, mesh.reshape(-1), mesh.shape[1:])
+    arguments = (gathered, *_arguments(atoms, window, mesh))
     n_ranges = 1 if n_threads == 1 or len(atoms.order) * mesh.shape[1] < _SERIAL_BELOW else 4 * n_threads
-    run_over_ranges(kernel, arguments, even_ranges(len(atoms.order), n_ranges), n_threads)
+    run_over_ranges(kernel, arguments, atoms.block_ranges(n_ranges), n_threads)
+
+
+def _arguments(atoms: SortedAtoms, window: Window, mesh: np.ndarray) -> tuple:
+    table = window.horner_table(mesh.dtype, line_width(window))
+    layout = atoms.blocks, mesh.shape[1:]
+    return atoms.order, atoms.coordinates, atoms.starts, *layout, table, mesh.reshape(-1)
 
 
 # The functions below get width, n_points and level as constants. The memory `s` of a kernel holds the window's factors
-# along x and those along y, three vectors each, and the lines that `_part` moves, between lines of zeros.
+# along x and those along y, three vectors each. A tile (n_channels, n_planes, n_rows, n_line) holds the mesh from the
+# first point of a block on, as far as the stencils of its atoms reach; `shape` and `size` are those of mesh and tile.
 
 
 @inlined
@@ -89,71 +95,103 @@ def _window(coordinate, table, n_terms, zero, n_points, width, level):
 
 
 @inlined
-def _axis(coordinate, table, n_terms, zero, n_points, width, level, n, stride, s, factors, offsets, own_offsets):
-    """Window factors of one of the first two axes, (level + 1, width) in a row, and the wrapped offsets in the mesh."""
+def _axis(coordinate, table, n_terms, zero, n_points, width, level, s, factors):
+    """First mesh point along one of the first two axes; the window's factors, (level + 1, width), go to memory."""
     first_point, value, first, second = _window(coordinate, table, n_terms, zero, n_points, width, level)
     store(s, factors, value)
     if level > 0:
         store(s, factors + width, first)
     if level > 1:
         store(s, factors + 2 * width, second)
-    for point in range(n_points):
-        index = first_point + point
-        if index < 0:
-            index += n
-        if index >= n:
-            index -= n
-        offsets[own_offsets + point] = index * stride
+    return first_point
 
 
 @inlined
-def _stencil(coordinates, place, table, n_terms, zero, n_points, width, level, shape, s, offsets):
-    """Window of an atom: factors and offsets along x and y in memory; along z the first point and vectors.
-
-    A line along z that wraps becomes two, one that ends where the axis ends and one that begins where it begins. Then
-    `shift` is how far the first one begins before the end, and `_part` has the vectors of each.
-    """
-    _, n_x, n_y, n_z = shape
-    x, y, z = coordinates[place, 0], coordinates[place, 1], coordinates[place, 2]
-    _axis(x, table, n_terms, zero, n_points, width, level, n_x, n_y * n_z, s, 0, offsets, 0)
-    _axis(y, table, n_terms, zero, n_points, width, level, n_y, n_z, s, 3 * width, offsets, n_points)
-    first_point, z0, z1, z2 = _window(z, table, n_terms, zero, n_points, width, level)
-    if first_point < 0:
-        first_point += n_z
-    shift = first_point - (n_z - width)
-    if shift > 0:
-        store(s, 7 * width, z0)
-        store(s, 10 * width, z1)
-        store(s, 13 * width, z2)
-    return first_point, shift, z0, z1, z2
+def _inside(first_point, origin, n):
+    """Place of a mesh point in a tile that begins at `origin`."""
+    place = first_point - origin
+    return place + n if place < 0 else place
 
 
 @inlined
-def _part(s, width, shift):
-    """Lines of the window and its derivatives moved right by `shift`, the rest zero."""
-    return load(s, 7 * width - shift, width), load(s, 10 * width - shift, width), load(s, 13 * width - shift, width)
+def _stencil(coordinates, place, table, n_terms, zero, n_points, width, level, s, origin, shape, size):
+    """Where an atom's stencil begins in the tile, and the window's vectors along z."""
+    x = _axis(coordinates[place, 0], table, n_terms, zero, n_points, width, level, s, 0)
+    y = _axis(coordinates[place, 1], table, n_terms, zero, n_points, width, level, s, 3 * width)
+    z, z0, z1, z2 = _window(coordinates[place, 2], table, n_terms, zero, n_points, width, level)
+    line = _inside(x, origin[0], shape[1]) * size[2] + _inside(y, origin[1], shape[2])
+    return line * size[3] + _inside(z, origin[2], shape[3]), z0, z1, z2
+
+
+@inlined
+def _block(block, blocks, shape):
+    """Structure of a block, and its first mesh points along the three axes."""
+    lines, z = block // blocks[2], block % blocks[2]
+    planes, y = lines // blocks[1], lines % blocks[1]
+    structure, x = planes // blocks[0], planes % blocks[0]
+    return structure, (-(-x * shape[1] // blocks[0]), -(-y * shape[2] // blocks[1]), -(-z * shape[3] // blocks[2]))
+
+
+@inlined
+def _move(tile, t, mesh, m, count, width, adding):
+    """Add numbers of the tile to the mesh, or copy them from there, in vectors of `width`."""
+    for i in range(0, count, width):
+        if adding:
+            store(mesh, m + i, load(mesh, m + i, width) + load(tile, t + i, width))
+        else:
+            store(tile, t + i, load(mesh, m + i, width))
+
+
+@called
+def _move_tile(tile, mesh, structure, origin, shape, size, n_used, width, adding):
+    """Add the tile to the mesh, or copy it from there; lines that wrap go in pieces, `n_used` points long."""
+    n_channels, n_x, n_y, n_z = shape
+    _, n_planes, n_rows, n_line = size
+    t = 0
+    for channel in range(structure * n_channels, (structure + 1) * n_channels):
+        x = origin[0]
+        for _plane in range(n_planes):
+            y = origin[1]
+            for _row in range(n_rows):
+                row, z = ((channel * n_x + x) * n_y + y) * n_z, origin[2]
+                if z + n_line <= n_z:
+                    _move(tile, t, mesh, row + z, n_line, width, adding)
+                else:
+                    moved = 0
+                    while moved < n_used:
+                        count = min(n_used - moved, n_z - z)
+                        whole = count // 4 * 4
+                        _move(tile, t + moved, mesh, row + z, whole, 4, adding)
+                        _move(tile, t + moved + whole, mesh, row + z + whole, count - whole, 1, adding)
+                        moved, z = moved + count, 0
+                t += n_line
+                y = y + 1 if y + 1 < n_y else 0
+            x = x + 1 if x + 1 < n_x else 0
 
 
 @lru_cache(maxsize=64)
 def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> Any:
-    def kernel(weights, order, coordinates, structure, table_array, mesh_array, shape, first_place, last_place):
-        n_channels, n_x, n_y, n_z = shape
-        n_terms = table_array.shape[0]
-        memory, offset_memory = np.zeros(15 * width, table_array.dtype), np.empty(2 * n_points, np.int64)
-        s, offsets, table, mesh = address(memory), address(offset_memory), address(table_array), address(mesh_array)
+    n_rows, n_used, n_line, step = _tile(width, n_points)
+
+    def kernel(weights, order, coordinates, starts, blocks, shape, table_array, mesh_array, first_block, last_block):
+        size = (shape[0], -(-shape[1] // blocks[0]) + n_points - 1, n_rows, n_line)
+        n_terms, n_tile = table_array.shape[0], size[1] * n_rows * n_line
+        memory = np.zeros(6 * width, table_array.dtype)
+        tile_memory = np.zeros(shape[0] * n_tile, table_array.dtype)
+        s, tile, table, mesh = address(memory), address(tile_memory), address(table_array), address(mesh_array)
+        own, n_own = address(weights), weights.shape[1] * weights.shape[2]
         zero = fill(table_array.dtype.type(0), width)
-        for place in range(first_place, last_place):
-            atom = order[place]
-            first_point, shift, z0, z1, z2 = _stencil(
-                coordinates, place, table, n_terms, zero, n_points, width, level, shape, s, offsets
-            )
-            for part in range(2 if shift > 0 else 1):
-                begin = first_point
-                if shift > 0:
-                    begin = (n_z - width) * (1 - part)
-                    z0, z1, z2 = _part(s, width, shift - width * part)
-                for channel in range(n_channels):
-                    f = weights[atom, :, channel]
+        for block in range(first_block, last_block):
+            if starts[block] == starts[block + 1]:
+                continue
+            structure, origin = _block(block, blocks, shape)
+            for place in range(starts[block], starts[block + 1]):
+                prefetch(own, order[min(place + _AHEAD, len(order) - 1)] * n_own, 0)
+                start, z0, z1, z2 = _stencil(
+                    coordinates, place, table, n_terms, zero, n_points, width, level, s, origin, shape, size
+                )
+                for channel in range(shape[0]):
+                    f = weights[order[place], :, channel]
                     line00 = z0 * f[0]
                     if level > 0:
                         line00 = z1 * f[3] + line00
@@ -162,7 +200,6 @@ def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
                         line00 = z2 * f[9] + line00
                         line10, line01 = z1 * f[6] + line10, z1 * f[8] + line01
                         line20, line11, line02 = z0 * f[4], z0 * f[5], z0 * f[7]
-                    start = (structure[place] * n_channels + channel) * n_x * n_y * n_z + begin
                     for a in range(n_points):
                         x0 = s[a]
                         plane0 = line00 * x0
@@ -176,45 +213,51 @@ def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
                             plane1 = line11 * x1 + plane1
                             plane2 = line02 * x0
                         for b in range(n_points):
-                            row = start + offsets[a] + offsets[n_points + b]
-                            values = plane0 * s[3 * width + b] + load(mesh, row, width)
+                            line = start + (a * n_rows + b) * n_line
+                            values = plane0 * s[3 * width + b] + load(tile, line, width)
                             if level > 0:
                                 values = plane1 * s[4 * width + b] + values
                             if level > 1:
                                 values = plane2 * s[5 * width + b] + values
-                            store(mesh, row, values)
-        memory[0], offset_memory[0] = 0, 0  # keeps them alive until here
+                            store(tile, line, values)
+                    start += n_tile
+            _move_tile(tile, mesh, structure, origin, shape, size, n_used, step, True)
+            for t in range(shape[0] * n_tile):
+                tile[t] = 0
+        memory[0], tile_memory[0] = 0, 0  # keeps them alive until here
 
     return compiled(kernel, "spread", width, n_points, level, dtype.name)
 
 
 @lru_cache(maxsize=64)
 def _gather_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> Any:
-    def kernel(gathered, order, coordinates, structure, table_array, mesh_array, shape, first_place, last_place):
-        n_channels, n_x, n_y, n_z = shape
-        n_terms = table_array.shape[0]
-        memory, offset_memory = np.zeros(15 * width, table_array.dtype), np.empty(2 * n_points, np.int64)
-        s, offsets, table, mesh = address(memory), address(offset_memory), address(table_array), address(mesh_array)
+    n_rows, n_used, n_line, step = _tile(width, n_points)
+
+    def kernel(gathered, order, coordinates, starts, blocks, shape, table_array, mesh_array, first_block, last_block):
+        size = (shape[0], -(-shape[1] // blocks[0]) + n_points - 1, n_rows, n_line)
+        n_terms, n_tile = table_array.shape[0], size[1] * n_rows * n_line
+        memory = np.zeros(6 * width, table_array.dtype)
+        tile_memory = np.zeros(shape[0] * n_tile, table_array.dtype)
+        s, tile, table, mesh = address(memory), address(tile_memory), address(table_array), address(mesh_array)
+        own, n_own = address(gathered), gathered.shape[1] * gathered.shape[2]
         zero = fill(table_array.dtype.type(0), width)
-        for place in range(first_place, last_place):
-            atom = order[place]
-            first_point, shift, z0, z1, z2 = _stencil(
-                coordinates, place, table, n_terms, zero, n_points, width, level, shape, s, offsets
-            )
-            gathered[atom] = 0
-            for part in range(2 if shift > 0 else 1):
-                begin = first_point
-                if shift > 0:
-                    begin = (n_z - width) * (1 - part)
-                    z0, z1, z2 = _part(s, width, shift - width * part)
-                for channel in range(n_channels):
+        for block in range(first_block, last_block):
+            if starts[block] == starts[block + 1]:
+                continue
+            structure, origin = _block(block, blocks, shape)
+            _move_tile(tile, mesh, structure, origin, shape, size, n_used, step, False)
+            for place in range(starts[block], starts[block + 1]):
+                prefetch(own, order[min(place + _AHEAD, len(order) - 1)] * n_own, 1)
+                start, z0, z1, z2 = _stencil(
+                    coordinates, place, table, n_terms, zero, n_points, width, level, s, origin, shape, size
+                )
+                for channel in range(shape[0]):
                     line00, line10, line01 = zero, zero, zero
                     line20, line11, line02 = zero, zero, zero
-                    start = (structure[place] * n_channels + channel) * n_x * n_y * n_z + begin
                     for a in range(n_points):
                         plane0, plane1, plane2 = zero, zero, zero
                         for b in range(n_points):
-                            values = load(mesh, start + offsets[a] + offsets[n_points + b], width)
+                            values = load(tile, start + (a * n_rows + b) * n_line, width)
                             plane0 = values * s[3 * width + b] + plane0
                             if level > 0:
                                 plane1 = values * s[4 * width + b] + plane1
@@ -230,19 +273,27 @@ def _gather_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
                             line20 = plane0 * s[2 * width + a] + line20
                             line11 = plane1 * x1 + line11
                             line02 = plane2 * x0 + line02
-                    v = gathered[atom, :, channel]
-                    v[0] += total(line00 * z0)
+                    v = gathered[order[place], :, channel]
+                    v[0] = total(line00 * z0)
                     if level > 0:
-                        v[1] += total(line10 * z0)
-                        v[2] += total(line01 * z0)
-                        v[3] += total(line00 * z1)
+                        v[1] = total(line10 * z0)
+                        v[2] = total(line01 * z0)
+                        v[3] = total(line00 * z1)
                     if level > 1:
-                        v[4] += total(line20 * z0)
-                        v[5] += total(line11 * z0)
-                        v[6] += total(line10 * z1)
-                        v[7] += total(line02 * z0)
-                        v[8] += total(line01 * z1)
-                        v[9] += total(line00 * z2)
-        memory[0], offset_memory[0] = 0, 0  # keeps them alive until here
+                        v[4] = total(line20 * z0)
+                        v[5] = total(line11 * z0)
+                        v[6] = total(line10 * z1)
+                        v[7] = total(line02 * z0)
+                        v[8] = total(line01 * z1)
+                        v[9] = total(line00 * z2)
+                    start += n_tile
+        memory[0], tile_memory[0] = 0, 0  # keeps them alive until here
 
     return compiled(kernel, "gather", width, n_points, level, dtype.name)
+
+
+def _tile(width: int, n_points: int) -> tuple[int, int, int, int]:
+    """Rows of a tile, points of a line that are used, those that there are, and how many are moved at a time."""
+    _, edge_y, edge_z = block_edges(n_points)
+    n_line = edge_z + width
+    return edge_y + n_points - 1, edge_z + n_points - 1, n_line, math.gcd(n_line, 8)

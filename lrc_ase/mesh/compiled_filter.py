@@ -5,8 +5,8 @@ vector of them at a time, by `transpose`. Real lines of even length n go as comp
 transformed in z and y while in the cache, then lines in x, which are multiplied and transformed back on the spot, then
 planes back.
 
-A spectrum is (n_x, n_y, n_vectors, 2, width): waves along z vector by vector, real parts before imaginary ones. It ends
-before index n_z / 2, whose waves the table leaves out.
+A spectrum is (n_x, n_rows, n_vectors, 2, width): waves along z vector by vector, real parts before imaginary ones. It
+ends before index n_z / 2, whose waves the table leaves out.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import int64, njit
+from numba import int64
 
-from ..compilation import compiled, even_ranges, run_over_ranges
+from ..compilation import called, compiled, even_ranges, run_over_ranges
 from ..simd import address, load, native_width, store, transpose
 from .fft import is_smooth, line_plan, transform
 
@@ -25,9 +25,12 @@ __all__ = ["SHARED_FROM", "can_filter", "correlate_compiled", "filter_compiled",
 
 SHARED_FROM = 100_000
 """Points of a mesh from which threads share it; smaller ones are theirs one by one."""
+_PAGE = 4096
+"""Bytes after which numbers compete for the same places in a cache."""
 _PLANES, _LINES, _PLANES_BACK, _ALL = range(4)
 
 
+@lru_cache(maxsize=256)
 def can_filter(mesh_shape: tuple[int, ...]) -> bool:
     """Whether these kernels know the shape: three axes, products of 2, 3 and 5, the last one even."""
     smooth = all(map(is_smooth, (*mesh_shape, mesh_shape[-1] // 2)))
@@ -35,9 +38,11 @@ def can_filter(mesh_shape: tuple[int, ...]) -> bool:
 
 
 def spectrum_shape(mesh_shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
-    """Shape of one spectrum."""
+    """Shape of one spectrum: n_y rows in a plane, and an empty one where lines along x would share places in caches."""
     width = _width(mesh_shape, dtype)
-    return (*mesh_shape[:2], -(-mesh_shape[2] // (2 * width)), 2, width)
+    n_vectors = -(-mesh_shape[2] // (2 * width))
+    aliased = mesh_shape[1] * n_vectors * 2 * width * dtype.itemsize % _PAGE == 0
+    return mesh_shape[0], mesh_shape[1] + aliased, n_vectors, 2, width
 
 
 def filter_compiled(
@@ -72,14 +77,14 @@ def _width(mesh_shape: tuple[int, ...], dtype: np.dtype) -> int:
     return native_width(dtype.itemsize, min(mesh_shape[1:]))
 
 
-# In the functions below `shape` is (n_x, n_y, n_z, n_vectors); mesh, table and spectrum are read from places `m`, `t`
-# and `h` on; `s` is memory for four lines of length `line`.
+# In the functions below `shape` is (n_x, n_y, n_z, n_vectors, n_rows); mesh, table and spectrum are read from places
+# `m`, `t` and `h` on; `s` is memory for four lines of length `line`.
 
 
-@njit(error_model="numpy")
+@called
 def _planes(mesh, m, spectrum, h, s, line, shape, plans, first, last, width):
     """Transform planes of constant x in z and y."""
-    _, n_y, n_z, n_vectors = shape
+    _, n_y, n_z, n_vectors, n_rows = shape
     zero, forward = int64(0), int64(1)
     row, half, waves_z = 2 * n_vectors * width, n_z // 2, plans[3][1]
     for x in range(first, last):
@@ -102,50 +107,51 @@ def _planes(mesh, m, spectrum, h, s, line, shape, plans, first, last, width):
                 rd, jd = ra - rb, ia + ib
                 store(s, 2 * width * k, (ra + rb) * 0.5 - rd * t + jd * c)
                 store(s, 2 * width * k + width, (ia - ib) * 0.5 - jd * t - rd * c)
-            place = h + (x * n_y + y) * row
+            place = h + (x * n_rows + y) * row
             for part in range(2 * n_vectors):
                 begin = (part // 2 * width * 2 + part % 2) * width
                 transpose(s, begin, 2 * width, spectrum, place + part * width, row, width)
         for vector in range(n_vectors):
-            place = h + x * n_y * row + 2 * vector * width
+            place = h + x * n_rows * row + 2 * vector * width
             transform(spectrum, place, row, spectrum, place, row, s, zero, plans[1], width, forward)
 
 
-@njit(error_model="numpy")
+@called
 def _lines(spectrum, h, table, t, kept, k, tail, n_table, s, line, shape, plans, first, last, width):
     """Transform lines along x, multiply by the table, and transform back; `k` -1 keeps no spectrum."""
-    n_x, n_y, n_z, n_vectors = shape
+    n_x, n_y, n_z, n_vectors, n_rows = shape
     zero, forward, backward = int64(0), int64(1), int64(-1)
     row, n_half = 2 * n_vectors * width, n_z // 2 + 1
+    plane = n_rows * row
     for y in range(first, last):
         for vector in range(n_vectors):
             place = y * row + 2 * vector * width
-            transform(spectrum, h + place, n_y * row, s, 2 * line, 2 * width, s, zero, plans[0], width, forward)
+            transform(spectrum, h + place, plane, s, 2 * line, 2 * width, s, zero, plans[0], width, forward)
             for x in range(n_x):
                 a, b = 2 * line + 2 * width * x, t + (x * n_y + y) * n_half + vector * width
                 real, imaginary = load(s, a, width), load(s, a + width, width)
                 if k >= 0:
-                    store(kept, k + x * n_y * row + place, real)
-                    store(kept, k + x * n_y * row + place + width, imaginary)
+                    store(kept, k + x * plane + place, real)
+                    store(kept, k + x * plane + place + width, imaginary)
                 factor = load(table, b, width) if b + width <= n_table else load(tail, 0, width)
                 store(s, a, real * factor)
                 store(s, a + width, imaginary * factor)
-            transform(s, 2 * line, 2 * width, spectrum, h + place, n_y * row, s, zero, plans[0], width, backward)
+            transform(s, 2 * line, 2 * width, spectrum, h + place, plane, s, zero, plans[0], width, backward)
 
 
-@njit(error_model="numpy")
+@called
 def _planes_back(mesh, m, spectrum, h, s, line, shape, plans, first, last, width):
     """Transform planes of constant x back in y and z."""
-    _, n_y, n_z, n_vectors = shape
+    _, n_y, n_z, n_vectors, n_rows = shape
     zero, backward = int64(0), int64(-1)
     row, half, waves_z = 2 * n_vectors * width, n_z // 2, plans[3][1]
     for x in range(first, last):
         for vector in range(n_vectors):
-            place = h + x * n_y * row + 2 * vector * width
+            place = h + x * n_rows * row + 2 * vector * width
             transform(spectrum, place, row, spectrum, place, row, s, zero, plans[1], width, backward)
         for y_start in range(0, n_y, width):
             y = min(y_start, n_y - width)
-            place = h + (x * n_y + y) * row
+            place = h + (x * n_rows + y) * row
             for part in range(2 * n_vectors):
                 begin = (part // 2 * width * 2 + part % 2) * width
                 transpose(spectrum, place + part * width, row, s, begin, 2 * width, width)
@@ -174,7 +180,7 @@ def _planes_back(mesh, m, spectrum, h, s, line, shape, plans, first, last, width
 def _filter_kernel(width: int, precision: str) -> Any:
     def kernel(mesh_array, table_array, work_array, kept_array, factors, waves, step, index, first, last):
         n_meshes, n_x, n_y, n_z = mesh_array.shape
-        shape = (n_x, n_y, n_z, work_array.shape[3])
+        shape = (n_x, n_y, n_z, work_array.shape[3], work_array.shape[2])
         line = 2 * width * max(n_x, n_y, shape[3] * width)
         memory, tail_memory = np.zeros(4 * line, mesh_array.dtype), np.zeros(width, mesh_array.dtype)
         s, tail, table = address(memory), address(tail_memory), address(table_array)
@@ -185,7 +191,7 @@ def _filter_kernel(width: int, precision: str) -> Any:
             (factors[2], address(waves[2])),
             (factors[3], address(waves[3])),
         )
-        points, half_points, n_work = n_x * n_y * n_z, n_x * n_y * (n_z // 2 + 1), 2 * n_x * n_y * shape[3] * width
+        points, half_points, n_work = n_x * n_y * n_z, n_x * n_y * (n_z // 2 + 1), 2 * n_x * shape[4] * shape[3] * width
         left = (n_z // 2) % width
         for i in range(left):  # the vector of the table that would end beyond it
             tail_memory[i] = table[table_array.size - 1 - left + i]
@@ -212,8 +218,9 @@ def _filter_kernel(width: int, precision: str) -> Any:
 @lru_cache(maxsize=4)
 def _correlate_kernel(precision: str) -> Any:
     def kernel(first, second, correlation):
-        n_meshes, n_x, n_y, n_vectors, _, width = first.shape
-        half = correlation.shape[3] - 1
+        n_vectors, width = first.shape[3], first.shape[5]
+        n_meshes, n_x, n_y, n_half = correlation.shape
+        half = n_half - 1
         for own in range(n_meshes):
             for x in range(n_x):
                 for y in range(n_y):

@@ -13,13 +13,14 @@ is c H (where a' is zero, as in forces at fixed weights), and one convolution do
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from .filtering import correlate_spectra, density_spectrum, filter_in_place, filtered
-from .spreading import contract_raised, gather_level, spread_onto
+from .spreading import clear, contract_raised, gather_level, spread_onto
 from .stencil import Stencil
 from .workspace import scratch
 
@@ -67,7 +68,7 @@ def _potential(
 ) -> tuple[Tensor, Tensor | None]:
     """Filtered density, in memory that the next call takes again, and the density's spectrum."""
     shape = (stencil.n_structures, orders.shape[2], *stencil.mesh_shape)
-    mesh = scratch("mesh", shape, orders.dtype, orders.device).zero_()
+    mesh = clear(scratch("mesh", shape, orders.dtype, orders.device))
     spread_onto(mesh, orders, fractional, stencil, int(orders.shape[1] > 1))
     if stencil.exchange is not None:
         mesh = stencil.exchange.sum(mesh)
@@ -111,9 +112,10 @@ class Evaluation:
 
     def __init__(self, weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil, needs: tuple[bool, bool]):
         self.weights, self.fractional, self.table = weights.detach(), fractional.detach(), table.detach()
-        self.stencil, self.gradient_needed, self.spectrum_needed = stencil, *needs
+        self.stencil = replace(stencil, held=self.fractional)
+        self.gradient_needed, self.spectrum_needed = needs
         self.is_matrix = table.ndim > 2 + stencil.dimension
-        self.n_mesh = fractional.new_tensor(stencil.mesh_shape)
+        self.n_mesh = _n_mesh(stencil.mesh_shape, fractional.dtype, fractional.device)
         self.result = self._convolved(self.weights, self.table, gradient=self.gradient_needed)
         self._first: _First | None = None
 
@@ -228,10 +230,16 @@ class Evaluation:
     def _correlation(self, outputs: Convolved, inputs: Convolved) -> Tensor:
         assert outputs.spectrum is not None
         assert inputs.spectrum is not None
-        exchange, n_last = self.stencil.exchange, self.stencil.mesh_shape[-1]
-        found = correlate_spectra(outputs.spectrum, inputs.spectrum, n_last, is_matrix=self.is_matrix)
+        exchange, mesh_shape = self.stencil.exchange, self.stencil.mesh_shape
+        found = correlate_spectra(outputs.spectrum, inputs.spectrum, mesh_shape, is_matrix=self.is_matrix)
         # every process finds the whole: each keeps its share
         return found if exchange is None else found / exchange.n_processes
+
+
+@lru_cache(maxsize=64)
+def _n_mesh(mesh_shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Mesh points along each axis, (d,)."""
+    return torch.tensor(mesh_shape, dtype=dtype, device=device)
 
 
 def _contracted(weights: Tensor, gradient: Tensor | None) -> Tensor:
@@ -253,7 +261,7 @@ def _mark(tensor: Tensor | None) -> tuple | None:
 def _proportionality(cotangent: Tensor, weights: Tensor, stencil: Stencil) -> tuple[Tensor, Tensor]:
     """Numbers c (n_structures, n_channels) with cotangent = c weights, and the channels where that does not hold."""
     if stencil.n_structures == 1:
-        sums = torch.stack([torch.linalg.vecdot(other, weights, dim=0) for other in (cotangent, weights)])[:, None]
+        sums = (torch.stack([cotangent, weights]) * weights).sum(dim=1, keepdim=True)
     else:
         moments = torch.stack([cotangent * weights, weights * weights])
         sums = moments.new_zeros(2, stencil.n_structures, weights.shape[1]).index_add(1, stencil.structure, moments)
@@ -261,15 +269,13 @@ def _proportionality(cotangent: Tensor, weights: Tensor, stencil: Stencil) -> tu
         sums = stencil.exchange.sum(sums)
     scale = sums[0] / sums[1].clamp(min=torch.finfo(sums.dtype).tiny)
     own = scale if stencil.n_structures == 1 else scale[stencil.structure]
-    largest = _largest(torch.stack([cotangent - own * weights, cotangent], dim=1), stencil)
+    largest = _largest(torch.stack([torch.addcmul(cotangent, own, weights, value=-1), cotangent]), stencil)
     # a few roundings: the products that made the cotangent, and those that made the scale
     proportional = largest[0] <= 16 * torch.finfo(sums.dtype).eps * largest[1]
     return scale, (~proportional).nonzero()[:, 0]
 
 
 def _largest(values: Tensor, stencil: Stencil) -> Tensor:
-    """Largest absolute value over all atoms, `values` (n_atoms, ...) -> (...)."""
-    if stencil.exchange is None:
-        return values.abs().amax(dim=0)
-    largest = values.abs().amax(dim=0) if len(values) else values.new_zeros(values.shape[1:])
-    return stencil.exchange.largest(largest)
+    """Largest absolute value over all atoms, `values` (2, n_atoms, n_channels) -> (2, n_channels)."""
+    largest = values.abs().amax(dim=1) if values.shape[1] > 0 else values.new_zeros(len(values), values.shape[2])
+    return largest if stencil.exchange is None else stencil.exchange.largest(largest)

@@ -11,9 +11,8 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
 
-from ..compilation import inlined
+from ..compilation import called, inlined
 from ..simd import load, store
 
 __all__ = ["is_smooth", "line_plan", "transform"]
@@ -122,7 +121,7 @@ def _radix5(source, a, apart, target, b, step, im, waves, turn, width):
     _put(target, b + 4 * step, im, re - jg, ie + rg, waves, 4 * turn)
 
 
-@njit(error_model="numpy")
+@called
 def transform(source, start, stride, target, place, step, memory, free, plan, width, sign):
     """Transform a line of complex vectors from ``start + j * stride`` to ``place + k * step``, or in place.
 

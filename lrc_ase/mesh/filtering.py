@@ -65,7 +65,7 @@ class _Correlate(torch.autograd.Function):
         ctx.save_for_backward(first, second)
         ctx.is_matrix = is_matrix
         return correlate_spectra(
-            density_spectrum(first), density_spectrum(second), first.shape[-1], is_matrix=is_matrix
+            density_spectrum(first), density_spectrum(second), tuple(first.shape[2:]), is_matrix=is_matrix
         )
 
     @staticmethod
@@ -113,13 +113,13 @@ def _spectrum_type(mesh: Tensor) -> torch.dtype:
     return torch.complex64 if mesh.dtype == torch.float32 else torch.complex128
 
 
-def correlate_spectra(first: Tensor, second: Tensor, n_last: int, *, is_matrix: bool) -> Tensor:
+def correlate_spectra(first: Tensor, second: Tensor, mesh_shape: tuple[int, ...], *, is_matrix: bool) -> Tensor:
     """Real part of conj(first) second times the number of waves that each stands for, (n_structures, ..., *half mesh).
 
     Both spectra come from `density_spectrum`, or both from `filter_in_place`.
     """
     if not first.is_complex():
-        shape = (*first.shape[:4], n_last // 2 + 1)
+        shape = (*first.shape[:2], *mesh_shape[:-1], mesh_shape[-1] // 2 + 1)
         correlation = first.new_empty(shape)
         correlate_compiled(*(tensor.flatten(0, 1).numpy() for tensor in (first, second, correlation)))
         return correlation
@@ -127,7 +127,7 @@ def correlate_spectra(first: Tensor, second: Tensor, n_last: int, *, is_matrix: 
         first, second = first[:, :, None], second[:, None]
     product = first.real * second.real + first.imag * second.imag
     # a wave stands for its opposite too, unless its last index is its own opposite
-    product[..., 1 : (n_last + 1) // 2].mul_(2)
+    product[..., 1 : (mesh_shape[-1] + 1) // 2].mul_(2)
     return product
 
 

@@ -37,6 +37,8 @@ class Stencil:
     n_structures: int
     exchange: Exchange | None = None
     """Processes that share the mesh, each spreading atoms of its own; None where one holds them all."""
+    held: Tensor | None = None
+    """Coordinates that nobody changes while this object lives: they are sorted without a look at whether they did."""
     sorted_atoms: Any = field(default=None, init=False, repr=False)
     """Kept by the compiled kernels, so that atoms are sorted once for several passes."""
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 __all__ = ["scratch"]
 
-_KEPT_BYTES = 64 * 2**20
+_KEPT_BYTES = 256 * 2**20
 """Largest piece of memory that is kept."""
 _kept = threading.local()
 
