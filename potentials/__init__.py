@@ -8,6 +8,7 @@ from potentials.images import KernelSum
 from potentials.kernels import Exponential, Kernel, Mixture, ScreenedCoulomb
 from potentials.pairs import PairSums, pair_sums
 from potentials.sampling import Snapshot, jittered, random_points, snapshots
+from potentials.split import SplitForces
 from potentials.torus import ewald_sum, image_sum, minimum_image, spectral_sum, torus_distance
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "PairSums",
     "ScreenedCoulomb",
     "Snapshot",
+    "SplitForces",
     "ewald_sum",
     "image_sum",
     "jittered",

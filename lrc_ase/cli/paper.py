@@ -27,7 +27,7 @@ def paper(
         ),
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Fewer snapshots; all of it within half an hour.")] = False,
-    recipe: Annotated[Recipe, typer.Option(help="Of the tables: ours, or the paper's own schedule.")] = "ours",
+    recipe: Annotated[Recipe, typer.Option(help="Ours, or the paper's own networks.")] = "ours",
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder; finished work in it is kept.")] = Path(
         "lrc-ase-paper"
     ),

@@ -4,15 +4,12 @@ The descriptor sums over pairs and the weights of the layer are constants, so th
 
 .. math:: F_j = -\partial_{x_j} \sum_i \Big[\sum_a c_a D^a_i + \sum_b c_b u^b_i\Big].
 
-Features of pairs are differentiated forwards, one direction of space at a time, which costs the same for one feature or
-sixty-four. The field's part is a fixed matrix, forces per shell of equal |k|, times the multiplier on the shells.
+The field's part is a fixed matrix, forces per shell of equal |k|, times the multiplier on the shells.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -22,6 +19,7 @@ from lrc_ase.descriptors import neighbor_vectors
 from lrc_ase.descriptors.paper import PaperDescriptor
 from lrc_ase.multipliers import Multiplier
 from lrc_ase.paper.model import PointCloudModel
+from lrc_ase.paper.pair_features import pair_features
 from lrc_ase.paper.problems import Snapshots, labelled_graphs
 
 __all__ = ["ForceColumns"]
@@ -38,9 +36,11 @@ class ForceColumns:
             graph.positions, graph.cell, graph.neighbors, graph.shifts, graph.structure, torch.float64
         )
         self.n_points, self.dimension = graph.n_atoms, problem.dimension
-        self.vectors = vectors[graph.neighbor_mask]  # (n_pairs, d)
-        self.centers = graph.neighbor_mask.nonzero()[:, 0]
-        self.neighbors = graph.neighbors[graph.neighbor_mask]
+        centers, columns = graph.neighbor_mask.nonzero().T
+        neighbors = graph.neighbors[centers, columns]
+        once = centers < neighbors
+        self.first, self.second = centers[once], neighbors[once]  # (n_pairs,)
+        self.vectors = vectors[centers, columns][once]  # (n_pairs, d)
         self.target = batch.forces.reshape(-1) / scale
         self.k_squared, self.wave_forces = torch.empty(0), torch.empty(0)
         if n_modes is not None:
@@ -55,34 +55,13 @@ class ForceColumns:
         return torch.cat([columns, self._of_kernel(model.convolution.multiplier)], dim=1)
 
     def _of_descriptor(self, descriptor: PaperDescriptor) -> Tensor:
-        n_pairs = len(self.vectors)
-        alone = self.centers.new_zeros(n_pairs)
-
-        def of_pair(vectors: Tensor) -> Tensor:
-            # each pair as a point of its own with one neighbor
-            mask = torch.ones(n_pairs, 1, dtype=torch.bool)
-            return descriptor(vectors[:, None], mask, alone, alone[:, None])
-
-        columns = []
-        for axis in range(self.dimension):
-            direction = torch.zeros_like(self.vectors)
-            direction[:, axis] = 1.0
-            slope = _slope(of_pair, self.vectors, direction)  # (n_pairs, n_features)
-            forces = slope.new_zeros(self.n_points, slope.shape[1])
-            columns.append(forces.index_add(0, self.centers, slope).index_add(0, self.neighbors, -slope))
+        slopes = pair_features(descriptor, self.vectors).slopes()  # (d, n_pairs, n_features)
+        zeros = slopes.new_zeros(self.n_points, descriptor.n_features)
+        columns = [zeros.index_add(0, self.first, slope).index_add(0, self.second, -slope) for slope in slopes]
         return torch.stack(columns, dim=1).flatten(0, 1)
 
     def _of_kernel(self, multiplier: Multiplier) -> Tensor:
         return self.wave_forces @ multiplier.fourier(self.k_squared, self.dimension)
-
-
-def _slope(function: Callable[[Tensor], Tensor], at: Tensor, direction: Tensor) -> Tensor:
-    """Directional derivative of `function`, differentiable by the parameters in it."""
-    with warnings.catch_warnings():
-        # on first use torch loads rules of its own that it calls deprecated
-        warnings.simplefilter("ignore", DeprecationWarning)
-        slope: Tensor = torch.func.jvp(function, (at,), (direction,))[1]
-    return slope
 
 
 def _forces_by_shell(positions: Tensor, length: float, n_modes: int) -> tuple[Tensor, Tensor]:

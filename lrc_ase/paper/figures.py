@@ -46,9 +46,10 @@ def plot_curve(points: Mapping[str, Mapping[int, Sequence[float]]], title: str, 
             spread = np.array([log.std() for log in logs])
             bars = np.stack([middle - middle * np.exp(-spread), middle * np.exp(spread) - middle])
             axes.errorbar(numbers, middle, bars, color=color, marker="o", capsize=3, label=f"{strategy}, ours")
+    axes.set_xscale("symlog", linthresh=1)  # which has a place for none
     axes.set_xlabel("Large snapshots")
     axes.set_ylabel("Relative error of the forces")
-    _finish(figure, axes, path)
+    _finish(figure, axes, path, x_log=False)
 
 
 def plot_timing(times: Mapping[str, Mapping[str, float]], title: str, path: Path) -> None:

@@ -24,7 +24,6 @@ from lrc_ase.model import ModelOutput
 from lrc_ase.multipliers import BandLimited, Yukawa
 from lrc_ase.paper.problems import Problem
 from lrc_ase.settings import PaperSettings
-from lrc_ase.windows import PAPER_GAUSSIAN_WIDTH, gaussian_window
 
 __all__ = [
     "STARTING_SCREENING",
@@ -32,6 +31,7 @@ __all__ = [
     "NetworkReadOut",
     "PointCloudModel",
     "exact_convolution",
+    "highest_wave",
     "paper_convolution",
     "paper_descriptor",
 ]
@@ -39,7 +39,6 @@ __all__ = [
 STARTING_SCREENING = (3.0, 0.7)
 r"""Where :math:`\lambda` of the two channels starts, 1/Angstrom, in every experiment; :math:`\beta` starts at 1."""
 _PYRAMID = (2, 4, 8, 16, 32)
-_GAUSSIAN_POINTS = 8
 
 
 class PointCloudModel(nn.Module):
@@ -65,6 +64,14 @@ class PointCloudModel(nn.Module):
         fractional = fractional_coordinates(graph.positions, graph.cell, graph.structure).to(dtype)
         ones = fractional.new_ones(graph.n_atoms, self.convolution.multiplier.n_channels)
         return self.convolution(ones, fractional, cell, structure=graph.structure, pbc=graph.pbc)
+
+    @property
+    def n_modes(self) -> int | None:
+        """Modes along each direction; None for a short-range model."""
+        if self.convolution is None:
+            return None
+        assert self.convolution.mesh_shape is not None
+        return self.convolution.mesh_shape[0]
 
     @property
     def screening(self) -> list[float]:
@@ -115,8 +122,8 @@ class NetworkReadOut(nn.Module):
             nn.init.zeros_(linear.bias)
             layers += [linear, nn.ReLU()]
         self.pyramid = nn.Sequential(*layers)
-        n_inputs = n_features + (_PYRAMID[-1] if self.mean else 0)
-        self.fitting = ResidualFittingNetwork(n_inputs, generator=generator)
+        self.n_inputs = n_features + (_PYRAMID[-1] if self.mean else 0)
+        self.fitting = ResidualFittingNetwork(self.n_inputs, generator=generator)
 
     def forward(self, features: Tensor, field: Tensor | None) -> Tensor:
         """(n_points, n_features) and (n_points, n_channels) -> (n_points,)."""
@@ -139,18 +146,22 @@ def paper_descriptor(problem: Problem, graphs: Sequence[Graph], generator: torch
     )
 
 
-def exact_convolution(problem: Problem, n_modes: int) -> LongRangeConvolution:
-    """Ours: the same waves summed exactly, with the band limit that leaves the rest within the cutoff."""
-    highest = 2 * math.pi / problem.length * 0.5 * n_modes  # half a wave beyond the last one kept
+def highest_wave(problem: Problem, n_modes: int) -> float:
+    """Half a wave beyond the last of `n_modes` (odd) along a direction, 1/Angstrom."""
+    return math.pi / problem.length * n_modes
+
+
+def exact_convolution(problem: Problem, highest: float) -> LongRangeConvolution:
+    """Ours: all waves below `highest` summed exactly, with the band limit that leaves the rest within the cutoff."""
+    n_modes = 2 * math.floor(highest * problem.length / (2 * math.pi)) + 1
     kernel = BandLimited(Yukawa(STARTING_SCREENING, smearing=0.0), highest=highest, reach=problem.cutoff)
     return LongRangeConvolution(kernel, mesh_shape=(n_modes,) * problem.dimension, method="ewald", remove_self=False)
 
 
 def paper_convolution(problem: Problem, n_modes: int) -> LongRangeConvolution:
-    """The paper's: its Gaussian window on a mesh of as many points as there are modes, and eq. 23 as it stands."""
-    return LongRangeConvolution(
-        Yukawa(STARTING_SCREENING, smearing=0.0),
-        mesh_shape=(n_modes,) * problem.dimension,
-        window=gaussian_window(_GAUSSIAN_POINTS, PAPER_GAUSSIAN_WIDTH),
-        remove_self=False,
-    )
+    """The paper's: eq. 23 as it stands on its waves, summed exactly.
+
+    Its Gaussian window on a mesh of as many points as there are modes adds an error of some percent to the highest.
+    """
+    kernel = Yukawa(STARTING_SCREENING, smearing=0.0)
+    return LongRangeConvolution(kernel, mesh_shape=(n_modes,) * problem.dimension, method="ewald", remove_self=False)

@@ -5,8 +5,9 @@ Source: section 3.1 and 5 of doi:10.48550/arXiv.2010.05295.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,7 @@ from scipy.spatial import cKDTree
 
 from lrc_ase.dataset import LabelledGraph
 from lrc_ase.graph import Graph
-from potentials import Exponential, Kernel, Mixture, ScreenedCoulomb, jittered, pair_sums
-from potentials.pairs import Method
+from potentials import Exponential, Kernel, Mixture, ScreenedCoulomb, SplitForces, jittered, pair_sums
 
 __all__ = ["Problem", "Snapshots", "exponential_3d", "labelled_graphs", "screened_coulomb"]
 
@@ -54,8 +54,15 @@ class Problem:
         lengths = [self.length] * self.dimension
         cells = [self.n_cells] * self.dimension
         positions = jittered(lengths, cells, minimum_separation=self.minimum_separation, generator=generator)
-        method: Method = "minimum_image" if isinstance(self.kernel, Exponential) else "images"
-        return positions, pair_sums(positions, lengths, self.kernel, method=method, smoothing=self.smoothing).forces
+        return positions, self._oracle(positions)
+
+    @cached_property
+    def _oracle(self) -> Callable[[Array], Array]:
+        """Forces by positions: a sum over torus distances without smoothing, else the split sum with its tables."""
+        lengths = [self.length] * self.dimension
+        if self.smoothing == 0:
+            return lambda positions: pair_sums(positions, lengths, self.kernel, method="minimum_image").forces
+        return SplitForces(lengths, self.kernel, smoothing=self.smoothing)
 
 
 @dataclass(frozen=True)

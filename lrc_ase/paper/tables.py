@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from lrc_ase.paper.experiments import TABLES, Cell, Table
-from lrc_ase.paper.recipes import PAPER_EPOCHS, force_error, train_ours, train_paper
+from lrc_ase.paper.model import highest_wave
+from lrc_ase.paper.networks import paper_schedule, quick_schedule, train_networks
+from lrc_ase.paper.recipes import force_error, train_ours
 from lrc_ase.paper.run_folder import PaperRun
 
-__all__ = ["QUICK_PAPER_EPOCHS", "Recipe", "result_name", "run_cell", "run_table"]
+__all__ = ["Recipe", "result_name", "run_cell", "run_table"]
 
 Recipe = Literal["ours", "paper"]
-QUICK_PAPER_EPOCHS = (4, 8, 16, 32)
-"""A fiftieth of the paper's schedule."""
 
 
 def run_table(run: PaperRun, name: str, *, quick: bool, recipe: Recipe = "ours") -> Table:
@@ -30,21 +29,23 @@ def run_cell(run: PaperRun, cell: Cell, *, quick: bool, recipe: Recipe) -> dict[
     size = cell.size(quick=quick)
 
     def work() -> dict[str, Any]:
-        training = run.training_snapshots(cell.problem, size.n_train)
+        n_train = size.n_train if recipe == "ours" else size.n_train_networks or size.n_train
+        training = run.training_snapshots(cell.problem, n_train)
         test = run.test_snapshots(cell.problem, size.n_test)
 
         def report(text: str) -> None:
             run.report(f"{name}: {text}")
 
         if recipe == "ours":
-            model = train_ours(training, n_modes=cell.n_modes, seed=0, n_iterations=size.n_iterations, report=report)
+            highest = None if cell.n_modes is None else highest_wave(cell.problem, cell.n_modes)
+            model = train_ours(training, highest=highest, seed=0, n_iterations=size.n_iterations, report=report)
         else:
-            epochs: Sequence[int] = QUICK_PAPER_EPOCHS if quick else PAPER_EPOCHS
-            model = train_paper(training, n_modes=cell.n_modes, seed=0, epochs=epochs, report=report)
+            schedule = quick_schedule(cell.problem.n_points) if quick else paper_schedule(n_train)
+            model = train_networks(training, n_modes=cell.n_modes, seed=0, schedule=schedule, report=report)
         return {
             "error": force_error(model, test),
             "screening": model.screening,
-            "n_train": size.n_train,
+            "n_train": n_train,
             "n_test": size.n_test,
         }
 

@@ -21,7 +21,7 @@ TIMING = "figure7-right"
 _DENSITY, _SPACING = 4.0, 0.1
 """Points and modes as in the paper's large box: 200 and 501 on [0, 50]."""
 _SIZES = {True: (250, 1000, 4000, 16000), False: (250, 1000, 4000, 16000, 64000, 256000)}
-_LARGEST_DIRECT = 64000
+_LARGEST_DIRECT = 16000
 _SECONDS = 2.0
 
 

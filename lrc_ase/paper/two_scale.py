@@ -1,29 +1,45 @@
 """Figures 7 (left) and 8: test error against the number of large snapshots, for one-scale and two-scale training.
 
-One-scale: everything is learned from large snapshots. Two-scale, as in the paper: the short-range model alone learns
-from many small snapshots; then read-out and long-range part from a few large ones.
+One-scale: everything is learned from large snapshots. Two-scale: first from many small snapshots, then from a few large
+ones. What the first scale learns depends on the recipe. `paper`: the networks without the layer, then all of them with
+it; either strategy takes the same number of steps on batches of as many points, for the question is how much data they
+need and not how long they take. `ours`: everything, for kernel and descriptor know of no box; then the read-out is
+solved for on small and large snapshots together, and there may be no large ones at all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from lrc_ase.paper.problems import Problem, screened_coulomb
-from lrc_ase.paper.recipes import force_error, train_ours
+from lrc_ase.paper.model import PointCloudModel, highest_wave
+from lrc_ase.paper.networks import Stage, train_networks
+from lrc_ase.paper.problems import Problem, Snapshots, screened_coulomb
+from lrc_ase.paper.recipes import force_error, in_another_box, refit, train_ours
 from lrc_ase.paper.run_folder import PaperRun
+from lrc_ase.paper.tables import Recipe
 
-__all__ = ["CURVES", "Curve", "CurveSize", "curve_points", "run_curve"]
+__all__ = ["CURVES", "Curve", "CurveSize", "Strategy", "curve_points", "run_curve"]
+
+Strategy = Literal["one-scale", "two-scale"]
+Report = Callable[[str], None]
+
+_RATES = {"rate": 1e-2, "last_rate": 3e-5}
+"""Of the networks, at the beginning and at the end of either scale."""
+_FIRST_SCALE = 0.25
+"""Part of the networks' steps that the first of two scales takes."""
 
 
 @dataclass(frozen=True)
 class CurveSize:
-    """How much work a curve is."""
+    """How much work a curve is by one recipe."""
 
     n_small: int
-    n_large: tuple[int, ...]
+    n_large: Mapping[Strategy, tuple[int, ...]]
     n_test: int
-    n_iterations: int
+    n_steps: int
+    """Iterations of our recipe; steps of the networks, over both scales."""
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
@@ -36,8 +52,17 @@ class Curve:
     small: Problem
     large: Problem
     n_modes: int
-    full: CurveSize
-    quick: CurveSize
+    sizes: Mapping[tuple[Recipe, Literal["full", "quick"]], CurveSize]
+
+    def size(self, recipe: Recipe, *, quick: bool) -> CurveSize:
+        """How much work it is by `recipe`."""
+        return self.sizes[recipe, "quick" if quick else "full"]
+
+
+_SOME: dict[Strategy, tuple[int, ...]] = {"one-scale": (1, 3, 10, 30), "two-scale": (0, 1, 3)}
+_FEW: dict[Strategy, tuple[int, ...]] = {"one-scale": (1, 3, 10), "two-scale": (0, 1)}
+_PAPER: dict[Strategy, tuple[int, ...]] = {"one-scale": (10, 30, 100, 300, 1000), "two-scale": (1, 3, 10, 30, 100)}
+_PAPER_FEW: dict[Strategy, tuple[int, ...]] = {"one-scale": (3, 10, 30), "two-scale": (1, 3)}
 
 
 def _curve_2d(name: str, figure: str, weights: tuple[float, float]) -> Curve:
@@ -48,8 +73,12 @@ def _curve_2d(name: str, figure: str, weights: tuple[float, float]) -> Curve:
         small,
         large,
         31,
-        full=CurveSize(10_000, (1, 3, 10, 30, 100), n_test=100, n_iterations=80),
-        quick=CurveSize(100, (1, 3, 10), n_test=5, n_iterations=25, seeds=(0,)),
+        sizes={
+            ("ours", "full"): CurveSize(1000, _SOME, n_test=100, n_steps=100),
+            ("ours", "quick"): CurveSize(100, _FEW, n_test=10, n_steps=40, seeds=(0,)),
+            ("paper", "full"): CurveSize(10_000, _PAPER, n_test=100, n_steps=100_000),
+            ("paper", "quick"): CurveSize(200, _PAPER_FEW, n_test=5, n_steps=200, seeds=(0,)),
+        },
     )
 
 
@@ -62,8 +91,12 @@ CURVES: dict[str, Curve] = {
             screened_coulomb(1, 5.0, [5.0, 0.5], [0.5, 0.5]),
             screened_coulomb(1, 50.0, [5.0, 0.5], [0.5, 0.5]),
             501,
-            full=CurveSize(10_000, (1, 2, 5, 10, 20, 50, 100), n_test=100, n_iterations=80),
-            quick=CurveSize(200, (1, 2, 5, 10), n_test=20, n_iterations=40),
+            sizes={
+                ("ours", "full"): CurveSize(1000, _SOME, n_test=100, n_steps=100),
+                ("ours", "quick"): CurveSize(200, _FEW, n_test=20, n_steps=60),
+                ("paper", "full"): CurveSize(10_000, _PAPER, n_test=100, n_steps=100_000),
+                ("paper", "quick"): CurveSize(2000, _PAPER_FEW, n_test=20, n_steps=4000),
+            },
         ),
         _curve_2d("figure8-left", "left", (0.9, 0.1)),
         _curve_2d("figure8-right", "right", (0.5, 0.5)),
@@ -71,49 +104,102 @@ CURVES: dict[str, Curve] = {
 }
 
 
-def run_curve(run: PaperRun, curve: Curve, *, quick: bool) -> None:
+def run_curve(run: PaperRun, curve: Curve, *, quick: bool, recipe: Recipe = "ours") -> None:
     """Work out what is missing of a curve."""
-    size = curve.quick if quick else curve.full
+    size = curve.size(recipe, quick=quick)
+    strategies: tuple[Strategy, ...] = ("one-scale", "two-scale")
     for seed in size.seeds:
-        for strategy in ("one-scale", "two-scale"):
-            _run_strategy(run, curve, size, strategy, seed, quick=quick)
+        for strategy in strategies:
+            _run_strategy(run, curve, size, strategy, seed, quick=quick, recipe=recipe)
 
 
-def curve_points(run: PaperRun, curve: Curve, *, quick: bool) -> dict[str, dict[int, list[float]]]:
+def curve_points(
+    run: PaperRun, curve: Curve, *, quick: bool, recipe: Recipe = "ours"
+) -> dict[str, dict[int, list[float]]]:
     """Errors by strategy and number of large snapshots, one per finished seed."""
     points: dict[str, dict[int, list[float]]] = {"one-scale": {}, "two-scale": {}}
     for result in run.results().values():
-        if result.get("curve") == curve.name and result["quick"] == quick:
+        if result.get("curve") == curve.name and (result["quick"], result["recipe"]) == (quick, recipe):
             for n_large, error in result["errors"].items():
                 points[result["strategy"]].setdefault(int(n_large), []).append(error)
     return points
 
 
-def _run_strategy(run: PaperRun, curve: Curve, size: CurveSize, strategy: str, seed: int, *, quick: bool) -> None:
-    name = f"{curve.name}-{strategy}-{seed}-{'quick' if quick else 'full'}"
+def _run_strategy(
+    run: PaperRun, curve: Curve, size: CurveSize, strategy: Strategy, seed: int, *, quick: bool, recipe: Recipe
+) -> None:
+    name = f"{curve.name}-{strategy}-{seed}-{recipe}-{'quick' if quick else 'full'}"
+
+    def report(text: str) -> None:
+        run.report(f"{name}: {text}")
 
     def work() -> dict[str, Any]:
-        def report(text: str) -> None:
-            run.report(f"{name}: {text}")
-
-        start = None
+        numbers = size.n_large[strategy]
+        large = run.training_snapshots(curve.large, max(numbers), seed=seed)
+        test = run.test_snapshots(curve.large, size.n_test)
+        small = None
         if strategy == "two-scale":
             small = run.training_snapshots(curve.small, size.n_small, seed=seed)
-            start = train_ours(small, n_modes=None, seed=seed, n_iterations=size.n_iterations, report=report)
-        large = run.training_snapshots(curve.large, max(size.n_large), seed=seed)
-        test = run.test_snapshots(curve.large, size.n_test)
+        models = (_ours if recipe == "ours" else _networks)(curve, size, small, large, numbers, seed, report)
         errors = {}
-        for n_large in size.n_large:
-            model = train_ours(
-                large.first(n_large),
-                n_modes=curve.n_modes,
-                seed=seed,
-                n_iterations=size.n_iterations,
-                start=start,
-                report=report,
-            )
+        for n_large, model in zip(numbers, models, strict=True):
             errors[n_large] = force_error(model, test)
             report(f"{n_large} large snapshots: error {errors[n_large]:.2e}")
-        return {"curve": curve.name, "strategy": strategy, "seed": seed, "quick": quick, "errors": errors}
+        return {
+            "curve": curve.name,
+            "strategy": strategy,
+            "seed": seed,
+            "quick": quick,
+            "recipe": recipe,
+            "errors": errors,
+        }
 
     run.once(name, work)
+
+
+def _ours(
+    curve: Curve,
+    size: CurveSize,
+    small: Snapshots | None,
+    large: Snapshots,
+    numbers: Sequence[int],
+    seed: int,
+    report: Report,
+) -> Iterator[PointCloudModel]:
+    """Models of our recipe for each of the `numbers` of large snapshots; two-scale with `small` ones."""
+    highest = highest_wave(curve.large, curve.n_modes)
+
+    def train(snapshots: Snapshots) -> PointCloudModel:
+        return train_ours(snapshots, highest=highest, seed=seed, n_iterations=size.n_steps, report=report)
+
+    first = None if small is None else in_another_box(train(small), curve.large)
+    for n_large in numbers:
+        if first is None or small is None:
+            yield train(large.first(n_large))
+        else:
+            if n_large:
+                refit(first, [small, large.first(n_large)])
+            yield first
+
+
+def _networks(
+    curve: Curve,
+    size: CurveSize,
+    small: Snapshots | None,
+    large: Snapshots,
+    numbers: Sequence[int],
+    seed: int,
+    report: Report,
+) -> Iterator[PointCloudModel]:
+    """Models with the paper's networks for each of the `numbers` of large snapshots; two-scale with `small` ones."""
+    first, n_first = None, 0
+    if small is not None:
+        n_first = round(_FIRST_SCALE * size.n_steps)
+        # as many points in a batch as in one large snapshot
+        stage = Stage(n_first, curve.large.n_points // curve.small.n_points, optimizer="soap", **_RATES)
+        first = train_networks(small, n_modes=None, seed=seed, schedule=[stage], report=report)
+    stage = Stage(size.n_steps - n_first, 1, optimizer="soap", **_RATES)
+    for n_large in numbers:
+        yield train_networks(
+            large.first(n_large), n_modes=curve.n_modes, seed=seed, schedule=[stage], start=first, report=report
+        )

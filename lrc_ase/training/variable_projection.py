@@ -23,8 +23,8 @@ __all__ = ["RIDGES", "descend", "solve_blocks"]
 
 RIDGES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 """Damping of the linear coefficients in the steps of a descent, for columns and targets of order one."""
-_PATIENCE, _LITTLE = 5, 0.998
-"""A step ends when so many iterations lowered the loss to no less than this part."""
+_PATIENCE, _LITTLE = 15, 0.998
+"""A step ends when so many iterations lowered the loss to no less than this part; networks rest on plateaus for ten."""
 
 
 def solve_blocks(blocks: Iterable[tuple[Tensor, Tensor]], *, ridge: float) -> Tensor:
