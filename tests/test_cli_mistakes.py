@@ -81,7 +81,7 @@ def bad_input(case: str, folder: Path, potential: Path, tmp_path: Path) -> list[
             "train",
             "--resume",
             "-o",
-            broken_run(folder, tmp_path, b'version\\": 2', b'version\\": 9'),
+            broken_run(folder, tmp_path, b'version\\": 3', b'version\\": 9'),
         ],
         "foreign checkpoint": [
             "train",

@@ -231,7 +231,7 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
     path.write_bytes(content[:-2])
     with pytest.raises(CheckpointError, match="truncated"):
         load_checkpoint(path)
-    path.write_bytes(content.replace(b'\\"format_version\\": 2', b'\\"format_version\\": 9'))
+    path.write_bytes(content.replace(b'\\"format_version\\": 3', b'\\"format_version\\": 9'))
     with pytest.raises(CheckpointError, match="has checkpoint version 9, this lrc-ase continues version 3"):
         load_checkpoint(path)
     path.write_bytes(content.replace(b"lrc_ase_checkpoint", b"abc_ase_checkpoint"))
