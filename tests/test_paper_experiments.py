@@ -207,20 +207,21 @@ def test_a_model_in_its_own_box_is_the_same():
 @pytest.mark.parametrize(
     ("one", "two", "verdict"),
     [
-        ({1: [0.5], 10: [0.1, 0.4], 100: [0.11]}, {1: [0.2], 10: [0.13]}, "one-scale 100, two-scale 10. Ten .*: met."),
-        ({1: [0.1], 10: [0.1]}, {0: [0.1], 10: [0.1]}, "one-scale 1, two-scale 0. Ten .*, on 1 seed: met."),
-        ({1: [0.1], 10: [0.1]}, {1: [0.1], 10: [0.1]}, "one-scale 1, two-scale 1. Ten .*: MISSED."),
         (
-            {1: [0.5], 10: [0.1]},
-            {1: [0.3], 10: [0.25]},
-            "two-scale more than were tried. Ten times .*, on 1 seed: MISSED.",
+            {1: [0.5] * 3, 10: [0.1, 0.4, 0.4], 100: [0.11] * 3},
+            {1: [0.2] * 3, 10: [0.13] * 3},
+            "one-scale 100, two-scale 10. Ten .*: met.",
         ),
+        ({1: [0.1] * 3, 10: [0.1] * 3}, {0: [0.1] * 3, 10: [0.1] * 3}, "one-scale 1, two-scale 0. Ten .*: met."),
+        ({1: [0.1] * 3, 10: [0.1] * 3}, {1: [0.1] * 3, 10: [0.1] * 3}, "one-scale 1, two-scale 1. Ten .*: MISSED."),
+        ({1: [0.5] * 3, 10: [0.1] * 3}, {1: [0.3] * 3, 10: [0.25] * 3}, "more than were tried. Ten times .*: MISSED."),
+        ({1: [0.1], 10: [0.1]}, {0: [0.1], 10: [0.1]}, "Ten times .*: not judged on 1 of 3 seeds."),
     ],
 )
 def test_page_says_whether_two_scales_save_snapshots(tmp_path, one, two, verdict):
     run = PaperRun(tmp_path)
     for strategy, errors in (("one-scale", one), ("two-scale", two)):
-        for seed in range(2):
+        for seed in range(3):
             own = {n: values[seed] for n, values in errors.items() if seed < len(values)}
             content = {"curve": "figure7", "strategy": strategy, "quick": True, "recipe": "paper", "errors": own}
             run.once(f"figure7-{strategy}-{seed}-quick", lambda content=content: content)
