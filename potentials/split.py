@@ -40,7 +40,7 @@ class SplitForces:
 
     >>> from potentials.kernels import ScreenedCoulomb
     >>> SplitForces([4.0], ScreenedCoulomb(mu=1.0), smoothing=0.01)([[0.0], [1.0]]).round(4).tolist()
-    [[-0.1618], [0.1618]]
+    [[-0.162], [0.162]]
     """
 
     def __init__(self, lengths: list[float], kernel: Kernel | Mixture, *, smoothing: float) -> None:

@@ -44,13 +44,14 @@ def test_example_runs(name, expected, tmp_path):
     ],
 )
 def test_workflow_runs(name, expected, tmp_path, monkeypatch, capsys):
-    """With an untrained potential, so that numbers mean nothing, and few steps."""
-    file = tmp_path / "potential.safetensors"
-    save_potential(file, potential())
+    """With few steps and an untrained potential, so that numbers mean nothing; an equation of state needs a minimum."""
+    file = "nacl" if name == "relaxation.py" else str(tmp_path / "potential.safetensors")
+    if file != "nacl":
+        save_potential(file, potential())
     script = tmp_path / name
     text = (EXAMPLES / "workflows" / name).read_text()
     script.write_text(re.sub(r"^STEPS(.*) = \d+", r"STEPS\1 = 2", text, count=1, flags=re.MULTILINE))
-    monkeypatch.setattr(sys, "argv", [name, str(file)])
+    monkeypatch.setattr(sys, "argv", [name, file])
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(script), run_name="__main__")
     assert expected in capsys.readouterr().out

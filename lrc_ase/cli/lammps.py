@@ -13,6 +13,7 @@ import typer
 
 from lrc_ase.cli.console import DebugOption, DtypeOption, PotentialArgument, one_line_errors
 from lrc_ase.engines.lammps_input import read_input
+from lrc_ase.precision import floating_type
 
 __all__ = ["lammps"]
 
@@ -49,7 +50,7 @@ def lammps(
     comm = MPI.COMM_WORLD
     try:
         torch.set_num_threads(threads or _even_share(comm, MPI.COMM_TYPE_SHARED))
-        options = {"charge": charge, "dtype": dtype, "extrapolate": extrapolate}
+        options = {"charge": charge, "dtype": floating_type(dtype), "extrapolate": extrapolate}
         stopped = run(comm, potential, script, context.args, mliap=mliap, **options)
     except BaseException as error:
         if comm.Get_size() == 1:
