@@ -7,6 +7,7 @@ and holds the same weights. Nothing but the first process writes.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ import torch.distributed
 from torch import Tensor
 
 __all__ = ["Processes", "balanced_parts", "joined_processes"]
+
+_FAREWELL = 0.2
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
         yield Processes(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
     finally:
         torch.distributed.destroy_process_group()
+        # a thread of gloo lets go of the last tensors a little later, and aborts the process if Python is gone by then
+        time.sleep(_FAREWELL)
 
 
 def balanced_parts(sizes: Sequence[int], n_parts: int) -> list[list[int]]:
