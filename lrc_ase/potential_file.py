@@ -138,7 +138,10 @@ def load_potential(
         raise PotentialFileError(f"{path} lacks the tensor 'references' with one energy per element")
     members = [build_model(settings) for _ in range(header.get("n_members", 1))]
     model = members[0] if len(members) == 1 else Ensemble(members)
-    weights = {name.removeprefix("model."): tensor for name, tensor in upgraded(tensors, header).items()}
+    weights = {
+        name.removeprefix("model."): tensor
+        for name, tensor in upgraded(tensors, header["format_version"], settings.descriptor).items()
+    }
     _check_tensors(path, model.state_dict(), weights)
     stored_dtype = next((tensor.dtype for tensor in weights.values() if tensor.is_floating_point()), torch.float32)
     model.to(stored_dtype)

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lrc_ase.descriptors.sphere.shape import smoothness
+from lrc_ase.settings import DescriptorSettings, SphereSettings
 
 __all__ = ["upgraded"]
 
 
-def upgraded(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> dict[str, Tensor]:
+def upgraded(tensors: Mapping[str, Tensor], version: int, descriptor: DescriptorSettings) -> dict[str, Tensor]:
     """Tensors as today's model has them, which predicts what the one of the file did.
 
     Until version 2 a sphere descriptor mixed alike for all elements and scaled each mixed factor by the element; its
     radial functions were of equal size.
     """
     new = dict(tensors)
-    descriptor = header["model"].get("descriptor", {})
-    if header["format_version"] > 2 or descriptor.get("name", "sphere") != "sphere":
+    if version > 2 or not isinstance(descriptor, SphereSettings):
         return new
-    sizes = torch.from_numpy(smoothness(descriptor["n_radial"]))
+    sizes = torch.from_numpy(smoothness(descriptor.n_radial))
     for name, scale in tensors.items():
-        if name.endswith("center_scale"):
-            block = name.removesuffix("center_scale")
+        block = name.removesuffix("center_scale")
+        if block != name and f"{block}mixing" in tensors:
             del new[name]
             mixing = tensors[f"{block}mixing"]
             mixing = mixing / sizes.to(mixing).repeat(mixing.shape[1] // len(sizes))[:, None]
