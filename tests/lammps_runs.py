@@ -30,7 +30,7 @@ def under_mpi(n_processes, *arguments, folder, expect=0):
     }
     command = [str(MPIRUN), "-n", str(n_processes), sys.executable, *map(str, arguments)]
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
-    output = ended.stdout + ended.stderr
+    output = f"{ended.stdout}{ended.stderr}\nexit status {ended.returncode}"
     assert (ended.returncode == 0) == (expect == 0), output
     return output
 

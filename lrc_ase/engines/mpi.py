@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+import time
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
@@ -11,7 +13,19 @@ from torch import Tensor
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm
 
-__all__ = ["GhostOwners", "MPIExchange"]
+__all__ = ["GhostOwners", "MPIExchange", "end_all"]
+
+
+def end_all(comm: Comm, message: str) -> NoReturn:
+    """Print a message and end all processes of `comm`, with exit status 1."""
+    print(message, file=sys.stderr, flush=True)
+    time.sleep(_PASSING_ON)
+    comm.Abort(1)
+    raise SystemExit(1)  # never reached
+
+
+_PASSING_ON = 1.0
+"""Seconds in which a busy launcher passes the last words on; when told to abort it may drop what it has not read."""
 
 
 class MPIExchange:
