@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from scipy.fft import next_fast_len
@@ -67,6 +68,10 @@ def mesh_shape_for_spacing(lengths: Sequence[float], spacing: float, *, minimum:
     shape = []
     for length in lengths:
         # a hair of tolerance, so that rounding in a cell's lengths cannot change the mesh
-        needed = max(math.ceil(length / spacing * (1 - 1e-12)), minimum)
-        shape.append(2 * int(next_fast_len((needed + 1) // 2, real=True)))
+        shape.append(_fast_length(max(math.ceil(length / spacing * (1 - 1e-12)), minimum)))
     return tuple(shape)
+
+
+@lru_cache(maxsize=1024)
+def _fast_length(needed: int) -> int:
+    return 2 * int(next_fast_len((needed + 1) // 2, real=True))

@@ -145,7 +145,7 @@ class LongRangeConvolution(nn.Module):
             boundary, a mesh larger than the memory, processes that would share what has no mesh.
         """
         d = fractional.shape[-1]
-        self._check(weights, fractional, cell)
+        cells = self._check(weights, fractional, cell)
         if exchange is not None and (len(cell) != 1 or self.method != "mesh" or (pbc is not None and not pbc.any())):
             raise ValueError(
                 f"processes share one structure with a mesh, got {len(cell)} structures, method='{self.method}', "
@@ -158,7 +158,10 @@ class LongRangeConvolution(nn.Module):
         layouts = []
         for index in range(len(cell)):
             given = None if mesh_shapes is None else mesh_shapes[index]
-            layout = self._layout(fractional, structure, cell, index, periodic[index], given, exchange)
+            if all(periodic[index]) and self.method != "direct":
+                layout = Layout(given or self.mesh_shape_for(cells[index]))
+            else:
+                layout = self._open_layout(fractional[structure == index], cell[index], periodic[index], exchange)
             layouts.append(layout)
             groups.setdefault((layout.open_axes, layout.mesh_shape), []).append(index)
         if len(groups) == 1:
@@ -186,7 +189,7 @@ class LongRangeConvolution(nn.Module):
             return self.mesh_shape
         assert self.spacing is not None
         assert self.window is not None
-        lengths = np.linalg.norm(cell, axis=-1)
+        lengths = np.sqrt((cell**2).sum(axis=-1)).tolist()
         needed = mesh_shape_for_spacing(lengths, self.spacing, minimum=self.window.n_points)
         if held is not None and all(
             length / n <= self.spacing and n <= 1.25 * m for length, n, m in zip(lengths, held, needed, strict=True)
@@ -226,19 +229,8 @@ class LongRangeConvolution(nn.Module):
         own = apply_kernel(self._tables.at_origin(self.multiplier, d).to(weights)[None], weights)
         return field + own if pairs_alone else field - own
 
-    def _layout(
-        self,
-        fractional: Tensor,
-        structure: Tensor,
-        cell: Tensor,
-        index: int,
-        pbc: tuple[bool, ...],
-        given: tuple[int, ...] | None,
-        exchange: Exchange | None,
-    ) -> Layout:
-        """Layout of the structure `index`."""
-        if all(pbc) and self.method != "direct":
-            return Layout(given or self.mesh_shape_for(cell[index].detach().cpu().numpy()))
+    def _open_layout(self, own: Tensor, cell: Tensor, pbc: tuple[bool, ...], exchange: Exchange | None) -> Layout:
+        """Layout of a structure with open directions, of atoms at `own` (n_atoms, d) in units of its `cell` (d, d)."""
         if self.method == "direct" and any(pbc):
             raise ValueError(f"method='direct' sums pairs in open space, got periodic directions {pbc}")
         if not any(pbc) and (self.method == "direct" or self.smearing == 0 or len(pbc) != 3):
@@ -253,10 +245,9 @@ class LongRangeConvolution(nn.Module):
                 "a slab or wire needs a kernel with `smearing` > 0: give it to the multiplier and the layer"
             )
         widest = max(self.smearing, self.multiplier.largest_smearing)
-        own = fractional[structure == index]
         if not any(pbc) and self.spacing is not None and pairs_cost_less(len(own), widest, self.spacing):
             return Layout(None)
-        return open_layout(own, cell[index], pbc, widest, self.mesh_shape_for, exchange)
+        return open_layout(own, cell, pbc, widest, self.mesh_shape_for, exchange)
 
     def _mesh(
         self,
@@ -281,7 +272,8 @@ class LongRangeConvolution(nn.Module):
         positions = torch.einsum("ni,nij->nj", fractional, cell[structure])
         return pair_sums(self.multiplier, weights, positions, structure, len(cell))
 
-    def _check(self, weights: Tensor, fractional: Tensor, cell: Tensor) -> None:
+    def _check(self, weights: Tensor, fractional: Tensor, cell: Tensor) -> np.ndarray:
+        """Refuse what cannot be summed; the numbers of the cells."""
         n_inputs, d = self.multiplier.n_inputs, fractional.shape[-1]
         if weights.ndim != 2 or weights.shape != (len(fractional), n_inputs):
             raise ValueError(
@@ -298,9 +290,9 @@ class LongRangeConvolution(nn.Module):
                 f"`fractional` holds coordinates that are not finite (NaN or infinite), of atoms "
                 f"{(~finite).nonzero()[:5, 0].tolist()}: look at the step that made these positions"
             )
-        fixed = cell.detach().cpu().numpy()
+        fixed: np.ndarray = cell.detach().cpu().numpy()
         if fixed.tobytes() == self._sound_cells:
-            return
+            return fixed
         with np.errstate(all="ignore"):  # what is not a number fails the test below
             skewness = np.abs(np.linalg.det(fixed)) / np.sqrt((fixed**2).sum(axis=-1)).prod(axis=-1)
         if not (skewness > _SMALLEST_SKEWNESS).all():
@@ -310,3 +302,4 @@ class LongRangeConvolution(nn.Module):
                 "independent vectors, unit ones in open directions (`lrc_ase.neighbors.complete_cell`)"
             )
         self._sound_cells = fixed.tobytes()
+        return fixed

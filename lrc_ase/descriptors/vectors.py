@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..compilation import compiled, run_over_atoms
+from ..compilation import compiled
+from ..threads import run_over_atoms
 
 __all__ = ["neighbor_vectors"]
 

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numba import int64
 
-from ..compilation import called, compiled, inlined, run_over_ranges
+from ..compilation import called, compiled, inlined
 from ..simd import address, fill, load, prefetch, store, total
+from ..threads import run_over_ranges
 from ..windows import Window
 from .sorting import SortedAtoms, block_edges
 

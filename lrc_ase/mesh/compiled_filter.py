@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numba import int64
 
-from ..compilation import called, compiled, even_ranges, run_over_ranges
+from ..compilation import called, compiled
 from ..simd import address, load, native_width, store, transpose
+from ..threads import even_ranges, run_over_ranges
 from .fft import is_smooth, line_plan, transform
 
 __all__ = ["SHARED_FROM", "can_filter", "correlate_compiled", "filter_compiled", "spectrum_shape"]

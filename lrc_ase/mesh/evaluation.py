@@ -14,37 +14,67 @@ is c H (where a' is zero, as in forces at fixed weights), and one convolution do
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .filtering import correlate_spectra, density_spectrum, filter_in_place, filtered
-from .spreading import clear, contract_raised, gather_level, spread_onto
+from .proportionality import proportionality
+from .spreading import contract_raised, gather_level, spread_onto
 from .stencil import Stencil
 from .workspace import scratch
 
 __all__ = ["Convolved", "Evaluation", "convolved"]
 
 
-@dataclass(eq=False)
-class Convolved:
+class Convolved(Protocol):
     """Values of a convolution at the atoms, and what was asked for with them."""
 
-    values: Tensor
-    """(n_atoms, n_channels)."""
-    gradient: Tensor | None
-    """By mesh coordinates, (n_atoms, d, n_channels)."""
-    spectrum: Tensor | None
-    """Of the density that was filtered; see `filter_in_place`."""
+    @property
+    def values(self) -> Tensor:
+        """(n_atoms, n_channels)."""
+        ...
 
-    def times(self, scale: Tensor, structure: Tensor) -> Convolved:
-        """The convolution of weights that are larger by `scale` (n_structures, n_channels)."""
-        own = scale if len(scale) == 1 else scale[structure]
-        spectrum = self.spectrum
-        if spectrum is not None:
-            spectrum = spectrum * scale.reshape(scale.shape + (1,) * (spectrum.ndim - 2))
-        return Convolved(self.values * own, None if self.gradient is None else self.gradient * own[:, None], spectrum)
+    @property
+    def gradient(self) -> Tensor | None:
+        """By mesh coordinates, (n_atoms, d, n_channels)."""
+        ...
+
+    @property
+    def spectrum(self) -> Tensor | None:
+        """Of the density that was filtered; see `filter_in_place`."""
+        ...
+
+
+@dataclass(eq=False)
+class _Computed:
+    values: Tensor
+    gradient: Tensor | None
+    spectrum: Tensor | None
+
+
+class _Multiple:
+    """The convolution of weights that are larger by `scale` (n_structures, n_channels); made as far as asked for."""
+
+    def __init__(self, of: Convolved, scale: Tensor, structure: Tensor) -> None:
+        self._of, self._scale = of, scale
+        self._own = scale if len(scale) == 1 else scale[structure]
+
+    @cached_property
+    def values(self) -> Tensor:
+        return self._of.values * self._own
+
+    @cached_property
+    def gradient(self) -> Tensor | None:
+        gradient = self._of.gradient
+        return None if gradient is None else gradient * self._own[:, None]
+
+    @cached_property
+    def spectrum(self) -> Tensor | None:
+        spectrum = self._of.spectrum
+        return None if spectrum is None else spectrum * self._scale[(...,) + (None,) * (spectrum.ndim - 2)]
 
 
 def convolved(
@@ -60,7 +90,7 @@ def convolved(
     orders = weights if weights.ndim == 3 else weights[:, None]
     potential, kept = _potential(orders, fractional, table, stencil, keep_spectrum=spectrum)
     gathered = gather_level(potential, fractional, stencil, int(gradient))
-    return Convolved(gathered[:, 0], gathered[:, 1:] if gradient else None, kept)
+    return _Computed(gathered[:, 0], gathered[:, 1:] if gradient else None, kept)
 
 
 def _potential(
@@ -68,7 +98,7 @@ def _potential(
 ) -> tuple[Tensor, Tensor | None]:
     """Filtered density, in memory that the next call takes again, and the density's spectrum."""
     shape = (stencil.n_structures, orders.shape[2], *stencil.mesh_shape)
-    mesh = clear(scratch("mesh", shape, orders.dtype, orders.device))
+    mesh = scratch("mesh", shape, orders.dtype, orders.device).zero_()
     spread_onto(mesh, orders, fractional, stencil, int(orders.shape[1] > 1))
     if stencil.exchange is not None:
         mesh = stencil.exchange.sum(mesh)
@@ -126,8 +156,8 @@ class Evaluation:
             return first.adjoint.values, None
         products = _contracted(first.cotangent, self.result.gradient)
         if first.scale is not None:
-            return first.adjoint.values, 2 * self.n_mesh * products
-        return first.adjoint.values, self.n_mesh * (products + _contracted(self.weights, first.adjoint.gradient))
+            return first.adjoint.values, products.mul_(2 * self.n_mesh)
+        return first.adjoint.values, products.add_(_contracted(self.weights, first.adjoint.gradient)).mul_(self.n_mesh)
 
     def by_table(self, cotangent: Tensor) -> Tensor:
         """dL/dT, of the table's shape."""
@@ -173,17 +203,17 @@ class Evaluation:
         if self._first is None or self._first.mark != mark:
             cotangent, scale = cotangent.detach(), None
             if self.is_matrix:
-                adjoint = self._convolved(cotangent, self._transposed(), gradient=self.gradient_needed)
+                adjoint: Convolved = self._convolved(cotangent, self._transposed(), gradient=self.gradient_needed)
             else:
-                scale, rest = _proportionality(cotangent, self.weights, self.stencil)
-                adjoint = self.result.times(scale, self.stencil.structure)
-                if len(rest):
+                scale, rest = proportionality(cotangent, self.weights, self.stencil)
+                adjoint = _Multiple(self.result, scale, self.stencil.structure)
+                if rest:
                     scale = None
                     self._replace(adjoint, rest, cotangent)
             self._first = _First(mark, cotangent, adjoint, scale)
         return self._first
 
-    def _replace(self, adjoint: Convolved, channels: Tensor, cotangent: Tensor) -> None:
+    def _replace(self, adjoint: Convolved, channels: list[int], cotangent: Tensor) -> None:
         """Convolve some channels of g, where it is not proportional to f."""
         own = self._convolved(cotangent[:, channels], self.table[:, channels], gradient=self.gradient_needed)
         adjoint.values[:, channels] = own.values
@@ -206,10 +236,11 @@ class Evaluation:
             monopoles = torch.zeros_like(self.weights) if by_weights is None else by_weights.detach()
             h_orders = torch.cat([monopoles[:, None], steps * self.weights[:, None]], dim=1)
             d_orders = torch.cat([torch.zeros_like(first.cotangent)[:, None], steps * first.cotangent[:, None]], dim=1)
-        h, d = self._convolved(h_orders, self.table), None
+        h = self._convolved(h_orders, self.table)
+        d: Convolved | None = None
         if d_orders is not None:
             if by_weights is None and first.scale is not None:
-                d = h.times(first.scale, self.stencil.structure)
+                d = _Multiple(h, first.scale, self.stencil.structure)
             else:
                 d = self._convolved(d_orders, self._transposed())
         first.second = _Second(marks, alive, h_orders, d_orders, h, d)
@@ -256,26 +287,3 @@ def _mark(tensor: Tensor | None) -> tuple | None:
     # the storage, not its address: those of all empty tensors are the same
     storage = tensor.untyped_storage()._cdata
     return storage, tensor.storage_offset(), tensor._version, tensor.shape, tensor.stride()
-
-
-def _proportionality(cotangent: Tensor, weights: Tensor, stencil: Stencil) -> tuple[Tensor, Tensor]:
-    """Numbers c (n_structures, n_channels) with cotangent = c weights, and the channels where that does not hold."""
-    if stencil.n_structures == 1:
-        sums = (torch.stack([cotangent, weights]) * weights).sum(dim=1, keepdim=True)
-    else:
-        moments = torch.stack([cotangent * weights, weights * weights])
-        sums = moments.new_zeros(2, stencil.n_structures, weights.shape[1]).index_add(1, stencil.structure, moments)
-    if stencil.exchange is not None:
-        sums = stencil.exchange.sum(sums)
-    scale = sums[0] / sums[1].clamp(min=torch.finfo(sums.dtype).tiny)
-    own = scale if stencil.n_structures == 1 else scale[stencil.structure]
-    largest = _largest(torch.stack([torch.addcmul(cotangent, own, weights, value=-1), cotangent]), stencil)
-    # a few roundings: the products that made the cotangent, and those that made the scale
-    proportional = largest[0] <= 16 * torch.finfo(sums.dtype).eps * largest[1]
-    return scale, (~proportional).nonzero()[:, 0]
-
-
-def _largest(values: Tensor, stencil: Stencil) -> Tensor:
-    """Largest absolute value over all atoms, `values` (2, n_atoms, n_channels) -> (2, n_channels)."""
-    largest = values.abs().amax(dim=1) if values.shape[1] > 0 else values.new_zeros(len(values), values.shape[2])
-    return largest if stencil.exchange is None else stencil.exchange.largest(largest)

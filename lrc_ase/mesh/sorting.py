@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..compilation import compiled, even_ranges, run_over_ranges
+from ..compilation import compiled
+from ..threads import even_ranges, run_over_ranges
 from ..windows import Window
 
 __all__ = ["SortedAtoms", "block_edges", "sort_atoms"]
@@ -86,7 +87,8 @@ def sort_atoms(
     # first place of each block and, within it, of each range
     ends = np.cumsum(counts.T.ravel()).reshape(n_blocks, len(ranges)).T
     following = ends - counts
-    starts = np.append(following[0], n_atoms)
+    starts = np.empty(n_blocks + 1, np.int64)
+    starts[:-1], starts[-1] = following[0], n_atoms
     order, coordinates = np.empty_like(keys), np.empty_like(unsorted)
     run_over_ranges(place, (unsorted, keys, following, order, coordinates), keyed, n_threads)
     return SortedAtoms(order, coordinates, blocks, starts)

@@ -16,19 +16,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..compilation import even_ranges, run_over_ranges
 from .compiled import MAX_LEVEL, gather_compiled, line_width, spread_compiled
-from .compiled_filter import SHARED_FROM
 from .reference import gather_reference, spread_reference
 from .sorting import SortedAtoms, sort_atoms
 from .stencil import Stencil, multi_indices
 from .triton_kernels import gather_triton, spread_triton, triton_available
 
-__all__ = ["clear", "contract_raised", "gather", "gather_level", "spread", "spread_onto"]
+__all__ = ["contract_raised", "gather", "gather_level", "spread", "spread_onto"]
 
 
 def spread(weights: Tensor, fractional: Tensor, stencil: Stencil) -> Tensor:
@@ -100,23 +97,6 @@ def contract_raised(weights: Tensor, gathered: Tensor, stencil: Stencil, level: 
         ]
         columns.append(n_mesh * (weights * gathered[:, raised]).sum(dim=(1, 2)))  # dx = n_mesh ds
     return torch.stack(columns, dim=-1)
-
-
-def clear(mesh: Tensor) -> Tensor:
-    """Set a mesh to zero.
-
-    On the CPU by the threads that spread onto it next: torch's own go on turning for some milliseconds after each
-    operation, and would take the processors from them.
-    """
-    if mesh.device.type != "cpu":
-        return mesh.zero_()
-    ranges = even_ranges(mesh.numel(), torch.get_num_threads() if mesh.numel() >= SHARED_FROM else 1)
-    run_over_ranges(_clear, (mesh.view(-1).numpy(),), ranges, len(ranges))
-    return mesh
-
-
-def _clear(numbers: np.ndarray, first: int, last: int) -> None:
-    numbers[first:last] = 0
 
 
 def spread_onto(mesh: Tensor, weights: Tensor, fractional: Tensor, stencil: Stencil, level: int) -> None:

@@ -25,10 +25,13 @@ def scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch
     """Uninitialised tensor; on the CPU the one that this thread got under the same name, so never let it escape."""
     if device.type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)
+    last: tuple[np.ndarray, Tensor] | None = getattr(_kept, name, None)
+    mode = torch.is_inference_mode_enabled()  # its tensors may not be written to outside of it
+    if last is not None and (last[1].shape, last[1].dtype, last[1].is_inference()) == (shape, dtype, mode):
+        return last[1]
     n_bytes = math.prod(shape) * dtype.itemsize
-    flat: np.ndarray | None = getattr(_kept, name, None)
-    if flat is None or len(flat) < n_bytes:
-        flat = np.empty(n_bytes, np.uint8)
-        if n_bytes <= _KEPT_BYTES:
-            setattr(_kept, name, flat)
-    return torch.from_numpy(flat[:n_bytes]).view(dtype).reshape(shape)
+    flat = np.empty(n_bytes, np.uint8) if last is None or len(last[0]) < n_bytes else last[0]
+    tensor = torch.from_numpy(flat[:n_bytes]).view(dtype).reshape(shape)
+    if n_bytes <= _KEPT_BYTES:
+        setattr(_kept, name, (flat, tensor))
+    return tensor

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ...compilation import compiled, run_over_atoms
+from ...compilation import compiled
 from ...simd import address, fill, load, native_width, store
+from ...threads import run_over_atoms
 from .harmonics import harmonic_order, parity_class, quadrature, real_spherical_harmonics
 from .orbits import add_from_orbit, values_on_orbit
 from .shape import SphereShape

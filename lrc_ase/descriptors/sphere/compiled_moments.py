@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ...compilation import compiled, inlined, run_over_atoms
+from ...compilation import compiled, inlined
 from ...simd import address, fill, load, repeat, store
+from ...threads import run_over_atoms
 from .compiled_pulls import build_backward, build_weight_slope
 from .neighbor_functions import (
     SERIES_TERMS,
