@@ -99,6 +99,7 @@ class LongRangeConvolution(nn.Module):
         self.remove_self = remove_self
         self._tables = MultiplierTables(window if method == "mesh" else None)
         self._sound_cells = b""
+        self._last_shape: tuple[tuple, tuple[int, ...]] = (), ()
 
     def forward(
         self,
@@ -189,13 +190,16 @@ class LongRangeConvolution(nn.Module):
             return self.mesh_shape
         assert self.spacing is not None
         assert self.window is not None
-        lengths = np.sqrt((cell**2).sum(axis=-1)).tolist()
-        needed = mesh_shape_for_spacing(lengths, self.spacing, minimum=self.window.n_points)
-        if held is not None and all(
-            length / n <= self.spacing and n <= 1.25 * m for length, n, m in zip(lengths, held, needed, strict=True)
-        ):
-            return held
-        return needed
+        asked = cell.tobytes(), held
+        if asked != self._last_shape[0]:
+            lengths = np.linalg.norm(cell, axis=-1)
+            shape = mesh_shape_for_spacing(lengths, self.spacing, minimum=self.window.n_points)
+            if held is not None and all(
+                length / n <= self.spacing and n <= 1.25 * m for length, n, m in zip(lengths, held, shape, strict=True)
+            ):
+                shape = held
+            self._last_shape = asked, shape
+        return self._last_shape[1]
 
     def _group(
         self,
@@ -226,8 +230,10 @@ class LongRangeConvolution(nn.Module):
         pairs_alone = mesh_shape is None
         if pairs_alone == self.remove_self:  # pair sums leave i = j out, sums over waves hold it
             return field
-        own = apply_kernel(self._tables.at_origin(self.multiplier, d).to(weights)[None], weights)
-        return field + own if pairs_alone else field - own
+        at_origin, sign = self._tables.at_origin(self.multiplier, d).to(weights)[None], 1 if pairs_alone else -1
+        if at_origin.ndim == weights.ndim:
+            return torch.addcmul(field, at_origin, weights, value=sign)
+        return torch.add(field, apply_kernel(at_origin, weights), alpha=sign)
 
     def _open_layout(self, own: Tensor, cell: Tensor, pbc: tuple[bool, ...], exchange: Exchange | None) -> Layout:
         """Layout of a structure with open directions, of atoms at `own` (n_atoms, d) in units of its `cell` (d, d)."""

@@ -26,7 +26,7 @@ def proportionality(cotangent: Tensor, weights: Tensor, stencil: Stencil) -> tup
     """Numbers c (n_structures, n_channels), and the channels in which ``cotangent = c weights`` does not hold."""
     n_channels, limits = weights.shape[1], torch.finfo(weights.dtype)
     if weights.device.type == "cpu" and stencil.exchange is None:
-        f, g, structure = (own.detach().contiguous().numpy() for own in (weights, cotangent, stencil.structure))
+        f, g, structure = (own.contiguous().numpy() for own in (weights, cotangent, stencil.structure))
         found, others = np.empty((stencil.n_structures, n_channels), f.dtype), np.empty(n_channels, np.bool_)
         _kernel(f.dtype.name)(g, f, structure, f.dtype.type(limits.tiny), _ROUNDINGS * limits.eps, found, others)
         return torch.from_numpy(found), np.flatnonzero(others).tolist()
