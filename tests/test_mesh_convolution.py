@@ -61,7 +61,21 @@ def test_filter_is_the_sum_over_waves_and_differentiates_twice(d, matrix):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("mesh_shape", [(8, 10, 8), (6, 5, 4), (30, 27, 50), (25, 8, 18), (5, 16, 64)])
+@pytest.mark.parametrize(
+    "mesh_shape",
+    # all radices, first and last in a line
+    [
+        (8, 10, 8),
+        (6, 5, 4),
+        (30, 27, 50),
+        (25, 8, 18),
+        (5, 16, 64),
+        (54, 48, 20),
+        (90, 4, 72),
+        (4, 60, 32),
+        (45, 18, 24),
+    ],
+)
 def test_compiled_filter_equals_the_transforms_of_torch(dtype, mesh_shape, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     mesh = torch.randn(3, 2, *mesh_shape, dtype=dtype, generator=generator)
