@@ -121,15 +121,26 @@ def test_mean_weights_follow_their_definition(graphs):
         assert torch.allclose(mean, parameter, atol=1e-6)
 
 
-def test_best_model_is_the_one_of_the_lowest_validation_loss(graphs):
-    loop, observer = make_loop(graphs, epochs=6, learning_rate=0.3, schedule="constant", ema_decay=0.0), Quiet()
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [
+        ([3.0, 2.0, 4.0, 2.5], [1, 2]),
+        ([3.0, 2.0, 2.0199, 2.0201], [1, 2, 3]),  # as good as the lowest, and later
+        ([2.0, 2.01, 2.02, 2.03, 2.04], [1, 2, 3]),  # as good as the lowest, not as the one before
+    ],
+)
+def test_best_model_is_the_last_one_as_good_as_the_lowest_validation_loss(graphs, monkeypatch, losses, best):
+    given = iter(losses)
+    monkeypatch.setattr("lrc_ase.training.loop.mean_errors", lambda *_, **__: {"loss": next(given)})
+    loop, observer, weights = make_loop(graphs, epochs=len(losses)), Quiet(), []
+    done = observer.epoch_done
+    observer.epoch_done = lambda loop, record: (done(loop, record), weights.append(copy.deepcopy(loop.averaged)))
     loop.run(observer)
-    losses = [record.validation["loss"] for record in observer.records]
-    assert loop.progress.best_score == min(losses)
-    assert loop.progress.best_epoch == losses.index(min(losses)) + 1
-    assert [record.improved for record in observer.records] == [
-        loss == min(losses[: index + 1]) for index, loss in enumerate(losses)
-    ]
+    assert [record.epoch for record in observer.records if record.improved] == best
+    progress = loop.progress
+    assert (progress.best_epoch, progress.best_score) == (best[-1], losses[best[-1] - 1])
+    assert (progress.lowest_epoch, progress.lowest_score) == (losses.index(min(losses)) + 1, min(losses))
+    assert_bit_equal(loop.best_model().state_dict(), weights[best[-1] - 1].state_dict())
 
 
 def test_without_validation_frames_the_last_weights_are_kept(graphs):
@@ -250,7 +261,7 @@ def test_a_frozen_long_range_part_stays_at_its_start(graphs):
 
 def test_a_stage_without_patience_for_more_ends(graphs):
     loop, observer = make_loop(graphs, epochs=50, learning_rate=1e-12, patience=3, ema_decay=0.0, warmup=0), Quiet()
-    loop.progress.best_score, loop.progress.best_epoch = 0.0, 0  # nothing will be better
+    loop.progress.lowest_score = 0.0  # nothing will be better
     loop.run(observer)
     assert [record.epoch for record in observer.records] == [1, 2, 3]
     assert loop.out_of_patience

@@ -27,6 +27,9 @@ __all__ = ["EpochRecord", "Observer", "Progress", "StageLoop", "TrainingDiverged
 
 MAX_REWINDS = 10
 RATE_AFTER_REWIND = 0.5
+AS_GOOD = 1.01
+"""A later epoch is preferred up to this factor of the lowest validation loss: some hundred frames do not know it better, and
+steps have become smaller since."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -53,8 +56,11 @@ class Progress:
     seconds: float = 0.0
     """Time spent in steps and validation."""
     best_score: float | None = None
-    """Lowest validation loss."""
+    """Validation loss of the best epoch: the last one that came as close to the lowest as `AS_GOOD`."""
     best_epoch: int = 0
+    lowest_score: float | None = None
+    """Lowest validation loss."""
+    lowest_epoch: int = 0
     sums: ErrorSums = field(default_factory=ErrorSums)
     """Training errors of the current epoch so far."""
 
@@ -160,9 +166,9 @@ class StageLoop:
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether the best epoch is longer ago than the stage has patience."""
+        """Whether the lowest validation loss is longer ago than the stage has patience."""
         patience, progress = self.stage.patience, self.progress
-        return patience is not None and progress.batch == 0 and progress.epoch - progress.best_epoch >= patience
+        return patience is not None and progress.batch == 0 and progress.epoch - progress.lowest_epoch >= patience
 
     @property
     def n_epochs(self) -> int:
@@ -279,7 +285,9 @@ class StageLoop:
             )
             if not math.isfinite(validation["loss"]):
                 raise _NonFiniteLossError(f"validation loss not finite in epoch {epoch}")
-            improved = progress.best_score is None or validation["loss"] < progress.best_score
+            if progress.lowest_score is None or validation["loss"] < progress.lowest_score:
+                progress.lowest_score, progress.lowest_epoch = validation["loss"], epoch
+            improved = validation["loss"] <= AS_GOOD * progress.lowest_score
         if improved:
             progress.best_score = None if validation is None else validation["loss"]
             progress.best_epoch = epoch
