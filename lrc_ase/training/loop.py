@@ -28,8 +28,8 @@ __all__ = ["EpochRecord", "Observer", "Progress", "StageLoop", "TrainingDiverged
 MAX_REWINDS = 10
 RATE_AFTER_REWIND = 0.5
 AS_GOOD = 1.01
-"""A later epoch is preferred up to this factor of the lowest validation loss: some hundred frames do not know it better, and
-steps have become smaller since."""
+"""Of all epochs within this factor of the lowest validation loss the last is the best: some hundred frames do not know
+better, and steps have become smaller since."""
 
 
 class TrainingDiverged(RuntimeError):
