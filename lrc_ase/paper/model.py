@@ -37,7 +37,8 @@ __all__ = [
 ]
 
 STARTING_SCREENING = (3.0, 0.7)
-r"""Where :math:`\lambda` of the two channels starts, 1/Angstrom, in every experiment; :math:`\beta` starts at 1."""
+r"""Where :math:`\lambda` of the networks' two channels starts, 1/Angstrom, in every experiment; :math:`\beta` starts at
+1. Our recipe seeks :math:`\lambda` on a grid."""
 _PYRAMID = (2, 4, 8, 16, 32)
 
 
@@ -151,10 +152,12 @@ def highest_wave(problem: Problem, n_modes: int) -> float:
     return math.pi / problem.length * n_modes
 
 
-def exact_convolution(problem: Problem, highest: float) -> LongRangeConvolution:
+def exact_convolution(
+    problem: Problem, highest: float, *, screening: Sequence[float] = STARTING_SCREENING
+) -> LongRangeConvolution:
     """Ours: all waves below `highest` summed exactly, with the band limit that leaves the rest within the cutoff."""
     n_modes = 2 * math.floor(highest * problem.length / (2 * math.pi)) + 1
-    kernel = BandLimited(Yukawa(STARTING_SCREENING, smearing=0.0), highest=highest, reach=problem.cutoff)
+    kernel = BandLimited(Yukawa(screening, smearing=0.0), highest=highest, reach=problem.cutoff)
     return LongRangeConvolution(kernel, mesh_shape=(n_modes,) * problem.dimension, method="ewald", remove_self=False)
 
 
