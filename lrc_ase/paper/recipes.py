@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from lrc_ase.paper.model import (
     LinearReadOut,
     PointCloudModel,
     exact_convolution,
+    modes_below,
     paper_descriptor,
 )
 from lrc_ase.paper.problems import Problem, Snapshots, labelled_graphs
@@ -32,6 +34,8 @@ __all__ = ["STANDARDIZE_ON", "for_shaping", "force_error", "in_another_box", "re
 _SHAPING_FORCES = 4000
 """Force components on which screenings are found and networks descend; the read-out then sees all of the data."""
 _BLOCK_FORCES = 8000
+_N_STARTS, _STARTING_RIDGE = 16, 1e-3
+"""Random networks of which the one that fits best descends, and the damping by which they are compared."""
 _BIAS, _LARGEST_INPUT = 0.3, 2.0
 """Deviation of the biases with which networks start, and the largest input of their first layer in units of weights."""
 STANDARDIZE_ON = 20
@@ -57,19 +61,25 @@ def train_ours(
     shaping = for_shaping(snapshots)
     generator = torch.Generator().manual_seed(seed)
     few = [item.graph for item in labelled_graphs(snapshots.first(STANDARDIZE_ON))]
-    descriptor = paper_descriptor(problem, few, generator).double()
     convolution = None
     if highest is not None:
         screening = screening or find_screenings(shaping, highest=highest)
         convolution = exact_convolution(problem, highest, screening=screening)
-    n_channels = 0 if convolution is None else convolution.multiplier.n_channels
-    model = PointCloudModel(descriptor, LinearReadOut(descriptor.n_features, n_channels), convolution)
-    columns = ForceColumns(shaping, n_modes=model.n_modes, scale=snapshots.force_scale)
-    _start_networks(descriptor, nearest=float(columns.vectors.norm(dim=1).min()), generator=generator)
+    n_modes = None if highest is None else modes_below(problem, highest)
+    columns = ForceColumns(shaping, n_modes=n_modes, scale=snapshots.force_scale)
+    nearest = float(columns.vectors.norm(dim=1).min())
+
+    def untrained() -> PointCloudModel:
+        descriptor = paper_descriptor(problem, few, generator).double()
+        _start_networks(descriptor, nearest=nearest, generator=generator)
+        n_channels = 0 if convolution is None else convolution.multiplier.n_channels
+        return PointCloudModel(descriptor, LinearReadOut(descriptor.n_features, n_channels), convolution)
+
+    model = min((untrained() for _ in range(_N_STARTS)), key=partial(_starting_error, columns))
     descend(
         lambda: columns.of(model),
         columns.target,
-        list(descriptor.parameters()),
+        list(model.descriptor.parameters()),
         n_iterations=n_iterations,
         report=None if report is None else lambda n, loss: report(f"iteration {n}: error {loss:.1e}"),
     )
@@ -94,6 +104,14 @@ def _start_networks(descriptor: PaperDescriptor, *, nearest: float, generator: t
     assert isinstance(first, nn.Linear)
     largest = abs(1 / nearest - own.inverse_mean) / own.inverse_deviation
     first.weight *= min(1.0, _LARGEST_INPUT / largest)
+
+
+@torch.no_grad()
+def _starting_error(columns: ForceColumns, model: PointCloudModel) -> float:
+    """What the networks leave of the forces as they are, with little damping."""
+    own = columns.of(model)
+    coefficients = solve_blocks([(own, columns.target)], ridge=_STARTING_RIDGE)
+    return float((own @ coefficients - columns.target).norm())
 
 
 def for_shaping(snapshots: Snapshots) -> Snapshots:
