@@ -6,13 +6,12 @@ What lies beyond the cutoff is all the layer's, and of the layer only :math:`\la
 .. math:: F_j = \sum_{i,\, r_{ij} < R} \sum_a c_a T_a(\log r_{ij})\, n_{ij} - \partial_{x_j} \sum_b c_b U_{\lambda_b}
 
 with Chebyshev polynomials T and the energies U of the channels: least squares in two unknowns once the c are solved
-for. No network in the making leans on the layer, and the answer depends on no random start: the best pairs of a grid
-descend, and the best of them is taken.
+for. No network in the making leans on the layer, and the answer depends on no random start: pairs of a grid descend,
+each value with its best partner, and the best answer is taken.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -28,7 +27,6 @@ __all__ = ["GRID", "find_screenings"]
 
 GRID = tuple(float(value) for value in np.geomspace(0.05, 50.0, 14))
 r"""Where :math:`\lambda` of either channel is sought, 1/Angstrom, in every experiment; the ends are its bounds."""
-_N_STARTS = 4
 _N_POLYNOMIALS = 40
 _DAMPING = 1e-11
 """Of columns of order one: what close to rounding the data do not determine stays small."""
@@ -38,13 +36,17 @@ _DAMPING = 1e-11
 def find_screenings(snapshots: Snapshots, *, highest: float) -> tuple[float, float]:
     """Screenings that fit the forces best with all waves below `highest`, both in 1/Angstrom, the larger one first."""
     residual = _Residual(snapshots, highest)
-    pairs = list(itertools.combinations(np.log(GRID), 2))
-    pairs.sort(key=lambda pair: float(np.linalg.norm(residual(np.array(pair)))))
+    logs = np.log(GRID)
+    # the best partner of each: the best pairs of all are neighbors of one another
+    starts = [
+        min((np.array([one, other]) for other in logs[:n]), key=lambda pair: float(np.linalg.norm(residual(pair))))
+        for n, one in enumerate(logs)
+        if n > 0
+    ]
     bounds = (math.log(GRID[0]), math.log(GRID[-1]))
-    # strictly between the bounds, as the solver wants it
-    starts = [np.clip(pair, bounds[0] + 1e-3, bounds[1] - 1e-3) for pair in pairs[:_N_STARTS]]
+    inside = (bounds[0] + 1e-3, bounds[1] - 1e-3)  # strictly, as the solver wants it
     accuracy = {"xtol": 1e-15, "ftol": 1e-15, "gtol": 1e-15}
-    found = [least_squares(residual, start, bounds=bounds, max_nfev=60, **accuracy) for start in starts]
+    found = [least_squares(residual, np.clip(x, *inside), bounds=bounds, max_nfev=60, **accuracy) for x in starts]
     smaller, larger = sorted(np.exp(min(found, key=lambda fit: float(fit.cost)).x))
     return float(larger), float(smaller)
 
