@@ -32,12 +32,14 @@ __all__ = [
     "PointCloudModel",
     "exact_convolution",
     "highest_wave",
+    "modes_below",
     "paper_convolution",
     "paper_descriptor",
 ]
 
 STARTING_SCREENING = (3.0, 0.7)
-r"""Where :math:`\lambda` of the two channels starts, 1/Angstrom, in every experiment; :math:`\beta` starts at 1."""
+r"""Where :math:`\lambda` of the networks' two channels starts, 1/Angstrom, in every experiment; :math:`\beta` starts at
+1. Our recipe seeks :math:`\lambda` on a grid."""
 _PYRAMID = (2, 4, 8, 16, 32)
 
 
@@ -151,10 +153,17 @@ def highest_wave(problem: Problem, n_modes: int) -> float:
     return math.pi / problem.length * n_modes
 
 
-def exact_convolution(problem: Problem, highest: float) -> LongRangeConvolution:
+def modes_below(problem: Problem, highest: float) -> int:
+    """Number of modes along a direction, odd, whose waves are all below `highest`, 1/Angstrom."""
+    return 2 * math.floor(highest * problem.length / (2 * math.pi)) + 1
+
+
+def exact_convolution(
+    problem: Problem, highest: float, *, screening: Sequence[float] = STARTING_SCREENING
+) -> LongRangeConvolution:
     """Ours: all waves below `highest` summed exactly, with the band limit that leaves the rest within the cutoff."""
-    n_modes = 2 * math.floor(highest * problem.length / (2 * math.pi)) + 1
-    kernel = BandLimited(Yukawa(STARTING_SCREENING, smearing=0.0), highest=highest, reach=problem.cutoff)
+    n_modes = modes_below(problem, highest)
+    kernel = BandLimited(Yukawa(screening, smearing=0.0), highest=highest, reach=problem.cutoff)
     return LongRangeConvolution(kernel, mesh_shape=(n_modes,) * problem.dimension, method="ewald", remove_self=False)
 
 

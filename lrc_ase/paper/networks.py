@@ -18,7 +18,7 @@ from lrc_ase.dataset import collate_labelled
 from lrc_ase.paper.force_batches import ForceBatches
 from lrc_ase.paper.model import NetworkReadOut, PointCloudModel, paper_convolution, paper_descriptor
 from lrc_ase.paper.problems import Snapshots, labelled_graphs
-from lrc_ase.paper.recipes import STANDARDIZE_ON, force_scale
+from lrc_ase.paper.recipes import STANDARDIZE_ON
 from lrc_ase.training.soap import RowMajorSOAP
 
 __all__ = ["Stage", "paper_schedule", "quick_schedule", "train_networks"]
@@ -81,7 +81,7 @@ def train_networks(
     model.float()
     batches = ForceBatches(snapshots, n_modes=n_modes, dtype=torch.float32)
     for number, stage in enumerate(schedule, start=1):
-        _run_stage(model, batches, stage, force_scale(snapshots), generator, report, f"stage {number}")
+        _run_stage(model, batches, stage, snapshots.force_scale, generator, report, f"stage {number}")
     return model.double()
 
 
@@ -125,7 +125,7 @@ def _untrained(snapshots: Snapshots, n_modes: int | None, generator: torch.Gener
         assert field is not None
         mean, deviation = field.mean(dim=0).tolist(), field.std(dim=0).tolist()
     readout = NetworkReadOut(
-        descriptor.n_features, scale=force_scale(snapshots), mean=mean, deviation=deviation, generator=generator
+        descriptor.n_features, scale=snapshots.force_scale, mean=mean, deviation=deviation, generator=generator
     )
     return PointCloudModel(descriptor, readout, convolution)
 

@@ -78,6 +78,11 @@ class Snapshots:
     def __len__(self) -> int:
         return len(self.positions)
 
+    @property
+    def force_scale(self) -> float:
+        """Root mean square of the force components, eV/Angstrom."""
+        return float(np.sqrt(np.mean(self.forces**2)))
+
     def first(self, n: int) -> Snapshots:
         """The first `n` of them."""
         return Snapshots(self.problem, self.positions[:n], self.forces[:n])

@@ -1,36 +1,43 @@
 """Our recipe for the paper's problems, and the paper's measure of error.
 
-The paper's descriptor and layer, a linear read-out solved for by least squares, all else by variable projection, in
-float64.
+The paper's descriptor and layer with a linear read-out, in float64: first the screenings are found, by polynomials in
+place of the descriptor; then its networks descend by variable projection; last the read-out is solved for on all data.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lrc_ase.dataset import LabelledGraph, collate_labelled
 from lrc_ase.derivatives import evaluate
+from lrc_ase.descriptors.paper import PaperDescriptor
 from lrc_ase.multipliers import BandLimited
 from lrc_ase.paper.columns import ForceColumns
 from lrc_ase.paper.model import (
     LinearReadOut,
     PointCloudModel,
     exact_convolution,
+    modes_below,
     paper_descriptor,
 )
 from lrc_ase.paper.problems import Problem, Snapshots, labelled_graphs
+from lrc_ase.paper.screenings import find_screenings
 from lrc_ase.training.variable_projection import RIDGES, descend, solve_blocks
 
-__all__ = ["STANDARDIZE_ON", "force_error", "force_scale", "in_another_box", "refit", "train_ours"]
+__all__ = ["STANDARDIZE_ON", "for_shaping", "force_error", "in_another_box", "refit", "train_ours"]
 
-_SHAPING_FORCES = 2000
-"""Force components on which networks and screenings descend; the read-out then sees all of the data."""
+_SHAPING_FORCES = 4000
+"""Force components on which screenings are found and networks descend; the read-out then sees all of the data."""
 _BLOCK_FORCES = 8000
+_N_STARTS, _STARTING_RIDGE = 16, 1e-3
+"""Random networks of which the one that fits best descends, and the damping by which they are compared."""
+_BIAS, _LARGEST_INPUT = 0.3, 2.0
+"""Deviation of the biases with which networks start, and the largest input of their first layer in units of weights."""
 STANDARDIZE_ON = 20
 """Snapshots from which means and deviations are taken, as the paper does with a small number of them."""
 
@@ -38,28 +45,78 @@ Report = Callable[[str], None]
 
 
 def train_ours(
-    snapshots: Snapshots, *, highest: float | None, seed: int, n_iterations: int, report: Report | None = None
+    snapshots: Snapshots,
+    *,
+    highest: float | None,
+    seed: int,
+    n_iterations: int,
+    screening: tuple[float, float] | None = None,
+    report: Report | None = None,
 ) -> PointCloudModel:
-    """Model with a linear read-out and all waves below `highest` (1/Angstrom); short-range where that is None."""
+    """Model with a linear read-out and all waves below `highest` (1/Angstrom); short-range where that is None.
+
+    `screening` (1/Angstrom) is found on the snapshots where it is not known.
+    """
     problem = snapshots.problem
+    shaping = for_shaping(snapshots)
     generator = torch.Generator().manual_seed(seed)
     few = [item.graph for item in labelled_graphs(snapshots.first(STANDARDIZE_ON))]
-    descriptor = paper_descriptor(problem, few, generator).double()
-    convolution = None if highest is None else exact_convolution(problem, highest)
-    n_channels = 0 if convolution is None else convolution.multiplier.n_channels
-    model = PointCloudModel(descriptor, LinearReadOut(descriptor.n_features, n_channels), convolution)
-    shaping = snapshots.first(max(1, math.ceil(_SHAPING_FORCES / snapshots.forces[0].size)))
-    columns = ForceColumns(shaping, n_modes=model.n_modes, scale=force_scale(snapshots))
-    screenings = [] if convolution is None else [p for n, p in convolution.named_parameters() if "amplitude" not in n]
+    convolution = None
+    if highest is not None:
+        screening = screening or find_screenings(shaping, highest=highest)
+        convolution = exact_convolution(problem, highest, screening=screening)
+    n_modes = None if highest is None else modes_below(problem, highest)
+    columns = ForceColumns(shaping, n_modes=n_modes, scale=snapshots.force_scale)
+    nearest = float(columns.vectors.norm(dim=1).min())
+
+    def untrained() -> PointCloudModel:
+        descriptor = paper_descriptor(problem, few, generator).double()
+        _start_networks(descriptor, nearest=nearest, generator=generator)
+        n_channels = 0 if convolution is None else convolution.multiplier.n_channels
+        return PointCloudModel(descriptor, LinearReadOut(descriptor.n_features, n_channels), convolution)
+
+    model = min((untrained() for _ in range(_N_STARTS)), key=partial(_starting_error, columns))
     descend(
         lambda: columns.of(model),
         columns.target,
-        [*screenings, *descriptor.parameters()],
+        list(model.descriptor.parameters()),
         n_iterations=n_iterations,
         report=None if report is None else lambda n, loss: report(f"iteration {n}: error {loss:.1e}"),
     )
     refit(model, [snapshots])
     return model
+
+
+@torch.no_grad()
+def _start_networks(descriptor: PaperDescriptor, *, nearest: float, generator: torch.Generator) -> None:
+    """Start the networks where a descent finds its way: with drawn biases, and no tanh of a near pair saturated.
+
+    Without biases they are odd: what a pair gives its two ends cancels in two and three dimensions. And 1/r of the
+    `nearest` pair (Angstrom) is so many deviations from the mean that a first layer of order one sees only its sign.
+    """
+    for network in (descriptor.of_position, descriptor.of_distance):
+        for layer in network:
+            if isinstance(layer, nn.Linear):
+                layer.bias.normal_(0, _BIAS, generator=generator)
+    own, first = descriptor.settings, descriptor.of_distance[0]
+    assert own.inverse_mean is not None
+    assert own.inverse_deviation is not None
+    assert isinstance(first, nn.Linear)
+    largest = abs(1 / nearest - own.inverse_mean) / own.inverse_deviation
+    first.weight *= min(1.0, _LARGEST_INPUT / largest)
+
+
+@torch.no_grad()
+def _starting_error(columns: ForceColumns, model: PointCloudModel) -> float:
+    """What the networks leave of the forces as they are, with little damping."""
+    own = columns.of(model)
+    coefficients = solve_blocks([(own, columns.target)], ridge=_STARTING_RIDGE)
+    return float((own @ coefficients - columns.target).norm())
+
+
+def for_shaping(snapshots: Snapshots) -> Snapshots:
+    """As many of them as all but the read-out is found on."""
+    return snapshots.first(max(1, math.ceil(_SHAPING_FORCES / snapshots.forces[0].size)))
 
 
 def in_another_box(model: PointCloudModel, problem: Problem) -> PointCloudModel:
@@ -74,7 +131,7 @@ def in_another_box(model: PointCloudModel, problem: Problem) -> PointCloudModel:
 @torch.no_grad()
 def refit(model: PointCloudModel, data: Sequence[Snapshots]) -> None:
     """Solve for the read-out of `model`, which takes up the amplitudes beta, on snapshots of one or more boxes."""
-    scale = force_scale(data[0])
+    scale = data[0].force_scale
 
     def blocks() -> Iterator[tuple[Tensor, Tensor]]:
         for snapshots in data:
@@ -86,11 +143,6 @@ def refit(model: PointCloudModel, data: Sequence[Snapshots]) -> None:
     coefficients = solve_blocks(blocks(), ridge=RIDGES[-1])
     assert isinstance(model.readout, LinearReadOut)
     model.readout.coefficients.copy_(scale * coefficients)
-
-
-def force_scale(snapshots: Snapshots) -> float:
-    """Root mean square of the force components, eV/Angstrom."""
-    return float(np.sqrt(np.mean(snapshots.forces**2)))
 
 
 def force_error(model: PointCloudModel, snapshots: Snapshots, *, batch_size: int = 20) -> float:

@@ -4,7 +4,8 @@ One-scale: everything is learned from large snapshots. Two-scale: first from man
 ones. What the first scale learns depends on the recipe. `paper`: the networks without the layer, then all of them with
 it; either strategy takes the same number of steps on batches of as many points, for the question is how much data they
 need and not how long they take. `ours`: everything, for kernel and descriptor know of no box; then the read-out is
-solved for on small and large snapshots together, and there may be no large ones at all.
+solved for on small and large snapshots together, and there may be no large ones at all. In either box the screenings
+are found with as many modes as the paper has; in the small one these are shorter waves.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import Any, Literal
 from lrc_ase.paper.model import PointCloudModel, highest_wave
 from lrc_ase.paper.networks import Stage, train_networks
 from lrc_ase.paper.problems import Problem, Snapshots, screened_coulomb
-from lrc_ase.paper.recipes import force_error, in_another_box, refit, train_ours
+from lrc_ase.paper.recipes import for_shaping, force_error, in_another_box, refit, train_ours
 from lrc_ase.paper.run_folder import PaperRun
+from lrc_ase.paper.screenings import find_screenings
 from lrc_ase.paper.tables import Recipe
 
 __all__ = ["CURVES", "Curve", "CurveSize", "Strategy", "curve_points", "run_curve"]
@@ -74,8 +76,8 @@ def _curve_2d(name: str, figure: str, weights: tuple[float, float]) -> Curve:
         large,
         31,
         sizes={
-            ("ours", "full"): CurveSize(1000, _SOME, n_test=100, n_steps=100),
-            ("ours", "quick"): CurveSize(100, _FEW, n_test=10, n_steps=40, seeds=(0,)),
+            ("ours", "full"): CurveSize(1000, _SOME, n_test=100, n_steps=150),
+            ("ours", "quick"): CurveSize(500, _FEW, n_test=20, n_steps=150),
             ("paper", "full"): CurveSize(10_000, _PAPER, n_test=100, n_steps=100_000),
             ("paper", "quick"): CurveSize(200, _PAPER_FEW, n_test=5, n_steps=200, seeds=(0,)),
         },
@@ -170,7 +172,11 @@ def _ours(
     highest = highest_wave(curve.large, curve.n_modes)
 
     def train(snapshots: Snapshots) -> PointCloudModel:
-        return train_ours(snapshots, highest=highest, seed=seed, n_iterations=size.n_steps, report=report)
+        own_highest = highest_wave(snapshots.problem, curve.n_modes)
+        screening = find_screenings(for_shaping(snapshots), highest=own_highest)
+        return train_ours(
+            snapshots, highest=highest, seed=seed, n_iterations=size.n_steps, screening=screening, report=report
+        )
 
     first = None if small is None else in_another_box(train(small), curve.large)
     for n_large in numbers:
