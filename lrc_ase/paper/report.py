@@ -67,8 +67,7 @@ def write_page(run: PaperRun, path: Path, command: str) -> None:
         "its two screened-Coulomb channels with a linear read-out, a band limit that leaves what the modes miss within "
         "the cutoff, and variable projection in float64. No row knows its mu: lambda starts at 3 and 0.7 in the "
         f"networks; in `ours` it is sought between {GRID[0]:g} and {GRID[-1]:g}, on the same grid for every row, with "
-        "polynomials in place of the descriptor; tables at full size are of an earlier form, in which lambda descended "
-        "with the networks from 3 and 0.7. A miss is called one: full size wants a full-range error of at most "
+        "polynomials in place of the descriptor. A miss is called one: full size wants a full-range error of at most "
         "half of the paper's, quick at most the paper's, "
         "and the smaller lambda within 3%.\n\n"
     )

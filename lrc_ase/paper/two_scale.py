@@ -95,7 +95,7 @@ CURVES: dict[str, Curve] = {
             501,
             sizes={
                 ("ours", "full"): CurveSize(1000, _SOME, n_test=100, n_steps=100),
-                ("ours", "quick"): CurveSize(200, _FEW, n_test=20, n_steps=60),
+                ("ours", "quick"): CurveSize(200, _FEW, n_test=20, n_steps=100),
                 ("paper", "full"): CurveSize(10_000, _PAPER, n_test=100, n_steps=100_000),
                 ("paper", "quick"): CurveSize(2000, _PAPER_FEW, n_test=20, n_steps=4000),
             },
