@@ -11,6 +11,11 @@ from lrc_ase.compilation import compiled, sources_digest
 PACKAGE = Path(lrc_ase.__file__).parent
 
 
+def copied(folder):
+    """A copy of the package, without the kernels on disk, which other tests write meanwhile."""
+    return Path(shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__")))
+
+
 def test_a_kernel_is_named_after_its_variant_and_all_sources():
     def kernel():
         return 1
@@ -22,7 +27,7 @@ def test_a_kernel_is_named_after_its_variant_and_all_sources():
     "module", ["simd.py", "mesh/fft.py", "mesh/compiled.py", "descriptors/sphere/compiled_moments.py"]
 )
 def test_kernels_are_compiled_anew_when_a_function_in_another_file_changes(tmp_path, module):
-    before, after = (Path(shutil.copytree(PACKAGE, tmp_path / name)) for name in ("before", "after"))
+    before, after = copied(tmp_path / "before"), copied(tmp_path / "after")
     with (after / module).open("a") as file:
         file.write("# changed\n")
     assert sources_digest(before) == sources_digest(PACKAGE)
@@ -30,7 +35,7 @@ def test_kernels_are_compiled_anew_when_a_function_in_another_file_changes(tmp_p
 
 
 def test_other_modules_do_not_matter(tmp_path):
-    folder = Path(shutil.copytree(PACKAGE, tmp_path / "copy"))
+    folder = copied(tmp_path / "copy")
     with (folder / "calculator.py").open("a") as file:
         file.write("# changed\n")
     assert sources_digest(folder) == sources_digest(PACKAGE)

@@ -63,7 +63,6 @@ def test_filter_is_the_sum_over_waves_and_differentiates_twice(d, matrix):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(
     "mesh_shape",
-    # all radices, first and last in a line
     [
         (8, 10, 8),
         (6, 5, 4),
