@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
-from scipy.fft import next_fast_len
 from torch import Tensor
 
 __all__ = [
@@ -60,7 +59,7 @@ def wave_vectors(cell: Tensor, mesh_shape: Sequence[int]) -> Tensor:
 
 
 def mesh_shape_for_spacing(lengths: Sequence[float], spacing: float, *, minimum: int = 1) -> tuple[int, ...]:
-    r"""Smallest mesh with at most `spacing` between points along each cell vector; even products of 2, 3, 5.
+    r"""Smallest mesh with at most `spacing` between points along each cell vector; even products of 2, 3, 5, 7.
 
     `lengths` are the lengths of the cell vectors. A mesh with spacing h along every *vector* (not every height)
     holds all waves :math:`|k| < \pi / h`, whatever the angles: :math:`m_i = k \cdot a_i / 2\pi`.
@@ -74,4 +73,11 @@ def mesh_shape_for_spacing(lengths: Sequence[float], spacing: float, *, minimum:
 
 @lru_cache(maxsize=1024)
 def _fast_length(needed: int) -> int:
-    return 2 * int(next_fast_len((needed + 1) // 2, real=True))
+    half, found = (needed + 1) // 2, 0
+    while not found:
+        left = half
+        for prime in (2, 3, 5, 7):
+            while left % prime == 0:
+                left //= prime
+        found, half = 2 * half * (left == 1), half + 1
+    return found

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -153,7 +154,7 @@ class LongRangeConvolution(nn.Module):
                 f"periodic directions {None if pbc is None else pbc.tolist()}: evaluate it in one process"
             )
         if structure is None:
-            structure = torch.from_numpy(np.zeros(len(fractional), np.int64)).to(fractional.device)
+            structure = _one_structure(len(fractional), fractional.device)
         periodic = [(True,) * d] * len(cell) if pbc is None else [tuple(row) for row in pbc.tolist()]
         groups: dict[tuple, list[int]] = {}
         layouts = []
@@ -212,7 +213,7 @@ class LongRangeConvolution(nn.Module):
     ) -> Tensor:
         """Field of structures with the same mesh and the same open directions."""
         mesh_shape, open_axes = layouts[0].mesh_shape, layouts[0].open_axes
-        d = fractional.shape[-1]
+        d, multiplier = fractional.shape[-1], self.multiplier
         if mesh_shape is None:
             field = self._direct(weights, fractional, cell, structure)
         else:
@@ -220,20 +221,22 @@ class LongRangeConvolution(nn.Module):
                 padded = torch.cat([padded_cell(cell[i : i + 1], layout) for i, layout in enumerate(layouts)])
                 positions = torch.einsum("ni,nij->nj", fractional, cell[structure])
                 fractional, cell = fractional_coordinates(positions, padded, structure), padded
-            n_channels = max(self.multiplier.n_channels, self.multiplier.n_inputs)
+            n_channels = max(multiplier.n_channels, multiplier.n_inputs)
             check_mesh_memory(mesh_shape, len(cell), n_channels, weights.dtype, weights.device)
-            table = self._tables(self.multiplier, cell, mesh_shape, layouts)
+            table = self._tables(multiplier, cell, mesh_shape, layouts)
             if self.method == "mesh":
-                field = self._mesh(weights, fractional, structure, table, mesh_shape, exchange)
+                assert self.window is not None
+                stencil = Stencil(self.window, mesh_shape, structure, len(cell), exchange)
+                field = convolve(weights, fractional, table, stencil)
             else:
                 field = ewald_sum(weights, fractional, structure, table, mesh_shape)
         pairs_alone = mesh_shape is None
         if pairs_alone == self.remove_self:  # pair sums leave i = j out, sums over waves hold it
             return field
-        at_origin, sign = self._tables.at_origin(self.multiplier, d).to(weights)[None], 1 if pairs_alone else -1
-        if at_origin.ndim == weights.ndim:
-            return torch.addcmul(field, at_origin, weights, value=sign)
-        return torch.add(field, apply_kernel(at_origin, weights), alpha=sign)
+        at_origin, sign = self._tables.at_origin(multiplier, d, weights.dtype, weights.device), 1 if pairs_alone else -1
+        if multiplier.is_matrix:
+            return torch.add(field, apply_kernel(at_origin[None], weights), alpha=sign)
+        return torch.addcmul(field, at_origin, weights, value=sign)
 
     def _open_layout(self, own: Tensor, cell: Tensor, pbc: tuple[bool, ...], exchange: Exchange | None) -> Layout:
         """Layout of a structure with open directions, of atoms at `own` (n_atoms, d) in units of its `cell` (d, d)."""
@@ -254,19 +257,6 @@ class LongRangeConvolution(nn.Module):
         if not any(pbc) and self.spacing is not None and pairs_cost_less(len(own), widest, self.spacing):
             return Layout(None)
         return open_layout(own, cell, pbc, widest, self.mesh_shape_for, exchange)
-
-    def _mesh(
-        self,
-        weights: Tensor,
-        fractional: Tensor,
-        structure: Tensor,
-        table: Tensor,
-        mesh_shape: tuple[int, ...],
-        exchange: Exchange | None,
-    ) -> Tensor:
-        assert self.window is not None
-        stencil = Stencil(self.window, mesh_shape, structure, table.shape[0], exchange)
-        return convolve(weights, fractional, table, stencil)
 
     def _direct(self, weights: Tensor, fractional: Tensor, cell: Tensor, structure: Tensor) -> Tensor:
         d = fractional.shape[-1]
@@ -309,3 +299,10 @@ class LongRangeConvolution(nn.Module):
             )
         self._sound_cells = fixed.tobytes()
         return fixed
+
+
+@lru_cache(maxsize=2)
+def _one_structure(n_atoms: int, device: torch.device) -> Tensor:
+    """Structure of each atom where there is one, (n_atoms,)."""
+    with torch.inference_mode(False):  # it will be used outside of that too
+        return torch.zeros(n_atoms, dtype=torch.int64, device=device)

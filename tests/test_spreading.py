@@ -90,7 +90,7 @@ def test_compiled_kernels_match_the_reference(level, n_points, dtype, monkeypatc
     """All derivatives at once, atoms at the mesh's edges, in pieces and in threads; lines that wrap and that do not."""
     monkeypatch.setattr("lrc_ase.mesh.reference._CHUNK_ELEMENTS", 900)
     generator = torch.Generator().manual_seed(0)
-    n_atoms, mesh_shape = 50, (40, 14, 17)
+    n_atoms, mesh_shape = 50, (40, 34, 50)  # two tiles along each axis
     structure = torch.arange(n_atoms) // 30
     stencil = Stencil(semicircle_window(n_points), mesh_shape, structure, 2)
     fractional = torch.rand(n_atoms, 3, dtype=dtype, generator=generator)
@@ -113,19 +113,21 @@ def test_compiled_kernels_match_the_reference(level, n_points, dtype, monkeypatc
 
 @pytest.mark.parametrize("n_points", [5, 8, 12])
 @pytest.mark.parametrize("n_planes", [8, 13, 30, 64])
-def test_slabs_of_one_parity_never_touch_the_same_plane(n_points, n_planes):
+@pytest.mark.parametrize("n_threads", [1, 4])
+def test_slabs_of_one_parity_never_touch_the_same_plane(monkeypatch, n_points, n_planes, n_threads):
     """What lets threads spread without locks, the wrap around the cell included."""
+    monkeypatch.setattr("lrc_ase.mesh.sorting._THREADED_FROM", 0)
     fractional = 3 * np.random.default_rng(0).standard_normal((2000, 3))
     structure = np.arange(2000) // 1000
-    atoms = sort_atoms(fractional, structure, (n_planes, 9, 9), 2, semicircle_window(n_points))
+    atoms = sort_atoms(fractional, structure, (n_planes, 9, 9), 2, semicircle_window(n_points), n_threads)
     assert sorted(atoms.order.tolist()) == list(range(2000))
     slabs = atoms.slabs()
     assert [first for first, _ in slabs[1:]] == [last for _, last in slabs[:-1]]
     for index in range(2):
-        own_slabs = slabs[index * atoms.blocks[0] : (index + 1) * atoms.blocks[0]]
+        own_slabs = slabs[index * atoms.tiles[0] : (index + 1) * atoms.tiles[0]]
         touched = []
-        for first_block, last_block in own_slabs:
-            first, last = atoms.starts[first_block], atoms.starts[last_block]
+        for first_tile, last_tile in own_slabs:
+            first, last = atoms.starts[first_tile], atoms.starts[last_tile]
             assert (structure[atoms.order[first:last]] == index).all()
             points = np.floor(atoms.coordinates[first:last, 0, None] - n_points / 2).astype(int) + 1
             touched.append(set(((points + np.arange(n_points)) % n_planes).ravel().tolist()))
@@ -135,11 +137,11 @@ def test_slabs_of_one_parity_never_touch_the_same_plane(n_points, n_planes):
     assert (atoms.starts[0], atoms.starts[-1]) == (0, 2000)
 
 
-def test_blocks_are_shared_out_evenly():
+def test_tiles_are_shared_out_evenly():
     atoms = sort_atoms(
         np.random.default_rng(0).random((5000, 3)), np.zeros(5000, int), (64, 64, 64), 1, bspline_window(6)
     )
-    ranges = atoms.block_ranges(4)
+    ranges = atoms.tile_ranges(4)
     assert [first for first, _ in ranges] == [0, *(last for _, last in ranges[:-1])]
     assert ranges[-1][1] == len(atoms.starts) - 1
     sizes = [atoms.starts[last] - atoms.starts[first] for first, last in ranges]

@@ -1,18 +1,18 @@
 """Spreading and gathering on the CPU, compiled by Numba at first use and cached on disk.
 
-What makes them fast: atoms are visited block by block of the mesh (`sorting`), and their coordinates are copied into
-that order first; the mesh around a block is copied to or from a tile, which stays in the nearest cache, has no edges to
-wrap around and a shape known when compiling; a line of the stencil is one vector in registers (`lrc_ase.simd`); the
-window and its derivatives come from one Horner scheme over the whole line; and all derivatives asked for share one pass
-over the mesh. Threads (the kernels release the interpreter lock) spread slabs of the mesh, those of even index first,
-then the odd ones, so that no two ever write to the same plane.
+What makes them fast: atoms are visited tile by tile of the mesh and block by block within (`sorting`), and their
+coordinates are copied into that order first; the mesh around a tile is copied to or from memory of its own, which has
+no edges to wrap around, stays in the second nearest cache, and has lines of a length known when compiling; what the
+atoms of a block share of it stays in the nearest one; a line of the stencil is one vector in registers
+(`lrc_ase.simd`); the window and its derivatives come from one Horner scheme over the whole line; and all derivatives
+asked for share one pass over the mesh. Threads (the kernels release the interpreter lock) spread slabs of the mesh,
+those of even index first, then the odd ones, so that no two ever write to the same plane.
 
 Three dimensions only: lines and planes are cheap enough in plain torch.
 """
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..compilation import called, compiled, inlined
 from ..simd import address, fill, load, prefetch, store, total
 from ..threads import run_over_ranges
 from ..windows import Window
-from .sorting import SortedAtoms, block_edges
+from .sorting import SortedAtoms, tile_edges
 
 __all__ = ["MAX_LEVEL", "gather_compiled", "line_width", "spread_compiled"]
 
@@ -64,18 +64,19 @@ def gather_compiled(
     kernel = _gather_kernel(line_width(window), window.n_points, level, mesh.dtype)
     arguments = (gathered, *_arguments(atoms, window, mesh))
     n_ranges = 1 if n_threads == 1 or len(atoms.order) * mesh.shape[1] < _SERIAL_BELOW else 4 * n_threads
-    run_over_ranges(kernel, arguments, atoms.block_ranges(n_ranges), n_threads)
+    run_over_ranges(kernel, arguments, atoms.tile_ranges(n_ranges), n_threads)
 
 
 def _arguments(atoms: SortedAtoms, window: Window, mesh: np.ndarray) -> tuple:
     table = window.horner_table(mesh.dtype, line_width(window))
-    layout = atoms.blocks, mesh.shape[1:]
+    layout = atoms.tiles, mesh.shape[1:]
     return atoms.order, atoms.coordinates, atoms.starts, *layout, table, mesh.reshape(-1)
 
 
 # The functions below get width, n_points and level as constants. The memory `s` of a kernel holds the window's factors
 # along x and those along y, three vectors each. A tile (n_channels, n_planes, n_rows, n_line) holds the mesh from the
-# first point of a block on, as far as the stencils of its atoms reach; `shape` and `size` are those of mesh and tile.
+# first point of its own part on, as far as the stencils of its atoms reach; `shape` and `size` are those of mesh and
+# tile.
 
 
 @inlined
@@ -125,68 +126,80 @@ def _stencil(coordinates, place, table, n_terms, zero, n_points, width, level, s
 
 
 @inlined
-def _block(block, blocks, shape):
-    """Structure of a block, and its first mesh points along the three axes."""
-    lines, z = block // blocks[2], block % blocks[2]
-    planes, y = lines // blocks[1], lines % blocks[1]
-    structure, x = planes // blocks[0], planes % blocks[0]
-    return structure, (-(-x * shape[1] // blocks[0]), -(-y * shape[2] // blocks[1]), -(-z * shape[3] // blocks[2]))
+def _origin(tile, tiles, shape):
+    """Structure of a tile, and its first mesh points along the three axes."""
+    lines, z = tile // tiles[2], tile % tiles[2]
+    planes, y = lines // tiles[1], lines % tiles[1]
+    structure, x = planes // tiles[0], planes % tiles[0]
+    return structure, (-(-x * shape[1] // tiles[0]), -(-y * shape[2] // tiles[1]), -(-z * shape[3] // tiles[2]))
 
 
 @inlined
-def _move(tile, t, mesh, m, count, width, adding):
-    """Add numbers of the tile to the mesh, or copy them from there, in vectors of `width`."""
-    for i in range(0, count, width):
-        if adding:
-            store(mesh, m + i, load(mesh, m + i, width) + load(tile, t + i, width))
-        else:
-            store(tile, t + i, load(mesh, m + i, width))
+def _move(tile, t, mesh, m, zero, width, adding):
+    """Add a vector of the tile to the mesh and clear it, or copy it from there."""
+    if adding:
+        store(mesh, m, load(mesh, m, width) + load(tile, t, width))
+        store(tile, t, fill(zero, width))
+    else:
+        store(tile, t, load(mesh, m, width))
+
+
+@inlined
+def _move_piece(tile, t, mesh, m, count, zero, adding):
+    """Move so many numbers."""
+    i = 0
+    while i + 8 <= count:
+        _move(tile, t + i, mesh, m + i, zero, 8, adding)
+        i += 8
+    if count & 4:
+        _move(tile, t + i, mesh, m + i, zero, 4, adding)
+        i += 4
+    if count & 2:
+        _move(tile, t + i, mesh, m + i, zero, 2, adding)
+        i += 2
+    if count & 1:
+        _move(tile, t + i, mesh, m + i, zero, 1, adding)
 
 
 @called
-def _move_tile(tile, mesh, structure, origin, shape, size, n_used, width, adding):
-    """Add the tile to the mesh, or copy it from there; lines that wrap go in pieces, `n_used` points long."""
+def _move_tile(tile, mesh, structure, origin, shape, size, used, zero, adding):
+    """Add the tile to the mesh and clear it, or copy it from there: `used` planes, rows and points of a line."""
     n_channels, n_x, n_y, n_z = shape
-    _, n_planes, n_rows, n_line = size
-    t = 0
-    for channel in range(structure * n_channels, (structure + 1) * n_channels):
-        x = origin[0]
-        for _plane in range(n_planes):
+    n_planes, n_rows, n_line = used
+    for channel in range(n_channels):
+        x, own = origin[0], structure * n_channels + channel
+        for plane in range(n_planes):
             y = origin[1]
-            for _row in range(n_rows):
-                row, z = ((channel * n_x + x) * n_y + y) * n_z, origin[2]
-                if z + n_line <= n_z:
-                    _move(tile, t, mesh, row + z, n_line, width, adding)
-                else:
-                    moved = 0
-                    while moved < n_used:
-                        count = min(n_used - moved, n_z - z)
-                        whole = count // 4 * 4
-                        _move(tile, t + moved, mesh, row + z, whole, 4, adding)
-                        _move(tile, t + moved + whole, mesh, row + z + whole, count - whole, 1, adding)
-                        moved, z = moved + count, 0
-                t += n_line
+            for row in range(n_rows):
+                t, line = ((channel * size[1] + plane) * size[2] + row) * size[3], ((own * n_x + x) * n_y + y) * n_z
+                z, left = origin[2], n_line
+                while left > 0:
+                    count = min(left, n_z - z)
+                    _move_piece(tile, t, mesh, line + z, count, zero, adding)
+                    t, left, z = t + count, left - count, 0
                 y = y + 1 if y + 1 < n_y else 0
             x = x + 1 if x + 1 < n_x else 0
 
 
 @lru_cache(maxsize=64)
 def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> Any:
-    n_rows, n_used, n_line, step = _tile(width, n_points)
+    n_rows, n_line = _tile(width, n_points)
 
-    def kernel(weights, order, coordinates, starts, blocks, shape, table_array, mesh_array, first_block, last_block):
-        size = (shape[0], -(-shape[1] // blocks[0]) + n_points - 1, n_rows, n_line)
+    def kernel(weights, order, coordinates, starts, tiles, shape, table_array, mesh_array, first, last):
+        size = (shape[0], -(-shape[1] // tiles[0]) + n_points - 1, n_rows, n_line)
+        used = size[1], -(-shape[2] // tiles[1]) + n_points - 1, -(-shape[3] // tiles[2]) + n_points - 1
         n_terms, n_tile = table_array.shape[0], size[1] * n_rows * n_line
         memory = np.zeros(6 * width, table_array.dtype)
         tile_memory = np.zeros(shape[0] * n_tile, table_array.dtype)
         s, tile, table, mesh = address(memory), address(tile_memory), address(table_array), address(mesh_array)
         own, n_own = address(weights), weights.shape[1] * weights.shape[2]
-        zero = fill(table_array.dtype.type(0), width)
-        for block in range(first_block, last_block):
-            if starts[block] == starts[block + 1]:
+        nothing = table_array.dtype.type(0)
+        zero = fill(nothing, width)
+        for own_tile in range(first, last):
+            if starts[own_tile] == starts[own_tile + 1]:
                 continue
-            structure, origin = _block(block, blocks, shape)
-            for place in range(starts[block], starts[block + 1]):
+            structure, origin = _origin(own_tile, tiles, shape)
+            for place in range(starts[own_tile], starts[own_tile + 1]):
                 prefetch(own, order[min(place + _AHEAD, len(order) - 1)] * n_own, 0)
                 start, z0, z1, z2 = _stencil(
                     coordinates, place, table, n_terms, zero, n_points, width, level, s, origin, shape, size
@@ -222,9 +235,7 @@ def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
                                 values = plane2 * s[5 * width + b] + values
                             store(tile, line, values)
                     start += n_tile
-            _move_tile(tile, mesh, structure, origin, shape, size, n_used, step, True)
-            for t in range(shape[0] * n_tile):
-                tile[t] = 0
+            _move_tile(tile, mesh, structure, origin, shape, size, used, nothing, True)
         memory[0], tile_memory[0] = 0, 0  # keeps them alive until here
 
     return compiled(kernel, "spread", width, n_points, level, dtype.name)
@@ -232,22 +243,24 @@ def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
 
 @lru_cache(maxsize=64)
 def _gather_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> Any:
-    n_rows, n_used, n_line, step = _tile(width, n_points)
+    n_rows, n_line = _tile(width, n_points)
 
-    def kernel(gathered, order, coordinates, starts, blocks, shape, table_array, mesh_array, first_block, last_block):
-        size = (shape[0], -(-shape[1] // blocks[0]) + n_points - 1, n_rows, n_line)
+    def kernel(gathered, order, coordinates, starts, tiles, shape, table_array, mesh_array, first, last):
+        size = (shape[0], -(-shape[1] // tiles[0]) + n_points - 1, n_rows, n_line)
+        used = size[1], -(-shape[2] // tiles[1]) + n_points - 1, -(-shape[3] // tiles[2]) + n_points - 1
         n_terms, n_tile = table_array.shape[0], size[1] * n_rows * n_line
         memory = np.zeros(6 * width, table_array.dtype)
         tile_memory = np.zeros(shape[0] * n_tile, table_array.dtype)
         s, tile, table, mesh = address(memory), address(tile_memory), address(table_array), address(mesh_array)
         own, n_own = address(gathered), gathered.shape[1] * gathered.shape[2]
-        zero = fill(table_array.dtype.type(0), width)
-        for block in range(first_block, last_block):
-            if starts[block] == starts[block + 1]:
+        nothing = table_array.dtype.type(0)
+        zero = fill(nothing, width)
+        for own_tile in range(first, last):
+            if starts[own_tile] == starts[own_tile + 1]:
                 continue
-            structure, origin = _block(block, blocks, shape)
-            _move_tile(tile, mesh, structure, origin, shape, size, n_used, step, False)
-            for place in range(starts[block], starts[block + 1]):
+            structure, origin = _origin(own_tile, tiles, shape)
+            _move_tile(tile, mesh, structure, origin, shape, size, used, nothing, False)
+            for place in range(starts[own_tile], starts[own_tile + 1]):
                 prefetch(own, order[min(place + _AHEAD, len(order) - 1)] * n_own, 1)
                 start, z0, z1, z2 = _stencil(
                     coordinates, place, table, n_terms, zero, n_points, width, level, s, origin, shape, size
@@ -293,8 +306,7 @@ def _gather_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
     return compiled(kernel, "gather", width, n_points, level, dtype.name)
 
 
-def _tile(width: int, n_points: int) -> tuple[int, int, int, int]:
-    """Rows of a tile, points of a line that are used, those that there are, and how many are moved at a time."""
-    _, edge_y, edge_z = block_edges(n_points)
-    n_line = edge_z + width
-    return edge_y + n_points - 1, edge_z + n_points - 1, n_line, math.gcd(n_line, 8)
+def _tile(width: int, n_points: int) -> tuple[int, int]:
+    """Rows of a tile and points of a line, whole vectors of them."""
+    edge_y, edge_z = tile_edges(n_points)
+    return edge_y + n_points - 1, -(-(edge_z + width) // 8) * 8

@@ -33,11 +33,12 @@ _PLANES, _LINES, _PLANES_BACK, _ALL = range(4)
 
 @lru_cache(maxsize=256)
 def can_filter(mesh_shape: tuple[int, ...]) -> bool:
-    """Whether these kernels know the shape: three axes, products of 2, 3 and 5, the last one even."""
+    """Whether these kernels know the shape: three axes, products of 2, 3, 5 and 7, the last one even."""
     smooth = all(map(is_smooth, (*mesh_shape, mesh_shape[-1] // 2)))
     return len(mesh_shape) == 3 and min(mesh_shape) >= 4 and mesh_shape[2] % 2 == 0 and smooth
 
 
+@lru_cache(maxsize=64)
 def spectrum_shape(mesh_shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
     """Shape of one spectrum: n_y rows in a plane, and an empty one where lines along x would share places in caches."""
     width = _width(mesh_shape, dtype)
@@ -46,25 +47,29 @@ def spectrum_shape(mesh_shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, .
     return mesh_shape[0], mesh_shape[1] + aliased, n_vectors, 2, width
 
 
-def filter_compiled(
-    mesh: np.ndarray, table: np.ndarray, work: np.ndarray, kept: np.ndarray | None, n_threads: int
-) -> None:
+def filter_compiled(mesh: np.ndarray, table: np.ndarray, work: np.ndarray, kept: np.ndarray, n_threads: int) -> None:
     """Turn densities into potentials in place.
 
-    `mesh` (n_meshes, *mesh_shape) and `table` (n_meshes, *half mesh) are contiguous and of one type. `work` is memory
-    for spectra, as many as meshes shall be filtered at a time; `kept` takes the spectra of the densities.
+    `mesh` (n_meshes, *mesh_shape) and `table`, the half meshes of all one after the other, are of one type. `work` is
+    memory for spectra, as many as meshes shall be filtered at a time; `kept` takes the spectra of the densities, unless
+    it is empty.
     """
     n_meshes, mesh_shape = len(mesh), mesh.shape[1:]
-    kernel = _filter_kernel(_width(mesh_shape, mesh.dtype), mesh.dtype.name)
-    plans = [line_plan(n, mesh.dtype) for n in (*mesh_shape[:2], mesh_shape[2] // 2, mesh_shape[2])]
-    factors, waves = zip(*plans, strict=True)
-    arguments = (mesh, table, work, work[:0] if kept is None else kept, factors, waves)
+    kernel, plans = _prepared(mesh_shape, mesh.dtype)
+    arguments = (mesh, table, work, kept, *plans)
     if len(work) > 1 or n_threads == 1 or mesh[0].size < SHARED_FROM:
         run_over_ranges(kernel, (*arguments, _ALL, 0), even_ranges(n_meshes, len(work)), n_threads)
         return
     for index in range(n_meshes):
         for step, n in ((_PLANES, mesh_shape[0]), (_LINES, mesh_shape[1]), (_PLANES_BACK, mesh_shape[0])):
             run_over_ranges(kernel, (*arguments, step, index), even_ranges(n, min(4 * n_threads, n)), n_threads)
+
+
+@lru_cache(maxsize=64)
+def _prepared(mesh_shape: tuple[int, ...], dtype: np.dtype) -> tuple[Any, tuple]:
+    """The kernel for a mesh, and the plans of its lines along x, y, z: all factors, then all waves."""
+    plans = [line_plan(n, dtype) for n in (*mesh_shape[:2], mesh_shape[2] // 2, mesh_shape[2])]
+    return _filter_kernel(_width(mesh_shape, dtype), dtype.name), tuple(zip(*plans, strict=True))
 
 
 def correlate_compiled(first: np.ndarray, second: np.ndarray, correlation: np.ndarray) -> None:

@@ -9,8 +9,7 @@ are those of the composition of `spread`, `filtered` and `gather`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,8 +53,7 @@ def composed(weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stenci
     return gather(filtered(density, table), fractional, stencil)
 
 
-@dataclass(frozen=True, eq=False)
-class _Inputs:
+class _Inputs(NamedTuple):
     """Handed to functions whole, so that an edge of the graph leads only where they have a derivative to give."""
 
     weights: Tensor
@@ -75,7 +73,7 @@ class _Field(torch.autograd.Function):
         if not torch.is_grad_enabled():
             return *ctx.evaluation.by_weights_and_positions(cotangent), None, None
         # somebody differentiates further
-        inputs, evaluation = replace(ctx.inputs, cotangent=cotangent), ctx.evaluation
+        inputs, evaluation = ctx.inputs._replace(cotangent=cotangent), ctx.evaluation
         found = _Gradients.apply(cotangent, inputs.weights, inputs, evaluation)
         for tensor, by_input in ((inputs.fractional, _GradientsByPositions), (inputs.table, _GradientsByTable)):
             if tensor.requires_grad:

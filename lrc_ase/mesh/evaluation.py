@@ -13,13 +13,14 @@ is c H (where a' is zero, as in forces at fixed weights), and one convolution do
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from .compiled_convolution import can_convolve, convolve_compiled
 from .filtering import correlate_spectra, density_spectrum, filter_in_place, filtered
 from .proportionality import proportionality
 from .spreading import contract_raised, gather_level, spread_onto
@@ -87,24 +88,27 @@ def convolved(
     spectrum: bool = False,
 ) -> Convolved:
     """Spread, filter, gather; `weights` (n_atoms, n_channels), or (n_atoms, 1 + d, n_channels) with dipoles."""
-    orders = weights if weights.ndim == 3 else weights[:, None]
-    potential, kept = _potential(orders, fractional, table, stencil, keep_spectrum=spectrum)
-    gathered = gather_level(potential, fractional, stencil, int(gradient))
+    gathered, kept = _gathered(weights, fractional, table, stencil, int(gradient), keep_spectrum=spectrum)
     return _Computed(gathered[:, 0], gathered[:, 1:] if gradient else None, kept)
 
 
-def _potential(
-    orders: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil, *, keep_spectrum: bool = False
+def _gathered(
+    weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil, level: int, *, keep_spectrum: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Filtered density, in memory that the next call takes again, and the density's spectrum."""
+    """The potential at the atoms with all derivatives up to `level`, and the density's spectrum."""
+    orders = weights if weights.ndim == 3 else weights[:, None]
+    if stencil.exchange is None and can_convolve(table, stencil):
+        return convolve_compiled(orders, fractional, table, stencil, level, keep_spectrum=keep_spectrum)
     shape = (stencil.n_structures, orders.shape[2], *stencil.mesh_shape)
     mesh = scratch("mesh", shape, orders.dtype, orders.device).zero_()
     spread_onto(mesh, orders, fractional, stencil, int(orders.shape[1] > 1))
     if stencil.exchange is not None:
         mesh = stencil.exchange.sum(mesh)
     if table.ndim == mesh.ndim:
-        return mesh, filter_in_place(mesh, table, keep_spectrum=keep_spectrum)
-    return filtered(mesh, table), density_spectrum(mesh) if keep_spectrum else None
+        kept = filter_in_place(mesh, table, keep_spectrum=keep_spectrum)
+    else:
+        mesh, kept = filtered(mesh, table), density_spectrum(mesh) if keep_spectrum else None
+    return gather_level(mesh, fractional, stencil, level), kept
 
 
 @dataclass(eq=False)
@@ -142,12 +146,16 @@ class Evaluation:
 
     def __init__(self, weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil, needs: tuple[bool, bool]):
         self.weights, self.fractional, self.table = weights.detach(), fractional.detach(), table.detach()
-        self.stencil = replace(stencil, held=self.fractional)
+        self.stencil = stencil.holding(self.fractional)
         self.gradient_needed, self.spectrum_needed = needs
         self.is_matrix = table.ndim > 2 + stencil.dimension
-        self.n_mesh = _n_mesh(stencil.mesh_shape, fractional.dtype, fractional.device)
         self.result = self._convolved(self.weights, self.table, gradient=self.gradient_needed)
         self._first: _First | None = None
+
+    @property
+    def n_mesh(self) -> Tensor:
+        """Mesh points along each axis, (d,)."""
+        return _n_mesh(self.stencil.mesh_shape, self.fractional.dtype, self.fractional.device)
 
     def by_weights_and_positions(self, cotangent: Tensor) -> tuple[Tensor, Tensor | None]:
         """dL/df (n_atoms, n_inputs) and dL/dx (n_atoms, d)."""
@@ -252,8 +260,7 @@ class Evaluation:
         )
 
     def _raised(self, weights: Tensor, table: Tensor) -> Tensor:
-        potential, _ = _potential(weights[:, None], self.fractional, table, self.stencil)
-        return gather_level(potential, self.fractional, self.stencil, 2)
+        return _gathered(weights, self.fractional, table, self.stencil, 2)[0]
 
     def _transposed(self) -> Tensor:
         return self.table.transpose(1, 2) if self.is_matrix else self.table
@@ -269,15 +276,15 @@ class Evaluation:
 
 @lru_cache(maxsize=64)
 def _n_mesh(mesh_shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Mesh points along each axis, (d,)."""
     return torch.tensor(mesh_shape, dtype=dtype, device=device)
 
 
 def _contracted(weights: Tensor, gradient: Tensor | None) -> Tensor:
     """Sum over channels of weights times gradients, (n_atoms, d)."""
     assert gradient is not None
-    products = weights[:, None] * gradient
-    return products[..., 0] if products.shape[-1] == 1 else products.sum(dim=-1)
+    if gradient.shape[-1] == 1:
+        return weights * gradient[..., 0]
+    return (weights[:, None] * gradient).sum(dim=-1)
 
 
 def _mark(tensor: Tensor | None) -> tuple | None:

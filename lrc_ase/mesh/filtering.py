@@ -22,9 +22,17 @@ from torch import Tensor
 from ..lattice import half_mesh_indices
 from ..windows import Window
 from .compiled_filter import SHARED_FROM, can_filter, correlate_compiled, filter_compiled, spectrum_shape
-from .workspace import scratch
+from .workspace import scratch_array
 
-__all__ = ["correlate_spectra", "deconvolution", "density_spectrum", "filter_in_place", "filtered", "paired_waves"]
+__all__ = [
+    "correlate_spectra",
+    "deconvolution",
+    "density_spectrum",
+    "filter_arrays",
+    "filter_in_place",
+    "filtered",
+    "paired_waves",
+]
 
 
 def filtered(density: Tensor, table: Tensor) -> Tensor:
@@ -99,14 +107,19 @@ def filter_in_place(mesh: Tensor, table: Tensor, *, keep_spectrum: bool = False)
         kept = half.clone() if keep_spectrum else None
         mesh.copy_(inverse(half.mul_(table), mesh.shape[2:]))
         return kept
-    n_threads, meshes = torch.get_num_threads(), mesh.detach().flatten(0, 1).numpy()
+    spectrum = filter_arrays(mesh.numpy(), table.detach().contiguous().numpy(), keep_spectrum=keep_spectrum)
+    return None if spectrum is None else torch.from_numpy(spectrum)
+
+
+def filter_arrays(mesh: np.ndarray, table: np.ndarray, *, keep_spectrum: bool) -> np.ndarray | None:
+    """`filter_in_place` for contiguous arrays on the CPU, of shapes that `can_filter` knows."""
+    n_threads, meshes = torch.get_num_threads(), mesh.reshape(-1, *mesh.shape[2:])
     shape = spectrum_shape(meshes.shape[1:], meshes.dtype)
     at_a_time = min(n_threads, len(meshes)) if meshes[0].size < SHARED_FROM else 1
-    work = scratch("spectrum", (at_a_time, *shape), mesh.dtype, mesh.device)
-    spectrum = mesh.new_empty(*mesh.shape[:2], *shape) if keep_spectrum else None
-    kept_array = None if spectrum is None else spectrum.flatten(0, 1).numpy()
-    filter_compiled(meshes, table.detach().contiguous().flatten(0, 1).numpy(), work.numpy(), kept_array, n_threads)
-    return spectrum
+    work = scratch_array("spectrum", (at_a_time, *shape), meshes.dtype)
+    kept = np.empty((len(meshes), *shape), meshes.dtype) if keep_spectrum else work[:0]
+    filter_compiled(meshes, table.reshape(-1), work, kept, n_threads)
+    return kept.reshape(*mesh.shape[:2], *shape) if keep_spectrum else None
 
 
 def _spectrum_type(mesh: Tensor) -> torch.dtype:

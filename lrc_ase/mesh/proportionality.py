@@ -27,10 +27,10 @@ def proportionality(cotangent: Tensor, weights: Tensor, stencil: Stencil) -> tup
     """Numbers c (n_structures, n_channels), and the channels in which ``cotangent = c weights`` does not hold."""
     n_channels, limits = weights.shape[1], torch.finfo(weights.dtype)
     if weights.device.type == "cpu" and stencil.exchange is None:
-        f, g, structure = (own.contiguous().numpy() for own in (weights, cotangent, stencil.structure))
+        f, g = weights.contiguous().numpy(), cotangent.contiguous().numpy()
         found, others = np.empty((stencil.n_structures, n_channels), f.dtype), np.empty(n_channels, np.bool_)
-        _kernel(f.dtype.name)(g, f, structure, _ROUNDINGS * limits.eps, found, others)
-        return torch.from_numpy(found), np.flatnonzero(others).tolist()
+        _kernel(f.dtype)(g, f, stencil.structure.contiguous().numpy(), _ROUNDINGS * limits.eps, found, others)
+        return torch.from_numpy(found), others.nonzero()[0].tolist()
     products = torch.stack([cotangent, weights]).double() * weights
     if stencil.n_structures == 1:  # in pairs, so that roundings do not add up
         sums = products.sum(dim=1, keepdim=True)
@@ -49,7 +49,7 @@ def proportionality(cotangent: Tensor, weights: Tensor, stencil: Stencil) -> tup
 
 
 @lru_cache(maxsize=2)
-def _kernel(precision: str) -> Any:
+def _kernel(dtype: np.dtype) -> Any:
     def fit(cotangent, weights, structure, tolerance, scale, others):
         """Fill `scale`, and mark in `others` the channels that deviate."""
         n_atoms, n_channels = weights.shape
@@ -72,4 +72,4 @@ def _kernel(precision: str) -> Any:
                 largest = max(largest, abs(g))
             others[channel] = not deviation <= tolerance * largest
 
-    return compiled(fit, "proportionality", precision)
+    return compiled(fit, "proportionality", dtype.name)

@@ -2,54 +2,67 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from ..compilation import compiled
+from ..compilation import compiled, inlined
+from ..simd import address, prefetch
 from ..threads import even_ranges, run_over_ranges
 from ..windows import Window
+from .workspace import scratch_array
 
-__all__ = ["SortedAtoms", "block_edges", "sort_atoms"]
+__all__ = ["SortedAtoms", "sort_atoms", "tile_edges"]
 
+_BLOCK_EDGES = (8, 8, 16)
+"""Mesh points along the edges of a block, at most."""
+_THINNEST_SLAB = 7
+"""Mesh points along x in the thinnest slab of tiles; twice as many where that leaves enough slabs for all threads."""
+_THREADED_FROM = 4000
+"""Atoms from which threads share the slabs."""
+_AHEAD = 16
+"""How many atoms early their places are asked for: these lie far from each other."""
 _SERIAL_BELOW = 30_000
 """Atoms below which threads cost more than they save."""
 
 
-def block_edges(n_points: int) -> tuple[int, int, int]:
-    """Mesh points along the edges of a block, at most along y and z and about so many along x.
+def tile_edges(n_points: int) -> tuple[int, int]:
+    """Mesh points along the edges of a tile's own part of the mesh, at most along y and z.
 
-    Atoms belong to the block that the first point of their stencil lies in. With the stencils around it a block of one
-    channel fits the nearest cache; smaller ones would be copied too often.
+    With the stencils around it a tile of one channel fits the second nearest cache; smaller ones would be copied too
+    often.
     """
-    edge = 8 if n_points <= 8 else 16
-    return edge, edge, 16
+    return (32, 32) if n_points <= 8 else (16, 32)
 
 
 @dataclass(frozen=True, eq=False)
 class SortedAtoms:
-    """Atoms in the order of the mesh."""
+    """Atoms in the order of the mesh: tile by tile, and within each by blocks that the nearest cache holds.
+
+    Atoms belong to the tile and the block that the first point of their stencil lies in.
+    """
 
     order: np.ndarray
     """Index of the atom in each place, int64 (n_atoms,)."""
     coordinates: np.ndarray
     """Mesh coordinates in that order, float64 (n_atoms, 3), each in [0, n)."""
-    blocks: tuple[int, int, int]
-    """Blocks of a mesh along each axis; block b of an axis with n points begins at the first one not before b n /
-    n_blocks. Slabs of blocks along x are at least a stencil thick, and of even number, so that the last one's wrap
+    tiles: tuple[int, int, int]
+    """Tiles of a mesh along each axis; tile t of an axis with n points begins at the first one not before t n /
+    n_tiles. Slabs of tiles along x are at least a stencil thick, and of even number, so that the last one's wrap
     meets an odd-even border too."""
     starts: np.ndarray
-    """First place of each block, and the end, int64 (n_structures * n_blocks + 1,)."""
+    """First place of each tile, and the end, int64 (n_structures * n_tiles + 1,)."""
 
     def slabs(self) -> list[tuple[int, int]]:
-        """Range of blocks of each slab, structure by structure."""
-        n_blocks = self.blocks[1] * self.blocks[2]
-        return [(first, first + n_blocks) for first in range(0, len(self.starts) - 1, n_blocks)]
+        """Range of tiles of each slab, structure by structure."""
+        n_tiles = self.tiles[1] * self.tiles[2]
+        return [(first, first + n_tiles) for first in range(0, len(self.starts) - 1, n_tiles)]
 
-    def block_ranges(self, n_ranges: int) -> list[tuple[int, int]]:
-        """Ranges of blocks with about equally many atoms."""
+    def tile_ranges(self, n_ranges: int) -> list[tuple[int, int]]:
+        """Ranges of tiles with about equally many atoms."""
         if n_ranges == 1:
             return [(0, len(self.starts) - 1)]
         wanted = np.arange(n_ranges + 1) * len(self.order) // n_ranges
@@ -65,7 +78,7 @@ def sort_atoms(
     window: Window,
     n_threads: int = 1,
 ) -> SortedAtoms:
-    """Sort by blocks of the mesh; `fractional` (n_atoms, 3) any real numbers, `structure` (n_atoms,).
+    """Sort by tiles and blocks of the mesh; `fractional` (n_atoms, 3) any real numbers, `structure` (n_atoms,).
 
     Raises
     ------
@@ -73,67 +86,98 @@ def sort_atoms(
         Coordinates that are not finite.
     """
     n_atoms = len(fractional)
-    blocks, block_of = _blocks(mesh_shape, window.n_points)
-    count, place = _sorting_kernels(fractional.dtype)
+    wanted = -(-2 * n_threads // n_structures) if n_atoms >= _THREADED_FROM else 1
+    tiles, n_blocks, keys_of_points = _blocks(mesh_shape, window.n_points, wanted)
+    count, accumulate, place = _sorting_kernels(fractional.dtype)
     ranges = even_ranges(n_atoms, n_threads if n_atoms >= _SERIAL_BELOW else 1)
     keyed = [(index, *own) for index, own in enumerate(ranges)]
-    n_blocks = n_structures * blocks[0] * blocks[1] * blocks[2]
-    counts, keys = np.zeros((len(ranges), n_blocks), np.int64), np.empty(n_atoms, np.int64)
-    unsorted = np.empty((n_atoms, 3))
-    arguments = (fractional, structure, mesh_shape, blocks, block_of, window.n_points, unsorted, keys, counts)
-    finite = run_over_ranges(count, arguments, keyed, n_threads)
+    n_tiles = n_structures * tiles[0] * tiles[1] * tiles[2]
+    counts, starts = np.zeros((len(ranges), n_tiles * n_blocks), np.int64), np.empty(n_tiles + 1, np.int64)
+    order, coordinates = np.empty(n_atoms, np.int64), np.empty((n_atoms, 3))
+    keys = scratch_array("keys", (n_atoms,), np.dtype(np.int64))
+    arguments = (fractional, structure, mesh_shape, n_tiles // n_structures * n_blocks, keys_of_points, window.n_points)
+    finite = run_over_ranges(count, (*arguments, keys, counts), keyed, n_threads)
     if not all(finite):
         raise ValueError("`fractional` holds coordinates that are not finite (NaN or infinite)")
-    # first place of each block and, within it, of each range
-    ends = np.cumsum(counts.T.ravel()).reshape(n_blocks, len(ranges)).T
-    following = ends - counts
-    starts = np.empty(n_blocks + 1, np.int64)
-    starts[:-1], starts[-1] = following[0], n_atoms
-    order, coordinates = np.empty_like(keys), np.empty_like(unsorted)
-    run_over_ranges(place, (unsorted, keys, following, order, coordinates), keyed, n_threads)
-    return SortedAtoms(order, coordinates, blocks, starts)
+    accumulate(counts, starts)
+    run_over_ranges(place, (fractional, mesh_shape, keys, counts, order, coordinates), keyed, n_threads)
+    return SortedAtoms(order, coordinates, tiles, starts)
 
 
 @lru_cache(maxsize=64)
-def _blocks(mesh_shape: tuple[int, ...], n_points: int) -> tuple[tuple[int, int, int], np.ndarray]:
-    """Blocks along each axis, and the block of each mesh point of the three axes, one after the other."""
-    edges = block_edges(n_points)
-    thickness = max(edges[0] - 1, n_points)
-    blocks = max(mesh_shape[0] // thickness // 2 * 2, 1), -(-mesh_shape[1] // edges[1]), -(-mesh_shape[2] // edges[2])
-    return blocks, np.concatenate([np.arange(n) * own // n for n, own in zip(mesh_shape, blocks, strict=True)])
+def _blocks(mesh_shape: tuple[int, ...], n_points: int, n_slabs: int) -> tuple[tuple[int, int, int], int, np.ndarray]:
+    """Tiles along each axis, blocks in each, and what each mesh point of the three axes adds to the block of an atom.
+
+    There are at least `n_slabs` slabs where the mesh is large enough.
+    """
+    edges = tile_edges(n_points)
+    thinnest = max(_THINNEST_SLAB, n_points)
+    slabs = [max(mesh_shape[0] // thickness // 2 * 2, 1) for thickness in (2 * thinnest, thinnest)]
+    tiles = slabs[slabs[0] < n_slabs], math.ceil(mesh_shape[1] / edges[0]), math.ceil(mesh_shape[2] / edges[1])
+    own = [math.ceil(n / n_tiles) for n, n_tiles in zip(mesh_shape, tiles, strict=True)]
+    n_blocks = [math.ceil(n / edge) for n, edge in zip(own, _BLOCK_EDGES, strict=True)]
+    in_tile, columns = math.prod(n_blocks), []
+    for axis, n in enumerate(mesh_shape):
+        tile = np.arange(n) * tiles[axis] // n
+        within = np.arange(n) - -(-tile * n // tiles[axis])
+        block = within // _BLOCK_EDGES[axis]
+        columns.append(tile * math.prod(tiles[axis + 1 :]) * in_tile + block * math.prod(n_blocks[axis + 1 :]))
+    return tiles, in_tile, np.concatenate(columns)
+
+
+@inlined
+def _coordinate(fractional, n):
+    """Mesh coordinate in [0, n)."""
+    own = np.float64(fractional)
+    own = (own - np.floor(own)) * n
+    return own - n * (own == n)  # by rounding
 
 
 @lru_cache(maxsize=4)
-def _sorting_kernels(dtype: np.dtype) -> tuple[Any, Any]:
-    def count(fractional, structure, shape, blocks, block_of, n_points, coordinates, keys, counts, index, first, last):
-        """Mesh coordinates in [0, n), block of each atom, and atoms per block; whether all are finite."""
+def _sorting_kernels(dtype: np.dtype) -> tuple[Any, Any, Any]:
+    def count(fractional, structure, shape, n_blocks, keys_of_points, n_points, keys, counts, index, first, last):
+        """Block of each atom, and atoms per block; whether all coordinates are finite."""
         total = 0.0
         for atom in range(first, last):
-            key = structure[atom]
+            key = structure[atom] * n_blocks
             begin = 0
             for axis in range(3):
-                own, n = np.float64(fractional[atom, axis]), shape[axis]
-                own = (own - np.floor(own)) * n
-                own -= n * (own == n)  # by rounding
+                own, n = _coordinate(fractional[atom, axis], shape[axis]), shape[axis]
                 total += own
-                coordinates[atom, axis] = own
                 point = int(np.floor(own - 0.5 * n_points)) + 1
                 if point < 0:
                     point += n
                 # what is not finite lies nowhere
-                key = key * blocks[axis] + block_of[begin + max(min(point, n - 1), 0)]
+                key += keys_of_points[begin + max(min(point, n - 1), 0)]
                 begin += n
             keys[atom] = key
             counts[index, key] += 1
         return np.isfinite(total)
 
-    def place(coordinates, keys, following, order, sorted_coordinates, index, first, last):
+    def accumulate(counts, starts):
+        """Turn the atoms of each range in each block into their first place; `starts` as in `SortedAtoms`."""
+        total, n_blocks = 0, counts.shape[1] // max(len(starts) - 1, 1)
+        for tile in range(len(starts) - 1):
+            starts[tile] = total
+            for block in range(tile * n_blocks, (tile + 1) * n_blocks):
+                for index in range(counts.shape[0]):
+                    own = counts[index, block]
+                    counts[index, block] = total
+                    total += own
+        starts[len(starts) - 1] = total
+
+    def place(fractional, shape, keys, following, order, coordinates, index, first, last):
         """Put atoms in their places."""
+        far_order, far_coordinates = address(order), address(coordinates)
         for atom in range(first, last):
+            soon = following[index, keys[min(atom + _AHEAD, last - 1)]]
+            prefetch(far_order, soon, 1)
+            prefetch(far_coordinates, 3 * soon, 1)
             own = following[index, keys[atom]]
             following[index, keys[atom]] = own + 1
             order[own] = atom
             for axis in range(3):
-                sorted_coordinates[own, axis] = coordinates[atom, axis]
+                coordinates[own, axis] = _coordinate(fractional[atom, axis], shape[axis])
 
-    return compiled(count, "count", dtype.name), compiled(place, "place", dtype.name)
+    name = dtype.name
+    return compiled(count, "count", name), compiled(accumulate, "accumulate"), compiled(place, "place", name)

@@ -14,18 +14,20 @@ Meshes have shape (n_structures, n_channels, *mesh_shape): channels are planes, 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..windows import Window
 from .compiled import MAX_LEVEL, gather_compiled, line_width, spread_compiled
 from .reference import gather_reference, spread_reference
 from .sorting import SortedAtoms, sort_atoms
 from .stencil import Stencil, multi_indices
 from .triton_kernels import gather_triton, spread_triton, triton_available
 
-__all__ = ["contract_raised", "gather", "gather_level", "spread", "spread_onto"]
+__all__ = ["backend", "contract_raised", "gather", "gather_level", "sorted_atoms", "spread", "spread_onto"]
 
 
 def spread(weights: Tensor, fractional: Tensor, stencil: Stencil) -> Tensor:
@@ -101,12 +103,13 @@ def contract_raised(weights: Tensor, gathered: Tensor, stencil: Stencil, level: 
 
 def spread_onto(mesh: Tensor, weights: Tensor, fractional: Tensor, stencil: Stencil, level: int) -> None:
     """Add to a mesh, without a graph: `weights` (n_atoms, n_orders, n_channels) with the orders of `multi_indices`."""
-    if _has_triton(weights, stencil, level):
+    own = backend(mesh.device.type, stencil.window, stencil.mesh_shape, level)
+    if own == "compiled":
+        numbers, atoms = weights.detach().contiguous().numpy(), sorted_atoms(fractional, stencil)
+        spread_compiled(numbers, atoms, stencil.window, level, mesh.numpy(), torch.get_num_threads())
+    elif own == "triton":
         coordinates = _mesh_coordinates(fractional, stencil)
         spread_triton(weights.detach(), coordinates, stencil.structure, stencil.window, level, mesh)
-    elif _has_compiled(weights, stencil, level):
-        numbers, atoms = weights.detach().contiguous().numpy(), _sorted(fractional, stencil)
-        spread_compiled(numbers, atoms, stencil.window, level, mesh.numpy(), torch.get_num_threads())
     else:
         mesh += spread_reference(weights, fractional, stencil, level)
 
@@ -114,34 +117,31 @@ def spread_onto(mesh: Tensor, weights: Tensor, fractional: Tensor, stencil: Sten
 def gather_level(mesh: Tensor, fractional: Tensor, stencil: Stencil, level: int) -> Tensor:
     """Gather without a graph, (n_atoms, n_orders, n_channels) with the orders of `multi_indices`."""
     mesh = mesh.detach().contiguous()
-    if _has_triton(mesh, stencil, level):
-        gathered = _empty(mesh, fractional, level)
-        coordinates = _mesh_coordinates(fractional, stencil)
-        gather_triton(mesh, coordinates, stencil.structure, stencil.window, level, gathered)
-    elif _has_compiled(mesh, stencil, level):
-        gathered = _empty(mesh, fractional, level)
-        atoms = _sorted(fractional, stencil)
+    own = backend(mesh.device.type, stencil.window, stencil.mesh_shape, level)
+    if own == "reference":
+        return gather_reference(mesh, fractional, stencil, level)
+    gathered = mesh.new_empty(fractional.shape[0], len(multi_indices(3, level)), mesh.shape[1])
+    if own == "compiled":
+        atoms = sorted_atoms(fractional, stencil)
         gather_compiled(mesh.numpy(), atoms, stencil.window, level, gathered.numpy(), torch.get_num_threads())
     else:
-        gathered = gather_reference(mesh, fractional, stencil, level)
+        coordinates = _mesh_coordinates(fractional, stencil)
+        gather_triton(mesh, coordinates, stencil.structure, stencil.window, level, gathered)
     return gathered
 
 
-def _empty(mesh: Tensor, fractional: Tensor, level: int) -> Tensor:
-    return mesh.new_empty(fractional.shape[0], len(multi_indices(3, level)), mesh.shape[1])
+@lru_cache(maxsize=256)
+def backend(device: str, window: Window, mesh_shape: tuple[int, ...], level: int) -> str:
+    """Which kernels do the work: 'compiled' ones of the CPU, 'triton', or the 'reference'."""
+    if len(mesh_shape) == 3 and level <= MAX_LEVEL and window.n_points <= 16:
+        if device == "cpu" and line_width(window) <= mesh_shape[-1]:
+            return "compiled"
+        if device == "cuda" and triton_available():
+            return "triton"
+    return "reference"
 
 
-def _has_triton(tensor: Tensor, stencil: Stencil, level: int) -> bool:
-    on_gpu = tensor.device.type == "cuda" and stencil.dimension == 3 and level <= MAX_LEVEL
-    return on_gpu and stencil.window.n_points <= 16 and triton_available()
-
-
-def _has_compiled(tensor: Tensor, stencil: Stencil, level: int) -> bool:
-    on_cpu = tensor.device.type == "cpu" and stencil.dimension == 3 and level <= MAX_LEVEL
-    return on_cpu and stencil.window.n_points <= 16 and line_width(stencil.window) <= stencil.mesh_shape[-1]
-
-
-def _sorted(fractional: Tensor, stencil: Stencil) -> SortedAtoms:
+def sorted_atoms(fractional: Tensor, stencil: Stencil) -> SortedAtoms:
     """Atoms in the order of the mesh; the same coordinates are sorted once per stencil."""
     is_held = fractional is stencil.held
     if stencil.sorted_atoms is None or not (is_held or torch.equal(stencil.sorted_atoms[0], fractional)):

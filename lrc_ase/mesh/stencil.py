@@ -45,3 +45,7 @@ class Stencil:
     @property
     def dimension(self) -> int:
         return len(self.mesh_shape)
+
+    def holding(self, fractional: Tensor) -> Stencil:
+        """The same for coordinates that nobody changes."""
+        return Stencil(self.window, self.mesh_shape, self.structure, self.n_structures, self.exchange, fractional)

@@ -36,7 +36,7 @@ class MultiplierTables:
     def __init__(self, window: Window | None) -> None:
         self.window = window
         self._kept: dict[tuple, _Kept] = {}
-        self._origin: tuple[tuple, Tensor] | None = None
+        self._origin: dict[tuple, Tensor] = {}
         self._last_grid: tuple[tuple, WaveNumbers, Tensor] | None = None
 
     def __call__(
@@ -66,15 +66,16 @@ class MultiplierTables:
             cell, kept.table, kept.slope, lambda own: self._evaluate(multiplier, own, mesh_shape, layouts)
         )
 
-    def at_origin(self, multiplier: Multiplier, dimension: int) -> Tensor:
+    def at_origin(self, multiplier: Multiplier, dimension: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         """The kernel's value at distance zero as `apply_kernel` takes it, kept while the multiplier is frozen."""
-        state = multiplier.state()
-        if state is None:
-            return multiplier.arranged(multiplier.at_origin(dimension))
-        key = (dimension, state)
-        if self._origin is None or self._origin[0] != key:
-            self._origin = (key, multiplier.arranged(multiplier.at_origin(dimension)))
-        return self._origin[1]
+        key = (multiplier.state(), dimension, dtype, device)
+        kept = self._origin.get(key)
+        if kept is None:
+            kept = multiplier.arranged(multiplier.at_origin(dimension)).to(device, dtype)
+            self._origin.clear()
+            if key[0] is not None:
+                self._origin[key] = kept
+        return kept
 
     def _evaluate(
         self, multiplier: Multiplier, cell: Tensor, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]

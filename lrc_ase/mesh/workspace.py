@@ -14,24 +14,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["scratch"]
+__all__ = ["scratch", "scratch_array"]
 
 _KEPT_BYTES = 256 * 2**20
 """Largest piece of memory that is kept."""
 _kept = threading.local()
+_NUMPY_TYPES: dict[torch.dtype, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Uninitialised tensor; on the CPU the one that this thread got under the same name, so never let it escape."""
+    """Uninitialised tensor; on the CPU a `scratch_array`, so never let it escape."""
     if device.type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)
-    last: tuple[np.ndarray, Tensor] | None = getattr(_kept, name, None)
-    mode = torch.is_inference_mode_enabled()  # its tensors may not be written to outside of it
-    if last is not None and (last[1].shape, last[1].dtype, last[1].is_inference()) == (shape, dtype, mode):
+    return torch.from_numpy(scratch_array(name, shape, _NUMPY_TYPES[dtype]))
+
+
+def scratch_array(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Uninitialised array, the one that this thread got under the same name: never let it escape."""
+    last: tuple[np.ndarray, np.ndarray] | None = getattr(_kept, name, None)
+    if last is not None and last[1].shape == shape and last[1].dtype == dtype:
         return last[1]
     n_bytes = math.prod(shape) * dtype.itemsize
     flat = np.empty(n_bytes, np.uint8) if last is None or len(last[0]) < n_bytes else last[0]
-    tensor = torch.from_numpy(flat[:n_bytes]).view(dtype).reshape(shape)
+    array = flat[:n_bytes].view(dtype).reshape(shape)
     if n_bytes <= _KEPT_BYTES:
-        setattr(_kept, name, (flat, tensor))
-    return tensor
+        setattr(_kept, name, (flat, array))
+    return array

@@ -60,7 +60,7 @@ def layer_stages(n_atoms: int, watch: Stopwatch) -> None:
 
     def sort() -> None:
         stencil.sorted_atoms = None
-        spreading._sorted(points, stencil)
+        spreading.sorted_atoms(points, stencil)
 
     def field_and_forces() -> None:
         moving = points.clone().requires_grad_()
