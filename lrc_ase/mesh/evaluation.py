@@ -57,11 +57,13 @@ class _Computed:
 
 
 class _Multiple:
-    """The convolution of weights that are larger by `scale` (n_structures, n_channels); made as far as asked for."""
+    """The convolution of weights that are larger by `scale` (n_structures, n_channels), made as far as asked for.
 
-    def __init__(self, of: Convolved, scale: Tensor, structure: Tensor) -> None:
-        self._of, self._scale = of, scale
-        self._own = scale if len(scale) == 1 else scale[structure]
+    `own` is that of each atom (n_atoms, n_channels), or one row for all.
+    """
+
+    def __init__(self, of: Convolved, scale: Tensor, own: Tensor) -> None:
+        self._of, self._scale, self._own = of, scale, own
 
     @cached_property
     def values(self) -> Tensor:
@@ -128,7 +130,7 @@ class _First:
 
 @dataclass(eq=False)
 class _Second:
-    """What belongs to one pair of cotangents a', b'; convolutions None where a density is zero."""
+    """What belongs to one pair of cotangents a', b'; None where a density is zero, or D where it is c H."""
 
     marks: tuple
     alive: tuple[Tensor | None, ...]
@@ -136,6 +138,8 @@ class _Second:
     d_orders: Tensor | None
     h: Convolved
     d: Convolved | None
+    scale: Tensor | None
+    """c where G is c F and D is c H."""
 
 
 class Evaluation:
@@ -176,17 +180,23 @@ class Evaluation:
     ) -> tuple[Tensor, Tensor | None]:
         """dL'/dg and dL'/df for cotangents of dL/df and dL/dx."""
         first, second = self._with(cotangent), self._with_second(cotangent, by_weights, by_positions)
-        if by_positions is None or second.d is None:
+        if by_positions is None:
             return second.h.values, None
         steps = (self.n_mesh * by_positions)[:, :, None]
         assert self.result.gradient is not None
-        assert first.adjoint.gradient is not None
         by_cotangent = second.h.values + (steps * self.result.gradient).sum(dim=1)
+        if second.scale is not None:
+            return by_cotangent, by_cotangent * self._of_atoms(second.scale)
+        assert second.d is not None
+        assert first.adjoint.gradient is not None
         return by_cotangent, second.d.values + (steps * first.adjoint.gradient).sum(dim=1)
 
     def second_by_table(self, cotangent: Tensor, by_weights: Tensor | None, by_positions: Tensor | None) -> Tensor:
         """dL'/dT."""
         first, second = self._with(cotangent), self._with_second(cotangent, by_weights, by_positions)
+        if second.scale is not None:  # <G, H> and <D, F> are the same
+            found = self._correlation(self.result, second.h)
+            return found * (2 * second.scale)[(...,) + (None,) * (found.ndim - 2)]
         found = self._correlation(first.adjoint, second.h)
         return found if second.d is None else found + self._correlation(second.d, self.result)
 
@@ -200,10 +210,13 @@ class Evaluation:
         h = convolved(second.h_orders, self.fractional, self.table, self.stencil, gradient=True)
         found = self.n_mesh * _contracted(first.cotangent, h.gradient)
         found = found + contract_raised(second.h_orders, of_g, self.stencil, level)
-        if second.d_orders is not None:
-            d = convolved(second.d_orders, self.fractional, self._transposed(), self.stencil, gradient=True)
+        d_orders = second.d_orders
+        if second.scale is not None:
+            d_orders = second.h_orders * self._of_atoms(second.scale)[:, None]
+        if d_orders is not None:
+            d = convolved(d_orders, self.fractional, self._transposed(), self.stencil, gradient=True)
             found = found + self.n_mesh * _contracted(self.weights, d.gradient)
-            found = found + contract_raised(second.d_orders, of_f, self.stencil, level)
+            found = found + contract_raised(d_orders, of_f, self.stencil, level)
         return found
 
     def _with(self, cotangent: Tensor) -> _First:
@@ -214,7 +227,7 @@ class Evaluation:
                 adjoint: Convolved = self._convolved(cotangent, self._transposed(), gradient=self.gradient_needed)
             else:
                 scale, rest = proportionality(cotangent, self.weights, self.stencil)
-                adjoint = _Multiple(self.result, scale, self.stencil.structure)
+                adjoint = _Multiple(self.result, scale, self._of_atoms(scale))
                 if rest:
                     scale = None
                     self._replace(adjoint, rest, cotangent)
@@ -236,22 +249,21 @@ class Evaluation:
         if first.second is not None and first.second.marks == marks:
             return first.second
         alive = tuple(None if tensor is None else tensor.detach() for tensor in (by_weights, by_positions))
+        scale = first.scale if by_weights is None else None
+        d_orders: Tensor | None = None
         if by_positions is None:
             assert by_weights is not None
-            h_orders, d_orders = by_weights.detach()[:, None], None
+            h_orders = by_weights.detach()[:, None]
         else:
             steps = (self.n_mesh * by_positions.detach())[:, :, None]
             monopoles = torch.zeros_like(self.weights) if by_weights is None else by_weights.detach()
             h_orders = torch.cat([monopoles[:, None], steps * self.weights[:, None]], dim=1)
-            d_orders = torch.cat([torch.zeros_like(first.cotangent)[:, None], steps * first.cotangent[:, None]], dim=1)
+            if scale is None:
+                nothing = torch.zeros_like(first.cotangent)[:, None]
+                d_orders = torch.cat([nothing, steps * first.cotangent[:, None]], dim=1)
         h = self._convolved(h_orders, self.table)
-        d: Convolved | None = None
-        if d_orders is not None:
-            if by_weights is None and first.scale is not None:
-                d = _Multiple(h, first.scale, self.stencil.structure)
-            else:
-                d = self._convolved(d_orders, self._transposed())
-        first.second = _Second(marks, alive, h_orders, d_orders, h, d)
+        d = None if d_orders is None else self._convolved(d_orders, self._transposed())
+        first.second = _Second(marks, alive, h_orders, d_orders, h, d, scale)
         return first.second
 
     def _convolved(self, weights: Tensor, table: Tensor, *, gradient: bool = False) -> Convolved:
@@ -261,6 +273,10 @@ class Evaluation:
 
     def _raised(self, weights: Tensor, table: Tensor) -> Tensor:
         return _gathered(weights, self.fractional, table, self.stencil, 2)[0]
+
+    def _of_atoms(self, scale: Tensor) -> Tensor:
+        """Numbers of structures (n_structures, n_channels) for each atom, or one row for all."""
+        return scale if scale.shape[0] == 1 else scale[self.stencil.structure]
 
     def _transposed(self) -> Tensor:
         return self.table.transpose(1, 2) if self.is_matrix else self.table
