@@ -20,7 +20,7 @@ import numpy as np
 from numba import int64
 
 from ..compilation import called, compiled, inlined
-from ..simd import address, fill, load, prefetch, store, total
+from ..simd import SPARE, address, aligned_address, fill, load, prefetch, store, total
 from ..threads import run_over_ranges
 from ..windows import Window
 from .sorting import SortedAtoms, tile_edges
@@ -118,8 +118,8 @@ def _inside(first_point, origin, n):
 @inlined
 def _stencil(coordinates, place, table, n_terms, zero, n_points, width, level, s, origin, shape, size):
     """Where an atom's stencil begins in the tile, and the window's vectors along z."""
-    x = _axis(coordinates[place, 0], table, n_terms, zero, n_points, width, level, s, 0)
-    y = _axis(coordinates[place, 1], table, n_terms, zero, n_points, width, level, s, 3 * width)
+    x = _axis(coordinates[place, 0], table, n_terms, zero, n_points, width, level, s, int64(0))
+    y = _axis(coordinates[place, 1], table, n_terms, zero, n_points, width, level, s, int64(3 * width))
     z, z0, z1, z2 = _window(coordinates[place, 2], table, n_terms, zero, n_points, width, level)
     line = _inside(x, origin[0], shape[1]) * size[2] + _inside(y, origin[1], shape[2])
     return line * size[3] + _inside(z, origin[2], shape[3]), z0, z1, z2
@@ -189,9 +189,10 @@ def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
         size = (shape[0], -(-shape[1] // tiles[0]) + n_points - 1, n_rows, n_line)
         used = size[1], -(-shape[2] // tiles[1]) + n_points - 1, -(-shape[3] // tiles[2]) + n_points - 1
         n_terms, n_tile = table_array.shape[0], size[1] * n_rows * n_line
-        memory = np.zeros(6 * width, table_array.dtype)
-        tile_memory = np.zeros(shape[0] * n_tile, table_array.dtype)
-        s, tile, table, mesh = address(memory), address(tile_memory), address(table_array), address(mesh_array)
+        memory = np.zeros(6 * width + SPARE, table_array.dtype)
+        tile_memory = np.zeros(shape[0] * n_tile + SPARE, table_array.dtype)
+        s, tile = aligned_address(memory), aligned_address(tile_memory)
+        table, mesh = address(table_array), address(mesh_array)
         own, n_own = address(weights), weights.shape[1] * weights.shape[2]
         nothing = table_array.dtype.type(0)
         zero = fill(nothing, width)
@@ -249,9 +250,10 @@ def _gather_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
         size = (shape[0], -(-shape[1] // tiles[0]) + n_points - 1, n_rows, n_line)
         used = size[1], -(-shape[2] // tiles[1]) + n_points - 1, -(-shape[3] // tiles[2]) + n_points - 1
         n_terms, n_tile = table_array.shape[0], size[1] * n_rows * n_line
-        memory = np.zeros(6 * width, table_array.dtype)
-        tile_memory = np.zeros(shape[0] * n_tile, table_array.dtype)
-        s, tile, table, mesh = address(memory), address(tile_memory), address(table_array), address(mesh_array)
+        memory = np.zeros(6 * width + SPARE, table_array.dtype)
+        tile_memory = np.zeros(shape[0] * n_tile + SPARE, table_array.dtype)
+        s, tile = aligned_address(memory), aligned_address(tile_memory)
+        table, mesh = address(table_array), address(mesh_array)
         own, n_own = address(gathered), gathered.shape[1] * gathered.shape[2]
         nothing = table_array.dtype.type(0)
         zero = fill(nothing, width)

@@ -18,7 +18,7 @@ import numpy as np
 from numba import int64
 
 from ..compilation import called, compiled
-from ..simd import address, load, native_width, store, transpose
+from ..simd import SPARE, address, aligned_address, load, native_width, store, transpose
 from ..threads import even_ranges, run_over_ranges
 from .fft import is_smooth, line_plan, transform
 
@@ -188,8 +188,8 @@ def _filter_kernel(width: int, precision: str) -> Any:
         n_meshes, n_x, n_y, n_z = mesh_array.shape
         shape = (n_x, n_y, n_z, work_array.shape[3], work_array.shape[2])
         line = 2 * width * max(n_x, n_y, shape[3] * width)
-        memory, tail_memory = np.zeros(4 * line, mesh_array.dtype), np.zeros(width, mesh_array.dtype)
-        s, tail, table = address(memory), address(tail_memory), address(table_array)
+        memory, tail_memory = np.zeros(4 * line + SPARE, mesh_array.dtype), np.zeros(width, mesh_array.dtype)
+        s, tail, table = aligned_address(memory), address(tail_memory), address(table_array)
         mesh, spectrum, kept = address(mesh_array), address(work_array), address(kept_array)
         plans = (
             (factors[0], address(waves[0])),

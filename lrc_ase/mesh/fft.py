@@ -11,6 +11,7 @@ import math
 from functools import lru_cache
 
 import numpy as np
+from numba import int64
 
 from ..compilation import called, inlined
 from ..simd import load, store
@@ -49,114 +50,132 @@ def _factors(n: int) -> tuple[int, ...]:
 _SIN_3 = math.sin(2 * math.pi / 3)
 _COS_5 = math.cos(2 * math.pi / 5), math.cos(4 * math.pi / 5)
 _SIN_5 = math.sin(2 * math.pi / 5), math.sin(4 * math.pi / 5)
-_COS_7 = math.cos(2 * math.pi / 7), math.cos(4 * math.pi / 7), math.cos(6 * math.pi / 7)
-_SIN_7 = math.sin(2 * math.pi / 7), math.sin(4 * math.pi / 7), math.sin(6 * math.pi / 7)
+_COS_7 = tuple(math.cos(2 * math.pi * k / 7) for k in range(7))
+_SIN_7 = tuple(math.sin(2 * math.pi * k / 7) for k in range(7))
 
-# Complex vectors lie at a place, imaginary parts `im` numbers further on. Radix r reads r of them, `apart` from each
-# other from `a` on, and writes result k at ``b + k * step``, times exp(-2 pi i k turn / n).
+# Complex vectors lie at a place, imaginary parts `im` numbers further on. A pass of radix r reads r of them, `across`
+# apart from each other, from ``a + (q + done p) apart`` on, for all q < done and p < left, and writes result k times
+# exp(-2 pi i k p done / n) at ``b + (q + done (r p + k)) between``.
 
 
 @inlined
-def _put(target, place, im, real, imaginary, waves, turn):
-    """Store a complex vector times exp(-2 pi i turn / n)."""
-    c, s = waves[2 * turn], waves[2 * turn + 1]
+def _put(target, place, im, real, imaginary, c, s):
+    """Store a complex vector times c - i s."""
     store(target, place, real * c + imaginary * s)
     store(target, place + im, imaginary * c - real * s)
 
 
-@inlined
-def _radix2(source, a, apart, target, b, step, im, waves, turn, width):
-    r0, i0 = load(source, a, width), load(source, a + im, width)
-    r1, i1 = load(source, a + apart, width), load(source, a + apart + im, width)
-    store(target, b, r0 + r1)
-    store(target, b + im, i0 + i1)
-    _put(target, b + step, im, r0 - r1, i0 - i1, waves, turn)
+@called
+def _pass2(source, begin, apart, target, put, between, left, done, im, waves, width):
+    across, along = done * left * apart, done * between
+    for p in range(left):
+        c, s = waves[2 * done * p], waves[2 * done * p + 1]
+        for q in range(done):
+            a, b = begin + (q + done * p) * apart, put + (q + 2 * done * p) * between
+            r0, i0 = load(source, a, width), load(source, a + im, width)
+            r1, i1 = load(source, a + across, width), load(source, a + across + im, width)
+            store(target, b, r0 + r1)
+            store(target, b + im, i0 + i1)
+            _put(target, b + along, im, r0 - r1, i0 - i1, c, s)
 
 
-@inlined
-def _radix3(source, a, apart, target, b, step, im, waves, turn, width):
-    r0, i0 = load(source, a, width), load(source, a + im, width)
-    r1, i1 = load(source, a + apart, width), load(source, a + apart + im, width)
-    r2, i2 = load(source, a + 2 * apart, width), load(source, a + 2 * apart + im, width)
-    rs, ims = r1 + r2, i1 + i2
-    rd, imd = (r1 - r2) * _SIN_3, (i1 - i2) * _SIN_3
-    rm, imm = r0 - rs * 0.5, i0 - ims * 0.5
-    store(target, b, r0 + rs)
-    store(target, b + im, i0 + ims)
-    _put(target, b + step, im, rm + imd, imm - rd, waves, turn)
-    _put(target, b + 2 * step, im, rm - imd, imm + rd, waves, 2 * turn)
+@called
+def _pass3(source, begin, apart, target, put, between, left, done, im, waves, width):
+    across, along = done * left * apart, done * between
+    for p in range(left):
+        turn = 2 * done * p
+        c1, s1, c2, s2 = waves[turn], waves[turn + 1], waves[2 * turn], waves[2 * turn + 1]
+        for q in range(done):
+            a, b = begin + (q + done * p) * apart, put + (q + 3 * done * p) * between
+            r0, i0 = load(source, a, width), load(source, a + im, width)
+            r1, i1 = load(source, a + across, width), load(source, a + across + im, width)
+            r2, i2 = load(source, a + 2 * across, width), load(source, a + 2 * across + im, width)
+            rs, ims = r1 + r2, i1 + i2
+            rd, jd = (r1 - r2) * _SIN_3, (i1 - i2) * _SIN_3
+            rm, jm = r0 - rs * 0.5, i0 - ims * 0.5
+            store(target, b, r0 + rs)
+            store(target, b + im, i0 + ims)
+            _put(target, b + along, im, rm + jd, jm - rd, c1, s1)
+            _put(target, b + 2 * along, im, rm - jd, jm + rd, c2, s2)
 
 
-@inlined
-def _radix4(source, a, apart, target, b, step, im, waves, turn, width):
-    r0, i0 = load(source, a, width), load(source, a + im, width)
-    r1, i1 = load(source, a + apart, width), load(source, a + apart + im, width)
-    r2, i2 = load(source, a + 2 * apart, width), load(source, a + 2 * apart + im, width)
-    r3, i3 = load(source, a + 3 * apart, width), load(source, a + 3 * apart + im, width)
-    re, ie, ro, io = r0 + r2, i0 + i2, r1 + r3, i1 + i3
-    rf, jf, rg, jg = r0 - r2, i0 - i2, r1 - r3, i1 - i3
-    store(target, b, re + ro)
-    store(target, b + im, ie + io)
-    _put(target, b + step, im, rf + jg, jf - rg, waves, turn)
-    _put(target, b + 2 * step, im, re - ro, ie - io, waves, 2 * turn)
-    _put(target, b + 3 * step, im, rf - jg, jf + rg, waves, 3 * turn)
+@called
+def _pass4(source, begin, apart, target, put, between, left, done, im, waves, width):
+    across, along = done * left * apart, done * between
+    for p in range(left):
+        turn = 2 * done * p
+        c1, s1, c2, s2 = waves[turn], waves[turn + 1], waves[2 * turn], waves[2 * turn + 1]
+        c3, s3 = waves[3 * turn], waves[3 * turn + 1]
+        for q in range(done):
+            a, b = begin + (q + done * p) * apart, put + (q + 4 * done * p) * between
+            r0, i0 = load(source, a, width), load(source, a + im, width)
+            r1, i1 = load(source, a + across, width), load(source, a + across + im, width)
+            r2, i2 = load(source, a + 2 * across, width), load(source, a + 2 * across + im, width)
+            r3, i3 = load(source, a + 3 * across, width), load(source, a + 3 * across + im, width)
+            re, ie, ro, io = r0 + r2, i0 + i2, r1 + r3, i1 + i3
+            rf, jf, rg, jg = r0 - r2, i0 - i2, r1 - r3, i1 - i3
+            store(target, b, re + ro)
+            store(target, b + im, ie + io)
+            _put(target, b + along, im, rf + jg, jf - rg, c1, s1)
+            _put(target, b + 2 * along, im, re - ro, ie - io, c2, s2)
+            _put(target, b + 3 * along, im, rf - jg, jf + rg, c3, s3)
 
 
-@inlined
-def _radix5(source, a, apart, target, b, step, im, waves, turn, width):
-    r0, i0 = load(source, a, width), load(source, a + im, width)
-    r1, i1 = load(source, a + apart, width), load(source, a + apart + im, width)
-    r2, i2 = load(source, a + 2 * apart, width), load(source, a + 2 * apart + im, width)
-    r3, i3 = load(source, a + 3 * apart, width), load(source, a + 3 * apart + im, width)
-    r4, i4 = load(source, a + 4 * apart, width), load(source, a + 4 * apart + im, width)
-    ra, ia, rb, ib = r1 + r4, i1 + i4, r2 + r3, i2 + i3
-    rc, ic, rd, jd = r1 - r4, i1 - i4, r2 - r3, i2 - i3
-    store(target, b, r0 + ra + rb)
-    store(target, b + im, i0 + ia + ib)
-    re, ie = r0 + ra * _COS_5[0] + rb * _COS_5[1], i0 + ia * _COS_5[0] + ib * _COS_5[1]
-    rf, jf = r0 + ra * _COS_5[1] + rb * _COS_5[0], i0 + ia * _COS_5[1] + ib * _COS_5[0]
-    rg, jg = rc * _SIN_5[0] + rd * _SIN_5[1], ic * _SIN_5[0] + jd * _SIN_5[1]
-    rh, ih = rc * _SIN_5[1] - rd * _SIN_5[0], ic * _SIN_5[1] - jd * _SIN_5[0]
-    _put(target, b + step, im, re + jg, ie - rg, waves, turn)
-    _put(target, b + 2 * step, im, rf + ih, jf - rh, waves, 2 * turn)
-    _put(target, b + 3 * step, im, rf - ih, jf + rh, waves, 3 * turn)
-    _put(target, b + 4 * step, im, re - jg, ie + rg, waves, 4 * turn)
+@called
+def _pass5(source, begin, apart, target, put, between, left, done, im, waves, width):
+    across, along = done * left * apart, done * between
+    for p in range(left):
+        turn = 2 * done * p
+        c1, s1, c2, s2 = waves[turn], waves[turn + 1], waves[2 * turn], waves[2 * turn + 1]
+        c3, s3, c4, s4 = waves[3 * turn], waves[3 * turn + 1], waves[4 * turn], waves[4 * turn + 1]
+        for q in range(done):
+            a, b = begin + (q + done * p) * apart, put + (q + 5 * done * p) * between
+            r0, i0 = load(source, a, width), load(source, a + im, width)
+            r1, i1 = load(source, a + across, width), load(source, a + across + im, width)
+            r2, i2 = load(source, a + 2 * across, width), load(source, a + 2 * across + im, width)
+            r3, i3 = load(source, a + 3 * across, width), load(source, a + 3 * across + im, width)
+            r4, i4 = load(source, a + 4 * across, width), load(source, a + 4 * across + im, width)
+            ra, ia, rb, ib = r1 + r4, i1 + i4, r2 + r3, i2 + i3
+            rc, ic, rd, jd = r1 - r4, i1 - i4, r2 - r3, i2 - i3
+            store(target, b, r0 + ra + rb)
+            store(target, b + im, i0 + ia + ib)
+            re, ie = r0 + ra * _COS_5[0] + rb * _COS_5[1], i0 + ia * _COS_5[0] + ib * _COS_5[1]
+            rf, jf = r0 + ra * _COS_5[1] + rb * _COS_5[0], i0 + ia * _COS_5[1] + ib * _COS_5[0]
+            rg, jg = rc * _SIN_5[0] + rd * _SIN_5[1], ic * _SIN_5[0] + jd * _SIN_5[1]
+            rh, jh = rc * _SIN_5[1] - rd * _SIN_5[0], ic * _SIN_5[1] - jd * _SIN_5[0]
+            _put(target, b + along, im, re + jg, ie - rg, c1, s1)
+            _put(target, b + 2 * along, im, rf + jh, jf - rh, c2, s2)
+            _put(target, b + 3 * along, im, rf - jh, jf + rh, c3, s3)
+            _put(target, b + 4 * along, im, re - jg, ie + rg, c4, s4)
 
 
-@inlined
-def _radix7(source, a, apart, target, b, step, im, waves, turn, width):
-    r0, i0 = load(source, a, width), load(source, a + im, width)
-    r1, i1 = load(source, a + apart, width), load(source, a + apart + im, width)
-    r2, i2 = load(source, a + 2 * apart, width), load(source, a + 2 * apart + im, width)
-    r3, i3 = load(source, a + 3 * apart, width), load(source, a + 3 * apart + im, width)
-    r4, i4 = load(source, a + 4 * apart, width), load(source, a + 4 * apart + im, width)
-    r5, i5 = load(source, a + 5 * apart, width), load(source, a + 5 * apart + im, width)
-    r6, i6 = load(source, a + 6 * apart, width), load(source, a + 6 * apart + im, width)
-    ra, ia, rb, ib, rc, ic = r1 + r6, i1 + i6, r2 + r5, i2 + i5, r3 + r4, i3 + i4
-    rd, jd, re, je, rf, jf = r1 - r6, i1 - i6, r2 - r5, i2 - i5, r3 - r4, i3 - i4
-    store(target, b, r0 + ra + rb + rc)
-    store(target, b + im, i0 + ia + ib + ic)
-    rg, ig = (
-        r0 + ra * _COS_7[0] + rb * _COS_7[1] + rc * _COS_7[2],
-        i0 + ia * _COS_7[0] + ib * _COS_7[1] + ic * _COS_7[2],
-    )
-    rh, ih = rd * _SIN_7[0] + re * _SIN_7[1] + rf * _SIN_7[2], jd * _SIN_7[0] + je * _SIN_7[1] + jf * _SIN_7[2]
-    _put(target, b + step, im, rg + ih, ig - rh, waves, turn)
-    _put(target, b + 6 * step, im, rg - ih, ig + rh, waves, 6 * turn)
-    rg, ig = (
-        r0 + ra * _COS_7[1] + rb * _COS_7[2] + rc * _COS_7[0],
-        i0 + ia * _COS_7[1] + ib * _COS_7[2] + ic * _COS_7[0],
-    )
-    rh, ih = rd * _SIN_7[1] - re * _SIN_7[2] - rf * _SIN_7[0], jd * _SIN_7[1] - je * _SIN_7[2] - jf * _SIN_7[0]
-    _put(target, b + 2 * step, im, rg + ih, ig - rh, waves, 2 * turn)
-    _put(target, b + 5 * step, im, rg - ih, ig + rh, waves, 5 * turn)
-    rg, ig = (
-        r0 + ra * _COS_7[2] + rb * _COS_7[0] + rc * _COS_7[1],
-        i0 + ia * _COS_7[2] + ib * _COS_7[0] + ic * _COS_7[1],
-    )
-    rh, ih = rd * _SIN_7[2] - re * _SIN_7[0] + rf * _SIN_7[1], jd * _SIN_7[2] - je * _SIN_7[0] + jf * _SIN_7[1]
-    _put(target, b + 3 * step, im, rg + ih, ig - rh, waves, 3 * turn)
-    _put(target, b + 4 * step, im, rg - ih, ig + rh, waves, 4 * turn)
+@called
+def _pass7(source, begin, apart, target, put, between, left, done, im, waves, width):
+    across, along = done * left * apart, done * between
+    for p in range(left):
+        turn = 2 * done * p
+        for q in range(done):
+            a, b = begin + (q + done * p) * apart, put + (q + 7 * done * p) * between
+            r0, i0 = load(source, a, width), load(source, a + im, width)
+            r1, i1 = load(source, a + across, width), load(source, a + across + im, width)
+            r6, i6 = load(source, a + 6 * across, width), load(source, a + 6 * across + im, width)
+            ra, ia, rd, jd = r1 + r6, i1 + i6, r1 - r6, i1 - i6
+            r2, i2 = load(source, a + 2 * across, width), load(source, a + 2 * across + im, width)
+            r5, i5 = load(source, a + 5 * across, width), load(source, a + 5 * across + im, width)
+            rb, ib, re, je = r2 + r5, i2 + i5, r2 - r5, i2 - i5
+            r3, i3 = load(source, a + 3 * across, width), load(source, a + 3 * across + im, width)
+            r4, i4 = load(source, a + 4 * across, width), load(source, a + 4 * across + im, width)
+            rc, ic, rf, jf = r3 + r4, i3 + i4, r3 - r4, i3 - i4
+            store(target, b, r0 + ra + rb + rc)
+            store(target, b + im, i0 + ia + ib + ic)
+            for k in range(1, 4):
+                c1, c2, c3 = _COS_7[k], _COS_7[2 * k % 7], _COS_7[3 * k % 7]
+                s1, s2, s3 = _SIN_7[k], _SIN_7[2 * k % 7], _SIN_7[3 * k % 7]
+                rg, jg = r0 + ra * c1 + rb * c2 + rc * c3, i0 + ia * c1 + ib * c2 + ic * c3
+                rh, jh = rd * s1 + re * s2 + rf * s3, jd * s1 + je * s2 + jf * s3
+                here, there = k * turn, (7 - k) * turn
+                _put(target, b + k * along, im, rg + jh, jg - rh, waves[here], waves[here + 1])
+                _put(target, b + (7 - k) * along, im, rg - jh, jg + rh, waves[there], waves[there + 1])
 
 
 @called
@@ -172,7 +191,7 @@ def transform(source, start, stride, target, place, step, memory, free, plan, wi
         n *= radix
     if sign < 0:
         start, place, free = start + width, place + width, free + width
-    left, done = n, 1
+    left, done = n, int64(1)  # a literal would be a type of its own
     given, begin, apart = source, start, stride
     for index in range(len(factors)):
         radix = factors[index]
@@ -180,19 +199,15 @@ def transform(source, start, stride, target, place, step, memory, free, plan, wi
         taken, put, between = memory, free + (index % 2) * 2 * width * n, 2 * width
         if index == len(factors) - 1:
             taken, put, between = target, place, step
-        across, along = done * left * apart, done * between
-        for p in range(left):
-            for q in range(done):
-                a, b = begin + (q + done * p) * apart, put + (q + done * radix * p) * between
-                if radix == 4:
-                    _radix4(given, a, across, taken, b, along, im, waves, p * done, width)
-                elif radix == 2:
-                    _radix2(given, a, across, taken, b, along, im, waves, p * done, width)
-                elif radix == 3:
-                    _radix3(given, a, across, taken, b, along, im, waves, p * done, width)
-                elif radix == 5:
-                    _radix5(given, a, across, taken, b, along, im, waves, p * done, width)
-                else:
-                    _radix7(given, a, across, taken, b, along, im, waves, p * done, width)
+        if radix == 4:
+            _pass4(given, begin, apart, taken, put, between, left, done, im, waves, width)
+        elif radix == 2:
+            _pass2(given, begin, apart, taken, put, between, left, done, im, waves, width)
+        elif radix == 3:
+            _pass3(given, begin, apart, taken, put, between, left, done, im, waves, width)
+        elif radix == 5:
+            _pass5(given, begin, apart, taken, put, between, left, done, im, waves, width)
+        else:
+            _pass7(given, begin, apart, taken, put, between, left, done, im, waves, width)
         done *= radix
         given, begin, apart = taken, put, between

@@ -35,8 +35,15 @@ def scratch_array(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndar
     if last is not None and last[1].shape == shape and last[1].dtype == dtype:
         return last[1]
     n_bytes = math.prod(shape) * dtype.itemsize
-    flat = np.empty(n_bytes, np.uint8) if last is None or len(last[0]) < n_bytes else last[0]
+    flat = _aligned(n_bytes) if last is None or len(last[0]) < n_bytes else last[0]
     array = flat[:n_bytes].view(dtype).reshape(shape)
     if n_bytes <= _KEPT_BYTES:
         setattr(_kept, name, (flat, array))
     return array
+
+
+def _aligned(n_bytes: int) -> np.ndarray:
+    """Memory that begins on a border of 64 bytes, as whole vectors like it."""
+    flat = np.empty(n_bytes + 63, np.uint8)
+    begin = -flat.ctypes.data % 64
+    return flat[begin : begin + n_bytes]
