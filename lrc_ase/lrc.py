@@ -146,29 +146,30 @@ class LongRangeConvolution(nn.Module):
             Shapes that do not fit, coordinates that are not finite, a singular cell, a kernel that has no form in this
             boundary, a mesh larger than the memory, processes that would share what has no mesh.
         """
-        d = fractional.shape[-1]
-        cells = self._check(weights, fractional, cell)
-        if exchange is not None and (len(cell) != 1 or self.method != "mesh" or (pbc is not None and not pbc.any())):
+        d, multiplier = fractional.shape[-1], self.multiplier
+        cells = self._check(weights, fractional, cell, multiplier.n_inputs)
+        if exchange is not None and (len(cells) != 1 or self.method != "mesh" or (pbc is not None and not pbc.any())):
             raise ValueError(
-                f"processes share one structure with a mesh, got {len(cell)} structures, method='{self.method}', "
+                f"processes share one structure with a mesh, got {len(cells)} structures, method='{self.method}', "
                 f"periodic directions {None if pbc is None else pbc.tolist()}: evaluate it in one process"
             )
         if structure is None:
-            structure = _one_structure(len(fractional), fractional.device)
-        periodic = [(True,) * d] * len(cell) if pbc is None else [tuple(row) for row in pbc.tolist()]
+            structure = _one_structure(fractional.shape[0], fractional.device)
+        periodic = None if pbc is None else [tuple(row) for row in pbc.tolist()]
         groups: dict[tuple, list[int]] = {}
         layouts = []
-        for index in range(len(cell)):
-            given = None if mesh_shapes is None else mesh_shapes[index]
-            if all(periodic[index]) and self.method != "direct":
+        for index in range(len(cells)):
+            if (periodic is None or all(periodic[index])) and self.method != "direct":
+                given = None if mesh_shapes is None else mesh_shapes[index]
                 layout = Layout(given or self.mesh_shape_for(cells[index]))
             else:
-                layout = self._open_layout(fractional[structure == index], cell[index], periodic[index], exchange)
+                own_pbc = (True,) * d if periodic is None else periodic[index]
+                layout = self._open_layout(fractional[structure == index], cell[index], own_pbc, exchange)
             layouts.append(layout)
             groups.setdefault((layout.open_axes, layout.mesh_shape), []).append(index)
         if len(groups) == 1:
             return self._group(weights, fractional, cell, structure, layouts, exchange)
-        field = weights.new_zeros(len(weights), self.multiplier.n_outputs)
+        field = weights.new_zeros(len(weights), multiplier.n_outputs)
         for members in groups.values():
             chosen = torch.tensor(members, device=structure.device)
             position_in_group = structure.new_full((len(cell),), -1)
@@ -268,12 +269,14 @@ class LongRangeConvolution(nn.Module):
         positions = torch.einsum("ni,nij->nj", fractional, cell[structure])
         return pair_sums(self.multiplier, weights, positions, structure, len(cell))
 
-    def _check(self, weights: Tensor, fractional: Tensor, cell: Tensor) -> np.ndarray:
+    def _check(self, weights: Tensor, fractional: Tensor, cell: Tensor, n_inputs: int) -> np.ndarray:
         """Refuse what cannot be summed; the numbers of the cells."""
-        n_inputs, d = self.multiplier.n_inputs, fractional.shape[-1]
-        if weights.ndim != 2 or weights.shape != (len(fractional), n_inputs):
+        if fractional.ndim != 2:
+            raise ValueError(f"`fractional` must have shape (n_atoms, d), got {tuple(fractional.shape)}")
+        n_atoms, d = fractional.shape
+        if weights.shape != (n_atoms, n_inputs):
             raise ValueError(
-                f"`weights` must have shape ({len(fractional)}, {n_inputs}), got {tuple(weights.shape)}: one row per "
+                f"`weights` must have shape ({n_atoms}, {n_inputs}), got {tuple(weights.shape)}: one row per "
                 "atom, one column per input channel of the multiplier"
             )
         if cell.ndim != 3 or cell.shape[1:] != (d, d):

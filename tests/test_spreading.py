@@ -77,20 +77,22 @@ def test_atoms_far_outside_the_cell_land_on_their_images():
 
 
 @pytest.mark.parametrize(
-    ("level", "n_points", "dtype"),
+    ("level", "n_points", "dtype", "mesh_shape"),
     [
-        *itertools.product(range(MAX_LEVEL + 1), [7], [torch.float64, torch.float32]),
-        (1, 4, torch.float64),
-        (1, 8, torch.float32),
-        (1, 9, torch.float64),
-        (1, 13, torch.float64),
+        *itertools.product(range(MAX_LEVEL + 1), [7], [torch.float64, torch.float32], [(40, 34, 50)]),
+        (1, 4, torch.float64, (40, 34, 50)),
+        (1, 8, torch.float32, (40, 34, 50)),
+        (1, 9, torch.float64, (40, 34, 50)),
+        (1, 13, torch.float64, (40, 34, 50)),
+        (1, 7, torch.float64, (7, 8, 7)),  # the same point more than once in a tile
+        (1, 6, torch.float32, (6, 6, 6)),
     ],
 )
-def test_compiled_kernels_match_the_reference(level, n_points, dtype, monkeypatch):
-    """All derivatives at once, atoms at the mesh's edges, in pieces and in threads; lines that wrap and that do not."""
+def test_compiled_kernels_match_the_reference(level, n_points, dtype, mesh_shape, monkeypatch):
+    """All derivatives at once, atoms at the mesh's edges, in two tiles along each axis, in pieces and in threads."""
     monkeypatch.setattr("lrc_ase.mesh.reference._CHUNK_ELEMENTS", 900)
     generator = torch.Generator().manual_seed(0)
-    n_atoms, mesh_shape = 50, (40, 34, 50)  # two tiles along each axis
+    n_atoms = 50
     structure = torch.arange(n_atoms) // 30
     stencil = Stencil(semicircle_window(n_points), mesh_shape, structure, 2)
     fractional = torch.rand(n_atoms, 3, dtype=dtype, generator=generator)

@@ -25,7 +25,7 @@ from ..threads import run_over_ranges
 from ..windows import Window
 from .sorting import SortedAtoms, tile_edges
 
-__all__ = ["MAX_LEVEL", "gather_compiled", "line_width", "spread_compiled"]
+__all__ = ["MAX_LEVEL", "gather_compiled", "spread_compiled"]
 
 MAX_LEVEL = 2
 """Highest total degree of derivatives in the kernels."""
@@ -35,8 +35,8 @@ _SERIAL_BELOW = 4000
 """Atoms times channels below which threads cost more than they save."""
 
 
-def line_width(window: Window) -> int:
-    """Points in a line of the stencil as the kernels see it; the last axis of a mesh must be at least as long."""
+def _line_width(window: Window) -> int:
+    """Points in a line of the stencil as the kernels see it."""
     return -(-window.n_points // 4) * 4
 
 
@@ -46,9 +46,9 @@ def spread_compiled(
     """Add weights to the mesh.
 
     `weights` (n_atoms, n_orders, n_channels) with the orders of `multi_indices(3, level)`, `mesh` (n_structures,
-    n_channels, *mesh_shape), both contiguous and of one type.
+    n_channels, *mesh_shape), both contiguous and of one type. No axis of a mesh is shorter than the window.
     """
-    kernel = _spread_kernel(line_width(window), window.n_points, level, mesh.dtype)
+    kernel = _spread_kernel(_line_width(window), window.n_points, level, mesh.dtype)
     arguments = (weights, *_arguments(atoms, window, mesh))
     if n_threads == 1 or len(atoms.order) * mesh.shape[1] < _SERIAL_BELOW:
         kernel(*arguments, 0, len(atoms.starts) - 1)
@@ -61,14 +61,14 @@ def gather_compiled(
     mesh: np.ndarray, atoms: SortedAtoms, window: Window, level: int, gathered: np.ndarray, n_threads: int
 ) -> None:
     """Interpolate the mesh into `gathered` (n_atoms, n_orders, n_channels); the rest as in `spread_compiled`."""
-    kernel = _gather_kernel(line_width(window), window.n_points, level, mesh.dtype)
+    kernel = _gather_kernel(_line_width(window), window.n_points, level, mesh.dtype)
     arguments = (gathered, *_arguments(atoms, window, mesh))
     n_ranges = 1 if n_threads == 1 or len(atoms.order) * mesh.shape[1] < _SERIAL_BELOW else 4 * n_threads
     run_over_ranges(kernel, arguments, atoms.tile_ranges(n_ranges), n_threads)
 
 
 def _arguments(atoms: SortedAtoms, window: Window, mesh: np.ndarray) -> tuple:
-    table = window.horner_table(mesh.dtype, line_width(window))
+    table = window.horner_table(mesh.dtype, _line_width(window))
     layout = atoms.tiles, mesh.shape[1:]
     return atoms.order, atoms.coordinates, atoms.starts, *layout, table, mesh.reshape(-1)
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .compiled_convolution import can_convolve, convolve_compiled
+from .contraction import contracted
 from .filtering import correlate_spectra, density_spectrum, filter_in_place, filtered
 from .proportionality import proportionality
 from .spreading import contract_raised, gather_level, spread_onto
@@ -39,8 +40,8 @@ class Convolved(Protocol):
         ...
 
     @property
-    def gradient(self) -> Tensor | None:
-        """By mesh coordinates, (n_atoms, d, n_channels)."""
+    def orders(self) -> Tensor:
+        """Before its derivatives by mesh coordinates, if asked for, (n_atoms, 1 + d, n_channels)."""
         ...
 
     @property
@@ -50,10 +51,13 @@ class Convolved(Protocol):
 
 
 @dataclass(eq=False)
-class _Computed:
-    values: Tensor
-    gradient: Tensor | None
+class _Gathered:
+    orders: Tensor
     spectrum: Tensor | None
+
+    @property
+    def values(self) -> Tensor:
+        return self.orders[:, 0]
 
 
 class _Multiple:
@@ -70,9 +74,8 @@ class _Multiple:
         return self._of.values * self._own
 
     @cached_property
-    def gradient(self) -> Tensor | None:
-        gradient = self._of.gradient
-        return None if gradient is None else gradient * self._own[:, None]
+    def orders(self) -> Tensor:
+        return self._of.orders * self._own[:, None]
 
     @cached_property
     def spectrum(self) -> Tensor | None:
@@ -90,8 +93,7 @@ def convolved(
     spectrum: bool = False,
 ) -> Convolved:
     """Spread, filter, gather; `weights` (n_atoms, n_channels), or (n_atoms, 1 + d, n_channels) with dipoles."""
-    gathered, kept = _gathered(weights, fractional, table, stencil, int(gradient), keep_spectrum=spectrum)
-    return _Computed(gathered[:, 0], gathered[:, 1:] if gradient else None, kept)
+    return _Gathered(*_gathered(weights, fractional, table, stencil, int(gradient), keep_spectrum=spectrum))
 
 
 def _gathered(
@@ -166,10 +168,10 @@ class Evaluation:
         first = self._with(cotangent)
         if not self.gradient_needed:
             return first.adjoint.values, None
-        products = _contracted(first.cotangent, self.result.gradient)
         if first.scale is not None:
-            return first.adjoint.values, products.mul_(2 * self.n_mesh)
-        return first.adjoint.values, products.add_(_contracted(self.weights, first.adjoint.gradient)).mul_(self.n_mesh)
+            return first.adjoint.values, self._by_positions(first.cotangent, self.result, 2.0)
+        by_positions = self._by_positions(first.cotangent, self.result)
+        return first.adjoint.values, by_positions.add_(self._by_positions(self.weights, first.adjoint))
 
     def by_table(self, cotangent: Tensor) -> Tensor:
         """dL/dT, of the table's shape."""
@@ -183,13 +185,11 @@ class Evaluation:
         if by_positions is None:
             return second.h.values, None
         steps = (self.n_mesh * by_positions)[:, :, None]
-        assert self.result.gradient is not None
-        by_cotangent = second.h.values + (steps * self.result.gradient).sum(dim=1)
+        by_cotangent = second.h.values + (steps * self.result.orders[:, 1:]).sum(dim=1)
         if second.scale is not None:
             return by_cotangent, by_cotangent * self._of_atoms(second.scale)
         assert second.d is not None
-        assert first.adjoint.gradient is not None
-        return by_cotangent, second.d.values + (steps * first.adjoint.gradient).sum(dim=1)
+        return by_cotangent, second.d.values + (steps * first.adjoint.orders[:, 1:]).sum(dim=1)
 
     def second_by_table(self, cotangent: Tensor, by_weights: Tensor | None, by_positions: Tensor | None) -> Tensor:
         """dL'/dT."""
@@ -208,15 +208,13 @@ class Evaluation:
         of_f, of_g = first.raised
         level = int(second.h_orders.shape[1] > 1)
         h = convolved(second.h_orders, self.fractional, self.table, self.stencil, gradient=True)
-        found = self.n_mesh * _contracted(first.cotangent, h.gradient)
-        found = found + contract_raised(second.h_orders, of_g, self.stencil, level)
+        found = self._by_positions(first.cotangent, h) + contract_raised(second.h_orders, of_g, self.stencil, level)
         d_orders = second.d_orders
         if second.scale is not None:
             d_orders = second.h_orders * self._of_atoms(second.scale)[:, None]
         if d_orders is not None:
             d = convolved(d_orders, self.fractional, self._transposed(), self.stencil, gradient=True)
-            found = found + self.n_mesh * _contracted(self.weights, d.gradient)
-            found = found + contract_raised(d_orders, of_f, self.stencil, level)
+            found = found + self._by_positions(self.weights, d) + contract_raised(d_orders, of_f, self.stencil, level)
         return found
 
     def _with(self, cotangent: Tensor) -> _First:
@@ -238,8 +236,8 @@ class Evaluation:
         """Convolve some channels of g, where it is not proportional to f."""
         own = self._convolved(cotangent[:, channels], self.table[:, channels], gradient=self.gradient_needed)
         adjoint.values[:, channels] = own.values
-        if adjoint.gradient is not None and own.gradient is not None:
-            adjoint.gradient[..., channels] = own.gradient
+        if self.gradient_needed:
+            adjoint.orders[..., channels] = own.orders
         if adjoint.spectrum is not None and own.spectrum is not None:
             adjoint.spectrum[:, channels] = own.spectrum
 
@@ -274,6 +272,9 @@ class Evaluation:
     def _raised(self, weights: Tensor, table: Tensor) -> Tensor:
         return _gathered(weights, self.fractional, table, self.stencil, 2)[0]
 
+    def _by_positions(self, weights: Tensor, of: Convolved, factor: float = 1.0) -> Tensor:
+        return contracted(weights, of.orders, self.stencil.mesh_shape, factor)
+
     def _of_atoms(self, scale: Tensor) -> Tensor:
         """Numbers of structures (n_structures, n_channels) for each atom, or one row for all."""
         return scale if scale.shape[0] == 1 else scale[self.stencil.structure]
@@ -293,14 +294,6 @@ class Evaluation:
 @lru_cache(maxsize=64)
 def _n_mesh(mesh_shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(mesh_shape, dtype=dtype, device=device)
-
-
-def _contracted(weights: Tensor, gradient: Tensor | None) -> Tensor:
-    """Sum over channels of weights times gradients, (n_atoms, d)."""
-    assert gradient is not None
-    if gradient.shape[-1] == 1:
-        return weights * gradient[..., 0]
-    return (weights[:, None] * gradient).sum(dim=-1)
 
 
 def _mark(tensor: Tensor | None) -> tuple | None:

@@ -61,8 +61,12 @@ _SIN_7 = tuple(math.sin(2 * math.pi * k / 7) for k in range(7))
 @inlined
 def _put(target, place, im, real, imaginary, c, s):
     """Store a complex vector times c - i s."""
-    store(target, place, real * c + imaginary * s)
-    store(target, place + im, imaginary * c - real * s)
+    if s == 0 and c == 1:
+        store(target, place, real)
+        store(target, place + im, imaginary)
+    else:
+        store(target, place, real * c + imaginary * s)
+        store(target, place + im, imaginary * c - real * s)
 
 
 @called

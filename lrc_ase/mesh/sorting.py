@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compilation import compiled, inlined
+from ..compilation import called, compiled, inlined
 from ..simd import address, prefetch
 from ..threads import even_ranges, run_over_ranges
 from ..windows import Window
@@ -23,6 +23,8 @@ _THINNEST_SLAB = 7
 """Mesh points along x in the thinnest slab of tiles; twice as many where that leaves enough slabs for all threads."""
 _THREADED_FROM = 4000
 """Atoms from which threads share the slabs."""
+_COUNT, _ACCUMULATE, _PLACE, _ALL = range(4)
+_INTEGERS = np.dtype(np.int64)
 _AHEAD = 16
 """How many atoms early their places are asked for: these lie far from each other."""
 _SERIAL_BELOW = 30_000
@@ -38,7 +40,7 @@ def tile_edges(n_points: int) -> tuple[int, int]:
     return (32, 32) if n_points <= 8 else (16, 32)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class SortedAtoms:
     """Atoms in the order of the mesh: tile by tile, and within each by blocks that the nearest cache holds.
 
@@ -86,21 +88,26 @@ def sort_atoms(
         Coordinates that are not finite.
     """
     n_atoms = len(fractional)
-    wanted = -(-2 * n_threads // n_structures) if n_atoms >= _THREADED_FROM else 1
-    tiles, n_blocks, keys_of_points = _blocks(mesh_shape, window.n_points, wanted)
-    count, accumulate, place = _sorting_kernels(fractional.dtype)
+    n_slabs = math.ceil(2 * n_threads / max(n_structures, 1)) if n_atoms >= _THREADED_FROM else 1
+    tiles, n_blocks, keys_of_points = _blocks(mesh_shape, window.n_points, n_slabs)
+    n_blocks *= tiles[0] * tiles[1] * tiles[2]
     ranges = even_ranges(n_atoms, n_threads if n_atoms >= _SERIAL_BELOW else 1)
-    keyed = [(index, *own) for index, own in enumerate(ranges)]
-    n_tiles = n_structures * tiles[0] * tiles[1] * tiles[2]
-    counts, starts = np.zeros((len(ranges), n_tiles * n_blocks), np.int64), np.empty(n_tiles + 1, np.int64)
+    counts = np.zeros((len(ranges), n_structures * n_blocks), np.int64)
+    starts = np.empty(n_structures * tiles[0] * tiles[1] * tiles[2] + 1, np.int64)
     order, coordinates = np.empty(n_atoms, np.int64), np.empty((n_atoms, 3))
-    keys = scratch_array("keys", (n_atoms,), np.dtype(np.int64))
-    arguments = (fractional, structure, mesh_shape, n_tiles // n_structures * n_blocks, keys_of_points, window.n_points)
-    finite = run_over_ranges(count, (*arguments, keys, counts), keyed, n_threads)
-    if not all(finite):
+    keys = scratch_array("keys", (n_atoms,), _INTEGERS)
+    given = fractional, structure, mesh_shape, n_blocks, keys_of_points, window.n_points
+    kernel, arguments = _sorting_kernel(fractional.dtype), (*given, keys, counts, starts, order, coordinates)
+    if len(ranges) == 1:
+        finite = kernel(*arguments, _ALL, 0, 0, n_atoms)
+    else:
+        keyed = [(index, *own) for index, own in enumerate(ranges)]
+        finite = all(run_over_ranges(kernel, (*arguments, _COUNT), keyed, n_threads))
+        if finite:
+            kernel(*arguments, _ACCUMULATE, 0, 0, 0)
+            run_over_ranges(kernel, (*arguments, _PLACE), keyed, n_threads)
+    if not finite:
         raise ValueError("`fractional` holds coordinates that are not finite (NaN or infinite)")
-    accumulate(counts, starts)
-    run_over_ranges(place, (fractional, mesh_shape, keys, counts, order, coordinates), keyed, n_threads)
     return SortedAtoms(order, coordinates, tiles, starts)
 
 
@@ -133,51 +140,85 @@ def _coordinate(fractional, n):
     return own - n * (own == n)  # by rounding
 
 
-@lru_cache(maxsize=4)
-def _sorting_kernels(dtype: np.dtype) -> tuple[Any, Any, Any]:
-    def count(fractional, structure, shape, n_blocks, keys_of_points, n_points, keys, counts, index, first, last):
-        """Block of each atom, and atoms per block; whether all coordinates are finite."""
-        total = 0.0
-        for atom in range(first, last):
-            key = structure[atom] * n_blocks
-            begin = 0
-            for axis in range(3):
-                own, n = _coordinate(fractional[atom, axis], shape[axis]), shape[axis]
+@called
+def _count(fractional, structure, shape, n_blocks, keys_of_points, n_points, keys, counts, first, last):
+    """Block of each atom, and atoms per block; whether all coordinates are finite."""
+    total = 0.0
+    for atom in range(first, last):
+        key = structure[atom] * n_blocks
+        begin = 0
+        for axis in range(3):
+            own, n = _coordinate(fractional[atom, axis], shape[axis]), shape[axis]
+            total += own
+            point = int(np.floor(own - 0.5 * n_points)) + 1
+            if point < 0:
+                point += n
+            # what is not finite lies nowhere
+            key += keys_of_points[begin + max(min(point, n - 1), 0)]
+            begin += n
+        keys[atom] = key
+        counts[key] += 1
+    return np.isfinite(total)
+
+
+@called
+def _accumulate(counts, starts):
+    """Turn the atoms of each range in each block into their first place; `starts` as in `SortedAtoms`."""
+    total, n_blocks = 0, counts.shape[1] // max(len(starts) - 1, 1)
+    for tile in range(len(starts) - 1):
+        starts[tile] = total
+        for block in range(tile * n_blocks, (tile + 1) * n_blocks):
+            for index in range(counts.shape[0]):
+                own = counts[index, block]
+                counts[index, block] = total
                 total += own
-                point = int(np.floor(own - 0.5 * n_points)) + 1
-                if point < 0:
-                    point += n
-                # what is not finite lies nowhere
-                key += keys_of_points[begin + max(min(point, n - 1), 0)]
-                begin += n
-            keys[atom] = key
-            counts[index, key] += 1
-        return np.isfinite(total)
+    starts[len(starts) - 1] = total
 
-    def accumulate(counts, starts):
-        """Turn the atoms of each range in each block into their first place; `starts` as in `SortedAtoms`."""
-        total, n_blocks = 0, counts.shape[1] // max(len(starts) - 1, 1)
-        for tile in range(len(starts) - 1):
-            starts[tile] = total
-            for block in range(tile * n_blocks, (tile + 1) * n_blocks):
-                for index in range(counts.shape[0]):
-                    own = counts[index, block]
-                    counts[index, block] = total
-                    total += own
-        starts[len(starts) - 1] = total
 
-    def place(fractional, shape, keys, following, order, coordinates, index, first, last):
-        """Put atoms in their places."""
-        far_order, far_coordinates = address(order), address(coordinates)
-        for atom in range(first, last):
-            soon = following[index, keys[min(atom + _AHEAD, last - 1)]]
-            prefetch(far_order, soon, 1)
-            prefetch(far_coordinates, 3 * soon, 1)
-            own = following[index, keys[atom]]
-            following[index, keys[atom]] = own + 1
-            order[own] = atom
-            for axis in range(3):
-                coordinates[own, axis] = _coordinate(fractional[atom, axis], shape[axis])
+@called
+def _place(fractional, shape, keys, following, order, coordinates, first, last):
+    """Put atoms in their places."""
+    far_order, far_coordinates = address(order), address(coordinates)
+    for atom in range(first, last):
+        soon = following[keys[min(atom + _AHEAD, last - 1)]]
+        prefetch(far_order, soon, 1)
+        prefetch(far_coordinates, 3 * soon, 1)
+        own = following[keys[atom]]
+        following[keys[atom]] = own + 1
+        order[own] = atom
+        for axis in range(3):
+            coordinates[own, axis] = _coordinate(fractional[atom, axis], shape[axis])
 
-    name = dtype.name
-    return compiled(count, "count", name), compiled(accumulate, "accumulate"), compiled(place, "place", name)
+
+@lru_cache(maxsize=4)
+def _sorting_kernel(dtype: np.dtype) -> Any:
+    def sort(
+        fractional,
+        structure,
+        shape,
+        n_blocks,
+        keys_of_points,
+        n_points,
+        keys,
+        counts,
+        starts,
+        order,
+        coordinates,
+        step,
+        index,
+        first,
+        last,
+    ):
+        """One step for a range of atoms, or all for all of them; whether coordinates are finite."""
+        finite = True
+        if step in (_COUNT, _ALL):
+            finite = _count(
+                fractional, structure, shape, n_blocks, keys_of_points, n_points, keys, counts[index], first, last
+            )
+        if step in (_ACCUMULATE, _ALL) and finite:
+            _accumulate(counts, starts)
+        if step in (_PLACE, _ALL) and finite:
+            _place(fractional, shape, keys, counts[index], order, coordinates, first, last)
+        return finite
+
+    return compiled(sort, "sort", dtype.name)

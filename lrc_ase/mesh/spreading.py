@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..windows import Window
-from .compiled import MAX_LEVEL, gather_compiled, line_width, spread_compiled
+from .compiled import MAX_LEVEL, gather_compiled, spread_compiled
 from .reference import gather_reference, spread_reference
 from .sorting import SortedAtoms, sort_atoms
 from .stencil import Stencil, multi_indices
@@ -134,7 +134,7 @@ def gather_level(mesh: Tensor, fractional: Tensor, stencil: Stencil, level: int)
 def backend(device: str, window: Window, mesh_shape: tuple[int, ...], level: int) -> str:
     """Which kernels do the work: 'compiled' ones of the CPU, 'triton', or the 'reference'."""
     if len(mesh_shape) == 3 and level <= MAX_LEVEL and window.n_points <= 16:
-        if device == "cpu" and line_width(window) <= mesh_shape[-1]:
+        if device == "cpu" and min(mesh_shape) >= window.n_points:
             return "compiled"
         if device == "cuda" and triton_available():
             return "triton"
