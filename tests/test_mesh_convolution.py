@@ -90,7 +90,6 @@ def test_compiled_filter_equals_the_transforms_of_torch(dtype, mesh_shape, monke
     correlation = correlate_spectra(half, density_spectrum(other), mesh_shape, is_matrix=False)
     scale, size = ROUNDING[dtype], math.prod(mesh_shape)
     for n_threads, shared_from in ((1, 10**9), (2, 10**9), (2, 0)):
-        monkeypatch.setattr("lrc_ase.mesh.filtering.SHARED_FROM", shared_from)
         monkeypatch.setattr("lrc_ase.mesh.compiled_filter.SHARED_FROM", shared_from)
         monkeypatch.setattr(torch, "get_num_threads", lambda n=n_threads: n)
         found, second = mesh.clone(), other.clone()

@@ -46,7 +46,8 @@ def spread_compiled(
     """Add weights to the mesh.
 
     `weights` (n_atoms, n_orders, n_channels) with the orders of `multi_indices(3, level)`, `mesh` (n_structures,
-    n_channels, *mesh_shape), both contiguous and of one type. No axis of a mesh is shorter than the window.
+    n_channels, n_x, n_rows, row), both contiguous and of one type. A plane may have more rows than the mesh has points
+    along y, and a row more numbers. No axis of a mesh is shorter than the window.
     """
     kernel = _spread_kernel(_line_width(window), window.n_points, level, mesh.dtype)
     arguments = (weights, *_arguments(atoms, window, mesh))
@@ -69,7 +70,7 @@ def gather_compiled(
 
 def _arguments(atoms: SortedAtoms, window: Window, mesh: np.ndarray) -> tuple:
     table = window.horner_table(mesh.dtype, _line_width(window))
-    layout = atoms.tiles, mesh.shape[1:]
+    layout = atoms.tiles, (mesh.shape[1], *atoms.mesh_shape), mesh.shape[3:]
     return atoms.order, atoms.coordinates, atoms.starts, *layout, table, mesh.reshape(-1)
 
 
@@ -162,8 +163,11 @@ def _move_piece(tile, t, mesh, m, count, zero, adding):
 
 
 @called
-def _move_tile(tile, mesh, structure, origin, shape, size, used, zero, adding):
-    """Add the tile to the mesh and clear it, or copy it from there: `used` planes, rows and points of a line."""
+def _move_tile(tile, mesh, structure, origin, shape, pitch, size, used, zero, adding):
+    """Add the tile to the mesh and clear it, or copy it from there: `used` planes, rows and points of a line.
+
+    `pitch` are rows of a plane and numbers of a row in the mesh's memory.
+    """
     n_channels, n_x, n_y, n_z = shape
     n_planes, n_rows, n_line = used
     for channel in range(n_channels):
@@ -171,7 +175,8 @@ def _move_tile(tile, mesh, structure, origin, shape, size, used, zero, adding):
         for plane in range(n_planes):
             y = origin[1]
             for row in range(n_rows):
-                t, line = ((channel * size[1] + plane) * size[2] + row) * size[3], ((own * n_x + x) * n_y + y) * n_z
+                t = ((channel * size[1] + plane) * size[2] + row) * size[3]
+                line = ((own * n_x + x) * pitch[0] + y) * pitch[1]
                 z, left = origin[2], n_line
                 while left > 0:
                     count = min(left, n_z - z)
@@ -185,7 +190,7 @@ def _move_tile(tile, mesh, structure, origin, shape, size, used, zero, adding):
 def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> Any:
     n_rows, n_line = _tile(width, n_points)
 
-    def kernel(weights, order, coordinates, starts, tiles, shape, table_array, mesh_array, first, last):
+    def kernel(weights, order, coordinates, starts, tiles, shape, pitch, table_array, mesh_array, first, last):
         size = (shape[0], -(-shape[1] // tiles[0]) + n_points - 1, n_rows, n_line)
         used = size[1], -(-shape[2] // tiles[1]) + n_points - 1, -(-shape[3] // tiles[2]) + n_points - 1
         n_terms, n_tile = table_array.shape[0], size[1] * n_rows * n_line
@@ -236,7 +241,7 @@ def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
                                 values = plane2 * s[5 * width + b] + values
                             store(tile, line, values)
                     start += n_tile
-            _move_tile(tile, mesh, structure, origin, shape, size, used, nothing, True)
+            _move_tile(tile, mesh, structure, origin, shape, pitch, size, used, nothing, True)
         memory[0], tile_memory[0] = 0, 0  # keeps them alive until here
 
     return compiled(kernel, "spread", width, n_points, level, dtype.name)
@@ -246,7 +251,7 @@ def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
 def _gather_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> Any:
     n_rows, n_line = _tile(width, n_points)
 
-    def kernel(gathered, order, coordinates, starts, tiles, shape, table_array, mesh_array, first, last):
+    def kernel(gathered, order, coordinates, starts, tiles, shape, pitch, table_array, mesh_array, first, last):
         size = (shape[0], -(-shape[1] // tiles[0]) + n_points - 1, n_rows, n_line)
         used = size[1], -(-shape[2] // tiles[1]) + n_points - 1, -(-shape[3] // tiles[2]) + n_points - 1
         n_terms, n_tile = table_array.shape[0], size[1] * n_rows * n_line
@@ -261,7 +266,7 @@ def _gather_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
             if starts[own_tile] == starts[own_tile + 1]:
                 continue
             structure, origin = _origin(own_tile, tiles, shape)
-            _move_tile(tile, mesh, structure, origin, shape, size, used, nothing, False)
+            _move_tile(tile, mesh, structure, origin, shape, pitch, size, used, nothing, False)
             for place in range(starts[own_tile], starts[own_tile + 1]):
                 prefetch(own, order[min(place + _AHEAD, len(order) - 1)] * n_own, 1)
                 start, z0, z1, z2 = _stencil(

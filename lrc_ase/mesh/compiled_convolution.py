@@ -11,10 +11,9 @@ from torch import Tensor
 
 from .compiled import gather_compiled, spread_compiled
 from .compiled_filter import can_filter
-from .filtering import filter_arrays
+from .filtering import filter_arrays, padded_scratch
 from .spreading import backend, sorted_atoms
 from .stencil import Stencil, multi_indices
-from .workspace import scratch_array
 
 __all__ = ["can_convolve", "convolve_compiled"]
 
@@ -35,10 +34,11 @@ def convolve_compiled(
     weights, n_threads, window = orders.contiguous().numpy(), torch.get_num_threads(), stencil.window
     n_atoms, n_orders, n_channels = weights.shape
     atoms = sorted_atoms(fractional, stencil)
-    mesh = scratch_array("mesh", (stencil.n_structures, n_channels, *stencil.mesh_shape), weights.dtype)
-    mesh.fill(0)
+    mesh = padded_scratch((stencil.n_structures, n_channels), stencil.mesh_shape, weights.dtype)
     spread_compiled(weights, atoms, window, int(n_orders > 1), mesh, n_threads)
-    spectrum = filter_arrays(mesh, table.contiguous().numpy(), keep_spectrum=keep_spectrum)
+    if stencil.exchange is not None:
+        mesh = stencil.exchange.sum(torch.from_numpy(mesh)).numpy()
+    spectrum = filter_arrays(mesh, stencil.mesh_shape, table.contiguous().numpy(), keep_spectrum=keep_spectrum)
     gathered = np.empty((n_atoms, len(multi_indices(3, level)), n_channels), weights.dtype)
     gather_compiled(mesh, atoms, window, level, gathered, n_threads)
     return torch.from_numpy(gathered), None if spectrum is None else torch.from_numpy(spectrum)

@@ -5,12 +5,14 @@ vector of them at a time, by `transpose`. Real lines of even length n go as comp
 transformed in z and y while in the cache, then lines in x, which are multiplied and transformed back on the spot, then
 planes back.
 
-A spectrum is (n_x, n_rows, n_vectors, 2, width): waves along z vector by vector, real parts before imaginary ones. It
-ends before index n_z / 2, whose waves the table leaves out.
+All of it happens in the memory of the mesh, whose rows and planes are padded to whole vectors (`padded_shape`). A
+spectrum lies there as (n_x, n_rows, n_vectors, 2, width): waves along z vector by vector, real parts before imaginary
+ones. It ends before index n_z / 2, whose waves the table leaves out.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -18,11 +20,11 @@ import numpy as np
 from numba import int64
 
 from ..compilation import called, compiled
-from ..simd import SPARE, address, aligned_address, load, native_width, store, transpose
+from ..simd import SPARE, address, aligned_address, load, store, transpose
 from ..threads import even_ranges, run_over_ranges
 from .fft import is_smooth, line_plan, transform
 
-__all__ = ["SHARED_FROM", "can_filter", "correlate_compiled", "filter_compiled", "spectrum_shape"]
+__all__ = ["SHARED_FROM", "can_filter", "correlate_compiled", "filter_compiled", "padded_shape"]
 
 SHARED_FROM = 100_000
 """Points of a mesh from which threads share it; smaller ones are theirs one by one."""
@@ -39,26 +41,31 @@ def can_filter(mesh_shape: tuple[int, ...]) -> bool:
 
 
 @lru_cache(maxsize=64)
-def spectrum_shape(mesh_shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
-    """Shape of one spectrum: n_y rows in a plane, and an empty one where lines along x would share places in caches."""
-    width = _width(mesh_shape, dtype)
-    n_vectors = -(-mesh_shape[2] // (2 * width))
-    aliased = mesh_shape[1] * n_vectors * 2 * width * dtype.itemsize % _PAGE == 0
-    return mesh_shape[0], mesh_shape[1] + aliased, n_vectors, 2, width
+def padded_shape(mesh_shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int, int]:
+    """Planes, rows of a plane and numbers of a row that a mesh has in memory.
+
+    Rows begin on borders of cache lines; an empty row is added where lines along x would share places in caches.
+    """
+    n_x, n_y, n_z = mesh_shape
+    width = 64 // dtype.itemsize
+    n_rows, row = math.ceil(n_y / width) * width, math.ceil(n_z / (2 * width)) * 2 * width
+    return n_x, n_rows + (n_rows * row * dtype.itemsize % _PAGE == 0), row
 
 
-def filter_compiled(mesh: np.ndarray, table: np.ndarray, work: np.ndarray, kept: np.ndarray, n_threads: int) -> None:
+def filter_compiled(
+    mesh: np.ndarray, mesh_shape: tuple[int, ...], table: np.ndarray, kept: np.ndarray, n_threads: int
+) -> None:
     """Turn densities into potentials in place.
 
-    `mesh` (n_meshes, *mesh_shape) and `table`, the half meshes of all one after the other, are of one type. `work` is
-    memory for spectra, as many as meshes shall be filtered at a time; `kept` takes the spectra of the densities, unless
-    it is empty.
+    `mesh` (n_meshes, *padded_shape) and `table`, the half meshes of all one after the other, are of one type. `kept`
+    takes the spectra of the densities, as large as the meshes, unless it is empty. What lies between the rows of a mesh
+    must be finite, and is lost.
     """
-    n_meshes, mesh_shape = len(mesh), mesh.shape[1:]
+    n_meshes = len(mesh)
     kernel, plans = _prepared(mesh_shape, mesh.dtype)
-    arguments = (mesh, table, work, kept, *plans)
-    if len(work) > 1 or n_threads == 1 or mesh[0].size < SHARED_FROM:
-        run_over_ranges(kernel, (*arguments, _ALL, 0), even_ranges(n_meshes, len(work)), n_threads)
+    arguments = (mesh, mesh_shape, table, kept, *plans)
+    if n_threads == 1 or mesh[0].size < SHARED_FROM:
+        run_over_ranges(kernel, (*arguments, _ALL, 0), even_ranges(n_meshes, min(n_threads, n_meshes)), n_threads)
         return
     for index in range(n_meshes):
         for step, n in ((_PLANES, mesh_shape[0]), (_LINES, mesh_shape[1]), (_PLANES_BACK, mesh_shape[0])):
@@ -69,36 +76,34 @@ def filter_compiled(mesh: np.ndarray, table: np.ndarray, work: np.ndarray, kept:
 def _prepared(mesh_shape: tuple[int, ...], dtype: np.dtype) -> tuple[Any, tuple]:
     """The kernel for a mesh, and the plans of its lines along x, y, z: all factors, then all waves."""
     plans = [line_plan(n, dtype) for n in (*mesh_shape[:2], mesh_shape[2] // 2, mesh_shape[2])]
-    return _filter_kernel(_width(mesh_shape, dtype), dtype.name), tuple(zip(*plans, strict=True))
+    return _filter_kernel(dtype), tuple(zip(*plans, strict=True))
 
 
 def correlate_compiled(first: np.ndarray, second: np.ndarray, correlation: np.ndarray) -> None:
-    """Real part of conj(first) second times the number of waves that each stands for, (n_meshes, *half mesh)."""
-    kernel = _correlate_kernel(first.dtype.name)
-    kernel(first, second, correlation)
+    """Real part of conj(first) second times the number of waves that each stands for, (n_meshes, *half mesh).
+
+    The spectra lie in memory as those that `filter_compiled` keeps.
+    """
+    width = 64 // first.itemsize
+    in_vectors = (*first.shape[:3], -1, 2, width)
+    _correlate_kernel(first.dtype)(first.reshape(in_vectors), second.reshape(in_vectors), correlation)
 
 
-def _width(mesh_shape: tuple[int, ...], dtype: np.dtype) -> int:
-    """Numbers in a vector."""
-    return native_width(dtype.itemsize, min(mesh_shape[1:]))
-
-
-# In the functions below `shape` is (n_x, n_y, n_z, n_vectors, n_rows); mesh, table and spectrum are read from places
-# `m`, `t` and `h` on; `s` is memory for four lines of length `line`.
+# In the functions below `shape` is (n_x, n_y, n_z, n_vectors, n_rows); mesh and table are read from places `m` and `t`
+# on; `s` is memory for four lines of length `line`.
 
 
 @called
-def _planes(mesh, m, spectrum, h, s, line, shape, plans, first, last, width):
+def _planes(mesh, m, s, line, shape, plans, first, last, width):
     """Transform planes of constant x in z and y."""
     _, n_y, n_z, n_vectors, n_rows = shape
     zero, forward = int64(0), int64(1)
     row, half, waves_z = 2 * n_vectors * width, n_z // 2, plans[3][1]
     for x in range(first, last):
-        for y_start in range(0, n_y, width):
-            y = min(y_start, n_y - width)
-            for z_start in range(0, n_z, width):
-                z = min(z_start, n_z - width)
-                transpose(mesh, m + (x * n_y + y) * n_z + z, n_z, s, z * width, width, width)
+        for y in range(0, n_y, width):
+            place = m + (x * n_rows + y) * row
+            for z in range(0, n_z, width):
+                transpose(mesh, place + z, row, s, z * width, width, width)
             transform(s, zero, 2 * width, s, line, 2 * width, s, 2 * line, plans[2], width, forward)
             for k in range(half):
                 # even and odd points were the real and imaginary parts: their spectra, joined
@@ -113,17 +118,16 @@ def _planes(mesh, m, spectrum, h, s, line, shape, plans, first, last, width):
                 rd, jd = ra - rb, ia + ib
                 store(s, 2 * width * k, (ra + rb) * 0.5 - rd * t + jd * c)
                 store(s, 2 * width * k + width, (ia - ib) * 0.5 - jd * t - rd * c)
-            place = h + (x * n_rows + y) * row
             for part in range(2 * n_vectors):
                 begin = (part // 2 * width * 2 + part % 2) * width
-                transpose(s, begin, 2 * width, spectrum, place + part * width, row, width)
+                transpose(s, begin, 2 * width, mesh, place + part * width, row, width)
         for vector in range(n_vectors):
-            place = h + x * n_rows * row + 2 * vector * width
-            transform(spectrum, place, row, spectrum, place, row, s, zero, plans[1], width, forward)
+            place = m + x * n_rows * row + 2 * vector * width
+            transform(mesh, place, row, mesh, place, row, s, zero, plans[1], width, forward)
 
 
 @called
-def _lines(spectrum, h, table, t, kept, k, tail, n_table, s, line, shape, plans, first, last, width):
+def _lines(mesh, m, table, t, kept, k, tail, n_table, s, line, shape, plans, first, last, width):
     """Transform lines along x, multiply by the table, and transform back; `k` -1 keeps no spectrum."""
     n_x, n_y, n_z, n_vectors, n_rows = shape
     zero, forward, backward = int64(0), int64(1), int64(-1)
@@ -132,35 +136,34 @@ def _lines(spectrum, h, table, t, kept, k, tail, n_table, s, line, shape, plans,
     for y in range(first, last):
         for vector in range(n_vectors):
             place = y * row + 2 * vector * width
-            transform(spectrum, h + place, plane, s, 2 * line, 2 * width, s, zero, plans[0], width, forward)
+            transform(mesh, m + place, plane, s, 2 * line, 2 * width, s, zero, plans[0], width, forward)
             for x in range(n_x):
                 a, b = 2 * line + 2 * width * x, t + (x * n_y + y) * n_half + vector * width
                 real, imaginary = load(s, a, width), load(s, a + width, width)
                 if k >= 0:
                     store(kept, k + x * plane + place, real)
                     store(kept, k + x * plane + place + width, imaginary)
-                factor = load(table, b, width) if b + width <= n_table else load(tail, 0, width)
+                factor = load(table, b, width) if b + width <= n_table else load(tail, b + width - n_table, width)
                 store(s, a, real * factor)
                 store(s, a + width, imaginary * factor)
-            transform(s, 2 * line, 2 * width, spectrum, h + place, plane, s, zero, plans[0], width, backward)
+            transform(s, 2 * line, 2 * width, mesh, m + place, plane, s, zero, plans[0], width, backward)
 
 
 @called
-def _planes_back(mesh, m, spectrum, h, s, line, shape, plans, first, last, width):
+def _planes_back(mesh, m, s, line, shape, plans, first, last, width):
     """Transform planes of constant x back in y and z."""
     _, n_y, n_z, n_vectors, n_rows = shape
     zero, backward = int64(0), int64(-1)
     row, half, waves_z = 2 * n_vectors * width, n_z // 2, plans[3][1]
     for x in range(first, last):
         for vector in range(n_vectors):
-            place = h + x * n_rows * row + 2 * vector * width
-            transform(spectrum, place, row, spectrum, place, row, s, zero, plans[1], width, backward)
-        for y_start in range(0, n_y, width):
-            y = min(y_start, n_y - width)
-            place = h + (x * n_rows + y) * row
+            place = m + x * n_rows * row + 2 * vector * width
+            transform(mesh, place, row, mesh, place, row, s, zero, plans[1], width, backward)
+        for y in range(0, n_y, width):
+            place = m + (x * n_rows + y) * row
             for part in range(2 * n_vectors):
                 begin = (part // 2 * width * 2 + part % 2) * width
-                transpose(spectrum, place + part * width, row, s, begin, 2 * width, width)
+                transpose(mesh, place + part * width, row, s, begin, 2 * width, width)
             constant = load(s, 0, width)
             store(s, line, constant)
             store(s, line + width, constant)
@@ -177,52 +180,49 @@ def _planes_back(mesh, m, spectrum, h, s, line, shape, plans, first, last, width
                 store(s, line + a, ra + rb - rd * t - jd * c)
                 store(s, line + a + width, ia - ib - jd * t + rd * c)
             transform(s, line, 2 * width, s, zero, 2 * width, s, 2 * line, plans[2], width, backward)
-            for z_start in range(0, n_z, width):
-                z = min(z_start, n_z - width)
-                transpose(s, z * width, width, mesh, m + (x * n_y + y) * n_z + z, n_z, width)
+            for z in range(0, n_z, width):
+                transpose(s, z * width, width, mesh, place + z, row, width)
 
 
-@lru_cache(maxsize=8)
-def _filter_kernel(width: int, precision: str) -> Any:
-    def kernel(mesh_array, table_array, work_array, kept_array, factors, waves, step, index, first, last):
-        n_meshes, n_x, n_y, n_z = mesh_array.shape
-        shape = (n_x, n_y, n_z, work_array.shape[3], work_array.shape[2])
-        line = 2 * width * max(n_x, n_y, shape[3] * width)
-        memory, tail_memory = np.zeros(4 * line + SPARE, mesh_array.dtype), np.zeros(width, mesh_array.dtype)
+@lru_cache(maxsize=2)
+def _filter_kernel(dtype: np.dtype) -> Any:
+    width = 64 // dtype.itemsize
+
+    def kernel(mesh_array, mesh_shape, table_array, kept_array, factors, waves, step, index, first, last):
+        n_x, n_y, n_z = mesh_shape
+        n_rows, row = mesh_array.shape[2:]
+        shape = (n_x, n_y, n_z, row // (2 * width), n_rows)
+        line = 2 * width * max(n_x, n_y, row // 2)
+        memory, tail_memory = np.zeros(4 * line + SPARE, mesh_array.dtype), np.zeros(2 * width, mesh_array.dtype)
         s, tail, table = aligned_address(memory), address(tail_memory), address(table_array)
-        mesh, spectrum, kept = address(mesh_array), address(work_array), address(kept_array)
+        mesh, kept = address(mesh_array), address(kept_array)
         plans = (
             (factors[0], address(waves[0])),
             (factors[1], address(waves[1])),
             (factors[2], address(waves[2])),
             (factors[3], address(waves[3])),
         )
-        points, half_points, n_work = n_x * n_y * n_z, n_x * n_y * (n_z // 2 + 1), 2 * n_x * shape[4] * shape[3] * width
-        left = (n_z // 2) % width
-        for i in range(left):  # the vector of the table that would end beyond it
-            tail_memory[i] = table[table_array.size - 1 - left + i]
+        n_mesh, n_half, n_table = n_x * n_rows * row, n_x * n_y * (n_z // 2 + 1), table_array.size
+        for i in range(width):  # for vectors of the table that would end beyond it
+            tail_memory[i] = table[n_table - width + i]
         begin, end = (first, last) if step == _ALL else (index, index + 1)
-        h = -(-first * len(work_array) // n_meshes) * n_work if step == _ALL else 0
+        x_begin, x_end = (0, n_x) if step == _ALL else (first, last)
+        y_begin, y_end = (0, n_y) if step == _ALL else (first, last)
         for own in range(begin, end):
-            m, k = own * points, own * n_work if kept_array.size > 0 else -1
-            x_range = (0, n_x) if step == _ALL else (first, last)
-            y_range = (0, n_y) if step == _ALL else (first, last)
+            m, t, k = own * n_mesh, own * n_half, own * n_mesh if kept_array.size > 0 else -1
             if step in (_PLANES, _ALL):
-                _planes(mesh, m, spectrum, h, s, line, shape, plans, x_range[0], x_range[1], width)
+                _planes(mesh, m, s, line, shape, plans, x_begin, x_end, width)
             if step in (_LINES, _ALL):
-                t, n_table = own * half_points, table_array.size
-                _lines(
-                    spectrum, h, table, t, kept, k, tail, n_table, s, line, shape, plans, y_range[0], y_range[1], width
-                )
+                _lines(mesh, m, table, t, kept, k, tail, n_table, s, line, shape, plans, y_begin, y_end, width)
             if step in (_PLANES_BACK, _ALL):
-                _planes_back(mesh, m, spectrum, h, s, line, shape, plans, x_range[0], x_range[1], width)
+                _planes_back(mesh, m, s, line, shape, plans, x_begin, x_end, width)
         memory[0], tail_memory[0] = 0, 0  # keeps them alive until here
 
-    return compiled(kernel, "filter", width, precision)
+    return compiled(kernel, "filter", dtype.name)
 
 
-@lru_cache(maxsize=4)
-def _correlate_kernel(precision: str) -> Any:
+@lru_cache(maxsize=2)
+def _correlate_kernel(dtype: np.dtype) -> Any:
     def kernel(first, second, correlation):
         n_vectors, width = first.shape[3], first.shape[5]
         n_meshes, n_x, n_y, n_half = correlation.shape
@@ -238,4 +238,4 @@ def _correlate_kernel(precision: str) -> Any:
                     out[0] *= a.dtype.type(0.5)
                     out[half] = 0
 
-    return compiled(kernel, "correlate", precision)
+    return compiled(kernel, "correlate", dtype.name)

@@ -101,7 +101,7 @@ def _gathered(
 ) -> tuple[Tensor, Tensor | None]:
     """The potential at the atoms with all derivatives up to `level`, and the density's spectrum."""
     orders = weights if weights.ndim == 3 else weights[:, None]
-    if stencil.exchange is None and can_convolve(table, stencil):
+    if can_convolve(table, stencil):
         return convolve_compiled(orders, fractional, table, stencil, level, keep_spectrum=keep_spectrum)
     shape = (stencil.n_structures, orders.shape[2], *stencil.mesh_shape)
     mesh = scratch("mesh", shape, orders.dtype, orders.device).zero_()

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..lattice import half_mesh_indices
 from ..windows import Window
-from .compiled_filter import SHARED_FROM, can_filter, correlate_compiled, filter_compiled, spectrum_shape
+from .compiled_filter import can_filter, correlate_compiled, filter_compiled, padded_shape
 from .workspace import scratch_array
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "filter_arrays",
     "filter_in_place",
     "filtered",
+    "padded_scratch",
     "paired_waves",
 ]
 
@@ -102,24 +103,35 @@ def filter_in_place(mesh: Tensor, table: Tensor, *, keep_spectrum: bool = False)
 
     The density's spectrum is returned if kept, in a form that only `correlate_spectra` knows.
     """
-    if mesh.device.type != "cpu" or not can_filter(tuple(mesh.shape[2:])):
+    mesh_shape = tuple(mesh.shape[2:])
+    if mesh.device.type != "cpu" or not can_filter(mesh_shape):
         half = density_spectrum(mesh)
         kept = half.clone() if keep_spectrum else None
         mesh.copy_(inverse(half.mul_(table), mesh.shape[2:]))
         return kept
-    spectrum = filter_arrays(mesh.numpy(), table.detach().contiguous().numpy(), keep_spectrum=keep_spectrum)
+    n_y, n_z = mesh_shape[1:]
+    padded = padded_scratch(mesh.shape[:2], mesh_shape, mesh.numpy().dtype)
+    padded[..., :n_y, :n_z] = mesh.numpy()
+    spectrum = filter_arrays(padded, mesh_shape, table.detach().contiguous().numpy(), keep_spectrum=keep_spectrum)
+    mesh.copy_(torch.from_numpy(padded[..., :n_y, :n_z]))
     return None if spectrum is None else torch.from_numpy(spectrum)
 
 
-def filter_arrays(mesh: np.ndarray, table: np.ndarray, *, keep_spectrum: bool) -> np.ndarray | None:
-    """`filter_in_place` for contiguous arrays on the CPU, of shapes that `can_filter` knows."""
-    n_threads, meshes = torch.get_num_threads(), mesh.reshape(-1, *mesh.shape[2:])
-    shape = spectrum_shape(meshes.shape[1:], meshes.dtype)
-    at_a_time = min(n_threads, len(meshes)) if meshes[0].size < SHARED_FROM else 1
-    work = scratch_array("spectrum", (at_a_time, *shape), meshes.dtype)
-    kept = np.empty((len(meshes), *shape), meshes.dtype) if keep_spectrum else work[:0]
-    filter_compiled(meshes, table.reshape(-1), work, kept, n_threads)
-    return kept.reshape(*mesh.shape[:2], *shape) if keep_spectrum else None
+def padded_scratch(leading: tuple[int, ...], mesh_shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros for meshes as `filter_arrays` takes them, (*leading, *padded_shape); see `scratch_array`."""
+    mesh = scratch_array("mesh", (*leading, *padded_shape(mesh_shape, dtype)), dtype)
+    mesh.fill(0)
+    return mesh
+
+
+def filter_arrays(
+    mesh: np.ndarray, mesh_shape: tuple[int, ...], table: np.ndarray, *, keep_spectrum: bool
+) -> np.ndarray | None:
+    """`filter_in_place` for meshes (n_structures, n_channels, *padded_shape) of a shape that `can_filter` knows."""
+    meshes = mesh.reshape(-1, *mesh.shape[2:])
+    kept = np.empty_like(meshes) if keep_spectrum else meshes[:0]
+    filter_compiled(meshes, mesh_shape, table.reshape(-1), kept, torch.get_num_threads())
+    return kept.reshape(mesh.shape) if keep_spectrum else None
 
 
 def _spectrum_type(mesh: Tensor) -> torch.dtype:

@@ -51,6 +51,7 @@ class SortedAtoms:
     """Index of the atom in each place, int64 (n_atoms,)."""
     coordinates: np.ndarray
     """Mesh coordinates in that order, float64 (n_atoms, 3), each in [0, n)."""
+    mesh_shape: tuple[int, ...]
     tiles: tuple[int, int, int]
     """Tiles of a mesh along each axis; tile t of an axis with n points begins at the first one not before t n /
     n_tiles. Slabs of tiles along x are at least a stencil thick, and of even number, so that the last one's wrap
@@ -108,7 +109,7 @@ def sort_atoms(
             run_over_ranges(kernel, (*arguments, _PLACE), keyed, n_threads)
     if not finite:
         raise ValueError("`fractional` holds coordinates that are not finite (NaN or infinite)")
-    return SortedAtoms(order, coordinates, tiles, starts)
+    return SortedAtoms(order, coordinates, mesh_shape, tiles, starts)
 
 
 @lru_cache(maxsize=64)

@@ -56,6 +56,7 @@ def layer_stages(n_atoms: int, watch: Stopwatch) -> None:
     stencil = Stencil(layer.window, shape, torch.zeros(n_atoms, dtype=torch.int64), 1)
     table = layer._tables(kernel, cell, shape, [Layout(shape)])
     mesh = torch.zeros(1, 1, *shape, dtype=torch.float64)
+    padded = filtering.padded_scratch((1, 1), shape, mesh.numpy().dtype)
     print(f"layer, {n_atoms:,} atoms, mesh {shape}, window of {layer.window.n_points} points")
 
     def sort() -> None:
@@ -81,7 +82,7 @@ def layer_stages(n_atoms: int, watch: Stopwatch) -> None:
 
     show("sort", sort)
     show("spread", lambda: spreading.spread_onto(mesh, weights[:, None], points, stencil, 0))
-    show("filter", lambda: filtering.filter_in_place(mesh, table))
+    show("filter", lambda: filtering.filter_arrays(padded, shape, table.numpy(), keep_spectrum=False))
     show("filter by torch's transforms", lambda: filtering.inverse(filtering.density_spectrum(mesh) * table, shape))
     show("gather", lambda: spreading.gather_level(mesh, points, stencil, 0))
     show("gather with gradient", lambda: spreading.gather_level(mesh, points, stencil, 1))
