@@ -20,7 +20,7 @@ import numpy as np
 from numba import int64
 
 from ..compilation import called, compiled
-from ..simd import SPARE, address, aligned_address, load, store, transpose
+from ..simd import SPARE, address, aligned_address, load, prefetch, store, transpose
 from ..threads import even_ranges, run_over_ranges
 from .fft import is_smooth, line_plan, transform
 
@@ -30,6 +30,8 @@ SHARED_FROM = 100_000
 """Points of a mesh from which threads share it; smaller ones are theirs one by one."""
 _PAGE = 4096
 """Bytes after which numbers compete for the same places in a cache."""
+_FAR = 10**6
+"""Numbers of a mesh that no near cache holds."""
 _PLANES, _LINES, _PLANES_BACK, _ALL = range(4)
 
 
@@ -133,6 +135,7 @@ def _lines(mesh, m, table, t, kept, k, tail, n_table, s, line, shape, plans, fir
     zero, forward, backward = int64(0), int64(1), int64(-1)
     row, n_half = 2 * n_vectors * width, n_z // 2 + 1
     plane = n_rows * row
+    is_far = n_x * plane > _FAR
     for y in range(first, last):
         for vector in range(n_vectors):
             place = y * row + 2 * vector * width
@@ -146,15 +149,20 @@ def _lines(mesh, m, table, t, kept, k, tail, n_table, s, line, shape, plans, fir
                 factor = load(table, b, width) if b + width <= n_table else load(tail, b + width - n_table, width)
                 store(s, a, real * factor)
                 store(s, a + width, imaginary * factor)
+                if is_far:  # the next line
+                    prefetch(mesh, m + x * plane + place + 2 * width, 1)
+                    prefetch(mesh, m + x * plane + place + 3 * width, 1)
+                    prefetch(table, b + width, 0)
             transform(s, 2 * line, 2 * width, mesh, m + place, plane, s, zero, plans[0], width, backward)
 
 
 @called
 def _planes_back(mesh, m, s, line, shape, plans, first, last, width):
     """Transform planes of constant x back in y and z."""
-    _, n_y, n_z, n_vectors, n_rows = shape
+    n_x, n_y, n_z, n_vectors, n_rows = shape
     zero, backward = int64(0), int64(-1)
     row, half, waves_z = 2 * n_vectors * width, n_z // 2, plans[3][1]
+    is_far = n_x * n_rows * row > _FAR
     for x in range(first, last):
         for vector in range(n_vectors):
             place = m + x * n_rows * row + 2 * vector * width
@@ -164,6 +172,9 @@ def _planes_back(mesh, m, s, line, shape, plans, first, last, width):
             for part in range(2 * n_vectors):
                 begin = (part // 2 * width * 2 + part % 2) * width
                 transpose(mesh, place + part * width, row, s, begin, 2 * width, width)
+                if is_far:  # the same rows of the next plane, whose first transforms jump from row to row
+                    for index in range(part * width, (part + 1) * width):
+                        prefetch(mesh, place + n_rows * row + index * width, 1)
             constant = load(s, 0, width)
             store(s, line, constant)
             store(s, line + width, constant)

@@ -120,7 +120,7 @@ def filter_in_place(mesh: Tensor, table: Tensor, *, keep_spectrum: bool = False)
 def padded_scratch(leading: tuple[int, ...], mesh_shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Zeros for meshes as `filter_arrays` takes them, (*leading, *padded_shape); see `scratch_array`."""
     mesh = scratch_array("mesh", (*leading, *padded_shape(mesh_shape, dtype)), dtype)
-    mesh.fill(0)
+    mesh.view(np.uint8).fill(0)  # byte by byte is faster: the C library does it
     return mesh
 
 
