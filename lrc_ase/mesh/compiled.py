@@ -70,14 +70,14 @@ def gather_compiled(
 
 def _arguments(atoms: SortedAtoms, window: Window, mesh: np.ndarray) -> tuple:
     table = window.horner_table(mesh.dtype, _line_width(window))
-    layout = atoms.tiles, (mesh.shape[1], *atoms.mesh_shape), mesh.shape[3:]
+    layout = atoms.tiles, (mesh.shape[1], *atoms.mesh_shape), mesh.shape[3:], window.n_points
     return atoms.order, atoms.coordinates, atoms.starts, *layout, table, mesh.reshape(-1)
 
 
 # The functions below get width, n_points and level as constants. The memory `s` of a kernel holds the window's factors
 # along x and those along y, three vectors each. A tile (n_channels, n_planes, n_rows, n_line) holds the mesh from the
 # first point of its own part on, as far as the stencils of its atoms reach; `shape` and `size` are those of mesh and
-# tile.
+# tile. `n_across` is n_points once more, as a number that the compiler does not know: it would unroll planes too.
 
 
 @inlined
@@ -190,7 +190,9 @@ def _move_tile(tile, mesh, structure, origin, shape, pitch, size, used, zero, ad
 def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> Any:
     n_rows, n_line = _tile(width, n_points)
 
-    def kernel(weights, order, coordinates, starts, tiles, shape, pitch, table_array, mesh_array, first, last):
+    def kernel(
+        weights, order, coordinates, starts, tiles, shape, pitch, n_across, table_array, mesh_array, first, last
+    ):
         size = (shape[0], -(-shape[1] // tiles[0]) + n_points - 1, n_rows, n_line)
         used = size[1], -(-shape[2] // tiles[1]) + n_points - 1, -(-shape[3] // tiles[2]) + n_points - 1
         n_terms, n_tile = table_array.shape[0], size[1] * n_rows * n_line
@@ -220,7 +222,7 @@ def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
                         line00 = z2 * f[9] + line00
                         line10, line01 = z1 * f[6] + line10, z1 * f[8] + line01
                         line20, line11, line02 = z0 * f[4], z0 * f[5], z0 * f[7]
-                    for a in range(n_points):
+                    for a in range(n_across):
                         x0 = s[a]
                         plane0 = line00 * x0
                         if level > 0:
@@ -251,7 +253,9 @@ def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
 def _gather_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> Any:
     n_rows, n_line = _tile(width, n_points)
 
-    def kernel(gathered, order, coordinates, starts, tiles, shape, pitch, table_array, mesh_array, first, last):
+    def kernel(
+        gathered, order, coordinates, starts, tiles, shape, pitch, n_across, table_array, mesh_array, first, last
+    ):
         size = (shape[0], -(-shape[1] // tiles[0]) + n_points - 1, n_rows, n_line)
         used = size[1], -(-shape[2] // tiles[1]) + n_points - 1, -(-shape[3] // tiles[2]) + n_points - 1
         n_terms, n_tile = table_array.shape[0], size[1] * n_rows * n_line
@@ -275,7 +279,7 @@ def _gather_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
                 for channel in range(shape[0]):
                     line00, line10, line01 = zero, zero, zero
                     line20, line11, line02 = zero, zero, zero
-                    for a in range(n_points):
+                    for a in range(n_across):
                         plane0, plane1, plane2 = zero, zero, zero
                         for b in range(n_points):
                             values = load(tile, start + (a * n_rows + b) * n_line, width)

@@ -100,7 +100,7 @@ def _planes(mesh, m, s, line, shape, plans, first, last, width):
     """Transform planes of constant x in z and y."""
     _, n_y, n_z, n_vectors, n_rows = shape
     zero, forward = int64(0), int64(1)
-    row, half, waves_z = 2 * n_vectors * width, n_z // 2, plans[3][1]
+    row, half, waves_z = 2 * n_vectors * width, n_z // 2, plans[3][2]
     for x in range(first, last):
         for y in range(0, n_y, width):
             place = m + (x * n_rows + y) * row
@@ -161,7 +161,7 @@ def _planes_back(mesh, m, s, line, shape, plans, first, last, width):
     """Transform planes of constant x back in y and z."""
     n_x, n_y, n_z, n_vectors, n_rows = shape
     zero, backward = int64(0), int64(-1)
-    row, half, waves_z = 2 * n_vectors * width, n_z // 2, plans[3][1]
+    row, half, waves_z = 2 * n_vectors * width, n_z // 2, plans[3][2]
     is_far = n_x * n_rows * row > _FAR
     for x in range(first, last):
         for vector in range(n_vectors):
@@ -208,10 +208,10 @@ def _filter_kernel(dtype: np.dtype) -> Any:
         s, tail, table = aligned_address(memory), address(tail_memory), address(table_array)
         mesh, kept = address(mesh_array), address(kept_array)
         plans = (
-            (factors[0], address(waves[0])),
-            (factors[1], address(waves[1])),
-            (factors[2], address(waves[2])),
-            (factors[3], address(waves[3])),
+            (factors[0].size, address(factors[0]), address(waves[0])),
+            (factors[1].size, address(factors[1]), address(waves[1])),
+            (factors[2].size, address(factors[2]), address(waves[2])),
+            (factors[3].size, address(factors[3]), address(waves[3])),
         )
         n_mesh, n_half, n_table = n_x * n_rows * row, n_x * n_y * (n_z // 2 + 1), table_array.size
         for i in range(width):  # for vectors of the table that would end beyond it

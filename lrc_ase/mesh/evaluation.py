@@ -207,13 +207,15 @@ class Evaluation:
             first.raised = self._raised(self.weights, self.table), self._raised(first.cotangent, self._transposed())
         of_f, of_g = first.raised
         level = int(second.h_orders.shape[1] > 1)
-        h = convolved(second.h_orders, self.fractional, self.table, self.stencil, gradient=True)
-        found = self._by_positions(first.cotangent, h) + contract_raised(second.h_orders, of_g, self.stencil, level)
-        d_orders = second.d_orders
+        found = self._by_positions(first.cotangent, second.h) + contract_raised(
+            second.h_orders, of_g, self.stencil, level
+        )
+        d_orders, d = second.d_orders, second.d
         if second.scale is not None:
-            d_orders = second.h_orders * self._of_atoms(second.scale)[:, None]
+            scale = self._of_atoms(second.scale)
+            d_orders, d = second.h_orders * scale[:, None], _Multiple(second.h, second.scale, scale)
         if d_orders is not None:
-            d = convolved(d_orders, self.fractional, self._transposed(), self.stencil, gradient=True)
+            assert d is not None
             found = found + self._by_positions(self.weights, d) + contract_raised(d_orders, of_f, self.stencil, level)
         return found
 
@@ -259,8 +261,9 @@ class Evaluation:
             if scale is None:
                 nothing = torch.zeros_like(first.cotangent)[:, None]
                 d_orders = torch.cat([nothing, steps * first.cotangent[:, None]], dim=1)
-        h = self._convolved(h_orders, self.table)
-        d = None if d_orders is None else self._convolved(d_orders, self._transposed())
+        # with slopes, which only derivatives by positions want: a kernel less to compile, for a fortieth of a step
+        h = self._convolved(h_orders, self.table, gradient=True)
+        d = None if d_orders is None else self._convolved(d_orders, self._transposed(), gradient=True)
         first.second = _Second(marks, alive, h_orders, d_orders, h, d, scale)
         return first.second
 

@@ -186,22 +186,23 @@ def _pass7(source, begin, apart, target, put, between, left, done, im, waves, wi
 def transform(source, start, stride, target, place, step, memory, free, plan, width, sign):
     """Transform a line of complex vectors from ``start + j * stride`` to ``place + k * step``, or in place.
 
-    `plan` is that of `line_plan` with the address of the waves, `sign` 1, or -1 for the inverse. `memory` has two lines
-    to spare from `free` on. Only `width` may be a literal: for each of them all this is compiled anew.
+    `plan` holds the number of radices in `line_plan` and the addresses of its arrays; `sign` is 1, or -1 for the
+    inverse. `memory` has two lines to spare from `free` on. Only `width` may be a literal: for each of them all this is
+    compiled anew.
     """
-    factors, waves = plan
-    n, im = 1, sign * width
-    for radix in factors:
-        n *= radix
+    n_factors, factors, waves = plan
+    n, im = int64(1), sign * width
+    for index in range(n_factors):
+        n *= factors[index]
     if sign < 0:
         start, place, free = start + width, place + width, free + width
     left, done = n, int64(1)  # a literal would be a type of its own
     given, begin, apart = source, start, stride
-    for index in range(len(factors)):
+    for index in range(n_factors):
         radix = factors[index]
         left //= radix
         taken, put, between = memory, free + (index % 2) * 2 * width * n, 2 * width
-        if index == len(factors) - 1:
+        if index == n_factors - 1:
             taken, put, between = target, place, step
         if radix == 4:
             _pass4(given, begin, apart, taken, put, between, left, done, im, waves, width)
