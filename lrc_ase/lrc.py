@@ -161,7 +161,7 @@ class LongRangeConvolution(nn.Module):
         for index in range(len(cells)):
             if (periodic is None or all(periodic[index])) and self.method != "direct":
                 given = None if mesh_shapes is None else mesh_shapes[index]
-                layout = Layout(given or self.mesh_shape_for(cells[index]))
+                layout = _periodic_layout(given or self.mesh_shape_for(cells[index]))
             else:
                 own_pbc = (True,) * d if periodic is None else periodic[index]
                 layout = self._open_layout(fractional[structure == index], cell[index], own_pbc, exchange)
@@ -215,6 +215,7 @@ class LongRangeConvolution(nn.Module):
         """Field of structures with the same mesh and the same open directions."""
         mesh_shape, open_axes = layouts[0].mesh_shape, layouts[0].open_axes
         d, multiplier = fractional.shape[-1], self.multiplier
+        state = multiplier.state()
         if mesh_shape is None:
             field = self._direct(weights, fractional, cell, structure)
         else:
@@ -224,7 +225,7 @@ class LongRangeConvolution(nn.Module):
                 fractional, cell = fractional_coordinates(positions, padded, structure), padded
             n_channels = max(multiplier.n_channels, multiplier.n_inputs)
             check_mesh_memory(mesh_shape, len(cell), n_channels, weights.dtype, weights.device)
-            table = self._tables(multiplier, cell, mesh_shape, layouts)
+            table = self._tables(multiplier, state, cell, mesh_shape, layouts)
             if self.method == "mesh":
                 assert self.window is not None
                 stencil = Stencil(self.window, mesh_shape, structure, len(cell), exchange)
@@ -234,7 +235,8 @@ class LongRangeConvolution(nn.Module):
         pairs_alone = mesh_shape is None
         if pairs_alone == self.remove_self:  # pair sums leave i = j out, sums over waves hold it
             return field
-        at_origin, sign = self._tables.at_origin(multiplier, d, weights.dtype, weights.device), 1 if pairs_alone else -1
+        at_origin = self._tables.at_origin(multiplier, state, d, weights.dtype, weights.device)
+        sign = 1 if pairs_alone else -1
         if multiplier.is_matrix:
             return torch.add(field, apply_kernel(at_origin[None], weights), alpha=sign)
         return torch.addcmul(field, at_origin, weights, value=sign)
@@ -302,6 +304,11 @@ class LongRangeConvolution(nn.Module):
             )
         self._sound_cells = fixed.tobytes()
         return fixed
+
+
+@lru_cache(maxsize=64)
+def _periodic_layout(mesh_shape: tuple[int, ...]) -> Layout:
+    return Layout(mesh_shape)
 
 
 @lru_cache(maxsize=2)

@@ -231,7 +231,7 @@ def test_kept_table_has_the_strain_derivative_of_a_fresh_one(kernel):
     for trainable in (True, False):
         kernel.requires_grad_(trainable)
         cell = cells().requires_grad_()
-        table = MultiplierTables(window)(kernel, cell, shape, PERIODIC)
+        table = MultiplierTables(window)(kernel, kernel.state(), cell, shape, PERIODIC)
         gradient = torch.autograd.grad(table, cell, cotangent, create_graph=True)[0]
         second = torch.autograd.grad(gradient.pow(2).sum(), cell, retain_graph=True)[0]
         with torch.no_grad():
@@ -245,13 +245,13 @@ def test_kept_table_has_the_strain_derivative_of_a_fresh_one(kernel):
 
 def test_tables_follow_parameters_cells_and_meshes():
     kernel, tables = multiplier().requires_grad_(False), MultiplierTables(semicircle_window(6))
-    first = tables(kernel, cells(), (8, 10, 8), PERIODIC)
-    assert tables(kernel, cells(), (8, 10, 8), PERIODIC) is first
-    assert tables(kernel, cells(), (8, 10, 10), PERIODIC).shape[-1] == 6
-    larger = tables(kernel, 1.1 * cells(), (8, 10, 8), PERIODIC)
+    first = tables(kernel, kernel.state(), cells(), (8, 10, 8), PERIODIC)
+    assert tables(kernel, kernel.state(), cells(), (8, 10, 8), PERIODIC) is first
+    assert tables(kernel, kernel.state(), cells(), (8, 10, 10), PERIODIC).shape[-1] == 6
+    larger = tables(kernel, kernel.state(), 1.1 * cells(), (8, 10, 8), PERIODIC)
     assert (larger - first).abs().max() > 1e-4
     with torch.no_grad():
         next(kernel.parameters()).add_(0.5)
-    changed = tables(kernel, 1.1 * cells(), (8, 10, 8), PERIODIC)
+    changed = tables(kernel, kernel.state(), 1.1 * cells(), (8, 10, 8), PERIODIC)
     assert (changed - larger).abs().max() > 1e-4
     assert len(tables._kept) <= 2

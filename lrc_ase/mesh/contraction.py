@@ -29,9 +29,11 @@ def contracted(weights: Tensor, orders: Tensor, mesh_shape: tuple[int, ...], fac
         return (weights[:, None] * orders[:, 1:]).sum(dim=-1).mul_(n_mesh)
     arrays = weights.contiguous().numpy(), orders.contiguous().numpy()
     found = np.empty((arrays[1].shape[0], len(mesh_shape)), arrays[1].dtype)
-    n_threads = torch.get_num_threads() if arrays[0].size >= _SERIAL_BELOW else 1
-    steps = _steps(mesh_shape, factor, found.dtype)
-    run_over_atoms(_kernel(found.dtype), (*arrays, steps, found), len(found), n_threads)
+    kernel, arguments = _kernel(found.dtype), (*arrays, _steps(mesh_shape, factor, found.dtype), found)
+    if arrays[0].size < _SERIAL_BELOW:
+        kernel(*arguments, 0, len(found))
+    else:
+        run_over_atoms(kernel, arguments, len(found), torch.get_num_threads())
     return torch.from_numpy(found)
 
 

@@ -66,7 +66,7 @@ class _Field(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Tensor, fractional: Tensor, inputs: _Inputs, evaluation: Evaluation) -> Tensor:
         ctx.inputs, ctx.evaluation = inputs, evaluation
-        return evaluation.result.values.view_as(evaluation.result.values)
+        return evaluation.result.values
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> Gradients:

@@ -115,11 +115,34 @@ def _gathered(
     return gather_level(mesh, fractional, stencil, level), kept
 
 
+class _Known:
+    """A tensor, as it was: kept, so that no other can take its memory."""
+
+    def __init__(self, tensor: Tensor | None) -> None:
+        self._tensor = None if tensor is None else tensor.detach()
+        self._version = None if tensor is None else tensor._version
+
+    def is_same(self, other: Tensor | None) -> bool:
+        """Whether another holds the same numbers in the same memory, not changed since."""
+        own = self._tensor
+        if own is None or other is None:
+            return own is other
+        # the storage, not its address: those of all empty tensors are the same
+        own_place = own.untyped_storage()._cdata, own.storage_offset(), self._version, own.shape, own.stride()
+        return own_place == (
+            other.untyped_storage()._cdata,
+            other.storage_offset(),
+            other._version,
+            other.shape,
+            other.stride(),
+        )
+
+
 @dataclass(eq=False)
 class _First:
     """What belongs to one cotangent g."""
 
-    mark: tuple | None
+    known: _Known
     cotangent: Tensor
     adjoint: Convolved
     """Of g, by the transposed table."""
@@ -134,8 +157,7 @@ class _First:
 class _Second:
     """What belongs to one pair of cotangents a', b'; None where a density is zero, or D where it is c H."""
 
-    marks: tuple
-    alive: tuple[Tensor | None, ...]
+    known: tuple[_Known, _Known]
     h_orders: Tensor
     d_orders: Tensor | None
     h: Convolved
@@ -220,9 +242,8 @@ class Evaluation:
         return found
 
     def _with(self, cotangent: Tensor) -> _First:
-        mark = _mark(cotangent)
-        if self._first is None or self._first.mark != mark:
-            cotangent, scale = cotangent.detach(), None
+        if self._first is None or not self._first.known.is_same(cotangent):
+            known, cotangent, scale = _Known(cotangent), cotangent.detach(), None
             if self.is_matrix:
                 adjoint: Convolved = self._convolved(cotangent, self._transposed(), gradient=self.gradient_needed)
             else:
@@ -231,7 +252,7 @@ class Evaluation:
                 if rest:
                     scale = None
                     self._replace(adjoint, rest, cotangent)
-            self._first = _First(mark, cotangent, adjoint, scale)
+            self._first = _First(known, cotangent, adjoint, scale)
         return self._first
 
     def _replace(self, adjoint: Convolved, channels: list[int], cotangent: Tensor) -> None:
@@ -245,10 +266,9 @@ class Evaluation:
 
     def _with_second(self, cotangent: Tensor, by_weights: Tensor | None, by_positions: Tensor | None) -> _Second:
         first = self._with(cotangent)
-        marks = _mark(by_weights), _mark(by_positions)
-        if first.second is not None and first.second.marks == marks:
+        given = by_weights, by_positions
+        if first.second is not None and all(map(_Known.is_same, first.second.known, given)):
             return first.second
-        alive = tuple(None if tensor is None else tensor.detach() for tensor in (by_weights, by_positions))
         scale = first.scale if by_weights is None else None
         d_orders: Tensor | None = None
         if by_positions is None:
@@ -264,7 +284,7 @@ class Evaluation:
         # with slopes, which only derivatives by positions want: a kernel less to compile, for a fortieth of a step
         h = self._convolved(h_orders, self.table, gradient=True)
         d = None if d_orders is None else self._convolved(d_orders, self._transposed(), gradient=True)
-        first.second = _Second(marks, alive, h_orders, d_orders, h, d, scale)
+        first.second = _Second((_Known(by_weights), _Known(by_positions)), h_orders, d_orders, h, d, scale)
         return first.second
 
     def _convolved(self, weights: Tensor, table: Tensor, *, gradient: bool = False) -> Convolved:
@@ -297,12 +317,3 @@ class Evaluation:
 @lru_cache(maxsize=64)
 def _n_mesh(mesh_shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(mesh_shape, dtype=dtype, device=device)
-
-
-def _mark(tensor: Tensor | None) -> tuple | None:
-    """Changes with the numbers of a tensor, as long as somebody keeps it (or a detached one) alive."""
-    if tensor is None:
-        return None
-    # the storage, not its address: those of all empty tensors are the same
-    storage = tensor.untyped_storage()._cdata
-    return storage, tensor.storage_offset(), tensor._version, tensor.shape, tensor.stride()

@@ -30,7 +30,7 @@ def proportionality(cotangent: Tensor, weights: Tensor, stencil: Stencil) -> tup
         f, g = weights.contiguous().numpy(), cotangent.contiguous().numpy()
         found, others = np.empty((stencil.n_structures, n_channels), f.dtype), np.empty(n_channels, np.bool_)
         _kernel(f.dtype)(g, f, stencil.structure.contiguous().numpy(), _ROUNDINGS * limits.eps, found, others)
-        return torch.from_numpy(found), others.nonzero()[0].tolist()
+        return torch.from_numpy(found), others.nonzero()[0].tolist() if others.any() else []
     products = torch.stack([cotangent, weights]).double() * weights
     if stencil.n_structures == 1:  # in pairs, so that roundings do not add up
         sums = products.sum(dim=1, keepdim=True)

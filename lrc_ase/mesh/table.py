@@ -40,14 +40,19 @@ class MultiplierTables:
         self._last_grid: tuple[tuple, WaveNumbers, Tensor] | None = None
 
     def __call__(
-        self, multiplier: Multiplier, cell: Tensor, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]
+        self,
+        multiplier: Multiplier,
+        state: tuple | None,
+        cell: Tensor,
+        mesh_shape: tuple[int, ...],
+        layouts: Sequence[Layout],
     ) -> Tensor:
         """Table (n_structures, n_channels, *half mesh); zero at waves without their opposite.
 
         For a matrix (n_structures, n_outputs, n_inputs, *half mesh). `cell` (n_structures, d, d) and `layouts` as in
-        `wave_numbers`.
+        `wave_numbers`, `state` that of the multiplier.
         """
-        state, periodic = multiplier.state(), not layouts[0].open_axes
+        periodic = not layouts[0].open_axes
         if state is None or (cell.requires_grad and not periodic):
             return self._evaluate(multiplier, cell, mesh_shape, layouts)
         fixed = cell.detach()
@@ -66,9 +71,11 @@ class MultiplierTables:
             cell, kept.table, kept.slope, lambda own: self._evaluate(multiplier, own, mesh_shape, layouts)
         )
 
-    def at_origin(self, multiplier: Multiplier, dimension: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    def at_origin(
+        self, multiplier: Multiplier, state: tuple | None, dimension: int, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
         """The kernel's value at distance zero as `apply_kernel` takes it, kept while the multiplier is frozen."""
-        key = (multiplier.state(), dimension, dtype, device)
+        key = (state, dimension, dtype, device)
         kept = self._origin.get(key)
         if kept is None:
             kept = multiplier.arranged(multiplier.at_origin(dimension)).to(device, dtype)
