@@ -298,6 +298,8 @@ def test_bad_inputs_are_refused():
     layer = LongRangeConvolution(Coulomb(2), smearing=1.0)
     with pytest.raises(ValueError, match=r"`weights` must have shape \(20, 2\), got \(20, 1\)"):
         layer(weights[:, :1], fractional, TRICLINIC)
+    with pytest.raises(ValueError, match=r"`fractional` must have shape \(n_atoms, d\), got \(60,\)"):
+        layer(weights, fractional.flatten(), TRICLINIC)
     with pytest.raises(ValueError, match="`cell` must have shape"):
         layer(weights, fractional, TRICLINIC[0])
     with pytest.raises(ValueError, match="open space"):

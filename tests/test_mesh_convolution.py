@@ -13,7 +13,7 @@ from lrc_ase.mesh.convolution import composed
 from lrc_ase.mesh.filtering import correlate_spectra, density_spectrum, filter_in_place, paired_waves
 from lrc_ase.mesh.workspace import scratch, scratch_array
 from lrc_ase.multipliers import Coulomb, Exponential, Matrix, Stack, Yukawa
-from lrc_ase.windows import semicircle_window
+from lrc_ase.windows import gaussian_window, semicircle_window
 
 SHAPES = {1: (14,), 2: (10, 12), 3: (8, 10, 8)}
 PERIODIC = [Layout(None), Layout(None)]
@@ -168,6 +168,18 @@ def test_short_cut_for_cotangents_proportional_to_the_weights(case, d, monkeypat
 def meant(gradient, d):
     """Derivatives by the table count where the mesh holds a wave and its opposite."""
     return gradient * paired_waves(SHAPES[d]) if gradient.ndim > 2 else gradient
+
+
+def test_windows_too_wide_for_the_kernels_go_by_torch_around_the_same_filter():
+    window, shape = gaussian_window(18, 1.2), (20, 18, 20)
+    stencil = Stencil(window, shape, torch.tensor([0, 0, 0, 1, 1]), 2)
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(5, 2, dtype=torch.float64, generator=generator)
+    points = torch.rand(5, 3, dtype=torch.float64, generator=generator)
+    table = paired_waves(shape) / (1 + (half_mesh_indices(shape).double() ** 2).sum(dim=-1))
+    table = table.expand(2, 2, *table.shape)
+    field = convolve(weights, points, table, stencil)
+    torch.testing.assert_close(field, composed(weights, points, table, stencil), rtol=1e-11, atol=1e-11)
 
 
 LOSSES = {

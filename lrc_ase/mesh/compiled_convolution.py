@@ -34,7 +34,7 @@ def convolve_compiled(
     weights, n_threads, window = orders.contiguous().numpy(), torch.get_num_threads(), stencil.window
     n_atoms, n_orders, n_channels = weights.shape
     atoms = sorted_atoms(fractional, stencil)
-    mesh = padded_scratch((stencil.n_structures, n_channels), stencil.mesh_shape, weights.dtype)
+    mesh = padded_scratch("mesh", (stencil.n_structures, n_channels), stencil.mesh_shape, weights.dtype)
     spread_compiled(weights, atoms, window, int(n_orders > 1), mesh, n_threads)
     if stencil.exchange is not None:
         mesh = stencil.exchange.sum(torch.from_numpy(mesh)).numpy()

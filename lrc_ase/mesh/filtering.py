@@ -110,16 +110,16 @@ def filter_in_place(mesh: Tensor, table: Tensor, *, keep_spectrum: bool = False)
         mesh.copy_(inverse(half.mul_(table), mesh.shape[2:]))
         return kept
     n_y, n_z = mesh_shape[1:]
-    padded = padded_scratch(mesh.shape[:2], mesh_shape, mesh.numpy().dtype)
+    padded = padded_scratch("padded", mesh.shape[:2], mesh_shape, mesh.numpy().dtype)
     padded[..., :n_y, :n_z] = mesh.numpy()
     spectrum = filter_arrays(padded, mesh_shape, table.detach().contiguous().numpy(), keep_spectrum=keep_spectrum)
     mesh.copy_(torch.from_numpy(padded[..., :n_y, :n_z]))
     return None if spectrum is None else torch.from_numpy(spectrum)
 
 
-def padded_scratch(leading: tuple[int, ...], mesh_shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def padded_scratch(name: str, leading: tuple[int, ...], mesh_shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Zeros for meshes as `filter_arrays` takes them, (*leading, *padded_shape); see `scratch_array`."""
-    mesh = scratch_array("mesh", (*leading, *padded_shape(mesh_shape, dtype)), dtype)
+    mesh = scratch_array(name, (*leading, *padded_shape(mesh_shape, dtype)), dtype)
     mesh.view(np.uint8).fill(0)  # byte by byte is faster: the C library does it
     return mesh
 

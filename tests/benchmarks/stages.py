@@ -56,7 +56,7 @@ def layer_stages(n_atoms: int, watch: Stopwatch) -> None:
     stencil = Stencil(layer.window, shape, torch.zeros(n_atoms, dtype=torch.int64), 1)
     table = layer._tables(kernel, kernel.state(), cell, shape, [Layout(shape)])
     mesh = torch.zeros(1, 1, *shape, dtype=torch.float64)
-    padded = filtering.padded_scratch((1, 1), shape, mesh.numpy().dtype)
+    padded = filtering.padded_scratch("mesh", (1, 1), shape, mesh.numpy().dtype)
     print(f"layer, {n_atoms:,} atoms, mesh {shape}, window of {layer.window.n_points} points")
 
     def sort() -> None:
