@@ -73,11 +73,7 @@ def mesh_shape_for_spacing(lengths: Sequence[float], spacing: float, *, minimum:
 
 @lru_cache(maxsize=1024)
 def _fast_length(needed: int) -> int:
-    half, found = (needed + 1) // 2, 0
-    while not found:
-        left = half
-        for prime in (2, 3, 5, 7):
-            while left % prime == 0:
-                left //= prime
-        found, half = 2 * half * (left == 1), half + 1
-    return found
+    half = (needed + 1) // 2
+    while 210 ** half.bit_length() % half:  # 210 = 2 * 3 * 5 * 7
+        half += 1
+    return 2 * half

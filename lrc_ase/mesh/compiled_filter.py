@@ -49,7 +49,7 @@ def padded_shape(mesh_shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int
     Rows begin on borders of cache lines; an empty row is added where lines along x would share places in caches.
     """
     n_x, n_y, n_z = mesh_shape
-    width = 64 // dtype.itemsize
+    width = _width(dtype)
     n_rows, row = math.ceil(n_y / width) * width, math.ceil(n_z / (2 * width)) * 2 * width
     return n_x, n_rows + (n_rows * row * dtype.itemsize % _PAGE == 0), row
 
@@ -86,9 +86,14 @@ def correlate_compiled(first: np.ndarray, second: np.ndarray, correlation: np.nd
 
     The spectra lie in memory as those that `filter_compiled` keeps.
     """
-    width = 64 // first.itemsize
+    width = _width(first.dtype)
     in_vectors = (*first.shape[:3], -1, 2, width)
     _correlate_kernel(first.dtype)(first.reshape(in_vectors), second.reshape(in_vectors), correlation)
+
+
+def _width(dtype: np.dtype) -> int:
+    """Numbers in a vector, a cache line."""
+    return 64 // dtype.itemsize
 
 
 # In the functions below `shape` is (n_x, n_y, n_z, n_vectors, n_rows); mesh and table are read from places `m` and `t`
@@ -197,7 +202,7 @@ def _planes_back(mesh, m, s, line, shape, plans, first, last, width):
 
 @lru_cache(maxsize=2)
 def _filter_kernel(dtype: np.dtype) -> Any:
-    width = 64 // dtype.itemsize
+    width = _width(dtype)
 
     def kernel(mesh_array, mesh_shape, table_array, kept_array, factors, waves, step, index, first, last):
         n_x, n_y, n_z = mesh_shape

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ..compilation import compiled
 from ..threads import run_over_atoms
+from .spreading import contract_raised
+from .stencil import Stencil
 
 __all__ = ["contracted"]
 
@@ -18,18 +20,17 @@ _SERIAL_BELOW = 10_000
 """Atoms times channels below which threads cost more than they save."""
 
 
-def contracted(weights: Tensor, orders: Tensor, mesh_shape: tuple[int, ...], factor: float = 1.0) -> Tensor:
-    """Sum over channels of weights times slopes, by fractional coordinates, (n_atoms, d).
+def contracted(weights: Tensor, orders: Tensor, stencil: Stencil, factor: float = 1.0) -> Tensor:
+    """`contract_raised` at level 0 times `factor`, (n_atoms, d): the sum over channels of weights times slopes.
 
     `weights` (n_atoms, n_channels); `orders` (n_atoms, 1 + d, n_channels), potentials before their derivatives by mesh
-    coordinates.
+    coordinates. On the CPU one pass over both.
     """
     if orders.device.type != "cpu":
-        n_mesh = factor * torch.tensor(mesh_shape, dtype=orders.dtype, device=orders.device)
-        return (weights[:, None] * orders[:, 1:]).sum(dim=-1).mul_(n_mesh)
+        return factor * contract_raised(weights[:, None], orders, stencil, 0)
     arrays = weights.contiguous().numpy(), orders.contiguous().numpy()
-    found = np.empty((arrays[1].shape[0], len(mesh_shape)), arrays[1].dtype)
-    kernel, arguments = _kernel(found.dtype), (*arrays, _steps(mesh_shape, factor, found.dtype), found)
+    found = np.empty((arrays[1].shape[0], stencil.dimension), arrays[1].dtype)
+    kernel, arguments = _kernel(found.dtype), (*arrays, _steps(stencil.mesh_shape, factor, found.dtype), found)
     if arrays[0].size < _SERIAL_BELOW:
         kernel(*arguments, 0, len(found))
     else:

@@ -281,7 +281,7 @@ class Evaluation:
             if scale is None:
                 nothing = torch.zeros_like(first.cotangent)[:, None]
                 d_orders = torch.cat([nothing, steps * first.cotangent[:, None]], dim=1)
-        # with slopes, which only derivatives by positions want: a kernel less to compile, for a fortieth of a step
+        # with slopes, which only derivatives by positions want: a kernel less to compile
         h = self._convolved(h_orders, self.table, gradient=True)
         d = None if d_orders is None else self._convolved(d_orders, self._transposed(), gradient=True)
         first.second = _Second((_Known(by_weights), _Known(by_positions)), h_orders, d_orders, h, d, scale)
@@ -296,7 +296,7 @@ class Evaluation:
         return _gathered(weights, self.fractional, table, self.stencil, 2)[0]
 
     def _by_positions(self, weights: Tensor, of: Convolved, factor: float = 1.0) -> Tensor:
-        return contracted(weights, of.orders, self.stencil.mesh_shape, factor)
+        return contracted(weights, of.orders, self.stencil, factor)
 
     def _of_atoms(self, scale: Tensor) -> Tensor:
         """Numbers of structures (n_structures, n_channels) for each atom, or one row for all."""
