@@ -8,7 +8,7 @@ import torch
 from ase.build import bulk
 
 from lrc_ase import DescriptorSettings, LRCCalculator
-from lrc_ase.descriptors import Descriptor, register
+from lrc_ase.models.descriptors import Descriptor, register
 from lrc_ase.training import parse_configuration, train
 
 

@@ -7,14 +7,13 @@ multipliers, after Peng, Lin, Ying and Zepeda-Nunez, *Efficient long-range convo
 
 from __future__ import annotations
 
-from .calculator import LRCCalculator, load
-from .derivatives import Results, evaluate
-from .domain import ExtrapolationWarning
-from .lrc import LongRangeConvolution
-from .model import FullRangeModel, ShortRangeModel, build_model
-from .multipliers import Coulomb, Exponential, Yukawa
-from .potential_file import Potential, load_potential, save_potential
-from .settings import (
+from lrc_ase.calculator import LRCCalculator, load
+from lrc_ase.files.potential_file import Potential, load_potential, save_potential
+from lrc_ase.layer.convolution import LongRangeConvolution
+from lrc_ase.layer.kernels import Coulomb, Exponential, Yukawa
+from lrc_ase.models.derivatives import Results, evaluate
+from lrc_ase.models.model import FullRangeModel, ShortRangeModel, build_model
+from lrc_ase.models.settings import (
     DescriptorSettings,
     LongRangeSettings,
     ModelSettings,
@@ -22,6 +21,7 @@ from .settings import (
     PonitaSettings,
     SphereSettings,
 )
+from lrc_ase.structures.domain import ExtrapolationWarning
 
 __all__ = [
     "Coulomb",

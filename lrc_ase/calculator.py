@@ -13,12 +13,12 @@ from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator, InputError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from .derivatives import atomic_stresses, born_effective_charges, evaluate
-from .domain import Lookout, TrainingDomain
-from .graph import Graph
-from .neighbors import NeighborList
-from .potential_file import Potential, load_potential
-from .pretrained import POTENTIAL_FILE, trained_potential
+from lrc_ase.files.potential_file import Potential, load_potential
+from lrc_ase.files.pretrained import POTENTIAL_FILE, trained_potential
+from lrc_ase.models.derivatives import atomic_stresses, born_effective_charges, evaluate
+from lrc_ase.structures.domain import Lookout, TrainingDomain
+from lrc_ase.structures.graph import Graph
+from lrc_ase.structures.neighbors import NeighborList
 
 __all__ = ["LRCCalculator", "load"]
 
@@ -169,7 +169,7 @@ class LRCCalculator(Calculator):
     def get_born_effective_charges(self, atoms: Atoms | None = None) -> np.ndarray:
         """Born effective charges of the latent charges, (n_atoms, 3, 3) in e: atom, polarization, displacement.
 
-        See `lrc_ase.derivatives.born_effective_charges` for what they are.
+        See `lrc_ase.models.derivatives.born_effective_charges` for what they are.
         """
         found: np.ndarray = self.get_property("born_effective_charges", atoms)
         return found

@@ -15,9 +15,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import ArrayLike
 
-from potentials.kernels import Array, Kernel, Mixture
-from potentials.pairs import Method, PairSums, check_options, pair_sums
-from potentials.sampling import Snapshot
+from lrc_ase.potentials.kernels import Array, Kernel, Mixture
+from lrc_ase.potentials.pairs import Method, PairSums, check_options, pair_sums
+from lrc_ase.potentials.sampling import Snapshot
 
 # A periodic vector may lean out of the space of its kernel by this fraction: enough for finite strains, no more.
 _LEAN = 1e-3
@@ -31,8 +31,8 @@ class KernelCalculator(Calculator):
 
     The dimension d is the number of periodic directions, which must be the leading ones: `pbc` of (1, 0, 0),
     (1, 1, 0) or (1, 1, 1). The kernel sees the first d coordinates; the forces along the others are zero.
-    Conventions of the sum as in `potentials.pairs.pair_sums`: in particular a supercell has a multiple of the cell's
-    energy only with `self_images`.
+    Conventions of the sum as in `lrc_ase.potentials.pairs.pair_sums`: in particular a supercell has a multiple of the
+    cell's energy only with `self_images`.
 
     `stress` is the analytic strain derivative over the volume. It is offered for the full periodic sums, whose strain
     derivative exists everywhere, not for "minimum_image", and where the cell has three vectors.
@@ -44,7 +44,7 @@ class KernelCalculator(Calculator):
 
     Raises ASE's InputError for atoms it cannot treat, ValueError or TypeError for malformed options.
 
-    >>> from potentials.kernels import Exponential
+    >>> from lrc_ase.potentials.kernels import Exponential
     >>> atoms = Atoms("H2", positions=[[0, 0, 0], [1, 0, 0]], cell=[4, 0, 0], pbc=[True, False, False])
     >>> atoms.calc = KernelCalculator(Exponential(mu=1.0))
     >>> atoms.get_forces()[:, 0].round(4).tolist()

@@ -7,7 +7,7 @@ A kernel with the transform :math:`c\,(k^2+\mu^2)^{-s}` is an integral over heat
 Early times are short in space, late times short in frequency. Cutting the integral at t = `split` gives two sums that
 both converge like Gaussians: Ewald's method for any such kernel. For s = 1 (screened Coulomb) the late part times
 :math:`e^{\mu^2\,\mathrm{split}}` is the kernel convolved with a Gaussian of variance 2 `split`.
-No special function of `potentials.kernels` is used here, so that each checks the other.
+No special function of `lrc_ase.potentials.kernels` is used here, so that each checks the other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import math
 import numpy as np
 from scipy.special import gamma, gammaincc
 
-from potentials.kernels import Array, Kernel
+from lrc_ase.potentials.kernels import Array, Kernel
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(96)
 _NEGLIGIBLE = 60.0  # exp(-60) = 9e-27: what is dropped from the integrand at either end

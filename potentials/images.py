@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from potentials.kernels import Array
-from potentials.lattice import half_diagonal, lattice_points, n_lattice_points, wrap
+from lrc_ase.potentials.kernels import Array
+from lrc_ase.potentials.lattice import half_diagonal, lattice_points, n_lattice_points, wrap
 
 COINCIDENT = 1e-10  # Angstrom; closer points count as one
 _MAX_IMAGES = 2_000_000

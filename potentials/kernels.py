@@ -4,7 +4,7 @@ Both are values: frozen, compared by content, the same object for d = 1, 2, 3. T
 because the screened Coulomb kernel is the Green's function of :math:`-\Delta + \mu^2`, a different function of r in
 each d. Distances are in Angstrom, `mu` in 1/Angstrom, kernel values in eV.
 
-These are free-space kernels; `potentials.torus` makes them periodic.
+These are free-space kernels; `lrc_ase.potentials.torus` makes them periodic.
 
 Source: Peng, Lin, Ying, Zepeda-Nunez, section 3.1, doi:10.48550/arXiv.2010.05295.
 """

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from potentials.kernels import Array
+from lrc_ase.potentials.kernels import Array
 
 
 def as_cell(cell: ArrayLike) -> Array:

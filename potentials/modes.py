@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from potentials.images import KernelSum
-from potentials.kernels import Array
-from potentials.lattice import ball_volume, half_diagonal, lattice_points, n_lattice_points, reciprocal_cell
+from lrc_ase.potentials.images import KernelSum
+from lrc_ase.potentials.kernels import Array
+from lrc_ase.potentials.lattice import ball_volume, half_diagonal, lattice_points, n_lattice_points, reciprocal_cell
 
 _MAX_MODES = 2_000_000
 _CHUNK = 2_000_000  # matrix elements held at once

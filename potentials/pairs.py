@@ -10,10 +10,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from potentials.images import COINCIDENT, KernelSum, nearest_image
-from potentials.kernels import Array, Kernel, Mixture
-from potentials.lattice import as_cell
-from potentials.torus import ewald_sum, image_sum, minimum_image, spectral_sum
+from lrc_ase.potentials.images import COINCIDENT, KernelSum, nearest_image
+from lrc_ase.potentials.kernels import Array, Kernel, Mixture
+from lrc_ase.potentials.lattice import as_cell
+from lrc_ase.potentials.torus import ewald_sum, image_sum, minimum_image, spectral_sum
 
 Method = Literal["images", "ewald", "spectral", "minimum_image"]
 
@@ -84,7 +84,7 @@ def pair_sums(
 
     Raises ValueError or TypeError for malformed arguments and for coincident points where the kernel is singular.
 
-    >>> from potentials.kernels import Exponential
+    >>> from lrc_ase.potentials.kernels import Exponential
     >>> pair_sums([[0.0], [1.0]], [4.0], Exponential(mu=1.0)).forces.round(4).tolist()
     [[-0.324], [0.324]]
     """

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
-from potentials.kernels import Array, Kernel, Mixture
-from potentials.lattice import ball_volume
-from potentials.pairs import Method, pair_sums
+from lrc_ase.potentials.kernels import Array, Kernel, Mixture
+from lrc_ase.potentials.lattice import ball_volume
+from lrc_ase.potentials.pairs import Method, pair_sums
 
 _MAX_TRIES = 1000  # candidates per point
 
@@ -128,7 +128,7 @@ def snapshots(
     """Snapshots, one after the other: points from `sampler`, energy and forces from `pair_sums`.
 
     >>> from functools import partial
-    >>> from potentials.kernels import ScreenedCoulomb
+    >>> from lrc_ase.potentials.kernels import ScreenedCoulomb
     >>> generator = np.random.default_rng(0)
     >>> sampler = partial(jittered, [5.0], [10], minimum_separation=0.05, generator=generator)
     >>> [snapshot.forces.shape for snapshot in snapshots(sampler, 2, [5.0], ScreenedCoulomb(mu=0.5))]

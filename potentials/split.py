@@ -2,9 +2,9 @@ r"""Forces of many points by a split of the smoothed kernel: near pairs in real 
 
 .. math:: \psi_\sigma = e^{\mu^2\sigma^2/2} \Big[\int_{\sigma^2/2}^{\eta} + \int_{\eta}^{\infty}\Big]\; dt
 
-(`potentials.heat`). The early part falls like a Gaussian and is read off a table; the late part has few waves, whose
-structure factors are products along the axes, so that a snapshot costs some milliseconds. `potentials.pairs` is the
-check: the same forces, pair by pair.
+(`lrc_ase.potentials.heat`). The early part falls like a Gaussian and is read off a table; the late part has few waves,
+whose structure factors are products along the axes, so that a snapshot costs some milliseconds.
+`lrc_ase.potentials.pairs` is the check: the same forces, pair by pair.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.spatial import cKDTree
 
-from potentials.heat import gaussian_integral, late_fourier
-from potentials.kernels import Array, Kernel, Mixture
-from potentials.lattice import as_cell
+from lrc_ase.potentials.heat import gaussian_integral, late_fourier
+from lrc_ase.potentials.kernels import Array, Kernel, Mixture
+from lrc_ase.potentials.lattice import as_cell
 
 __all__ = ["SplitForces"]
 
@@ -38,7 +38,7 @@ class SplitForces:
 
     Raises ValueError for another kernel, a smoothing that is too small and a malformed box.
 
-    >>> from potentials.kernels import ScreenedCoulomb
+    >>> from lrc_ase.potentials.kernels import ScreenedCoulomb
     >>> SplitForces([4.0], ScreenedCoulomb(mu=1.0), smoothing=0.01)([[0.0], [1.0]]).round(4).tolist()
     [[-0.162], [0.162]]
     """

@@ -18,11 +18,18 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from potentials.heat import gaussian_integral, late_fourier
-from potentials.images import KernelSum, RadialFunction, all_images, nearest_image, refuse_coincident, single_image
-from potentials.kernels import Array, Kernel, Mixture
-from potentials.lattice import as_cell, truncation_radius, wrap
-from potentials.modes import Multiplier, all_modes
+from lrc_ase.potentials.heat import gaussian_integral, late_fourier
+from lrc_ase.potentials.images import (
+    KernelSum,
+    RadialFunction,
+    all_images,
+    nearest_image,
+    refuse_coincident,
+    single_image,
+)
+from lrc_ase.potentials.kernels import Array, Kernel, Mixture
+from lrc_ase.potentials.lattice import as_cell, truncation_radius, wrap
+from lrc_ase.potentials.modes import Multiplier, all_modes
 
 _SMOOTHING_REACH = 9.0  # beyond 9 sigma a Gaussian's convolution differs by erfc(9 / sqrt 2) = 2e-19
 
@@ -51,7 +58,7 @@ def image_sum(
     Raises ValueError for malformed or non-finite arguments, a displacement that is a lattice vector where the kernel
     is singular, a smoothing of the exponential kernel, and more than two million images.
 
-    >>> from potentials.kernels import Exponential
+    >>> from lrc_ase.potentials.kernels import Exponential
     >>> result = image_sum(Exponential(mu=1.0), [[1.0]], [5.0])
     >>> bool(np.isclose(result.value[0], np.cosh(1.5) / np.sinh(2.5)))
     True
@@ -104,9 +111,9 @@ def ewald_sum(
 ) -> KernelSum:
     r"""Periodic kernel without smoothing, by an Ewald split of its heat-kernel integral at the time `split`.
 
-    The early part (:math:`t < \eta`) is summed over images, the late part over modes (`potentials.heat`); for screened
-    Coulomb in 3D these are the familiar erfc and :math:`e^{-\eta(k^2+\mu^2)}/(k^2+\mu^2)`. The result does not depend
-    on `split` (Angstrom^2, by default from the volume), which is itself a test. Other arguments as `image_sum`.
+    The early part (:math:`t < \eta`) is summed over images, the late part over modes (`lrc_ase.potentials.heat`); for
+    screened Coulomb in 3D these are the familiar erfc and :math:`e^{-\eta(k^2+\mu^2)}/(k^2+\mu^2)`. The result does not
+    depend on `split` (Angstrom^2, by default from the volume), which is itself a test. Other arguments as `image_sum`.
 
     Faster than `image_sum` where the kernel is long: in 3D once 1 / mu exceeds about a fifth of the cell.
     """
@@ -137,7 +144,7 @@ def minimum_image(kernel: Kernel | Mixture, displacements: ArrayLike, cell: Arra
     Continuous, with a kink where two images are equally near: forces jump there, by an amount of order
     :math:`\psi'(L/2)`, and the strain derivative is that of the branch taken. Arguments as `image_sum`.
 
-    >>> from potentials.kernels import Exponential
+    >>> from lrc_ase.potentials.kernels import Exponential
     >>> minimum_image(Exponential(mu=1.0), [[4.0]], [5.0]).value.round(4).tolist()
     [0.3679]
     """

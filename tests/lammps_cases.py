@@ -134,7 +134,7 @@ def deviations(lmp, calculator, numbers, mesh_shape):
         differences["stress"] = np.abs(found["stress"] - atoms.get_stress()).max()
     else:
         from lrc_ase import evaluate
-        from lrc_ase.neighbors import neighbor_graph
+        from lrc_ase.structures.neighbors import neighbor_graph
 
         graph = neighbor_graph(atoms, calculator.model.settings.elements, calculator.model.settings.cutoff)
         own = evaluate(calculator.model, graph, stress=True).stress[0].numpy()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lrc_ase.multipliers import BandLimited, Matrix, Yukawa
+from lrc_ase.layer.kernels import BandLimited, Matrix, Yukawa
 
 HIGHEST, REACH, SCREENING = 12.0, 1.5, 0.5
 

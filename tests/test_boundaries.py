@@ -19,8 +19,8 @@ from kernel_oracles import (
     yukawa,
 )
 
-from lrc_ase.lrc import LongRangeConvolution
-from lrc_ase.multipliers import Coulomb, Exponential, GaussianSum, InversePower, Matrix, RadialSpline, Stack, Yukawa
+from lrc_ase.layer.convolution import LongRangeConvolution
+from lrc_ase.layer.kernels import Coulomb, Exponential, GaussianSum, InversePower, Matrix, RadialSpline, Stack, Yukawa
 
 CELL = np.array([[7.0, 0.4, 0.3], [1.5, 6.5, -0.8], [-0.7, 1.2, 7.5]])
 BOUNDARIES = ["".join(letters) for letters in product("TF", repeat=3)]
@@ -42,7 +42,7 @@ KERNELS = {
 @pytest.fixture(autouse=True)
 def _always_the_mesh(monkeypatch):
     """Clusters as small as these would go by pairs."""
-    monkeypatch.setattr("lrc_ase.boundaries._PAIRS_PER_MESH_POINT", 0.0)
+    monkeypatch.setattr("lrc_ase.layer.boundaries._PAIRS_PER_MESH_POINT", 0.0)
 
 
 def pbc(letters):
@@ -209,7 +209,7 @@ def test_virial_of_a_cluster_is_that_of_its_pairs(monkeypatch):
     layer = LongRangeConvolution(Yukawa([0.4], smearing=1.0), smearing=1.0, accuracy=1e-8)
     virials = []
     for pairs_per_point in (0.0, math.inf):
-        monkeypatch.setattr("lrc_ase.boundaries._PAIRS_PER_MESH_POINT", pairs_per_point)
+        monkeypatch.setattr("lrc_ase.layer.boundaries._PAIRS_PER_MESH_POINT", pairs_per_point)
         cell = torch.from_numpy(CELL.copy())[None].requires_grad_()
         fractional = positions @ torch.linalg.inv(cell[0].detach())
         energy = (weights * layer(weights, fractional, cell, pbc=pbc("FFF"))).sum()

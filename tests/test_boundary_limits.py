@@ -6,11 +6,11 @@ from ase.build import molecule
 from structures import potential, rattled_crystal, salt_water_slab, settings
 
 from lrc_ase import LongRangeSettings, LRCCalculator
-from lrc_ase.derivatives import evaluate
-from lrc_ase.finite_size import image_charge_energy
-from lrc_ase.lattice import volume
-from lrc_ase.long_range import COULOMB_CONSTANT
-from lrc_ase.neighbors import neighbor_graph
+from lrc_ase.layer.lattice import volume
+from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.finite_size import image_charge_energy
+from lrc_ase.models.long_range import COULOMB_CONSTANT
+from lrc_ase.structures.neighbors import neighbor_graph
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from lrc_ase.dataset import (
     sample,
 )
 from lrc_ase.dataset import cache as cache_module
-from lrc_ase.potential_file import load_potential
+from lrc_ase.files.potential_file import load_potential
 from lrc_ase.training import train
 from lrc_ase.training.fetching import Fetcher
 from lrc_ase.training.prepare import prepare

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from lrc_ase import load_potential, save_potential
 from lrc_ase.cli import app
-from lrc_ase.domain import DOMAIN_KEY
+from lrc_ase.structures.domain import DOMAIN_KEY
 
 CONFIGURATION = """
 data:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import lrc_ase
-from lrc_ase.compilation import compiled, sources_digest
+from lrc_ase.compiled.compilation import compiled, sources_digest
 
 PACKAGE = Path(lrc_ase.__file__).parent
 

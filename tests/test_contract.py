@@ -9,9 +9,9 @@ from contract import Case, Contract
 from structures import potential, rattled_crystal, settings
 
 from lrc_ase import LongRangeSettings, LRCCalculator
-from lrc_ase.settings import PaperSettings, PonitaSettings, SphereSettings
-from potentials.calculator import KernelCalculator
-from potentials.kernels import ScreenedCoulomb
+from lrc_ase.models.settings import PaperSettings, PonitaSettings, SphereSettings
+from lrc_ase.potentials.calculator import KernelCalculator
+from lrc_ase.potentials.kernels import ScreenedCoulomb
 
 DESCRIPTORS = {
     "sphere": SphereSettings(n_channels=6, n_radial=5),

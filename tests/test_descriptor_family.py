@@ -7,12 +7,12 @@ from ase.calculators.fd import calculate_numerical_forces
 from structures import ELEMENTS, rattled_crystal, salt_water_slab, settings, shaken_model, surroundings, water
 
 from lrc_ase import LRCCalculator, Potential, load_potential, save_potential
-from lrc_ase.derivatives import evaluate
-from lrc_ase.descriptors import build_descriptor, descriptor_class
-from lrc_ase.descriptors.orientations import random_rotation
-from lrc_ase.graph import collate
-from lrc_ase.neighbors import neighbor_graph
-from lrc_ase.settings import PaperSettings, PonitaSettings, SphereSettings
+from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.descriptors import build_descriptor, descriptor_class
+from lrc_ase.models.descriptors.orientations import random_rotation
+from lrc_ase.models.settings import PaperSettings, PonitaSettings, SphereSettings
+from lrc_ase.structures.graph import collate
+from lrc_ase.structures.neighbors import neighbor_graph
 
 CUTOFF = 4.5
 FAMILY = {

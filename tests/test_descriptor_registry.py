@@ -13,19 +13,19 @@ from structures import ELEMENTS, potential, rattled_crystal, settings
 from test_training_configuration import changed
 from training_frames import TINY_MODEL, two_stage_configuration, write_frames
 
-from lrc_ase import registry
-from lrc_ase.derivatives import evaluate
-from lrc_ase.descriptors import Descriptor, PonitaDescriptor, build_descriptor, register
-from lrc_ase.neighbors import neighbor_graph
-from lrc_ase.potential_file import HEADER_KEY, PotentialFileError, load_potential, read_tensors, save_potential
-from lrc_ase.settings import DescriptorSettings, PaperSettings, PonitaSettings, SphereSettings, descriptor_names
+from lrc_ase.files.potential_file import HEADER_KEY, PotentialFileError, load_potential, read_tensors, save_potential
+from lrc_ase.models import registry
+from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.descriptors import Descriptor, PonitaDescriptor, build_descriptor, register
+from lrc_ase.models.settings import DescriptorSettings, PaperSettings, PonitaSettings, SphereSettings, descriptor_names
+from lrc_ase.structures.neighbors import neighbor_graph
 from lrc_ase.training import ConfigurationError, load_configuration, parse_configuration, train, write_configuration
 
 MODULE = """
 from typing import Literal
 import torch
-from lrc_ase.descriptors import Descriptor
-from lrc_ase.settings import DescriptorSettings
+from lrc_ase.models.descriptors import Descriptor
+from lrc_ase.models.settings import DescriptorSettings
 
 class CountSettings(DescriptorSettings):
     name: Literal["count"] = "count"
@@ -129,7 +129,7 @@ def test_a_file_cannot_have_a_module_imported(tmp_path, name):
     [
         ("counting:Absent", MODULE, r"the descriptor 'count' of counting-descriptor 1\.5 cannot be imported: .*Absent"),
         ("counting:Count", "import nowhere_to_be_found", "cannot be imported: No module named"),
-        ("counting:torch", MODULE, r"must be a subclass of `lrc_ase\.descriptors\.Descriptor` with a `settings_class`"),
+        ("counting:torch", MODULE, r"subclass of `lrc_ase\.models\.descriptors\.Descriptor` with a `settings_class`"),
     ],
 )
 def test_broken_plug_in_is_named_and_harms_nobody_else(tmp_path, monkeypatch, value, module, message):
@@ -155,7 +155,7 @@ def test_registered_descriptor_is_known_by_its_name():
 
 def test_what_cannot_be_registered():
     with pytest.raises(
-        ValueError, match=r"must be a subclass of `lrc_ase\.descriptors\.Descriptor`, got <class 'int'>"
+        ValueError, match=r"must be a subclass of `lrc_ase\.models\.descriptors\.Descriptor`, got <class 'int'>"
     ):
         register(int)
     with pytest.raises(

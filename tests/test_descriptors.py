@@ -6,10 +6,10 @@ import torch
 from scipy.spatial.transform import Rotation
 from structures import ELEMENTS, rattled_crystal, surroundings
 
-from lrc_ase.descriptors import SphereDescriptor
-from lrc_ase.descriptors.sphere import real_spherical_harmonics
-from lrc_ase.neighbors import neighbor_graph
-from lrc_ase.settings import SphereSettings
+from lrc_ase.models.descriptors import SphereDescriptor
+from lrc_ase.models.descriptors.sphere import real_spherical_harmonics
+from lrc_ase.models.settings import SphereSettings
+from lrc_ase.structures.neighbors import neighbor_graph
 
 CUTOFF = 4.5
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from kernel_oracles import image_sum, yukawa
 
-from lrc_ase import direct
-from lrc_ase.lrc import LongRangeConvolution
-from lrc_ase.memory import available_memory, check_mesh_memory
-from lrc_ase.multipliers import Coulomb, Exponential, GaussianSum, InversePower, Matrix, Multiplier, Stack, Yukawa
+from lrc_ase.layer import direct
+from lrc_ase.layer.convolution import LongRangeConvolution
+from lrc_ase.layer.kernels import Coulomb, Exponential, GaussianSum, InversePower, Matrix, Multiplier, Stack, Yukawa
+from lrc_ase.layer.memory import available_memory, check_mesh_memory
 
 OPEN = torch.zeros(1, 3, dtype=torch.bool)
 

@@ -13,9 +13,9 @@ from structures import ELEMENTS, potential, rattled_crystal, water
 from training_frames import two_stage_configuration, write_frames
 
 from lrc_ase import ExtrapolationWarning, LRCCalculator, load_potential, save_potential
-from lrc_ase.domain import DOMAIN_KEY, summarize
-from lrc_ase.graph import collate
-from lrc_ase.neighbors import neighbor_graph
+from lrc_ase.structures.domain import DOMAIN_KEY, summarize
+from lrc_ase.structures.graph import collate
+from lrc_ase.structures.neighbors import neighbor_graph
 from lrc_ase.training.prepare import prepare
 
 

@@ -15,10 +15,10 @@ import torch
 from structures import ELEMENTS, rattled_crystal, salt_water_slab, settings, shaken_model, water
 
 from lrc_ase import LongRangeConvolution, Yukawa
-from lrc_ase.derivatives import evaluate
 from lrc_ase.engines.ghosts import GhostNeighbors
-from lrc_ase.neighbors import neighbor_graph
-from lrc_ase.settings import LongRangeSettings, PonitaSettings, SphereSettings
+from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.settings import LongRangeSettings, PonitaSettings, SphereSettings
+from lrc_ase.structures.neighbors import neighbor_graph
 
 CUTOFF, SKIN = 4.5, 0.3
 

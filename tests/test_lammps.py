@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from lrc_ase import LRCCalculator, save_potential
 from lrc_ase.cli import app
 from lrc_ase.engines.lammps_input import read_input
-from lrc_ase.pretrained import trained_potentials
-from lrc_ase.settings import SphereSettings
+from lrc_ase.files.pretrained import trained_potentials
+from lrc_ase.models.settings import SphereSettings
 
 EXAMPLES = TESTS.parent / "examples" / "engines"
 CASES = (

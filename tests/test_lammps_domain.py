@@ -10,7 +10,7 @@ from lammps_runs import INPUT, needs_lammps, under_mpi, write_start
 from structures import potential
 
 from lrc_ase import ExtrapolationWarning, save_potential
-from lrc_ase.domain import DOMAIN_KEY
+from lrc_ase.structures.domain import DOMAIN_KEY
 
 
 def with_domain(**domain):

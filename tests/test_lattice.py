@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lrc_ase.lattice import (
+from lrc_ase.layer.lattice import (
     fractional_coordinates,
     half_mesh_indices,
     mesh_shape_for_spacing,

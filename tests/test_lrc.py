@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.special import erfc
 
-from lrc_ase.lrc import LongRangeConvolution
-from lrc_ase.multipliers import Coulomb, Exponential, Stack, Yukawa
-from lrc_ase.windows import PAPER_GAUSSIAN_WIDTH, gaussian_window, semicircle_window
+from lrc_ase.layer.convolution import LongRangeConvolution
+from lrc_ase.layer.kernels import Coulomb, Exponential, Stack, Yukawa
+from lrc_ase.layer.windows import PAPER_GAUSSIAN_WIDTH, gaussian_window, semicircle_window
 
 MADELUNG = 1.747564594633  # NaCl, per nearest-neighbor distance; OEIS A085469
 TRICLINIC = torch.tensor([[[12.0, 0, 0], [4, 10, 0], [-3, 2, 9]]], dtype=torch.float64)
@@ -131,7 +131,7 @@ def test_keops_sum_equals_the_dense_one(monkeypatch):
     fractional.requires_grad_()
     layer = LongRangeConvolution(Yukawa([0.3, 0.9], smearing=1.0), mesh_shape=(12, 12, 12), method="ewald")
     dense = layer(weights, fractional, TRICLINIC)
-    monkeypatch.setattr("lrc_ase.ewald._DENSE_BELOW", 0)
+    monkeypatch.setattr("lrc_ase.layer.ewald._DENSE_BELOW", 0)
     reduced = layer(weights, fractional, TRICLINIC)
     torch.testing.assert_close(reduced, dense, rtol=1e-11, atol=1e-11)
     forces = [torch.autograd.grad((field * weights).sum(), fractional)[0] for field in (reduced, dense)]

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from lrc_ase.memory import keep_freed_memory
+from lrc_ase.layer.memory import keep_freed_memory
 
 FAULTS = """
 import resource, sys, torch
-from lrc_ase.memory import keep_freed_memory
+from lrc_ase.layer.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 def touch():

@@ -5,15 +5,15 @@ import pytest
 import torch
 from tolerances import ROUNDING
 
-from lrc_ase.boundaries import Layout
-from lrc_ase.lattice import half_mesh_indices
-from lrc_ase.mesh import MultiplierTables, Stencil, convolve, evaluation, filtered
-from lrc_ase.mesh.compiled_filter import can_filter
-from lrc_ase.mesh.convolution import composed
-from lrc_ase.mesh.filtering import correlate_spectra, density_spectrum, filter_in_place, paired_waves
-from lrc_ase.mesh.workspace import scratch, scratch_array
-from lrc_ase.multipliers import Coulomb, Exponential, Matrix, Stack, Yukawa
-from lrc_ase.windows import gaussian_window, semicircle_window
+from lrc_ase.layer.boundaries import Layout
+from lrc_ase.layer.kernels import Coulomb, Exponential, Matrix, Stack, Yukawa
+from lrc_ase.layer.lattice import half_mesh_indices
+from lrc_ase.layer.mesh import MultiplierTables, Stencil, convolve, evaluation, filtered
+from lrc_ase.layer.mesh.compiled_filter import can_filter
+from lrc_ase.layer.mesh.differentiation import composed
+from lrc_ase.layer.mesh.filtering import correlate_spectra, density_spectrum, filter_in_place, paired_waves
+from lrc_ase.layer.mesh.workspace import scratch, scratch_array
+from lrc_ase.layer.windows import gaussian_window, semicircle_window
 
 SHAPES = {1: (14,), 2: (10, 12), 3: (8, 10, 8)}
 PERIODIC = [Layout(None), Layout(None)]
@@ -90,7 +90,7 @@ def test_compiled_filter_equals_the_transforms_of_torch(dtype, mesh_shape, monke
     correlation = correlate_spectra(half, density_spectrum(other), mesh_shape, is_matrix=False)
     scale, size = ROUNDING[dtype], math.prod(mesh_shape)
     for n_threads, shared_from in ((1, 10**9), (2, 10**9), (2, 0)):
-        monkeypatch.setattr("lrc_ase.mesh.compiled_filter.SHARED_FROM", shared_from)
+        monkeypatch.setattr("lrc_ase.layer.mesh.compiled_filter.SHARED_FROM", shared_from)
         monkeypatch.setattr(torch, "get_num_threads", lambda n=n_threads: n)
         found, second = mesh.clone(), other.clone()
         spectra = [filter_in_place(own, table, keep_spectrum=True) for own in (found, second)]

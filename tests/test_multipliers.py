@@ -16,7 +16,7 @@ from kernel_oracles import (
 )
 from scipy import integrate, special
 
-from lrc_ase.multipliers import (
+from lrc_ase.layer.kernels import (
     Coulomb,
     Exponential,
     GaussianSum,
@@ -28,7 +28,7 @@ from lrc_ase.multipliers import (
     WaveNumbers,
     Yukawa,
 )
-from lrc_ase.special import bessel_j, exponential_integral, modified_bessel
+from lrc_ase.layer.special import bessel_j, exponential_integral, modified_bessel
 
 S = 0.9
 COEFFICIENTS = [1.0, 0.8, -0.3, 0.5, 0.2, -0.1]

@@ -6,8 +6,8 @@ from ase.build import bulk, fcc111
 from ase.neighborlist import primitive_neighbor_list
 from structures import ELEMENTS, rattled_crystal, salt_water_slab, water
 
-from lrc_ase.graph import collate
-from lrc_ase.neighbors import NeighborList, complete_cell, neighbor_graph
+from lrc_ase.structures.graph import collate
+from lrc_ase.structures.neighbors import NeighborList, complete_cell, neighbor_graph
 
 
 def pair_distances(graph):

@@ -6,10 +6,10 @@ import torch
 from structures import ELEMENTS, rattled_crystal
 from test_descriptor_family import surroundings
 
-from lrc_ase.descriptors.orientations import random_rotation
-from lrc_ase.descriptors.paper import PaperDescriptor, ResidualFittingNetwork, standardized
-from lrc_ase.neighbors import neighbor_graph
-from lrc_ase.settings import PaperSettings
+from lrc_ase.models.descriptors.orientations import random_rotation
+from lrc_ase.models.descriptors.paper import PaperDescriptor, ResidualFittingNetwork, standardized
+from lrc_ase.models.settings import PaperSettings
+from lrc_ase.structures.neighbors import neighbor_graph
 
 CUTOFF = 4.5
 PRINTED = PaperSettings(

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import lrc_ase.paper.timing as timing
 from lrc_ase.cli import app
 from lrc_ase.dataset import collate_labelled
-from lrc_ase.derivatives import evaluate
+from lrc_ase.models.derivatives import evaluate
 from lrc_ase.paper import PaperRun, experiment_names, run_experiment, write_page
 from lrc_ase.paper.columns import ForceColumns
 from lrc_ase.paper.experiments import TABLES, Size

@@ -10,13 +10,13 @@ from structures import ELEMENTS, rattled_crystal, settings, shaken_model
 from test_descriptor_family import surroundings
 from training_frames import TINY_MODEL, two_stage_configuration, write_frames
 
-from lrc_ase.descriptors import PonitaDescriptor
-from lrc_ase.descriptors.orientations import even_directions, random_rotation
-from lrc_ase.descriptors.ponita import _Basis
-from lrc_ase.equivariance import rotation_error
-from lrc_ase.neighbors import neighbor_graph
-from lrc_ase.potential_file import load_potential
-from lrc_ase.settings import PonitaSettings, SphereSettings
+from lrc_ase.files.potential_file import load_potential
+from lrc_ase.models.descriptors import PonitaDescriptor
+from lrc_ase.models.descriptors.orientations import even_directions, random_rotation
+from lrc_ase.models.descriptors.ponita import _Basis
+from lrc_ase.models.equivariance import rotation_error
+from lrc_ase.models.settings import PonitaSettings, SphereSettings
+from lrc_ase.structures.neighbors import neighbor_graph
 from lrc_ase.training import TrainingInterrupted, train
 from lrc_ase.training.loop import StageLoop
 

@@ -8,9 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from lrc_ase.ensemble import Ensemble
-from lrc_ase.model import build_model
-from lrc_ase.potential_file import (
+from lrc_ase.files.potential_file import (
     FORMAT_VERSION,
     HEADER_KEY,
     Potential,
@@ -20,7 +18,9 @@ from lrc_ase.potential_file import (
     save_potential,
     write_atomically,
 )
-from lrc_ase.settings import LongRangeSettings, ModelSettings, SphereSettings
+from lrc_ase.models.ensemble import Ensemble
+from lrc_ase.models.model import build_model
+from lrc_ase.models.settings import LongRangeSettings, ModelSettings, SphereSettings
 
 
 @pytest.fixture

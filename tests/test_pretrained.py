@@ -8,16 +8,16 @@ import pytest
 from structures import potential, rattled_crystal
 
 import lrc_ase
-import lrc_ase.pretrained
+import lrc_ase.files.pretrained
 from lrc_ase import LRCCalculator, save_potential
-from lrc_ase.potential_file import PotentialFileError
+from lrc_ase.files.potential_file import PotentialFileError
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
-    """A package `potentials` with one trained potential, found as an installed one would be."""
+    """A package `lrc_ase.potentials` with one trained potential, found as an installed one would be."""
     folder = tmp_path / "potentials" / "trained" / "table_salt"
     folder.mkdir(parents=True)
     (tmp_path / "potentials" / "__init__.py").touch()
@@ -26,7 +26,9 @@ def shipped(tmp_path, monkeypatch):
     class Spec:
         submodule_search_locations = (str(tmp_path / "potentials"),)
 
-    monkeypatch.setattr(lrc_ase.pretrained, "find_spec", lambda name: Spec if name == "potentials" else None)
+    monkeypatch.setattr(
+        lrc_ase.files.pretrained, "find_spec", lambda name: Spec if name == "lrc_ase.potentials" else None
+    )
     return folder
 
 
@@ -51,7 +53,7 @@ def test_an_unknown_name_lists_what_there_is(shipped):
 
 
 def test_without_any_potential_installed_the_error_says_so(monkeypatch):
-    monkeypatch.setattr(lrc_ase.pretrained, "find_spec", lambda name: None)
+    monkeypatch.setattr(lrc_ase.files.pretrained, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"none is installed\. A file of your own loads by its path"):
         lrc_ase.load("pepper")
 
@@ -62,7 +64,7 @@ def test_a_missing_file_is_a_missing_file():
 
 
 def test_every_shipped_potential_loads():
-    for name in lrc_ase.pretrained.trained_potentials():
+    for name in lrc_ase.files.pretrained.trained_potentials():
         assert LRCCalculator.from_pretrained(name).model.settings.elements
 
 
@@ -83,5 +85,5 @@ def test_ase_lists_the_calculator(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "lrc " in done.stdout
-    assert "(lrc_ase.ase_plugin 0.1.0)" in done.stdout
+    assert "(lrc_ase.engines.ase_plugin 0.1.0)" in done.stdout
     assert "<class 'lrc_ase.calculator.LRCCalculator'>" in done.stdout

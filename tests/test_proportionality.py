@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from lrc_ase.mesh import Stencil
-from lrc_ase.mesh.proportionality import proportionality
-from lrc_ase.windows import semicircle_window
+from lrc_ase.layer.mesh import Stencil
+from lrc_ase.layer.mesh.proportionality import proportionality
+from lrc_ase.layer.windows import semicircle_window
 
 
 class Alone:

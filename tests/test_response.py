@@ -10,8 +10,8 @@ from structures import potential, rattled_crystal, settings, water
 
 import lrc_ase.calculator as calculator_module
 from lrc_ase import LRCCalculator
-from lrc_ase.derivatives import atomic_stresses, born_effective_charges
-from lrc_ase.neighbors import neighbor_graph
+from lrc_ase.models.derivatives import atomic_stresses, born_effective_charges
+from lrc_ase.structures.neighbors import neighbor_graph
 
 
 @pytest.fixture(scope="module")

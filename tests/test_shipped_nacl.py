@@ -13,7 +13,7 @@ from ase.md.verlet import VelocityVerlet
 
 import lrc_ase
 from lrc_ase import ExtrapolationWarning, LRCCalculator
-from lrc_ase.pretrained import trained_potential
+from lrc_ase.files.pretrained import trained_potential
 from lrc_ase.simulation import energy_drift, thermalize
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "nacl"

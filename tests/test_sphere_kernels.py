@@ -6,17 +6,22 @@ import torch
 from structures import rattled_crystal, settings
 
 from lrc_ase import build_model
-from lrc_ase.derivatives import evaluate
-from lrc_ase.descriptors import neighbor_vectors
-from lrc_ase.descriptors.sphere import compiled_averages, compiled_moments
-from lrc_ase.descriptors.sphere import moments as moments_module
-from lrc_ase.descriptors.sphere.averages import averages
-from lrc_ase.descriptors.sphere.harmonics import harmonic_order, parity_class, quadrature, real_spherical_harmonics
-from lrc_ase.descriptors.sphere.moments import moments
-from lrc_ase.descriptors.sphere.reference import averages_reference, moments_reference
-from lrc_ase.descriptors.sphere.shape import SphereShape, radial_scale
-from lrc_ase.neighbors import neighbor_graph
-from lrc_ase.settings import SphereSettings
+from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.descriptors.sphere import compiled_averages, compiled_moments
+from lrc_ase.models.descriptors.sphere import moments as moments_module
+from lrc_ase.models.descriptors.sphere.averages import averages
+from lrc_ase.models.descriptors.sphere.harmonics import (
+    harmonic_order,
+    parity_class,
+    quadrature,
+    real_spherical_harmonics,
+)
+from lrc_ase.models.descriptors.sphere.moments import moments
+from lrc_ase.models.descriptors.sphere.reference import averages_reference, moments_reference
+from lrc_ase.models.descriptors.sphere.shape import SphereShape, radial_scale
+from lrc_ase.models.settings import SphereSettings
+from lrc_ase.structures.neighbors import neighbor_graph
+from lrc_ase.structures.vectors import neighbor_vectors
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 CUTOFF = 4.5

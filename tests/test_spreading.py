@@ -5,11 +5,11 @@ import pytest
 import torch
 from tolerances import ROUNDING
 
-from lrc_ase.mesh import Stencil, gather, multi_indices, spread
-from lrc_ase.mesh.compiled import MAX_LEVEL, gather_compiled, spread_compiled
-from lrc_ase.mesh.reference import gather_reference, spread_reference
-from lrc_ase.mesh.sorting import sort_atoms
-from lrc_ase.windows import bspline_window, semicircle_window
+from lrc_ase.layer.mesh import Stencil, gather, multi_indices, spread
+from lrc_ase.layer.mesh.compiled import MAX_LEVEL, gather_compiled, spread_compiled
+from lrc_ase.layer.mesh.reference import gather_reference, spread_reference
+from lrc_ase.layer.mesh.sorting import sort_atoms
+from lrc_ase.layer.windows import bspline_window, semicircle_window
 
 SHAPES = {1: (12,), 2: (10, 9), 3: (8, 10, 9)}
 
@@ -90,7 +90,7 @@ def test_atoms_far_outside_the_cell_land_on_their_images():
 )
 def test_compiled_kernels_match_the_reference(level, n_points, dtype, mesh_shape, monkeypatch):
     """All derivatives at once, atoms at the mesh's edges, in two tiles along each axis, in pieces and in threads."""
-    monkeypatch.setattr("lrc_ase.mesh.reference._CHUNK_ELEMENTS", 900)
+    monkeypatch.setattr("lrc_ase.layer.mesh.reference._CHUNK_ELEMENTS", 900)
     generator = torch.Generator().manual_seed(0)
     n_atoms = 50
     structure = torch.arange(n_atoms) // 30
@@ -101,7 +101,7 @@ def test_compiled_kernels_match_the_reference(level, n_points, dtype, mesh_shape
     mesh = torch.randn(2, 3, *mesh_shape, dtype=dtype, generator=generator)
     atoms = sort_atoms(fractional.numpy(), structure.numpy(), mesh_shape, 2, stencil.window)
     scale = ROUNDING[dtype] * 10**level
-    monkeypatch.setattr("lrc_ase.mesh.compiled._SERIAL_BELOW", 0)
+    monkeypatch.setattr("lrc_ase.layer.mesh.compiled._SERIAL_BELOW", 0)
     for n_threads in (1, 2):
         spread_mesh = torch.zeros_like(mesh)
         spread_compiled(weights.numpy(), atoms, stencil.window, level, spread_mesh.numpy(), n_threads)
@@ -118,7 +118,7 @@ def test_compiled_kernels_match_the_reference(level, n_points, dtype, mesh_shape
 @pytest.mark.parametrize("n_threads", [1, 4])
 def test_slabs_of_one_parity_never_touch_the_same_plane(monkeypatch, n_points, n_planes, n_threads):
     """What lets threads spread without locks, the wrap around the cell included."""
-    monkeypatch.setattr("lrc_ase.mesh.sorting._THREADED_FROM", 0)
+    monkeypatch.setattr("lrc_ase.layer.mesh.sorting._THREADED_FROM", 0)
     fractional = 3 * np.random.default_rng(0).standard_normal((2000, 3))
     structure = np.arange(2000) // 1000
     atoms = sort_atoms(fractional, structure, (n_planes, 9, 9), 2, semicircle_window(n_points), n_threads)
@@ -151,7 +151,7 @@ def test_tiles_are_shared_out_evenly():
 
 
 def test_threads_sort_as_one(monkeypatch):
-    monkeypatch.setattr("lrc_ase.mesh.sorting._SERIAL_BELOW", 0)
+    monkeypatch.setattr("lrc_ase.layer.mesh.sorting._SERIAL_BELOW", 0)
     fractional, structure = np.random.default_rng(0).random((500, 3)), np.arange(500) % 2
     one, three = (sort_atoms(fractional, structure, (30, 9, 20), 2, semicircle_window(6), n) for n in (1, 3))
     for name in ("order", "coordinates", "starts"):

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from lrc_ase import threads
-from lrc_ase.threads import even_ranges, run_over_ranges
+from lrc_ase.compiled import threads
+from lrc_ase.compiled.threads import even_ranges, run_over_ranges
 
 
 @pytest.fixture(params=["those of OpenMP", "a pool"])
@@ -52,7 +52,7 @@ def test_an_error_is_raised_when_all_threads_have_ended(error):
 
 FORKS = """
 import os, torch
-from lrc_ase.threads import even_ranges, run_over_ranges
+from lrc_ase.compiled.threads import even_ranges, run_over_ranges
 torch.set_num_threads(2)
 torch.rand(1000, 1000) @ torch.rand(1000, 1000)  # wakes OpenMP, which a child inherits broken
 run_over_ranges(max, (0,), even_ranges(100, 10), n_threads=2)

@@ -12,12 +12,12 @@ from test_training_references import frame
 from training_frames import TINY_MODEL, metal_frames, two_stage_configuration, write_frames
 
 from lrc_ase import evaluate, load_potential
-from lrc_ase.model import build_model
-from lrc_ase.neighbors import neighbor_graph
-from lrc_ase.settings import LongRangeSettings, ModelSettings
+from lrc_ase.models.model import build_model
+from lrc_ase.models.settings import LongRangeSettings, ModelSettings
+from lrc_ase.structures.neighbors import neighbor_graph
 from lrc_ase.training import train
-from lrc_ase.training.models import with_settings
 from lrc_ase.training.references import fit_references
+from lrc_ase.training.untrained import with_settings
 
 DESCRIPTORS = {
     "sphere": {"name": "sphere", "n_radial": 3, "n_channels": 4, "degrees": [2, 1]},

@@ -14,21 +14,9 @@ from typer.testing import CliRunner
 from lrc_ase import LRCCalculator, evaluate, load_potential, save_potential
 from lrc_ase.cli import app
 from lrc_ase.dataset import label_frame, labelled_graph
-from lrc_ase.derivatives import atomic_stresses, born_effective_charges
-from lrc_ase.ensemble import Ensemble, members_of
-from lrc_ase.neighbors import neighbor_graph
-from lrc_ase.potential_file import Potential, read_tensors
-from lrc_ase.settings import ModelSettings
-from lrc_ase.training import evaluate_frames, select_frames, train
-from lrc_ase.training import loop as loop_module
-from lrc_ase.training.checkpoint import load_checkpoint, save_checkpoint
-from lrc_ase.training.configuration import StageConfiguration
-from lrc_ase.training.loop import Progress, StageLoop
-from lrc_ase.training.members import left_out_frames
-from lrc_ase.training.models import new_model
-from lrc_ase.training.references import fit_references
-from lrc_ase.training.selection import farthest_points
-from lrc_ase.training.uncertainty import (
+from lrc_ase.evaluation import evaluate_frames, select_frames
+from lrc_ase.evaluation.selection import farthest_points
+from lrc_ase.evaluation.uncertainty import (
     Calibration,
     calibrate_spread,
     coverage,
@@ -36,6 +24,19 @@ from lrc_ase.training.uncertainty import (
     negative_log_likelihood,
     summarize_uncertainty,
 )
+from lrc_ase.files.potential_file import Potential, read_tensors
+from lrc_ase.models.derivatives import atomic_stresses, born_effective_charges
+from lrc_ase.models.ensemble import Ensemble, members_of
+from lrc_ase.models.settings import ModelSettings
+from lrc_ase.structures.neighbors import neighbor_graph
+from lrc_ase.training import loop as loop_module
+from lrc_ase.training import train
+from lrc_ase.training.checkpoint import load_checkpoint, save_checkpoint
+from lrc_ase.training.configuration import StageConfiguration
+from lrc_ase.training.loop import Progress, StageLoop
+from lrc_ase.training.members import left_out_frames
+from lrc_ase.training.references import fit_references
+from lrc_ase.training.untrained import new_model
 
 SETTINGS = ModelSettings.model_validate({**TINY_MODEL, "elements": ELEMENTS})
 

@@ -10,8 +10,8 @@ import torch
 from training_frames import TINY_MODEL, metal_frames
 
 from lrc_ase.dataset import label_frame, labelled_graph
-from lrc_ase.model import build_model
-from lrc_ase.settings import ModelSettings
+from lrc_ase.models.model import build_model
+from lrc_ase.models.settings import ModelSettings
 from lrc_ase.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from lrc_ase.training.configuration import StageConfiguration
 from lrc_ase.training.loop import Progress, StageLoop, TrainingDiverged

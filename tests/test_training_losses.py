@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lrc_ase.dataset import LabelledFrame, collate_labelled, labelled_graph
-from lrc_ase.derivatives import Results
+from lrc_ase.models.derivatives import Results
 from lrc_ase.training.configuration import LossConfiguration
 from lrc_ase.training.losses import ErrorSums, loss_of
 

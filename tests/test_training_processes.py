@@ -16,14 +16,14 @@ from test_training_loop import ELEMENTS
 from training_frames import metal_frames, two_stage_configuration, write_frames
 
 from lrc_ase.dataset import label_frame, labelled_graph
-from lrc_ase.potential_file import load_potential
+from lrc_ase.files.potential_file import load_potential
 from lrc_ase.training import train, write_configuration
 from lrc_ase.training.configuration import LossConfiguration
 from lrc_ase.training.losses import LabelCounts
-from lrc_ase.training.models import new_model
 from lrc_ase.training.processes import Processes, balanced_parts
 from lrc_ase.training.references import fit_references
 from lrc_ase.training.steps import batch_gradient, mean_errors
+from lrc_ase.training.untrained import new_model
 
 ROOT = Path(__file__).resolve().parents[1]
 LOSS = LossConfiguration(stress=1.0)

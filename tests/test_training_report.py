@@ -10,12 +10,13 @@ from structures import potential, settings
 from training_frames import metal_frames, two_stage_configuration, write_frames
 
 from lrc_ase.dataset import label_frame, labelled_atoms
-from lrc_ase.training import evaluate_frames, train
-from lrc_ase.training.evaluation import Evaluation
-from lrc_ase.training.pair_errors import pair_errors
-from lrc_ase.training.plots import plot_uncertainty
-from lrc_ase.training.potential_plots import plot_charges, plot_kernels
-from lrc_ase.training.run_report import report_run
+from lrc_ase.evaluation import evaluate_frames
+from lrc_ase.evaluation.evaluate import Evaluation
+from lrc_ase.evaluation.pair_errors import pair_errors
+from lrc_ase.report.plots import plot_uncertainty
+from lrc_ase.report.potential_plots import plot_charges, plot_kernels
+from lrc_ase.report.run_report import report_run
+from lrc_ase.training import train
 
 
 def evaluation_of(frames, force_error):

@@ -11,16 +11,9 @@ import torch
 import yaml
 from training_frames import metal_frames, two_stage_configuration, write_frames
 
-from lrc_ase.potential_file import load_potential
-from lrc_ase.training import (
-    ConfigurationError,
-    default_configuration,
-    evaluate_frames,
-    load_configuration,
-    train,
-    write_configuration,
-    write_evaluation,
-)
+from lrc_ase.evaluation import evaluate_frames, write_evaluation
+from lrc_ase.files.potential_file import load_potential
+from lrc_ase.training import ConfigurationError, default_configuration, load_configuration, train, write_configuration
 from lrc_ase.training.checkpoint import CheckpointError
 from lrc_ase.training.run_folder import METRIC_COLUMNS, RunFolderError
 

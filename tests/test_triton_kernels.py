@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from lrc_ase.mesh import triton_kernels, triton_programs
-from lrc_ase.mesh.triton_kernels import gather_triton, spread_triton, triton_available
-from lrc_ase.windows import bspline_window, semicircle_window
+from lrc_ase.layer.mesh import triton_kernels, triton_programs
+from lrc_ase.layer.mesh.triton_kernels import gather_triton, spread_triton, triton_available
+from lrc_ase.layer.windows import bspline_window, semicircle_window
 
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}
 DTYPES = list(TOLERANCE)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lrc_ase.training.variable_projection import descend, solve_blocks
+from lrc_ase.paper.variable_projection import descend, solve_blocks
 
 
 def test_blocks_give_the_solution_of_the_whole():

@@ -7,7 +7,7 @@ import torch
 from scipy.integrate import quad
 from scipy.interpolate import BSpline
 
-from lrc_ase.windows import PAPER_GAUSSIAN_WIDTH, bspline_window, gaussian_window, semicircle_window
+from lrc_ase.layer.windows import PAPER_GAUSSIAN_WIDTH, bspline_window, gaussian_window, semicircle_window
 
 WINDOWS = [bspline_window(4), bspline_window(7), semicircle_window(5), semicircle_window(8), gaussian_window(9, 0.8)]
 

@@ -16,10 +16,10 @@ from ase.io import read, write
 from commands import Command, console, epochs_done, rows_of, run, steps_done
 from rich.table import Table as ConsoleTable
 
+from lrc_ase.report.page import Report, Table, write_report
+from lrc_ase.report.plots import plot_energy_conservation, plot_learning_curve, plot_rdf
 from lrc_ase.simulation import EnergyDrift, energy_drift, radial_distribution, read_reference_rdf
 from lrc_ase.training import load_configuration
-from lrc_ase.training.plots import plot_energy_conservation, plot_learning_curve, plot_rdf
-from lrc_ase.training.report import Report, Table, write_report
 
 HERE = Path(__file__).resolve().parent
 N_TRAINING = 30  # of the large cells; as in the configurations

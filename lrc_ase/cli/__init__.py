@@ -17,7 +17,7 @@ from lrc_ase.cli.relax import relax
 from lrc_ase.cli.select import select
 from lrc_ase.cli.serve import serve
 from lrc_ase.cli.train import train
-from lrc_ase.memory import keep_freed_memory
+from lrc_ase.layer.memory import keep_freed_memory
 
 __all__ = ["app"]
 

@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lrc_ase.calculator import LRCCalculator
-from lrc_ase.domain import ExtrapolationWarning
 from lrc_ase.simulation import RelaxationNotConverged, SimulationStopped
+from lrc_ase.structures.domain import ExtrapolationWarning
 from lrc_ase.training import TrainingInterrupted
 
 __all__ = [

@@ -10,7 +10,7 @@ import typer
 from lrc_ase.cli.console import DebugOption, one_line_errors
 from lrc_ase.cli.evaluate import print_table
 from lrc_ase.dataset import LabelKeys, inspect_frames, label_frame, read_frames
-from lrc_ase.training.tables import data_table
+from lrc_ase.report.tables import data_table
 
 __all__ = ["data"]
 

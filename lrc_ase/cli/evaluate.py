@@ -18,12 +18,12 @@ from lrc_ase.cli.console import (
     set_threads,
 )
 from lrc_ase.dataset import LabelKeys, read_frames
-from lrc_ase.potential_file import load_potential
-from lrc_ase.training import evaluate_frames, write_evaluation
-from lrc_ase.training.plots import plot_parity
-from lrc_ase.training.report import Table
-from lrc_ase.training.run_report import report_evaluations
-from lrc_ase.training.tables import errors_table, set_table, uncertainty_table
+from lrc_ase.evaluation import evaluate_frames, write_evaluation
+from lrc_ase.files.potential_file import load_potential
+from lrc_ase.report.page import Table
+from lrc_ase.report.plots import plot_parity
+from lrc_ase.report.run_report import report_evaluations
+from lrc_ase.report.tables import errors_table, set_table, uncertainty_table
 
 __all__ = ["evaluate", "print_table"]
 

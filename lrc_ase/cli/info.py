@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from lrc_ase.cli.console import DebugOption, PotentialArgument, console, one_line_errors
-from lrc_ase.potential_file import load_potential
+from lrc_ase.files.potential_file import load_potential
 
 __all__ = ["info"]
 

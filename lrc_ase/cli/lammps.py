@@ -14,7 +14,7 @@ import typer
 from lrc_ase.cli.console import DebugOption, DtypeOption, PotentialArgument, one_line_errors
 from lrc_ase.engines.lammps_input import read_input
 from lrc_ase.engines.mpi import end_all
-from lrc_ase.precision import floating_type
+from lrc_ase.models.precision import floating_type
 
 __all__ = ["lammps"]
 

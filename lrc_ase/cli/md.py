@@ -20,7 +20,8 @@ from lrc_ase.cli.console import (
     read_structure,
     set_threads,
 )
-from lrc_ase.simulation import MDFiles, MDSettings, MDState, plot_log, run_md
+from lrc_ase.report.dynamics_plots import plot_log
+from lrc_ase.simulation import MDFiles, MDSettings, MDState, run_md
 
 __all__ = ["md"]
 

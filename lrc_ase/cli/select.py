@@ -18,8 +18,8 @@ from lrc_ase.cli.console import (
     set_threads,
 )
 from lrc_ase.dataset import read_frames, write_frames
-from lrc_ase.potential_file import load_potential
-from lrc_ase.training import select_frames
+from lrc_ase.evaluation import select_frames
+from lrc_ase.files.potential_file import load_potential
 
 __all__ = ["select"]
 

@@ -9,14 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from lrc_ase.cli.console import DebugOption, one_line_errors
-from lrc_ase.training import (
-    TrainingConfiguration,
-    default_configuration,
-    load_configuration,
-    parse_configuration,
-)
+from lrc_ase.report.run_report import report_run
+from lrc_ase.training import TrainingConfiguration, default_configuration, load_configuration, parse_configuration
 from lrc_ase.training import train as train_potential
-from lrc_ase.training.run_report import report_run
 
 __all__ = ["train"]
 

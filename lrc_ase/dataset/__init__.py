@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ase import Atoms
 
-from .cache import CachedFrames, cached_frames
-from .graphs import (
+from lrc_ase.dataset.cache import CachedFrames, cached_frames
+from lrc_ase.dataset.inspection import DataReport, inspect_frames
+from lrc_ase.dataset.labelled_graphs import (
     LabelledGraph,
     batch_indices,
     collate_labelled,
@@ -14,10 +15,9 @@ from .graphs import (
     labelled_graph,
     split_indices,
 )
-from .inspection import DataReport, inspect_frames
-from .labels import Label, LabelKeys, LabelledFrame, label_frame, labelled_atoms
-from .lazy import Lazy, joined, sample
-from .reading import SOURCE_KEY, read_frames, write_frames
+from lrc_ase.dataset.labels import Label, LabelKeys, LabelledFrame, label_frame, labelled_atoms
+from lrc_ase.dataset.lazy import Lazy, joined, sample
+from lrc_ase.dataset.reading import SOURCE_KEY, read_frames, write_frames
 
 __all__ = [
     "SOURCE_KEY",

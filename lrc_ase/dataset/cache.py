@@ -33,11 +33,11 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from ..graph import Graph
-from ..neighbors import neighbor_graph, total_charge
-from .graphs import LabelledGraph, elements_of
-from .labels import Label, LabelKeys, LabelledFrame, label_frame
-from .reading import SOURCE_KEY, iterate_frames, matching_files
+from lrc_ase.dataset.labelled_graphs import LabelledGraph, elements_of
+from lrc_ase.dataset.labels import Label, LabelKeys, LabelledFrame, label_frame
+from lrc_ase.dataset.reading import SOURCE_KEY, iterate_frames, matching_files
+from lrc_ase.structures.graph import Graph
+from lrc_ase.structures.neighbors import neighbor_graph, total_charge
 
 __all__ = ["CachedFrames", "cached_frames"]
 

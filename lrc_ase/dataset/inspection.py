@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..domain import summarize
-from ..neighbors import neighbor_graph, total_charge
-from .graphs import elements_of
-from .labels import LabelledFrame
-from .lazy import sample
-from .units import suspicious_units
+from lrc_ase.dataset.labelled_graphs import elements_of
+from lrc_ase.dataset.labels import LabelledFrame
+from lrc_ase.dataset.lazy import sample
+from lrc_ase.dataset.units import suspicious_units
+from lrc_ase.structures.domain import summarize
+from lrc_ase.structures.neighbors import neighbor_graph, total_charge
 
 __all__ = ["DataReport", "inspect_frames"]
 

@@ -12,8 +12,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from ..settings import Settings
-from .reading import SOURCE_KEY
+from lrc_ase.dataset.reading import SOURCE_KEY
+from lrc_ase.models.settings import Settings
 
 __all__ = ["Label", "LabelKeys", "LabelledFrame", "label_frame", "labelled_atoms"]
 

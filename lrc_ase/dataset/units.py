@@ -10,7 +10,7 @@ import numpy as np
 from ase.data import covalent_radii
 from ase.units import Bohr, Hartree, Rydberg, kcal, kJ, mol
 
-from .labels import LabelledFrame
+from lrc_ase.dataset.labels import LabelledFrame
 
 __all__ = ["suspicious_units"]
 

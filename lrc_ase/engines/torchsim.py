@@ -17,11 +17,11 @@ from ase import Atoms
 from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 
-from ..derivatives import evaluate
-from ..graph import Graph, collate
-from ..neighbors import neighbor_graph
-from ..potential_file import Potential, load_potential
-from ..precision import floating_type
+from lrc_ase.files.potential_file import Potential, load_potential
+from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.precision import floating_type
+from lrc_ase.structures.graph import Graph, collate
+from lrc_ase.structures.neighbors import neighbor_graph
 
 __all__ = ["TorchSimModel"]
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from lrc_ase.dataset import collate_labelled
-from lrc_ase.descriptors import neighbor_vectors
-from lrc_ase.descriptors.paper import PaperDescriptor
-from lrc_ase.multipliers import Multiplier
+from lrc_ase.layer.kernels import Multiplier
+from lrc_ase.models.descriptors.paper import PaperDescriptor
 from lrc_ase.paper.model import PointCloudModel
 from lrc_ase.paper.pair_features import pair_features
 from lrc_ase.paper.problems import Snapshots, labelled_graphs
+from lrc_ase.structures.vectors import neighbor_vectors
 
 __all__ = ["ForceColumns"]
 

@@ -15,15 +15,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lrc_ase.descriptors import neighbor_vectors
-from lrc_ase.descriptors.paper import PaperDescriptor, ResidualFittingNetwork
-from lrc_ase.graph import Graph
-from lrc_ase.lattice import fractional_coordinates
-from lrc_ase.lrc import LongRangeConvolution
-from lrc_ase.model import ModelOutput
-from lrc_ase.multipliers import BandLimited, Yukawa
+from lrc_ase.layer.convolution import LongRangeConvolution
+from lrc_ase.layer.kernels import BandLimited, Yukawa
+from lrc_ase.layer.lattice import fractional_coordinates
+from lrc_ase.models.descriptors.paper import PaperDescriptor, ResidualFittingNetwork
+from lrc_ase.models.model import ModelOutput
+from lrc_ase.models.settings import PaperSettings
 from lrc_ase.paper.problems import Problem
-from lrc_ase.settings import PaperSettings
+from lrc_ase.structures.graph import Graph
+from lrc_ase.structures.vectors import neighbor_vectors
 
 __all__ = [
     "STARTING_SCREENING",

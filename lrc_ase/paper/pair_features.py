@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lrc_ase.descriptors.paper import PaperDescriptor
+from lrc_ase.models.descriptors.paper import PaperDescriptor
 
 __all__ = ["PairFeatures", "pair_features"]
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from lrc_ase.dataset import LabelledGraph
-from lrc_ase.graph import Graph
-from potentials import Exponential, Kernel, Mixture, ScreenedCoulomb, SplitForces, jittered, pair_sums
+from lrc_ase.potentials import Exponential, Kernel, Mixture, ScreenedCoulomb, SplitForces, jittered, pair_sums
+from lrc_ase.structures.graph import Graph
 
 __all__ = ["Problem", "Snapshots", "exponential_3d", "labelled_graphs", "screened_coulomb"]
 

@@ -14,20 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from lrc_ase.dataset import LabelledGraph, collate_labelled
-from lrc_ase.derivatives import evaluate
-from lrc_ase.descriptors.paper import PaperDescriptor
-from lrc_ase.multipliers import BandLimited
+from lrc_ase.layer.kernels import BandLimited
+from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.descriptors.paper import PaperDescriptor
 from lrc_ase.paper.columns import ForceColumns
-from lrc_ase.paper.model import (
-    LinearReadOut,
-    PointCloudModel,
-    exact_convolution,
-    modes_below,
-    paper_descriptor,
-)
+from lrc_ase.paper.model import LinearReadOut, PointCloudModel, exact_convolution, modes_below, paper_descriptor
 from lrc_ase.paper.problems import Problem, Snapshots, labelled_graphs
 from lrc_ase.paper.screenings import find_screenings
-from lrc_ase.training.variable_projection import RIDGES, descend, solve_blocks
+from lrc_ase.paper.variable_projection import RIDGES, descend, solve_blocks
 
 __all__ = ["STANDARDIZE_ON", "for_shaping", "force_error", "in_another_box", "refit", "train_ours"]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lrc_ase.files.potential_file import write_atomically
 from lrc_ase.paper.experiments import TABLES, Cell, Table
 from lrc_ase.paper.figures import plot_curve, plot_table, plot_timing
 from lrc_ase.paper.run_folder import PaperRun
@@ -16,7 +17,6 @@ from lrc_ase.paper.screenings import GRID
 from lrc_ase.paper.tables import Recipe, result_name
 from lrc_ase.paper.timing import TIMING
 from lrc_ase.paper.two_scale import CURVES, Curve, curve_points
-from lrc_ase.potential_file import write_atomically
 
 __all__ = ["write_page", "write_reports"]
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from lrc_ase.files.potential_file import write_atomically
 from lrc_ase.paper.problems import Problem, Snapshots
-from lrc_ase.potential_file import write_atomically
 
 __all__ = ["PaperRun"]
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from lrc_ase.lrc import LongRangeConvolution
-from lrc_ase.multipliers import Exponential
+from lrc_ase.layer.convolution import LongRangeConvolution
+from lrc_ase.layer.kernels import Exponential
+from lrc_ase.layer.windows import semicircle_window
 from lrc_ase.paper.model import STARTING_SCREENING
 from lrc_ase.paper.run_folder import PaperRun
-from lrc_ase.windows import semicircle_window
 
 __all__ = ["TIMING", "run_timing"]
 

@@ -4,6 +4,7 @@ These are the functions behind ``lrc-ase relax`` and ``lrc-ase md``. ASE does th
 restart that continues bit for bit, a stop before an exploding run ruins its own output, and logs.
 """
 
+from lrc_ase.simulation.conditions import MDFiles, MDSettings
 from lrc_ase.simulation.dynamics import MDState, MDSummary, SimulationStopped, run_md, thermalize
 from lrc_ase.simulation.observables import (
     EnergyDrift,
@@ -12,9 +13,7 @@ from lrc_ase.simulation.observables import (
     radial_distribution,
     read_reference_rdf,
 )
-from lrc_ase.simulation.plots import plot_log
 from lrc_ase.simulation.relaxation import Relaxation, RelaxationNotConverged, RelaxSettings, relax
-from lrc_ase.simulation.settings import MDFiles, MDSettings
 
 __all__ = [
     "EnergyDrift",
@@ -28,7 +27,6 @@ __all__ = [
     "RelaxationNotConverged",
     "SimulationStopped",
     "energy_drift",
-    "plot_log",
     "radial_distribution",
     "read_reference_rdf",
     "relax",

@@ -17,16 +17,10 @@ from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import IsotropicMTKNPT
 from ase.md.verlet import VelocityVerlet
 
+from lrc_ase.simulation.conditions import MDFiles, MDSettings, check_same_settings
 from lrc_ase.simulation.observables import ThermodynamicState, thermodynamic_state
 from lrc_ase.simulation.output import ThermodynamicLog, TrajectoryFile, convert_frames
-from lrc_ase.simulation.restart import (
-    Restart,
-    integrator_state,
-    read_restart,
-    restore_integrator,
-    write_restart,
-)
-from lrc_ase.simulation.settings import MDFiles, MDSettings, check_same_settings
+from lrc_ase.simulation.restart import Restart, integrator_state, read_restart, restore_integrator, write_restart
 
 __all__ = ["MDState", "MDSummary", "SimulationStopped", "run_md", "thermalize"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lrc_ase.potential_file import read_tensors, write_tensors
+from lrc_ase.files.potential_file import read_tensors, write_tensors
 
 __all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint"]
 

@@ -11,8 +11,8 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from lrc_ase.dataset import LabelKeys
-from lrc_ase.potential_file import write_atomically
-from lrc_ase.settings import LongRangeSettings, ModelSettings, Settings
+from lrc_ase.files.potential_file import write_atomically
+from lrc_ase.models.settings import LongRangeSettings, ModelSettings, Settings
 from lrc_ase.training.configuration_errors import ConfigurationError, describe_errors
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from lrc_ase.settings import DescriptorSettings, descriptor_settings_classes
+from lrc_ase.models.settings import DescriptorSettings, descriptor_settings_classes
 
 __all__ = ["ConfigurationError", "describe_errors"]
 

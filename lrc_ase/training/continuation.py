@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lrc_ase.potential_file import Potential
+from lrc_ase.files.potential_file import Potential
 from lrc_ase.training.configuration import ConfigurationError, ModelConfiguration, TrainingConfiguration
 
 __all__ = ["continued", "with_cutoff_of"]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lrc_ase.dataset import LabelledGraph, batch_indices
-from lrc_ase.ensemble import members_of
-from lrc_ase.model import ShortRangeModel
+from lrc_ase.models.ensemble import members_of
+from lrc_ase.models.model import ShortRangeModel
 from lrc_ase.training.configuration import StageConfiguration
 from lrc_ase.training.fetching import Fetcher
 from lrc_ase.training.losses import ErrorSums

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lrc_ase.dataset import LabelledGraph
-from lrc_ase.derivatives import Results
+from lrc_ase.models.derivatives import Results
 from lrc_ase.training.configuration import LossConfiguration
 
 __all__ = ["ErrorSums", "LabelCounts", "loss_of"]

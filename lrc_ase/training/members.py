@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from lrc_ase.dataset import LabelledGraph, collate_labelled
-from lrc_ase.derivatives import evaluate
-from lrc_ase.ensemble import Ensemble
-from lrc_ase.training.uncertainty import calibrate_spread, crossed_coverage
+from lrc_ase.evaluation.uncertainty import calibrate_spread, crossed_coverage
+from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.ensemble import Ensemble
 
 __all__ = ["calibrate", "left_out_frames"]
 
@@ -34,7 +34,7 @@ def left_out_frames(n_frames: int, n_members: int, fraction: float, seed: int) -
 def calibrate(ensemble: Ensemble, graphs: Sequence[LabelledGraph], *, batch_size: int = 4) -> dict[str, float]:
     """Set the calibration of the ensemble's deviations by held-out `graphs`, and return what they are worth.
 
-    `energy_scale`, `forces_scale`, `forces_floor` (eV/Angstrom): see `lrc_ase.training.uncertainty`.
+    `energy_scale`, `forces_scale`, `forces_floor` (eV/Angstrom): see `lrc_ase.evaluation.uncertainty`.
     `energy_coverage`, `forces_coverage`: part of the errors in intervals of 90%, each half of the frames calibrated on
     the other half. Without held-out labels nothing is calibrated.
     """

@@ -25,9 +25,9 @@ from lrc_ase.dataset import (
     sample,
     split_indices,
 )
-from lrc_ase.descriptors import descriptor_class
-from lrc_ase.potential_file import Potential, load_potential
-from lrc_ase.settings import ModelSettings
+from lrc_ase.files.potential_file import Potential, load_potential
+from lrc_ase.models.descriptors import descriptor_class
+from lrc_ase.models.settings import ModelSettings
 from lrc_ase.training.configuration import (
     ConfigurationError,
     DataSetConfiguration,
@@ -77,7 +77,7 @@ class Prepared:
     remarks: tuple[str, ...]
     """What the user should know."""
     domain: dict[str, Any]
-    """What the training frames hold, see `lrc_ase.domain`."""
+    """What the training frames hold, see `lrc_ase.structures.domain`."""
     inspection: DataReport
     """What the data sets hold and what looks wrong about them."""
     watched: Sequence[LabelledGraph] = ()

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from lrc_ase.dataset import LabelledGraph, Lazy, joined
-from lrc_ase.domain import DOMAIN_KEY
-from lrc_ase.ensemble import Ensemble, members_of
-from lrc_ase.equivariance import rotation_error
-from lrc_ase.graph import collate
-from lrc_ase.model import ShortRangeModel
-from lrc_ase.potential_file import Potential, load_potential, save_potential
+from lrc_ase.files.potential_file import Potential, load_potential, save_potential
+from lrc_ase.models.ensemble import Ensemble, members_of
+from lrc_ase.models.equivariance import rotation_error
+from lrc_ase.models.model import ShortRangeModel
+from lrc_ase.structures.domain import DOMAIN_KEY
+from lrc_ase.structures.graph import collate
 from lrc_ase.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from lrc_ase.training.configuration import (
     ConfigurationError,
@@ -31,11 +31,11 @@ from lrc_ase.training.loop import EpochRecord, StageLoop
 from lrc_ase.training.loop import Progress as StageProgress
 from lrc_ase.training.machine import threads, usable_device
 from lrc_ase.training.members import calibrate, left_out_frames
-from lrc_ase.training.models import new_model, next_model
 from lrc_ase.training.monitor import Monitor
 from lrc_ase.training.prepare import Prepared, describe, model_settings, prepare
 from lrc_ase.training.processes import Processes, joined_processes
 from lrc_ase.training.run_folder import RunFolder, RunFolderError
+from lrc_ase.training.untrained import new_model, next_model
 from lrc_ase.training.watch import Watch
 
 __all__ = ["TrainingInterrupted", "train"]

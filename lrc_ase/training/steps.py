@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from lrc_ase.dataset import LabelledGraph, collate_labelled
-from lrc_ase.derivatives import evaluate
-from lrc_ase.model import ShortRangeModel
+from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.model import ShortRangeModel
 from lrc_ase.training.configuration import LossConfiguration
 from lrc_ase.training.losses import ErrorSums, LabelCounts, loss_of
 from lrc_ase.training.processes import Processes, balanced_parts

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lrc_ase.dataset import LabelledGraph
-from lrc_ase.domain import summarize
+from lrc_ase.structures.domain import summarize
 
 __all__ = ["survey"]
 
@@ -15,7 +15,7 @@ _CHUNK = 256
 
 
 def survey(graphs: Sequence[LabelledGraph], elements: Sequence[str]) -> tuple[dict[str, Any], float]:
-    """Domain of the graphs (see `lrc_ase.domain.summarize`) and mean number of neighbors of an atom."""
+    """Domain of the graphs (see `lrc_ase.structures.domain.summarize`) and mean number of neighbors of an atom."""
     n_neighbors = n_atoms = 0
     domain: dict[str, Any] = {}
     for start in range(0, len(graphs), _CHUNK):

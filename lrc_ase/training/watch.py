@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from lrc_ase.dataset import LabelledGraph
-from lrc_ase.model import ShortRangeModel
+from lrc_ase.models.model import ShortRangeModel
 from lrc_ase.training.configuration import StageConfiguration
 from lrc_ase.training.processes import Processes
 from lrc_ase.training.steps import mean_errors

@@ -92,8 +92,8 @@ def labelled(n_atoms: int, seed: int) -> Atoms:
 def own_task(structures: list[Atoms], training: bool, n_blocks: int) -> Callable[[], object]:
     from lrc_ase import LongRangeSettings, ModelSettings, build_model
     from lrc_ase.dataset import collate_labelled, label_frame, labelled_graph
-    from lrc_ase.derivatives import evaluate
-    from lrc_ase.settings import SphereSettings
+    from lrc_ase.models.derivatives import evaluate
+    from lrc_ase.models.settings import SphereSettings
     from lrc_ase.training.configuration import LossConfiguration
     from lrc_ase.training.losses import loss_of
 

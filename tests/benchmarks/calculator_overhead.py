@@ -23,8 +23,8 @@ from ase.build import bulk
 
 import lrc_ase
 from lrc_ase import LRCCalculator
-from lrc_ase.derivatives import atomic_stresses, born_effective_charges
-from lrc_ase.graph import Graph
+from lrc_ase.models.derivatives import atomic_stresses, born_effective_charges
+from lrc_ase.structures.graph import Graph
 
 REPEATS = {8: (1, 1, 1), 64: (2, 2, 2), 216: (3, 3, 3), 512: (4, 4, 4), 1000: (5, 5, 5), 1728: (6, 6, 6)}
 DISPLACEMENT = 0.006
@@ -117,7 +117,7 @@ def timed_search(calculator: LRCCalculator) -> Iterator[list[float]]:
     """Seconds of each neighbor search, and of the look for close pairs that follows it."""
     found: list[float] = []
     originals = {
-        (lrc_ase.neighbors, "neighbor_graph"): lrc_ase.neighbors.neighbor_graph,
+        (lrc_ase.structures.neighbors, "neighbor_graph"): lrc_ase.structures.neighbors.neighbor_graph,
         (type(calculator._domain), "watch"): type(calculator._domain).watch,
     }
 

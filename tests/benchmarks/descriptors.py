@@ -24,12 +24,12 @@ import torch
 from ase.build import bulk
 
 from lrc_ase import ModelSettings, PaperSettings, PonitaSettings, ShortRangeModel, SphereSettings, build_model
-from lrc_ase.derivatives import evaluate
-from lrc_ase.equivariance import rotation_error
-from lrc_ase.graph import Graph
-from lrc_ase.neighbors import neighbor_graph
-from lrc_ase.potential_file import load_potential
-from lrc_ase.settings import DescriptorSettings
+from lrc_ase.files.potential_file import load_potential
+from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.equivariance import rotation_error
+from lrc_ase.models.settings import DescriptorSettings
+from lrc_ase.structures.graph import Graph
+from lrc_ase.structures.neighbors import neighbor_graph
 
 ELEMENTS = ("Na", "Cl")
 CHOICES = {

@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import torch
 
-from lrc_ase.mesh.triton_kernels import gather_triton, spread_triton, triton_available
-from lrc_ase.windows import semicircle_window
+from lrc_ase.layer.mesh.triton_kernels import gather_triton, spread_triton, triton_available
+from lrc_ase.layer.windows import semicircle_window
 
 DENSITY = 0.1  # atoms per mesh point
 N_ORDERS = {0: 1, 1: 4, 2: 10}

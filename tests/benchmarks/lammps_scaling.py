@@ -27,7 +27,7 @@ from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
 from lrc_ase import LongRangeSettings, LRCCalculator, ModelSettings, Potential, build_model, save_potential
-from lrc_ase.memory import keep_freed_memory
+from lrc_ase.layer.memory import keep_freed_memory
 
 WARM_UP = 3
 

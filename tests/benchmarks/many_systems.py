@@ -22,7 +22,7 @@ from lammps_scaling import untrained
 
 from lrc_ase import LRCCalculator, load_potential
 from lrc_ase.engines.torchsim import TorchSimModel
-from lrc_ase.memory import keep_freed_memory
+from lrc_ase.layer.memory import keep_freed_memory
 
 ROUNDS = 4
 

@@ -1,4 +1,4 @@
-"""The table of `lrc_ase.accuracy`, from the Fourier transforms of the windows alone.
+"""The table of `lrc_ase.layer.accuracy`, from the Fourier transforms of the windows alone.
 
 python tests/benchmarks/mesh_accuracy.py          # some minutes; prints the candidates of each decade, cheapest first
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrc_ase.windows import Window, semicircle_window
+from lrc_ase.layer.windows import Window, semicircle_window
 
 SCREENING = 0.3  # of the kernel, per smearing: about that of a box of 20
 ALIASES = np.array([-3, -2, -1, 1, 2, 3])

@@ -20,7 +20,7 @@ from ase import Atoms
 from ase.build import bulk
 from matscipy.neighbours import neighbour_list
 
-from lrc_ase.neighbors import _enclosing_cell, complete_cell, neighbor_graph
+from lrc_ase.structures.neighbors import _enclosing_cell, complete_cell, neighbor_graph
 
 
 def main() -> None:

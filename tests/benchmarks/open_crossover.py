@@ -1,6 +1,7 @@
 """Clusters: all pairs against the padded mesh, field and forces; run as ``python tests/benchmarks/open_crossover.py``.
 
-The last column, pairs per mesh point where both take the same time, is `lrc_ase.boundaries._PAIRS_PER_MESH_POINT`.
+The last column, pairs per mesh point where both take the same time, is
+`lrc_ase.layer.boundaries._PAIRS_PER_MESH_POINT`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import time
 
 import torch
 
-from lrc_ase import boundaries
-from lrc_ase.lrc import LongRangeConvolution
-from lrc_ase.multipliers import Coulomb, Multiplier, Stack, Yukawa
+from lrc_ase.layer import boundaries
+from lrc_ase.layer.convolution import LongRangeConvolution
+from lrc_ase.layer.kernels import Coulomb, Multiplier, Stack, Yukawa
 
 
 def seconds(layer: LongRangeConvolution, weights: torch.Tensor, positions: torch.Tensor, *, by_pairs: bool) -> float:

@@ -17,15 +17,15 @@ import torch
 from ase import Atoms
 
 from lrc_ase import ModelSettings, build_model
-from lrc_ase.derivatives import evaluate
-from lrc_ase.descriptors import neighbor_vectors
-from lrc_ase.descriptors.sphere.averages import averages
-from lrc_ase.descriptors.sphere.descriptor import mixed_by_element
-from lrc_ase.descriptors.sphere.moments import moments
-from lrc_ase.graph import Graph
-from lrc_ase.model import ShortRangeModel
-from lrc_ase.neighbors import neighbor_graph
-from lrc_ase.settings import SphereSettings
+from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.descriptors.sphere.averages import averages
+from lrc_ase.models.descriptors.sphere.descriptor import mixed_by_element
+from lrc_ase.models.descriptors.sphere.moments import moments
+from lrc_ase.models.model import ShortRangeModel
+from lrc_ase.models.settings import SphereSettings
+from lrc_ase.structures.graph import Graph
+from lrc_ase.structures.neighbors import neighbor_graph
+from lrc_ase.structures.vectors import neighbor_vectors
 
 
 def main() -> None:

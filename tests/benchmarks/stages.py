@@ -19,11 +19,11 @@ import torch
 from ase.build import bulk
 
 from lrc_ase import LongRangeConvolution, LongRangeSettings, LRCCalculator, ModelSettings, Yukawa
-from lrc_ase.boundaries import Layout
-from lrc_ase.derivatives import evaluate
-from lrc_ase.mesh import Stencil, filtering, spreading
-from lrc_ase.model import build_model
-from lrc_ase.potential_file import Potential
+from lrc_ase.files.potential_file import Potential
+from lrc_ase.layer.boundaries import Layout
+from lrc_ase.layer.mesh import Stencil, filtering, spreading
+from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.model import build_model
 
 
 class Stopwatch:

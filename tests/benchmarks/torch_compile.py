@@ -19,7 +19,7 @@ import torch
 from ase.build import bulk
 
 import lrc_ase
-import lrc_ase.model
+import lrc_ase.models.model
 
 REPEATS = {8: 1, 64: 2, 216: 3, 512: 4, 1000: 5}
 
@@ -34,7 +34,7 @@ def main() -> None:
     calculator = lrc_ase.load(arguments.potential, dtype=getattr(torch, arguments.dtype))
     plain = calculator.model
     compiled = deepcopy(plain)
-    lrc_ase.model.neighbor_vectors = torch._dynamo.disable(lrc_ase.model.neighbor_vectors)
+    lrc_ase.models.model.neighbor_vectors = torch._dynamo.disable(lrc_ase.models.model.neighbor_vectors)
     compiled.descriptor.forward = torch._dynamo.disable(compiled.descriptor.forward)
     compiled.long_range.convolution.forward = torch._dynamo.disable(compiled.long_range.convolution.forward)
     models = {"plain": plain, "compiled": torch.compile(compiled)}
@@ -53,7 +53,7 @@ def main() -> None:
             print(", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in times.items()))
 
 
-def median(model: torch.nn.Module, graph: lrc_ase.graph.Graph) -> float:
+def median(model: torch.nn.Module, graph: lrc_ase.structures.graph.Graph) -> float:
     """Seconds of an evaluation."""
     times = []
     for _ in range(40):

@@ -15,12 +15,12 @@ import time
 import torch
 
 from lrc_ase.dataset import elements_of, force_rms, label_frame, labelled_graph, read_frames
-from lrc_ase.settings import LongRangeSettings, ModelSettings
+from lrc_ase.models.settings import LongRangeSettings, ModelSettings
 from lrc_ase.training.configuration import LossConfiguration, StageConfiguration
 from lrc_ase.training.loop import StageLoop
 from lrc_ase.training.members import left_out_frames
-from lrc_ase.training.models import new_model
 from lrc_ase.training.references import fit_references
+from lrc_ase.training.untrained import new_model
 
 
 class Silent:

@@ -19,8 +19,8 @@ from ase.build import molecule
 
 from lrc_ase.training.configuration import parse_configuration
 from lrc_ase.training.loop import StageLoop
-from lrc_ase.training.models import new_model
 from lrc_ase.training.prepare import model_settings, prepare
+from lrc_ase.training.untrained import new_model
 
 
 class EnoughSteps(Exception):

@@ -14,10 +14,10 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from ase.units import fs
 
-from potentials.calculator import KernelCalculator, frames, periodic_dimension
-from potentials.kernels import Exponential, Mixture, ScreenedCoulomb
-from potentials.pairs import pair_sums
-from potentials.sampling import Snapshot
+from lrc_ase.potentials.calculator import KernelCalculator, frames, periodic_dimension
+from lrc_ase.potentials.kernels import Exponential, Mixture, ScreenedCoulomb
+from lrc_ase.potentials.pairs import pair_sums
+from lrc_ase.potentials.sampling import Snapshot
 
 KERNELS = {
     "exponential": Exponential(2.5),

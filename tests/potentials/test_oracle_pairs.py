@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from potentials.kernels import Exponential, Mixture, ScreenedCoulomb
-from potentials.pairs import _pair_chunks, pair_sums
+from lrc_ase.potentials.kernels import Exponential, Mixture, ScreenedCoulomb
+from lrc_ase.potentials.pairs import _pair_chunks, pair_sums
 
 KERNELS = {
     "exponential": Exponential(2.5),

@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from potentials.kernels import Exponential, ScreenedCoulomb
-from potentials.pairs import pair_sums
-from potentials.sampling import jittered, random_points, snapshots
-from potentials.torus import torus_distance
+from lrc_ase.potentials.kernels import Exponential, ScreenedCoulomb
+from lrc_ase.potentials.pairs import pair_sums
+from lrc_ase.potentials.sampling import jittered, random_points, snapshots
+from lrc_ase.potentials.torus import torus_distance
 
 # The boxes and point numbers of the paper's tables.
 PAPER = [
@@ -71,7 +71,7 @@ def test_points_are_uniform(separation):
 def test_random_points_are_sequential_addition(monkeypatch):
     """Three points on a circle of length 1, separation 0.3: the third one fits only where the gap between the first
     two is at least 0.6. Their shorter gap is uniform on [0.3, 0.5], so it must be below 0.4: half of all cases."""
-    monkeypatch.setattr("potentials.sampling._MAX_TRIES", 100)  # 300 candidates miss room below 1/300: 0.48
+    monkeypatch.setattr("lrc_ase.potentials.sampling._MAX_TRIES", 100)  # 300 candidates miss room below 1/300: 0.48
     generator = np.random.default_rng(1)
     gaps = []
     for _ in range(400):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from potentials import Exponential, Mixture, ScreenedCoulomb, SplitForces, jittered, pair_sums
+from lrc_ase.potentials import Exponential, Mixture, ScreenedCoulomb, SplitForces, jittered, pair_sums
 
 MIXTURE = Mixture(((0.9, ScreenedCoulomb(10.0)), (0.1, ScreenedCoulomb(1.0))))
 

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from potentials.heat import gaussian_integral
-from potentials.kernels import Exponential, Mixture, ScreenedCoulomb
-from potentials.lattice import as_cell, half_diagonal, lattice_points, wrap
-from potentials.torus import ewald_sum, image_sum, minimum_image, spectral_sum, torus_distance
+from lrc_ase.potentials.heat import gaussian_integral
+from lrc_ase.potentials.kernels import Exponential, Mixture, ScreenedCoulomb
+from lrc_ase.potentials.lattice import as_cell, half_diagonal, lattice_points, wrap
+from lrc_ase.potentials.torus import ewald_sum, image_sum, minimum_image, spectral_sum, torus_distance
 
 KERNELS = [Exponential, ScreenedCoulomb]
 CELLS = {

@@ -1,0 +1,116 @@
+"""Labelled graphs: what a model learns from, one by one and in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import chemical_symbols
+from torch import Tensor
+
+from lrc_ase.dataset.labels import LabelledFrame
+from lrc_ase.structures.graph import Graph, collate
+from lrc_ase.structures.neighbors import neighbor_graph
+
+__all__ = [
+    "LabelledGraph",
+    "batch_indices",
+    "collate_labelled",
+    "elements_of",
+    "force_rms",
+    "labelled_graph",
+    "split_indices",
+]
+
+
+@dataclass(frozen=True)
+class LabelledGraph:
+    """One structure or a batch of several, with labels in float64."""
+
+    graph: Graph
+    energy: Tensor
+    """Energy without element references in eV, (n_structures,); NaN without label."""
+    forces: Tensor
+    """eV/Angstrom, (n_atoms, 3); NaN without label."""
+    stress: Tensor
+    """eV/Angstrom^3, (n_structures, 3, 3); NaN without label."""
+    weight: Tensor
+    """Weight of each structure in the loss, (n_structures,)."""
+
+    def to(self, device: torch.device | str) -> LabelledGraph:
+        """Move to `device`."""
+        return LabelledGraph(
+            self.graph.to(device),
+            self.energy.to(device),
+            self.forces.to(device),
+            self.stress.to(device),
+            self.weight.to(device),
+        )
+
+
+def labelled_graph(
+    frame: LabelledFrame,
+    elements: Sequence[str],
+    cutoff: float,
+    references: Tensor,
+) -> LabelledGraph:
+    """Graph and labels of a frame, in float64; the element `references` (n_elements,) in eV are subtracted."""
+    try:
+        graph = neighbor_graph(frame.atoms, elements, cutoff)
+    except ValueError as error:
+        raise ValueError(f"{frame.name}: {error}") from error
+    energy = torch.tensor([frame.energy], dtype=torch.float64) - references.to(torch.float64)[graph.species].sum()
+    return LabelledGraph(
+        graph,
+        energy,
+        torch.tensor(frame.forces, dtype=torch.float64),
+        torch.tensor(frame.stress, dtype=torch.float64)[None],
+        torch.tensor([frame.weight], dtype=torch.float64),
+    )
+
+
+def collate_labelled(graphs: Sequence[LabelledGraph]) -> LabelledGraph:
+    """Join labelled graphs into one batch."""
+    return LabelledGraph(
+        collate([item.graph for item in graphs]),
+        torch.cat([item.energy for item in graphs]),
+        torch.cat([item.forces for item in graphs]),
+        torch.cat([item.stress for item in graphs]),
+        torch.cat([item.weight for item in graphs]),
+    )
+
+
+def elements_of(frames: Iterable[Atoms]) -> tuple[str, ...]:
+    """Chemical symbols that occur, by atomic number."""
+    numbers = sorted({int(number) for atoms in frames for number in atoms.numbers})
+    return tuple(chemical_symbols[number] for number in numbers)
+
+
+def force_rms(frames: Sequence[LabelledFrame]) -> float:
+    """Root mean square of the labelled force components, eV/Angstrom."""
+    squares = counts = 0.0
+    for frame in frames:
+        known = frame.forces[np.isfinite(frame.forces)]
+        squares += float((known**2).sum())
+        counts += known.size
+    return (squares / counts) ** 0.5 if counts else 0.0
+
+
+def split_indices(n_frames: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Divide frames at random into training and validation, `fraction` of them (at least one, if any) for validation.
+
+    >>> split_indices(5, 0.4, seed=0)
+    ([0, 1, 3], [2, 4])
+    """
+    n_validation = min(max(round(fraction * n_frames), 1), n_frames - 1) if fraction > 0 and n_frames > 1 else 0
+    order = np.random.default_rng([seed, 0x5B11]).permutation(n_frames)
+    return sorted(order[n_validation:].tolist()), sorted(order[:n_validation].tolist())
+
+
+def batch_indices(n_frames: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Frames of each batch of an epoch, in an order that depends on `seed` and `epoch` alone."""
+    order = np.random.default_rng([seed, epoch]).permutation(n_frames).tolist()
+    return [order[start : start + batch_size] for start in range(0, n_frames, batch_size)]

@@ -1,0 +1,84 @@
+r"""Force errors along the line between two atoms, by their distance: what a cutoff hides shows beyond it.
+
+.. math:: e(r) = \Big\langle \tfrac12 (\Delta F_j - \Delta F_i) \cdot \hat r_{ij} \Big\rangle_{r_{ij} = r},
+          \qquad \Delta F = F_{\mathrm{predicted}} - F_{\mathrm{reference}}.
+
+Errors of atoms that have nothing to do with each other average to zero; a pair force that the model lacks does not, and
+its curve is the missing pair force itself, smoothed by what the other neighbors take over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lrc_ase.dataset import Atoms, elements_of
+from lrc_ase.evaluation.evaluate import Evaluation
+from lrc_ase.structures.neighbors import neighbor_graph
+from lrc_ase.structures.vectors import neighbor_vectors
+
+__all__ = ["PairErrors", "pair_errors"]
+
+_LARGEST_SAMPLE = 40
+"""Frames looked at; all pairs within twice the cutoff are many."""
+
+
+@dataclass(frozen=True)
+class PairErrors:
+    """Mean force error along the line between two elements."""
+
+    distances: np.ndarray
+    """Middle of each bin, Angstrom, (n_bins,)."""
+    mean: np.ndarray
+    """meV/Angstrom, positive where the model lets the atoms repel too much, (n_bins,); NaN without pairs."""
+    uncertainty: np.ndarray
+    """Standard error of the mean, as if pairs were independent, (n_bins,)."""
+
+
+def pair_errors(
+    frames: Sequence[Atoms], evaluation: Evaluation, *, largest_distance: float, n_bins: int = 40
+) -> dict[str, PairErrors]:
+    """Mean force errors along pairs, by pair of elements (``"Na-Cl"``).
+
+    `frames` are those of `evaluation`; distances go up to `largest_distance` (Angstrom).
+    """
+    errors = 1e3 * (evaluation.forces - evaluation.reference_forces)
+    first_atoms = np.concatenate([[0], np.cumsum(evaluation.n_atoms)])
+    elements = elements_of(frames)
+    edges = np.linspace(0, largest_distance, n_bins + 1)
+    values: dict[tuple[int, int], list[np.ndarray]] = {}
+    for index in range(0, len(frames), max(len(frames) // _LARGEST_SAMPLE, 1)):
+        own = errors[first_atoms[index] : first_atoms[index + 1]]
+        graph = neighbor_graph(frames[index], elements, largest_distance)
+        vectors = neighbor_vectors(
+            graph.positions, graph.cell, graph.neighbors, graph.shifts, graph.structure, torch.float64
+        ).numpy()
+        mask, neighbors, species = graph.neighbor_mask.numpy(), graph.neighbors.numpy(), graph.species.numpy()
+        atom, column = np.nonzero(mask)
+        other = neighbors[atom, column]
+        lengths = np.linalg.norm(vectors[atom, column], axis=1)
+        along = 0.5 * ((own[other] - own[atom]) * vectors[atom, column]).sum(axis=1) / lengths
+        kinds = np.sort(np.stack([species[atom], species[other]], axis=1), axis=1)
+        known = np.isfinite(along)
+        for kind in np.unique(kinds[known], axis=0):
+            chosen = known & (kinds == kind).all(axis=1)
+            values.setdefault((int(kind[0]), int(kind[1])), []).append(np.stack([lengths[chosen], along[chosen]]))
+    return {
+        f"{elements[a]}-{elements[b]}": _binned(np.concatenate(parts, axis=1), edges)
+        for (a, b), parts in sorted(values.items())
+    }
+
+
+def _binned(pairs: np.ndarray, edges: np.ndarray) -> PairErrors:
+    distances, errors = pairs
+    n_bins = len(edges) - 1
+    place = np.clip(np.digitize(distances, edges) - 1, 0, n_bins - 1)
+    counts = np.bincount(place, minlength=n_bins) / 2  # every pair is met from both ends
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = np.bincount(place, errors, minlength=n_bins) / 2 / counts
+        square = np.bincount(place, errors**2, minlength=n_bins) / 2 / counts
+        uncertainty = np.sqrt(np.maximum(square - mean**2, 0) / counts)
+    return PairErrors(0.5 * (edges[1:] + edges[:-1]), mean, uncertainty)

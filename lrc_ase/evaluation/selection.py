@@ -1,0 +1,145 @@
+r"""Which frames of a trajectory are worth labeling: those that an ensemble disagrees about, and different ones.
+
+One frame after the other is taken, each time the one with the largest product of disagreement and distance to all that
+are taken or known already,
+
+.. math:: i = \arg\max_i\; s_i \min_{j \in \mathrm{taken}} |d_i - d_j|,
+
+with the disagreement s (the largest norm of an atom's force deviation, or their mean) and the mean descriptor d of each
+element's atoms, in units of its spread: farthest-point sampling with weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrc_ase.dataset import SOURCE_KEY, Atoms, collate_labelled, label_frame, labelled_graph
+from lrc_ase.files.potential_file import Potential
+from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.ensemble import members_of
+from lrc_ase.models.model import ShortRangeModel
+from lrc_ase.structures.graph import Graph
+
+__all__ = ["Selection", "farthest_points", "select_frames"]
+
+Disagreement = Literal["max", "mean"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Frames chosen from a trajectory, in the order of their choice."""
+
+    frames: tuple[int, ...]
+    """Indices."""
+    disagreement: np.ndarray
+    """Of every frame of the trajectory, eV/Angstrom, (n_frames,)."""
+    descriptors: np.ndarray
+    """Of every frame, (n_frames, n_features), in units of their spread."""
+
+
+def select_frames(
+    potential: Potential,
+    frames: Sequence[Atoms],
+    count: int,
+    *,
+    known: Sequence[Atoms] = (),
+    by: Disagreement = "max",
+    batch_size: int = 4,
+    report_progress: Callable[[int, int], None] | None = None,
+) -> Selection:
+    """Choose `count` of `frames` for labeling.
+
+    Parameters
+    ----------
+    potential
+        That of an ensemble.
+    frames
+        Structures without or with labels, which are not looked at.
+    count
+        How many to choose; all where there are fewer.
+    known
+        Structures that are labeled already: frames like these are not worth labeling.
+    by
+        Whether the atom with the largest force deviation or the mean over atoms decides.
+    report_progress
+        Called with the number of frames evaluated and their total.
+    """
+    if potential.n_members < 2:
+        raise ValueError(
+            "choosing frames needs the potential of an ensemble, got a single model: train with `--ensemble 4`"
+        )
+    if count < 1:
+        raise ValueError(f"`count` must be at least 1, got {count}")
+    if not frames:
+        raise ValueError("`frames` must hold at least one frame, got none")
+    every = [*frames, *known]
+    scores, features = [], []
+    for start in range(0, len(every), batch_size):
+        graph = _graph(potential, every[start : start + batch_size], start)
+        scores.append(_disagreement(potential.model, graph, by))
+        features.append(_mean_descriptors(potential, graph))
+        if report_progress is not None:
+            report_progress(min(start + batch_size, len(every)), len(every))
+    descriptors = torch.cat(features).double().numpy()
+    spread = descriptors.std(axis=0)
+    descriptors = descriptors / np.where(spread > 0, spread, 1.0) / np.sqrt(descriptors.shape[1])
+    disagreement = torch.cat(scores).double().numpy()[: len(frames)]
+    chosen = farthest_points(descriptors[: len(frames)], count, disagreement, descriptors[len(frames) :])
+    return Selection(tuple(chosen), disagreement, descriptors[: len(frames)])
+
+
+def farthest_points(points: np.ndarray, count: int, weights: np.ndarray, known: np.ndarray) -> list[int]:
+    """Indices of `count` of `points` (n, d), far from each other and from `known` (m, d), preferring large `weights`.
+
+    >>> line = np.array([[0.0], [0.1], [5.0], [9.0]])
+    >>> farthest_points(line, 3, np.array([1.0, 2.0, 1.0, 1.0]), np.empty((0, 1)))
+    [1, 3, 2]
+    """
+    distances = np.full(len(points), np.inf)
+    for point in known:
+        distances = np.minimum(distances, np.linalg.norm(points - point, axis=1))
+    chosen: list[int] = []
+    while len(chosen) < min(count, len(points)):
+        merit = weights * distances if np.isfinite(distances).all() else weights.astype(float)
+        merit[chosen] = -np.inf
+        chosen.append(int(merit.argmax()))
+        distances = np.minimum(distances, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    return chosen
+
+
+def _graph(potential: Potential, frames: Sequence[Atoms], first: int) -> Graph:
+    settings = potential.settings
+    labelled = [
+        label_frame(atoms, required=(), name=atoms.info.get(SOURCE_KEY, f"frame {first + index}"))
+        for index, atoms in enumerate(frames)
+    ]
+    graphs = [labelled_graph(frame, settings.elements, settings.cutoff, potential.references) for frame in labelled]
+    return collate_labelled(graphs).graph.to(next(potential.model.parameters()).device)
+
+
+def _disagreement(model: ShortRangeModel, graph: Graph, by: Disagreement) -> Tensor:
+    """Of each structure, eV/Angstrom, (n_structures,)."""
+    forces_std = evaluate(model, graph).forces_std
+    assert forces_std is not None
+    norms = forces_std.norm(dim=1)
+    start = norms.new_zeros(graph.n_structures)
+    reduction = "amax" if by == "max" else "mean"
+    return start.scatter_reduce(0, graph.structure, norms, reduction, include_self=False).cpu()
+
+
+@torch.no_grad()
+def _mean_descriptors(potential: Potential, graph: Graph) -> Tensor:
+    """Mean features of each element's atoms, zero for an absent element; (n_structures, n_elements * n_features)."""
+    member = members_of(potential.model)[0]
+    features = member.local(graph, None)
+    n_elements = len(potential.settings.elements)
+    kind = graph.structure * n_elements + graph.species
+    sums = features.new_zeros(graph.n_structures * n_elements, features.shape[1]).index_add(0, kind, features)
+    counts = torch.bincount(kind, minlength=len(sums)).clamp(min=1)
+    return (sums / counts[:, None]).reshape(graph.n_structures, -1).cpu()

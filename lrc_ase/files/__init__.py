@@ -1,0 +1,1 @@
+"""Files of potentials, those shipped with the package among them."""

@@ -1,0 +1,143 @@
+"""How a structure's boundary is summed: periodic directions as they are, open ones padded, the kernel cut off there.
+
+With some directions open the sum runs in a frame of its own: the periodic cell vectors as they are, and in the open
+directions perpendicular box vectors of fixed length. Positions are expressed in that frame, so that derivatives by the
+cell pass through positions and the periodic wave numbers, whatever the vectors that the user left in open directions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrc_ase.layer.exchange import Exchange
+from lrc_ase.layer.kernels import WaveNumbers
+from lrc_ase.layer.lattice import half_mesh_indices, reciprocal_cell, wave_vectors
+
+__all__ = ["Layout", "open_layout", "padded_cell", "pairs_cost_less", "wave_numbers"]
+
+_TRUNCATION_MARGIN = 7.0
+"""Smearing widths beyond which a Gaussian cloud is taken to end, exp(-24)."""
+_PAIRS_PER_MESH_POINT = 1.0
+"""Pairs of a cluster that cost as much as a point of its padded mesh, from ``tests/benchmarks/open_crossover.py``."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one structure is summed; no mesh where all pairs are."""
+
+    mesh_shape: tuple[int, ...] | None
+    open_axes: tuple[int, ...] = ()
+    lengths: tuple[float, ...] = ()
+    """Of the box along the open directions, Angstrom."""
+    truncation: float = 0.0
+    """Distance in the open directions beyond which the kernel is cut off, Angstrom."""
+
+
+def pairs_cost_less(n_atoms: int, smearing: float, spacing: float) -> bool:
+    """Whether a cluster of so few atoms goes by pairs whatever its size: the margins alone make a larger mesh."""
+    return n_atoms**2 < _PAIRS_PER_MESH_POINT * (2 * _TRUNCATION_MARGIN * smearing / spacing) ** 3
+
+
+def open_layout(
+    fractional: Tensor,
+    cell: Tensor,
+    pbc: tuple[bool, ...],
+    smearing: float,
+    mesh_shape_for: Callable[[np.ndarray], tuple[int, ...]],
+    exchange: Exchange | None = None,
+) -> Layout:
+    r"""Layout of a structure with open directions; `fractional` (n_atoms, 3), `cell` (3, 3), `smearing` the widest.
+
+    With extents e_i along the open directions and a largest distance D across them, the kernel is cut off at
+    R = D + 7 s and the box is :math:`e_i + R + 7s` long: clouds of atoms see each other's kernel whole, and never an
+    image. Extents are rounded up to whole Angstrom, so that box and mesh stay as they are while atoms move a little.
+    A cluster goes by pairs (no mesh) where those cost less. Processes that share a structure agree on its extents.
+    """
+    open_axes = tuple(axis for axis, periodic in enumerate(pbc) if not periodic)
+    fixed = cell.detach().double().cpu()
+    normals = open_directions(fixed[None], open_axes)[0]
+    across = fractional.detach().double().cpu() @ fixed @ normals.T  # (n_atoms, n_open)
+    lowest, highest = -_largest(-across, exchange), _largest(across, exchange)
+    extents = torch.ceil(highest - lowest) + 1.0
+    from_middle = (across - 0.5 * (lowest + highest)).norm(dim=1, keepdim=True)
+    widest = math.ceil(2 * float(_largest(from_middle, exchange))) + 1.0
+    margin = _TRUNCATION_MARGIN * smearing
+    truncation = min(float(extents.norm()), widest) + margin
+    lengths = tuple((extents + truncation + margin).tolist())
+    layout = Layout(None, open_axes, lengths, truncation)
+    mesh_shape = mesh_shape_for(padded_cell(fixed[None], layout)[0].numpy())
+    if len(open_axes) == len(pbc) and len(across) ** 2 < _PAIRS_PER_MESH_POINT * math.prod(mesh_shape):
+        return Layout(None)
+    return Layout(mesh_shape, open_axes, lengths, truncation)
+
+
+def _largest(values: Tensor, exchange: Exchange | None) -> Tensor:
+    """Largest of each column over all atoms, (n,); zeros without any."""
+    largest = values.amax(dim=0) if len(values) else values.new_full(values.shape[1:], -torch.inf)
+    if exchange is not None:
+        largest = exchange.largest(largest)
+    return torch.where(largest == -torch.inf, 0.0, largest)
+
+
+def open_directions(cell: Tensor, open_axes: Sequence[int]) -> Tensor:
+    """Unit vectors perpendicular to the periodic ones and to each other, (n_structures, n_open, 3).
+
+    They follow the periodic vectors alone, and differentiably.
+    """
+    periodic = [axis for axis in range(3) if axis not in open_axes]
+    if not periodic:
+        return torch.eye(3).to(cell).expand(len(cell), 3, 3)
+    first = cell[:, periodic[0]]
+    if len(periodic) == 2:
+        normal = torch.linalg.cross(first, cell[:, periodic[1]])
+        return (normal / normal.norm(dim=-1, keepdim=True))[:, None]
+    along = first / first.norm(dim=-1, keepdim=True)
+    # the Cartesian axis that is least along the wire
+    axis = torch.nn.functional.one_hot(along.detach().abs().argmin(dim=-1), 3).to(along)
+    across = torch.linalg.cross(along, axis)
+    across = across / across.norm(dim=-1, keepdim=True)
+    return torch.stack([across, torch.linalg.cross(along, across)], dim=1)
+
+
+def padded_cell(cell: Tensor, layout: Layout) -> Tensor:
+    """Cells (n_structures, 3, 3) with their open vectors replaced by the sides of the layout's box."""
+    lengths = cell.new_tensor(layout.lengths)
+    sides = open_directions(cell, layout.open_axes) * lengths[:, None]
+    rows = list(cell.unbind(dim=1))
+    for index, axis in enumerate(layout.open_axes):
+        rows[axis] = sides[:, index]
+    return torch.stack(rows, dim=1)
+
+
+def wave_numbers(cell: Tensor, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]) -> WaveNumbers:
+    """Waves of the half mesh for padded cells (n_structures, d, d), whose layouts differ in lengths alone."""
+    d = len(mesh_shape)
+    open_axes = layouts[0].open_axes
+    if not open_axes:
+        return WaveNumbers((wave_vectors(cell, mesh_shape) ** 2).sum(dim=-1), d)
+    indices = half_mesh_indices(mesh_shape, device=cell.device).to(cell)
+    ranges = [indices.select(-1, axis).movedim(axis, 0).reshape(indices.shape[axis], -1)[:, 0] for axis in range(d)]
+
+    def along(axis: int) -> Tensor:
+        """Indices of the waves along one axis, shaped to broadcast over the half mesh with structures in front."""
+        return ranges[axis].reshape([1] + [-1 if own == axis else 1 for own in range(d)])
+
+    reciprocal = reciprocal_cell(cell)[:, :, None, None, None]  # (n_structures, d, then the mesh, d)
+    vectors = cell.new_zeros(len(cell), 1, 1, 1, d)
+    open_squared = cell.new_zeros(len(cell), 1, 1, 1)
+    lengths = cell.new_tensor([layout.lengths for layout in layouts])[:, :, None, None, None]
+    for axis in range(d):
+        if axis in open_axes:
+            open_squared = open_squared + (2 * math.pi * along(axis) / lengths[:, open_axes.index(axis)]) ** 2
+        else:
+            vectors = vectors + along(axis)[..., None] * reciprocal[:, axis]
+    periodic_squared = (vectors**2).sum(dim=-1)
+    truncation = cell.new_tensor([layout.truncation for layout in layouts])[:, None, None, None]
+    squared = periodic_squared + open_squared
+    return WaveNumbers(squared, d, len(open_axes), periodic_squared, open_squared, truncation)

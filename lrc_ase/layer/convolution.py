@@ -1,0 +1,318 @@
+r"""The long-range convolution layer: all-to-all sums of a trainable kernel in near-linear time.
+
+For every atom i, channel by channel and over all periodic images,
+
+.. math:: u_i = \sum_j \phi_\theta(x_i - x_j) f_j
+             = \frac{1}{V} \sum_m \hat\phi_\theta(k_m) \Big[\sum_j f_j e^{-ik_m\cdot x_j}\Big] e^{ik_m\cdot x_i},
+
+Algorithm 1 of Peng, Lin, Ying and Zepeda-Nunez (arXiv:2010.05295); for a matrix of kernels
+:math:`u_{ia} = \sum_b \sum_j \phi_{ab}(x_i - x_j) f_{jb}`. Directions are periodic or open, any of them. Three ways
+to the same number: `mesh` (FFT), `ewald` (the k-sum term by term, without window error) and `direct` (pairs in open
+space).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lrc_ase.layer.accuracy import mesh_quality
+from lrc_ase.layer.boundaries import Layout, open_layout, padded_cell, pairs_cost_less
+from lrc_ase.layer.direct import pair_sums
+from lrc_ase.layer.ewald import ewald_sum
+from lrc_ase.layer.exchange import Exchange
+from lrc_ase.layer.kernels import Multiplier, apply_kernel
+from lrc_ase.layer.lattice import fractional_coordinates, mesh_shape_for_spacing
+from lrc_ase.layer.memory import check_mesh_memory
+from lrc_ase.layer.mesh import MultiplierTables, Stencil, convolve
+from lrc_ase.layer.windows import Window
+
+__all__ = ["LongRangeConvolution"]
+
+Method = Literal["mesh", "ewald", "direct"]
+
+_HIGHEST_ACCURACY = 1e-10
+_SMALLEST_SKEWNESS = 1e-6
+"""Volume over the product of the edges below which cell vectors count as linearly dependent."""
+
+
+class LongRangeConvolution(nn.Module):
+    """Convolve point weights with a trainable kernel; see the module's formula.
+
+    Parameters
+    ----------
+    multiplier
+        The kernel: one channel per channel of the weights, or a `Matrix`.
+    accuracy
+        Relative error of the forces; chooses window and mesh spacing from `smearing`.
+    smearing
+        Width of the Gaussian in the multiplier, Angstrom; needed where the layer chooses the mesh.
+    mesh_shape, window
+        Fix both by hand instead, as the paper does for kernels without smearing.
+    method
+        'mesh', with 'ewald' as the exact sum over the same waves; clusters that are small for their extent go by
+        pairs with both, and always without `smearing`. 'direct': pairs, for structures without periodic directions.
+    remove_self
+        Leave the atom's own kernel value phi(0) out of the sum (its periodic images stay).
+    """
+
+    def __init__(
+        self,
+        multiplier: Multiplier,
+        *,
+        accuracy: float = 1e-4,
+        smearing: float | None = None,
+        mesh_shape: tuple[int, ...] | None = None,
+        window: Window | None = None,
+        method: Method = "mesh",
+        remove_self: bool = True,
+    ) -> None:
+        super().__init__()
+        if method not in ("mesh", "ewald", "direct"):
+            raise ValueError(f"`method` must be 'mesh', 'ewald' or 'direct', got {method!r}")
+        if smearing is not None:
+            mesh_quality(accuracy, smearing)  # refuses what the user asks for in the user's own numbers
+            quality = mesh_quality(max(accuracy * multiplier.accuracy_factor, _HIGHEST_ACCURACY), smearing)
+            window = window or quality.window
+            self.spacing: float | None = quality.spacing
+        else:
+            self.spacing = None
+        if method != "direct" and self.spacing is None and mesh_shape is None:
+            raise ValueError("give either `smearing`, from which the mesh follows, or `mesh_shape`")
+        if method == "mesh" and window is None:
+            raise ValueError("`window` must be given together with `mesh_shape` when there is no `smearing`")
+        if smearing is not None and multiplier.smearing < smearing * (1 - 1e-9):
+            raise ValueError(
+                f"`smearing` of the layer ({smearing}) must not exceed that of its multiplier ({multiplier.smearing}): "
+                "a mesh chosen for the wider Gaussian would not resolve the kernel"
+            )
+        self.multiplier = multiplier
+        self.smearing = smearing or 0.0
+        self.mesh_shape = mesh_shape
+        self.window = window
+        self.method = method
+        self.remove_self = remove_self
+        self._tables = MultiplierTables(window if method == "mesh" else None)
+        self._sound_cells = b""
+        self._last_shape: tuple[tuple, tuple[int, ...]] = (), ()
+
+    def forward(
+        self,
+        weights: Tensor,
+        fractional: Tensor,
+        cell: Tensor,
+        *,
+        structure: Tensor | None = None,
+        pbc: Tensor | None = None,
+        mesh_shapes: Sequence[tuple[int, ...]] | None = None,
+        exchange: Exchange | None = None,
+    ) -> Tensor:
+        """Field u at the atoms.
+
+        Parameters
+        ----------
+        weights
+            (n_atoms, n_inputs).
+        fractional
+            Coordinates in units of the cell vectors, (n_atoms, d). Kept apart from `cell` because they do not change
+            under a homogeneous strain: the strain derivative acts on the wave numbers and the volume alone.
+        cell
+            Cell vectors as rows, (n_structures, d, d), Angstrom; those of open directions only say what `fractional`
+            means.
+        structure
+            Structure of each atom, (n_atoms,); left out for a single one.
+        pbc
+            Periodic directions, (n_structures, d); left out when all are.
+        mesh_shapes
+            A mesh for each fully periodic structure, to hold it while the cell changes a little.
+        exchange
+            Processes that share the one structure, each with atoms of its own: the field is that of all their weights.
+            Gradients by cell and multiplier are shares that sum to the whole.
+
+        Returns
+        -------
+        Tensor
+            (n_atoms, n_outputs).
+
+        Raises
+        ------
+        ValueError
+            Shapes that do not fit, coordinates that are not finite, a singular cell, a kernel that has no form in this
+            boundary, a mesh larger than the memory, processes that would share what has no mesh.
+        """
+        d, multiplier = fractional.shape[-1], self.multiplier
+        cells = self._check(weights, fractional, cell, multiplier.n_inputs)
+        if exchange is not None and (len(cells) != 1 or self.method != "mesh" or (pbc is not None and not pbc.any())):
+            raise ValueError(
+                f"processes share one structure with a mesh, got {len(cells)} structures, method='{self.method}', "
+                f"periodic directions {None if pbc is None else pbc.tolist()}: evaluate it in one process"
+            )
+        if structure is None:
+            structure = _one_structure(fractional.shape[0], fractional.device)
+        periodic = None if pbc is None else [tuple(row) for row in pbc.tolist()]
+        groups: dict[tuple, list[int]] = {}
+        layouts = []
+        for index in range(len(cells)):
+            if (periodic is None or all(periodic[index])) and self.method != "direct":
+                given = None if mesh_shapes is None else mesh_shapes[index]
+                layout = _periodic_layout(given or self.mesh_shape_for(cells[index]))
+            else:
+                own_pbc = (True,) * d if periodic is None else periodic[index]
+                layout = self._open_layout(fractional[structure == index], cell[index], own_pbc, exchange)
+            layouts.append(layout)
+            groups.setdefault((layout.open_axes, layout.mesh_shape), []).append(index)
+        if len(groups) == 1:
+            return self._group(weights, fractional, cell, structure, layouts, exchange)
+        field = weights.new_zeros(len(weights), multiplier.n_outputs)
+        for members in groups.values():
+            chosen = torch.tensor(members, device=structure.device)
+            position_in_group = structure.new_full((len(cell),), -1)
+            position_in_group[chosen] = torch.arange(len(members), device=structure.device)
+            atoms = (position_in_group[structure] >= 0).nonzero()[:, 0]
+            own_field = self._group(
+                weights[atoms],
+                fractional[atoms],
+                cell[chosen],
+                position_in_group[structure[atoms]],
+                [layouts[index] for index in members],
+                exchange,
+            )
+            field = field.index_copy(0, atoms, own_field)
+        return field
+
+    def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """Mesh of a periodic cell; `held` is kept while fine enough and at most a quarter finer than needed."""
+        if self.mesh_shape is not None:
+            return self.mesh_shape
+        assert self.spacing is not None
+        assert self.window is not None
+        asked = cell.tobytes(), held
+        if asked != self._last_shape[0]:
+            lengths = np.linalg.norm(cell, axis=-1)
+            shape = mesh_shape_for_spacing(lengths, self.spacing, minimum=self.window.n_points)
+            if held is not None and all(
+                length / n <= self.spacing and n <= 1.25 * m for length, n, m in zip(lengths, held, shape, strict=True)
+            ):
+                shape = held
+            self._last_shape = asked, shape
+        return self._last_shape[1]
+
+    def _group(
+        self,
+        weights: Tensor,
+        fractional: Tensor,
+        cell: Tensor,
+        structure: Tensor,
+        layouts: Sequence[Layout],
+        exchange: Exchange | None,
+    ) -> Tensor:
+        """Field of structures with the same mesh and the same open directions."""
+        mesh_shape, open_axes = layouts[0].mesh_shape, layouts[0].open_axes
+        d, multiplier = fractional.shape[-1], self.multiplier
+        state = multiplier.state()
+        if mesh_shape is None:
+            field = self._direct(weights, fractional, cell, structure)
+        else:
+            if open_axes:
+                padded = torch.cat([padded_cell(cell[i : i + 1], layout) for i, layout in enumerate(layouts)])
+                positions = torch.einsum("ni,nij->nj", fractional, cell[structure])
+                fractional, cell = fractional_coordinates(positions, padded, structure), padded
+            n_channels = max(multiplier.n_channels, multiplier.n_inputs)
+            check_mesh_memory(mesh_shape, len(cell), n_channels, weights.dtype, weights.device)
+            table = self._tables(multiplier, state, cell, mesh_shape, layouts)
+            if self.method == "mesh":
+                assert self.window is not None
+                stencil = Stencil(self.window, mesh_shape, structure, len(cell), exchange)
+                field = convolve(weights, fractional, table, stencil)
+            else:
+                field = ewald_sum(weights, fractional, structure, table, mesh_shape)
+        pairs_alone = mesh_shape is None
+        if pairs_alone == self.remove_self:  # pair sums leave i = j out, sums over waves hold it
+            return field
+        at_origin = self._tables.at_origin(multiplier, state, d, weights.dtype, weights.device)
+        sign = 1 if pairs_alone else -1
+        if multiplier.is_matrix:
+            return torch.add(field, apply_kernel(at_origin[None], weights), alpha=sign)
+        return torch.addcmul(field, at_origin, weights, value=sign)
+
+    def _open_layout(self, own: Tensor, cell: Tensor, pbc: tuple[bool, ...], exchange: Exchange | None) -> Layout:
+        """Layout of a structure with open directions, of atoms at `own` (n_atoms, d) in units of its `cell` (d, d)."""
+        if self.method == "direct" and any(pbc):
+            raise ValueError(f"method='direct' sums pairs in open space, got periodic directions {pbc}")
+        if not any(pbc) and (self.method == "direct" or self.smearing == 0 or len(pbc) != 3):
+            return Layout(None)
+        if len(pbc) != 3:
+            raise ValueError(
+                f"periodic directions {pbc}: partly open boundaries are there in three dimensions alone; make all "
+                f"{len(pbc)} directions periodic, or none"
+            )
+        if self.smearing == 0:
+            raise ValueError(
+                "a slab or wire needs a kernel with `smearing` > 0: give it to the multiplier and the layer"
+            )
+        widest = max(self.smearing, self.multiplier.largest_smearing)
+        if not any(pbc) and self.spacing is not None and pairs_cost_less(len(own), widest, self.spacing):
+            return Layout(None)
+        return open_layout(own, cell, pbc, widest, self.mesh_shape_for, exchange)
+
+    def _direct(self, weights: Tensor, fractional: Tensor, cell: Tensor, structure: Tensor) -> Tensor:
+        d = fractional.shape[-1]
+        if d != 3 and not self.multiplier.radial_in_every_dimension:
+            raise ValueError(
+                f"{type(self.multiplier).__name__} in real space is known in three dimensions, not in {d}: make all "
+                "directions periodic"
+            )
+        positions = torch.einsum("ni,nij->nj", fractional, cell[structure])
+        return pair_sums(self.multiplier, weights, positions, structure, len(cell))
+
+    def _check(self, weights: Tensor, fractional: Tensor, cell: Tensor, n_inputs: int) -> np.ndarray:
+        """Refuse what cannot be summed; the numbers of the cells."""
+        if fractional.ndim != 2:
+            raise ValueError(f"`fractional` must have shape (n_atoms, d), got {tuple(fractional.shape)}")
+        n_atoms, d = fractional.shape
+        if weights.shape != (n_atoms, n_inputs):
+            raise ValueError(
+                f"`weights` must have shape ({n_atoms}, {n_inputs}), got {tuple(weights.shape)}: one row per "
+                "atom, one column per input channel of the multiplier"
+            )
+        if cell.ndim != 3 or cell.shape[1:] != (d, d):
+            raise ValueError(f"`cell` must have shape (n_structures, {d}, {d}), got {tuple(cell.shape)}")
+        # one number that is not finite makes the sum so; NumPy leaves the other threads to the kernels
+        numbers = fractional.detach()
+        if not math.isfinite(numbers.numpy().sum() if numbers.device.type == "cpu" else numbers.sum()):
+            finite = torch.isfinite(numbers).all(dim=-1)
+            raise ValueError(
+                f"`fractional` holds coordinates that are not finite (NaN or infinite), of atoms "
+                f"{(~finite).nonzero()[:5, 0].tolist()}: look at the step that made these positions"
+            )
+        fixed: np.ndarray = cell.detach().cpu().numpy()
+        if fixed.tobytes() == self._sound_cells:
+            return fixed
+        with np.errstate(all="ignore"):  # what is not a number fails the test below
+            skewness = np.abs(np.linalg.det(fixed)) / np.sqrt((fixed**2).sum(axis=-1)).prod(axis=-1)
+        if not (skewness > _SMALLEST_SKEWNESS).all():
+            singular = int((~(skewness > _SMALLEST_SKEWNESS)).argmax())
+            raise ValueError(
+                f"`cell` {singular} is singular or not finite: {fixed[singular].tolist()}; give "
+                "independent vectors, unit ones in open directions (`lrc_ase.structures.neighbors.complete_cell`)"
+            )
+        self._sound_cells = fixed.tobytes()
+        return fixed
+
+
+@lru_cache(maxsize=64)
+def _periodic_layout(mesh_shape: tuple[int, ...]) -> Layout:
+    return Layout(mesh_shape)
+
+
+@lru_cache(maxsize=2)
+def _one_structure(n_atoms: int, device: torch.device) -> Tensor:
+    """Structure of each atom where there is one, (n_atoms,)."""
+    with torch.inference_mode(False):  # it will be used outside of that too
+        return torch.zeros(n_atoms, dtype=torch.int64, device=device)

@@ -1,0 +1,88 @@
+r"""Sums over all pairs in open space, :math:`u_i = \sum_{j \ne i} \phi(|x_i - x_j|) f_j`, O(atoms^2).
+
+Few atoms: all pairs of all structures at once, each taken once. Many: KeOps where the kernel is written with its
+operations, else blocks of rows that are evaluated again in the backward pass, so that memory stays bounded either way.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from lrc_ase.layer.kernels import Multiplier, apply_kernel
+
+__all__ = ["pair_sums"]
+
+_PAIRS_AT_ONCE = 2_000_000
+"""Pairs whose kernel values are held at once."""
+
+
+def pair_sums(
+    multiplier: Multiplier, weights: Tensor, positions: Tensor, structure: Tensor, n_structures: int
+) -> Tensor:
+    """Field at the atoms without i = j, each structure for itself.
+
+    `weights` (n_atoms, n_inputs), `positions` (n_atoms, d) in Angstrom, `structure` (n_atoms,).
+    """
+    counts = torch.bincount(structure, minlength=n_structures).tolist()
+    members = torch.split(torch.argsort(structure, stable=True), counts)
+    if sum(count**2 for count in counts) <= _PAIRS_AT_ONCE:
+        pairs = [own[torch.triu_indices(len(own), len(own), 1, device=own.device)] for own in members]
+        return _all_pairs(multiplier, weights, positions, torch.cat(pairs, dim=1))
+    field = weights.new_zeros(len(weights), multiplier.n_outputs)
+    for own in members:
+        if len(own) > 1:
+            field = field.index_copy(0, own, _one_structure(multiplier, weights[own], positions[own]))
+    return field
+
+
+def _one_structure(multiplier: Multiplier, weights: Tensor, positions: Tensor) -> Tensor:
+    n_atoms = len(positions)
+    if n_atoms * n_atoms <= _PAIRS_AT_ONCE:
+        pairs = torch.triu_indices(n_atoms, n_atoms, 1, device=positions.device)
+        return _all_pairs(multiplier, weights, positions, pairs)
+    if not multiplier.is_matrix:
+        field = _keops(multiplier, weights, positions)
+        if field is not None:
+            return field
+    rows = max(1, _PAIRS_AT_ONCE // n_atoms)
+    blocks = []
+    for start in range(0, n_atoms, rows):
+        chosen = torch.arange(start, min(start + rows, n_atoms), device=positions.device)
+        blocks.append(checkpoint(_rows, multiplier, weights, positions, chosen, use_reentrant=False))
+    return torch.cat(blocks)
+
+
+def _all_pairs(multiplier: Multiplier, weights: Tensor, positions: Tensor, pairs: Tensor) -> Tensor:
+    first, second = pairs
+    distances = torch.linalg.norm(positions[first] - positions[second], dim=-1)
+    kernel = multiplier.arranged(multiplier.radial(distances).to(weights))
+    field = weights.new_zeros(len(weights), multiplier.n_outputs)
+    field = field.index_add(0, first, apply_kernel(kernel, weights[second]))
+    return field.index_add(0, second, apply_kernel(kernel, weights[first]))
+
+
+def _rows(multiplier: Multiplier, weights: Tensor, positions: Tensor, chosen: Tensor) -> Tensor:
+    separations = positions[chosen][:, None] - positions  # (n_rows, n_atoms, d)
+    same = chosen[:, None] == torch.arange(len(positions), device=positions.device)
+    # an atom is put at 1 Angstrom from itself, and its kernel left out
+    squared = torch.where(same, 1.0, (separations**2).sum(dim=-1))
+    kernel = multiplier.radial(squared.sqrt()).to(weights)
+    kernel = multiplier.arranged(torch.where(same[..., None], 0.0, kernel))
+    return apply_kernel(kernel, weights[None]).sum(dim=1)
+
+
+def _keops(multiplier: Multiplier, weights: Tensor, positions: Tensor) -> Tensor | None:
+    """The sum as a KeOps reduction; None where the kernel is no KeOps formula."""
+    # imported here: KeOps looks for a compiler as soon as it is imported
+    from pykeops.torch import LazyTensor
+
+    number = torch.arange(len(positions), device=positions.device, dtype=positions.dtype)[:, None]
+    at, over = LazyTensor(positions[:, None].contiguous()), LazyTensor(positions[None].contiguous())
+    same = 1 - ((LazyTensor(number[:, None]) - LazyTensor(number[None])) ** 2 - 0.5).step()
+    squared = ((at - over) ** 2).sum(-1) + same
+    kernel = multiplier.keops_radial(squared)
+    if kernel is None:
+        return None
+    return (kernel * (1 - same) * LazyTensor(weights[None].contiguous())).sum(dim=1)

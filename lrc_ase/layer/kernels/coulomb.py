@@ -1,0 +1,68 @@
+"""The unscreened Coulomb kernel."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrc_ase.layer.kernels.multiplier import Multiplier, WaveNumbers, check_smearing
+from lrc_ase.layer.truncation import truncated_coulomb
+
+__all__ = ["Coulomb"]
+
+
+class Coulomb(Multiplier):
+    r"""Smeared Coulomb kernel, :math:`\hat\phi = 4\pi\, e^{-s^2k^2/2} / k^2`, in real space erf(r / (sqrt(2) s)) / r.
+
+    Nothing is trainable. What happens to the constant that diverges with the total charge:
+
+    - three periodic directions: k = 0 is dropped: conducting surroundings, and a uniform background that neutralizes
+      a charged cell;
+    - a slab: the layer average of the potential of a sheet is :math:`-2\pi |z|` per charge and area;
+    - a wire: the average along it is :math:`-2\ln(\rho / 1\,\mathrm{Angstrom})` per charge and length. Forces and
+      stress of neutral wires are right; the energy of a charged wire is that of the charge against a return
+      conductor at a distance of 1 Angstrom, so its differences at constant charge and length are right, its value and
+      its stress along the wire are a convention;
+    - no periodic direction: 1 / r, nothing dropped.
+    """
+
+    def __init__(self, n_channels: int = 1, *, smearing: float = 1.0) -> None:
+        super().__init__()
+        check_smearing(smearing)
+        if n_channels < 1:
+            raise ValueError(f"`n_channels` must be a positive whole number, got {n_channels}")
+        self.n_channels = n_channels
+        self.smearing = float(smearing)
+
+    def fourier(self, squared: Tensor, dimension: int) -> Tensor:
+        zero = squared == 0
+        safe = torch.where(zero, 1.0, squared)
+        table = 4 * math.pi * torch.exp(-0.5 * self.smearing**2 * squared) / safe
+        return self._every_channel(torch.where(zero, 0.0, table))
+
+    def truncated(self, waves: WaveNumbers) -> Tensor:
+        periodic, open_part, radius = waves.split()
+        factor = truncated_coulomb(waves.n_open, periodic * radius**2, open_part * radius**2, radius)
+        table = 4 * math.pi * torch.exp(-0.5 * self.smearing**2 * waves.squared) * radius**2 * factor
+        return self._every_channel(table)
+
+    def radial(self, distances: Tensor) -> Tensor:
+        values = 1 / distances
+        if self.smearing > 0:
+            values = values * torch.erf(distances / (math.sqrt(2) * self.smearing))
+        return self._every_channel(values)
+
+    def keops_radial(self, squared: Any) -> Any:
+        # the same for every channel, so KeOps broadcasts it
+        return None if self.smearing > 0 else squared.rsqrt()
+
+    def at_origin(self, dimension: int) -> Tensor:
+        if dimension != 3 or self.smearing == 0:
+            return super().at_origin(dimension)
+        return torch.tensor(math.sqrt(2 / math.pi) / self.smearing, dtype=torch.float64).expand(self.n_channels)
+
+    def _every_channel(self, values: Tensor) -> Tensor:
+        return values[..., None].expand(*values.shape, self.n_channels)

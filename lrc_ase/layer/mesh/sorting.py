@@ -1,0 +1,225 @@
+"""Atoms in the order of the mesh: a counting sort by blocks of it, compiled, on several threads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from lrc_ase.compiled.compilation import called, compiled, inlined
+from lrc_ase.compiled.simd import address, prefetch
+from lrc_ase.compiled.threads import even_ranges, run_over_ranges
+from lrc_ase.layer.mesh.workspace import scratch_array
+from lrc_ase.layer.windows import Window
+
+__all__ = ["SortedAtoms", "sort_atoms", "tile_edges"]
+
+_BLOCK_EDGES = (8, 8, 16)
+"""Mesh points along the edges of a block, at most."""
+_THINNEST_SLAB = 7
+"""Mesh points along x in the thinnest slab of tiles; twice as many where that leaves enough slabs for all threads."""
+_THREADED_FROM = 4000
+"""Atoms from which threads share the slabs."""
+_COUNT, _ACCUMULATE, _PLACE, _ALL = range(4)
+_INTEGERS = np.dtype(np.int64)
+_AHEAD = 16
+"""How many atoms early their places are asked for: these lie far from each other."""
+_SERIAL_BELOW = 30_000
+"""Atoms below which threads cost more than they save."""
+
+
+def tile_edges(n_points: int) -> tuple[int, int]:
+    """Mesh points along the edges of a tile's own part of the mesh, at most along y and z.
+
+    With the stencils around it a tile of one channel fits the second nearest cache; smaller ones would be copied too
+    often.
+    """
+    return (32, 32) if n_points <= 8 else (16, 32)
+
+
+@dataclass(eq=False)
+class SortedAtoms:
+    """Atoms in the order of the mesh: tile by tile, and within each by blocks that the nearest cache holds.
+
+    Atoms belong to the tile and the block that the first point of their stencil lies in.
+    """
+
+    order: np.ndarray
+    """Index of the atom in each place, int64 (n_atoms,)."""
+    coordinates: np.ndarray
+    """Mesh coordinates in that order, float64 (n_atoms, 3), each in [0, n)."""
+    mesh_shape: tuple[int, ...]
+    tiles: tuple[int, int, int]
+    """Tiles of a mesh along each axis; tile t of an axis with n points begins at the first one not before t n /
+    n_tiles. Slabs of tiles along x are at least a stencil thick, and of even number, so that the last one's wrap
+    meets an odd-even border too."""
+    starts: np.ndarray
+    """First place of each tile, and the end, int64 (n_structures * n_tiles + 1,)."""
+
+    def slabs(self) -> list[tuple[int, int]]:
+        """Range of tiles of each slab, structure by structure."""
+        n_tiles = self.tiles[1] * self.tiles[2]
+        return [(first, first + n_tiles) for first in range(0, len(self.starts) - 1, n_tiles)]
+
+    def tile_ranges(self, n_ranges: int) -> list[tuple[int, int]]:
+        """Ranges of tiles with about equally many atoms."""
+        if n_ranges == 1:
+            return [(0, len(self.starts) - 1)]
+        wanted = np.arange(n_ranges + 1) * len(self.order) // n_ranges
+        borders = np.searchsorted(self.starts, wanted[1:-1]).tolist()
+        return list(zip([0, *borders], [*borders, len(self.starts) - 1], strict=True))
+
+
+def sort_atoms(
+    fractional: np.ndarray,
+    structure: np.ndarray,
+    mesh_shape: tuple[int, ...],
+    n_structures: int,
+    window: Window,
+    n_threads: int = 1,
+) -> SortedAtoms:
+    """Sort by tiles and blocks of the mesh; `fractional` (n_atoms, 3) any real numbers, `structure` (n_atoms,).
+
+    Raises
+    ------
+    ValueError
+        Coordinates that are not finite.
+    """
+    n_atoms = len(fractional)
+    n_slabs = math.ceil(2 * n_threads / max(n_structures, 1)) if n_atoms >= _THREADED_FROM else 1
+    tiles, n_blocks, keys_of_points = _blocks(mesh_shape, window.n_points, n_slabs)
+    n_blocks *= tiles[0] * tiles[1] * tiles[2]
+    ranges = even_ranges(n_atoms, n_threads if n_atoms >= _SERIAL_BELOW else 1)
+    counts = np.zeros((len(ranges), n_structures * n_blocks), np.int64)
+    starts = np.empty(n_structures * tiles[0] * tiles[1] * tiles[2] + 1, np.int64)
+    order, coordinates = np.empty(n_atoms, np.int64), np.empty((n_atoms, 3))
+    keys = scratch_array("keys", (n_atoms,), _INTEGERS)
+    given = fractional, structure, mesh_shape, n_blocks, keys_of_points, window.n_points
+    kernel, arguments = _sorting_kernel(fractional.dtype), (*given, keys, counts, starts, order, coordinates)
+    if len(ranges) == 1:
+        finite = kernel(*arguments, _ALL, 0, 0, n_atoms)
+    else:
+        keyed = [(index, *own) for index, own in enumerate(ranges)]
+        finite = all(run_over_ranges(kernel, (*arguments, _COUNT), keyed, n_threads))
+        if finite:
+            kernel(*arguments, _ACCUMULATE, 0, 0, 0)
+            run_over_ranges(kernel, (*arguments, _PLACE), keyed, n_threads)
+    if not finite:
+        raise ValueError("`fractional` holds coordinates that are not finite (NaN or infinite)")
+    return SortedAtoms(order, coordinates, mesh_shape, tiles, starts)
+
+
+@lru_cache(maxsize=64)
+def _blocks(mesh_shape: tuple[int, ...], n_points: int, n_slabs: int) -> tuple[tuple[int, int, int], int, np.ndarray]:
+    """Tiles along each axis, blocks in each, and what each mesh point of the three axes adds to the block of an atom.
+
+    There are at least `n_slabs` slabs where the mesh is large enough.
+    """
+    edges = tile_edges(n_points)
+    thinnest = max(_THINNEST_SLAB, n_points)
+    slabs = [max(mesh_shape[0] // thickness // 2 * 2, 1) for thickness in (2 * thinnest, thinnest)]
+    tiles = slabs[slabs[0] < n_slabs], math.ceil(mesh_shape[1] / edges[0]), math.ceil(mesh_shape[2] / edges[1])
+    own = [math.ceil(n / n_tiles) for n, n_tiles in zip(mesh_shape, tiles, strict=True)]
+    n_blocks = [math.ceil(n / edge) for n, edge in zip(own, _BLOCK_EDGES, strict=True)]
+    in_tile, columns = math.prod(n_blocks), []
+    for axis, n in enumerate(mesh_shape):
+        tile = np.arange(n) * tiles[axis] // n
+        within = np.arange(n) - -(-tile * n // tiles[axis])
+        block = within // _BLOCK_EDGES[axis]
+        columns.append(tile * math.prod(tiles[axis + 1 :]) * in_tile + block * math.prod(n_blocks[axis + 1 :]))
+    return tiles, in_tile, np.concatenate(columns)
+
+
+@inlined
+def _coordinate(fractional, n):
+    """Mesh coordinate in [0, n)."""
+    own = np.float64(fractional)
+    own = (own - np.floor(own)) * n
+    return own - n * (own == n)  # by rounding
+
+
+@called
+def _count(fractional, structure, shape, n_blocks, keys_of_points, n_points, keys, counts, first, last):
+    """Block of each atom, and atoms per block; whether all coordinates are finite."""
+    total = 0.0
+    for atom in range(first, last):
+        key = structure[atom] * n_blocks
+        begin = 0
+        for axis in range(3):
+            own, n = _coordinate(fractional[atom, axis], shape[axis]), shape[axis]
+            total += own
+            point = int(np.floor(own - 0.5 * n_points)) + 1
+            if point < 0:
+                point += n
+            # what is not finite lies nowhere
+            key += keys_of_points[begin + max(min(point, n - 1), 0)]
+            begin += n
+        keys[atom] = key
+        counts[key] += 1
+    return np.isfinite(total)
+
+
+@called
+def _accumulate(counts, starts):
+    """Turn the atoms of each range in each block into their first place; `starts` as in `SortedAtoms`."""
+    total, n_blocks = 0, counts.shape[1] // max(len(starts) - 1, 1)
+    for tile in range(len(starts) - 1):
+        starts[tile] = total
+        for block in range(tile * n_blocks, (tile + 1) * n_blocks):
+            for index in range(counts.shape[0]):
+                own = counts[index, block]
+                counts[index, block] = total
+                total += own
+    starts[len(starts) - 1] = total
+
+
+@called
+def _place(fractional, shape, keys, following, order, coordinates, first, last):
+    """Put atoms in their places."""
+    far_order, far_coordinates = address(order), address(coordinates)
+    for atom in range(first, last):
+        soon = following[keys[min(atom + _AHEAD, last - 1)]]
+        prefetch(far_order, soon, 1)
+        prefetch(far_coordinates, 3 * soon, 1)
+        own = following[keys[atom]]
+        following[keys[atom]] = own + 1
+        order[own] = atom
+        for axis in range(3):
+            coordinates[own, axis] = _coordinate(fractional[atom, axis], shape[axis])
+
+
+@lru_cache(maxsize=4)
+def _sorting_kernel(dtype: np.dtype) -> Any:
+    def sort(
+        fractional,
+        structure,
+        shape,
+        n_blocks,
+        keys_of_points,
+        n_points,
+        keys,
+        counts,
+        starts,
+        order,
+        coordinates,
+        step,
+        index,
+        first,
+        last,
+    ):
+        """One step for a range of atoms, or all for all of them; whether coordinates are finite."""
+        finite = True
+        if step in (_COUNT, _ALL):
+            finite = _count(
+                fractional, structure, shape, n_blocks, keys_of_points, n_points, keys, counts[index], first, last
+            )
+        if step in (_ACCUMULATE, _ALL) and finite:
+            _accumulate(counts, starts)
+        if step in (_PLACE, _ALL) and finite:
+            _place(fractional, shape, keys, counts[index], order, coordinates, first, last)
+        return finite
+
+    return compiled(sort, "sort", dtype.name)

@@ -1,0 +1,176 @@
+r"""The table that the filter multiplies with, :math:`T_m = \hat\phi(k_m) / (V\,\hat g(m)^2)`.
+
+Evaluating a multiplier on the whole mesh costs as much as the FFTs, so a frozen one is kept while the cell stays the
+same. In three periodic directions its derivative by the cell is kept too, as :math:`\partial\hat\phi/\partial k^2`:
+under a strain :math:`x \to x(1+\epsilon)` waves go to :math:`k(1+\epsilon)^{-T}`, so
+:math:`d(k^2) = -2\,k\,\epsilon\,k^T`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrc_ase.layer.boundaries import Layout, wave_numbers
+from lrc_ase.layer.kernels import Multiplier, WaveNumbers
+from lrc_ase.layer.lattice import reciprocal_cell, volume
+from lrc_ase.layer.mesh.filtering import deconvolution, paired_waves
+from lrc_ase.layer.windows import Window
+
+__all__ = ["MultiplierTables"]
+
+_KEPT = 2
+"""Tables kept at a time: they are as large as meshes."""
+
+
+class MultiplierTables:
+    """Evaluates a multiplier on meshes and keeps the last tables of a frozen one.
+
+    `window` None leaves out its transform, for sums without a mesh.
+    """
+
+    def __init__(self, window: Window | None) -> None:
+        self.window = window
+        self._kept: dict[tuple, _Kept] = {}
+        self._origin: dict[tuple, Tensor] = {}
+        self._last_grid: tuple[tuple, WaveNumbers, Tensor] | None = None
+
+    def __call__(
+        self,
+        multiplier: Multiplier,
+        state: tuple | None,
+        cell: Tensor,
+        mesh_shape: tuple[int, ...],
+        layouts: Sequence[Layout],
+    ) -> Tensor:
+        """Table (n_structures, n_channels, *half mesh); zero at waves without their opposite.
+
+        For a matrix (n_structures, n_outputs, n_inputs, *half mesh). `cell` (n_structures, d, d) and `layouts` as in
+        `wave_numbers`, `state` that of the multiplier.
+        """
+        periodic = not layouts[0].open_axes
+        if state is None or (cell.requires_grad and not periodic):
+            return self._evaluate(multiplier, cell, mesh_shape, layouts)
+        fixed = cell.detach()
+        key = (*self._boundary(fixed, mesh_shape, layouts), state)
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = _Kept(self._evaluate(multiplier, fixed, mesh_shape, layouts))
+            while len(self._kept) >= _KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[key] = kept
+        if not cell.requires_grad:
+            return kept.table
+        if kept.slope is None:
+            kept.slope = self._slope(multiplier, fixed, mesh_shape)
+        return _Strained.apply(
+            cell, kept.table, kept.slope, lambda own: self._evaluate(multiplier, own, mesh_shape, layouts)
+        )
+
+    def at_origin(
+        self, multiplier: Multiplier, state: tuple | None, dimension: int, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
+        """The kernel's value at distance zero as `apply_kernel` takes it, kept while the multiplier is frozen."""
+        key = (state, dimension, dtype, device)
+        kept = self._origin.get(key)
+        if kept is None:
+            kept = multiplier.arranged(multiplier.at_origin(dimension)).to(device, dtype)
+            self._origin.clear()
+            if key[0] is not None:
+                self._origin[key] = kept
+        return kept
+
+    def _evaluate(
+        self, multiplier: Multiplier, cell: Tensor, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]
+    ) -> Tensor:
+        waves, factor = self._grid(cell, mesh_shape, layouts)
+        return _arranged(multiplier, multiplier(waves).to(cell), factor)
+
+    def _grid(self, cell: Tensor, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]) -> tuple[WaveNumbers, Tensor]:
+        """Wave numbers and all factors but the multiplier; the last ones are kept, for training in the same cells."""
+        if cell.requires_grad:
+            return wave_numbers(cell, mesh_shape, layouts), self._factor(cell, mesh_shape)
+        key = self._boundary(cell, mesh_shape, layouts)
+        if self._last_grid is None or self._last_grid[0] != key:
+            waves = wave_numbers(cell, mesh_shape, layouts)
+            self._last_grid = (key, waves, self._factor(cell, mesh_shape))
+        return self._last_grid[1:]
+
+    def _boundary(self, cell: Tensor, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]) -> tuple:
+        lengths = tuple(layouts) if layouts[0].open_axes else None
+        return mesh_shape, cell.cpu().numpy().tobytes(), lengths, cell.dtype, cell.device
+
+    def _slope(self, multiplier: Multiplier, cell: Tensor, mesh_shape: tuple[int, ...]) -> Tensor:
+        """Derivative of the table by k^2 at fixed volume, of its shape; in periodic directions alone."""
+        d = len(mesh_shape)
+        squared = wave_numbers(cell, mesh_shape, [Layout(mesh_shape)]).squared.requires_grad_()
+        with torch.enable_grad():
+            channels = multiplier.fourier(squared, d).unbind(dim=-1)
+            gradients = [torch.autograd.grad(channel.sum(), squared, retain_graph=True)[0] for channel in channels]
+        return _arranged(multiplier, torch.stack(gradients, dim=-1).to(cell), self._factor(cell, mesh_shape))
+
+    def _factor(self, cell: Tensor, mesh_shape: tuple[int, ...]) -> Tensor:
+        """All but the multiplier, (n_structures, 1, *half mesh)."""
+        factor = paired_waves(mesh_shape)
+        if self.window is not None:
+            factor = factor * deconvolution(self.window, mesh_shape)
+        return factor.to(cell) / volume(cell).reshape(-1, *(1,) * (1 + len(mesh_shape)))
+
+
+def _arranged(multiplier: Multiplier, values: Tensor, factor: Tensor) -> Tensor:
+    """Values (n_structures, *half mesh, n_channels) times `factor` (n_structures, 1, *half mesh), channels in front."""
+    arranged = multiplier.arranged(values)
+    d = factor.ndim - 2
+    channels = tuple(range(1 + d, arranged.ndim))
+    arranged = arranged.movedim(channels, tuple(range(1, 1 + len(channels))))
+    return (factor.unsqueeze(1) if len(channels) > 1 else factor) * arranged
+
+
+@dataclass
+class _Kept:
+    table: Tensor
+    slope: Tensor | None = None
+
+
+class _Strained(torch.autograd.Function):
+    """A kept table, differentiable by the cell."""
+
+    @staticmethod
+    def forward(ctx: Any, cell: Tensor, table: Tensor, slope: Tensor, evaluate: Any) -> Tensor:
+        ctx.save_for_backward(cell)
+        ctx.table, ctx.slope, ctx.evaluate = table, slope, evaluate
+        return table.detach()
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None, None]:
+        (cell,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody differentiates further
+            return torch.autograd.grad(ctx.evaluate(cell), cell, cotangent, create_graph=True)[0], None, None, None
+        d = cell.shape[-1]
+        by_volume = (cotangent * ctx.table).sum(dim=tuple(range(1, cotangent.ndim)))  # - dL/d ln V
+        products = (cotangent * ctx.slope).sum(dim=tuple(range(1, cotangent.ndim - d)))  # over channels
+        moments = _second_moments(products)
+        reciprocal = reciprocal_cell(cell)
+        by_strain = -2 * reciprocal.transpose(-1, -2) @ moments @ reciprocal
+        by_strain = by_strain - by_volume[:, None, None] * torch.eye(d).to(cell)
+        # strain = A^-1 dA
+        return torch.linalg.inv(cell).transpose(-1, -2) @ by_strain, None, None, None
+
+
+def _second_moments(values: Tensor) -> Tensor:
+    """Sums over a half mesh of value times m_i m_j, (n_structures, d, d); `values` (n_structures, *half mesh)."""
+    full, half = values.shape[1:-1], values.shape[-1]
+    indices = [torch.fft.fftfreq(n, 1 / n).to(values) for n in full] + [torch.arange(half).to(values)]
+    d = len(indices)
+    moments = values.new_zeros(values.shape[0], d, d)
+    for i in range(d):
+        for j in range(i, d):
+            others = [axis + 1 for axis in range(d) if axis not in (i, j)]
+            reduced = values.sum(dim=others) if others else values
+            product = indices[i] ** 2 if i == j else indices[i][:, None] * indices[j]
+            moments[:, i, j] = moments[:, j, i] = (reduced * product).flatten(1).sum(dim=1)
+    return moments

@@ -1,0 +1,209 @@
+r"""Spreading and gathering on NVIDIA GPUs, in Triton, three dimensions only.
+
+Four kernels (in `triton_programs`) around one sort. `locate` gives every atom the key of its bin; after the sort
+`evaluate` writes the windows and derivatives of all atoms, by Horner, in the order of the bins; `spread` and `gather`
+only read those.
+
+Spreading is driven by the output: a program owns a tile of the mesh, visits the bins of atoms that reach it, always in
+the same order, and keeps the tile in registers. No two programs write to one mesh point, so there are no atomics and
+the mesh is the same to the last bit in every run; with atomics its last digits, and every trajectory, would depend on
+which thread came first. The price is that every tile in reach visits an atom. The sum over atoms has low rank, with
+the window's derivatives g^(s), g^(q), g^(r) along x, y, z:
+
+    mesh[yz, x] += sum_j (sum_q g_j^(q)[y] sum_r w_j,sqr g_j^(r)[z]) g_j^(s)[x],  summed over s too
+
+which for 16 atoms at a time is one small matrix product for each s, and loads of many atoms are under way at once.
+Products are those of the type asked for (no TF32); in float64 they are on tensor cores. In x and y bins are 8 and 4
+mesh points wide, in z one, by the first point of the stencil: a row of bins in reach is then a single range of sorted
+atoms (two where it wraps), and along z no atom is visited in vain.
+
+Gathering: a program owns a few neighbors in sorted order, walks along x and keeps the (y, z) planes of their stencils,
+one for each derivative in x, in registers; y and z are contracted once, at the end.
+
+Estimates for an H200 in float32 with 6 points and 0.1 atoms per mesh point, NOT measured, as no GPU was at hand.
+Instructions are counted in the machine code that Triton 3.9 makes. `spread` at level 0: 7.3 tiles of 16 x 4 x 8 points
+visit an atom, 4.2 thousand multiply-adds (0.13 ns at 33e12 per second) in 310 warp instructions (0.3 ns at 1e12 per
+second); level 1 takes 1.7 times that. `gather` at level 1: 0.8 thousand multiply-adds, 220 mesh points, nearly all from
+the nearest cache, 290 warp instructions. Through device memory go, per atom, 50 bytes of coordinates, 150 (level 0) or
+290 (level 1) of windows written and read, about 150 for the sort and 80 for the mesh: 0.1 ns at 4.8e12 bytes per
+second. So either call should take 0.3 ms for 1e6 atoms at the very least. `tests/benchmarks/gpu_kernels.py` measures.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrc_ase.layer.mesh.triton_programs import evaluate, gather, locate, spread, tl
+from lrc_ase.layer.windows import Window, derivative_table
+
+__all__ = ["gather_triton", "spread_triton", "triton_available"]
+
+_OLDEST = (3, 5)
+"""Earlier versions of Triton have no matrix products in float64."""
+
+_TILE = {"TX": 16, "TZ": 8}  # in y a tile is as wide as a bin; no side of the products below 16
+_BIN = {"BX": 8, "BY": 4}
+_SIZES = ("n_atoms", "n_x", "n_y", "n_z", "tiles_x", "bins_x", "bins_y", "tiles_z", "n_channels")
+"""Arguments of which no value is special: one compilation serves all meshes."""
+
+
+def triton_available() -> bool:
+    """Whether the kernels can run: Triton is there, and a CUDA device or Triton's interpreter."""
+    if tl is None or _triton_version() < _OLDEST:
+        return False
+    return torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def spread_triton(
+    weights: Tensor, coordinates: Tensor, structure: Tensor, window: Window, level: int, mesh: Tensor
+) -> None:
+    r"""Add to the mesh, :math:`\sum_j \sum_\alpha w_{j\alpha}\, \partial^\alpha g(m - x_j)`, the same bits every time.
+
+    `weights` (n_atoms, n_orders, n_channels) for all derivatives by x_j of total degree up to `level`, by degree, then
+    descending; `coordinates` (n_atoms, 3) in mesh units, float64, finite, in [0, n]; `structure` (n_atoms,) int64;
+    `mesh` (n_structures, n_channels, n_x, n_y, n_z), contiguous, of the type of `weights`.
+    """
+    _check(mesh, coordinates, level, weights, "weights")
+    if not weights.numel():
+        return
+    (n_structures, n_channels, *shape), n_points = mesh.shape, window.n_points
+    with torch.cuda.device_of(mesh):
+        keys, order = _sorted_keys(coordinates, structure, n_points, mesh)
+        first, windows = _windows(coordinates, order, window, level, mesh)
+        tiles_x, bins_x, bins_y, tiles_z = sizes = _tiles(shape)
+        starts = torch.arange(n_structures * bins_x * bins_y * shape[2] + 1, device=keys.device, dtype=keys.dtype)
+        starts = torch.searchsorted(keys, starts, out_int32=True)
+        arguments = (mesh, weights.contiguous(), windows, first, order, starts, *shape, *sizes)
+        grid = (n_structures * tiles_x * bins_y * tiles_z, n_channels)
+        _jit(spread)[grid](*arguments, n_channels, **spread_constants(n_points, level))
+
+
+def gather_triton(
+    mesh: Tensor, coordinates: Tensor, structure: Tensor, window: Window, level: int, gathered: Tensor
+) -> None:
+    r"""Interpolate the mesh, :math:`v_{j\alpha} = \sum_m v(m)\, \partial^\alpha g(m - x_j)`, into `gathered`.
+
+    `gathered` (n_atoms, n_orders, n_channels), contiguous, is overwritten; the rest as in `spread_triton`.
+    """
+    _check(mesh, coordinates, level, gathered, "gathered")
+    if not gathered.numel():
+        return
+    (_, n_channels, *shape), n_points = mesh.shape, window.n_points
+    with torch.cuda.device_of(mesh):
+        _, order = _sorted_keys(coordinates, structure, n_points, mesh)
+        first, windows = _windows(coordinates, order, window, level, mesh)
+        constants = gather_constants(n_points, level)
+        grid = (-(-len(order) // constants["ATOMS"]), n_channels)
+        arguments = (gathered, mesh, windows, first, order, structure.contiguous(), len(order), *shape)
+        _jit(gather)[grid](*arguments, n_channels, **constants)
+
+
+def locate_constants(n_points: int, shape: tuple[int, ...]) -> dict[str, Any]:
+    """What `locate` is compiled for."""
+    return {"POINTS": n_points, "IMAGES": _images(n_points, shape), "ATOMS": 128} | _BIN | _OPTIONS
+
+
+def evaluate_constants(window: Window, level: int, shape: tuple[int, ...]) -> dict[str, Any]:
+    """What `evaluate` is compiled for."""
+    sizes = {"POINTS": window.n_points, "PADDED": _power_of_two(window.n_points), "IMAGES": 1, "ATOMS": 16}
+    sizes["IMAGES"] = _images(window.n_points, shape)
+    return sizes | {"DEGREE": window.coefficients.shape[1] - 1, "LEVEL": level} | _OPTIONS
+
+
+def spread_constants(n_points: int, level: int) -> dict[str, Any]:
+    """What `spread` is compiled for."""
+    return {"POINTS": n_points, "LEVEL": level, "ATOMS": 16} | _TILE | _BIN | _OPTIONS
+
+
+def gather_constants(n_points: int, level: int) -> dict[str, Any]:
+    """What `gather` is compiled for."""
+    padded = _power_of_two(n_points)
+    sizes = {"PADDED": padded, "ORDERS": _power_of_two(level + 1), "ATOMS": 256 // padded**2}
+    return {"POINTS": n_points, "LEVEL": level} | sizes | _OPTIONS
+
+
+# one warp: programs are small and many; products and sums may be fused
+_OPTIONS = {"num_warps": 1, "num_stages": 1, "enable_fp_fusion": True}
+
+
+def _sorted_keys(coordinates: Tensor, structure: Tensor, n_points: int, mesh: Tensor) -> tuple[Tensor, Tensor]:
+    """Bins of the atoms in ascending order, and the atoms in that order; atoms of one bin keep theirs."""
+    shape = tuple(mesh.shape[2:])
+    _, bins_x, bins_y, _ = _tiles(shape)
+    n_bins = mesh.shape[0] * bins_x * bins_y * shape[2]
+    keys = structure.new_empty(len(structure), dtype=torch.int32 if n_bins < 2**31 else torch.int64)
+    constants = locate_constants(n_points, shape)
+    grid = (-(-len(keys) // constants["ATOMS"]),)
+    arguments = (keys, coordinates.contiguous(), structure.contiguous(), len(keys), *shape, bins_x, bins_y)
+    _jit(locate)[grid](*arguments, **constants)
+    return torch.sort(keys, stable=True)
+
+
+def _windows(coordinates: Tensor, order: Tensor, window: Window, level: int, mesh: Tensor) -> tuple[Tensor, Tensor]:
+    """First mesh points (n_atoms, 3) and windows (n_atoms, 3, level + 1, n_points), both in sorted order."""
+    n_atoms, shape = len(order), tuple(mesh.shape[2:])
+    first = torch.empty(n_atoms, 3, dtype=torch.int32, device=order.device)
+    windows = mesh.new_empty(n_atoms, 3, level + 1, window.n_points)
+    table = _table(window, level, mesh.dtype, mesh.device)
+    constants = evaluate_constants(window, level, shape)
+    grid = (-(-n_atoms // constants["ATOMS"]),)
+    arguments = (windows, first, coordinates.contiguous(), order, table, n_atoms, *shape)
+    _jit(evaluate)[grid](*arguments, **constants)
+    return first, windows
+
+
+@lru_cache(maxsize=64)
+def _table(window: Window, level: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Coefficients (level + 1, degree + 1, n_points), highest power first."""
+    table = derivative_table(window, level).reshape(-1, window.n_points, level + 1)
+    return table.flip(0).permute(2, 0, 1).contiguous().to(device=device, dtype=dtype)
+
+
+def _tiles(shape: Sequence[int]) -> list[int]:
+    """Tiles in x, bins in x, bins (and tiles) in y, tiles in z."""
+    widths = (_TILE["TX"], _BIN["BX"], _BIN["BY"], _TILE["TZ"])
+    return [-(-shape[axis] // width) for axis, width in zip((0, 0, 1, 2), widths, strict=True)]
+
+
+def _images(n_points: int, shape: tuple[int, ...]) -> int:
+    """How often a window may meet the same mesh point: more than once where the mesh is smaller than the window."""
+    return -(-n_points // min(shape))
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << (number - 1).bit_length()
+
+
+@lru_cache(maxsize=8)
+def _jit(kernel: Any) -> Any:
+    """Made at first use: whether Triton compiles or interprets is decided here."""
+    names = kernel.__code__.co_varnames[: kernel.__code__.co_argcount]
+    return import_module("triton").jit(kernel, do_not_specialize=[name for name in _SIZES if name in names])
+
+
+def _triton_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in import_module("triton").__version__.split(".")[:2])
+
+
+def _check(mesh: Tensor, coordinates: Tensor, level: int, values: Tensor, name: str) -> None:
+    n_orders = (level + 1) * (level + 2) * (level + 3) // 6
+    expected = (len(coordinates), n_orders, mesh.shape[1])
+    if values.shape != expected or values.dtype != mesh.dtype:
+        raise ValueError(
+            f"`{name}` at level {level} must have shape {expected} and the mesh's type {mesh.dtype}, "
+            f"got {tuple(values.shape)} and {values.dtype}: pass one row for each derivative and one column per channel"
+        )
+    if not (mesh.is_contiguous() and (name == "weights" or values.is_contiguous())):
+        raise ValueError(
+            f"`mesh` and `{name}` must be contiguous, got strides {mesh.stride()} and {values.stride()}: "
+            "pass them through `.contiguous()`"
+        )
+    if mesh[0, 0].numel() >= 2**31:
+        raise ValueError(f"`mesh` must have fewer than 2^31 points per structure, got {tuple(mesh.shape)}: coarsen it")

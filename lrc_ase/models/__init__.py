@@ -1,0 +1,1 @@
+"""Full-range models: descriptors, the long-range part, read-out, ensembles and derivatives."""

@@ -1,0 +1,300 @@
+"""Averages over the sphere on the CPU, compiled by Numba: one atom at a time, all of it in the first-level cache.
+
+An orbit of sign flips is worked on at once. For each factor the harmonics of a parity class are summed at one point of
+the orbit, and a Walsh-Hadamard transform of the class sums gives the values at its 8 points (4 or 2 for orbits on
+planes and axes, where half or three quarters of the classes vanish): 5 times fewer multiplications than a matrix
+product. Vectors run over channels. Where the channels do not fill the last vector, it is moved back over channels
+that are done already.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from lrc_ase.compiled.compilation import compiled
+from lrc_ase.compiled.simd import address, fill, load, native_width, store
+from lrc_ase.compiled.threads import run_over_atoms
+from lrc_ase.models.descriptors.sphere.harmonics import (
+    harmonic_order,
+    parity_class,
+    quadrature,
+    real_spherical_harmonics,
+)
+from lrc_ase.models.descriptors.sphere.orbits import add_from_orbit, values_on_orbit
+from lrc_ase.models.descriptors.sphere.shape import SphereShape
+
+__all__ = ["average", "average_backward", "average_second"]
+
+
+def average(channels: np.ndarray, averages: np.ndarray, shape: SphereShape, n_threads: int) -> None:
+    """Write the averages (n_atoms, n_factors * n_channels) of `channels` (n_lm, n_atoms, n_factors * n_channels)."""
+    _run(_forward, (channels, averages), shape, n_threads)
+
+
+def average_backward(
+    channels: np.ndarray, weights: np.ndarray, gradient: np.ndarray, shape: SphereShape, n_threads: int
+) -> None:
+    """Write the gradient by `channels` of the sum of `weights` times the averages."""
+    _run(_backward, (channels, weights, gradient), shape, n_threads)
+
+
+def average_second(
+    channels: np.ndarray,
+    weights: np.ndarray,
+    direction: np.ndarray,
+    gradient: np.ndarray,
+    slope: np.ndarray,
+    shape: SphereShape,
+    n_threads: int,
+) -> None:
+    """Change of the averages (`slope`) and of the result of `average_backward` (`gradient`) along `direction`."""
+    _run(_second, (channels, weights, direction, gradient, slope), shape, n_threads)
+
+
+def _run(build: Any, arrays: tuple[np.ndarray, ...], shape: SphereShape, n_threads: int) -> None:
+    precision = arrays[0].dtype.name
+    width = native_width(arrays[0].itemsize, shape.n_channels)
+    kernel = _kernel(build, shape.max_degree, len(shape.degrees), width, precision)
+    flat = tuple(array.reshape(-1) for array in arrays)
+    n_atoms = arrays[1].shape[0]
+    run_over_atoms(kernel, (*flat, n_atoms, shape.n_channels, *_tables(shape.degrees, precision)), n_atoms, n_threads)
+
+
+@lru_cache(maxsize=32)
+def _tables(degrees: tuple[int, ...], precision: str) -> tuple[np.ndarray, ...]:
+    """What the kernels know of the quadrature.
+
+    Harmonics at one point of each orbit for each factor, (n_orbits, n_factors, n_lm), zero above the factor's degree;
+    the same times the orbit's weight; the weights; the number of points of each orbit; the first harmonic of each class
+    that counts in it, (n_orbits, 8).
+    """
+    max_degree, rule = max(degrees), quadrature(sum(degrees))
+    order = harmonic_order(max_degree)
+    columns = [degree * (degree + 1) + m for degree, m in order]
+    harmonics = math.sqrt(4 * math.pi) * real_spherical_harmonics(rule.points, max_degree)[:, columns]
+    allowed = np.array([[degree <= highest for degree, _ in order] for highest in degrees])
+    values = np.where(allowed, harmonics[:, None], 0.0)
+    class_starts = np.searchsorted([parity_class(*own) for own in order], np.arange(8))
+    counts, starts = np.empty(len(rule.points), np.int64), np.zeros((len(rule.points), 8), np.int64)
+    for orbit, point in enumerate(rule.points):
+        axes = np.flatnonzero(point)
+        counts[orbit] = 2 ** len(axes)
+        for place in range(counts[orbit]):  # bit b of the place stands for the b-th axis that is not zero
+            starts[orbit, place] = class_starts[sum(1 << axis for b, axis in enumerate(axes) if place >> b & 1)]
+    weighted = values * rule.weights[:, None, None]
+    flat = values.reshape(-1).astype(precision), weighted.reshape(-1).astype(precision)
+    return *flat, rule.weights.astype(precision), counts, starts
+
+
+@lru_cache(maxsize=32)
+def _kernel(build: Any, max_degree: int, n_factors: int, width: int, precision: str) -> Any:
+    classes = [parity_class(*own) for own in harmonic_order(max_degree)]
+    sizes = [classes.count(one) for one in (0, 1, 3, 7)]  # of classes odd along 0, 1, 2, 3 axes
+    kernel = build((max_degree + 1) ** 2, n_factors, width, *sizes)
+    return compiled(kernel, "sphere", build.__name__, max_degree, n_factors, width, precision)
+
+
+def _forward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3: int) -> Any:
+    n_rows = n_factors * n_lm  # vectors of channels; then come 8 values for each factor, then the results
+    points, results = n_rows * width, (n_rows + 8 * n_factors) * width
+
+    def kernel(
+        channels_array, averages_array, n_atoms, n_channels, y_array, weighted, weights, counts, starts, first, last
+    ):
+        stride = n_factors * n_channels
+        zero = fill(channels_array.dtype.type(0), width)
+        scratch = np.empty(results + n_factors * width, channels_array.dtype)
+        s = address(scratch)
+        channels = address(channels_array)
+        averages = address(averages_array)
+        y = address(y_array)
+        for atom in range(first, last):
+            for block in range((n_channels + width - 1) // width):
+                column = atom * stride + min(block * width, n_channels - width)
+                for lm in range(n_lm):
+                    for f in range(n_factors):
+                        value = load(channels, lm * n_atoms * stride + column + f * n_channels, width)
+                        store(s, (f * n_lm + lm) * width, value)
+                for f in range(n_factors):
+                    store(s, results + f * width, zero)
+                for orbit in range(len(counts)):
+                    count = counts[orbit]
+                    for f in range(n_factors):
+                        place, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, points + f * 8 * width
+                        values_on_orbit(s, base, row, y, place, count, starts, orbit, m0, m1, m2, m3, zero, width)
+                    for p in range(count):
+                        product = fill(weights[orbit], width)
+                        for f in range(n_factors):
+                            product = product * load(s, points + (f * 8 + p) * width, width)
+                            store(s, results + f * width, load(s, results + f * width, width) + product)
+                for f in range(n_factors):
+                    store(averages, column + f * n_channels, load(s, results + f * width, width))
+        scratch[0] = 0  # keeps it alive until here
+
+    return kernel
+
+
+def _backward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3: int) -> Any:
+    n_rows = n_factors * n_lm
+    points, slopes, back = n_rows * width, (n_rows + 8 * n_factors) * width, (n_rows + 16 * n_factors) * width
+
+    def kernel(
+        channels_array,
+        given_array,
+        gradient_array,
+        n_atoms,
+        n_channels,
+        y_array,
+        weighted_array,
+        weights,
+        counts,
+        starts,
+        first,
+        last,
+    ):
+        stride = n_factors * n_channels
+        zero = fill(channels_array.dtype.type(0), width)
+        scratch = np.empty(back + n_rows * width, channels_array.dtype)
+        s = address(scratch)
+        channels = address(channels_array)
+        given = address(given_array)
+        gradient = address(gradient_array)
+        y = address(y_array)
+        weighted = address(weighted_array)
+        for atom in range(first, last):
+            for block in range((n_channels + width - 1) // width):
+                column = atom * stride + min(block * width, n_channels - width)
+                for lm in range(n_lm):
+                    for f in range(n_factors):
+                        value = load(channels, lm * n_atoms * stride + column + f * n_channels, width)
+                        store(s, (f * n_lm + lm) * width, value)
+                        store(s, back + (f * n_lm + lm) * width, zero)
+                for orbit in range(len(counts)):
+                    count = counts[orbit]
+                    for f in range(n_factors):
+                        place, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, points + f * 8 * width
+                        values_on_orbit(s, base, row, y, place, count, starts, orbit, m0, m1, m2, m3, zero, width)
+                    # with P_k = F_1 ... F_k and, from the last, S_k = g_k + F_(k+1) S_(k+1): dE/dF_k = P_(k-1) S_k
+                    for p in range(count):
+                        suffix = zero
+                        for i in range(n_factors):
+                            f = n_factors - 1 - i
+                            if i > 0:
+                                suffix = suffix * load(s, points + ((f + 1) * 8 + p) * width, width)
+                            suffix = suffix + load(given, column + f * n_channels, width)
+                            store(s, slopes + (f * 8 + p) * width, suffix)
+                        product = load(s, points + p * width, width)
+                        for f in range(1, n_factors):
+                            slope = slopes + (f * 8 + p) * width
+                            store(s, slope, product * load(s, slope, width))
+                            product = product * load(s, points + (f * 8 + p) * width, width)
+                    for f in range(n_factors):
+                        place, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, slopes + f * 8 * width
+                        add_from_orbit(
+                            s, back + base, row, weighted, place, count, starts, orbit, m0, m1, m2, m3, width
+                        )
+                for lm in range(n_lm):
+                    for f in range(n_factors):
+                        value = load(s, back + (f * n_lm + lm) * width, width)
+                        store(gradient, lm * n_atoms * stride + column + f * n_channels, value)
+        scratch[0] = 0  # keeps it alive until here
+
+    return kernel
+
+
+def _second(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3: int) -> Any:
+    n_rows = n_factors * n_lm
+    tilted, back, results = n_rows * width, 2 * n_rows * width, 3 * n_rows * width
+    points, tilts, suffixes, slopes = (results + (n_factors + i * 8 * n_factors) * width for i in range(4))
+
+    def kernel(
+        channels_array,
+        given_array,
+        direction_array,
+        gradient_array,
+        rise_array,
+        n_atoms,
+        n_channels,
+        y_array,
+        weighted_array,
+        weights,
+        counts,
+        starts,
+        first,
+        last,
+    ):
+        stride = n_factors * n_channels
+        zero = fill(channels_array.dtype.type(0), width)
+        scratch = np.empty(slopes + 8 * n_factors * width, channels_array.dtype)
+        s = address(scratch)
+        channels = address(channels_array)
+        given = address(given_array)
+        direction = address(direction_array)
+        gradient = address(gradient_array)
+        rise = address(rise_array)
+        y = address(y_array)
+        weighted = address(weighted_array)
+        for atom in range(first, last):
+            for block in range((n_channels + width - 1) // width):
+                column = atom * stride + min(block * width, n_channels - width)
+                for lm in range(n_lm):
+                    for f in range(n_factors):
+                        own = lm * n_atoms * stride + column + f * n_channels
+                        row = (f * n_lm + lm) * width
+                        store(s, row, load(channels, own, width))
+                        store(s, tilted + row, load(direction, own, width))
+                        store(s, back + row, zero)
+                for f in range(n_factors):
+                    store(s, results + f * width, zero)
+                for orbit in range(len(counts)):
+                    count = counts[orbit]
+                    # `values_on_orbit` at one place of the text: it is inlined, and compiling takes its time
+                    for i in range(2 * n_factors):
+                        place, base, row = (
+                            orbit * n_rows + i % n_factors * n_lm,
+                            i * n_lm * width,
+                            points + i * 8 * width,
+                        )
+                        values_on_orbit(s, base, row, y, place, count, starts, orbit, m0, m1, m2, m3, zero, width)
+                    # the tangents of what `_backward` computes
+                    for p in range(count):
+                        suffix, suffix_tangent = zero, zero
+                        for i in range(n_factors):
+                            f = n_factors - 1 - i
+                            if i > 0:
+                                value = load(s, points + ((f + 1) * 8 + p) * width, width)
+                                tangent = load(s, tilts + ((f + 1) * 8 + p) * width, width)
+                                suffix_tangent = tangent * suffix + value * suffix_tangent
+                                suffix = suffix * value
+                            suffix = suffix + load(given, column + f * n_channels, width)
+                            store(s, suffixes + (f * 8 + p) * width, suffix)
+                            store(s, slopes + (f * 8 + p) * width, suffix_tangent)
+                        product, product_tangent = fill(channels_array.dtype.type(1), width), zero
+                        for f in range(n_factors):
+                            value = load(s, points + (f * 8 + p) * width, width)
+                            tangent = load(s, tilts + (f * 8 + p) * width, width)
+                            slope = slopes + (f * 8 + p) * width
+                            suffix = load(s, suffixes + (f * 8 + p) * width, width)
+                            store(s, slope, product * load(s, slope, width) + product_tangent * suffix)
+                            product_tangent = product_tangent * value + product * tangent
+                            product = product * value
+                            result = results + f * width
+                            store(s, result, load(s, result, width) + weights[orbit] * product_tangent)
+                    for f in range(n_factors):
+                        place, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, slopes + f * 8 * width
+                        add_from_orbit(
+                            s, back + base, row, weighted, place, count, starts, orbit, m0, m1, m2, m3, width
+                        )
+                for lm in range(n_lm):
+                    for f in range(n_factors):
+                        value = load(s, back + (f * n_lm + lm) * width, width)
+                        store(gradient, lm * n_atoms * stride + column + f * n_channels, value)
+                for f in range(n_factors):
+                    store(rise, column + f * n_channels, load(s, results + f * width, width))
+        scratch[0] = 0  # keeps it alive until here
+
+    return kernel

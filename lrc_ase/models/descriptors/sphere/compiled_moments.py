@@ -1,0 +1,218 @@
+"""Sums over neighbors on the CPU, compiled by Numba: radial functions and harmonics with analytic derivatives.
+
+Neighbors of an atom are sorted by element, without those that are padding or beyond the cutoff, and worked on in blocks
+that fill a vector: the functions are evaluated for all neighbors of a block at once. With weights there is one sort of
+neighbors, and each adds to the columns (weight, radial function) instead of those of its element.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from lrc_ase.compiled.compilation import compiled, inlined
+from lrc_ase.compiled.simd import address, fill, load, repeat, store
+from lrc_ase.compiled.threads import run_over_atoms
+from lrc_ase.models.descriptors.sphere.compiled_pulls import build_backward, build_weight_slope
+from lrc_ase.models.descriptors.sphere.neighbor_functions import (
+    SERIES_TERMS,
+    changes_of_directions,
+    collect,
+    collect_weights,
+    directions,
+    evaluate_angular,
+    evaluate_harmonics,
+    evaluate_radial,
+    function_tables,
+    sort_neighbors,
+)
+from lrc_ase.models.descriptors.sphere.shape import SphereShape
+
+__all__ = ["moment", "moment_backward", "moment_slope", "weight_slope"]
+
+Neighborhoods = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""`vectors`, `mask`, `species`, `neighbors` as the descriptor gets them."""
+
+
+def moment(
+    of: Neighborhoods, weights: np.ndarray | None, density: np.ndarray, shape: SphereShape, n_threads: int
+) -> None:
+    """Write the density (n_lm, n_atoms, n_inputs); `weights` (n_atoms, n_neighbors, n_weights) or None for elements."""
+    _run("moment", of, weights, (of[0], _some(weights, of), density), shape, n_threads)
+
+
+def moment_slope(
+    of: Neighborhoods,
+    weights: np.ndarray | None,
+    direction: np.ndarray,
+    weight_direction: np.ndarray | None,
+    slope: np.ndarray,
+    shape: SphereShape,
+    n_threads: int,
+) -> None:
+    """Write the change of the density (`slope`) along a change of the vectors and weights."""
+    _run("slope", of, weights, (direction, _some(weight_direction, of), slope), shape, n_threads)
+
+
+def moment_backward(
+    of: Neighborhoods,
+    weights: np.ndarray | None,
+    given: np.ndarray,
+    gradient: np.ndarray,
+    weight_gradient: np.ndarray | None,
+    shape: SphereShape,
+    n_threads: int,
+) -> None:
+    """Gradient of the sum of `given` times the density by vectors and weights, written into arrays of zeros."""
+    _run("backward", of, weights, (given, gradient, _some(weight_gradient, of)), shape, n_threads)
+
+
+def weight_slope(
+    of: Neighborhoods,
+    weights: np.ndarray,
+    given: np.ndarray,
+    direction: np.ndarray,
+    slope: np.ndarray,
+    shape: SphereShape,
+    n_threads: int,
+) -> None:
+    """Change of the gradient by the weights along a change of the vectors, written into an array of zeros."""
+    _run("weight_slope", of, weights, (given, direction, slope), shape, n_threads)
+
+
+def _some(weights: np.ndarray | None, of: Neighborhoods) -> np.ndarray:
+    return np.empty((0, 0, 0), of[0].dtype) if weights is None else weights
+
+
+def _run(
+    name: str,
+    of: Neighborhoods,
+    weights: np.ndarray | None,
+    arrays: tuple[np.ndarray, ...],
+    shape: SphereShape,
+    n_threads: int,
+) -> None:
+    precision = of[0].dtype.name
+    n_weights, n_elements = (0, shape.n_weights) if weights is None else (shape.n_weights, 1)
+    kernel = _kernel(name, shape.max_degree, len(shape.radial_scale), n_weights, precision)
+    tables = function_tables(shape.max_degree, shape.radial_scale, precision)
+    arguments = (*of, _some(weights, of), *arrays, n_elements, shape.cutoff, *tables)
+    run_over_atoms(kernel, arguments, len(of[1]), n_threads)
+
+
+@lru_cache(maxsize=32)
+def _kernel(name: str, max_degree: int, n_radial: int, n_weights: int, precision: str) -> Any:
+    """`n_weights` is 0 where elements are told apart instead."""
+    width, n_terms = 64 // np.dtype(precision).itemsize, SERIES_TERMS[precision]
+    if name == "backward":
+        kernel = build_backward(max_degree, n_radial, n_weights, width, n_terms)
+    elif name == "weight_slope":
+        kernel = build_weight_slope(max_degree, n_radial, n_weights, width, n_terms)
+    else:
+        columns_width = min(width, 2 ** math.ceil(math.log2(n_radial * max(n_weights, 1))))
+        kernel = _density(max_degree, n_radial, n_weights, width, n_terms, columns_width, name == "slope")
+    return compiled(kernel, "sphere", name, max_degree, n_radial, n_weights, precision)
+
+
+@inlined
+def _accumulate(s, tile, harmonics, columns, n_lanes, n_lm, n_blocks, width, columns_width):
+    """Add to the tile (n_lm, n_blocks vectors) harmonics (a row each) times columns (a lane each)."""
+    for lane in range(n_lanes):
+        for block in range(n_blocks):
+            value = load(s, columns + (lane * n_blocks + block) * columns_width, columns_width)
+            for lm in range(n_lm):
+                place = tile + (lm * n_blocks + block) * columns_width
+                store(
+                    s,
+                    place,
+                    load(s, place, columns_width) + repeat(s, harmonics + lm * width + lane, columns_width) * value,
+                )
+
+
+@inlined
+def _spread_columns(s, rows, weights, columns, n_radial, n_weights, n_columns, width):
+    """From a row for each radial function to a row of columns for each neighbor, times its weights if there are any."""
+    for lane in range(width):
+        for n in range(n_radial):
+            value = s[rows + n * width + lane]
+            if n_weights == 0:
+                s[columns + lane * n_columns + n] = value
+            for k in range(n_weights):
+                s[columns + lane * n_columns + k * n_radial + n] = s[weights + k * width + lane] * value
+
+
+def _density(
+    max_degree: int, n_radial: int, n_weights: int, width: int, n_terms: int, columns_width: int, with_slope: bool
+) -> Any:
+    n_lm, n_pairs = (max_degree + 1) ** 2, (max_degree + 1) * (max_degree + 2) // 2
+    n_inputs = n_radial * max(n_weights, 1)
+    n_blocks = -(-n_inputs // columns_width)
+    n_columns = n_blocks * columns_width
+    points, changes = 0, 3 * width
+    radial, radial_slopes = 6 * width, (6 + n_radial) * width
+    powers = radial_slopes + n_radial * width
+    legendre = powers + 2 * (max_degree + 1) * width
+    harmonics = legendre + n_pairs * width
+    harmonics_along, harmonic_slopes = harmonics + n_lm * width, harmonics + 2 * n_lm * width
+    own_weights, weight_changes = harmonics + 3 * n_lm * width, harmonics + (3 * n_lm + n_weights) * width
+    columns = weight_changes + n_weights * width
+    tile = columns + width * n_columns
+    size = tile + n_lm * n_columns
+
+    def kernel(
+        vectors, mask, species, neighbors, weights, direction, weight_direction, density, n_elements, cutoff,
+        recurrence_array, series_array, scale_array, places, first, last,
+    ):  # fmt: skip
+        kind = vectors.dtype.type
+        scratch = np.zeros(size, vectors.dtype)
+        s, recurrence = address(scratch), address(recurrence_array)
+        series, scale = address(series_array), address(scale_array)
+        order, starts = np.empty(mask.shape[1], np.int64), np.empty(n_elements + 2, np.int64)
+        zero = fill(kind(0), width)
+        columns_zero = fill(kind(0), columns_width)
+        for atom in range(first, last):
+            sort_neighbors(vectors, mask, species, neighbors, atom, cutoff, order, starts)
+            for element in range(n_elements):
+                for row in range(n_lm * n_blocks):
+                    store(s, tile + row * columns_width, columns_zero)
+                for begin in range(starts[element], starts[element + 1], width):
+                    end = min(begin + width, starts[element + 1])
+                    n_lanes = end - begin
+                    collect(vectors, atom, order, begin, end, s, points, width, kind(cutoff))
+                    x, y, z, distance, inverse = directions(s, points, width)
+                    evaluate_radial(
+                        s, distance, cutoff, series, n_terms, scale, n_radial, radial, radial_slopes, with_slope, width
+                    )
+                    evaluate_angular(s, x, y, z, recurrence, max_degree, powers, legendre, width)
+                    collect_weights(weights, atom, order, begin, end, s, own_weights, n_weights, width)
+                    along, dx, dy, dz = zero, zero, zero, zero
+                    if with_slope:
+                        collect(direction, atom, order, begin, end, s, changes, width, kind(0))
+                        along, dx, dy, dz = changes_of_directions(s, changes, x, y, z, inverse, width)
+                        collect_weights(weight_direction, atom, order, begin, end, s, weight_changes, n_weights, width)
+                    evaluate_harmonics(
+                        s, recurrence, places, max_degree, powers, legendre, harmonics, with_slope,
+                        along, dx, dy, dz, harmonics_along, harmonic_slopes, width,
+                    )  # fmt: skip
+                    # a change of the radial functions, of the weights, of the harmonics
+                    for term in range(3 if with_slope else 1):
+                        rows, own, factors = radial, own_weights, harmonics
+                        if with_slope and term == 0:
+                            rows, factors = radial_slopes, harmonics_along
+                        elif with_slope and term == 2:
+                            factors = harmonic_slopes
+                        elif with_slope:
+                            own = weight_changes
+                        if term == 1 and n_weights == 0:
+                            continue
+                        _spread_columns(s, rows, own, columns, n_radial, n_weights, n_columns, width)
+                        _accumulate(s, tile, factors, columns, n_lanes, n_lm, n_blocks, width, columns_width)
+                for lm in range(n_lm):
+                    for n in range(n_inputs):
+                        density[lm, atom, element * n_inputs + n] = s[tile + lm * n_columns + n]
+        scratch[0] = 0  # keeps it alive until here
+
+    return kernel

@@ -1,0 +1,144 @@
+r"""The long-range part of a model: latent weights, their convolution, and what becomes of the field.
+
+.. math:: D^{lr}_i = g(u_i, f_i * u_i), \quad u = \phi_\theta * f, \quad f_i = \mathrm{MLP}(D^{sr}_i)
+
+(the paper's eq. 15 with learned weights), and the electrostatic head :math:`\tfrac12 k_e q_i u_i`, whose first channel
+is a latent charge q in e that sums to the total charge of the structure.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy.constants import elementary_charge, epsilon_0
+from torch import Tensor, nn
+
+from lrc_ase.layer.convolution import LongRangeConvolution
+from lrc_ase.layer.kernels import Coulomb, Multiplier, Stack, Yukawa
+from lrc_ase.layer.lattice import fractional_coordinates
+from lrc_ase.layer.mesh import total
+from lrc_ase.models.electronegativity import electronegativities
+from lrc_ase.models.readout import ReadOut, random_linear
+from lrc_ase.models.settings import LongRangeSettings, ModelSettings
+from lrc_ase.structures.graph import Graph
+
+__all__ = ["COULOMB_CONSTANT", "LongRangeOutput", "LongRangePart"]
+
+COULOMB_CONSTANT = elementary_charge / (4 * math.pi * epsilon_0) * 1e10
+"""k_e in eV Angstrom / e^2."""
+_STARTING_CHARGE = 0.5
+"""Charge in e per unit of Pauling electronegativity, before training: about that of ions in salts and of water."""
+_ORIGIN_STEP = 16.0
+"""Open cell vectors (1 Angstrom each) by whole multiples of which structures are moved near the origin."""
+
+
+@dataclass(frozen=True)
+class LongRangeOutput:
+    """What the long-range part adds; None where the settings leave a piece out."""
+
+    hidden: Tensor | None
+    """Addition to the first hidden layer of the read-out, (n_own, n_hidden)."""
+    electrostatic: Tensor | None
+    """Electrostatic energy of each atom, eV (n_own,)."""
+    charges: Tensor | None
+    """Latent charges, e (n_own,)."""
+
+
+class LongRangePart(nn.Module):
+    """Latent weights, their convolutions, and what they add to the read-out and to the energy."""
+
+    def __init__(
+        self, settings: ModelSettings, own: LongRangeSettings, n_features: int, generator: torch.Generator | None
+    ) -> None:
+        super().__init__()
+        if own.n_channels == 0 and not own.electrostatics:
+            raise ValueError("`long_range` needs `n_channels` > 0 or `electrostatics`, got neither")
+        n_elements = len(settings.elements)
+        self.settings = own
+        kernels: list[Multiplier] = []
+        if own.electrostatics:
+            kernels.append(Coulomb(smearing=own.smearing))
+        if own.n_channels:
+            # screening lengths from twice the cutoff to a quarter of it: a generic guess, the rest is training
+            screening = [2.0**exponent / settings.cutoff for exponent in torch.linspace(-1, 2, own.n_channels).tolist()]
+            kernels.append(Yukawa(screening, smearing=own.smearing))
+        kernel = Stack(kernels).to(torch.get_default_dtype())
+        self.convolution = LongRangeConvolution(kernel, smearing=own.smearing, accuracy=own.accuracy)
+        n_weights = int(own.electrostatics) + own.n_channels
+        self.weights = ReadOut(n_features, n_elements, settings.hidden[-1:], generator, n_outputs=n_weights)
+        self._start_weights(settings.elements)
+        if own.n_channels:
+            self.mix = random_linear(2 * own.n_channels, own.n_features, generator)
+            self.to_hidden = nn.Linear(own.n_features, settings.hidden[0], bias=False)
+            nn.init.zeros_(self.to_hidden.weight)
+
+    def latent_weights(self, features: Tensor, graph: Graph) -> Tensor:
+        """What each own atom spreads onto the mesh (n_own, n_weights): its charge, if there is one, comes first."""
+        weights = self.weights(features, graph.of_own(graph.species), squeeze=False)
+        if not self.settings.electrostatics:
+            return weights
+        charges = _neutralized(weights[:, 0], graph)
+        return torch.cat([charges[:, None], weights[:, 1:]], dim=1)
+
+    def field(self, weights: Tensor, graph: Graph, strain: Tensor | None) -> Tensor:
+        """Field of all weights at the own atoms (n_own, n_weights): spread, mesh, gather."""
+        structure = graph.of_own(graph.structure)
+        fractional = fractional_coordinates(graph.of_own(graph.positions), graph.cell, structure)
+        # near the origin before the cast, so that structures far from it lose no digits in float32
+        fractional = (fractional - _whole_cells(fractional.detach(), graph)).to(weights)
+        cell = graph.cell if strain is None else graph.cell + torch.matmul(graph.cell, strain)
+        return self.convolution(
+            weights,
+            fractional,
+            cell.to(weights),
+            structure=structure,
+            pbc=graph.pbc,
+            mesh_shapes=graph.mesh_shapes,
+            exchange=graph.exchange,
+        )
+
+    def forward(self, weights: Tensor, field: Tensor) -> LongRangeOutput:
+        """What weights and field (n_own, n_weights) add to the energies of their atoms."""
+        electrostatic = 0.5 * COULOMB_CONSTANT * weights[:, 0] * field[:, 0] if self.settings.electrostatics else None
+        hidden = None
+        if self.settings.n_channels:
+            latent, latent_field = weights[:, -self.settings.n_channels :], field[:, -self.settings.n_channels :]
+            mixed = self.mix(torch.cat([latent_field, latent * latent_field], dim=-1))
+            hidden = self.to_hidden(nn.functional.silu(mixed))
+        return LongRangeOutput(hidden, electrostatic, weights[:, 0] if self.settings.electrostatics else None)
+
+    @torch.no_grad()
+    def _start_weights(self, elements: tuple[str, ...]) -> None:
+        """Charges start from the electronegativities, latent weights near one."""
+        layer = self.weights.last
+        layer.weight.mul_(0.1)
+        if self.settings.electrostatics:
+            layer.weight[0] = 0.0
+            values = torch.tensor(electronegativities(elements))
+            self.weights.element_bias.weight[:, 0] = _STARTING_CHARGE * (values.mean() - values)
+        self.weights.element_bias.weight[:, int(self.settings.electrostatics) :] = 1.0
+
+
+def _whole_cells(fractional: Tensor, graph: Graph) -> Tensor:
+    """Lattice translations in periodic directions, a coarse common one per structure in open ones.
+
+    (n_own, 3). Coarse, because each jump of the origin moves the atoms against the mesh.
+    """
+    structure = graph.of_own(graph.structure)
+    nothing = fractional.new_full((graph.n_structures, 3), torch.inf)
+    lowest = nothing.scatter_reduce(0, structure[:, None].expand_as(fractional), fractional, "amin")
+    if graph.exchange is not None:
+        lowest = -graph.exchange.largest(-lowest)
+    common = _ORIGIN_STEP * torch.floor(lowest / _ORIGIN_STEP)
+    return torch.where(graph.pbc[structure], torch.floor(fractional), common[structure])
+
+
+def _neutralized(charges: Tensor, graph: Graph) -> Tensor:
+    """Charges shifted evenly so that each structure sums to its total charge."""
+    structure = graph.of_own(graph.structure)
+    counts = torch.bincount(structure, minlength=graph.n_structures).to(charges)
+    totals = charges.new_zeros(graph.n_structures).index_add(0, structure, charges)
+    counts, totals = total(torch.stack([counts, totals]), graph.exchange)
+    return charges - ((totals - graph.charge.to(charges)) / counts)[structure]

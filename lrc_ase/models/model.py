@@ -1,0 +1,126 @@
+r"""The short-range and the full-range model: atomic energies from a graph.
+
+.. math:: E_i = \epsilon\, F(D^{sr}_i, D^{lr}_i) + \tfrac12 k_e\, q_i u_i, \qquad
+          D^{lr}_i = g(u_i, f_i * u_i), \quad u = \phi_\theta * f, \quad f_i = \mathrm{MLP}(D^{sr}_i),
+
+the paper's eqs. 12, 15 and 17 with weights f learned from the descriptor and, in the electrostatic head, one channel
+that is a latent charge q in e (k_e = 14.399645 eV Angstrom / e^2) summing to the total charge. Energies leave out the
+elements' reference energies, which live in the potential, in float64.
+
+Four steps, between which processes may share a structure (`Graph.exchange`): *local*, own atoms and ghosts to features
+and weights; *spread*, own atoms to the mesh, which is then summed over the processes; *mesh*, every process the same;
+*gather*, field at the own atoms to their energies. The derivative goes through them backwards and sums once more on the
+mesh. One process is the case where there is nothing to sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lrc_ase.models.descriptors import build_descriptor
+from lrc_ase.models.long_range import LongRangePart
+from lrc_ase.models.readout import ReadOut
+from lrc_ase.models.settings import LongRangeSettings, ModelSettings
+from lrc_ase.structures.graph import Graph
+from lrc_ase.structures.vectors import neighbor_vectors
+
+__all__ = ["FullRangeModel", "ModelOutput", "ShortRangeModel", "build_model", "extend_to_full_range"]
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What a model says of every atom."""
+
+    atomic_energies: Tensor
+    """(n_own,), eV, without the elements' references."""
+    charges: Tensor | None = None
+    """Latent charges (n_own,), e; None without an electrostatic head."""
+
+
+class ShortRangeModel(nn.Module):
+    """Strictly local model, the paper's eq. 16: a descriptor and a read-out network per atom."""
+
+    def __init__(self, settings: ModelSettings, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.settings = settings
+        n_elements = len(settings.elements)
+        self.descriptor = build_descriptor(
+            settings.descriptor,
+            n_elements=n_elements,
+            cutoff=settings.cutoff,
+            average_neighbors=settings.average_neighbors,
+            generator=generator,
+        )
+        self.readout = ReadOut(self.descriptor.n_features, n_elements, settings.hidden, generator)
+
+    def forward(self, graph: Graph, *, strain: Tensor | None = None) -> ModelOutput:
+        """Atomic energies. `strain` (n_structures, 3, 3) deforms positions and cells together, x -> x (1 + strain)."""
+        features = self.local(graph, strain)
+        return ModelOutput(self.settings.energy_scale * self.readout(features, graph.of_own(graph.species)))
+
+    def local(self, graph: Graph, strain: Tensor | None) -> Tensor:
+        """Short-range features of the own atoms, (n_own, n_features)."""
+        if self.descriptor.reach > 1 and graph.n_own < graph.n_atoms:
+            raise ValueError(
+                f"the descriptor reaches {self.descriptor.reach} cutoffs: ghosts would need features of their own, "
+                "which no other process hands over; take a potential with one block, or run in one process (ASE)"
+            )
+        positions, cell = graph.positions, graph.cell
+        if strain is not None:
+            positions = positions + torch.matmul(positions[:, None], strain[graph.structure])[:, 0]
+            cell = cell + torch.matmul(cell, strain)
+        vectors = neighbor_vectors(positions, cell, graph.neighbors, graph.shifts, graph.structure, self.readout.dtype)
+        return self.descriptor(vectors, graph.neighbor_mask, graph.species, graph.neighbors)
+
+    def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
+        """Mesh of a periodic cell; None for a model without a mesh."""
+        return None
+
+
+class FullRangeModel(ShortRangeModel):
+    """Short-range descriptor and long-range convolution together, the paper's eq. 17."""
+
+    def __init__(self, settings: ModelSettings, *, generator: torch.Generator | None = None) -> None:
+        super().__init__(settings, generator=generator)
+        if settings.long_range is None:
+            raise ValueError("a full-range model needs `settings.long_range`; without it build a ShortRangeModel")
+        self.long_range = LongRangePart(settings, settings.long_range, self.descriptor.n_features, generator)
+
+    def forward(self, graph: Graph, *, strain: Tensor | None = None) -> ModelOutput:
+        features = self.local(graph, strain)
+        weights = self.long_range.latent_weights(features, graph)
+        field = self.long_range.field(weights, graph, strain)  # spread, mesh, gather
+        added = self.long_range(weights, field)
+        energies = self.settings.energy_scale * self.readout(features, graph.of_own(graph.species), added.hidden)
+        if added.electrostatic is not None:
+            energies = energies + added.electrostatic
+        return ModelOutput(energies, added.charges)
+
+    def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
+        return self.long_range.convolution.mesh_shape_for(cell, held)
+
+
+def build_model(settings: ModelSettings, *, generator: torch.Generator | None = None) -> ShortRangeModel:
+    """Untrained model: full range when `settings.long_range` is given, short range otherwise."""
+    kind = ShortRangeModel if settings.long_range is None else FullRangeModel
+    return kind(settings, generator=generator)
+
+
+def extend_to_full_range(
+    model: ShortRangeModel, long_range: LongRangeSettings, *, generator: torch.Generator | None = None
+) -> FullRangeModel:
+    """Full-range model whose short-range part is a copy of `model`.
+
+    The non-linear long-range path starts at zero: without electrostatics the predictions stay as they are. Latent
+    charges start from electronegativities, so that with electrostatics the copied part has to unlearn what it imitates.
+    """
+    if isinstance(model, FullRangeModel):
+        raise ValueError("`model` already has a long-range part")
+    extended = FullRangeModel(model.settings.model_copy(update={"long_range": long_range}), generator=generator)
+    extended.to(next(model.parameters()))
+    extended.load_state_dict(model.state_dict(), strict=False)
+    return extended

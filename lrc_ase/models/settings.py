@@ -1,0 +1,176 @@
+"""What a model is made of, as plain validated values that travel in the potential file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+
+from lrc_ase.models import registry
+
+__all__ = [
+    "DescriptorSettings",
+    "LongRangeSettings",
+    "ModelSettings",
+    "PaperSettings",
+    "PonitaSettings",
+    "Settings",
+    "SphereSettings",
+    "descriptor_names",
+    "descriptor_settings_class",
+    "descriptor_settings_classes",
+]
+
+
+class Settings(BaseModel):
+    """Base of every settings class: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DescriptorSettings(Settings):
+    """Base of the settings of a short-range descriptor. Each subclass fixes `name` to one word."""
+
+    name: str
+    """Which descriptor."""
+
+
+class SphereSettings(DescriptorSettings):
+    """The many-body density on the sphere, `lrc_ase.models.descriptors.sphere`."""
+
+    name: Literal["sphere"] = "sphere"
+    n_radial: int = Field(8, ge=1)
+    """Radial basis functions per neighbor element."""
+    n_channels: int = Field(32, ge=1)
+    """Channels of the density after mixing radial functions and elements."""
+    degrees: tuple[Annotated[int, Field(ge=0, le=8)], ...] = Field((3, 3, 3, 2), min_length=1, max_length=6)
+    """Highest degree l in each factor of the products averaged over the sphere. Their number is the body order minus
+    one; the quadrature must be exact for their sum (11 for the default: 50 points)."""
+    n_blocks: int = Field(1, ge=1, le=2)
+    """1: strictly local, with a range of one cutoff. 2: a second density, in which neighbors are weighed by features of
+    their own surroundings; the range is then twice the cutoff."""
+    n_neighbor_features: int = Field(8, ge=1)
+    """Features by which neighbors are weighed in the second block."""
+
+
+class PonitaSettings(DescriptorSettings):
+    """Convolutions over positions and orientations, `lrc_ase.models.descriptors.ponita`: nearly rotation invariant."""
+
+    name: Literal["ponita"] = "ponita"
+    n_orientations: int = Field(20, ge=4, le=200)
+    """Directions at which features on the sphere are kept. Cost grows in proportion, the error under rotation falls."""
+    n_layers: int = Field(3, ge=1)
+    """ConvNeXt blocks. Each reaches one cutoff further: the features of an atom see `n_layers` times the cutoff."""
+    n_channels: int = Field(32, ge=1)
+    """Channels of the features at each orientation, and width of the output."""
+    n_basis: int = Field(32, ge=1)
+    """Functions of the pair invariants from which the kernels of all blocks are mixed."""
+    degree: int = Field(3, ge=1, le=8)
+    """Degree of the polynomial embedding of the invariants."""
+    widening: int = Field(4, ge=1)
+    """Hidden width of the channel mixing in units of `n_channels`."""
+    rotate_grid: bool = False
+    """Turn the orientations at random in each step of the training, so that the model learns to ignore them."""
+
+
+class PaperSettings(DescriptorSettings):
+    """The paper's networks of distances and directions, `lrc_ase.models.descriptors.paper`. Not rotation invariant."""
+
+    name: Literal["paper"] = "paper"
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field((2, 4, 8, 16, 32), min_length=1)
+    """Units in the layers of either network; the last is half the number of features."""
+    envelope: bool = True
+    """Whether contributions fade smoothly at the cutoff. False: as printed, with a jump in energy where a neighbor
+    crosses the cutoff."""
+    inverse_mean: float | None = None
+    """Mean of 1/r over neighbors, 1/Angstrom. Null: that of the training frames, or of evenly spread neighbors."""
+    inverse_deviation: float | None = Field(None, gt=0)
+    """Standard deviation of 1/r, 1/Angstrom. Null: as for the mean."""
+    distance_mean: float | None = None
+    """Mean of r, Angstrom, of use in one dimension alone. Null: as for the mean of 1/r."""
+    distance_deviation: float | None = Field(None, gt=0)
+    """Standard deviation of r, Angstrom, of use in one dimension alone. Null: as for the mean of 1/r."""
+
+
+_BUILT_IN: dict[str, type[DescriptorSettings]] = {
+    "sphere": SphereSettings,
+    "ponita": PonitaSettings,
+    "paper": PaperSettings,
+}
+
+
+def descriptor_names() -> list[str]:
+    """Names of all descriptors that can be chosen, those of plug-ins last."""
+    return [*_BUILT_IN, *(name for name in registry.names() if name not in _BUILT_IN)]
+
+
+def descriptor_settings_class(name: str) -> type[DescriptorSettings]:
+    """Settings class of the descriptor called `name`: built in, registered, or of an installed plug-in."""
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    descriptor_class = registry.find(name)
+    if descriptor_class is None:
+        known = descriptor_names()
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean '{near[0]}'" if near else f"known are {known}"
+        raise ValueError(
+            f"no descriptor is called '{name}'; {hint}. One from outside must be registered first with "
+            "`lrc_ase.models.descriptors.register`, or its package be installed"
+        )
+    settings_class: type[DescriptorSettings] = descriptor_class.settings_class
+    return settings_class
+
+
+def descriptor_settings_classes() -> Iterator[type[DescriptorSettings]]:
+    """Settings classes of all descriptors, but for plug-ins that are installed and broken."""
+    for name in descriptor_names():
+        with suppress(ValueError):
+            yield descriptor_settings_class(name)
+
+
+def _choose_descriptor(value: Any) -> Any:
+    """Validate a mapping by the settings class that its `name` calls for."""
+    if not isinstance(value, Mapping):
+        return value
+    name = value.get("name", "sphere")
+    if not isinstance(name, str):
+        raise ValueError(f"`name` of a descriptor must be one of {descriptor_names()}, got {name!r}")
+    return descriptor_settings_class(name).model_validate(value)
+
+
+class LongRangeSettings(Settings):
+    """The long-range convolution on top of a short-range descriptor."""
+
+    n_channels: int = Field(2, ge=0)
+    """Latent channels convolved with trainable Yukawa kernels and read out non-linearly; 0 leaves them out."""
+    electrostatics: bool = True
+    """Whether the model has a latent charge with a Coulomb energy (1/2) k_e sum q_i u_i."""
+    smearing: float = Field(1.25, gt=0)
+    """Width s of the Gaussian charge clouds, Angstrom. At a quarter of the cutoff the short-range part, which learns
+    the rest of the interaction, sees all of it: erfc(4 / sqrt 2) = 6e-5."""
+    accuracy: float = Field(1e-4, ge=1e-10, le=1e-1)
+    """Relative accuracy of the mesh; chooses mesh spacing and window order."""
+    n_features: int = Field(16, ge=1)
+    """Width of the long-range descriptor g(u, f u)."""
+
+
+class ModelSettings(Settings):
+    """Everything needed to build an untrained model."""
+
+    elements: tuple[str, ...] = Field(min_length=1)
+    """Chemical symbols that the model knows, by atomic number."""
+    cutoff: float = Field(5.0, gt=0)
+    """Range of the short-range part, Angstrom."""
+    descriptor: Annotated[SerializeAsAny[DescriptorSettings], BeforeValidator(_choose_descriptor)] = SphereSettings()
+    """Short-range descriptor, chosen by its `name`."""
+    long_range: LongRangeSettings | None = None
+    """None: a short-range model."""
+    hidden: tuple[int, ...] = (128, 128)
+    """Widths of the hidden layers of the read-out network."""
+    average_neighbors: float = Field(30.0, gt=0)
+    """Mean number of neighbors within the cutoff in the training set; normalises the density."""
+    energy_scale: float = Field(1.0, gt=0)
+    """Multiplies the read-out, eV; set from the spread of the training forces."""

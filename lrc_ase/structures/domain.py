@@ -1,0 +1,269 @@
+"""What a potential saw in training, as far as its file says, and whether a structure lies beyond.
+
+The header's description may hold ``training_domain``, an object with
+
+- ``shortest_distances``, Angstrom, by pairs of elements as ``"Na-Cl"``;
+- ``total_charges``, e, one of each kind;
+- ``neighbors``, the fewest and the most that an atom had within the cutoff;
+- ``largest_force``, the norm of the largest force label, eV/Angstrom.
+
+What is missing is not looked at. A structure a little beyond is worth a warning, one far outside is not to be trusted.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrc_ase.structures.graph import Graph
+from lrc_ase.structures.vectors import neighbor_vectors
+
+__all__ = ["DOMAIN_KEY", "ExtrapolationWarning", "Lookout", "TrainingDomain", "Watch", "summarize"]
+
+DOMAIN_KEY = "training_domain"
+FAR_DISTANCE = 0.8
+"""Of the shortest distance of training: closer atoms are far outside."""
+FAR_NEIGHBORS = 2.0
+"""More times the most neighbors of training, or fewer than the fewest divided by it, are far outside."""
+FAR_FORCE = 2.0
+"""More times the largest force of training are far outside."""
+_CHARGE_DIGITS = 6
+
+
+class ExtrapolationWarning(UserWarning):
+    """A structure lies beyond what the potential was trained on."""
+
+
+@dataclass(frozen=True)
+class TrainingDomain:
+    """Limits of the training set that a structure can be held against; None where not recorded."""
+
+    elements: tuple[str, ...]
+    shortest: Tensor | None = None
+    """Shortest distance of each pair of elements, Angstrom, (n_elements, n_elements); 0 where not recorded."""
+    total_charges: tuple[float, ...] | None = None
+    """Every total charge that occurred, e."""
+    neighbors: tuple[int, int] | None = None
+    """Fewest and most neighbors of an atom within the cutoff."""
+    largest_force: float | None = None
+    """eV/Angstrom."""
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any], elements: Sequence[str]) -> TrainingDomain:
+        """Read the description of a potential file."""
+        known = description.get(DOMAIN_KEY, {})
+        shortest = None
+        if distances := known.get("shortest_distances"):
+            shortest = torch.zeros(len(elements), len(elements), dtype=torch.float64)
+            for pair, distance in distances.items():
+                first, second = (elements.index(symbol) for symbol in pair.split("-"))
+                shortest[first, second] = shortest[second, first] = distance
+        charges, neighbors = known.get("total_charges"), known.get("neighbors")
+        return cls(
+            tuple(elements),
+            shortest,
+            None if charges is None else tuple(charges),
+            None if neighbors is None else tuple(neighbors),
+            known.get("largest_force"),
+        )
+
+    def unseen_charge(self, graph: Graph) -> str | None:
+        """Say which total charge never occurred in training, if there is one."""
+        if self.total_charges is None:
+            return None
+        for charge in graph.charge.tolist():
+            if round(charge, _CHARGE_DIGITS) not in self.total_charges:
+                seen = ", ".join(f"{value:g}" for value in self.total_charges)
+                return f"a total charge of {charge:g} e never occurred in training, which saw {seen}"
+        return None
+
+    def far_force(self, forces: np.ndarray, names: Names) -> str | None:
+        """Say which of the forces (n_atoms, 3) is far above any of training, if there is one."""
+        if self.largest_force is None:
+            return None
+        squared = np.einsum("ij,ij->i", forces, forces)
+        atom = int(squared.argmax())
+        norm = float(np.sqrt(squared[atom]))
+        if not norm > FAR_FORCE * self.largest_force:
+            return None
+        return (
+            f"the force on atom {names[atom]} is {norm:.1f} eV/Angstrom, the largest in training "
+            f"{self.largest_force:.1f}"
+        )
+
+    def watch(self, graph: Graph, cutoff: float, skin: float, numbers: np.ndarray | None = None) -> Watch:
+        """What is to be looked at while the neighbor list of `graph`, of range cutoff + skin, serves."""
+        names = Names(self.elements, graph.species.cpu().numpy(), numbers)
+        if self.shortest is None and self.neighbors is None:
+            return Watch(names)
+        distances = _distances(graph)
+        far_neighbors = self._far_neighbors((graph.neighbor_mask & (distances < cutoff)).sum(1).tolist(), names)
+        if self.shortest is None:
+            return Watch(names, far_neighbors)
+        limits = self.shortest.to(distances)[graph.of_own(graph.species)[:, None], graph.species[graph.neighbors]]
+        # between two searches an atom moves half the skin at most, and so does its neighbor
+        near = graph.neighbor_mask & (limits > 0) & (distances < limits + skin)
+        first, column = near.nonzero(as_tuple=True)
+        second = graph.neighbors[first, column]
+        once = first <= second
+        first, second, column = first[once], second[once], column[once]
+        offsets = torch.einsum("pa,pab->pb", graph.shifts[first, column], graph.cell[graph.structure[first]])
+        pairs = torch.stack([first, second]).cpu().numpy()
+        return Watch(names, far_neighbors, pairs, offsets.cpu().numpy(), limits[first, column].cpu().numpy())
+
+    def _far_neighbors(self, counts: Sequence[int], names: Names) -> str | None:
+        if self.neighbors is None:
+            return None
+        fewest, most = self.neighbors
+        for count in (min(counts), max(counts)):
+            if count > FAR_NEIGHBORS * most or count < fewest / FAR_NEIGHBORS:
+                atom = counts.index(count)
+                return (
+                    f"atom {names[atom]} has {count} neighbors within the cutoff, "
+                    f"atoms in training had {fewest} to {most}"
+                )
+        return None
+
+
+@dataclass(frozen=True)
+class Names:
+    """What messages call the atoms of a graph, as in ``12 (Na)``."""
+
+    elements: tuple[str, ...]
+    species: np.ndarray
+    """Index of each atom's element, (n_atoms,)."""
+    numbers: np.ndarray | None = None
+    """Number that each atom goes by, (n_atoms,); its place where None."""
+
+    def __getitem__(self, atom: int) -> str:
+        number = atom if self.numbers is None else self.numbers[atom]
+        return f"{number} ({self.elements[self.species[atom]]})"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The few pairs of a neighbor list that can come closer than in training before the next search."""
+
+    names: Names
+    far_neighbors: str | None = None
+    """Which atom has far more or fewer neighbors than any in training."""
+    pairs: np.ndarray = field(default_factory=lambda: np.empty((2, 0), dtype=int))
+    """Indices of the atoms, (2, n_pairs)."""
+    offsets: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))
+    """Lattice translation of the second atoms, Angstrom, (n_pairs, 3)."""
+    limits: np.ndarray = field(default_factory=lambda: np.empty(0))
+    """Shortest distance of such a pair in training, Angstrom, (n_pairs,)."""
+
+    def closest(self, positions: np.ndarray) -> tuple[float, str] | None:
+        """The worst of the pairs that are closer than in training: how far, as a ratio below 1, and in words."""
+        if not len(self.limits):
+            return None
+        first, second = self.pairs
+        vectors = positions[second] + self.offsets - positions[first]
+        distances = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+        ratios = distances / self.limits
+        worst = int(ratios.argmin())
+        if not ratios[worst] < 1:
+            return None
+        one, other = self.pairs[:, worst].tolist()
+        return float(ratios[worst]), (
+            f"atoms {self.names[one]} and {self.names[other]} are {distances[worst]:.3f} Angstrom apart; the closest "
+            f"such pair in training was {self.limits[worst]:.3f} Angstrom"
+        )
+
+
+class Lookout:
+    """Holds a moving structure against the training set; warns once of each kind of thing that training did not see.
+
+    `cutoff` + `skin` (Angstrom) is the range of the neighbor lists.
+    """
+
+    def __init__(self, domain: TrainingDomain, cutoff: float, skin: float) -> None:
+        self.domain, self.cutoff, self.skin = domain, cutoff, skin
+        self._warned: set[str] = set()
+        self._followed: int | None = None
+        self._watch: Watch | None = None
+
+    def far_outside(
+        self, graph: Graph, forces: np.ndarray, n_searches: int, numbers: np.ndarray | None = None
+    ) -> tuple[str, ...]:
+        """Say in sentences why the structure lies far outside the training set; nothing where it does not.
+
+        Parameters
+        ----------
+        graph, forces
+            The structure, and the forces on its own atoms, (n_own, 3), eV/Angstrom.
+        n_searches
+            How often neighbors have been searched: a new search is a new list of pairs to look at.
+        numbers
+            What messages call the atoms, (n_atoms,); their places if not given.
+        """
+        if graph.n_own == 0:
+            return ()
+        if self._watch is None or self._followed != n_searches:
+            self._followed, self._watch = n_searches, self.domain.watch(graph, self.cutoff, self.skin, numbers)
+        watch, far = self._watch, []
+        if closest := watch.closest(graph.positions.detach().cpu().numpy()):
+            ratio, message = closest
+            self._warn("distance", f"{message}: energies and forces from here on are extrapolated")
+            far += [message] if ratio < FAR_DISTANCE else []
+        if unseen := self.domain.unseen_charge(graph):
+            self._warn("charge", unseen)
+        for kind, reason in (
+            ("neighbors", watch.far_neighbors),
+            ("force", self.domain.far_force(forces, watch.names)),
+        ):
+            if reason:
+                self._warn(kind, f"far outside the training set: {reason}")
+                far.append(reason)
+        return tuple(far)
+
+    def _warn(self, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(message, ExtrapolationWarning, stacklevel=3)
+
+
+def summarize(graphs: Sequence[Graph], elements: Sequence[str], forces: Sequence[Tensor] = ()) -> dict[str, Any]:
+    """Describe the domain of training graphs, for the header of a potential file.
+
+    `forces` are labels (n_atoms, 3) in eV/Angstrom, NaN where there are none.
+    """
+    n_elements = len(elements)
+    shortest = torch.full((n_elements * n_elements,), torch.inf, dtype=torch.float64)
+    counts = []
+    for graph in graphs:
+        pairs = graph.species[:, None] * n_elements + graph.species[graph.neighbors]
+        mask = graph.neighbor_mask
+        shortest = shortest.scatter_reduce(0, pairs[mask].cpu(), _distances(graph)[mask].cpu(), "amin")
+        counts.append(mask.sum(1))
+    table = shortest.reshape(n_elements, n_elements)
+    table = torch.minimum(table, table.T)
+    charges = {round(charge, _CHARGE_DIGITS) for graph in graphs for charge in graph.charge.tolist()}
+    found: dict[str, Any] = {
+        "shortest_distances": {
+            f"{elements[a]}-{elements[b]}": round(float(table[a, b]), 6)
+            for a in range(n_elements)
+            for b in range(a, n_elements)
+            if torch.isfinite(table[a, b])
+        },
+        "total_charges": sorted(charges),
+        "neighbors": [min(int(each.min()) for each in counts), max(int(each.max()) for each in counts)],
+    }
+    largest = max((float(labels.norm(dim=1).nan_to_num(0.0).max()) for labels in forces), default=0.0)
+    return found | ({"largest_force": round(largest, 6)} if largest else {})
+
+
+def _distances(graph: Graph) -> Tensor:
+    """Distance from each atom to each neighbor, (n_atoms, n_neighbors), Angstrom."""
+    with torch.no_grad():
+        vectors = neighbor_vectors(
+            graph.positions, graph.cell, graph.neighbors, graph.shifts, graph.structure, torch.float64
+        )
+        return vectors.norm(dim=-1)

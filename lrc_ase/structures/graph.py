@@ -1,0 +1,115 @@
+"""Structures as the model reads them: tensors of atoms, cells and padded neighbor lists.
+
+Where several processes share a structure, each has a graph of its own atoms, followed by ghosts: copies of atoms of
+other processes, and of periodic images, within reach of the own ones. Ghosts have no row of neighbors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrc_ase.layer.exchange import Exchange
+
+__all__ = ["Graph", "collate"]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One structure or a batch of several, with neighbors in padded rows.
+
+    The vector from atom `i` to its neighbor in column `k` is
+    ``positions[neighbors[i, k]] + shifts[i, k] @ cell[structure[i]] - positions[i]``.
+    """
+
+    positions: Tensor
+    """Cartesian coordinates in Angstrom, float64 (n_atoms, 3); those of ghosts last."""
+    species: Tensor
+    """Index of each atom's element in the model's list of elements, int64 (n_atoms,)."""
+    structure: Tensor
+    """Index of the structure an atom belongs to, ascending, int64 (n_atoms,)."""
+    cell: Tensor
+    """Cell vectors as rows, (n_structures, 3, 3). Never singular: open directions carry a completed vector."""
+    pbc: Tensor
+    """Periodic directions, bool (n_structures, 3)."""
+    charge: Tensor
+    """Total charge of each structure in e, (n_structures,)."""
+    neighbors: Tensor
+    """Neighbors of each atom but the ghosts, int64 (n_own, n_neighbors). Padding points at the atom itself."""
+    shifts: Tensor
+    """Lattice translation of each neighbor in units of the cell vectors, whole numbers, (n_own, n_neighbors, 3)."""
+    neighbor_mask: Tensor
+    """False where a column is padding, bool (n_own, n_neighbors)."""
+    mesh_shapes: tuple[tuple[int, ...], ...] | None = None
+    """Mesh of the long-range part for each structure, to hold it while a cell changes; None lets the model choose."""
+    exchange: Exchange | None = None
+    """Processes that share the structure; None where this one holds it all."""
+
+    @property
+    def n_atoms(self) -> int:
+        return self.positions.shape[0]
+
+    @property
+    def n_own(self) -> int:
+        """Atoms whose energies this graph holds: all but the ghosts."""
+        return self.neighbors.shape[0]
+
+    def of_own(self, values: Tensor) -> Tensor:
+        """Rows of the own atoms, (n_atoms, ...) -> (n_own, ...)."""
+        return values if self.n_own == len(values) else values[: self.n_own]
+
+    @property
+    def n_structures(self) -> int:
+        return self.cell.shape[0]
+
+    def to(self, device: torch.device | str) -> Graph:
+        """Move to `device`. Floating-point fields stay float64: models cast differences, not positions."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                moved[field.name] = value.to(device)
+        return replace(self, **moved)
+
+
+def collate(graphs: Sequence[Graph]) -> Graph:
+    """Join graphs into one batch; neighbor rows are padded to the longest."""
+    if not graphs:
+        raise ValueError("`graphs` must hold at least one graph, got none")
+    width = max(graph.neighbors.shape[1] for graph in graphs)
+    neighbors, shifts, masks, structures = [], [], [], []
+    first_atom = first_structure = 0
+    for graph in graphs:
+        n_atoms, own_width = graph.neighbors.shape
+        padding = torch.arange(n_atoms, device=graph.neighbors.device)[:, None].expand(n_atoms, width - own_width)
+        neighbors.append(torch.cat([graph.neighbors, padding], dim=1) + first_atom)
+        shifts.append(torch.nn.functional.pad(graph.shifts, (0, 0, 0, width - own_width)))
+        masks.append(torch.nn.functional.pad(graph.neighbor_mask, (0, width - own_width)))
+        structures.append(graph.structure + first_structure)
+        first_atom += n_atoms
+        first_structure += graph.n_structures
+    return Graph(
+        positions=torch.cat([graph.positions for graph in graphs]),
+        species=torch.cat([graph.species for graph in graphs]),
+        structure=torch.cat(structures),
+        cell=torch.cat([graph.cell for graph in graphs]),
+        pbc=torch.cat([graph.pbc for graph in graphs]),
+        charge=torch.cat([graph.charge for graph in graphs]),
+        neighbors=torch.cat(neighbors),
+        shifts=torch.cat(shifts),
+        neighbor_mask=torch.cat(masks),
+        mesh_shapes=_joined_mesh_shapes(graphs),
+    )
+
+
+def _joined_mesh_shapes(graphs: Sequence[Graph]) -> tuple[tuple[int, ...], ...] | None:
+    joined: tuple[tuple[int, ...], ...] = ()
+    for graph in graphs:
+        if graph.mesh_shapes is None:
+            return None
+        joined += graph.mesh_shapes
+    return joined

@@ -1,0 +1,204 @@
+"""ASE atoms to graphs: neighbor lists by matscipy, with a Verlet skin for dynamics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import atomic_numbers
+from matscipy.neighbours import neighbour_list
+
+from lrc_ase.structures.graph import Graph
+
+__all__ = ["NeighborList", "check_structure", "complete_cell", "neighbor_graph", "padded_rows", "total_charge"]
+
+
+def complete_cell(cell: np.ndarray, pbc: Sequence[bool]) -> np.ndarray:
+    """Cell with unit vectors, perpendicular to the periodic ones, in the open directions.
+
+    The vectors of open directions carry no information for the model: those that the user gave are replaced, so that
+    vacuum around a molecule or slab changes nothing.
+
+    Raises
+    ------
+    ValueError
+        A periodic direction has a zero vector, or the periodic vectors are linearly dependent.
+    """
+    cell = np.asarray(cell, dtype=float)
+    periodic = np.flatnonzero(pbc)
+    lengths = np.linalg.norm(cell, axis=1)
+    if not np.isfinite(cell).all():
+        raise ValueError(f"the cell holds values that are not finite: {cell.tolist()}")
+    for axis in periodic:
+        if lengths[axis] < 1e-6:
+            raise ValueError(
+                f"pbc is True along cell vector {axis}, which is zero: give the cell a length there or set pbc to False"
+            )
+    directions = cell[periodic] / lengths[periodic, None]
+    if len(periodic) and np.linalg.svd(directions, compute_uv=False)[-1] < 1e-6:
+        raise ValueError(f"the periodic cell vectors are linearly dependent (singular cell): {cell.tolist()}")
+    completed = cell.copy()
+    missing = [axis for axis in range(3) if not pbc[axis]]
+    if missing:
+        # the null space of the periodic vectors, oriented so that a complete orthogonal cell stays right-handed
+        basis = np.linalg.svd(directions, full_matrices=True)[2][len(periodic) :] if len(periodic) else np.eye(3)
+        completed[missing] = basis
+        if len(missing) < 3 and np.linalg.det(completed) < 0:
+            completed[missing[0]] *= -1
+    return completed
+
+
+def check_structure(atoms: Atoms, elements: Sequence[str]) -> None:
+    """Raise a `ValueError` for atoms that no model can evaluate."""
+    if len(atoms) == 0:
+        raise ValueError("`atoms` is empty: a structure needs at least one atom")
+    finite = np.isfinite(atoms.positions).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"positions are not finite (NaN or infinite) for atoms {np.flatnonzero(~finite)[:5].tolist()}")
+    unknown = sorted(set(atoms.get_chemical_symbols()) - set(elements))
+    if unknown:
+        raise ValueError(f"unknown element {', '.join(unknown)}: this model knows {', '.join(elements)}")
+
+
+def total_charge(atoms: Atoms) -> float:
+    """Total charge of a structure in e, ``atoms.info["charge"]``; 0 when absent."""
+    given = atoms.info.get("charge", 0.0)
+    try:
+        charge = float(given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`atoms.info['charge']` must be the total charge in e, one number, got {given!r}") from error
+    if not np.isfinite(charge):
+        raise ValueError(f"`atoms.info['charge']` must be finite, got {given!r}")
+    return charge
+
+
+def neighbor_graph(
+    atoms: Atoms,
+    elements: Sequence[str],
+    cutoff: float,
+    *,
+    device: torch.device | str = "cpu",
+) -> Graph:
+    """Graph of one structure with all neighbors within `cutoff` (Angstrom).
+
+    Positions are taken as they are, never wrapped. The total charge is ``atoms.info["charge"]``, 0 when absent.
+
+    Raises
+    ------
+    ValueError
+        Empty atoms, positions that are not finite, an unknown element, a zero or singular cell in a periodic
+        direction, two atoms at the same place.
+    """
+    check_structure(atoms, elements)
+    cell = complete_cell(atoms.cell.array, atoms.pbc)
+    search_cell = _enclosing_cell(atoms.positions, cell, atoms.pbc)
+    first, second, distances, shifts = neighbour_list(
+        "ijdS", positions=atoms.positions, cell=search_cell, pbc=atoms.pbc, cutoff=float(cutoff)
+    )
+    if len(distances) and distances.min() < 1e-6:
+        pair = int(distances.argmin())
+        raise ValueError(f"atoms {first[pair]} and {second[pair]} are at the same place")
+    n_atoms = len(atoms)
+    neighbors, mask, column = padded_rows(first, second, n_atoms)
+    padded_shifts = np.zeros((*neighbors.shape, 3))
+    padded_shifts[first, column] = shifts
+    lookup = np.full(max(atomic_numbers.values()) + 1, -1)
+    lookup[[atomic_numbers[symbol] for symbol in elements]] = np.arange(len(elements))
+    graph = Graph(
+        positions=torch.from_numpy(atoms.positions.copy()),
+        species=torch.from_numpy(lookup[atoms.numbers]),
+        structure=torch.zeros(n_atoms, dtype=torch.int64),
+        cell=torch.from_numpy(cell)[None],
+        pbc=torch.from_numpy(np.array(atoms.pbc))[None],
+        charge=torch.tensor([total_charge(atoms)], dtype=torch.float64),
+        neighbors=torch.from_numpy(neighbors),
+        shifts=torch.from_numpy(padded_shifts),
+        neighbor_mask=torch.from_numpy(mask),
+    )
+    return graph.to(device)
+
+
+def padded_rows(first: np.ndarray, second: np.ndarray, n_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs sorted by the first atom as `neighbors` and `neighbor_mask` of a `Graph`, and the column of each pair."""
+    counts = np.bincount(first, minlength=n_rows)
+    width = max(int(counts.max(initial=0)), 1)
+    column = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
+    neighbors = np.tile(np.arange(n_rows)[:, None], (1, width))
+    neighbors[first, column] = second
+    return neighbors, np.arange(width) < counts[:, None], column
+
+
+def _enclosing_cell(positions: np.ndarray, cell: np.ndarray, pbc: Sequence[bool]) -> np.ndarray:
+    """Cell whose open vectors are long enough to hold all atoms; matscipy bins atoms by it."""
+    enclosing = cell.copy()
+    fractional = positions @ np.linalg.inv(cell)
+    for axis in np.flatnonzero(~np.asarray(pbc)):
+        enclosing[axis] *= 2 * np.abs(fractional[:, axis]).max() + 1
+    return enclosing
+
+
+class NeighborList:
+    """Graphs for a moving structure: the list is searched anew only when an atom has moved half the skin.
+
+    Between searches the pairs are those within cutoff + skin, and the positions are never wrapped. Anything else that
+    changes (cell, elements, boundary, charge) starts a new search.
+
+    Parameters
+    ----------
+    elements, cutoff
+        As in `neighbor_graph`.
+    skin
+        Extra range in Angstrom.
+    mesh_shape_for
+        Chooses the mesh of a periodic cell, given the one held before; the model's own.
+    """
+
+    def __init__(
+        self,
+        elements: Sequence[str],
+        cutoff: float,
+        *,
+        skin: float = 0.5,
+        device: torch.device | str = "cpu",
+        mesh_shape_for: Callable[[np.ndarray, tuple[int, ...] | None], tuple[int, ...] | None] | None = None,
+    ) -> None:
+        if not skin >= 0:
+            raise ValueError(f"`skin` must be zero or a positive length in Angstrom, got {skin}")
+        self.elements, self.cutoff, self.skin = tuple(elements), cutoff, skin
+        self.device = device
+        self.mesh_shape_for = mesh_shape_for
+        self.n_searches = 0
+        self._atoms: Atoms | None = None
+        self._graph: Graph | None = None
+        self._mesh_shape: tuple[int, ...] | None = None
+
+    def graph(self, atoms: Atoms) -> Graph:
+        """Graph of `atoms`; raises as `neighbor_graph` does."""
+        if self._graph is not None and self._is_valid(atoms):
+            positions = torch.from_numpy(atoms.positions.copy()).to(self.device)
+            return replace(self._graph, positions=positions)
+        graph = neighbor_graph(atoms, self.elements, self.cutoff + self.skin, device=self.device)
+        if self.mesh_shape_for is not None and atoms.pbc.all():
+            self._mesh_shape = self.mesh_shape_for(atoms.cell.array, self._mesh_shape)
+            graph = replace(graph, mesh_shapes=None if self._mesh_shape is None else (self._mesh_shape,))
+        self._atoms, self._graph = atoms.copy(), graph
+        self.n_searches += 1
+        return graph
+
+    def forget(self) -> None:
+        """Drop the list and the mesh held: the next graph is built anew."""
+        self._atoms = self._graph = self._mesh_shape = None
+
+    def _is_valid(self, atoms: Atoms) -> bool:
+        last = self._atoms
+        assert last is not None
+        if len(last) != len(atoms) or not np.array_equal(last.numbers, atoms.numbers):
+            return False
+        same = np.array_equal(last.cell.array, atoms.cell.array) and np.array_equal(last.pbc, atoms.pbc)
+        if not same or total_charge(last) != total_charge(atoms):
+            return False
+        moved = np.linalg.norm(atoms.positions - last.positions, axis=1).max()
+        return bool(moved <= 0.5 * self.skin)  # False for NaN, so that the search reports it
