@@ -1,0 +1,108 @@
+"""Units and columns of errors, and the sentence on overfitting: for log, terminal, reports and files alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lrc_ase.dataset import Label
+
+__all__ = ["ERROR_COLUMNS", "ERROR_UNITS", "ErrorColumn", "ErrorUnit", "error_cells", "overfitting_remark"]
+
+_SIGN_OF_OVERFITTING = 1.5
+"""Ratio of the errors on unseen and on training frames from which a model is called overfitted."""
+_FEW_FRAMES = 10
+"""Unseen frames below which their mean error is called uncertain."""
+
+
+@dataclass(frozen=True)
+class ErrorUnit:
+    """Unit in which errors of a quantity are shown and written."""
+
+    per_ase_unit: float
+    """Factor from ASE's unit: eV (per atom), eV/Angstrom, eV/Angstrom^3."""
+    ascii: str
+    """Name in JSON, CSV and logs."""
+    symbol: str
+    """Name in tables and plots."""
+
+
+ERROR_UNITS: dict[Label, ErrorUnit] = {
+    "energy": ErrorUnit(1e3, "meV/atom", "meV/atom"),
+    "forces": ErrorUnit(1e3, "meV/Angstrom", "meV/\N{ANGSTROM SIGN}"),
+    "stress": ErrorUnit(1e3, "meV/Angstrom^3", "meV/\N{ANGSTROM SIGN}\N{SUPERSCRIPT THREE}"),
+}
+"""Errors of energies are per atom, those of forces and stresses per component."""
+
+
+@dataclass(frozen=True)
+class ErrorColumn:
+    """Column of a table of errors."""
+
+    key: str
+    """Entry of `Evaluation.metrics`, or of a row of metrics.csv without its prefix."""
+    title: str
+    """Heading of two lines, the unit in the second."""
+    text: str
+    """Format of a value."""
+
+    def cell(self, errors: Mapping[str, float]) -> str:
+        """Return the value as text, a dash if it is absent or NaN."""
+        value = errors.get(self.key, math.nan)
+        return "-" if math.isnan(value) else self.text.format(value)
+
+
+ERROR_COLUMNS = (
+    ErrorColumn("n_frames", "Frames", "{:.0f}"),
+    ErrorColumn("energy_mae", f"Energy MAE\n{ERROR_UNITS['energy'].symbol}", "{:.3g}"),
+    ErrorColumn("energy_rmse", f"Energy RMSE\n{ERROR_UNITS['energy'].symbol}", "{:.3g}"),
+    ErrorColumn("forces_mae", f"Force MAE\n{ERROR_UNITS['forces'].symbol}", "{:.4g}"),
+    ErrorColumn("forces_rmse", f"Force RMSE\n{ERROR_UNITS['forces'].symbol}", "{:.4g}"),
+    ErrorColumn("stress_mae", f"Stress MAE\n{ERROR_UNITS['stress'].symbol}", "{:.3g}"),
+    ErrorColumn("stress_rmse", f"Stress RMSE\n{ERROR_UNITS['stress'].symbol}", "{:.3g}"),
+)
+
+
+def error_cells(errors: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[list[str]]]:
+    """Return titles and rows of a table of errors, one row per name; columns without any value are left out.
+
+    >>> error_cells({"training": {"n_frames": 9.0, "forces_rmse": 41.25}})[1]
+    [['training', '9', '41.25']]
+    """
+    columns = [
+        column
+        for column in ERROR_COLUMNS
+        if column.key == "n_frames" or any(column.cell(values) != "-" for values in errors.values())
+    ]
+    rows = [[name, *(column.cell(values) for column in columns)] for name, values in errors.items()]
+    return ["", *(column.title for column in columns)], rows
+
+
+def overfitting_remark(
+    training: Mapping[str, float], unseen: Mapping[str, float] | None, *, unseen_name: str = "validation"
+) -> str:
+    """Return one sentence that compares the errors on training frames with those on frames not trained on.
+
+    Both mappings hold `n_frames` and the errors of `Evaluation.metrics`. Forces are compared, or energies where there
+    are no forces. `unseen_name` is how the sentence calls the frames that were not trained on.
+
+    >>> errors = {"n_frames": 90.0, "forces_rmse": 20.0}, {"n_frames": 10.0, "forces_rmse": 60.0}
+    >>> overfitting_remark(*errors)
+    'The model overfits: its force error on the validation frames is 3.0 times that on the training frames.'
+    """
+    if unseen is None or not unseen.get("n_frames", 0.0):
+        return "Overfitting cannot be judged: no frames were kept apart from training."
+    for key, quantity in (("forces_rmse", "force error"), ("energy_rmse", "energy error")):
+        seen, new = training.get(key, math.nan), unseen.get(key, math.nan)
+        if math.isnan(seen) or math.isnan(new) or seen <= 0:
+            continue
+        ratio = new / seen
+        verdict = "The model overfits" if ratio >= _SIGN_OF_OVERFITTING else "No sign of overfitting"
+        sentence = (
+            f"{verdict}: its {quantity} on the {unseen_name} frames is {ratio:.1f} times that on the training frames"
+        )
+        n_frames = int(unseen["n_frames"])
+        few = f" ({n_frames} {unseen_name} frame{'s' if n_frames > 1 else ''}: an uncertain number)"
+        return sentence + (few if n_frames < _FEW_FRAMES else "") + "."
+    return f"Overfitting cannot be judged: training and {unseen_name} frames have no label in common."
