@@ -5,6 +5,7 @@ from __future__ import annotations
 from ase import Atoms
 
 from lrc_ase.dataset.cache import CachedFrames, cached_frames
+from lrc_ase.dataset.consecutive import consecutive_runs
 from lrc_ase.dataset.inspection import DataReport, inspect_frames
 from lrc_ase.dataset.labelled_graphs import (
     LabelledGraph,
@@ -32,6 +33,7 @@ __all__ = [
     "batch_indices",
     "cached_frames",
     "collate_labelled",
+    "consecutive_runs",
     "elements_of",
     "force_rms",
     "inspect_frames",

@@ -1,0 +1,154 @@
+"""Recognize frames that follow each other in a trajectory.
+
+Consecutive frames resemble each other more than frames further apart. A validation set that is drawn from between its
+training frames therefore looks better than it is, and has to be split off in blocks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+from ase import Atoms
+from scipy.stats import binom
+
+from lrc_ase.dataset.labels import LabelledFrame
+
+__all__ = ["consecutive_runs", "displacements"]
+
+_LAGS = (2, 3, 5, 8, 13)
+"""Distances in order at which frames count as far apart. No common divisor, so that no vibration returns at all."""
+_NEAR = 0.7
+"""Share of the distance between far frames below which a step is a small one. Frames in random order have 1 on average;
+a harmonic vibration has 0.7 where its autocorrelation has fallen to one half."""
+_WINDOW = 5
+"""Steps over which the median is taken, so that one large step of a trajectory does not end a run."""
+_SIGNIFICANCE = 0.001
+"""Expected number of runs per set that frames in random order would show."""
+
+
+def consecutive_runs(frames: Sequence[LabelledFrame]) -> list[range]:
+    """Return the ranges of indices whose frames are consecutive pieces of a trajectory.
+
+    Two neighbors in the sequence belong to one run if they hold the same atoms in the same order, and if the step from
+    one to the other is small against steps to frames two to thirteen places away. Structures that are rattled, shuffled
+    or unrelated have steps of the same length at any distance and form no runs. Runs that chance would produce are
+    left out; to stand out from chance, a run needs about seven frames, and fifteen of a diatomic molecule.
+
+    Steps are root mean square displacements after removal of drift, to the nearest periodic image. Frames may be
+    `Lazy`: each is read once, and fourteen are held at a time.
+
+    Returns
+    -------
+    runs
+        Ranges in ascending order, without overlap, each of two frames or more.
+        An empty list if the order of the frames carries no information.
+    """
+    runs = []
+    for segment, steps in _segments(frames):
+        ratios, chance = _ratios(steps)
+        for start, stop in _true_stretches(_links(ratios)):
+            n_near = int((ratios[start:stop] < _NEAR).sum())
+            if binom.sf(n_near - 1, stop - start, chance) * len(frames) < _SIGNIFICANCE:
+                runs.append(range(segment + start, segment + stop + 1))
+    return runs
+
+
+def displacements(one: Atoms, two: Atoms) -> np.ndarray:
+    """Compute the displacements (n_atoms, 3) from `one` to `two` in Angstrom, to the nearest periodic image.
+
+    Positions are compared in fractional coordinates along periodic directions, so that the strain between two cells
+    does not count as displacement. Correct for displacements below half a cell.
+    """
+    if not one.pbc.any():
+        return np.asarray(two.positions - one.positions)
+    cell = one.cell.complete().array
+    step = two.positions @ np.linalg.inv(two.cell.complete().array) - one.positions @ np.linalg.inv(cell)
+    step[:, one.pbc] -= np.round(step[:, one.pbc])
+    return np.asarray(step @ cell)
+
+
+def _segments(frames: Sequence[LabelledFrame]) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
+    """First index of each stretch of frames with the same atoms, and its step lengths by lag.
+
+    The step at place i of lag k leads from frame i to frame i + k of the stretch.
+    """
+    lags = (1, *_LAGS)
+    recent: deque[Atoms] = deque(maxlen=max(lags) + 1)  # most recent frame last
+    steps: dict[int, list[float]] = {lag: [] for lag in lags}
+    first = 0
+    for index in range(len(frames)):
+        atoms = frames[index].atoms
+        if recent and not _comparable(recent[-1], atoms):
+            yield first, {lag: np.array(lengths) for lag, lengths in steps.items()}
+            recent.clear()
+            steps = {lag: [] for lag in lags}
+            first = index
+        recent.append(atoms)
+        for lag in lags:
+            if lag < len(recent):
+                steps[lag].append(_step_length(recent[-1 - lag], atoms))
+    yield first, {lag: np.array(lengths) for lag, lengths in steps.items()}
+
+
+def _comparable(one: Atoms, two: Atoms) -> bool:
+    return np.array_equal(one.numbers, two.numbers) and np.array_equal(one.pbc, two.pbc)
+
+
+def _step_length(one: Atoms, two: Atoms) -> float:
+    """Root mean square displacement without drift, Angstrom; infinite if positions or cells are not numbers."""
+    try:
+        step = displacements(one, two)
+    except np.linalg.LinAlgError:  # a cell without volume
+        return float("inf")  # unknown: no link
+    length = float(np.sqrt(np.mean(np.sum((step - step.mean(axis=0)) ** 2, axis=1)))) if len(step) else 0.0
+    return length if np.isfinite(length) else float("inf")
+
+
+def _ratios(steps: dict[int, np.ndarray]) -> tuple[np.ndarray, float]:
+    """Length of each step relative to the median step to farther frames; chance of a ratio below `_NEAR`.
+
+    The chance is the share of such ratios among the steps of lag 3 and above, which are what steps of lag 1 would be
+    if the order carried no information.
+    """
+    n_frames = len(steps[1]) + 1
+    far = np.full((n_frames, 2 * len(_LAGS)), np.nan)  # of each frame: steps forwards and backwards
+    for column, lag in enumerate(_LAGS):
+        lengths = steps[lag]
+        far[: len(lengths), 2 * column] = lengths
+        far[n_frames - len(lengths) :, 2 * column + 1] = lengths
+    if n_frames < 3:
+        return np.full(n_frames - 1, np.inf), 1.0
+    known = np.isfinite(far).any(axis=1)
+    reference = np.full(n_frames, np.nan)
+    reference[known] = np.nanmedian(far[known], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # equal frames: 0 / 0 is a ratio of 0
+        ratios = steps[1] / np.fmax(reference[:-1], reference[1:])
+        distant = np.concatenate([steps[lag] / reference[: len(steps[lag])] for lag in _LAGS[1:]])
+    ratios = np.where(steps[1] == 0, 0.0, np.nan_to_num(ratios, nan=np.inf))
+    distant = distant[np.isfinite(distant)]
+    return ratios, (1 + int((distant < _NEAR).sum())) / (1 + len(distant))
+
+
+def _links(ratios: np.ndarray) -> np.ndarray:
+    """Return which neighbors belong together: small steps on the median of a window, and no jump in between."""
+    half = _WINDOW // 2
+    jumps = ratios > 1
+    smooth = np.empty(len(ratios))
+    for place in range(len(ratios)):
+        low, high = max(place - half, 0), min(place + half + 1, len(ratios))
+        near = ratios[low:high][~jumps[low:high]]  # a jump between two trajectories is not the step of either
+        smooth[place] = np.median(near) if len(near) else np.inf
+    return np.asarray((smooth < _NEAR) & ~jumps)
+
+
+def _true_stretches(flags: np.ndarray) -> list[tuple[int, int]]:
+    """Begin and end of each stretch of True.
+
+    >>> _true_stretches(np.array([False, True, True, False, True]))
+    [(1, 3), (4, 5)]
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
+    return [(int(start), int(stop)) for start, stop in pairwise(edges)][::2]
