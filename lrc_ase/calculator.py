@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from ase.calculators.calculator import CalculationFailed, Calculator, InputError
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from lrc_ase.files.potential_file import Potential, load_potential
-from lrc_ase.files.pretrained import POTENTIAL_FILE, trained_potential
+from lrc_ase.files.pretrained import trained_potential
 from lrc_ase.models.derivatives import atomic_stresses, born_effective_charges, evaluate
 from lrc_ase.structures.domain import Lookout, TrainingDomain
 from lrc_ase.structures.graph import Graph
@@ -48,7 +47,7 @@ class LRCCalculator(Calculator):
     Parameters
     ----------
     potential
-        Path of a potential file, or a loaded `Potential`.
+        A potential file, the folder of a training run, the name of a shipped potential, or a loaded `Potential`.
     device
         Torch device.
     dtype
@@ -116,7 +115,7 @@ class LRCCalculator(Calculator):
 
     @classmethod
     def from_pretrained(cls, name: str, **options: Any) -> LRCCalculator:
-        """Calculator of a potential that is shipped with the package; ValueError lists them for any other name."""
+        """Return the calculator of a potential shipped with the package; ValueError lists them for any other name."""
         return cls(trained_potential(name), **options)
 
     def reset(self) -> None:
@@ -232,16 +231,12 @@ def _is_lack_of_memory(error: Exception) -> bool:
 
 
 def load(name_or_path: str | os.PathLike[str], **options: Any) -> LRCCalculator:
-    """Calculator of a potential: the name of one that is shipped, or the path of a file or of a run's folder.
+    """Return the calculator of a potential: a file, the folder of a training run, or the name of a shipped one.
 
-    `options` are those of `LRCCalculator`. An existing path comes before a name.
+    `options` are those of `LRCCalculator`. A local file or run folder takes precedence over a shipped potential of the
+    same name, with a warning.
     """
-    path = Path(name_or_path)
-    if path.is_dir():
-        path = path / POTENTIAL_FILE
-    if path.is_file() or path.suffix or len(path.parts) > 1:
-        return LRCCalculator(path, **options)
-    return LRCCalculator.from_pretrained(os.fspath(name_or_path), **options)
+    return LRCCalculator(name_or_path, **options)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -102,6 +102,7 @@ def test_info_names_model_and_elements(potential):
     code, output = lrc_ase("info", potential)
     assert code == 0, output
     assert "full-range" in output
+    assert lrc_ase("info", potential.parent)[1].splitlines()[1:] == output.splitlines()[1:]
     assert "Cu" in output
 
 
@@ -110,17 +111,19 @@ def test_evaluate_compares_potentials_side_by_side(folder, potential, tmp_path):
     other.write_bytes(potential.read_bytes())
     frames = folder / "frames.extxyz"
     arguments = ["--plot", tmp_path / "parity.png", "--report", tmp_path / "report"]
-    code, output = lrc_ase("evaluate", potential, other, frames, *arguments)
+    code, output = lrc_ase("evaluate", potential.parent, other, frames, *arguments)
     assert code == 0, output
     assert (tmp_path / "parity.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "report" / "report.html").exists()
     assert (tmp_path / "report" / "other" / "errors.json").exists()
+    assert (tmp_path / "report" / potential.parent.name / "errors.json").exists()
     code, output = lrc_ase("evaluate", potential, frames, "--report", tmp_path / "report")
     assert code == 1
     assert "already holds a report" in output
     assert lrc_ase("evaluate", potential) == (
         1,
-        "Error: give at least one potential (.safetensors) and one file of frames\n",
+        "Error: give at least one potential (a .safetensors file, a run folder or a shipped name) and one file of "
+        "frames\n",
     )
 
 

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lrc_ase.calculator import LRCCalculator
+from lrc_ase.files.errors import ShadowedNameWarning
 from lrc_ase.simulation import RelaxationNotConverged, SimulationStopped
 from lrc_ase.structures.domain import ExtrapolationWarning
 from lrc_ase.training import TrainingInterrupted
@@ -52,7 +53,9 @@ EXPECTED_ERRORS = (
     NotImplementedError,
 )
 
-PotentialArgument = Annotated[Path, typer.Argument(help="Potential file (.safetensors).", show_default=False)]
+PotentialArgument = Annotated[
+    str, typer.Argument(help="Potential: a file, a run folder, or the name of a shipped one.", show_default=False)
+]
 StructureArgument = Annotated[
     str, typer.Argument(help="Structure in any format of ASE; 'file.traj@5' takes a frame.", show_default=False)
 ]
@@ -75,7 +78,8 @@ def one_line_errors(command: Command) -> Command:
             with warnings.catch_warnings():
                 if not debug:
                     warnings.simplefilter("ignore")
-                    warnings.simplefilter("always", ExtrapolationWarning)
+                    for shown in (ExtrapolationWarning, ShadowedNameWarning):
+                        warnings.simplefilter("always", shown)
                     warnings.showwarning = lambda message, *_, **__: _say(f"Warning: {message}")
                 command(*args, debug=debug, **kwargs)
         except KeyboardInterrupt:
@@ -154,8 +158,8 @@ def read_structure(path: str, repeat: tuple[int, int, int] | None = None) -> Ato
     return atoms
 
 
-def calculator(potential: Path, device: str, dtype: str) -> LRCCalculator:
-    """Calculator of a potential file."""
+def calculator(potential: str, device: str, dtype: str) -> LRCCalculator:
+    """Return the calculator of a potential."""
     return LRCCalculator(potential, device=device, dtype=dtype)
 
 

@@ -20,6 +20,7 @@ from lrc_ase.cli.console import (
 from lrc_ase.dataset import LabelKeys, read_frames
 from lrc_ase.evaluation import evaluate_frames, write_evaluation
 from lrc_ase.files.potential_file import load_potential
+from lrc_ase.files.pretrained import is_potential
 from lrc_ase.report.page import Table
 from lrc_ase.report.plots import plot_parity
 from lrc_ase.report.run_report import report_evaluations
@@ -34,8 +35,8 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="POTENTIAL... FRAMES...",
-            help="One or more potentials (.safetensors) and files of labelled frames in any format of ASE, "
-            "with wildcards and '@' slices.",
+            help="One or more potentials (.safetensors files, run folders, shipped names) and files of labelled frames "
+            "in any format of ASE, with wildcards and '@' slices.",
             show_default=False,
         ),
     ],
@@ -52,10 +53,12 @@ def evaluate(
 ) -> None:
     """Compare potentials with the labels of frames, several potentials side by side."""
     set_threads(threads)
-    potentials = [Path(name) for name in files if name.endswith(".safetensors")]
-    data = [name for name in files if not name.endswith(".safetensors")]
+    potentials = [name for name in files if is_potential(name)]
+    data = [name for name in files if name not in potentials]
     if not potentials or not data:
-        raise ValueError("give at least one potential (.safetensors) and one file of frames")
+        raise ValueError(
+            "give at least one potential (a .safetensors file, a run folder or a shipped name) and one file of frames"
+        )
     names = _short_names(potentials)
     if report is not None and (report / "report.html").exists():
         raise FileExistsError(f"{report} already holds a report: give another folder")
@@ -98,10 +101,11 @@ def print_table(table: Table) -> None:
     console.print(shown)
 
 
-def _short_names(paths: list[Path]) -> list[str]:
-    """File names, or with their folder where they are the same, or the whole path."""
-    for shorten in (lambda path: path.stem, lambda path: f"{path.resolve().parent.name}-{path.stem}"):
-        names = [shorten(path) for path in paths]
+def _short_names(potentials: list[str]) -> list[str]:
+    """Return the names of files and folders, together with the folder above them where two are the same."""
+    files = [Path(name).resolve() for name in potentials]
+    stems = [file.stem if file.suffix == ".safetensors" else file.name for file in files]
+    for names in (stems, [f"{file.parent.name}-{stem}" for file, stem in zip(files, stems, strict=True)]):
         if len(set(names)) == len(names):
             return names
     raise ValueError("the same potential is named twice")

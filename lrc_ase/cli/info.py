@@ -9,6 +9,7 @@ from rich.table import Table
 
 from lrc_ase.cli.console import DebugOption, PotentialArgument, console, one_line_errors
 from lrc_ase.files.potential_file import load_potential
+from lrc_ase.files.pretrained import find_potential
 
 __all__ = ["info"]
 
@@ -16,7 +17,8 @@ __all__ = ["info"]
 @one_line_errors
 def info(potential: PotentialArgument, debug: DebugOption = False) -> None:
     """Show what a potential file holds."""
-    loaded = load_potential(potential)
+    file = find_potential(potential)
+    loaded = load_potential(file)
     settings = loaded.settings
     parameters = list(loaded.model.parameters())
     table = Table(title=str(potential), show_header=False)
@@ -24,7 +26,7 @@ def info(potential: PotentialArgument, debug: DebugOption = False) -> None:
     if loaded.n_members > 1:
         table.add_row("members of the ensemble", str(loaded.n_members))
     table.add_row("parameters", f"{sum(parameter.numel() for parameter in parameters)} ({parameters[0].dtype})")
-    table.add_row("file size", f"{potential.stat().st_size / 1024:.0f} KiB")
+    table.add_row("file size", f"{file.stat().st_size / 1024:.0f} KiB")
     energies = zip(settings.elements, loaded.references.tolist(), strict=True)
     table.add_row("element references", ", ".join(f"{element} {energy:.4f} eV" for element, energy in energies))
     for name, value in flat(settings.model_dump(mode="json")):

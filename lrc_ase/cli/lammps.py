@@ -64,7 +64,7 @@ def lammps(
 
 
 def run(
-    comm: Any, potential: Path, script: Path, arguments: list[str], *, mliap: bool = False, **options: Any
+    comm: Any, potential: str, script: Path, arguments: list[str], *, mliap: bool = False, **options: Any
 ) -> str | None:
     """Run an input of LAMMPS on all processes of `comm`; why it has ended before its time, if it has.
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lrc_ase.cli.console import DebugOption, one_line_errors
+from lrc_ase.files.pretrained import absolute_potential
 from lrc_ase.report.run_report import report_run
 from lrc_ase.training import TrainingConfiguration, default_configuration, load_configuration, parse_configuration
 from lrc_ase.training import train as train_potential
@@ -37,7 +38,9 @@ def train(
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option("--from", help="Potential to start from; elements that it does not know are added."),
+        typer.Option(
+            "--from", help="Potential (file, run folder, shipped name) to start from; unknown elements are added."
+        ),
     ] = None,
     watch: Annotated[
         Files, typer.Option(help="Frames whose errors are followed but not trained on, such as old ones with --from.")
@@ -74,7 +77,7 @@ def train(
             "ensemble": ensemble,
         }
         changes |= {
-            "start": start and os.path.abspath(start),
+            "start": start and absolute_potential(start, os.curdir),
             "cache": cache and os.path.abspath(cache),
             "watch": watch and [os.path.abspath(p) for p in watch],
         }

@@ -24,6 +24,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from lrc_ase.files.errors import PotentialFileError
+from lrc_ase.files.pretrained import find_potential
 from lrc_ase.files.upgrade import upgraded
 from lrc_ase.models import registry
 from lrc_ase.models.ensemble import Ensemble, members_of
@@ -37,10 +39,6 @@ FORMAT_VERSION = 3
 """Of files that are written; earlier ones are read, see `potential_upgrade`."""
 HEADER_KEY = "lrc_ase"
 UNITS = {"energy": "eV", "length": "Angstrom", "charge": "e"}
-
-
-class PotentialFileError(ValueError):
-    """A potential file that is missing, damaged, foreign or of a newer format."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +94,18 @@ def save_potential(path: str | os.PathLike[str], potential: Potential) -> None:
 
 
 def load_potential(
-    path: str | os.PathLike[str], *, device: torch.device | str = "cpu", dtype: torch.dtype | str | None = None
+    name_or_path: str | os.PathLike[str],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | str | None = None,
 ) -> Potential:
     """Read a potential.
 
     Parameters
     ----------
-    path
-        File written by `save_potential`.
+    name_or_path
+        File written by `save_potential`, folder of a training run, or name of a shipped potential; see
+        `lrc_ase.files.pretrained.find_potential`.
     device
         Where the model is put. The references stay on the CPU.
     dtype
@@ -116,6 +118,7 @@ def load_potential(
         its settings.
     """
     dtype = None if dtype is None else floating_type(dtype)
+    path = find_potential(name_or_path)
     tensors, metadata = read_tensors(path)
     if HEADER_KEY not in metadata:
         raise PotentialFileError(

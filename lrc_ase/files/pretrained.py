@@ -1,16 +1,30 @@
-"""Potentials that are shipped: folders of ``potentials/trained``, each with a ``potential.safetensors``.
+"""Where potentials are: files, folders of training runs, and those shipped with the package.
 
-They come in a package of their own beside this one, which is looked for and never imported.
+Shipped potentials are folders of ``potentials/trained``, each with a ``potential.safetensors``. They come in a package
+of their own beside this one, which is located and never imported.
 """
 
 from __future__ import annotations
 
+import os
+import warnings
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["POTENTIAL_FILE", "trained_potential", "trained_potentials"]
+from lrc_ase.files.errors import PotentialFileError, ShadowedNameWarning
+
+__all__ = [
+    "POTENTIAL_FILE",
+    "absolute_potential",
+    "find_potential",
+    "is_potential",
+    "trained_potential",
+    "trained_potentials",
+]
 
 POTENTIAL_FILE = "potential.safetensors"
+"""Name of the final potential in a run folder and in the folder of a shipped one."""
 
 
 def trained_potentials() -> dict[str, Path]:
@@ -22,12 +36,99 @@ def trained_potentials() -> dict[str, Path]:
 
 
 def trained_potential(name: str) -> Path:
-    """File of the shipped potential called `name`; ValueError lists what there is."""
-    found = trained_potentials()
-    if name not in found:
-        there = f"there are {', '.join(sorted(found))}" if found else "none is installed"
-        raise ValueError(
-            f"no shipped potential is called {name!r}; {there}. A file of your own loads by its path: "
-            '`LRCCalculator("path/potential.safetensors")`'
+    """Return the file of the shipped potential called `name`, whatever the working folder holds.
+
+    A ValueError lists the shipped potentials if there is none of that name.
+    """
+    shipped = trained_potentials()
+    if name not in shipped:
+        raise PotentialFileError(
+            f"no shipped potential is called {name!r}; {_listed(shipped)}. A file or run folder loads by its path: "
+            '`LRCCalculator("run/potential.safetensors")`'
         )
-    return found[name]
+    return shipped[name]
+
+
+def find_potential(name_or_path: str | os.PathLike[str]) -> Path:
+    """Return the file of a potential.
+
+    Parameters
+    ----------
+    name_or_path
+        A potential file, the folder of a training run, or the name of a shipped potential. An existing file or run
+        folder takes precedence over a shipped potential of the same name.
+
+    Raises
+    ------
+    PotentialFileError
+        There is no such file, folder or name, or the folder holds no potential.
+
+    Warns
+    -----
+    ShadowedNameWarning
+        A local file or folder has the name of a shipped potential; the warning says which of them is taken.
+    """
+    name = os.fspath(name_or_path)
+    path = Path(name)
+    shipped = trained_potentials().get(name)
+    # the functions of os.path answer False where those of pathlib raise: unreadable folders, null characters
+    if os.path.isfile(path):
+        local = path
+    elif os.path.isdir(path):
+        local = path / POTENTIAL_FILE
+        if not os.path.isfile(local):
+            if shipped is None:
+                raise PotentialFileError(_empty_folder(path))
+            warnings.warn(
+                f"the local folder {path.absolute()} holds no {POTENTIAL_FILE}: taking the shipped potential {name!r}",
+                ShadowedNameWarning,
+                stacklevel=2,
+            )
+            return shipped
+    elif shipped is not None:
+        return shipped
+    else:
+        raise PotentialFileError(_absent(name))
+    if shipped is not None:
+        warnings.warn(
+            f"taking the local {local.absolute()}, not the shipped potential {name!r}: rename one of them, or write "
+            f"./{name} for the local one",
+            ShadowedNameWarning,
+            stacklevel=2,
+        )
+    return local
+
+
+def is_potential(name_or_path: str | os.PathLike[str]) -> bool:
+    """Return True if an argument means a potential: by its ending, a run folder, or a shipped name without a file."""
+    name = os.fspath(name_or_path)
+    if name.endswith(".safetensors") or os.path.isfile(os.path.join(name, POTENTIAL_FILE)):
+        return True
+    return not os.path.isfile(name) and name in trained_potentials()
+
+
+def absolute_potential(name_or_path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> str:
+    """Make a path absolute, starting from `folder`; leave the name of a shipped potential as it is.
+
+    A name is one unless `folder` holds a potential of that name.
+    """
+    name = os.fspath(name_or_path)
+    path = os.path.abspath(os.path.join(folder, name))
+    is_local = os.path.isfile(path) or os.path.isfile(os.path.join(path, POTENTIAL_FILE))
+    return path if is_local or name not in trained_potentials() else name
+
+
+def _empty_folder(folder: Path) -> str:
+    stages = sorted(file.name for file in folder.glob("potential-*.safetensors"))
+    hint = f"name one of {', '.join(stages)} in it" if stages else "a run writes it after its first validation"
+    return f"{folder} is a folder without a {POTENTIAL_FILE}: {hint}"
+
+
+def _absent(name: str) -> str:
+    if Path(name).suffix or len(Path(name).parts) > 1:
+        return f"{name} does not exist: expected a potential file or a run folder"
+    return f"no file, run folder or shipped potential is called {name!r}; {_listed(trained_potentials())}"
+
+
+def _listed(shipped: Mapping[str, Path]) -> str:
+    return f"shipped are: {', '.join(sorted(shipped))}" if shipped else "no potential is shipped with this installation"

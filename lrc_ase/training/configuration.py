@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from lrc_ase.dataset import LabelKeys
 from lrc_ase.files.potential_file import write_atomically
+from lrc_ase.files.pretrained import absolute_potential
 from lrc_ase.models.settings import LongRangeSettings, ModelSettings, Settings
 from lrc_ase.training.configuration_errors import ConfigurationError, describe_errors
 
@@ -148,8 +149,8 @@ class TrainingConfiguration(Settings):
     stages: tuple[StageConfiguration, ...] = Field(min_length=1)
     """Stages in their order."""
     start: str | None = None
-    """Potential file whose weights training starts from; model settings and known elements are then its own, and
-    elements that it does not know are added."""
+    """Potential (file, run folder or shipped name) whose weights training starts from. Model settings and known
+    elements are then those of the potential; elements that it does not know are added."""
     watch: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
     """Files whose errors are followed but not trained on, above all frames that the potential `start` was good at."""
     ensemble: int = Field(1, ge=1, le=64)
@@ -269,7 +270,7 @@ def parse_configuration(
     return configuration.model_copy(
         update={
             "data": {name: _anchor(data_set, place) for name, data_set in configuration.data.items()},
-            "start": None if configuration.start is None else str(place / configuration.start),
+            "start": configuration.start and absolute_potential(configuration.start, place),
             "watch": tuple(str(place / path) for path in configuration.watch),
             "cache": None if configuration.cache is None else str(place / configuration.cache),
         }
