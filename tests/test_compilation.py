@@ -24,7 +24,13 @@ def test_a_kernel_is_named_after_its_variant_and_all_sources():
 
 
 @pytest.mark.parametrize(
-    "module", ["simd.py", "mesh/fft.py", "mesh/compiled.py", "descriptors/sphere/compiled_moments.py"]
+    "module",
+    [
+        "compiled/simd.py",
+        "layer/mesh/fft.py",
+        "layer/mesh/compiled.py",
+        "models/descriptors/sphere/compiled_moments.py",
+    ],
 )
 def test_kernels_are_compiled_anew_when_a_function_in_another_file_changes(tmp_path, module):
     before, after = copied(tmp_path / "before"), copied(tmp_path / "after")

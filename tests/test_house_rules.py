@@ -2,7 +2,7 @@
 
 Which room may import which is checked by import-linter (``pyproject.toml``, run by ``make lint``). Library code never
 touches global state of torch; ``lrc_ase.cli`` and ``lrc_ase.training`` may set the number of threads, since there a
-user has asked for it.
+user has asked for it, and ``lrc_ase.compiled.threads`` in forked processes, which hang otherwise.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def test_no_global_state_is_set(path):
     names = list(dotted_names(path))
     forbidden = ["torch.set_default_dtype", "torch.set_default_device", "torch.manual_seed", "numpy.random.seed"]
     forbidden += ["np.random.seed", "torch.use_deterministic_algorithms", "matplotlib.use", "matplotlib.pyplot"]
-    if room(path) not in ("cli", "training"):
+    if room(path) not in ("cli", "training") and relative(path) != "lrc_ase/compiled/threads.py":
         forbidden.append("torch.set_num_threads")
     assert not uses(iter(names), *forbidden)
     assert not uses(imported_modules(path), "matplotlib.pyplot", *forbidden)

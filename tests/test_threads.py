@@ -50,19 +50,62 @@ def test_an_error_is_raised_when_all_threads_have_ended(error):
     assert len(done) == found <= 2  # nobody goes on after it
 
 
+def test_an_interrupt_before_the_first_line_of_openmps_work_is_raised(monkeypatch):
+    team = threads._team(os.getpid())
+    if team is None:
+        pytest.skip("torch's OpenMP cannot be asked")
+    running = []
+
+    def interrupt(frame, event, argument):
+        """Raise as a Python function is entered, where a Ctrl-C may arrive too."""
+        if running and event == "call":
+            running.clear()
+            raise KeyboardInterrupt("Ctrl-C")
+
+    def traced_team(*arguments):
+        running.append(True)
+        team(*arguments)
+
+    monkeypatch.setattr(threads, "_team", lambda process: traced_team)
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: None)
+    tracer = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+            run_over_ranges(max, (0,), even_ranges(100, 10), n_threads=2)
+    finally:
+        sys.settrace(tracer)
+
+
 FORKS = """
 import os, torch
-from lrc_ase.compiled.threads import even_ranges, run_over_ranges
+from ase.build import bulk
+import lrc_ase
 torch.set_num_threads(2)
+atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True) * (2, 2, 2)
+atoms.rattle(0.05, seed=0)
+atoms.calc = lrc_ase.load("nacl")
+energy = atoms.get_potential_energy()
 torch.rand(1000, 1000) @ torch.rand(1000, 1000)  # wakes OpenMP, which a child inherits broken
-run_over_ranges(max, (0,), even_ranges(100, 10), n_threads=2)
+
+
+def agrees(structure):
+    structure.positions += 1e-9  # computed anew
+    return abs(structure.get_potential_energy() - energy) < 1e-6 and torch.get_num_threads() == 1
+
+
 if os.fork() == 0:
-    assert run_over_ranges(max, (0,), even_ranges(100, 2), n_threads=2) == [50, 100]
-    os._exit(0)
+    again = atoms.copy()
+    again.calc = lrc_ase.load("nacl")
+    good = agrees(atoms) and agrees(again)
+    if os.fork() == 0:
+        os._exit(0 if agrees(again) else 1)
+    os._exit(0 if good and os.wait()[1] == 0 else 1)
 assert os.wait()[1] == 0
+assert torch.get_num_threads() == 2  # of the parent
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked")
-def test_a_forked_process_goes_on_without_openmp():
-    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS], check=True, timeout=60)
+def test_forked_processes_evaluate_on_one_thread_after_two_have_run():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS], check=True, timeout=120)

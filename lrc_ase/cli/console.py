@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lrc_ase.calculator import LRCCalculator
+from lrc_ase.compiled.kernel_cache import KernelCacheWarning
 from lrc_ase.files.errors import ShadowedNameWarning
 from lrc_ase.simulation import RelaxationNotConverged, SimulationStopped
 from lrc_ase.structures.domain import ExtrapolationWarning
@@ -78,7 +79,7 @@ def one_line_errors(command: Command) -> Command:
             with warnings.catch_warnings():
                 if not debug:
                     warnings.simplefilter("ignore")
-                    for shown in (ExtrapolationWarning, ShadowedNameWarning):
+                    for shown in (ExtrapolationWarning, KernelCacheWarning, ShadowedNameWarning):
                         warnings.simplefilter("always", shown)
                     warnings.showwarning = lambda message, *_, **__: _say(f"Warning: {message}")
                 command(*args, debug=debug, **kwargs)

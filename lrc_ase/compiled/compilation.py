@@ -8,13 +8,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from numba import njit
+from numba import config, njit
+
+from lrc_ase.compiled.kernel_cache import kernel_cache
 
 __all__ = ["called", "compiled", "inlined", "sources_digest"]
 
 
 def compiled(function: Callable[..., Any], *variant: object) -> Any:
-    """Compile a kernel under a name of its own, without the liberties of fastmath: NaN comes out where it went in.
+    """Return a kernel that is compiled at its first call and kept on disk under a name of its own.
+
+    Compiled without the liberties of fastmath: NaN comes out where it went in.
 
     Numba numbers the cached files of all functions of one name by what it finds on disk, so that two processes that
     compile different variants at the same moment would swap them. With one name for each variant, precision included,
@@ -22,9 +26,18 @@ def compiled(function: Callable[..., Any], *variant: object) -> Any:
 
     It also looks for changes in the kernel's own file alone, and would go on using what it made of functions in others
     after these have changed. So all sources of kernels are part of the name.
+
+    Raises
+    ------
+    ValueError
+        NUMBA_DISABLE_JIT is set.
     """
+    if config.DISABLE_JIT:
+        raise ValueError("the kernels of lrc_ase do not run as plain Python: unset NUMBA_DISABLE_JIT")
     function.__qualname__ = "_".join(map(str, (*variant, sources_digest(_PACKAGE))))
-    return njit(cache=True, nogil=True, error_model="numpy")(function)
+    kernel = njit(nogil=True, error_model="numpy")(function)
+    kernel._cache = kernel_cache(function)  # what `cache=True` does, with Numba's own cache
+    return kernel
 
 
 @lru_cache(maxsize=4)

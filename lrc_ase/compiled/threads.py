@@ -1,8 +1,11 @@
-"""Kernels that release the interpreter lock, run on several threads: those of torch's OpenMP where that can be asked.
+"""Run kernels that release the interpreter lock on several threads: those of torch's OpenMP where it can be called.
 
-OpenMP's threads go on turning for some milliseconds after each operation of torch, waiting for the next one, and take
-the processors from any others. As they are awake, ours is their next one. Where torch has another OpenMP than GNU's or
-one compatible with it, and in forked processes, whose OpenMP is lost, a pool of our own does the work.
+OpenMP's threads spin for some milliseconds after each operation of torch, waiting for the next one, and take the
+processors from any other threads. As they are awake, they run our kernels too. Where torch has another OpenMP than
+GNU's or one compatible with it, a pool of threads does the work.
+
+A forked process inherits an OpenMP whose threads are gone: torch's next operation on several threads would wait for
+them for ever. Once this process has computed on several threads, its forks therefore compute on one.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import ctypes
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -25,7 +28,9 @@ _ATOMS_PER_THREAD = 8
 
 
 def run_over_atoms(kernel: Callable[..., Any], arguments: tuple, n_atoms: int, n_threads: int) -> list[Any]:
-    """Results of ``kernel(*arguments, first, last)`` for even ranges of atoms, one for each thread."""
+    """Return the results of ``kernel(*arguments, first, last)`` for even ranges of atoms, one for each thread."""
+    if n_threads > 1:
+        _keep_forks_single_threaded()
     n_threads = max(min(n_threads, n_atoms // _ATOMS_PER_THREAD), 1)
     return run_over_ranges(kernel, arguments, even_ranges(n_atoms, n_threads), n_threads)
 
@@ -33,48 +38,61 @@ def run_over_atoms(kernel: Callable[..., Any], arguments: tuple, n_atoms: int, n
 def run_over_ranges(
     kernel: Callable[..., Any], arguments: tuple, ranges: Sequence[tuple[int, ...]], n_threads: int
 ) -> list[Any]:
-    """Results of ``kernel(*arguments, *range)`` for each range; no two of them may write to the same place.
+    """Return the results of ``kernel(*arguments, *range)`` for each range.
 
-    Each thread, the caller's too, takes the next range as soon as it is free: one call to a thread costs as much as a
-    small kernel. What a kernel raises is raised here, when all threads have ended.
+    No two ranges may write to the same memory. Each thread, the caller's too, takes the next range as soon as it is
+    free: one call to a thread costs as much as a small kernel. What a kernel raises is raised here, when all threads
+    have ended.
 
-    >>> run_over_ranges(lambda *given: given, ("a",), even_ranges(10, 3), n_threads=2)
+    >>> run_over_ranges(lambda *numbers: numbers, ("a",), even_ranges(10, 3), n_threads=2)
     [('a', 0, 3), ('a', 3, 6), ('a', 6, 10)]
     """
+    if n_threads > 1:
+        _keep_forks_single_threaded()
     if n_threads == 1 or len(ranges) == 1:
-        return [kernel(*arguments, *own) for own in ranges]
+        return [kernel(*arguments, *numbers) for numbers in ranges]
     n_threads = min(n_threads, len(ranges))
-    left, results = deque(enumerate(ranges)), [None] * len(ranges)
+    waiting, results = deque(enumerate(ranges)), [None] * len(ranges)
     errors: list[BaseException] = []
 
-    def work(*_: object) -> None:
+    def work() -> Iterator[None]:
+        # A signal (Ctrl-C) that arrives as a function begins is raised before the first line, outside its `try`, and
+        # OpenMP, which called the function, drops it. A generator that has been started goes on inside its `try`.
         try:
+            yield
             while not errors:
                 try:
-                    index, own = left.popleft()
-                except IndexError:  # all are taken
-                    return
-                results[index] = kernel(*arguments, *own)
+                    index, numbers = waiting.popleft()
+                except IndexError:  # all ranges are taken
+                    break
+                results[index] = kernel(*arguments, *numbers)
+        except GeneratorExit:  # OpenMP had fewer threads to give
+            return
         except BaseException as error:  # an interrupt too: OpenMP would drop it
             errors.append(error)
+        yield
 
+    workers = [work() for _ in range(n_threads)]
+    for worker in workers:
+        next(worker)
+    next_worker = map(next, workers).__next__  # runs no line of Python outside a worker
     team = _team(os.getpid())
     if team is None:
         pool = _pool(n_threads - 1, os.getpid())
-        helpers = [pool.submit(work) for _ in range(n_threads - 1)]
-        work()
+        helpers = [pool.submit(next_worker) for _ in range(n_threads - 1)]
+        next_worker()
         for helper in helpers:
             if not helper.cancel():
                 helper.result()
     else:
-        team(_Work(work), None, n_threads, 0)
+        team(_Work(next_worker), None, n_threads, 0)
     if errors:
         raise errors[0]
     return results
 
 
 def even_ranges(n_atoms: int, n_ranges: int) -> list[tuple[int, int]]:
-    """First atom and the one after the last of each range.
+    """Return the first atom and the one after the last of each range.
 
     >>> even_ranges(10, 3)
     [(0, 3), (3, 6), (6, 10)]
@@ -82,13 +100,20 @@ def even_ranges(n_atoms: int, n_ranges: int) -> list[tuple[int, int]]:
     return [(n_atoms * index // n_ranges, n_atoms * (index + 1) // n_ranges) for index in range(n_ranges)]
 
 
-_Work: Any = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_Work: Any = ctypes.CFUNCTYPE(None)  # the pointer to data that OpenMP hands over stays in its register
 _first_process = os.getpid()
+
+
+@lru_cache(maxsize=1)
+def _keep_forks_single_threaded() -> None:
+    """Let the forks of this process, and theirs, compute on one thread, in torch's operations too."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 @lru_cache(maxsize=4)
 def _team(process: int) -> Any:
-    """GOMP_parallel(work, data, n_threads, flags) of the OpenMP that torch has loaded for all, or None."""
+    """Return GOMP_parallel(work, data, n_threads, flags) of the OpenMP that torch has loaded, or None."""
     if sys.platform != "linux" or process != _first_process or not torch.backends.openmp.is_available():
         return None
     team = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
@@ -99,5 +124,5 @@ def _team(process: int) -> Any:
 
 @lru_cache(maxsize=4)
 def _pool(n_threads: int, process: int) -> ThreadPoolExecutor:
-    """One pool per process: threads do not survive a fork."""
+    """Return the pool of a process: threads do not survive a fork."""
     return ThreadPoolExecutor(n_threads, thread_name_prefix="lrc-ase")

@@ -1,0 +1,131 @@
+"""Compiled kernels on disk: Numba's cache, with checksums, and never the reason why a program ends.
+
+Numba itself raises where nothing can be written, on a full disk, and for each file that was cut short; it runs whatever
+machine code a damaged file holds. The classes and methods that we replace belong to its internals:
+``tests/test_kernel_cache.py`` says which of them a new release has changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from numba import config
+from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
+
+__all__ = ["KernelCacheWarning", "kernel_cache"]
+
+_DIGEST_BYTES = 32
+
+
+class KernelCacheWarning(UserWarning):
+    """Compiled kernels cannot be kept or read, so that a later process compiles them again."""
+
+
+def kernel_cache(function: Callable[..., Any]) -> Any:
+    """Return the cache of one kernel; where no folder can be written, one that keeps nothing, with a warning."""
+    try:
+        cache = _KernelCache(function)
+    except (RuntimeError, OSError) as error:  # RuntimeError: Numba tried every folder that it knows
+        _warn_not_kept(error)
+        return NullCache()
+    if config.CACHE_DIR and not _lies_below(cache.cache_path, config.CACHE_DIR):
+        _warn_once(
+            f"NUMBA_CACHE_DIR={config.CACHE_DIR} cannot be written: compiled kernels are kept in {cache.cache_path}"
+        )
+    return cache
+
+
+class _KernelCache(FunctionCache):
+    """Numba's cache of a function; where its files cannot be read or written, the kernel is compiled again."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = _CheckedFiles(
+            cache_path=self.cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=self._impl.locator.get_source_stamp(),
+        )
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the kernel on disk, or None if there is none or its files are damaged."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # a damaged pickle raises anything; compiling is right after each of them
+            _warn_damaged(self.cache_path, error)
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Write a compiled kernel. Where this fails the program goes on with the kernel in memory."""
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:
+            _warn_not_kept(error)
+
+
+class _CheckedFiles(IndexDataCacheFile):
+    """Index and data files that end in a checksum. Numba's unpickler does not read what stands behind a pickle."""
+
+    @contextlib.contextmanager
+    def _open_for_write(self, filepath: str) -> Iterator[IO[bytes]]:
+        with super()._open_for_write(filepath) as file:
+            yield file
+            file.flush()
+            with open(file.name, "rb") as written:
+                digest = hashlib.sha256(written.read()).digest()
+            file.write(digest)
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            _verify_checksum(self._index_path)
+            return super()._load_index()
+        except FileNotFoundError:
+            return {}
+        except Exception as error:  # with an empty index `save` writes a new one
+            _warn_damaged(self._index_path, error)
+            return {}
+
+    def _load_data(self, name: str) -> Any:
+        _verify_checksum(self._data_path(name))
+        return super()._load_data(name)
+
+
+def _verify_checksum(path: str) -> None:
+    """Raise ValueError unless a file ends in the checksum of the bytes before."""
+    with open(path, "rb") as file:
+        content = file.read()
+    if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
+        raise ValueError(f"wrong checksum of {path}")
+
+
+def _lies_below(path: str, folder: str) -> bool:
+    return Path(folder).absolute() in Path(path).absolute().parents
+
+
+def _warn_not_kept(error: Exception) -> None:
+    _warn_once(
+        "compiled kernels cannot be kept on disk, so that every process compiles them again (half a minute): set "
+        f"NUMBA_CACHE_DIR to a folder that can be written ({_one_line(error)})"
+    )
+
+
+def _warn_damaged(path: str, error: Exception) -> None:
+    _warn_once(f"{path}: compiled kernels are damaged and are compiled again ({_one_line(error)})")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _warn_once(message: str) -> None:
+    """Warn of the first problem in a process; the others of some thirty kernels have the same cause."""
+    if not _warnings_given:
+        _warnings_given.append(message)
+        warnings.warn(message, KernelCacheWarning, stacklevel=2)
+
+
+_warnings_given: list[str] = []
