@@ -15,6 +15,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.files.pretrained import trained_potential
 from lrc_ase.models.derivatives import atomic_stresses, born_effective_charges, evaluate
+from lrc_ase.structures.charge import charge_entries
 from lrc_ase.structures.domain import Lookout, TrainingDomain
 from lrc_ase.structures.graph import Graph
 from lrc_ase.structures.neighbors import NeighborList
@@ -42,7 +43,8 @@ class LRCCalculator(Calculator):
     ``results["extrapolation"]`` says in sentences why a structure lies far outside the training set; it is an empty
     tuple where it does not, or where the potential file does not say.
 
-    The total charge of a structure is ``atoms.info["charge"]``, 0 when absent.
+    The total charge of a structure is ``atoms.info["charge"]`` or another name of
+    `lrc_ase.structures.charge.CHARGE_NAMES`, 0 when absent.
 
     Parameters
     ----------
@@ -219,7 +221,7 @@ def _changes(before: Atoms | None, after: Atoms) -> list[str]:
         "numbers": (before.numbers, after.numbers),
         "cell": (before.cell.array, after.cell.array),
         "pbc": (before.pbc, after.pbc),
-        "initial_charges": (before.info.get("charge", 0.0), after.info.get("charge", 0.0)),
+        "initial_charges": (charge_entries(before), charge_entries(after)),
     }
     return [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
 

@@ -23,6 +23,7 @@ from lrc_ase.calculator import LRCCalculator
 from lrc_ase.compiled.kernel_cache import KernelCacheWarning
 from lrc_ase.files.errors import ShadowedNameWarning
 from lrc_ase.simulation import RelaxationNotConverged, SimulationStopped
+from lrc_ase.structures.charge import set_total_charge, total_charge
 from lrc_ase.structures.domain import ExtrapolationWarning
 from lrc_ase.training import TrainingInterrupted
 
@@ -151,10 +152,10 @@ def read_structure(path: str, repeat: tuple[int, int, int] | None = None) -> Ato
     if repeat is not None:
         if min(repeat) < 1:
             raise ValueError(f"--repeat must be three numbers of at least 1, got {' '.join(map(str, repeat))}")
-        charge = atoms.info.get("charge")
+        charge = total_charge(atoms)
         atoms = atoms.repeat(repeat)
-        if charge is not None:
-            atoms.info["charge"] = charge * repeat[0] * repeat[1] * repeat[2]
+        if charge:
+            set_total_charge(atoms, charge * repeat[0] * repeat[1] * repeat[2])
     atoms.calc = None  # labels of the file; they are not the potential's
     return atoms
 

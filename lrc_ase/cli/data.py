@@ -9,7 +9,15 @@ import typer
 
 from lrc_ase.cli.console import DebugOption, one_line_errors
 from lrc_ase.cli.evaluate import print_table
-from lrc_ase.dataset import LabelKeys, inspect_frames, label_frame, read_frames
+from lrc_ase.cli.label_options import (
+    ChargeKeyOption,
+    EnergyKeyOption,
+    ForcesKeyOption,
+    StressKeyOption,
+    VirialKeyOption,
+    label_keys,
+)
+from lrc_ase.dataset import inspect_frames, label_frame, read_frames
 from lrc_ase.report.tables import data_table
 
 __all__ = ["data"]
@@ -25,9 +33,11 @@ def data(
             show_default=False,
         ),
     ],
-    energy_key: Annotated[str | None, typer.Option(help="Where the energies stand; looked for if not given.")] = None,
-    forces_key: Annotated[str | None, typer.Option(help="Where the forces stand.")] = None,
-    stress_key: Annotated[str | None, typer.Option(help="Where the stresses stand.")] = None,
+    energy_key: EnergyKeyOption = None,
+    forces_key: ForcesKeyOption = None,
+    stress_key: StressKeyOption = None,
+    virial_key: VirialKeyOption = None,
+    charge_key: ChargeKeyOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Report on frames: labels, compositions, distances, forces, and what looks wrong.
@@ -35,7 +45,7 @@ def data(
     Warns of outliers, duplicates, units that are not eV and Angstrom, and forces that do not sum to zero. Labels may be
     absent here; training demands them.
     """
-    keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key)
+    keys = label_keys(energy_key, forces_key, stress_key, virial_key, charge_key)
     short = [os.path.basename(path) for path in files]
     names = short if len(set(short)) == len(files) else files
     frames = {
@@ -44,6 +54,8 @@ def data(
     }
     report = inspect_frames(frames)
     print_table(data_table(report, "Frames"))
+    for note in report.notes:
+        print(f"Note: {note}")
     for warning in report.warnings:
         print(f"Warning: {warning}")
     if not report.warnings:

@@ -17,7 +17,15 @@ from lrc_ase.cli.console import (
     progress_bar,
     set_threads,
 )
-from lrc_ase.dataset import LabelKeys, read_frames
+from lrc_ase.cli.label_options import (
+    ChargeKeyOption,
+    EnergyKeyOption,
+    ForcesKeyOption,
+    StressKeyOption,
+    VirialKeyOption,
+    label_keys,
+)
+from lrc_ase.dataset import read_frames
 from lrc_ase.evaluation import evaluate_frames, write_evaluation
 from lrc_ase.files.potential_file import load_potential
 from lrc_ase.files.pretrained import is_potential
@@ -42,9 +50,11 @@ def evaluate(
     ],
     plot: Annotated[Path | None, typer.Option(help="Write a parity plot (PNG, PDF, SVG).")] = None,
     report: Annotated[Path | None, typer.Option(help="Write report.html and tables to this folder.")] = None,
-    energy_key: Annotated[str | None, typer.Option(help="Where the energies stand; looked for if not given.")] = None,
-    forces_key: Annotated[str | None, typer.Option(help="Where the forces stand.")] = None,
-    stress_key: Annotated[str | None, typer.Option(help="Where the stresses stand.")] = None,
+    energy_key: EnergyKeyOption = None,
+    forces_key: ForcesKeyOption = None,
+    stress_key: StressKeyOption = None,
+    virial_key: VirialKeyOption = None,
+    charge_key: ChargeKeyOption = None,
     batch_size: Annotated[int, typer.Option(help="Frames at once.", min=1)] = 4,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64; the file's own if not given.")] = None,
     device: DeviceOption = "cpu",
@@ -66,7 +76,7 @@ def evaluate(
         name: load_potential(path, device=device, dtype=dtype) for name, path in zip(names, potentials, strict=True)
     }
     frames = read_frames(data)
-    keys = LabelKeys(energy=energy_key, forces=forces_key, stress=stress_key)
+    keys = label_keys(energy_key, forces_key, stress_key, virial_key, charge_key)
     evaluations = {}
     with progress_bar() as bar:
         for name, potential in loaded.items():

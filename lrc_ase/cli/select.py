@@ -17,6 +17,7 @@ from lrc_ase.cli.console import (
     refuse_existing,
     set_threads,
 )
+from lrc_ase.cli.label_options import ChargeKeyOption
 from lrc_ase.dataset import read_frames, write_frames
 from lrc_ase.evaluation import select_frames
 from lrc_ase.files.potential_file import load_potential
@@ -46,6 +47,7 @@ def select(
         list[str] | None, typer.Option(help="Frames that are labeled already; like ones are not chosen.")
     ] = None,
     by: Annotated[str, typer.Option(help="Disagreement of the worst atom (max) or of all (mean).")] = "max",
+    charge_key: ChargeKeyOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
@@ -68,6 +70,7 @@ def select(
             frames,
             count,
             known=read_frames(known) if known else (),
+            charge_key=charge_key,
             by="max" if by == "max" else "mean",
             report_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

@@ -7,6 +7,7 @@ from ase import Atoms
 from lrc_ase.dataset.cache import CachedFrames, cached_frames
 from lrc_ase.dataset.consecutive import consecutive_runs
 from lrc_ase.dataset.inspection import DataReport, inspect_frames
+from lrc_ase.dataset.label_values import Label, Remark
 from lrc_ase.dataset.labelled_graphs import (
     LabelledGraph,
     batch_indices,
@@ -16,7 +17,14 @@ from lrc_ase.dataset.labelled_graphs import (
     labelled_graph,
     split_indices,
 )
-from lrc_ase.dataset.labels import Label, LabelKeys, LabelledFrame, label_frame, labelled_atoms
+from lrc_ase.dataset.labels import (
+    LabelKeys,
+    LabelledFrame,
+    LabelRules,
+    UnlabelledFrame,
+    label_frame,
+    labelled_atoms,
+)
 from lrc_ase.dataset.lazy import Lazy, joined, sample
 from lrc_ase.dataset.reading import SOURCE_KEY, read_frames, write_frames
 
@@ -27,9 +35,12 @@ __all__ = [
     "DataReport",
     "Label",
     "LabelKeys",
+    "LabelRules",
     "LabelledFrame",
     "LabelledGraph",
     "Lazy",
+    "Remark",
+    "UnlabelledFrame",
     "batch_indices",
     "cached_frames",
     "collate_labelled",

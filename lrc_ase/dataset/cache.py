@@ -36,12 +36,13 @@ from torch import Tensor
 from lrc_ase.dataset.labelled_graphs import LabelledGraph, elements_of
 from lrc_ase.dataset.labels import Label, LabelKeys, LabelledFrame, label_frame
 from lrc_ase.dataset.reading import SOURCE_KEY, iterate_frames, matching_files
+from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.graph import Graph
-from lrc_ase.structures.neighbors import neighbor_graph, total_charge
+from lrc_ase.structures.neighbors import neighbor_graph
 
 __all__ = ["CachedFrames", "cached_frames"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _CHUNK = 100
 """Frames that a worker process takes at a time."""
 _FEWEST_FOR_WORKERS = 400
@@ -299,7 +300,7 @@ def _arrays(
     for atoms in frames:
         frame = label_frame(atoms, keys, required=required)
         try:
-            graph = neighbor_graph(atoms, elements_of([atoms]), cutoff)
+            graph = neighbor_graph(frame.atoms, elements_of([atoms]), cutoff)
         except ValueError as error:
             raise ValueError(f"{frame.name}: {error}") from error
         mask = graph.neighbor_mask.numpy()
@@ -311,7 +312,7 @@ def _arrays(
             "cell": [atoms.cell.array],
             "complete_cell": [graph.cell[0].numpy()],
             "pbc": [atoms.pbc],
-            "charge": [total_charge(atoms)],
+            "charge": [total_charge(frame.atoms)],
             "energy": [frame.energy],
             "stress": [frame.stress],
             "atomic_number": atoms.numbers,

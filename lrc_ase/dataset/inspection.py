@@ -12,9 +12,11 @@ import numpy as np
 from lrc_ase.dataset.labelled_graphs import elements_of
 from lrc_ase.dataset.labels import LabelledFrame
 from lrc_ase.dataset.lazy import sample
+from lrc_ase.dataset.remarks import counted_remarks
 from lrc_ase.dataset.units import suspicious_units
+from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.domain import summarize
-from lrc_ase.structures.neighbors import neighbor_graph, total_charge
+from lrc_ase.structures.neighbors import neighbor_graph
 
 __all__ = ["DataReport", "inspect_frames"]
 
@@ -38,6 +40,8 @@ class DataReport:
     """Text for each set, by property."""
     warnings: tuple[str, ...]
     """One sentence each."""
+    notes: tuple[str, ...] = ()
+    """How labels were read where that is not obvious, one sentence each."""
 
 
 def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
@@ -65,8 +69,11 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
     }
     rows = {"frames": tuple(_count(len(sets[name]), len(frames)) for name, frames in filled.items())}
     rows |= {name: tuple(text(frames) for frames in filled.values()) for name, text in describe.items()}
+    remarks = {name: counted_remarks(frames) for name, frames in filled.items()}
+    doubts = [f"{name}: {remark.text}" for name, each in remarks.items() for remark in each if remark.is_warning]
+    notes = [f"{name}: {remark.text}" for name, each in remarks.items() for remark in each if not remark.is_warning]
     warnings = [f"{name}: {text}" for name, frames in filled.items() for text in _suspicious(frames)]
-    return DataReport(tuple(filled), rows, (*warnings, *_duplicates(filled)))
+    return DataReport(tuple(filled), rows, (*doubts, *warnings, *_duplicates(filled)), tuple(notes))
 
 
 def _suspicious(frames: Sequence[LabelledFrame]) -> list[str]:

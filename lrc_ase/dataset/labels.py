@@ -1,40 +1,54 @@
-"""Energies, forces and stresses of frames: where they stand, and what is wrong with them."""
+"""Labels of frames: energies, forces, stresses, total charges and weights, and what is wrong with them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.constraints import FixAtoms, FixCartesian
-from ase.stress import voigt_6_to_full_3x3_stress
+from pydantic import model_validator
 
+from lrc_ase.dataset.constraints import constrained_components
+from lrc_ase.dataset.frame_weights import frame_weight, without_switched_off
+from lrc_ase.dataset.label_values import (
+    DETECTED_KEYS,
+    Label,
+    Quantity,
+    Remark,
+    find_energy,
+    find_forces,
+    find_stress,
+    lookalike,
+)
 from lrc_ase.dataset.reading import SOURCE_KEY
 from lrc_ase.models.settings import Settings
+from lrc_ase.structures.charge import charge_doubt, charge_entries, take_charge_from, total_charge
 
-__all__ = ["Label", "LabelKeys", "LabelledFrame", "label_frame", "labelled_atoms"]
-
-Label = Literal["energy", "forces", "stress"]
-DETECTED_KEYS: dict[Label, tuple[str, ...]] = {
-    "energy": ("energy", "REF_energy", "ref_energy", "dft_energy", "DFT_energy"),
-    "forces": ("forces", "REF_forces", "ref_forces", "dft_forces", "DFT_forces", "force"),
-    "stress": ("stress", "REF_stress", "ref_stress", "dft_stress", "DFT_stress"),
-}
-"""Names under which labels are looked for when the user gives none."""
+__all__ = ["Label", "LabelKeys", "LabelRules", "LabelledFrame", "UnlabelledFrame", "label_frame", "labelled_atoms"]
 
 
 class LabelKeys(Settings):
-    """Where the labels of a frame stand. None: looked for (see `label_frame`)."""
+    """Names under which the labels of a frame stand. None: the common names are tried (see `label_frame`)."""
 
     energy: str | None = None
-    """Key of the total energy, eV, in the results of the frame's calculator or in `Atoms.info`."""
+    """Name of the total energy, eV, in the results of the frame's calculator or in `Atoms.info`."""
     forces: str | None = None
-    """Key of the forces, eV/Angstrom, in the results of the frame's calculator or in `Atoms.arrays`."""
+    """Name of the forces, eV/Angstrom, in the results of the frame's calculator or in `Atoms.arrays`."""
     stress: str | None = None
-    """Key of the stress, eV/Angstrom^3, positive in tension, in the calculator's results or in `Atoms.info`."""
+    """Name of the stress, eV/Angstrom^3, positive in tension, in the calculator's results or in `Atoms.info`."""
+    virial: str | None = None
+    """Name of the virial, eV, in the same places; read as stress = -virial / volume."""
+    charge: str | None = None
+    """Name of the total charge, e, in `Atoms.info`."""
+
+    @model_validator(mode="after")
+    def _one_source_of_stress(self) -> LabelKeys:
+        if self.stress is not None and self.virial is not None:
+            raise ValueError("name the stress or the virial, not both: a virial is read as stress = -virial / volume")
+        return self
 
 
 @dataclass(frozen=True)
@@ -50,9 +64,15 @@ class LabelledFrame:
     stress: np.ndarray
     """eV/Angstrom^3, (3, 3), positive in tension; NaN without label or where not all directions are periodic."""
     name: str
-    """How messages call the frame."""
+    """Name of the frame in messages."""
     weight: float = 1.0
     """Multiplies the frame's part of the loss."""
+    remarks: tuple[Remark, ...] = ()
+    """How the labels were read where that is not obvious, and doubts about them."""
+
+
+class UnlabelledFrame(ValueError):
+    """A frame has none of the labels that are required."""
 
 
 def label_frame(
@@ -60,89 +80,146 @@ def label_frame(
     keys: LabelKeys | None = None,
     *,
     required: Sequence[Label] = ("energy", "forces"),
+    partial: bool = False,
     weight: float = 1.0,
     name: str | None = None,
 ) -> LabelledFrame:
     """Collect the labels of a frame.
 
-    Without a key of the user, a label is looked for among the results of the frame's calculator and then in
-    `Atoms.info` (energy, stress) or `Atoms.arrays` (forces), under the names of `DETECTED_KEYS`. Two different values
-    under two of these names are an error: only the user knows which is meant.
+    Without a key of the user, a label is looked up among the results of the frame's calculator and then in
+    `Atoms.info` (energy, stress, virial) or `Atoms.arrays` (forces), under the names of `DETECTED_KEYS`. Two different
+    values under two of these names are an error: only the user knows which is meant. `weight` is multiplied by the
+    weight that the frame carries itself (see `lrc_ase.dataset.frame_weights`). The atoms of the result hold the total
+    charge of `keys`.
+
+    A single atom needs no forces: its force is zero by symmetry and teaches nothing. With `partial`, one of the
+    `required` labels suffices, unless an entry looks like a missing one.
 
     Raises
     ------
+    UnlabelledFrame
+        A required label is absent; with `partial`: all of them are.
     ValueError
-        A required label is absent, has another shape than expected, or is not finite.
+        A label has another shape than expected, holds text, or is required and not finite; two labels or two charges
+        contradict each other; an atom has no element.
     """
     keys = keys or LabelKeys()
     name = name or atoms.info.get(SOURCE_KEY, "the frame")
-    values = {}
-    shapes: dict[Label, tuple[int, ...]] = {"energy": (), "forces": (len(atoms), 3), "stress": (3, 3)}
-    for label, shape in shapes.items():
-        value = _find_label(atoms, label, getattr(keys, label), required=label in required, name=name)
-        if value is None:
-            values[label] = np.full(shape, np.nan)
-            continue
-        value = np.asarray(value, dtype=np.float64)
-        if label == "stress" and value.shape == (6,):
-            value = voigt_6_to_full_3x3_stress(value)
-        if value.size != np.prod(shape):
-            raise ValueError(f"{name}: {label} must have shape {list(shape)}, got {list(value.shape)}")
-        if label in required and not np.isfinite(value).all():
+    if (dummies := np.flatnonzero(atoms.numbers == 0)).size:
+        raise ValueError(
+            f"{name}: atoms {dummies[:5].tolist()} are 'X' (atomic number 0), which is no element: remove or name them"
+        )
+    remarks: list[Remark] = []
+    atoms = _with_charge(atoms, keys.charge, name, remarks)
+    values: dict[Label, np.ndarray | None] = {
+        "energy": find_energy(atoms, keys.energy, name, remarks),
+        "forces": find_forces(atoms, keys.forces, name),
+        "stress": find_stress(atoms, keys.stress, keys.virial, name, remarks),
+    }
+    values = without_switched_off(values, atoms, name, remarks)
+    _check_presence(atoms, values, keys, required, partial=partial, name=name, remarks=remarks)
+    for label in required:
+        value = values[label]
+        if value is not None and not np.isfinite(value).all():
             raise ValueError(f"{name}: {label} is not finite; remove the frame or repair its label")
-        values[label] = value.reshape(shape)
-    zeroed = _fixed(atoms) & (values["forces"] == 0)
-    if values["forces"][~zeroed].any():  # some are forces
-        values["forces"] = np.where(zeroed, np.nan, values["forces"])
-    if not atoms.pbc.all():
-        values["stress"] = np.full((3, 3), np.nan)
-    return LabelledFrame(atoms, float(values["energy"]), values["forces"], values["stress"], name, weight)
+    energy = np.nan if values["energy"] is None else float(values["energy"])
+    forces = np.full((len(atoms), 3), np.nan) if values["forces"] is None else values["forces"]
+    stress = np.full((3, 3), np.nan) if values["stress"] is None else values["stress"]
+    zeroed = constrained_components(atoms) & (forces == 0)
+    if forces[~zeroed].any():  # some are forces
+        forces = np.where(zeroed, np.nan, forces)
+    weight *= frame_weight(atoms, name, remarks)
+    return LabelledFrame(atoms, energy, forces, stress, name, weight, tuple(remarks))
+
+
+class LabelRules(Settings):
+    """How the frames of a set are labelled."""
+
+    keys: LabelKeys = LabelKeys()
+    """Names of the labels."""
+    required: tuple[Label, ...] = ("energy", "forces")
+    """Labels that a frame must have."""
+    partial: bool = False
+    """Accept frames that have one of the required labels."""
+    skip_unlabelled: bool = False
+    """Leave out frames that have none of the required labels, in place of an error."""
+
+    def label(self, atoms: Atoms, *, weight: float = 1.0) -> LabelledFrame | None:
+        """Label a frame (see `label_frame`); return None for one to leave out."""
+        try:
+            return label_frame(atoms, self.keys, required=self.required, partial=self.partial, weight=weight)
+        except UnlabelledFrame as error:
+            if self.skip_unlabelled:
+                return None
+            raise UnlabelledFrame(f"{error}, or leave unlabelled frames out by --skip-unlabelled") from error
 
 
 def labelled_atoms(frame: LabelledFrame) -> Atoms:
-    """Structure and labels of a frame and nothing else, the labels where ASE looks for them."""
+    """Return structure and labels of a frame and nothing else, the labels where ASE looks for them."""
     atoms = Atoms(
         frame.atoms.numbers, positions=frame.atoms.positions, cell=frame.atoms.cell.array, pbc=frame.atoms.pbc
     )
-    atoms.info = {key: frame.atoms.info[key] for key in ("charge", SOURCE_KEY) if key in frame.atoms.info}
+    atoms.info = {SOURCE_KEY: frame.atoms.info[SOURCE_KEY]} if SOURCE_KEY in frame.atoms.info else {}
+    if charge_entries(frame.atoms):
+        atoms.info["charge"] = total_charge(frame.atoms)
     labels: dict[str, Any] = {"energy": frame.energy, "forces": frame.forces, "stress": frame.stress}
     known = {name: value for name, value in labels.items() if np.isfinite(value).any()}
     atoms.calc = SinglePointCalculator(atoms, **known)
     return atoms
 
 
-def _fixed(atoms: Atoms) -> np.ndarray:
-    """Components that constraints hold in place, bool (n_atoms, 3)."""
-    fixed = np.zeros((len(atoms), 3), dtype=bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            fixed[constraint.index] = True
-        elif isinstance(constraint, FixCartesian):
-            fixed[constraint.index] |= np.asarray(constraint.mask, dtype=bool)
-    return fixed
+def _with_charge(atoms: Atoms, key: str | None, name: str, remarks: list[Remark]) -> Atoms:
+    """Return the atoms with the total charge of the user's key, and note a charge under another name than 'charge'."""
+    try:
+        if key is not None:
+            return take_charge_from(atoms, key)
+        total_charge(atoms)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    entries = charge_entries(atoms)
+    if entries and "charge" not in entries:
+        remarks.append(Remark(f"total charge read from info entry '{next(iter(entries))}'"))
+    if doubt := charge_doubt(atoms):
+        remarks.append(Remark(doubt, is_warning=True))
+    return atoms
 
 
-def _find_label(atoms: Atoms, label: Label, key: str | None, *, required: bool, name: str) -> Any:
-    # raw results: Atoms.get_forces() would zero the forces of constrained atoms
+def _check_presence(
+    atoms: Atoms,
+    values: dict[Label, np.ndarray | None],
+    keys: LabelKeys,
+    required: Sequence[Label],
+    *,
+    partial: bool,
+    name: str,
+    remarks: list[Remark],
+) -> None:
+    """Raise for required labels that are absent, and doubt entries that look like an absent label."""
+    absent = [label for label in values if values[label] is None]
+    missing = [label for label in required if label in absent and not (label == "forces" and len(atoms) == 1)]
+    if missing and (not partial or all(values[label] is None for label in required)):
+        raise UnlabelledFrame(_missing(atoms, missing[0], keys, name))
+    # an absent label of a partly labelled frame may be one under a name that is not looked up
+    for label in absent:
+        if label == "stress" and not atoms.pbc.all():
+            continue
+        key = keys.stress or keys.virial if label == "stress" else getattr(keys, label)
+        if key is not None and label not in missing and not (label == "forces" and len(atoms) == 1):
+            remarks.append(Remark(f"no {label} under the key '{key}'", is_warning=True))
+        entry = lookalike(atoms, label)
+        if entry is None:
+            continue
+        if label in missing:
+            raise ValueError(f"{_missing(atoms, label, keys, name)}: '{entry}' looks like it")
+        remarks.append(
+            Remark(f"'{entry}' looks like {label} but is not read: name it as the {label} key", is_warning=True)
+        )
+
+
+def _missing(atoms: Atoms, label: Label, keys: LabelKeys, name: str) -> str:
     results = {} if atoms.calc is None else atoms.calc.results
-    stored = atoms.arrays if label == "forces" else atoms.info
-    places: list[tuple[str, Callable[[str], Any]]] = [
-        ("calculator result", results.get),
-        ("array" if label == "forces" else "info entry", stored.get),
-    ]
-    found = [
-        (f"{place} '{candidate}'", value)
-        for place, get in places
-        for candidate in ((key,) if key else DETECTED_KEYS[label])
-        if (value := get(candidate)) is not None
-    ]
-    if not found:
-        if not required:
-            return None
-        known = sorted({*results, *atoms.info, *atoms.arrays} - {SOURCE_KEY, "numbers", "positions"})
-        looked = f"under the key '{key}'" if key else f"under any of {list(DETECTED_KEYS[label])}"
-        raise ValueError(f"{name} has no {label} {looked}; it holds {known}. Name the right one as the {label} key")
-    for other, value in found[1:]:
-        if np.shape(value) == np.shape(found[0][1]) and not np.allclose(value, found[0][1], equal_nan=True):
-            raise ValueError(f"{name}: {found[0][0]} and {other} differ; say which is meant by the {label} key")
-    return found[0][1]
+    known = sorted({*results, *map(str, atoms.info), *atoms.arrays} - {SOURCE_KEY, "numbers", "positions"})
+    quantity: Quantity = "virial" if label == "stress" and keys.virial else label
+    key = getattr(keys, quantity)
+    tried = f"under the key '{key}'" if key else f"under any of {list(DETECTED_KEYS[quantity])}"
+    return f"{name} has no {label} {tried}; it holds {known}. Name the right one as the {quantity} key"

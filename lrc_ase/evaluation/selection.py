@@ -19,12 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrc_ase.dataset import SOURCE_KEY, Atoms, collate_labelled, label_frame, labelled_graph
+from lrc_ase.dataset import SOURCE_KEY, Atoms
 from lrc_ase.files.potential_file import Potential
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.ensemble import members_of
 from lrc_ase.models.model import ShortRangeModel
-from lrc_ase.structures.graph import Graph
+from lrc_ase.structures.charge import take_charge_from
+from lrc_ase.structures.graph import Graph, collate
+from lrc_ase.structures.neighbors import neighbor_graph
 
 __all__ = ["Selection", "farthest_points", "select_frames"]
 
@@ -50,6 +52,7 @@ def select_frames(
     *,
     known: Sequence[Atoms] = (),
     by: Disagreement = "max",
+    charge_key: str | None = None,
     batch_size: int = 4,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> Selection:
@@ -67,6 +70,8 @@ def select_frames(
         Structures that are labeled already: frames like these are not worth labeling.
     by
         Whether the atom with the largest force deviation or the mean over atoms decides.
+    charge_key
+        Name of the total charge in `Atoms.info`; common names are tried if None.
     report_progress
         Called with the number of frames evaluated and their total.
     """
@@ -81,7 +86,7 @@ def select_frames(
     every = [*frames, *known]
     scores, features = [], []
     for start in range(0, len(every), batch_size):
-        graph = _graph(potential, every[start : start + batch_size], start)
+        graph = _graph(potential, every[start : start + batch_size], start, charge_key)
         scores.append(_disagreement(potential.model, graph, by))
         features.append(_mean_descriptors(potential, graph))
         if report_progress is not None:
@@ -113,14 +118,17 @@ def farthest_points(points: np.ndarray, count: int, weights: np.ndarray, known: 
     return chosen
 
 
-def _graph(potential: Potential, frames: Sequence[Atoms], first: int) -> Graph:
+def _graph(potential: Potential, frames: Sequence[Atoms], first: int, charge_key: str | None) -> Graph:
+    """Join the graphs of structures; their labels are not looked at."""
     settings = potential.settings
-    labelled = [
-        label_frame(atoms, required=(), name=atoms.info.get(SOURCE_KEY, f"frame {first + index}"))
-        for index, atoms in enumerate(frames)
-    ]
-    graphs = [labelled_graph(frame, settings.elements, settings.cutoff, potential.references) for frame in labelled]
-    return collate_labelled(graphs).graph.to(next(potential.model.parameters()).device)
+    graphs = []
+    for index, atoms in enumerate(frames, start=first):
+        try:
+            structure = atoms if charge_key is None else take_charge_from(atoms, charge_key)
+            graphs.append(neighbor_graph(structure, settings.elements, settings.cutoff))
+        except ValueError as error:
+            raise ValueError(f"{atoms.info.get(SOURCE_KEY, f'frame {index}')}: {error}") from error
+    return collate(graphs).to(next(potential.model.parameters()).device)
 
 
 def _disagreement(model: ShortRangeModel, graph: Graph, by: Disagreement) -> Tensor:

@@ -11,9 +11,10 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from matscipy.neighbours import neighbour_list
 
+from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.graph import Graph
 
-__all__ = ["NeighborList", "check_structure", "complete_cell", "neighbor_graph", "padded_rows", "total_charge"]
+__all__ = ["NeighborList", "check_structure", "complete_cell", "neighbor_graph", "padded_rows"]
 
 
 def complete_cell(cell: np.ndarray, pbc: Sequence[bool]) -> np.ndarray:
@@ -63,18 +64,6 @@ def check_structure(atoms: Atoms, elements: Sequence[str]) -> None:
         raise ValueError(f"unknown element {', '.join(unknown)}: this model knows {', '.join(elements)}")
 
 
-def total_charge(atoms: Atoms) -> float:
-    """Total charge of a structure in e, ``atoms.info["charge"]``; 0 when absent."""
-    given = atoms.info.get("charge", 0.0)
-    try:
-        charge = float(given)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`atoms.info['charge']` must be the total charge in e, one number, got {given!r}") from error
-    if not np.isfinite(charge):
-        raise ValueError(f"`atoms.info['charge']` must be finite, got {given!r}")
-    return charge
-
-
 def neighbor_graph(
     atoms: Atoms,
     elements: Sequence[str],
@@ -84,7 +73,8 @@ def neighbor_graph(
 ) -> Graph:
     """Graph of one structure with all neighbors within `cutoff` (Angstrom).
 
-    Positions are taken as they are, never wrapped. The total charge is ``atoms.info["charge"]``, 0 when absent.
+    Positions are taken as they are, never wrapped. The total charge is that of
+    `lrc_ase.structures.charge.total_charge`.
 
     Raises
     ------

@@ -1,0 +1,53 @@
+"""Options that say where the labels of frames stand, the same for all commands that read frames."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lrc_ase.dataset import LabelKeys
+
+__all__ = [
+    "ChargeKeyOption",
+    "EnergyKeyOption",
+    "ForcesKeyOption",
+    "StressKeyOption",
+    "VirialKeyOption",
+    "label_keys",
+]
+
+_PANEL = "Names of labels"
+EnergyKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--energy-key",
+        help="Name of the total energy, eV; common names if not given.",
+        rich_help_panel=_PANEL,
+    ),
+]
+ForcesKeyOption = Annotated[
+    str | None, typer.Option("--forces-key", help="Name of the forces, eV/Angstrom.", rich_help_panel=_PANEL)
+]
+StressKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--stress-key", help="Name of the stress, eV/Angstrom^3, positive in tension.", rich_help_panel=_PANEL
+    ),
+]
+VirialKeyOption = Annotated[
+    str | None,
+    typer.Option("--virial-key", help="Name of the virial, eV; stress = -virial / volume.", rich_help_panel=_PANEL),
+]
+ChargeKeyOption = Annotated[
+    str | None, typer.Option("--charge-key", help="Name of the total charge, e.", rich_help_panel=_PANEL)
+]
+
+
+def label_keys(
+    energy: str | None, forces: str | None, stress: str | None, virial: str | None, charge: str | None
+) -> LabelKeys:
+    """Return the keys of the five options; raise `ValueError` if stress and virial are both named."""
+    if stress is not None and virial is not None:
+        raise ValueError("give --stress-key or --virial-key, not both: a virial is read as stress = -virial / volume")
+    return LabelKeys(energy=energy, forces=forces, stress=stress, virial=virial, charge=charge)

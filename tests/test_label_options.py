@@ -1,0 +1,97 @@
+"""The options that name labels, on every command that reads frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+from ase.io import write
+from typer.testing import CliRunner
+
+from lrc_ase import LongRangeSettings, ModelSettings, Potential, build_model, save_potential
+from lrc_ase.cli import app
+from lrc_ase.models.ensemble import Ensemble
+
+
+def lrc_ase(*arguments: object) -> tuple[int, str]:
+    """Exit code and all output of a command."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    return result.exit_code, result.output
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Frames whose labels stand under names of their author, and untrained potentials."""
+    path = tmp_path_factory.mktemp("keys")
+    frames = []
+    for seed in range(3):
+        atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+        atoms.rattle(0.05, seed=seed)
+        rng = np.random.default_rng(seed)
+        atoms.info = {"E": -20.0 - seed, "W": np.eye(3), "Q": 1.0, "energy_of_another_method": "none"}
+        atoms.arrays["F"] = rng.normal(size=(len(atoms), 3))
+        frames.append(atoms)
+    write(path / "frames.extxyz", frames)
+    settings = ModelSettings(
+        elements=("Na", "Cl"),
+        cutoff=4.0,
+        average_neighbors=12.0,
+        hidden=(4,),
+        long_range=LongRangeSettings(n_channels=1),
+    )
+    members = [build_model(settings, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
+    save_potential(path / "two.safetensors", Potential(Ensemble(members), torch.zeros(2, dtype=torch.float64), {}))
+    return path
+
+
+KEYS = ("--energy-key", "E", "--forces-key", "F", "--virial-key", "W", "--charge-key", "Q")
+
+
+def row(output: str, name: str) -> str:
+    """Second column of a table."""
+    (line,) = [line for line in output.splitlines() if line.strip("│ ").startswith(name)]
+    return line.strip("│ ").split("│")[1].strip()
+
+
+def test_data_reads_labels_under_the_names_of_its_options(folder):
+    code, output = lrc_ase("data", folder / "frames.extxyz", *KEYS)
+    assert code == 0, output
+    assert row(output, "with energy") == row(output, "with forces") == row(output, "with stress") == "all"
+    assert row(output, "total charges") == "+1 (3)"
+    assert "Note: frames.extxyz: stress = -virial / volume, virial read from info entry 'W' (3 of 3 frames" in output
+
+
+def test_evaluate_reads_labels_under_the_names_of_its_options(folder):
+    code, output = lrc_ase("evaluate", folder / "two.safetensors", folder / "frames.extxyz")
+    assert code == 1
+    assert "has no energy" in output
+    code, output = lrc_ase("evaluate", folder / "two.safetensors", folder / "frames.extxyz", *KEYS)
+    assert code == 0, output
+    code, output = lrc_ase("evaluate", folder / "two.safetensors", folder / "frames.extxyz", *KEYS[:-1], "nothing")
+    assert code == 1
+    assert "frames.extxyz@0: no charge under the key 'nothing'" in output
+
+
+def test_select_needs_no_label_and_reads_the_charge_of_its_option(folder, tmp_path):
+    arguments = ["select", folder / "two.safetensors", folder / "frames.extxyz", "-n", 1]
+    assert lrc_ase(*arguments, "-o", tmp_path / "a.extxyz")[0] == 0
+    code, output = lrc_ase(*arguments, "-o", tmp_path / "b.extxyz", "--charge-key", "nothing")
+    assert code == 1
+    assert "frames.extxyz@0: no charge under the key 'nothing'" in output
+
+
+def test_select_looks_at_no_labels(folder, tmp_path):
+    atoms = Atoms("NaCl", [[0, 0, 0], [0, 0, 2.5]], info={"REF_energy": -1.0, "dft_energy": -2.0})
+    write(tmp_path / "contradictory.extxyz", [atoms, atoms])
+    code, output = lrc_ase(
+        "select", folder / "two.safetensors", tmp_path / "contradictory.extxyz", "-n", 1, "-o", tmp_path / "a.extxyz"
+    )
+    assert code == 0, output
+
+
+def test_stress_and_virial_keys_exclude_each_other(folder):
+    code, output = lrc_ase("data", folder / "frames.extxyz", "--stress-key", "S", "--virial-key", "W")
+    assert code == 1
+    assert "give --stress-key or --virial-key, not both" in output
