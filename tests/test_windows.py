@@ -50,6 +50,16 @@ def test_every_semicircle_window_can_be_made(n_points, shape):
     assert value_at(window, 0.0) == pytest.approx(1.0, abs=10 * math.exp(-shape * n_points) + 1e-14)
 
 
+@pytest.mark.parametrize("window", [semicircle_window(4, 1.9), *WINDOWS[:-1]], ids=by_name)
+def test_windows_are_continuous_and_end_at_zero(window):
+    """An atom that gains or loses a mesh point must not change the energy."""
+    half = window.n_points / 2
+    for node in np.arange(-half, half + 1):
+        before, after = value_at(window, node - 1e-13), value_at(window, node + 1e-13)
+        assert before == pytest.approx(after, abs=1e-11)
+    assert before == pytest.approx(0, abs=1e-11)
+
+
 @pytest.mark.parametrize("window", WINDOWS, ids=by_name)
 def test_derivatives_match_finite_differences(window):
     x = torch.linspace(3.02, 3.47, 10, dtype=torch.float64)

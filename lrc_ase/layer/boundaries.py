@@ -23,6 +23,8 @@ __all__ = ["Layout", "open_layout", "padded_cell", "pairs_cost_less", "wave_numb
 
 _TRUNCATION_MARGIN = 7.0
 """Smearing widths beyond which a Gaussian cloud is taken to end, exp(-24)."""
+_STEP_OFFSET = 1 / math.e
+"""Angstrom between whole numbers and the extents at which the box changes: irrational, so that no lattice hits it."""
 _PAIRS_PER_MESH_POINT = 1.0
 """Pairs of a cluster that cost as much as a point of its padded mesh, from ``tests/benchmarks/open_crossover.py``."""
 
@@ -56,7 +58,8 @@ def open_layout(
 
     With extents e_i along the open directions and a largest distance D across them, the kernel is cut off at
     R = D + 7 s and the box is :math:`e_i + R + 7s` long: clouds of atoms see each other's kernel whole, and never an
-    image. Extents are rounded up to whole Angstrom, so that box and mesh stay as they are while atoms move a little.
+    image. Extents are rounded up in steps of 1 Angstrom, so that box and mesh stay as they are while atoms move a
+    little.
     A cluster goes by pairs (no mesh) where those cost less. Processes that share a structure agree on its extents.
     """
     open_axes = tuple(axis for axis, periodic in enumerate(pbc) if not periodic)
@@ -64,9 +67,9 @@ def open_layout(
     normals = open_directions(fixed[None], open_axes)[0]
     across = fractional.detach().double().cpu() @ fixed @ normals.T  # (n_atoms, n_open)
     lowest, highest = -_largest(-across, exchange), _largest(across, exchange)
-    extents = torch.ceil(highest - lowest) + 1.0
+    extents = _stepped(highest - lowest)
     from_middle = (across - 0.5 * (lowest + highest)).norm(dim=1, keepdim=True)
-    widest = math.ceil(2 * float(_largest(from_middle, exchange))) + 1.0
+    widest = float(_stepped(2 * _largest(from_middle, exchange)))
     margin = _TRUNCATION_MARGIN * smearing
     truncation = min(float(extents.norm()), widest) + margin
     lengths = tuple((extents + truncation + margin).tolist())
@@ -75,6 +78,15 @@ def open_layout(
     if len(open_axes) == len(pbc) and len(across) ** 2 < _PAIRS_PER_MESH_POINT * math.prod(mesh_shape):
         return Layout(None)
     return Layout(mesh_shape, open_axes, lengths, truncation)
+
+
+def _stepped(extent: Tensor) -> Tensor:
+    """Round an extent up in steps of 1 Angstrom, plus 1 Angstrom; the steps lie where no builder puts atoms.
+
+    Flat sheets and layers of a round lattice constant have whole numbers as extents: a step there would make the energy
+    jump as soon as an atom moves.
+    """
+    return torch.ceil(extent - _STEP_OFFSET) + _STEP_OFFSET + 1.0
 
 
 def _largest(values: Tensor, exchange: Exchange | None) -> Tensor:
@@ -98,8 +110,9 @@ def open_directions(cell: Tensor, open_axes: Sequence[int]) -> Tensor:
         normal = torch.linalg.cross(first, cell[:, periodic[1]])
         return (normal / normal.norm(dim=-1, keepdim=True))[:, None]
     along = first / first.norm(dim=-1, keepdim=True)
-    # the Cartesian axis that is least along the wire
-    axis = torch.nn.functional.one_hot(along.detach().abs().argmin(dim=-1), 3).to(along)
+    # the Cartesian axis that is least along the wire; the bias breaks ties, at which a small strain would turn the box
+    least = (along.detach().abs() - along.new_tensor([0.2, 0.1, 0.0])).argmin(dim=-1)
+    axis = torch.nn.functional.one_hot(least, 3).to(along)
     across = torch.linalg.cross(along, axis)
     across = across / across.norm(dim=-1, keepdim=True)
     return torch.stack([across, torch.linalg.cross(along, across)], dim=1)

@@ -30,8 +30,6 @@ COULOMB_CONSTANT = elementary_charge / (4 * math.pi * epsilon_0) * 1e10
 """k_e in eV Angstrom / e^2."""
 _STARTING_CHARGE = 0.5
 """Charge in e per unit of Pauling electronegativity, before training: about that of ions in salts and of water."""
-_ORIGIN_STEP = 16.0
-"""Open cell vectors (1 Angstrom each) by whole multiples of which structures are moved near the origin."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +84,8 @@ class LongRangePart(nn.Module):
         """Field of all weights at the own atoms (n_own, n_weights): spread, mesh, gather."""
         structure = graph.of_own(graph.structure)
         fractional = fractional_coordinates(graph.of_own(graph.positions), graph.cell, structure)
-        # near the origin before the cast, so that structures far from it lose no digits in float32
-        fractional = (fractional - _whole_cells(fractional.detach(), graph)).to(weights)
+        # before the cast, so that structures far from the origin lose no digits in float32
+        fractional = _near_origin(fractional, graph).to(weights)
         cell = graph.cell if strain is None else graph.cell + torch.matmul(graph.cell, strain)
         return self.convolution(
             weights,
@@ -121,18 +119,21 @@ class LongRangePart(nn.Module):
         self.weights.element_bias.weight[:, int(self.settings.electrostatics) :] = 1.0
 
 
-def _whole_cells(fractional: Tensor, graph: Graph) -> Tensor:
-    """Lattice translations in periodic directions, a coarse common one per structure in open ones.
+def _near_origin(fractional: Tensor, graph: Graph) -> Tensor:
+    """Move atoms near the origin: by whole cells along periodic directions, by their mean along open ones.
 
-    (n_own, 3). Coarse, because each jump of the origin moves the atoms against the mesh.
+    (n_own, 3). The mean is differentiated. Without steps of any kind the mesh follows the structure: the energy does
+    not depend on its place along open directions, and forces on all atoms sum to zero there.
     """
     structure = graph.of_own(graph.structure)
-    nothing = fractional.new_full((graph.n_structures, 3), torch.inf)
-    lowest = nothing.scatter_reduce(0, structure[:, None].expand_as(fractional), fractional, "amin")
-    if graph.exchange is not None:
-        lowest = -graph.exchange.largest(-lowest)
-    common = _ORIGIN_STEP * torch.floor(lowest / _ORIGIN_STEP)
-    return torch.where(graph.pbc[structure], torch.floor(fractional), common[structure])
+    periodic = fractional - torch.floor(fractional.detach())
+    if graph.pbc.all():
+        return periodic
+    counts = torch.bincount(structure, minlength=graph.n_structures).to(fractional)
+    sums = fractional.new_zeros(graph.n_structures, 3).index_add(0, structure, fractional)
+    sums = total(torch.cat([counts[:, None], sums], dim=1), graph.exchange)
+    mean = sums[:, 1:] / sums[:, :1]
+    return torch.where(graph.pbc[structure], periodic, fractional - mean[structure])
 
 
 def _neutralized(charges: Tensor, graph: Graph) -> Tensor:
