@@ -16,7 +16,6 @@ from lrc_ase.files.potential_file import (
     load_potential,
     read_tensors,
     save_potential,
-    write_atomically,
 )
 from lrc_ase.models.ensemble import Ensemble
 from lrc_ase.models.model import build_model
@@ -165,12 +164,3 @@ def test_missing_surplus_and_misshaped_tensors_are_named(saved, potential):
 def test_references_must_fit_the_elements(potential, tmp_path):
     with pytest.raises(ValueError, match="one energy per element"):
         save_potential(tmp_path / "p", Potential(potential.model, torch.zeros(3)))
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-    with pytest.raises(TypeError):
-        write_atomically(path, "no bytes")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from lrc_ase.files.atomic import write_atomically
 from lrc_ase.files.errors import PotentialFileError
 from lrc_ase.files.pretrained import find_potential
 from lrc_ase.files.upgrade import upgraded
@@ -168,28 +168,6 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except safetensors.SafetensorError as error:
         raise PotentialFileError(f"{path} is truncated or no safetensors file ({error})") from error
-
-
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Replace the file at `path` by `content` in one step that survives a crash at any moment.
-
-    `OSError` names the file that could not be written, such as on a full disk; an older one is then still there.
-    """
-    target = Path(path)
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, str(target)) from error
 
 
 def _check_descriptor(path: str | os.PathLike[str], header: Mapping[str, Any]) -> None:

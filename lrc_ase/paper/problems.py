@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from lrc_ase.dataset import LabelledGraph
+from lrc_ase.files.atomic import writing
 from lrc_ase.potentials import Exponential, Kernel, Mixture, ScreenedCoulomb, SplitForces, jittered, pair_sums
 from lrc_ase.structures.graph import Graph
 
@@ -96,9 +97,8 @@ class Snapshots:
 
     def save(self, path: Path) -> None:
         """Write a file that `load` reads."""
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, positions=self.positions, forces=self.forces)
-        partial.replace(path)
+        with writing(path) as file:
+            np.savez(file, positions=self.positions, forces=self.forces)
 
     @classmethod
     def load(cls, path: Path, problem: Problem) -> Snapshots:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lrc_ase.files.potential_file import write_atomically
+from lrc_ase.files.atomic import write_atomically
 from lrc_ase.paper.experiments import TABLES, Cell, Table
 from lrc_ase.paper.figures import plot_curve, plot_table, plot_timing
 from lrc_ase.paper.run_folder import PaperRun

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lrc_ase.files.potential_file import write_atomically
+from lrc_ase.files.atomic import write_atomically
 from lrc_ase.paper.problems import Problem, Snapshots
 
 __all__ = ["PaperRun"]

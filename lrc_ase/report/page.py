@@ -15,7 +15,7 @@ from pathlib import Path
 import jinja2
 import torch
 
-from lrc_ase.files.potential_file import write_atomically
+from lrc_ase.files.atomic import write_atomically
 
 __all__ = ["Report", "Table", "environment", "write_report"]
 

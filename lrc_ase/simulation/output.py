@@ -13,6 +13,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 from ase.io.trajectory import Trajectory
 
+from lrc_ase.files.atomic import replacing, writing
 from lrc_ase.simulation.observables import ThermodynamicState
 
 __all__ = ["ThermodynamicLog", "TrajectoryFile", "convert_frames", "grows", "snapshot", "trajectory_format"]
@@ -44,10 +45,8 @@ class ThermodynamicLog:
     def __init__(self, path: Path, *, last_step: int | None = None) -> None:
         """Begin a new table, or keep the rows of an old one up to `last_step`."""
         rows = [list(COLUMNS)] if last_step is None else self._rows_until(path, last_step)
-        temporary = path.with_name(path.name + ".part")
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
+        with writing(path, text=True) as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
-        os.replace(temporary, path)
         self._file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115 - open as long as the run
         self._writer = csv.writer(self._file, lineterminator="\n")
 
@@ -80,7 +79,7 @@ def trajectory_format(path: Path) -> str:
         written = get_ioformat(name)
     except UnknownFileTypeError:
         raise ValueError(f"{path.name}: ASE knows no format of this name; write .traj or .extxyz") from None
-    if written.single or not written.can_write:
+    if written.single or not written.can_write or name == "bundletrajectory":  # the last is a folder
         raise ValueError(f"{path.name}: ASE cannot write several frames to a file of format {name}; write .traj")
     return "extxyz" if name == "xyz" else name
 
@@ -91,8 +90,9 @@ def grows(path: Path) -> bool:
 
 
 def convert_frames(source: Path, target: Path) -> None:
-    """Write all frames of `source` to `target`, in its own format."""
-    ase.io.write(target, ase.io.read(source, ":"), format=trajectory_format(target))
+    """Write all frames of `source` to `target`, in the format of that name."""
+    with replacing(target) as temporary:
+        ase.io.write(temporary, ase.io.read(source, ":"), format=trajectory_format(target))
 
 
 class TrajectoryFile:
@@ -117,11 +117,9 @@ class TrajectoryFile:
             if len(old) < n_frames:
                 raise ValueError(f"{self.path} holds {len(old)} frames, the restart file counts {n_frames}")
             if len(old) > n_frames:
-                temporary = self.path.with_name(self.path.name + ".part")
-                with Trajectory(temporary, "w") as new:
+                with replacing(self.path) as temporary, Trajectory(temporary, "w") as new:
                     for index in range(n_frames):
                         new.write(old[index])
-                os.replace(temporary, self.path)
         self._n_frames = n_frames
 
     def _keep_bytes(self, n_bytes: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.md.md import MolecularDynamics
+
+from lrc_ase.files.atomic import writing
 
 __all__ = ["Restart", "integrator_state", "read_restart", "restore_integrator", "write_restart"]
 
@@ -61,7 +62,7 @@ class Restart:
 
 
 def write_restart(path: Path, restart: Restart) -> None:
-    """Write `restart` to a file beside `path`, flush it to disk, then move it in place."""
+    """Write `restart` to `path` atomically."""
     description = {
         "format_version": FORMAT_VERSION,
         "step": restart.step,
@@ -71,12 +72,8 @@ def write_restart(path: Path, restart: Restart) -> None:
     }
     arrays = {name: getattr(restart, name) for name in ("numbers", "positions", "momenta", "cell", "pbc")}
     arrays |= {f"integrator.{name}": value for name, value in restart.integrator.items()}
-    temporary = path.with_name(path.name + ".part")
-    with open(temporary, "wb") as file:
+    with writing(path) as file:
         np.savez(file, allow_pickle=False, description=np.array(json.dumps(description)), **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def read_restart(path: Path) -> Restart:

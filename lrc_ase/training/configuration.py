@@ -11,7 +11,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from lrc_ase.dataset import LabelKeys
-from lrc_ase.files.potential_file import write_atomically
+from lrc_ase.files.atomic import write_atomically
 from lrc_ase.files.pretrained import absolute_potential
 from lrc_ase.models.settings import LongRangeSettings, ModelSettings, Settings
 from lrc_ase.training.configuration_errors import ConfigurationError, describe_errors

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from lrc_ase.files.potential_file import write_atomically
+from lrc_ase.files.atomic import write_atomically
 
 __all__ = ["METRIC_COLUMNS", "RunFolder", "RunFolderError"]
 
