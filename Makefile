@@ -33,7 +33,7 @@ coverage: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_OPTIONS)
 
 test-oldest test-newest: test-%: .venv-%/.installed
-	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -m "not slow" $(PYTEST_OPTIONS)
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -m "not slow" -W default $(PYTEST_OPTIONS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

@@ -6,12 +6,12 @@ from ase.calculators.calculator import InputError, PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.constraints import FixAtoms
 from ase.filters import FrechetCellFilter
-from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 from structures import potential, rattled_crystal, salt_water_slab, settings, water
 
 from lrc_ase import LRCCalculator, load_potential, save_potential
+from lrc_ase.simulation import thermalize
 
 FRAMES = {"crystal": rattled_crystal, "molecule": water, "slab": salt_water_slab}
 
@@ -186,7 +186,7 @@ def test_relaxation_and_dynamics_run(own_potential):
     assert atoms.get_potential_energy() < start
     atoms = water()
     atoms.calc = LRCCalculator(own_potential)
-    thermalize_momenta(atoms, 100, rng=np.random.default_rng(0))
+    thermalize(atoms, 100, np.random.default_rng(0))
     total = atoms.get_total_energy()
     VelocityVerlet(atoms, timestep=0.05 * units.fs).run(40)
     assert atoms.get_total_energy() == pytest.approx(total, abs=2e-4)

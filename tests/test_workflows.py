@@ -22,7 +22,6 @@ from ase.filters import FrechetCellFilter
 from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT, NoseHooverChainNVT
-from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 from ase.mep import NEB
 from ase.optimize import BFGS, FIRE, LBFGS
@@ -31,6 +30,7 @@ from ase.vibrations import Infrared, Vibrations
 from structures import potential, rattled_crystal, water
 
 from lrc_ase import LRCCalculator, save_potential
+from lrc_ase.simulation import thermalize
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_fixed_atoms_stay(crystal):
 def test_fixed_bonds_keep_their_lengths_in_dynamics(molecule):
     molecule.set_constraint(FixBondLengths([(0, 1), (0, 2)]))
     before = [molecule.get_distance(0, other) for other in (1, 2)]
-    thermalize_momenta(molecule, 200, rng=np.random.default_rng(0))
+    thermalize(molecule, 200, np.random.default_rng(0))
     VelocityVerlet(molecule, 0.5 * units.fs).run(5)
     assert [molecule.get_distance(0, other) for other in (1, 2)] == pytest.approx(before, rel=1e-6)
 
@@ -110,7 +110,7 @@ THERMOSTATS = {
 
 @pytest.mark.parametrize("name", THERMOSTATS)
 def test_thermostats_and_barostats_run_and_keep_what_they_conserve(name, salt):
-    thermalize_momenta(salt, 300, rng=np.random.default_rng(1))
+    thermalize(salt, 300, np.random.default_rng(1))
     volume = salt.get_volume()
     integrator = THERMOSTATS[name](salt, timestep=0.5 * units.fs)
     conserved = getattr(integrator, "get_conserved_energy", None)

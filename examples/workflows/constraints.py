@@ -9,11 +9,11 @@ from ase import units
 from ase.build import bulk
 from ase.constraints import FixAtoms, FixBondLengths, FixSymmetry
 from ase.filters import FrechetCellFilter
-from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
 import lrc_ase
+from lrc_ase.simulation import thermalize
 
 STEPS = 50
 
@@ -30,7 +30,7 @@ print(f"two ions fixed: forces on them {np.abs(atoms.get_forces(apply_constraint
 atoms = perfect.copy()
 atoms.set_constraint(FixBondLengths([(0, 1)]))
 atoms.calc = calculator
-thermalize_momenta(atoms, 300, rng=np.random.default_rng(0))
+thermalize(atoms, 300, np.random.default_rng(0))
 VelocityVerlet(atoms, 1.0 * units.fs).run(STEPS)
 print(f"a distance fixed in dynamics: {atoms.get_distance(0, 1, mic=True):.6f} Angstrom")
 

@@ -10,10 +10,10 @@ from ase.build import bulk
 from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import MTKNPT, NoseHooverChainNVT
-from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
 import lrc_ase
+from lrc_ase.simulation import thermalize
 
 STEPS, TIMESTEP, TEMPERATURE = 20, 1.0 * units.fs, 300.0
 
@@ -33,7 +33,7 @@ integrators = {
 for name, integrator in integrators.items():
     atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
     atoms.calc = calculator
-    thermalize_momenta(atoms, TEMPERATURE, rng=rng)
+    thermalize(atoms, TEMPERATURE, rng)
     before = atoms.get_total_energy()
     integrator(atoms).run(STEPS)
     change = (atoms.get_total_energy() - before) / len(atoms)

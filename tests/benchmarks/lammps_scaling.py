@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from ase import Atoms, units
 from ase.build import bulk
-from ase.md.velocitydistribution import thermalize_momenta
+from lrc_ase.simulation import thermalize
 from ase.md.verlet import VelocityVerlet
 
 from lrc_ase import LongRangeSettings, LRCCalculator, ModelSettings, Potential, build_model, save_potential
@@ -85,7 +85,7 @@ def run_ase(potential: Path, n_atoms: int, n_steps: int) -> float:
     """Milliseconds per step."""
     atoms = crystal(n_atoms)
     atoms.calc = LRCCalculator(potential)
-    thermalize_momenta(atoms, temperature_K=300, rng=np.random.default_rng(0))
+    thermalize(atoms, 300, np.random.default_rng(0))
     dynamics = VelocityVerlet(atoms, 1.0 * units.fs)
     dynamics.run(WARM_UP)
     start = time.perf_counter()
