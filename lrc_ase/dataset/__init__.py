@@ -6,6 +6,7 @@ from ase import Atoms
 
 from lrc_ase.dataset.cache import CachedFrames, cached_frames
 from lrc_ase.dataset.consecutive import consecutive_runs
+from lrc_ase.dataset.frame_weights import CONFIG_TYPE_KEY
 from lrc_ase.dataset.inspection import DataReport, inspect_frames
 from lrc_ase.dataset.label_values import Label, Remark
 from lrc_ase.dataset.labelled_graphs import (
@@ -29,6 +30,7 @@ from lrc_ase.dataset.lazy import Lazy, joined, sample
 from lrc_ase.dataset.reading import SOURCE_KEY, read_frames, write_frames
 
 __all__ = [
+    "CONFIG_TYPE_KEY",
     "SOURCE_KEY",
     "Atoms",
     "CachedFrames",

@@ -136,7 +136,7 @@ def evaluate_frames(
     keys
         Where the labels stand; looked for if None.
     required
-        Labels that every frame must have.
+        Labels of which every frame must have at least one.
     sets
         Name of the set of each frame; None: the file it was read from.
     batch_size
@@ -152,7 +152,7 @@ def evaluate_frames(
     energies, forces, stresses, charges = [], [], [], []
     energies_std, forces_std = [], []
     labelled = [
-        label_frame(atoms, keys, required=required, name=atoms.info.get(SOURCE_KEY, f"frame {index}"))
+        label_frame(atoms, keys, required=required, partial=True, name=atoms.info.get(SOURCE_KEY, f"frame {index}"))
         for index, atoms in enumerate(frames)
     ]
     begin = time.perf_counter()

@@ -30,7 +30,7 @@ from lrc_ase.report.tables import (
     uncertainty_table,
 )
 from lrc_ase.training.configuration import load_configuration
-from lrc_ase.training.prepare import inspect_data_sets, read_data_sets
+from lrc_ase.training.data_sets import inspect_data_sets, read_data_sets
 from lrc_ase.training.run_folder import RunFolder
 
 __all__ = ["report_evaluations", "report_run"]

@@ -62,6 +62,8 @@ class DataSetConfiguration(Settings):
     """Part of the training frames set aside at random for validation, where `validation` names no file."""
     keys: LabelKeys = LabelKeys()
     """Where the labels stand in the files; looked for unless named."""
+    config_type_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Weights by ``info["config_type"]``; each multiplies the loss of the training frames of that type."""
 
 
 class ModelConfiguration(ModelSettings):
@@ -153,6 +155,10 @@ class TrainingConfiguration(Settings):
     elements are then those of the potential; elements that it does not know are added."""
     watch: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
     """Files whose errors are followed but not trained on, above all frames that the potential `start` was good at."""
+    watch_keys: LabelKeys | None = None
+    """Where the labels of watched frames stand. Null: as in the data sets."""
+    skip_unlabelled: bool = False
+    """Leave out frames without any label, and count them in the log; they are an error otherwise."""
     ensemble: int = Field(1, ge=1, le=64)
     """Members trained side by side on the same batches, from different initial weights. Their mean predicts, their
     spread tells how sure it is."""

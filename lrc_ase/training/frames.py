@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import overload
 
 import numpy as np
 from torch import Tensor
 
 from lrc_ase.dataset import (
+    CONFIG_TYPE_KEY,
     CachedFrames,
-    Label,
-    LabelKeys,
     LabelledFrame,
     LabelledGraph,
+    LabelRules,
     Lazy,
     cached_frames,
     joined,
-    label_frame,
     labelled_graph,
     read_frames,
 )
@@ -31,10 +30,12 @@ MakeGraph = Callable[[int, Sequence[str], Tensor], LabelledGraph]
 class Frames(Sequence[LabelledFrame]):
     """Frames that know how their graphs are made."""
 
-    def __init__(self, items: Sequence[LabelledFrame], make_graph: MakeGraph) -> None:
+    def __init__(self, items: Sequence[LabelledFrame], make_graph: MakeGraph, n_skipped: int = 0) -> None:
         self.items = items
         """In memory, or `Lazy`."""
         self.make_graph = make_graph
+        self.n_skipped = n_skipped
+        """Frames of the files that were left out for want of labels."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -72,25 +73,48 @@ class Frames(Sequence[LabelledFrame]):
 
 
 def read_into_memory(
-    files: Sequence[tuple[str, float]], keys: LabelKeys, required: Sequence[Label], cutoff: float
+    files: Sequence[tuple[str, float]],
+    rules: LabelRules,
+    cutoff: float,
+    config_type_weights: Mapping[str, float] | None = None,
 ) -> Frames:
-    """Frames of files with their weights, all in memory."""
-    frames = [
-        label_frame(atoms, keys, required=required, weight=weight)
-        for path, weight in files
-        for atoms in read_frames(path)
-    ]
+    """Read the frames of files with their weights into memory.
+
+    `config_type_weights` multiply the weights of frames by their ``info["config_type"]``; a type that does not occur
+    is an error.
+    """
+    by_type = config_type_weights or {}
+    frames: list[LabelledFrame] = []
+    n_skipped = 0
+    types = set()
+    for path, weight in files:
+        for atoms in read_frames(path):
+            kind = str(atoms.info.get(CONFIG_TYPE_KEY))
+            types.add(kind)
+            frame = rules.label(atoms, weight=weight * by_type.get(kind, 1.0))
+            if frame is None:
+                n_skipped += 1
+            else:
+                frames.append(frame)
+    if files and not frames:
+        raise ValueError(f"{files[0][0]}: none of {n_skipped} frames has a label")
+    if unknown := sorted(set(by_type) - types):
+        raise ValueError(
+            f"`config_type_weights` names {unknown}, but the frames of {files[0][0]} are of the types {sorted(types)}"
+        )
     return Frames(
-        frames, lambda place, elements, references: labelled_graph(frames[place], elements, cutoff, references)
+        frames,
+        lambda place, elements, references: labelled_graph(frames[place], elements, cutoff, references),
+        n_skipped,
     )
 
 
 def read_cached(
     files: Sequence[tuple[str, float]],
-    keys: LabelKeys,
-    required: Sequence[Label],
+    rules: LabelRules,
     cutoff: float,
     cache: str,
+    config_type_weights: Mapping[str, float] | None = None,
     *,
     n_workers: int | None = None,
     report_progress: Callable[[int, str], None] | None = None,
@@ -100,7 +124,7 @@ def read_cached(
         (entry, weight)
         for path, weight in files
         for entry in cached_frames(
-            path, cache, cutoff, keys, required, n_workers=n_workers, report_progress=report_progress
+            path, cache, cutoff, rules.keys, rules.required, n_workers=n_workers, report_progress=report_progress
         )
     ]
     ends = np.cumsum([len(entry) for entry, _ in entries])

@@ -14,32 +14,31 @@ from torch import Tensor
 
 from lrc_ase.dataset import (
     DataReport,
-    Label,
-    LabelKeys,
     LabelledFrame,
     LabelledGraph,
     elements_of,
     force_rms,
-    inspect_frames,
     joined,
     sample,
-    split_indices,
 )
 from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.models.descriptors import descriptor_class
 from lrc_ase.models.settings import ModelSettings
 from lrc_ase.training.configuration import (
     ConfigurationError,
-    DataSetConfiguration,
     StageConfiguration,
     TrainingConfiguration,
 )
 from lrc_ase.training.continuation import continued, with_cutoff_of
-from lrc_ase.training.frames import Frames, read_cached, read_into_memory
+from lrc_ase.training.data_sets import DataSet, describe_data_sets, inspect_data_sets, label_rules, read_data_sets
+from lrc_ase.training.frames import read_into_memory
+from lrc_ase.training.partial_labels import (
+    keys_of_watched,
+)
 from lrc_ase.training.references import fit_references, isolated_references
 from lrc_ase.training.survey import survey
 
-__all__ = ["DataSet", "Prepared", "describe", "inspect_data_sets", "model_settings", "prepare", "read_data_sets"]
+__all__ = ["Prepared", "describe", "model_settings", "prepare"]
 
 DEFAULT_STEPS = 12_000
 """Steps of the optimizer in a stage whose epochs are not given: minutes for small frames, about ten for large ones."""
@@ -49,16 +48,6 @@ SURVEYED = 2000
 
 ReportProgress = Callable[[int, int], None]
 """Called with the number of structures done and their total."""
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """A named set of labelled frames, divided, and their graphs."""
-
-    train: Frames
-    validation: Frames
-    train_graphs: Sequence[LabelledGraph] = ()
-    validation_graphs: Sequence[LabelledGraph] = ()
 
 
 @dataclass(frozen=True)
@@ -84,32 +73,6 @@ class Prepared:
     """Graphs whose errors are followed but not trained on."""
 
 
-def read_data_sets(
-    configuration: TrainingConfiguration, report_reading: Callable[[int, str], None] | None = None
-) -> dict[str, DataSet]:
-    """Read, label and divide the frames of each data set that a stage uses."""
-    losses = [stage.loss for stage in configuration.stages]
-    required: list[Label] = []
-    if any(loss.energy for loss in losses):
-        required.append("energy")
-    if any(loss.forces for loss in losses):
-        required.append("forces")
-    used = {name for stage in configuration.stages for name in configuration.sets_of(stage)}
-    cutoff, cache = configuration.model.cutoff, configuration.cache
-
-    def read(files: Sequence[tuple[str, float]], keys: LabelKeys) -> Frames:
-        if cache is None:
-            return read_into_memory(files, keys, required, cutoff)
-        workers = configuration.n_workers
-        return read_cached(files, keys, required, cutoff, cache, n_workers=workers, report_progress=report_reading)
-
-    return {
-        name: _divided(data_set, read, configuration.seed)
-        for name, data_set in configuration.data.items()
-        if name in used
-    }
-
-
 def prepare(
     configuration: TrainingConfiguration,
     report_progress: ReportProgress | None = None,
@@ -131,7 +94,7 @@ def prepare(
     if start is not None:
         configuration = continued(configuration, start, elements)
         elements = configuration.model.elements or ()
-    references = _references(configuration, frames, elements, remarks, start)
+    references = _references(configuration, data_sets, elements, remarks, start)
     cutoff = configuration.model.cutoff
     total = sum(len(data_set.train) + len(data_set.validation) for data_set in data_sets.values())
     done = 0
@@ -183,15 +146,11 @@ def prepare(
         domain,
         inspect_data_sets(data_sets),
         read_into_memory(
-            [(path, 1.0) for path in configuration.watch], LabelKeys(), ("energy", "forces"), cutoff
+            [(path, 1.0) for path in configuration.watch],
+            label_rules(configuration, keys_of_watched(configuration)),
+            cutoff,
         ).graphs(elements, references),
     )
-
-
-def inspect_data_sets(data_sets: Mapping[str, DataSet]) -> DataReport:
-    """Report on the training and validation frames of each set."""
-    parts = {name: data_set.train for name, data_set in data_sets.items()}
-    return inspect_frames(parts | {f"{name}, validation": data_set.validation for name, data_set in data_sets.items()})
 
 
 def model_settings(configuration: TrainingConfiguration, *, full_range: bool) -> ModelSettings:
@@ -202,13 +161,7 @@ def model_settings(configuration: TrainingConfiguration, *, full_range: bool) ->
 
 def describe(prepared: Prepared) -> list[str]:
     """What was found in the data, line by line."""
-    lines = []
-    for name, data_set in prepared.data_sets.items():
-        sizes = sorted(len(frame.atoms) for frame in data_set.train)
-        lines.append(
-            f"data set '{name}': {len(data_set.train)} frames to train on, {len(data_set.validation)} to validate; "
-            f"{sizes[0]} to {sizes[-1]} atoms"
-        )
+    lines = list(describe_data_sets(prepared.configuration, prepared.data_sets))
     model = prepared.configuration.model
     energies = zip(model.elements or (), prepared.references.tolist(), strict=True)
     lines.append("element references in eV: " + ", ".join(f"{element} {energy:.4f}" for element, energy in energies))
@@ -219,16 +172,6 @@ def describe(prepared: Prepared) -> list[str]:
     lines += [f"note: {note}" for note in prepared.inspection.notes]
     lines += [f"warning: {warning}" for warning in prepared.inspection.warnings]
     return lines + [f"note: {remark}" for remark in prepared.remarks]
-
-
-def _divided(
-    configuration: DataSetConfiguration, read: Callable[[Sequence[tuple[str, float]], LabelKeys], Frames], seed: int
-) -> DataSet:
-    frames = read([(file.path, file.weight) for file in configuration.train], configuration.keys)
-    if configuration.validation:
-        return DataSet(frames, read([(path, 1.0) for path in configuration.validation], configuration.keys))
-    train, aside = split_indices(len(frames), configuration.validation_fraction, seed)
-    return DataSet(frames.part(train), frames.part(aside))
 
 
 def _force_scale(frames: Sequence[LabelledFrame], configuration: TrainingConfiguration) -> float:
@@ -289,18 +232,21 @@ def _elements(data_sets: Mapping[str, DataSet], remarks: list[str]) -> tuple[str
 
 def _references(
     configuration: TrainingConfiguration,
-    frames: Sequence[LabelledFrame],
+    data_sets: Mapping[str, DataSet],
     elements: Sequence[str],
     remarks: list[str],
     start: Potential | None,
 ) -> Tensor:
+    frames = joined([data_set.train.items for data_set in data_sets.values()])
     given = configuration.references
     if isinstance(given, dict):
         if missing := [element for element in elements if element not in given]:
             raise ConfigurationError(f"`references` lacks the energies of {missing}")
         return torch.tensor([given[element] for element in elements], dtype=torch.float64)
     if given == "isolated-atoms":
-        return isolated_references(frames, elements).values
+        # the random split may have put an isolated atom among the validation frames
+        every_frame = joined([part.items for each in data_sets.values() for part in (each.train, each.validation)])
+        return isolated_references(every_frame, elements).values
     known = {} if start is None else dict(zip(start.settings.elements, start.references.tolist(), strict=True))
     fitted = fit_references(frames, elements, known)
     if fitted.rank_deficient:
@@ -314,6 +260,14 @@ def _references(
 def _fingerprint(frames: Sequence[LabelledFrame]) -> str:
     digest = hashlib.sha256()
     for frame in frames:
-        for array in (frame.atoms.numbers, frame.atoms.positions, frame.atoms.cell.array, frame.energy, frame.forces):
+        for array in (
+            frame.atoms.numbers,
+            frame.atoms.positions,
+            frame.atoms.cell.array,
+            frame.energy,
+            frame.forces,
+            frame.stress,
+            frame.weight,
+        ):
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lrc_ase.dataset import LabelledFrame
+from lrc_ase.dataset import CONFIG_TYPE_KEY, LabelledFrame
+from lrc_ase.structures.charge import total_charge
 
 __all__ = ["References", "fit_references", "isolated_references"]
+
+_NEAREST_IMAGE = 6.0
+"""Distance to periodic images from which an atom counts as isolated, Angstrom."""
+_SAME_ENERGY = 1e-3
+"""Difference up to which two energies of an isolated atom count as the same, eV."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +63,47 @@ def fit_references(
 
 
 def isolated_references(frames: Sequence[LabelledFrame], elements: Sequence[str]) -> References:
-    """Energy of each element from frames of a single atom; `ValueError` names an element without such a frame."""
-    energies = {frame.atoms.get_chemical_symbols()[0]: frame.energy for frame in frames if len(frame.atoms) == 1}
+    """Return the energy of each element from frames of one isolated, neutral atom; forces are not needed.
+
+    An atom counts as isolated if no direction is periodic, if its periodic images are at least 6 Angstrom away, or if
+    its ``info["config_type"]`` says ``IsolatedAtom``.
+
+    Raises
+    ------
+    ValueError
+        An element has no such frame, or two that differ by more than 1 meV.
+    """
+    energies: dict[str, float] = {}
+    names: dict[str, str] = {}
+    for frame in frames:
+        if not _is_isolated_atom(frame):
+            continue
+        (element,) = frame.atoms.get_chemical_symbols()
+        if abs(frame.energy - energies.get(element, frame.energy)) > _SAME_ENERGY:
+            raise ValueError(
+                f"two isolated atoms of {element} differ: {energies[element]:.4f} eV in {names[element]}, "
+                f"{frame.energy:.4f} eV in {frame.name}; keep one, or give `references` in eV"
+            )
+        energies.setdefault(element, frame.energy)
+        names.setdefault(element, frame.name)
     missing = [element for element in elements if not np.isfinite(energies.get(element, np.nan))]
     if missing:
-        raise ValueError(f"element references from isolated atoms need a one-atom frame with energy for {missing}")
+        raise ValueError(
+            f"element references from isolated atoms need a one-atom frame with energy for {missing}: a neutral atom "
+            f"without periodic images within {_NEAREST_IMAGE:g} Angstrom"
+        )
     return References(torch.tensor([energies[element] for element in elements], dtype=torch.float64), len(elements))
+
+
+def _is_isolated_atom(frame: LabelledFrame) -> bool:
+    atoms = frame.atoms
+    if len(atoms) != 1 or not np.isfinite(frame.energy) or total_charge(atoms) != 0:
+        return False
+    if str(atoms.info.get(CONFIG_TYPE_KEY, "")).replace("_", "").lower() == "isolatedatom" or not atoms.pbc.any():
+        return True
+    # the shortest lattice vector is the distance to the nearest image
+    steps = np.array([step for step in product(*[(-1, 0, 1) if axis else (0,) for axis in atoms.pbc]) if any(step)])
+    return bool(np.linalg.norm(steps @ atoms.cell.array, axis=1).min() >= _NEAREST_IMAGE)
 
 
 def _composition(frame: LabelledFrame, elements: Sequence[str]) -> list[int]:

@@ -1,7 +1,8 @@
-"""Accuracy on frames that a potential could do before it was trained further."""
+"""Errors on frames of an earlier training, followed while a potential is trained further."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,11 +16,13 @@ from lrc_ase.training.steps import mean_errors
 __all__ = ["Watch"]
 
 _ALARMING = 1.2
-"""Ratio of force errors after and before at which the user hears of it."""
+"""Ratio of errors after and before at which the user hears of it."""
+_UNITS = (("forces", "meV/Angstrom", 1), ("energy", "meV/atom", 2))
+"""Label, unit and digits of the errors in messages, the most telling label first."""
 
 
 class Watch:
-    """Errors on watched frames, at the start and on the way; nothing to do without frames."""
+    """Errors on watched frames, at the start and with every validation."""
 
     def __init__(
         self, graphs: Sequence[LabelledGraph], force_scale: float, device: torch.device, processes: Processes
@@ -30,7 +33,7 @@ class Watch:
         self.at_start: dict[str, float] | None = None
 
     def errors(self, model: ShortRangeModel, stage: StageConfiguration) -> dict[str, float] | None:
-        """Errors of `model` now."""
+        """Return the errors of `model`, None without watched frames."""
         if not self.graphs:
             return None
         return mean_errors(
@@ -38,22 +41,29 @@ class Watch:
         )
 
     def begin(self, model: ShortRangeModel, stage: StageConfiguration) -> str | None:
-        """Note the errors before anything is trained, and say them."""
+        """Note the errors before training and return them as a sentence."""
         self.at_start = self.errors(model, stage)
         if self.at_start is None:
             return None
-        return (
-            f"watched frames before training: energy {self.at_start['energy_rmse']:.2f} meV/atom, "
-            f"forces {self.at_start['forces_rmse']:.1f} meV/Angstrom (RMSE)"
-        )
+        parts = [
+            f"{label} {self.at_start[f'{label}_rmse']:.{digits}f} {unit}"
+            for label, unit, digits in reversed(_UNITS)
+            if math.isfinite(self.at_start[f"{label}_rmse"])
+        ]
+        return f"watched frames before training: {', '.join(parts)} (RMSE)"
 
     def end(self, model: ShortRangeModel, stage: StageConfiguration) -> str | None:
-        """Compare with the start; the sentence warns where the old accuracy is lost."""
-        found = self.errors(model, stage)
-        if found is None or self.at_start is None:
+        """Return a sentence that compares the errors with those at the start; a warning where accuracy was lost.
+
+        Frames without forces are compared by their energies.
+        """
+        errors = self.errors(model, stage)
+        if errors is None or self.at_start is None:
             return None
-        before, after = self.at_start["forces_rmse"], found["forces_rmse"]
-        change = f"force error on the watched frames: {before:.1f} before, {after:.1f} meV/Angstrom after"
+        label, unit, digits = next(each for each in _UNITS if math.isfinite(errors[f"{each[0]}_rmse"]))
+        before, after = self.at_start[f"{label}_rmse"], errors[f"{label}_rmse"]
+        name = "force" if label == "forces" else label
+        change = f"{name} error on the watched frames: {before:.{digits}f} before, {after:.{digits}f} {unit} after"
         if after > _ALARMING * before:
             return f"warning: {change}; add some of the old frames to the training frames, or train fewer epochs"
         return change

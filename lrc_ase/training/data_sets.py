@@ -1,0 +1,97 @@
+"""Data sets of a training: their files read, labelled and divided into training and validation frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from lrc_ase.dataset import DataReport, LabelKeys, LabelledGraph, LabelRules, inspect_frames, split_indices
+from lrc_ase.training.configuration import ConfigurationError, DataSetConfiguration, TrainingConfiguration
+from lrc_ase.training.frames import Frames, read_cached, read_into_memory
+from lrc_ase.training.partial_labels import check_stage_labels, partial_label_notes, required_labels
+
+__all__ = ["DataSet", "describe_data_sets", "inspect_data_sets", "label_rules", "read_data_sets"]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A named set of labelled frames, divided, and their graphs."""
+
+    train: Frames
+    validation: Frames
+    train_graphs: Sequence[LabelledGraph] = ()
+    validation_graphs: Sequence[LabelledGraph] = ()
+    n_skipped: int = 0
+    """Frames left out for want of labels."""
+
+
+def read_data_sets(
+    configuration: TrainingConfiguration, report_reading: Callable[[int, str], None] | None = None
+) -> dict[str, DataSet]:
+    """Read, label and divide the frames of each data set that a stage uses."""
+    used = {name for stage in configuration.stages for name in configuration.sets_of(stage)}
+    cutoff, cache = configuration.model.cutoff, configuration.cache
+
+    def read(files: Sequence[tuple[str, float]], keys: LabelKeys, weights: Mapping[str, float]) -> Frames:
+        rules = label_rules(configuration, keys)
+        if cache is None:
+            return read_into_memory(files, rules, cutoff, weights)
+        if weights or rules.skip_unlabelled:
+            raise ConfigurationError(
+                "`config_type_weights` and `skip_unlabelled` need the frames in memory, no `cache`"
+            )
+        workers = configuration.n_workers
+        return read_cached(files, rules, cutoff, cache, weights, n_workers=workers, report_progress=report_reading)
+
+    data_sets = {
+        name: _divided(data_set, read, configuration.seed)
+        for name, data_set in configuration.data.items()
+        if name in used
+    }
+    check_stage_labels(configuration, {name: data_set.train for name, data_set in data_sets.items()})
+    return data_sets
+
+
+def label_rules(configuration: TrainingConfiguration, keys: LabelKeys) -> LabelRules:
+    """Return how frames are labelled: one of the labels that a stage weighs suffices."""
+    return LabelRules(
+        keys=keys,
+        required=required_labels(stage.loss for stage in configuration.stages),
+        partial=True,
+        skip_unlabelled=configuration.skip_unlabelled,
+    )
+
+
+def inspect_data_sets(data_sets: Mapping[str, DataSet]) -> DataReport:
+    """Report on the training and validation frames of each set."""
+    parts = {name: data_set.train for name, data_set in data_sets.items()}
+    return inspect_frames(parts | {f"{name}, validation": data_set.validation for name, data_set in data_sets.items()})
+
+
+def describe_data_sets(configuration: TrainingConfiguration, data_sets: Mapping[str, DataSet]) -> Iterator[str]:
+    """Yield the sizes of the sets, and how many of their frames lack a label, line by line."""
+    required = required_labels(stage.loss for stage in configuration.stages)
+    for name, data_set in data_sets.items():
+        sizes = sorted(len(frame.atoms) for frame in data_set.train)
+        yield (
+            f"data set '{name}': {len(data_set.train)} frames to train on, {len(data_set.validation)} to validate; "
+            f"{sizes[0]} to {sizes[-1]} atoms"
+        )
+        if data_set.n_skipped:
+            yield f"note: data set '{name}': {data_set.n_skipped} frames without labels left out"
+        for text in partial_label_notes(data_set.train, required):
+            yield f"note: data set '{name}': {text}"
+
+
+def _divided(
+    configuration: DataSetConfiguration,
+    read: Callable[[Sequence[tuple[str, float]], LabelKeys, Mapping[str, float]], Frames],
+    seed: int,
+) -> DataSet:
+    keys = configuration.keys
+    frames = read([(file.path, file.weight) for file in configuration.train], keys, configuration.config_type_weights)
+    if configuration.validation:
+        validation = read([(path, 1.0) for path in configuration.validation], keys, {})
+        return DataSet(frames, validation, n_skipped=frames.n_skipped + validation.n_skipped)
+    train, aside = split_indices(len(frames), configuration.validation_fraction, seed)
+    return DataSet(frames.part(train), frames.part(aside), n_skipped=frames.n_skipped)

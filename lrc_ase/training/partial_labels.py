@@ -1,0 +1,77 @@
+"""Frames of which a part has energies or forces alone: what stages need, and what to tell the user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from lrc_ase.dataset import Label, LabelKeys, LabelledFrame, Lazy, label_frame
+from lrc_ase.training.configuration import ConfigurationError, LossConfiguration, TrainingConfiguration
+from lrc_ase.training.frames import Frames
+
+__all__ = ["check_stage_labels", "keys_of_watched", "partial_label_notes", "required_labels"]
+
+
+def required_labels(losses: Iterable[LossConfiguration]) -> tuple[Label, ...]:
+    """Return the labels of which a frame must have at least one: energy and forces, as far as a loss weighs them."""
+    weights = list(losses)
+    required: list[Label] = []
+    if any(loss.energy for loss in weights):
+        required.append("energy")
+    if any(loss.forces for loss in weights):
+        required.append("forces")
+    return tuple(required)
+
+
+def check_stage_labels(configuration: TrainingConfiguration, frames: Mapping[str, Frames]) -> None:
+    """Raise if a stage weighs a label that none of its training frames has. `frames` are by name of data set."""
+    for stage in configuration.stages:
+        names = configuration.sets_of(stage)
+        for label in required_labels([stage.loss]):
+            every = [frame for name in names for frame in frames[name]]
+            if any(_has(frame, label) for frame in every):
+                continue
+            if not any(isinstance(frames[name].items, Lazy) for name in names):
+                _raise_missing(every, label, configuration.data[names[0]].keys)
+            raise ConfigurationError(
+                f"stage '{stage.name}' trains on {label}, but no frame of {list(names)} has a label of it, such as "
+                f"{every[0].name}: name it by `keys: {{{label}: ...}}`, or set the weight `loss: {{{label}: 0}}`"
+            )
+
+
+def partial_label_notes(frames: Sequence[LabelledFrame], required: Sequence[Label]) -> Iterator[str]:
+    """Yield a sentence for each required label that some frames lack; single atoms need no forces."""
+    for label in required:
+        lacking = [
+            frame.name
+            for frame in frames
+            if not _has(frame, label) and not (label == "forces" and len(frame.atoms) == 1)
+        ]
+        if lacking:
+            yield (
+                f"{len(lacking)} of {len(frames)} frames have no {label}, first {lacking[0]}: "
+                f"they count in the other parts of the loss"
+            )
+
+
+def keys_of_watched(configuration: TrainingConfiguration) -> LabelKeys:
+    """Return the label keys of watched frames: `watch_keys`, or those on which all data sets agree."""
+    if configuration.watch_keys is not None:
+        return configuration.watch_keys
+    keys = [data_set.keys for data_set in configuration.data.values()]
+    if configuration.watch and any(other != keys[0] for other in keys):
+        raise ConfigurationError(
+            "the data sets name their labels differently: say by `watch_keys` which names the watched frames have"
+        )
+    return keys[0]
+
+
+def _raise_missing(frames: Sequence[LabelledFrame], label: Label, keys: LabelKeys) -> None:
+    """Raise the error of a frame without the label, which tells what the frame holds instead."""
+    for frame in frames:
+        label_frame(frame.atoms, keys.model_copy(update={"charge": None}), required=(label,), name=frame.name)
+
+
+def _has(frame: LabelledFrame, label: Label) -> bool:
+    return bool(np.isfinite(frame.energy if label == "energy" else frame.forces).any())
