@@ -1,39 +1,112 @@
 """The command line: ``lrc-ase data | train | evaluate | select | relax | md | lammps | serve | info | paper``.
 
 Commands translate arguments, show progress and turn errors into one line; the work is done elsewhere in `lrc_ase`.
+Each command is a function in a module of the same name, imported when the command is called: `lrc-ase --help` takes
+one-line summaries from the docstrings in the sources and loads neither torch nor ASE.
 """
 
 from __future__ import annotations
 
-import typer
+import ast
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated, Any
 
-from lrc_ase.cli.data import data
-from lrc_ase.cli.evaluate import evaluate
-from lrc_ase.cli.info import info
-from lrc_ase.cli.lammps import lammps
-from lrc_ase.cli.md import md
-from lrc_ase.cli.paper import paper
-from lrc_ase.cli.relax import relax
-from lrc_ase.cli.select import select
-from lrc_ase.cli.serve import serve
-from lrc_ase.cli.train import train
-from lrc_ase.layer.memory import keep_freed_memory
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+import lrc_ase
 
 __all__ = ["app"]
+
+
+class _WithRepeat(TyperCommand):
+    """A command whose option --repeat takes one word, ``2,1,1``, or three, ``2 1 1``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Join three numbers behind --repeat."""
+        joined = list(args)
+        for index, word in enumerate(joined):
+            numbers = joined[index + 1 : index + 4]
+            if word == "--repeat" and len(numbers) == 3 and all(map(str.isdecimal, numbers)):
+                joined[index + 1 : index + 4] = [",".join(numbers)]
+                break
+        return super().parse_args(ctx, joined)
+
+
+_COMMANDS: Mapping[str, dict[str, Any]] = {
+    "data": {},
+    "train": {},
+    "evaluate": {},
+    "select": {},
+    "relax": {},
+    "md": {"cls": _WithRepeat},
+    # LAMMPS may know the arguments that the command does not
+    "lammps": {"context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}},
+    "serve": {},
+    "info": {},
+    "paper": {},
+}
+"""Commands in the order of `--help`, with the settings of `Typer.command`."""
+
+
+class _Commands(TyperGroup):
+    """Commands that are imported when they are called."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name, help=_summary(name)) for name in _COMMANDS}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Replace the entry of the list by the command itself."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and _imported(command.name), rest
+
+
+def _imported(name: str) -> Any:
+    function = getattr(import_module(f"{__name__}.{name}"), name)
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(name, help=_unwrapped(function.__doc__), **_COMMANDS[name])(function)
+    return typer.main.get_command(single)
+
+
+def _unwrapped(docstring: str) -> str:
+    """Join the lines of each paragraph, which a terminal breaks elsewhere."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
+
+
+def _summary(name: str) -> str:
+    """Return the first paragraph of a command's docstring without importing its module."""
+    spec: Any = find_spec(f"{__name__}.{name}")
+    tree = ast.parse(spec.loader.get_source(spec.name))
+    (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+    return _unwrapped(ast.get_docstring(function) or "").partition("\n\n")[0]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lrc-ase {lrc_ase.__version__}")
+        raise typer.Exit
+
+
+def _before_each_command(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    from lrc_ase.layer.memory import keep_freed_memory
+
+    keep_freed_memory()
+
 
 app = typer.Typer(
     name="lrc-ase",
     help="Full-range machine-learned force fields for ASE: train on your frames, then relax and simulate.",
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    callback=keep_freed_memory,
+    callback=_before_each_command,
 )
-for command in (data, train, evaluate, select, relax, md):
-    app.command()(command)
-# what it does not know itself, LAMMPS may
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lammps)
-app.command()(serve)
-app.command()(info)
-app.command()(paper)

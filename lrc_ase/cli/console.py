@@ -1,31 +1,27 @@
-"""What all commands share: errors in one line, progress bars, structures read and files written with care."""
+"""What all commands share: errors in one line, progress bars, structures to read and files to write.
+
+Torch, ASE and the kernels are imported inside functions: a command that imports this module shows its help at once.
+"""
 
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import ase.io
-import torch
 import typer
-from ase import Atoms
-from ase.calculators.calculator import CalculatorError
-from ase.io.formats import UnknownFileTypeError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lrc_ase.calculator import LRCCalculator
-from lrc_ase.compiled.kernel_cache import KernelCacheWarning
-from lrc_ase.files.errors import ShadowedNameWarning
-from lrc_ase.simulation import RelaxationNotConverged, SimulationStopped
-from lrc_ase.structures.charge import set_total_charge, total_charge
-from lrc_ase.structures.domain import ExtrapolationWarning
-from lrc_ase.training import TrainingInterrupted
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from lrc_ase.calculator import LRCCalculator
 
 __all__ = [
     "DebugOption",
@@ -37,6 +33,7 @@ __all__ = [
     "calculator",
     "console",
     "one_line_errors",
+    "parse_repeat",
     "progress_bar",
     "read_structure",
     "refuse_existing",
@@ -45,15 +42,6 @@ __all__ = [
 
 console = Console()
 INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
-# errors that a user can act on; any other is a fault of ours and says so
-EXPECTED_ERRORS = (
-    ValueError,
-    OSError,
-    CalculatorError,
-    SimulationStopped,
-    RelaxationNotConverged,
-    NotImplementedError,
-)
 
 PotentialArgument = Annotated[
     str, typer.Argument(help="Potential: a file, a run folder, or the name of a shipped one.", show_default=False)
@@ -79,30 +67,51 @@ def one_line_errors(command: Command) -> Command:
         try:
             with warnings.catch_warnings():
                 if not debug:
-                    warnings.simplefilter("ignore")
-                    for shown in (ExtrapolationWarning, KernelCacheWarning, ShadowedNameWarning):
-                        warnings.simplefilter("always", shown)
-                    warnings.showwarning = lambda message, *_, **__: _say(f"Warning: {message}")
+                    _show_warnings_of_ours()
                 command(*args, debug=debug, **kwargs)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-        except TrainingInterrupted as error:
-            _say(str(error))
-            raise typer.Exit(INTERRUPTED) from None
-        except EXPECTED_ERRORS as error:
-            if debug:
-                raise
-            _say(f"Error: {_message(error)}")
-            raise typer.Exit(1) from None
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except Exception as error:
+            if _is_interruption(error):
+                _say(str(error))
+                raise typer.Exit(INTERRUPTED) from None
             if debug:
                 raise
-            _say(f"Error: {type(error).__name__}: {_message(error)} (not foreseen: --debug shows where)")
+            if _is_expected(error):
+                _say(f"Error: {_message(error)}")
+            else:
+                _say(f"Error: {type(error).__name__}: {_message(error)} (not foreseen: --debug shows where)")
             raise typer.Exit(1) from None
 
     return wrapped  # type: ignore[return-value]
+
+
+def _show_warnings_of_ours() -> None:
+    """Show warnings that `lrc_ase` means for users, one line each, and no others."""
+    from lrc_ase.structures.domain import ExtrapolationWarning
+
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("always", category=UserWarning, module=r"lrc_ase(\.|$)")
+    warnings.simplefilter("always", ExtrapolationWarning)
+    warnings.showwarning = lambda message, *_, **__: _say(f"Warning: {message}")
+
+
+def _is_interruption(error: Exception) -> bool:
+    from lrc_ase.training.interruption import TrainingInterrupted
+
+    return isinstance(error, TrainingInterrupted)
+
+
+def _is_expected(error: Exception) -> bool:
+    """Return True for an error that a user can act on; any other is a fault of ours and says so."""
+    from ase.calculators.calculator import CalculatorError
+
+    from lrc_ase.simulation import RelaxationNotConverged, SimulationStopped
+
+    expected = (ValueError, OSError, CalculatorError, SimulationStopped, RelaxationNotConverged, NotImplementedError)
+    return isinstance(error, expected)
 
 
 def _message(error: BaseException) -> str:
@@ -133,41 +142,73 @@ def progress_bar() -> Progress:
 
 
 def read_structure(path: str, repeat: tuple[int, int, int] | None = None) -> Atoms:
-    """One structure from a file in any format of ASE, the last frame unless ``@index`` says otherwise."""
+    """Read one structure in any format of ASE, the last frame unless ``@index`` says otherwise.
+
+    `repeat` multiplies the structure along its cell vectors, and its total charge with it. Labels are dropped: they are
+    not the potential's.
+    """
+    import ase.io
+    from ase.io.formats import UnknownFileTypeError
+
+    from lrc_ase.structures.charge import set_total_charge, total_charge
+
     file = path if os.path.exists(path) else path.rpartition("@")[0] or path
     if not os.path.exists(file):
         raise FileNotFoundError(f"{file} does not exist")
     try:
-        atoms = ase.io.read(path)
+        atoms = ase.io.read(path, do_not_split_by_at_sign=file == path)
     except UnknownFileTypeError as error:
         raise ValueError(f"{file}: ASE does not know this format") from error
     except OSError:
         raise
     except Exception as error:  # readers of ASE raise whatever their parser meets
-        raise ValueError(f"{file}: ASE cannot read it ({type(error).__name__}: {error})") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file}: ASE cannot read it ({type(error).__name__}: {reason})") from error
     if isinstance(atoms, list):
         raise ValueError(f"{path} names several frames, expected one")
     if len(atoms) == 0:
         raise ValueError(f"{path} holds no atoms")
-    if repeat is not None:
-        if min(repeat) < 1:
-            raise ValueError(f"--repeat must be three numbers of at least 1, got {' '.join(map(str, repeat))}")
+    try:
         charge = total_charge(atoms)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if repeat is not None:
         atoms = atoms.repeat(repeat)
         if charge:
-            set_total_charge(atoms, charge * repeat[0] * repeat[1] * repeat[2])
-    atoms.calc = None  # labels of the file; they are not the potential's
+            set_total_charge(atoms, charge * math.prod(repeat))
+    atoms.calc = None
     return atoms
+
+
+def parse_repeat(text: str | None) -> tuple[int, int, int] | None:
+    """Read three repetitions, ``2,1,1`` or ``2 1 1``; ``2`` stands for ``2,2,2``.
+
+    >>> parse_repeat("2,1,1"), parse_repeat("2 1 1"), parse_repeat("3")
+    ((2, 1, 1), (2, 1, 1), (3, 3, 3))
+    """
+    if text is None:
+        return None
+    words = text.replace(",", " ").split()
+    if len(words) == 1:
+        words *= 3
+    if len(words) != 3 or not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise ValueError(f"--repeat must be three numbers of at least 1, such as 2,1,1, got {text}")
+    first, second, third = map(int, words)
+    return first, second, third
 
 
 def calculator(potential: str, device: str, dtype: str) -> LRCCalculator:
     """Return the calculator of a potential."""
+    from lrc_ase.calculator import LRCCalculator
+
     return LRCCalculator(potential, device=device, dtype=dtype)
 
 
 def set_threads(threads: int | None) -> None:
     """Use so many threads; a command owns its process, so that it may set them."""
     if threads is not None:
+        import torch
+
         torch.set_num_threads(threads)
 
 

@@ -16,6 +16,7 @@ from lrc_ase.cli.console import (
     ThreadsOption,
     calculator,
     one_line_errors,
+    parse_repeat,
     progress_bar,
     read_structure,
     set_threads,
@@ -48,7 +49,7 @@ def md(
         Path, typer.Option("--output", "-o", help="Trajectory, in any format of ASE that holds several frames.")
     ] = Path("md.traj"),
     repeat: Annotated[
-        tuple[int, int, int] | None, typer.Option(help="Repeat the structure along its cell vectors.")
+        str | None, typer.Option(help="Repeat the structure along its cell vectors, such as 2,1,1.")
     ] = None,
     log_every: Annotated[int, typer.Option(help="Steps between rows of the log.")] = 10,
     write_every: Annotated[int, typer.Option(help="Steps between frames.")] = 100,
@@ -89,7 +90,7 @@ def md(
     if not output.parent.is_dir():
         raise FileNotFoundError(f"the folder {output.parent} does not exist")
     files = MDFiles.beside(output)
-    atoms = read_structure(structure, repeat)
+    atoms = read_structure(structure, parse_repeat(repeat))
     atoms.calc = calculator(potential, device, dtype)
     with progress_bar() as bar:
         task = bar.add_task(ensemble, total=steps, status="")
