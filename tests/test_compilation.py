@@ -27,8 +27,8 @@ def test_a_kernel_is_named_after_its_variant_and_all_sources():
     "module",
     [
         "compiled/simd.py",
-        "layer/mesh/fft.py",
-        "layer/mesh/compiled.py",
+        "layer/mesh/cpu/sorting.py",
+        "layer/mesh/cpu/stencils.py",
         "models/descriptors/sphere/compiled_moments.py",
     ],
 )

@@ -6,9 +6,11 @@ import torch
 from tolerances import ROUNDING
 
 from lrc_ase.layer.mesh import Stencil, gather, multi_indices, spread
-from lrc_ase.layer.mesh.compiled import MAX_LEVEL, gather_compiled, spread_compiled
-from lrc_ase.layer.mesh.reference import gather_reference, spread_reference
-from lrc_ase.layer.mesh.sorting import sort_atoms
+from lrc_ase.layer.mesh.backend import backend_for
+from lrc_ase.layer.mesh.cpu import MAX_LEVEL, CpuBackend
+from lrc_ase.layer.mesh.cpu.sorting import sort_atoms
+from lrc_ase.layer.mesh.stencil import Sites
+from lrc_ase.layer.mesh.torch import TorchBackend
 from lrc_ase.layer.windows import bspline_window, semicircle_window
 
 SHAPES = {1: (12,), 2: (10, 9), 3: (8, 10, 9)}
@@ -90,7 +92,7 @@ def test_atoms_far_outside_the_cell_land_on_their_images():
 )
 def test_compiled_kernels_match_the_reference(level, n_points, dtype, mesh_shape, monkeypatch):
     """All derivatives at once, atoms at the mesh's edges, in two tiles along each axis, in pieces and in threads."""
-    monkeypatch.setattr("lrc_ase.layer.mesh.reference._CHUNK_ELEMENTS", 900)
+    monkeypatch.setattr("lrc_ase.layer.mesh.torch._CHUNK_ELEMENTS", 900)
     generator = torch.Generator().manual_seed(0)
     n_atoms = 50
     structure = torch.arange(n_atoms) // 30
@@ -99,18 +101,32 @@ def test_compiled_kernels_match_the_reference(level, n_points, dtype, mesh_shape
     fractional[0], fractional[1] = 0.0, 1 - 1e-9
     weights = torch.randn(n_atoms, len(multi_indices(3, level)), 3, dtype=dtype, generator=generator)
     mesh = torch.randn(2, 3, *mesh_shape, dtype=dtype, generator=generator)
-    atoms = sort_atoms(fractional.numpy(), structure.numpy(), mesh_shape, 2, stencil.window)
+    sites = Sites(fractional, stencil)
     scale = ROUNDING[dtype] * 10**level
-    monkeypatch.setattr("lrc_ase.layer.mesh.compiled._SERIAL_BELOW", 0)
+    monkeypatch.setattr("lrc_ase.layer.mesh.cpu.stencils._SERIAL_BELOW", 0)
     for n_threads in (1, 2):
-        spread_mesh = torch.zeros_like(mesh)
-        spread_compiled(weights.numpy(), atoms, stencil.window, level, spread_mesh.numpy(), n_threads)
-        expected = spread_reference(weights, fractional, stencil, level)
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=n_threads: n)
+        spread_mesh, expected = torch.zeros_like(mesh), torch.zeros_like(mesh)
+        CpuBackend().spread(weights, sites, level, spread_mesh)
+        TorchBackend().spread(weights, sites, level, expected)
         torch.testing.assert_close(spread_mesh, expected, rtol=scale, atol=scale)
-        gathered = torch.empty_like(weights)
-        gather_compiled(mesh.numpy(), atoms, stencil.window, level, gathered.numpy(), n_threads)
-        expected = gather_reference(mesh, fractional, stencil, level)
-        torch.testing.assert_close(gathered, expected, rtol=scale, atol=scale)
+        gathered = CpuBackend().gather(mesh, sites, level)
+        torch.testing.assert_close(gathered, TorchBackend().gather(mesh, sites, level), rtol=scale, atol=scale)
+
+
+@pytest.mark.parametrize(
+    ("mesh_shape", "level", "n_points", "expected"),
+    [
+        ((8, 10, 9), 2, 6, CpuBackend),
+        ((8, 10, 9), 3, 6, TorchBackend),  # third derivatives
+        ((8, 10), 0, 6, TorchBackend),  # a plane
+        ((8, 10, 5), 0, 6, TorchBackend),  # a window wider than the mesh
+        ((20, 20, 20), 0, 17, TorchBackend),  # a window wider than two vectors
+    ],
+)
+def test_the_cpu_gets_compiled_kernels_where_they_serve(mesh_shape, level, n_points, expected):
+    stencil = Stencil(bspline_window(n_points), mesh_shape, torch.zeros(1, dtype=torch.int64), 1)
+    assert isinstance(backend_for(torch.zeros(1), stencil, level), expected)
 
 
 @pytest.mark.parametrize("n_points", [5, 8, 12])
@@ -118,7 +134,7 @@ def test_compiled_kernels_match_the_reference(level, n_points, dtype, mesh_shape
 @pytest.mark.parametrize("n_threads", [1, 4])
 def test_slabs_of_one_parity_never_touch_the_same_plane(monkeypatch, n_points, n_planes, n_threads):
     """What lets threads spread without locks, the wrap around the cell included."""
-    monkeypatch.setattr("lrc_ase.layer.mesh.sorting._THREADED_FROM", 0)
+    monkeypatch.setattr("lrc_ase.layer.mesh.cpu.sorting._THREADED_FROM", 0)
     fractional = 3 * np.random.default_rng(0).standard_normal((2000, 3))
     structure = np.arange(2000) // 1000
     atoms = sort_atoms(fractional, structure, (n_planes, 9, 9), 2, semicircle_window(n_points), n_threads)
@@ -151,7 +167,7 @@ def test_tiles_are_shared_out_evenly():
 
 
 def test_threads_sort_as_one(monkeypatch):
-    monkeypatch.setattr("lrc_ase.layer.mesh.sorting._SERIAL_BELOW", 0)
+    monkeypatch.setattr("lrc_ase.layer.mesh.cpu.sorting._SERIAL_BELOW", 0)
     fractional, structure = np.random.default_rng(0).random((500, 3)), np.arange(500) % 2
     one, three = (sort_atoms(fractional, structure, (30, 9, 20), 2, semicircle_window(6), n) for n in (1, 3))
     for name in ("order", "coordinates", "starts"):
@@ -169,8 +185,9 @@ def test_atoms_are_sorted_again_when_their_coordinates_change():
     assert (moved - first).abs().max() > 1e-3
 
 
-def test_coordinates_that_are_not_finite_are_refused():
-    stencil, fractional, weights, _ = problem(3, semicircle_window(6))
-    fractional[2, 1] = float("nan")
+@pytest.mark.parametrize("d", [1, 3])
+def test_coordinates_that_are_not_finite_are_refused(d):
+    stencil, fractional, weights, _ = problem(d, semicircle_window(6))
+    fractional[2, d - 1] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
         spread(weights, fractional, stencil)

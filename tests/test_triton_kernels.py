@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from lrc_ase.layer.mesh import triton_kernels, triton_programs
-from lrc_ase.layer.mesh.triton_kernels import gather_triton, spread_triton, triton_available
+from lrc_ase.layer.mesh.triton import launch, programs
+from lrc_ase.layer.mesh.triton.launch import gather_triton, spread_triton, triton_available
 from lrc_ase.layer.windows import bspline_window, semicircle_window
 
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}
@@ -174,7 +174,7 @@ def test_structures_without_atoms_and_no_atoms_at_all():
 @needs_triton
 @compiled_only
 @pytest.mark.skipif(
-    find_spec("triton") is not None and triton_kernels._triton_version() < (3, 9),
+    find_spec("triton") is not None and launch._triton_version() < (3, 9),
     reason="the interpreter of Triton 3.6 and earlier cannot loop to a loaded bound with NumPy 2.4",
 )
 def test_interpreted_kernels():
@@ -191,7 +191,7 @@ def compiled_for_hopper(kernel, constants, dtype):
     """Compile for compute capability 9.0, as far as machine code; no GPU takes part."""
     compiler = pytest.importorskip("triton.compiler")
     targets = pytest.importorskip("triton.backends.compiler")
-    jit_function = triton_kernels._jit(kernel)
+    jit_function = launch._jit(kernel)
     kind = {torch.float32: "*fp32", torch.float64: "*fp64"}[dtype]
     pointers = dict.fromkeys(("mesh", "weights", "windows", "table", "gathered"), kind)
     pointers |= {"keys": "*i32", "first": "*i32", "starts": "*i32", "coordinates": "*fp64"}
@@ -212,13 +212,13 @@ def compiled_for_hopper(kernel, constants, dtype):
 def test_kernels_compile_for_a_gpu_without_atomics_or_tf32(dtype, level, monkeypatch, tmp_path):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     window, shape = WINDOWS["semicircle6"], (32, 5, 20)
-    programs = {
-        triton_programs.locate: triton_kernels.locate_constants(window.n_points, shape),
-        triton_programs.evaluate: triton_kernels.evaluate_constants(window, level, shape),
-        triton_programs.spread: triton_kernels.spread_constants(window.n_points, level),
-        triton_programs.gather: triton_kernels.gather_constants(window.n_points, level),
+    constants_of = {
+        programs.locate: launch.locate_constants(window.n_points, shape),
+        programs.evaluate: launch.evaluate_constants(window, level, shape),
+        programs.spread: launch.spread_constants(window.n_points, level),
+        programs.gather: launch.gather_constants(window.n_points, level),
     }
-    for kernel, constants in programs.items():
+    for kernel, constants in constants_of.items():
         assembly = compiled_for_hopper(kernel, constants, dtype)
         assert not [line for line in assembly.splitlines() if re.search(r"\s(atom|red)\.|tf32", line)]
 
@@ -271,10 +271,10 @@ def test_meshes_that_32_bits_cannot_address_are_refused():
 
 def test_kernels_are_not_available_without_a_recent_triton(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(triton_kernels, "tl", object())
-    monkeypatch.setattr(triton_kernels, "_triton_version", lambda: (3, 9))
+    monkeypatch.setattr(launch, "tl", object())
+    monkeypatch.setattr(launch, "_triton_version", lambda: (3, 9))
     assert triton_available()
-    monkeypatch.setattr(triton_kernels, "_triton_version", lambda: (3, 4))
+    monkeypatch.setattr(launch, "_triton_version", lambda: (3, 4))
     assert not triton_available()
-    monkeypatch.setattr(triton_kernels, "tl", None)
+    monkeypatch.setattr(launch, "tl", None)
     assert not triton_available()

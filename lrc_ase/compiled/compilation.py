@@ -12,7 +12,7 @@ from numba import config, njit
 
 from lrc_ase.compiled.kernel_cache import kernel_cache
 
-__all__ = ["called", "compiled", "inlined", "sources_digest"]
+__all__ = ["compiled", "inlined", "sources_digest"]
 
 
 def compiled(function: Callable[..., Any], *variant: object) -> Any:
@@ -53,13 +53,14 @@ def sources_digest(folder: Path) -> str:
 
 _PACKAGE = Path(__file__).parents[1]
 
-called: Any = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""Decorator of functions that kernels alone call: ways in from Python and C would take their time to compile."""
-
 inlined: Any = njit(forceinline=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""Decorator of functions that kernels call with constants.
+"""Decorator of functions that kernels call; LLVM inlines all of them.
 
-LLVM inlines them. Numba's own inlining copies the text of the function, which it then analyzes anew at every call: that
-took about 40% of the time of a first call. Kernels must find such functions in their module: one that closes over a
-function is not cached on disk.
+A function that LLVM kept apart would be compiled twice: alone, and anew with its kernel, where other products and sums
+are fused. The process that compiles runs the first, those that load the kernel from the cache the second, and results
+would differ in their last digits.
+
+Numba's own inlining copies the text of the function, which it then analyzes anew at every call: that took about 40% of
+the time of a first call. Kernels must find such functions in their module: one that closes over a function is not
+cached on disk.
 """

@@ -3,7 +3,7 @@
 Numba's loops over small arrays go through memory, because the compiler must assume that arrays overlap; a vector held
 in a variable stays in registers. ``load(pointer, index, width)`` reads `width` (a constant) consecutive numbers after
 the `address` of an array, ``store`` writes them back, ``prefetch`` asks for them early; ``fill`` and ``repeat`` make
-vectors of equal numbers; ``total`` sums one up; ``transpose`` turns a square of numbers; ``+``, ``-``, ``*`` and ``/``
+vectors of equal numbers; ``total`` sums one up; ``+``, ``-``, ``*`` and ``/``
 work number by number, between vectors and between a vector and a number, which is cast to its precision. Products and
 sums are contracted to fused multiply-adds where the machine has them, and widths it lacks are split by the compiler.
 Indices are not checked.
@@ -30,7 +30,6 @@ __all__ = [
     "repeat",
     "store",
     "total",
-    "transpose",
     "vector_sqrt",
 ]
 
@@ -186,44 +185,6 @@ def total(typing: Any, value: Any) -> Any:
         return builder.call(function, [ir.Constant(number, 0.0), *arguments], fastmath=["reassoc"])
 
     return value.dtype(value), emit
-
-
-@_intrinsic
-def transpose(typing: Any, source: Any, start: Any, stride: Any, target: Any, place: Any, step: Any, width: Any) -> Any:
-    """Copy a square of numbers: column i of the rows at ``start + j * stride`` becomes the row at ``place + i * step``.
-
-    Half of the rows exchange half of their numbers with the other half, at every distance 1, 2, 4, ... of rows.
-    """
-    if not isinstance(width, types.IntegerLiteral):
-        return None
-    kind, n = _VectorType(source.dtype, width.literal_value), width.literal_value
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        source, start, stride, target, place, step = arguments[:6]
-        vector, align = _llvm(kind), kind.dtype.bitwidth // 8
-        integer = start.type
-
-        def row(pointer: Any, begin: Any, distance: Any, index: int) -> Any:
-            return _pointer(builder, pointer, builder.add(begin, builder.mul(distance, integer(index))), vector)
-
-        rows = [builder.load(row(source, start, stride, index), align=align) for index in range(n)]
-        distance = 1
-        while distance < n:
-            masks: tuple[list[int], list[int]] = ([], [])
-            for lane in range(n):
-                masks[0].append(lane if lane & distance == 0 else n + lane - distance)
-                masks[1].append(lane + distance if lane & distance == 0 else n + lane)
-            low, high = (ir.Constant(ir.VectorType(ir.IntType(32), n), mask) for mask in masks)
-            for index in (index for index in range(n) if index & distance == 0):
-                pair = rows[index], rows[index + distance]
-                rows[index], rows[index + distance] = (builder.shuffle_vector(*pair, mask) for mask in (low, high))
-            distance *= 2
-        for index, values in enumerate(rows):
-            builder.store(values, row(target, place, step, index), align=align)
-        return context.get_dummy_value()
-
-    integers = [types.int64] * 2
-    return types.void(source, *integers, target, *integers, width), emit
 
 
 def _builtin(builder: Any, name: str, kind: _VectorType, result: ir.Type, *arguments: ir.Type) -> Any:

@@ -283,9 +283,8 @@ class LongRangeConvolution(nn.Module):
             )
         if cell.ndim != 3 or cell.shape[1:] != (d, d):
             raise ValueError(f"`cell` must have shape (n_structures, {d}, {d}), got {tuple(cell.shape)}")
-        # one number that is not finite makes the sum so; NumPy leaves the other threads to the kernels
         numbers = fractional.detach()
-        if not math.isfinite(numbers.numpy().sum() if numbers.device.type == "cpu" else numbers.sum()):
+        if not math.isfinite(numbers.sum()):  # one number that is not finite makes the sum so
             finite = torch.isfinite(numbers).all(dim=-1)
             raise ValueError(
                 f"`fractional` holds coordinates that are not finite (NaN or infinite), of atoms "

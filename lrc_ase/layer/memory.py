@@ -18,9 +18,11 @@ _MESHES_HELD = 4
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that a new array on `device` may take; on the CPU what the system can free, else all it has."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+    """Return the bytes that a new array on `device` may take; in main memory what the system can free, else all."""
+    ask_device = getattr(torch.get_device_module(device), "mem_get_info", None)  # accelerators know, the CPU does not
+    if ask_device is not None:
+        free: int = ask_device(device)[0]
+        return free
     table = Path("/proc/meminfo")
     if table.exists():
         for line in table.read_text().splitlines():

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 
-from lrc_ase.layer.mesh.triton_kernels import gather_triton, spread_triton, triton_available
+from lrc_ase.layer.mesh.triton.launch import gather_triton, spread_triton, triton_available
 from lrc_ase.layer.windows import semicircle_window
 
 DENSITY = 0.1  # atoms per mesh point

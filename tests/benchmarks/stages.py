@@ -22,6 +22,8 @@ from lrc_ase import LongRangeConvolution, LongRangeSettings, LRCCalculator, Mode
 from lrc_ase.files.potential_file import Potential
 from lrc_ase.layer.boundaries import Layout
 from lrc_ase.layer.mesh import Stencil, filtering, spreading
+from lrc_ase.layer.mesh.backend import backend_for
+from lrc_ase.layer.mesh.stencil import Sites
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.model import build_model
 
@@ -56,12 +58,8 @@ def layer_stages(n_atoms: int, watch: Stopwatch) -> None:
     stencil = Stencil(layer.window, shape, torch.zeros(n_atoms, dtype=torch.int64), 1)
     table = layer._tables(kernel, kernel.state(), cell, shape, [Layout(shape)])
     mesh = torch.zeros(1, 1, *shape, dtype=torch.float64)
-    padded = filtering.padded_scratch("mesh", (1, 1), shape, mesh.numpy().dtype)
+    backend, sites = backend_for(mesh, stencil, 1), Sites(points, stencil)
     print(f"layer, {n_atoms:,} atoms, mesh {shape}, window of {layer.window.n_points} points")
-
-    def sort() -> None:
-        stencil.sorted_atoms = None
-        spreading.sorted_atoms(points, stencil)
 
     def field_and_forces() -> None:
         moving = points.clone().requires_grad_()
@@ -80,12 +78,11 @@ def layer_stages(n_atoms: int, watch: Stopwatch) -> None:
     def show(stage: str, call: Callable[[], Any]) -> None:
         watch.show(stage, call, n_atoms)
 
-    show("sort", sort)
-    show("spread", lambda: spreading.spread_onto(mesh, weights[:, None], points, stencil, 0))
-    show("filter", lambda: filtering.filter_arrays(padded, shape, table.numpy(), keep_spectrum=False))
-    show("filter by torch's transforms", lambda: filtering.inverse(filtering.density_spectrum(mesh) * table, shape))
-    show("gather", lambda: spreading.gather_level(mesh, points, stencil, 0))
-    show("gather with gradient", lambda: spreading.gather_level(mesh, points, stencil, 1))
+    show("sort", lambda: backend.sort(points, stencil))
+    show("spread", lambda: spreading.spread_level(weights[:, None], sites, 0))
+    show("filter", lambda: filtering.filter_in_place(mesh, table))
+    show("gather", lambda: spreading.gather_level(mesh, sites, 0))
+    show("gather with gradient", lambda: spreading.gather_level(mesh, sites, 1))
     show("layer: field", lambda: layer(weights, points, cell))
     show("layer: field and forces", field_and_forces)
     show("layer: training step", training_step)

@@ -1,8 +1,9 @@
-"""Atoms to mesh, filter, mesh to atoms: the kernel of the long-range convolution.
+"""Atoms to mesh, filter, mesh to atoms: the core of the long-range convolution.
 
-`convolution` is the whole of it, made of the differentiable pair spread and gather of `spreading` and of `filtering`,
-what happens on the mesh between the two; `table` evaluates the multiplier. `compiled` holds the fast form of the pair
-on the CPU, `reference` the one in plain torch that runs everywhere.
+Read `differentiation` first: `convolve` is the whole of it, and `composed` says in three lines what it computes.
+`spreading` holds the differentiable pair spread and gather, `filtering` what happens on the mesh between the two,
+`table` the multiplier on the mesh, `evaluation` the first and second derivatives. `backend` chooses the kernels for
+spreading and gathering: `cpu` (Numba), `triton` (NVIDIA GPUs), or `torch`, which runs everywhere.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from torch import Tensor
 from lrc_ase.layer.mesh.evaluation import Evaluation
 from lrc_ase.layer.mesh.filtering import filtered
 from lrc_ase.layer.mesh.spreading import gather, spread
-from lrc_ase.layer.mesh.stencil import Stencil
+from lrc_ase.layer.mesh.stencil import Sites, Stencil
 from lrc_ase.layer.mesh.totals import total
 
 __all__ = ["composed", "convolve"]
@@ -49,8 +49,9 @@ def convolve(weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stenci
 
 def composed(weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil) -> Tensor:
     """The same, as a composition that autograd differentiates step by step."""
-    density = total(spread(weights, fractional, stencil), stencil.exchange)
-    return gather(filtered(density, table), fractional, stencil)
+    sites = Sites(fractional.detach(), stencil)
+    density = total(spread(weights, fractional, stencil, sites), stencil.exchange)
+    return gather(filtered(density, table), fractional, stencil, sites)
 
 
 class _Inputs(NamedTuple):

@@ -20,13 +20,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lrc_ase.layer.mesh.compiled_convolution import can_convolve, convolve_compiled
-from lrc_ase.layer.mesh.contraction import contracted
 from lrc_ase.layer.mesh.filtering import correlate_spectra, density_spectrum, filter_in_place, filtered
 from lrc_ase.layer.mesh.proportionality import proportionality
-from lrc_ase.layer.mesh.spreading import contract_raised, gather_level, spread_onto
-from lrc_ase.layer.mesh.stencil import Stencil
-from lrc_ase.layer.mesh.workspace import scratch
+from lrc_ase.layer.mesh.spreading import contract_raised, gather_level, spread_level
+from lrc_ase.layer.mesh.stencil import Sites, Stencil
 
 __all__ = ["Convolved", "Evaluation", "convolved"]
 
@@ -84,35 +81,25 @@ class _Multiple:
 
 
 def convolved(
-    weights: Tensor,
-    fractional: Tensor,
-    table: Tensor,
-    stencil: Stencil,
-    *,
-    gradient: bool = False,
-    spectrum: bool = False,
+    weights: Tensor, table: Tensor, sites: Sites, *, gradient: bool = False, spectrum: bool = False
 ) -> Convolved:
     """Spread, filter, gather; `weights` (n_atoms, n_channels), or (n_atoms, 1 + d, n_channels) with dipoles."""
-    return _Gathered(*_gathered(weights, fractional, table, stencil, int(gradient), keep_spectrum=spectrum))
+    return _Gathered(*_gathered(weights, table, sites, int(gradient), keep_spectrum=spectrum))
 
 
 def _gathered(
-    weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil, level: int, *, keep_spectrum: bool = False
+    weights: Tensor, table: Tensor, sites: Sites, level: int, *, keep_spectrum: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """The potential at the atoms with all derivatives up to `level`, and the density's spectrum."""
     orders = weights if weights.ndim == 3 else weights[:, None]
-    if can_convolve(table, stencil):
-        return convolve_compiled(orders, fractional, table, stencil, level, keep_spectrum=keep_spectrum)
-    shape = (stencil.n_structures, orders.shape[2], *stencil.mesh_shape)
-    mesh = scratch("mesh", shape, orders.dtype, orders.device).zero_()
-    spread_onto(mesh, orders, fractional, stencil, int(orders.shape[1] > 1))
-    if stencil.exchange is not None:
-        mesh = stencil.exchange.sum(mesh)
+    mesh = spread_level(orders, sites, int(orders.shape[1] > 1))
+    if sites.stencil.exchange is not None:
+        mesh = sites.stencil.exchange.sum(mesh)
     if table.ndim == mesh.ndim:
         kept = filter_in_place(mesh, table, keep_spectrum=keep_spectrum)
     else:
         mesh, kept = filtered(mesh, table), density_spectrum(mesh) if keep_spectrum else None
-    return gather_level(mesh, fractional, stencil, level), kept
+    return gather_level(mesh, sites, level), kept
 
 
 class _Known:
@@ -174,7 +161,7 @@ class Evaluation:
 
     def __init__(self, weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil, needs: tuple[bool, bool]):
         self.weights, self.fractional, self.table = weights.detach(), fractional.detach(), table.detach()
-        self.stencil = stencil.holding(self.fractional)
+        self.stencil, self.sites = stencil, Sites(self.fractional, stencil)
         self.gradient_needed, self.spectrum_needed = needs
         self.is_matrix = table.ndim > 2 + stencil.dimension
         self.result = self._convolved(self.weights, self.table, gradient=self.gradient_needed)
@@ -288,15 +275,13 @@ class Evaluation:
         return first.second
 
     def _convolved(self, weights: Tensor, table: Tensor, *, gradient: bool = False) -> Convolved:
-        return convolved(
-            weights, self.fractional, table, self.stencil, gradient=gradient, spectrum=self.spectrum_needed
-        )
+        return convolved(weights, table, self.sites, gradient=gradient, spectrum=self.spectrum_needed)
 
     def _raised(self, weights: Tensor, table: Tensor) -> Tensor:
-        return _gathered(weights, self.fractional, table, self.stencil, 2)[0]
+        return _gathered(weights, table, self.sites, 2)[0]
 
     def _by_positions(self, weights: Tensor, of: Convolved, factor: float = 1.0) -> Tensor:
-        return contracted(weights, of.orders, self.stencil, factor)
+        return torch.einsum("nc,nac->na", weights, of.orders[:, 1:]).mul_(factor * self.n_mesh)
 
     def _of_atoms(self, scale: Tensor) -> Tensor:
         """Numbers of structures (n_structures, n_channels) for each atom, or one row for all."""

@@ -20,20 +20,15 @@ import torch
 from torch import Tensor
 
 from lrc_ase.layer.lattice import half_mesh_indices
-from lrc_ase.layer.mesh.compiled_filter import can_filter, correlate_compiled, filter_compiled, padded_shape
-from lrc_ase.layer.mesh.workspace import scratch_array
 from lrc_ase.layer.windows import Window
 
-__all__ = [
-    "correlate_spectra",
-    "deconvolution",
-    "density_spectrum",
-    "filter_arrays",
-    "filter_in_place",
-    "filtered",
-    "padded_scratch",
-    "paired_waves",
-]
+__all__ = ["correlate_spectra", "deconvolution", "density_spectrum", "filter_in_place", "filtered", "paired_waves"]
+
+_ONE_BY_ONE = 2**15
+"""Points of a mesh from which channels are transformed one after the other.
+
+A mesh and its spectrum then stay in the cache between the steps, and the memory between them is that of one channel.
+"""
 
 
 def filtered(density: Tensor, table: Tensor) -> Tensor:
@@ -50,8 +45,7 @@ class _Filter(torch.autograd.Function):
     def forward(ctx: Any, density: Tensor, table: Tensor) -> Tensor:
         ctx.save_for_backward(density, table)
         if table.ndim > density.ndim:
-            half = torch.einsum("sab...,sb...->sa...", table.to(_spectrum_type(density)), density_spectrum(density))
-            return inverse(half, density.shape[2:])
+            return _filtered_by_matrix(density_spectrum(density), table, density.shape[2:])
         potential = density.clone(memory_format=torch.contiguous_format)
         filter_in_place(potential, table)
         return potential
@@ -89,65 +83,42 @@ class _Correlate(torch.autograd.Function):
 
 
 def density_spectrum(density: Tensor) -> Tensor:
-    """Half of the Fourier transform of (n_structures, n_channels, *mesh)."""
+    """Return half of the Fourier transform of (n_structures, n_channels, *mesh)."""
     return torch.fft.rfftn(density, dim=tuple(range(2, density.ndim)))
 
 
-def inverse(half: Tensor, mesh_shape: torch.Size) -> Tensor:
-    """Sum over waves, without the 1 / n of an inverse transform."""
+def filter_in_place(mesh: Tensor, table: Tensor, *, keep_spectrum: bool = False) -> Tensor | None:
+    """Turn a density into a potential in its own memory, channel by channel; return the density's spectrum if kept."""
+    d, mesh_shape = mesh.ndim - 2, mesh.shape[2:]
+    one_by_one = mesh_shape.numel() >= _ONE_BY_ONE
+    meshes, factors = mesh.flatten(0, 1), table.detach().flatten(0, 1)
+    axes = tuple(range(-d, 0))
+    kept = []
+    for density, factor in zip(meshes, factors, strict=True) if one_by_one else ((meshes, factors),):
+        half = torch.fft.rfftn(density, dim=axes)
+        if keep_spectrum:
+            kept.append(half)
+            half = half * factor
+        else:
+            half.mul_(factor)
+        # norm="forward" leaves out the 1 / n of an inverse transform: the table holds all factors
+        density.copy_(torch.fft.irfftn(half, s=mesh_shape, dim=axes, norm="forward"))
+    if not keep_spectrum:
+        return None
+    return (torch.stack(kept) if one_by_one else kept[0]).unflatten(0, mesh.shape[:2])
+
+
+def _filtered_by_matrix(spectrum: Tensor, table: Tensor, mesh_shape: torch.Size) -> Tensor:
+    """Return the potential of a density's `spectrum`, with a matrix of the table for every wave."""
+    half = torch.einsum("sab...,sb...->sa...", table.detach().to(spectrum.dtype), spectrum)
     return torch.fft.irfftn(half, s=mesh_shape, dim=tuple(range(2, half.ndim)), norm="forward")
 
 
-def filter_in_place(mesh: Tensor, table: Tensor, *, keep_spectrum: bool = False) -> Tensor | None:
-    """Turn a density into a potential, channel by channel, in its own memory.
-
-    The density's spectrum is returned if kept, in a form that only `correlate_spectra` knows.
-    """
-    mesh_shape = tuple(mesh.shape[2:])
-    if mesh.device.type != "cpu" or not can_filter(mesh_shape):
-        half = density_spectrum(mesh)
-        kept = half.clone() if keep_spectrum else None
-        mesh.copy_(inverse(half.mul_(table), mesh.shape[2:]))
-        return kept
-    n_y, n_z = mesh_shape[1:]
-    padded = padded_scratch("padded", mesh.shape[:2], mesh_shape, mesh.numpy().dtype)
-    padded[..., :n_y, :n_z] = mesh.numpy()
-    spectrum = filter_arrays(padded, mesh_shape, table.detach().contiguous().numpy(), keep_spectrum=keep_spectrum)
-    mesh.copy_(torch.from_numpy(padded[..., :n_y, :n_z]))
-    return None if spectrum is None else torch.from_numpy(spectrum)
-
-
-def padded_scratch(name: str, leading: tuple[int, ...], mesh_shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Zeros for meshes as `filter_arrays` takes them, (*leading, *padded_shape); see `scratch_array`."""
-    mesh = scratch_array(name, (*leading, *padded_shape(mesh_shape, dtype)), dtype)
-    mesh.view(np.uint8).fill(0)  # byte by byte is faster: the C library does it
-    return mesh
-
-
-def filter_arrays(
-    mesh: np.ndarray, mesh_shape: tuple[int, ...], table: np.ndarray, *, keep_spectrum: bool
-) -> np.ndarray | None:
-    """`filter_in_place` for meshes (n_structures, n_channels, *padded_shape) of a shape that `can_filter` knows."""
-    meshes = mesh.reshape(-1, *mesh.shape[2:])
-    kept = np.empty_like(meshes) if keep_spectrum else meshes[:0]
-    filter_compiled(meshes, mesh_shape, table.reshape(-1), kept, torch.get_num_threads())
-    return kept.reshape(mesh.shape) if keep_spectrum else None
-
-
-def _spectrum_type(mesh: Tensor) -> torch.dtype:
-    return torch.complex64 if mesh.dtype == torch.float32 else torch.complex128
-
-
 def correlate_spectra(first: Tensor, second: Tensor, mesh_shape: tuple[int, ...], *, is_matrix: bool) -> Tensor:
-    """Real part of conj(first) second times the number of waves that each stands for, (n_structures, ..., *half mesh).
+    """Return the real part of conj(first) second times the number of waves that each stands for.
 
-    Both spectra come from `density_spectrum`, or both from `filter_in_place`.
+    Spectra are those of `density_spectrum`; the result has shape (n_structures, ..., *half mesh).
     """
-    if not first.is_complex():
-        shape = (*first.shape[:2], *mesh_shape[:-1], mesh_shape[-1] // 2 + 1)
-        correlation = first.new_empty(shape)
-        correlate_compiled(*(tensor.flatten(0, 1).numpy() for tensor in (first, second, correlation)))
-        return correlation
     if is_matrix:
         first, second = first[:, :, None], second[:, None]
     product = first.real * second.real + first.imag * second.imag
@@ -158,14 +129,14 @@ def correlate_spectra(first: Tensor, second: Tensor, mesh_shape: tuple[int, ...]
 
 @lru_cache(maxsize=64)
 def paired_waves(mesh_shape: tuple[int, ...]) -> Tensor:
-    """0 at the Nyquist waves of even axes, whose opposites the mesh does not hold, 1 elsewhere; (*half mesh)."""
+    """Return 0 at the Nyquist waves of even axes, whose opposites the mesh does not hold, 1 elsewhere; (*half mesh)."""
     indices = half_mesh_indices(mesh_shape)
     return (2 * indices.abs() < torch.tensor(mesh_shape)).all(dim=-1).to(torch.float64)
 
 
 @lru_cache(maxsize=64)
 def deconvolution(window: Window, mesh_shape: tuple[int, ...]) -> Tensor:
-    """Inverse square of the window's transform, for spreading and gathering, (*half mesh)."""
+    """Return the inverse square of the window's transform, for spreading and gathering, (*half mesh)."""
     indices = half_mesh_indices(mesh_shape).numpy()
     product = np.ones(indices.shape[:-1])
     for axis, n_mesh in enumerate(mesh_shape):

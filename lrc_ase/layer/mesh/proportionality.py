@@ -26,7 +26,7 @@ _ROUNDINGS = 16
 def proportionality(cotangent: Tensor, weights: Tensor, stencil: Stencil) -> tuple[Tensor, list[int]]:
     """Numbers c (n_structures, n_channels), and the channels in which ``cotangent = c weights`` does not hold."""
     n_channels, limits = weights.shape[1], torch.finfo(weights.dtype)
-    if weights.device.type == "cpu" and stencil.exchange is None:
+    if weights.is_cpu and stencil.exchange is None:
         f, g = weights.contiguous().numpy(), cotangent.contiguous().numpy()
         found, others = np.empty((stencil.n_structures, n_channels), f.dtype), np.empty(n_channels, np.bool_)
         _kernel(f.dtype)(g, f, stencil.structure.contiguous().numpy(), _ROUNDINGS * limits.eps, found, others)

@@ -5,30 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from lrc_ase.layer.exchange import Exchange
 from lrc_ase.layer.windows import Window
 
-__all__ = ["Stencil", "multi_indices"]
+__all__ = ["Backend", "Sites", "Stencil", "multi_indices"]
 
 
 @lru_cache(maxsize=32)
 def multi_indices(dimension: int, level: int) -> tuple[tuple[int, ...], ...]:
-    """Derivative orders of total degree up to `level`: by degree, then the first axis first.
+    """Return all derivative orders of total degree up to `level`: by degree, then the first axis first.
 
     >>> multi_indices(2, 2)
     ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
     """
-    found = [order for order in product(range(level + 1), repeat=dimension) if sum(order) <= level]
-    return tuple(sorted(found, key=lambda order: (sum(order), [-value for value in order])))
+    orders = [order for order in product(range(level + 1), repeat=dimension) if sum(order) <= level]
+    return tuple(sorted(orders, key=lambda order: (sum(order), [-value for value in order])))
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Stencil:
-    """What ties atoms to a mesh: everything but the coordinates."""
+    """Window, mesh and structure of each atom: everything about spreading but the coordinates."""
 
     window: Window
     mesh_shape: tuple[int, ...]
@@ -36,16 +36,52 @@ class Stencil:
     """Structure of each atom, int64 (n_atoms,)."""
     n_structures: int
     exchange: Exchange | None = None
-    """Processes that share the mesh, each spreading atoms of its own; None where one holds them all."""
-    held: Tensor | None = None
-    """Coordinates that nobody changes while this object lives: they are sorted without a look at whether they did."""
-    sorted_atoms: Any = field(default=None, init=False, repr=False)
-    """Kept by the compiled kernels, so that atoms are sorted once for several passes."""
+    """Processes that share the mesh, each with atoms of its own; None where one process holds all atoms."""
 
     @property
     def dimension(self) -> int:
         return len(self.mesh_shape)
 
-    def holding(self, fractional: Tensor) -> Stencil:
-        """The same for coordinates that nobody changes."""
-        return Stencil(self.window, self.mesh_shape, self.structure, self.n_structures, self.exchange, fractional)
+
+class Backend(Protocol):
+    """Kernels between atoms and mesh for one kind of device.
+
+    The filter between spreading and gathering is the same for all: torch's FFT runs on every device (`filtering`).
+    """
+
+    def sort(self, fractional: Tensor, stencil: Stencil) -> Any:
+        """Bring atoms into the order in which `spread` and `gather` visit them; the result is the backend's secret.
+
+        `fractional` (n_atoms, d) are any real numbers in units of the cell vectors, without a graph.
+        """
+        ...
+
+    def spread(self, weights: Tensor, sites: Sites, level: int, mesh: Tensor) -> None:
+        """Add weights to a contiguous mesh (n_structures, n_channels, *mesh_shape).
+
+        `weights` (n_atoms, n_orders, n_channels) multiply the window's derivatives of `multi_indices(d, level)`.
+        """
+        ...
+
+    def gather(self, mesh: Tensor, sites: Sites, level: int) -> Tensor:
+        """Interpolate a contiguous mesh with all window derivatives up to `level`, (n_atoms, n_orders, n_channels)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Sites:
+    """Atoms at fixed coordinates on a mesh, sorted once for all passes over them.
+
+    One convolution makes one `Sites`, and hands it to every spread and gather of its value and derivatives.
+    """
+
+    fractional: Tensor
+    """Coordinates in units of the cell vectors (n_atoms, d), without a graph; nobody may change them in place."""
+    stencil: Stencil
+    _sorted: dict[Backend, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def sorted_by(self, backend: Backend) -> Any:
+        """Return what `backend.sort` makes of these atoms."""
+        if backend not in self._sorted:
+            self._sorted[backend] = backend.sort(self.fractional, self.stencil)
+        return self._sorted[backend]

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from lrc_ase.compiled.compilation import called, compiled, inlined
+from lrc_ase.compiled.compilation import compiled, inlined
 from lrc_ase.compiled.simd import address, prefetch
 from lrc_ase.compiled.threads import even_ranges, run_over_ranges
-from lrc_ase.layer.mesh.workspace import scratch_array
 from lrc_ase.layer.windows import Window
 
 __all__ = ["SortedAtoms", "sort_atoms", "tile_edges"]
@@ -24,7 +23,6 @@ _THINNEST_SLAB = 7
 _THREADED_FROM = 4000
 """Atoms from which threads share the slabs."""
 _COUNT, _ACCUMULATE, _PLACE, _ALL = range(4)
-_INTEGERS = np.dtype(np.int64)
 _AHEAD = 16
 """How many atoms early their places are asked for: these lie far from each other."""
 _SERIAL_BELOW = 30_000
@@ -96,7 +94,7 @@ def sort_atoms(
     counts = np.zeros((len(ranges), n_structures * n_blocks), np.int64)
     starts = np.empty(n_structures * tiles[0] * tiles[1] * tiles[2] + 1, np.int64)
     order, coordinates = np.empty(n_atoms, np.int64), np.empty((n_atoms, 3))
-    keys = scratch_array("keys", (n_atoms,), _INTEGERS)
+    keys = np.empty(n_atoms, np.int64)
     given = fractional, structure, mesh_shape, n_blocks, keys_of_points, window.n_points
     kernel, arguments = _sorting_kernel(fractional.dtype), (*given, keys, counts, starts, order, coordinates)
     if len(ranges) == 1:
@@ -141,7 +139,7 @@ def _coordinate(fractional, n):
     return own - n * (own == n)  # by rounding
 
 
-@called
+@inlined
 def _count(fractional, structure, shape, n_blocks, keys_of_points, n_points, keys, counts, first, last):
     """Block of each atom, and atoms per block; whether all coordinates are finite."""
     total = 0.0
@@ -162,7 +160,7 @@ def _count(fractional, structure, shape, n_blocks, keys_of_points, n_points, key
     return np.isfinite(total)
 
 
-@called
+@inlined
 def _accumulate(counts, starts):
     """Turn the atoms of each range in each block into their first place; `starts` as in `SortedAtoms`."""
     total, n_blocks = 0, counts.shape[1] // max(len(starts) - 1, 1)
@@ -176,7 +174,7 @@ def _accumulate(counts, starts):
     starts[len(starts) - 1] = total
 
 
-@called
+@inlined
 def _place(fractional, shape, keys, following, order, coordinates, first, last):
     """Put atoms in their places."""
     far_order, far_coordinates = address(order), address(coordinates)

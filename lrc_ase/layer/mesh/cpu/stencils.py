@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numba import int64
 
-from lrc_ase.compiled.compilation import called, compiled, inlined
+from lrc_ase.compiled.compilation import compiled, inlined
 from lrc_ase.compiled.simd import SPARE, address, aligned_address, fill, load, prefetch, store, total
 from lrc_ase.compiled.threads import run_over_ranges
-from lrc_ase.layer.mesh.sorting import SortedAtoms, tile_edges
+from lrc_ase.layer.mesh.cpu.sorting import SortedAtoms, tile_edges
 from lrc_ase.layer.windows import Window
 
 __all__ = ["MAX_LEVEL", "gather_compiled", "spread_compiled"]
@@ -46,8 +46,7 @@ def spread_compiled(
     """Add weights to the mesh.
 
     `weights` (n_atoms, n_orders, n_channels) with the orders of `multi_indices(3, level)`, `mesh` (n_structures,
-    n_channels, n_x, n_rows, row), both contiguous and of one type. A plane may have more rows than the mesh has points
-    along y, and a row more numbers. No axis of a mesh is shorter than the window.
+    n_channels, n_x, n_y, n_z), both contiguous and of one type. No axis of a mesh is shorter than the window.
     """
     kernel = _spread_kernel(_line_width(window), window.n_points, level, mesh.dtype)
     arguments = (weights, *_arguments(atoms, window, mesh))
@@ -70,7 +69,7 @@ def gather_compiled(
 
 def _arguments(atoms: SortedAtoms, window: Window, mesh: np.ndarray) -> tuple:
     table = window.horner_table(mesh.dtype, _line_width(window))
-    layout = atoms.tiles, (mesh.shape[1], *atoms.mesh_shape), mesh.shape[3:], window.n_points
+    layout = atoms.tiles, mesh.shape[1:], window.n_points
     return atoms.order, atoms.coordinates, atoms.starts, *layout, table, mesh.reshape(-1)
 
 
@@ -162,12 +161,9 @@ def _move_piece(tile, t, mesh, m, count, zero, adding):
         _move(tile, t + i, mesh, m + i, zero, 1, adding)
 
 
-@called
-def _move_tile(tile, mesh, structure, origin, shape, pitch, size, used, zero, adding):
-    """Add the tile to the mesh and clear it, or copy it from there: `used` planes, rows and points of a line.
-
-    `pitch` are rows of a plane and numbers of a row in the mesh's memory.
-    """
+@inlined
+def _move_tile(tile, mesh, structure, origin, shape, size, used, zero, adding):
+    """Add the tile to the mesh and clear it, or copy it from there: `used` planes, rows and points of a line."""
     n_channels, n_x, n_y, n_z = shape
     n_planes, n_rows, n_line = used
     for channel in range(n_channels):
@@ -176,7 +172,7 @@ def _move_tile(tile, mesh, structure, origin, shape, pitch, size, used, zero, ad
             y = origin[1]
             for row in range(n_rows):
                 t = ((channel * size[1] + plane) * size[2] + row) * size[3]
-                line = ((own * n_x + x) * pitch[0] + y) * pitch[1]
+                line = ((own * n_x + x) * n_y + y) * n_z
                 z, left = origin[2], n_line
                 while left > 0:
                     count = min(left, n_z - z)
@@ -190,9 +186,7 @@ def _move_tile(tile, mesh, structure, origin, shape, pitch, size, used, zero, ad
 def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> Any:
     n_rows, n_line = _tile(width, n_points)
 
-    def kernel(
-        weights, order, coordinates, starts, tiles, shape, pitch, n_across, table_array, mesh_array, first, last
-    ):
+    def kernel(weights, order, coordinates, starts, tiles, shape, n_across, table_array, mesh_array, first, last):
         size = (shape[0], -(-shape[1] // tiles[0]) + n_points - 1, n_rows, n_line)
         used = size[1], -(-shape[2] // tiles[1]) + n_points - 1, -(-shape[3] // tiles[2]) + n_points - 1
         n_terms, n_tile = table_array.shape[0], size[1] * n_rows * n_line
@@ -243,7 +237,7 @@ def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
                                 values = plane2 * s[5 * width + b] + values
                             store(tile, line, values)
                     start += n_tile
-            _move_tile(tile, mesh, structure, origin, shape, pitch, size, used, nothing, True)
+            _move_tile(tile, mesh, structure, origin, shape, size, used, nothing, True)
         memory[0], tile_memory[0] = 0, 0  # keeps them alive until here
 
     return compiled(kernel, "spread", width, n_points, level, dtype.name)
@@ -253,9 +247,7 @@ def _spread_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
 def _gather_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> Any:
     n_rows, n_line = _tile(width, n_points)
 
-    def kernel(
-        gathered, order, coordinates, starts, tiles, shape, pitch, n_across, table_array, mesh_array, first, last
-    ):
+    def kernel(gathered, order, coordinates, starts, tiles, shape, n_across, table_array, mesh_array, first, last):
         size = (shape[0], -(-shape[1] // tiles[0]) + n_points - 1, n_rows, n_line)
         used = size[1], -(-shape[2] // tiles[1]) + n_points - 1, -(-shape[3] // tiles[2]) + n_points - 1
         n_terms, n_tile = table_array.shape[0], size[1] * n_rows * n_line
@@ -270,7 +262,7 @@ def _gather_kernel(width: int, n_points: int, level: int, dtype: np.dtype) -> An
             if starts[own_tile] == starts[own_tile + 1]:
                 continue
             structure, origin = _origin(own_tile, tiles, shape)
-            _move_tile(tile, mesh, structure, origin, shape, pitch, size, used, nothing, False)
+            _move_tile(tile, mesh, structure, origin, shape, size, used, nothing, False)
             for place in range(starts[own_tile], starts[own_tile + 1]):
                 prefetch(own, order[min(place + _AHEAD, len(order) - 1)] * n_own, 1)
                 start, z0, z1, z2 = _stencil(

@@ -1,6 +1,6 @@
 r"""Spreading and gathering on NVIDIA GPUs, in Triton, three dimensions only.
 
-Four kernels (in `triton_programs`) around one sort. `locate` gives every atom the key of its bin; after the sort
+Four kernels (in `programs`) around one sort. `locate` gives every atom the key of its bin; after the sort
 `evaluate` writes the windows and derivatives of all atoms, by Horner, in the order of the bins; `spread` and `gather`
 only read those.
 
@@ -40,7 +40,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrc_ase.layer.mesh.triton_programs import evaluate, gather, locate, spread, tl
+from lrc_ase.layer.mesh.triton.programs import evaluate, gather, locate, spread, tl
 from lrc_ase.layer.windows import Window, derivative_table
 
 __all__ = ["gather_triton", "spread_triton", "triton_available"]

@@ -1,4 +1,4 @@
-"""The four kernels behind `triton_kernels`, which says how they work together.
+"""The four kernels behind `launch`, which says how they work together.
 
 Triton makes kernels of these functions at their first use, so that this file can be read without it. Names in capitals
 are constants of the compilation.

@@ -1,0 +1,33 @@
+"""The backend of NVIDIA GPUs: kernels in Triton, three dimensions, derivatives up to the second."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lrc_ase.layer.mesh.stencil import Sites, Stencil, multi_indices
+from lrc_ase.layer.mesh.triton.launch import gather_triton, spread_triton, triton_available
+
+__all__ = ["TritonBackend", "triton_available"]
+
+
+class TritonBackend:
+    """Launches the kernels on the current stream; each call sorts by bins of its own."""
+
+    def sort(self, fractional: Tensor, stencil: Stencil) -> Tensor:
+        """Coordinates in units of the mesh, (n_atoms, 3) in [0, n]; float64, as they are few."""
+        wrapped = fractional.double()
+        coordinates = (wrapped - torch.floor(wrapped)) * torch.tensor(stencil.mesh_shape, device=fractional.device)
+        if not torch.isfinite(coordinates).all():
+            raise ValueError("`fractional` holds coordinates that are not finite (NaN or infinite)")
+        return coordinates
+
+    def spread(self, weights: Tensor, sites: Sites, level: int, mesh: Tensor) -> None:
+        stencil = sites.stencil
+        spread_triton(weights, sites.sorted_by(self), stencil.structure, stencil.window, level, mesh)
+
+    def gather(self, mesh: Tensor, sites: Sites, level: int) -> Tensor:
+        stencil, n_orders = sites.stencil, len(multi_indices(3, level))
+        gathered = mesh.new_empty(len(sites.fractional), n_orders, mesh.shape[1])
+        gather_triton(mesh, sites.sorted_by(self), stencil.structure, stencil.window, level, gathered)
+        return gathered
