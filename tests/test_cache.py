@@ -87,6 +87,26 @@ def test_cached_graphs_are_bit_equal_to_those_of_the_files(mixed, tmp_path):
         )
 
 
+def test_weights_kinds_and_remarks_of_frames_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_module, "_CHUNK", 2)
+    frames = metal_frames(5)
+    for atoms in frames[1::2]:
+        atoms.info |= {"config_weight": 2.5, "config_type": "liquid"}
+    frames[4].info["config_type"] = "surface"
+    ase.io.write(tmp_path / "frames.extxyz", frames)
+    (entry,) = entries_of(tmp_path / "frames.extxyz", tmp_path)
+    expected = [label_frame(atoms, weight=2.0) for atoms in read_frames(tmp_path / "frames.extxyz")]
+    elements = elements_of(frame.atoms for frame in expected)
+    references = torch.zeros(len(elements), dtype=torch.float64)
+    for index, frame in enumerate(expected):
+        found = entry.frame(index, 2.0)
+        assert (found.weight, found.remarks) == (frame.weight, frame.remarks)
+        assert found.atoms.info.get("config_type") == frame.atoms.info.get("config_type")
+        assert entry.graph(index, elements, references, 2.0).weight.tolist() == [frame.weight]
+    assert [frame.weight for frame in expected] == [2.0, 5.0, 2.0, 5.0, 2.0]
+    assert expected[1].remarks
+
+
 def test_workers_keep_the_order_of_frames(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_module, "_CHUNK", 3)
     monkeypatch.setattr(cache_module, "_FEWEST_FOR_WORKERS", 6)

@@ -1,14 +1,7 @@
-"""Large sets of frames on disk: read, checked and searched for neighbors once, then memory-mapped.
+"""Large sets of frames on disk: read, checked and searched for neighbors once.
 
-An entry is a folder named after the content of a file of frames, the slice of it, the label keys and the cutoff, so
-that it is found again by any run and never stale. It holds flat arrays and a small JSON header:
-
-- per frame: number in its file, numbers of atoms and pairs, cell as given and completed, boundary, charge, energy,
-  stress;
-- per atom: atomic number, position, force, number of neighbors;
-- per pair: neighbor and lattice translation.
-
-Energies are total ones and elements are atomic numbers, so that element references and models may change.
+An entry of the cache is a folder named after the content of a file of frames, the slice of it, the label keys and the
+cutoff, so that any run finds it again and it is never stale. `lrc_ase.dataset.entries` describes its files.
 """
 
 from __future__ import annotations
@@ -17,151 +10,50 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import threading
+import uuid
+import warnings
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
-from multiprocessing import get_context
+from contextlib import ExitStack
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
-import torch
 from ase import Atoms
-from ase.data import chemical_symbols
-from torch import Tensor
 
-from lrc_ase.dataset.labelled_graphs import LabelledGraph, elements_of
-from lrc_ase.dataset.labels import Label, LabelKeys, LabelledFrame, label_frame
-from lrc_ase.dataset.reading import SOURCE_KEY, iterate_frames, matching_files
+from lrc_ase.dataset.entries import (
+    FIELDS,
+    FORMAT_VERSION,
+    HEADER,
+    CachedFrames,
+    DamagedEntryError,
+    FrameKind,
+    Header,
+    frame_checksums,
+)
+from lrc_ase.dataset.labelled_graphs import elements_of
+from lrc_ase.dataset.labels import Label, LabelKeys, label_frame
+from lrc_ase.dataset.reading import iterate_frames, matching_files
+from lrc_ase.files.lock import exclusive_use
 from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.graph import Graph
 from lrc_ase.structures.neighbors import neighbor_graph
 
 __all__ = ["CachedFrames", "cached_frames"]
 
-FORMAT_VERSION = 2
 _CHUNK = 100
 """Frames that a worker process takes at a time."""
 _FEWEST_FOR_WORKERS = 400
 """Frames below which starting processes would take longer than the work."""
-_FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
-    "number": ("<i8", ()),
-    "n_atoms": ("<i8", ()),
-    "n_pairs": ("<i8", ()),
-    "cell": ("<f8", (3, 3)),
-    "complete_cell": ("<f8", (3, 3)),
-    "pbc": ("?", (3,)),
-    "charge": ("<f8", ()),
-    "energy": ("<f8", ()),
-    "stress": ("<f8", (3, 3)),
-    "atomic_number": ("<u1", ()),
-    "position": ("<f8", (3,)),
-    "force": ("<f8", (3,)),
-    "n_neighbors": ("<i4", ()),
-    "neighbor": ("<i4", ()),
-    "shift": ("<i2", (3,)),
-}
-"""Type and shape of the arrays: of frames, then of atoms, then of pairs."""
-_NAMES = list(_FIELDS)
-_OF_FRAME, _OF_ATOM, _OF_PAIR = _NAMES[:9], _NAMES[9:13], _NAMES[13:]
-
-
-@dataclass(frozen=True)
-class CachedFrames:
-    """One entry of the cache: frames of one file, as labelled frames and as labelled graphs."""
-
-    folder: Path
-    source: str
-    """File that the frames were read from."""
-    cutoff: float
-    """Angstrom."""
-    arrays: dict[str, np.ndarray]
-    first_atom: np.ndarray
-    first_pair: np.ndarray
-
-    @classmethod
-    def open(cls, folder: Path, source: str, cutoff: float) -> CachedFrames:
-        """Map the arrays of an entry into memory; nothing is read yet."""
-        arrays = {}
-        for name, (kind, shape) in _FIELDS.items():
-            path = folder / name
-            row = int(np.prod(shape, dtype=int)) * np.dtype(kind).itemsize
-            length = path.stat().st_size // row
-            if length:  # as a plain array: slices of a memmap are slow
-                arrays[name] = np.memmap(path, kind, "r", shape=(length, *shape)).view(np.ndarray)
-            else:  # an empty file cannot be mapped
-                arrays[name] = np.empty((0, *shape), kind)
-        first_atom, first_pair = (np.concatenate([[0], np.cumsum(arrays[name])]) for name in ("n_atoms", "n_pairs"))
-        return cls(folder, source, cutoff, arrays, first_atom, first_pair)
-
-    def __len__(self) -> int:
-        return len(self.arrays["energy"])
-
-    def frame(self, index: int, weight: float = 1.0) -> LabelledFrame:
-        """Labelled frame number `index`."""
-        of_frame, of_atom, _ = self._slices(index)
-        atoms = Atoms(
-            of_atom["atomic_number"], positions=of_atom["position"], cell=of_frame["cell"], pbc=of_frame["pbc"]
-        )
-        name = f"{self.source}@{of_frame['number']}"
-        atoms.info = {SOURCE_KEY: name, "charge": float(of_frame["charge"])}
-        return LabelledFrame(
-            atoms, float(of_frame["energy"]), np.array(of_atom["force"]), np.array(of_frame["stress"]), name, weight
-        )
-
-    def graph(self, index: int, elements: Sequence[str], references: Tensor, weight: float = 1.0) -> LabelledGraph:
-        """Labelled graph number `index`, equal to that of `labelled_graph` to the last bit."""
-        of_frame, of_atom, of_pair = self._slices(index)
-        counts = of_atom["n_neighbors"]
-        n_atoms, width = len(counts), max(int(counts.max(initial=0)), 1)
-        mask = np.arange(width) < counts[:, None]
-        neighbors = np.repeat(np.arange(n_atoms), width).reshape(n_atoms, width)
-        neighbors[mask] = of_pair["neighbor"]
-        shifts = np.zeros((n_atoms, width, 3))
-        shifts[mask] = of_pair["shift"]
-        species = _places(tuple(elements))[of_atom["atomic_number"]]
-        if (species < 0).any():
-            name = chemical_symbols[int(of_atom["atomic_number"][species < 0][0])]
-            raise ValueError(
-                f"{self.source}@{of_frame['number']}: unknown element {name}: this model knows {', '.join(elements)}"
-            )
-        graph = Graph(
-            positions=torch.from_numpy(np.array(of_atom["position"])),
-            species=torch.from_numpy(species),
-            structure=torch.zeros(n_atoms, dtype=torch.int64),
-            cell=torch.from_numpy(np.array(of_frame["complete_cell"]))[None],
-            pbc=torch.from_numpy(np.array(of_frame["pbc"]))[None],
-            charge=torch.tensor([of_frame["charge"]], dtype=torch.float64),
-            neighbors=torch.from_numpy(neighbors),
-            shifts=torch.from_numpy(shifts),
-            neighbor_mask=torch.from_numpy(mask),
-        )
-        energy = torch.tensor([of_frame["energy"]], dtype=torch.float64)
-        return LabelledGraph(
-            graph,
-            energy - references.to(torch.float64)[graph.species].sum(),
-            torch.from_numpy(np.array(of_atom["force"])),
-            torch.from_numpy(np.array(of_frame["stress"]))[None],
-            torch.tensor([weight], dtype=torch.float64),
-        )
-
-    def _slices(self, index: int) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray]]:
-        atoms = slice(int(self.first_atom[index]), int(self.first_atom[index + 1]))
-        pairs = slice(int(self.first_pair[index]), int(self.first_pair[index + 1]))
-        of_frame = {name: self.arrays[name][index] for name in _OF_FRAME}
-        of_atom = {name: self.arrays[name][atoms] for name in _OF_ATOM}
-        return of_frame, of_atom, {name: self.arrays[name][pairs] for name in _OF_PAIR}
-
-
-@lru_cache(maxsize=16)
-def _places(elements: tuple[str, ...]) -> np.ndarray:
-    """Place of each atomic number among `elements`, -1 where it is not."""
-    places = np.full(len(chemical_symbols), -1)
-    places[[chemical_symbols.index(symbol) for symbol in elements]] = np.arange(len(elements))
-    return places
+Chunk = tuple[dict[str, np.ndarray], list[FrameKind]]
+"""Arrays of some frames, and the kinds of frames to which their array `kind` refers."""
+_UNFINISHED = ".unfinished-"
+"""Prefix of folders that are being filled; beside each lies its lock, named FOLDER.lock."""
 
 
 def cached_frames(
@@ -174,12 +66,14 @@ def cached_frames(
     n_workers: int | None = None,
     report_progress: Callable[[int, str], None] | None = None,
 ) -> list[CachedFrames]:
-    """Entries of the cache for a path of the user (wildcards, ``@`` slices), made where they are absent.
+    """Return the entries of the cache for a path of the user (wildcards, ``@`` slices); make those that are absent.
+
+    Entries are verified when they are opened. A damaged one is made anew, with one warning.
 
     Parameters
     ----------
     cache
-        Folder of all entries, made if absent.
+        Folder of all entries, made if absent. Remains of processes that were killed while they filled it are removed.
     cutoff
         Angstrom.
     keys, required
@@ -192,8 +86,14 @@ def cached_frames(
     entries = []
     for file, selection in matching_files(path):
         folder = Path(cache) / _key(file, selection, cutoff, keys, required)
-        if not (folder / "header.json").exists():
-            _make(folder, file, selection, cutoff, keys, required, n_workers or os.cpu_count() or 1, report_progress)
+        try:
+            if folder.exists():
+                entries.append(CachedFrames.open(folder, file, cutoff))
+                continue
+        except DamagedEntryError as error:
+            warnings.warn(f"the cache entry {folder} is damaged ({error}): it is made anew", stacklevel=2)
+            shutil.rmtree(folder)
+        _make(folder, file, selection, cutoff, keys, required, n_workers or os.cpu_count() or 1, report_progress)
         entries.append(CachedFrames.open(folder, file, cutoff))
     return entries
 
@@ -226,32 +126,72 @@ def _make(
 ) -> None:
     """Write an entry; it gets its name when it is complete, so that an interruption leaves none."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
-    n_frames = 0
+    _sweep(folder.parent)
+    unfinished = folder.parent / f"{_UNFINISHED}{uuid.uuid4().hex}"
     try:
-        files = {name: (unfinished / name).open("wb") for name in _FIELDS}
-        try:
-            for arrays in _prepared(_chunks(file, selection), cutoff, keys, tuple(required), n_workers):
-                for name, values in arrays.items():
-                    files[name].write(values.tobytes())
-                n_frames += len(arrays["energy"])
-                if report_progress is not None:
-                    report_progress(n_frames, file)
-        finally:
-            for opened in files.values():
-                opened.close()
-        if n_frames == 0:
-            raise ValueError(f"{file}@{selection} holds no frame")
-        header = {"format_version": FORMAT_VERSION, "file": Path(file).name, "n_frames": n_frames, "cutoff": cutoff}
-        (unfinished / "header.json").write_text(json.dumps(header) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.chmod(0o755)  # as other folders, to be shared
-        os.replace(unfinished, folder)
-    except BaseException as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if isinstance(error, OSError) and error.filename is None:  # a write, such as to a full disk
+        with exclusive_use(f"{unfinished}.lock", str(unfinished)):
+            unfinished.mkdir()
+            try:
+                chunks = _prepared(_chunks(file, selection), cutoff, keys, tuple(required), n_workers)
+                header = _write(unfinished, chunks, file, selection, cutoff, report_progress)
+                (unfinished / HEADER).write_text(header.model_dump_json() + "\n", encoding="utf-8")
+                try:
+                    unfinished.rename(folder)
+                except OSError:
+                    if not folder.exists():  # else another process was faster
+                        raise
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        if error.filename is None:  # a write, such as to a full disk
             raise OSError(error.errno, error.strerror, str(folder.parent)) from error
         raise
+
+
+def _write(
+    folder: Path,
+    chunks: Iterator[Chunk],
+    file: str,
+    selection: str,
+    cutoff: float,
+    report_progress: Callable[[int, str], None] | None,
+) -> Header:
+    """Append the arrays of all chunks to the files in `folder`; return the header that describes them."""
+    checksums = dict.fromkeys(FIELDS, 0)
+    kinds: dict[FrameKind, int] = {}
+    n_frames = 0
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((folder / name).open("wb")) for name in FIELDS}
+        for arrays, chunk_kinds in chunks:
+            places = np.array([kinds.setdefault(kind, len(kinds)) for kind in chunk_kinds])
+            arrays["kind"] = places[arrays["kind"]].astype(FIELDS["kind"][0])
+            for name, values in arrays.items():
+                data = values.tobytes()
+                files[name].write(data)
+                checksums[name] = zlib.crc32(data, checksums[name])
+            n_frames += len(arrays["energy"])
+            if report_progress is not None:
+                report_progress(n_frames, file)
+    if n_frames == 0:
+        raise ValueError(f"{file}@{selection} holds no frame")
+    return Header(
+        file=Path(file).name, n_frames=n_frames, cutoff=cutoff, kinds=tuple(kinds), checksums=checksums
+    ).with_digest()
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what processes left that were killed while they filled the cache; the kernel has released their locks."""
+    for name in sorted({path.name.removesuffix(".lock") for path in cache.glob(f"{_UNFINISHED}*")}):
+        lock = filelock.FileLock(cache / f"{name}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except (filelock.Timeout, OSError):  # in use, or on a file system where nobody can tell
+            continue
+        try:
+            shutil.rmtree(cache / name, ignore_errors=True)
+            (cache / f"{name}.lock").unlink(missing_ok=True)
+        finally:
+            lock.release()
 
 
 def _chunks(file: str, selection: str) -> Iterator[list[Atoms]]:
@@ -267,7 +207,7 @@ def _chunks(file: str, selection: str) -> Iterator[list[Atoms]]:
 
 def _prepared(
     chunks: Iterator[list[Atoms]], cutoff: float, keys: LabelKeys, required: tuple[Label, ...], n_workers: int
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Iterator[Chunk]:
     """Arrays of each chunk, in order; by worker processes from a certain number of frames on."""
     first: list[list[Atoms]] = []
     for chunk in chunks:
@@ -281,8 +221,8 @@ def _prepared(
             for chunk in part:
                 yield _arrays(chunk, cutoff, keys, required)
         return
-    with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
-        pending: deque[Future[dict[str, np.ndarray]]] = deque()
+    with ProcessPoolExecutor(n_workers, get_context("spawn"), _end_with_parent) as pool:
+        pending: deque[Future[Chunk]] = deque()
         for part in (first, chunks):
             for chunk in part:
                 pending.append(pool.submit(_arrays, chunk, cutoff, keys, required))
@@ -292,11 +232,46 @@ def _prepared(
             yield pending.popleft().result()
 
 
-def _arrays(
-    frames: Sequence[Atoms], cutoff: float, keys: LabelKeys, required: tuple[Label, ...]
-) -> dict[str, np.ndarray]:
-    """Label frames and search their neighbors."""
-    collected: dict[str, list[Any]] = {name: [] for name in _FIELDS}
+def _end_with_parent() -> None:
+    """End this worker process when its parent ends, be it by SIGKILL, which leaves no time to stop workers."""
+
+    def wait() -> None:
+        if parent := parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _wrapped_shifts(graph: Graph, name: str) -> tuple[np.ndarray, np.ndarray]:
+    r"""Split lattice translations into cells of atoms and translations between wrapped atoms.
+
+    With :math:`k_i` the cell that atom i lies in, :math:`S_{ij} = s_{ij} + k_i - k_j`. Positions of an unwrapped
+    trajectory may lie any number of cells away, while s stays small and fits two bytes.
+
+    Returns
+    -------
+    image : int64, (n_atoms, 3)
+    shift : int16, (n_pairs, 3)
+    """
+    mask = graph.neighbor_mask.numpy()
+    fractional = graph.positions.numpy() @ np.linalg.inv(graph.cell[0].numpy())
+    image = np.where(graph.pbc[0].numpy(), np.floor(fractional), 0.0)
+    shift = (
+        graph.shifts.numpy()[mask] - np.repeat(image, mask.sum(axis=1), axis=0) + image[graph.neighbors.numpy()[mask]]
+    )
+    if np.abs(shift).max(initial=0.0) > np.iinfo(np.int16).max or np.abs(image).max(initial=0.0) > 2.0**52:
+        raise ValueError(
+            f"{name}: an atom lies {np.abs(image).max():.3g} cells from the origin, or the cutoff spans "
+            "more than 32,767 cells: wrap the positions (`atoms.wrap()`)"
+        )
+    return image.astype(np.int64), shift.astype(np.int16)
+
+
+def _arrays(frames: Sequence[Atoms], cutoff: float, keys: LabelKeys, required: tuple[Label, ...]) -> Chunk:
+    """Label frames and search their neighbors; return the arrays of an entry and the kinds of frames."""
+    collected: dict[str, list[Any]] = {name: [] for name in FIELDS}
+    kinds: dict[FrameKind, int] = {}
     for atoms in frames:
         frame = label_frame(atoms, keys, required=required)
         try:
@@ -304,9 +279,9 @@ def _arrays(
         except ValueError as error:
             raise ValueError(f"{frame.name}: {error}") from error
         mask = graph.neighbor_mask.numpy()
-        number = int(frame.name.rpartition("@")[2])
-        values = {
-            "number": [number],
+        image, shift = _wrapped_shifts(graph, frame.name)
+        values: dict[str, Any] = {
+            "number": [int(frame.name.rpartition("@")[2])],
             "n_atoms": [len(atoms)],
             "n_pairs": [int(mask.sum())],
             "cell": [atoms.cell.array],
@@ -315,16 +290,21 @@ def _arrays(
             "charge": [total_charge(frame.atoms)],
             "energy": [frame.energy],
             "stress": [frame.stress],
+            "weight": [frame.weight],
+            "kind": [kinds.setdefault(FrameKind.of(frame), len(kinds))],
             "atomic_number": atoms.numbers,
             "position": atoms.positions,
             "force": frame.forces,
             "n_neighbors": mask.sum(axis=1),
+            "image": image,
             "neighbor": graph.neighbors.numpy()[mask],
-            "shift": graph.shifts.numpy()[mask],
+            "shift": shift,
         }
+        atoms_checksum, pairs_checksum = frame_checksums(values)
+        values |= {"atoms_checksum": [atoms_checksum], "pairs_checksum": [pairs_checksum]}
         for name, value in values.items():
             collected[name].append(np.asarray(value))
-    return {
-        name: np.concatenate(collected[name]).astype(kind).reshape(-1, *shape)
-        for name, (kind, shape) in _FIELDS.items()
+    arrays = {
+        name: np.concatenate(collected[name]).astype(kind).reshape(-1, *shape) for name, (kind, shape) in FIELDS.items()
     }
+    return arrays, list(kinds)
