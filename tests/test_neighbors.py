@@ -128,6 +128,47 @@ def test_anything_but_positions_starts_a_new_search(change):
     assert neighbors.n_searches == 2
 
 
+def meshes_offered(*structures):
+    """Mesh that the list offers to hold for the last of the structures."""
+    offered = []
+
+    def mesh_shape_for(cell, held):
+        offered.append(held)
+        return (len(offered),) * 3
+
+    neighbors = NeighborList(ELEMENTS, 4.0, mesh_shape_for=mesh_shape_for)
+    for atoms in structures:
+        neighbors.graph(atoms)
+    return offered[-1]
+
+
+def test_mesh_is_held_while_a_structure_moves():
+    atoms, strained, moved = rattled_crystal(), rattled_crystal(), rattled_crystal()
+    strained.set_cell(atoms.cell.array * 1.01, scale_atoms=True)
+    moved.positions[3] += [0.4, 0.4, 0.4]
+    assert meshes_offered(atoms, strained) == (1, 1, 1)
+    assert meshes_offered(atoms, moved) == (1, 1, 1)
+    assert meshes_offered(atoms, moved, strained) == (2, 2, 2)
+
+
+@pytest.mark.parametrize("change", ["cell", "numbers", "length", "positions", "boundary between"])
+def test_mesh_is_not_held_for_another_structure(change):
+    """Energies of a data set must not depend on its order."""
+    atoms, other = rattled_crystal(), rattled_crystal()
+    between = []
+    if change == "cell":
+        other.set_cell(atoms.cell.array * 1.03, scale_atoms=True)
+    elif change == "numbers":
+        other.symbols[0] = "Cl"
+    elif change == "length":
+        del other[0]
+    elif change == "positions":
+        other.positions[0] += [1.0, 0.5, 0.0]
+    else:
+        between = [salt_water_slab()]
+    assert meshes_offered(atoms, *between, other) is None
+
+
 def test_positions_that_become_nan_are_reported():
     atoms = rattled_crystal()
     neighbors = NeighborList(ELEMENTS, 4.0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from matscipy.neighbours import neighbour_list
 
 from lrc_ase.layer.exchange import Exchange
 from lrc_ase.structures.graph import Graph
 from lrc_ase.structures.neighbors import complete_cell, padded_rows
+from lrc_ase.structures.pairs import pairs_within
 
 __all__ = ["GhostNeighbors"]
 
@@ -49,7 +49,7 @@ class GhostNeighbors:
             raise ValueError(f"positions are not finite (NaN or infinite) for atoms {tags[~finite][:5].tolist()}")
         self._tags, self._positions, self._n_own = tags.copy(), positions.copy(), n_own
         self.n_searches += 1
-        first, second, distances = self._pairs(positions)
+        first, second, distances, _ = pairs_within(positions, np.eye(3), [False] * 3, self.cutoff + self.skin)
         n_pairs = int(np.searchsorted(first, n_own))  # pairs come sorted; those of ghosts are not wanted
         if n_pairs and distances[:n_pairs].min() < 1e-6:
             pair = int(distances[:n_pairs].argmin())
@@ -84,17 +84,3 @@ class GhostNeighbors:
             mesh_shapes=None if mesh_shape is None else (mesh_shape,),
             exchange=exchange,
         )
-
-    def _pairs(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        if len(positions) == 0:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-        lowest = positions.min(axis=0)
-        box = np.diag(positions.max(axis=0) - lowest + 1.0)
-        found: tuple[np.ndarray, np.ndarray, np.ndarray] = neighbour_list(
-            "ijd",
-            positions=positions - lowest,
-            cell=box,
-            pbc=np.zeros(3, bool),
-            cutoff=float(self.cutoff + self.skin),
-        )
-        return found

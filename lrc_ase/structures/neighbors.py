@@ -9,12 +9,17 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers
-from matscipy.neighbours import neighbour_list
 
 from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.graph import Graph
+from lrc_ase.structures.pairs import pairs_within
 
-__all__ = ["NeighborList", "check_structure", "complete_cell", "neighbor_graph", "padded_rows"]
+__all__ = ["NeighborList", "check_structure", "complete_cell", "is_continuation", "neighbor_graph", "padded_rows"]
+
+_LARGEST_STRAIN = 0.02
+"""Change of a cell between two searches beyond which it belongs to another structure."""
+_LARGEST_MOVE = 1.0
+"""Angstrom by which an atom may move against its cell between two searches of the same structure."""
 
 
 def complete_cell(cell: np.ndarray, pbc: Sequence[bool]) -> np.ndarray:
@@ -84,10 +89,9 @@ def neighbor_graph(
     """
     check_structure(atoms, elements)
     cell = complete_cell(atoms.cell.array, atoms.pbc)
-    search_cell = _enclosing_cell(atoms.positions, cell, atoms.pbc)
-    first, second, distances, shifts = neighbour_list(
-        "ijdS", positions=atoms.positions, cell=search_cell, pbc=atoms.pbc, cutoff=float(cutoff)
-    )
+    # a copy in native float64: files may give Atoms big-endian or single-precision positions
+    positions = np.array(atoms.positions, dtype=np.float64)
+    first, second, distances, shifts = pairs_within(positions, cell, atoms.pbc, cutoff)
     if len(distances) and distances.min() < 1e-6:
         pair = int(distances.argmin())
         raise ValueError(f"atoms {first[pair]} and {second[pair]} are at the same place")
@@ -98,7 +102,7 @@ def neighbor_graph(
     lookup = np.full(max(atomic_numbers.values()) + 1, -1)
     lookup[[atomic_numbers[symbol] for symbol in elements]] = np.arange(len(elements))
     graph = Graph(
-        positions=torch.from_numpy(atoms.positions.copy()),
+        positions=torch.from_numpy(positions),
         species=torch.from_numpy(lookup[atoms.numbers]),
         structure=torch.zeros(n_atoms, dtype=torch.int64),
         cell=torch.from_numpy(cell)[None],
@@ -121,13 +125,21 @@ def padded_rows(first: np.ndarray, second: np.ndarray, n_rows: int) -> tuple[np.
     return neighbors, np.arange(width) < counts[:, None], column
 
 
-def _enclosing_cell(positions: np.ndarray, cell: np.ndarray, pbc: Sequence[bool]) -> np.ndarray:
-    """Cell whose open vectors are long enough to hold all atoms; matscipy bins atoms by it."""
-    enclosing = cell.copy()
-    fractional = positions @ np.linalg.inv(cell)
-    for axis in np.flatnonzero(~np.asarray(pbc)):
-        enclosing[axis] *= 2 * np.abs(fractional[:, axis]).max() + 1
-    return enclosing
+def is_continuation(before: Atoms, after: Atoms) -> bool:
+    """Return True if a structure is another one moved a little: a step of dynamics, a relaxation, a scan of strains.
+
+    Meshes are held between such structures, so that energies stay smooth while a cell changes. Between others they are
+    not: the energy of a structure must not depend on what was computed before.
+    """
+    if not (np.array_equal(before.numbers, after.numbers) and np.array_equal(before.pbc, after.pbc)):
+        return False
+    if not abs(before.cell.volume) > 0:
+        return False
+    deformation = np.linalg.solve(before.cell.array, after.cell.array)
+    if not np.abs(deformation - np.eye(3)).max() < _LARGEST_STRAIN:
+        return False
+    moved = np.linalg.norm(after.positions - before.positions @ deformation, axis=1)
+    return bool(moved.max(initial=0.0) < _LARGEST_MOVE)
 
 
 class NeighborList:
@@ -143,7 +155,8 @@ class NeighborList:
     skin
         Extra range in Angstrom.
     mesh_shape_for
-        Chooses the mesh of a periodic cell, given the one held before; the model's own.
+        Choose the mesh of a periodic cell, given one to hold where it still does; a method of the model. The list
+        offers the mesh of the last search if `is_continuation` says that the structure has only moved since.
     """
 
     def __init__(
@@ -168,11 +181,14 @@ class NeighborList:
     def graph(self, atoms: Atoms) -> Graph:
         """Graph of `atoms`; raises as `neighbor_graph` does."""
         if self._graph is not None and self._is_valid(atoms):
-            positions = torch.from_numpy(atoms.positions.copy()).to(self.device)
-            return replace(self._graph, positions=positions)
+            positions = torch.from_numpy(np.array(atoms.positions, dtype=np.float64))
+            return replace(self._graph, positions=positions.to(self.device))
         graph = neighbor_graph(atoms, self.elements, self.cutoff + self.skin, device=self.device)
         if self.mesh_shape_for is not None and atoms.pbc.all():
-            self._mesh_shape = self.mesh_shape_for(atoms.cell.array, self._mesh_shape)
+            if self._atoms is not None and not is_continuation(self._atoms, atoms):
+                self._mesh_shape = None
+            cell = np.array(atoms.cell.array, dtype=np.float64)
+            self._mesh_shape = self.mesh_shape_for(cell, self._mesh_shape)
             graph = replace(graph, mesh_shapes=None if self._mesh_shape is None else (self._mesh_shape,))
         self._atoms, self._graph = atoms.copy(), graph
         self.n_searches += 1
