@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from ase import Atoms, units
 from ase.build import bulk
-from lrc_ase.simulation import thermalize
 from ase.md.verlet import VelocityVerlet
 
 from lrc_ase import LongRangeSettings, LRCCalculator, ModelSettings, Potential, build_model, save_potential
 from lrc_ase.layer.memory import keep_freed_memory
+from lrc_ase.simulation import thermalize
 
 WARM_UP = 3
 
