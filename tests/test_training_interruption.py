@@ -115,7 +115,7 @@ def test_killed_process_resumes_bit_equal(finished, tmp_path):
 @pytest.mark.parametrize("failing", range(1, 5))
 def test_a_full_disk_keeps_the_last_checkpoint(finished, tmp_path, monkeypatch, failing):
     # potentials and checkpoints are written in turn at every end of an epoch
-    monkeypatch.setattr("lrc_ase.training.run.SECONDS_BETWEEN_FILES", 0.0)
+    monkeypatch.setattr("lrc_ase.training.stage_runs.SECONDS_BETWEEN_FILES", 0.0)
     sync, calls = os.fsync, [0]
 
     def full(descriptor):

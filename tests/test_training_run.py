@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import shutil
+import signal
 
 import ase.io
 import numpy as np
@@ -12,10 +15,20 @@ import yaml
 from training_frames import metal_frames, two_stage_configuration, write_frames
 
 from lrc_ase.evaluation import evaluate_frames, write_evaluation
+from lrc_ase.files.lock import InUseError, exclusive_use
 from lrc_ase.files.potential_file import load_potential
-from lrc_ase.training import ConfigurationError, default_configuration, load_configuration, train, write_configuration
+from lrc_ase.training import (
+    ConfigurationError,
+    TrainingInterrupted,
+    default_configuration,
+    load_configuration,
+    train,
+    write_configuration,
+)
 from lrc_ase.training.checkpoint import CheckpointError
+from lrc_ase.training.loop import StageLoop
 from lrc_ase.training.run_folder import METRIC_COLUMNS, RunFolderError
+from lrc_ase.training.untrained import new_model
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +118,79 @@ def test_resuming_a_finished_run_changes_nothing(finished):
     assert {path: path.read_bytes() for path in run.iterdir() if path.name != "log.txt"} == before
 
 
+def test_a_folder_in_use_is_refused_by_name(finished, tmp_path):
+    configuration = load_configuration(finished / "train.yaml")
+    before = {path: path.read_bytes() for path in (finished / "run").iterdir()}
+    with exclusive_use(finished / "run" / ".lock", "the run"):
+        for resume in (False, True):
+            with pytest.raises(InUseError, match=f"the run folder .*run is in use by process {os.getpid()} on "):
+                train(configuration, finished / "run", resume=resume, quiet=True)
+    assert {path: path.read_bytes() for path in (finished / "run").iterdir()} == before
+
+
+def test_remarks_survive_a_resume(finished, tmp_path):
+    frames = metal_frames(3)
+    for atoms in frames:  # one composition for two elements
+        atoms.symbols[:] = ["Cu", "Cu", "Au", "Au"]
+        atoms.calc.atoms = atoms.copy()
+    ase.io.write(tmp_path / "frames.traj", frames)
+    data = {"frames": {"train": "frames.traj"}}
+    stages = [{"name": "a", "epochs": 2, "time_limit": 1e-9}, {"name": "b", "epochs": 1}]
+    configuration = two_stage_configuration(tmp_path, data=data, stages=stages)
+    path = train(configuration, tmp_path / "run", quiet=True)
+    remarks = load_potential(path).description["remarks"]
+    assert any("determine 1 of 2 element references" in remark for remark in remarks)
+    assert "stage 'a': stopped by time_limit (1e-09 minutes) after 1 of 2 epochs" in remarks
+    content = path.read_bytes()
+    train(None, tmp_path / "run", resume=True, quiet=True)
+    assert path.read_bytes() == content
+    (tmp_path / "run" / "checkpoint.safetensors").unlink()
+    train(None, tmp_path / "run", resume=True, quiet=True)
+    assert load_potential(path).description["remarks"] == remarks
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "stage 'a' done, stopped by time_limit (1e-09 minutes) after 1 of 2 epochs: best epoch 1" in log
+    assert "stage 'b' done, all 1 epochs: best epoch 1" in log
+
+
+@pytest.mark.parametrize("torn", ["second", "second,2", "second,3,1.0e-04,0.1", "second,2\0\0,x\n", "\xff\n"])
+def test_a_torn_line_of_the_metrics_is_repaired(finished, tmp_path, torn):
+    shutil.copytree(finished / "run", tmp_path / "run")
+    with (tmp_path / "run" / "metrics.csv").open("a") as file:
+        file.write(torn)
+    with (tmp_path / "run" / "log.txt").open("a") as file:
+        file.write("cut of")
+    train(None, tmp_path / "run", resume=True, quiet=True)
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == (finished / "run" / "metrics.csv").read_bytes()
+    assert "\ncut of\n" in (tmp_path / "run" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("ensemble", [1, 2])
+@pytest.mark.parametrize("ending", [{"time_limit": 1e-9}, {"patience": 1}])
+def test_a_stage_that_ends_early_hands_on_trained_weights(finished, tmp_path, ensemble, ending):
+    stages = [
+        {"name": "first", "epochs": 9, "validate_every": 4, "learning_rate": 0.05, "schedule": "constant", **ending},
+        {"name": "second", "epochs": 1, "learning_rate": 1e-12},
+    ]
+    configuration = two_stage_configuration(finished, stages=stages, data={"frames": {"train": "small.traj"}})
+    configuration = configuration.model_copy(update={"ensemble": ensemble})
+    path = train(configuration, tmp_path / "run", quiet=True)
+    first, second = weights_of(tmp_path / "run" / "potential-first.safetensors"), weights_of(path)
+    start = new_model(load_potential(path).settings, n_members=ensemble, seed=0).state_dict()
+    name = next(name for name in first if name.endswith("readout.last.weight"))
+    moved = (first[name] - start[name]).abs().max()
+    assert moved > 1e-3
+    assert (second[name] - first[name]).abs().max() < 1e-3 * moved
+
+
+def test_an_interruption_before_the_first_validation_says_that_there_is_no_potential(finished, tmp_path, monkeypatch):
+    average = StageLoop._average
+    monkeypatch.setattr(StageLoop, "_average", lambda loop: (average(loop), signal.raise_signal(signal.SIGINT)))
+    stages = [{"name": "s", "epochs": 9, "validate_every": 4}]
+    with pytest.raises(TrainingInterrupted, match=r"no potential yet: its first validation comes after epoch 4"):
+        train(two_stage_configuration(finished, stages=stages), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "potential.safetensors").exists()
+
+
 def test_resume_needs_a_run_and_the_same_configuration(finished, tmp_path):
     with pytest.raises(RunFolderError, match="holds no run to resume"):
         train(None, tmp_path, resume=True, quiet=True)
@@ -128,10 +214,10 @@ def test_resume_refuses_frames_that_changed(tmp_path):
 
 def test_unlabelled_frames_stop_the_run_before_it_makes_a_folder(tmp_path):
     frames = metal_frames(3)
-    frames[1].calc.results.pop("forces")
+    frames[1].calc = None
     ase.io.write(tmp_path / "frames.traj", frames)
     configuration = default_configuration([tmp_path / "frames.traj"])
-    with pytest.raises(ValueError, match=r"frames\.traj@1 has no forces"):
+    with pytest.raises(ValueError, match=r"frames\.traj@1 has no"):
         train(configuration, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 

@@ -134,9 +134,10 @@ class StageConfiguration(Settings):
     validate_every: int = Field(1, ge=1)
     """Epochs between validations; the last epoch is always validated."""
     patience: int | None = Field(None, ge=1)
-    """Epochs without a lower validation loss after which the stage ends. Null: all epochs."""
+    """Validations without a lower validation loss after which the stage ends. Null: all epochs."""
     time_limit: float | None = Field(None, gt=0)
-    """Minutes after which the stage ends, at the end of an epoch. Null: no limit."""
+    """Minutes after which the stage ends, at the end of an epoch, with `schedule` complete: the step size then follows
+    the time, where that is further than the epochs. Compiling kernels does not count. Null: no limit."""
 
 
 class TrainingConfiguration(Settings):
@@ -169,6 +170,9 @@ class TrainingConfiguration(Settings):
     made if absent, and shared by all runs that use the same files. Null: everything in memory."""
     n_workers: int | None = Field(None, ge=1)
     """Processes that fill the cache. Null: one for each core."""
+    remarks: tuple[str, ...] = ()
+    """Notes about values that were derived from the frames. `lrc-ase train` writes them into the resolved
+    configuration, and from there into potential files and reports."""
     seed: int = Field(0, ge=0)
     """Seed of initial weights, split and shuffling."""
     dtype: Literal["float32", "float64"] = "float32"

@@ -6,12 +6,12 @@ import copy
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from lrc_ase.compiled.compilation_time import CompilationClock
 from lrc_ase.dataset import LabelledGraph, batch_indices
 from lrc_ase.models.ensemble import members_of
 from lrc_ase.models.model import ShortRangeModel
@@ -20,6 +20,7 @@ from lrc_ase.training.fetching import Fetcher
 from lrc_ase.training.losses import ErrorSums
 from lrc_ase.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
 from lrc_ase.training.processes import Processes
+from lrc_ase.training.progress import EpochRecord, Progress
 from lrc_ase.training.schedule import learning_rate
 from lrc_ase.training.steps import batch_gradient, mean_errors, trained_parameters
 
@@ -38,56 +39,6 @@ class TrainingDiverged(RuntimeError):
 
 class _NonFiniteLossError(ArithmeticError):
     pass
-
-
-@dataclass
-class Progress:
-    """How far a stage is; plain numbers, so that a checkpoint can carry them."""
-
-    epoch: int = 0
-    """Epochs finished."""
-    batch: int = 0
-    """Batches finished in the current epoch."""
-    step: int = 0
-    """Steps of the optimizer."""
-    rate_factor: float = 1.0
-    """Multiplies the learning rate; falls with every rewind."""
-    rewinds: int = 0
-    seconds: float = 0.0
-    """Time spent in steps and validation."""
-    best_score: float | None = None
-    """Validation loss of the best epoch: the last one that came as close to the lowest as `AS_GOOD`."""
-    best_epoch: int = 0
-    lowest_score: float | None = None
-    """Lowest validation loss."""
-    lowest_epoch: int = 0
-    sums: ErrorSums = field(default_factory=ErrorSums)
-    """Training errors of the current epoch so far."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain numbers; `from_json` reads them back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Progress:
-        return cls(**{**values, "sums": ErrorSums(**values["sums"])})
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """What one epoch gave."""
-
-    epoch: int
-    """Counted from 1."""
-    learning_rate: float
-    seconds: float
-    """Time since the beginning of the stage."""
-    train: dict[str, float]
-    """`ErrorSums.metrics` of the batches as they were trained on."""
-    validation: dict[str, float] | None
-    """The same on the validation frames by the mean weights; None where the epoch was not validated."""
-    improved: bool
-    """Whether the mean weights are the best so far."""
 
 
 class Observer(Protocol):
@@ -122,6 +73,7 @@ class StageLoop:
         seed: int,
         left_out: Sequence[Collection[int]] | None = None,
         processes: Processes | None = None,
+        clock: CompilationClock | None = None,
     ) -> None:
         self.model = model
         self.stage = stage
@@ -131,6 +83,8 @@ class StageLoop:
         self.seed = seed
         self.left_out = left_out or [()] * len(members_of(model))
         self.processes = processes or Processes()
+        self.clock = clock or CompilationClock()
+        """Time of compiling kernels, which does not count."""
         self.n_atoms_done = 0
         """Atoms trained on since the loop was made, by all members and processes."""
         self.fetcher = Fetcher(train_graphs)
@@ -159,16 +113,19 @@ class StageLoop:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, the time is up, or the validation loss no longer falls."""
-        limit = self.stage.time_limit
-        out_of_time = limit is not None and self.progress.batch == 0 and self.progress.seconds > 60 * limit
-        return self.progress.epoch >= self.n_epochs or out_of_time or self.out_of_patience
+        """Return True when all epochs are done, the time is up, or the validation loss no longer falls."""
+        return self.progress.epoch >= self.n_epochs or self.progress.stopped_by is not None
 
     @property
-    def out_of_patience(self) -> bool:
-        """Whether the lowest validation loss is longer ago than the stage has patience."""
-        patience, progress = self.stage.patience, self.progress
-        return patience is not None and progress.batch == 0 and progress.epoch - progress.lowest_epoch >= patience
+    def stop_text(self) -> str | None:
+        """How the stage ended, if it did so before its last epoch."""
+        progress, stage = self.progress, self.stage
+        if progress.stopped_by is None or progress.epoch >= self.n_epochs:
+            return None
+        limit = (
+            f"{stage.time_limit:g} minutes" if progress.stopped_by == "time_limit" else f"{stage.patience} validations"
+        )
+        return f"stopped by {progress.stopped_by} ({limit}) after {progress.epoch} of {self.n_epochs} epochs"
 
     @property
     def n_epochs(self) -> int:
@@ -209,10 +166,10 @@ class StageLoop:
         batches = batch_indices(len(self.train_graphs), self.stage.batch_size, self.seed, progress.epoch)
         self.model.train()
         while progress.batch < len(batches):
-            begin = time.monotonic()
+            begin = self._now()
             following = batches[progress.batch + 1] if progress.batch + 1 < len(batches) else []
             self._step(self.fetcher.batch(batches[progress.batch], following))
-            progress.seconds += time.monotonic() - begin
+            progress.seconds += self._now() - begin
             observer.step_done(self)
         return self._finish_epoch()
 
@@ -235,11 +192,14 @@ class StageLoop:
         sums = ErrorSums()
         for errors in pending:
             sums += errors()
-        sums = ErrorSums.from_numbers(self.processes.add_up_numbers(sums.numbers()))
+        # all processes take their step size from the clock of the first
+        seconds = progress.seconds if self.processes.is_first else 0.0
+        *numbers, seconds = self.processes.add_up_numbers([*sums.numbers(), seconds])
+        sums = ErrorSums.from_numbers(numbers)
         if not math.isfinite(sums.loss + float(sum(norms))):
             raise _NonFiniteLossError(f"loss or gradient not finite in epoch {progress.epoch + 1}")
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(progress.step)
+            group["lr"] = self._rate(progress.step, seconds)
         self.optimizer.step()
         self._average()
         progress.sums += sums
@@ -256,8 +216,13 @@ class StageLoop:
                 parameter.grad = torch.zeros_like(parameter)
         self.processes.add_up([parameter.grad for parameter in parameters if parameter.grad is not None])
 
-    def _rate(self, step: int) -> float:
-        return learning_rate(self.stage, step, self.n_epochs * self.n_batches) * self.progress.rate_factor
+    def _rate(self, step: int, seconds: float) -> float:
+        n_steps = self.n_epochs * self.n_batches
+        return learning_rate(self.stage, step, n_steps, seconds=seconds) * self.progress.rate_factor
+
+    def _now(self) -> float:
+        """Seconds on a clock that stands still while kernels are compiled."""
+        return time.monotonic() - self.clock.seconds
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -270,11 +235,17 @@ class StageLoop:
 
     def _finish_epoch(self) -> EpochRecord:
         progress, stage = self.progress, self.stage
-        begin = time.monotonic()
+        begin = self._now()
         epoch = progress.epoch + 1
+        rate = self.optimizer.param_groups[0]["lr"]
+        progress.seconds = self._agreed(progress.seconds)
+        if stage.time_limit is not None and progress.seconds > 60 * stage.time_limit:
+            progress.stopped_by = "time_limit"
+        # whatever ends the stage, its last epoch is validated: the next stage must not get untrained weights
+        is_last = epoch == self.n_epochs or progress.stopped_by is not None
         validation = None
         improved = not self.validation_graphs  # then the last weights are the best
-        if self.validation_graphs and (epoch % stage.validate_every == 0 or epoch == self.n_epochs):
+        if self.validation_graphs and (epoch % stage.validate_every == 0 or is_last):
             validation = mean_errors(
                 self.averaged,
                 self.validation_graphs,
@@ -285,18 +256,30 @@ class StageLoop:
             )
             if not math.isfinite(validation["loss"]):
                 raise _NonFiniteLossError(f"validation loss not finite in epoch {epoch}")
-            if progress.lowest_score is None or validation["loss"] < progress.lowest_score:
-                progress.lowest_score, progress.lowest_epoch = validation["loss"], epoch
-            improved = validation["loss"] <= AS_GOOD * progress.lowest_score
+            improved = self._compare(validation["loss"], epoch)
         if improved:
             progress.best_score = None if validation is None else validation["loss"]
             progress.best_epoch = epoch
             self.best = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
-        train, rate = progress.sums.metrics(), self._rate(progress.step - 1)
-        own_time = progress.seconds + time.monotonic() - begin
-        progress.seconds = self.processes.add_up_numbers([own_time if self.processes.is_first else 0.0])[0]
+        train = progress.sums.metrics()
+        progress.seconds = self._agreed(progress.seconds + self._now() - begin)
         progress.epoch, progress.batch, progress.sums = epoch, 0, ErrorSums()
         return EpochRecord(epoch, rate, progress.seconds, train, validation, improved)
+
+    def _compare(self, loss: float, epoch: int) -> bool:
+        """Note a validation loss, and return True if it is as good as the lowest."""
+        progress, patience = self.progress, self.stage.patience
+        if progress.lowest_score is None or loss < progress.lowest_score:
+            progress.lowest_score, progress.lowest_epoch, progress.validations_since_lowest = loss, epoch, 0
+        else:
+            progress.validations_since_lowest += 1
+            if patience is not None and progress.validations_since_lowest >= patience:
+                progress.stopped_by = progress.stopped_by or "patience"
+        return loss <= AS_GOOD * progress.lowest_score
+
+    def _agreed(self, seconds: float) -> float:
+        """Return the seconds of the first process in every process."""
+        return self.processes.add_up_numbers([seconds if self.processes.is_first else 0.0])[0]
 
     def _snapshot(self) -> tuple[dict[str, Tensor], Progress]:
         return {name: tensor.clone() for name, tensor in self.tensors().items()}, copy.deepcopy(self.progress)

@@ -112,16 +112,21 @@ class ErrorSums:
     forces_absolute: float = 0.0
     forces_square: float = 0.0
     n_forces: float = 0
+    stress_absolute: float = 0.0
+    stress_square: float = 0.0
+    n_stresses: float = 0
 
     def add(self, results: Results, batch: LabelledGraph, loss: Tensor, n_structures: int | None = None) -> None:
         """Count in a batch, or a part of one that has `n_structures` in all."""
         graph = batch.graph
         sizes = torch.bincount(graph.structure, minlength=graph.n_structures)
+        one = torch.ones_like(sizes[:1])
         sums = [loss.detach().double()]
         counts = []
         for predicted, label, scale in (
             (results.energy, batch.energy, sizes),
-            (results.forces, batch.forces, torch.ones_like(sizes[:1])),
+            (results.forces, batch.forces, one),
+            (results.stress, batch.stress, one),
         ):
             if predicted is None:
                 sums += [loss.new_zeros((), dtype=torch.float64)] * 2
@@ -133,7 +138,8 @@ class ErrorSums:
             sums += [error.abs().sum(), (error**2).sum()]
             counts.append(labelled.sum().double())
         # one transfer from the device per batch
-        value, energy_abs, energy_sq, forces_abs, forces_sq, n_energies, n_forces = torch.stack(sums + counts).tolist()
+        value, *errors = torch.stack(sums + counts).tolist()
+        energy_abs, energy_sq, forces_abs, forces_sq, stress_abs, stress_sq, n_energies, n_forces, n_stresses = errors
         self.loss += value * (n_structures or graph.n_structures)
         self.n_structures += graph.n_structures
         self.energy_absolute += energy_abs
@@ -142,15 +148,23 @@ class ErrorSums:
         self.forces_absolute += forces_abs
         self.forces_square += forces_sq
         self.n_forces += n_forces
+        self.stress_absolute += stress_abs
+        self.stress_square += stress_sq
+        self.n_stresses += n_stresses
 
     def metrics(self) -> dict[str, float]:
-        """Mean loss, energy errors in meV/atom, force errors in meV/Angstrom; NaN where nothing was counted."""
+        """Return the mean loss and errors in meV/atom, meV/Angstrom and meV/Angstrom^3; NaN where nothing was counted.
+
+        Stress errors are NaN unless the stage trains on stress: it is not computed otherwise.
+        """
         return {
             "loss": _ratio(self.loss, self.n_structures),
             "energy_mae": 1e3 * _ratio(self.energy_absolute, self.n_energies),
             "energy_rmse": 1e3 * math.sqrt(_ratio(self.energy_square, self.n_energies)),
             "forces_mae": 1e3 * _ratio(self.forces_absolute, self.n_forces),
             "forces_rmse": 1e3 * math.sqrt(_ratio(self.forces_square, self.n_forces)),
+            "stress_mae": 1e3 * _ratio(self.stress_absolute, self.n_stresses),
+            "stress_rmse": 1e3 * math.sqrt(_ratio(self.stress_square, self.n_stresses)),
         }
 
     def __add__(self, other: ErrorSums) -> ErrorSums:

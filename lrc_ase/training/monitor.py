@@ -12,14 +12,21 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lrc_ase.dataset import Label
+from lrc_ase.evaluation.error_tables import ERROR_UNITS
 from lrc_ase.training.configuration import ConfigurationError
-from lrc_ase.training.loop import EpochRecord, StageLoop
+from lrc_ase.training.loop import StageLoop
+from lrc_ase.training.progress import EpochRecord
 from lrc_ase.training.run_folder import RunFolder
 
 __all__ = ["Monitor"]
 
 _LINES_WITHOUT_TERMINAL = 20
 """Epochs of a stage printed where no bar can be seen."""
+
+
+_STYLES: dict[Label, str] = {"energy": ".2f", "forces": ".1f", "stress": ".2f"}
+"""Format of the errors of each label."""
 
 
 class Monitor:
@@ -47,6 +54,7 @@ class Monitor:
         self.make_board = _summary_writer() if tensorboard and is_first else None
         self.board: Any = None
         self.task: TaskID | None = None
+        self.said_compiling = False
         self.begin = time.monotonic()
 
     @contextmanager
@@ -95,10 +103,11 @@ class Monitor:
             "learning_rate": f"{record.learning_rate:.4e}",
             "seconds": f"{record.seconds:.2f}",
         }
-        self.folder.add_metrics(row | {name: f"{value:.6g}" for name, value in values.items()})
+        known = {name: value for name, value in values.items() if not math.isnan(value)}
+        self.folder.add_metrics(row | {name: f"{value:.6g}" for name, value in known.items()})
         if self.make_board is not None:
             self.board = self.board or self.make_board(self.folder.path / "tensorboard")
-            for name, value in values.items():
+            for name, value in known.items():
                 self.board.add_scalar(f"{loop.stage.name}/{name}", value, loop.progress.step)
         line = (
             f"{loop.stage.name} epoch {record.epoch}: train {_errors(record.train)}"
@@ -116,6 +125,15 @@ class Monitor:
                 f"{record.validation['forces_rmse']:.1f} meV/Angstrom"
             )
             self.bar.update(self.task, validation=shown)
+
+    def compiling(self) -> None:
+        """Say, once, that kernels are being compiled."""
+        if self.said_compiling or not self.is_first:
+            return
+        self.said_compiling = True
+        self._print("compiling kernels (once, about half a minute)")
+        if self.task is not None:
+            self.bar.update(self.task, description="compiling kernels")
 
     def log(self, text: str) -> None:
         """Say what the user must know."""
@@ -136,10 +154,12 @@ class Monitor:
 
 
 def _errors(metrics: Mapping[str, float]) -> str:
-    return (
-        f"loss {metrics['loss']:.3e}, energy {metrics['energy_rmse']:.2f} meV/atom, "
-        f"forces {metrics['forces_rmse']:.1f} meV/Angstrom (RMSE)"
-    )
+    shown = [
+        f"{label} {metrics[f'{label}_rmse']:{style}} {ERROR_UNITS[label].ascii}"
+        for label, style in _STYLES.items()
+        if not math.isnan(metrics[f"{label}_rmse"])
+    ]
+    return f"loss {metrics['loss']:.3e}, {', '.join(shown)} (RMSE)"
 
 
 def _duration(seconds: float) -> str:

@@ -88,7 +88,7 @@ def prepare(
         configuration = with_cutoff_of(configuration, start)
     data_sets = read_data_sets(configuration, report_reading)
     frames = joined([data_set.train.items for data_set in data_sets.values()])
-    remarks: list[str] = []
+    remarks = list(configuration.remarks)
     force_scale = _force_scale(frames, configuration)
     elements = configuration.model.elements or _elements(data_sets, remarks)
     if start is not None:
@@ -134,6 +134,7 @@ def prepare(
             "model": model,
             "references": dict(zip(elements, references.tolist(), strict=True)),
             "stages": stages,
+            "remarks": tuple(dict.fromkeys(remarks)),
         }
     )
     return Prepared(
@@ -142,7 +143,7 @@ def prepare(
         references,
         force_scale,
         _fingerprint(frames),
-        tuple(remarks),
+        resolved.remarks,
         domain,
         inspect_data_sets(data_sets),
         read_into_memory(

@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from lrc_ase.dataset import LabelledGraph, Lazy, joined
-from lrc_ase.files.potential_file import Potential, load_potential, save_potential
-from lrc_ase.models.ensemble import Ensemble, members_of
-from lrc_ase.models.equivariance import rotation_error
-from lrc_ase.models.model import ShortRangeModel
-from lrc_ase.structures.domain import DOMAIN_KEY
-from lrc_ase.structures.graph import collate
-from lrc_ase.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from lrc_ase.compiled.compilation_time import compilation_timed
 from lrc_ase.training.configuration import (
     ConfigurationError,
     TrainingConfiguration,
@@ -26,24 +14,15 @@ from lrc_ase.training.configuration import (
     load_configuration,
     write_configuration,
 )
-from lrc_ase.training.interruption import StopWish, TrainingInterrupted, catch_signals
-from lrc_ase.training.loop import EpochRecord, StageLoop
-from lrc_ase.training.loop import Progress as StageProgress
+from lrc_ase.training.interruption import TrainingInterrupted
 from lrc_ase.training.machine import threads, usable_device
-from lrc_ase.training.members import calibrate, left_out_frames
 from lrc_ase.training.monitor import Monitor
-from lrc_ase.training.prepare import Prepared, describe, model_settings, prepare
-from lrc_ase.training.processes import Processes, joined_processes
-from lrc_ase.training.run_folder import RunFolder, RunFolderError
-from lrc_ase.training.untrained import new_model, next_model
-from lrc_ase.training.watch import Watch
+from lrc_ase.training.prepare import describe, prepare
+from lrc_ase.training.processes import joined_processes
+from lrc_ase.training.run_folder import RunFolder
+from lrc_ase.training.stage_runs import Run
 
 __all__ = ["TrainingInterrupted", "train"]
-
-SECONDS_BETWEEN_FILES = 10.0
-"""Time between the files written at ends of epochs; the last epoch and an interruption write them anyway."""
-N_ROTATED = 4
-"""Frames and rotations by which a potential's error under rotation is measured."""
 
 
 def train(
@@ -73,26 +52,35 @@ def train(
 
     Raises
     ------
+    InUseError
+        Another process trains in the folder.
     RunFolderError
         The folder already holds a run, holds none to resume, or cannot be written to.
     TrainingInterrupted
         Ctrl-C or SIGTERM came; the last state is kept.
     """
     folder = RunFolder(run_folder)
-    if resume:
-        folder.check_run()
-        stored = load_configuration(folder.configuration)
-        if configuration is not None:
-            _check_same(configuration, stored, folder)
-        configuration = stored
-    elif configuration is None:
-        raise ValueError("`configuration` may be None only together with resume=True")
-    elif os.environ.get("RANK", "0") == "0":  # of several processes the first one makes it
-        folder.check_free()
+    is_first = os.environ.get("RANK", "0") == "0"
+    with folder.locked() if is_first else nullcontext():  # of several processes the first one writes
+        if resume:
+            folder.check_run()
+            stored = load_configuration(folder.configuration)
+            if configuration is not None:
+                _check_same(configuration, stored, folder)
+            configuration = stored
+        elif configuration is None:
+            raise ValueError("`configuration` may be None only together with resume=True")
+        elif is_first:
+            folder.check_free()
+        return _train(configuration, folder, resume=resume, quiet=quiet)
+
+
+def _train(configuration: TrainingConfiguration, folder: RunFolder, *, resume: bool, quiet: bool) -> Path:
+    """Train in a folder that is locked."""
     device = usable_device(configuration.device)
     with threads(configuration.n_threads), joined_processes(device) as processes:
         monitor = Monitor(folder, is_first=processes.is_first, quiet=quiet, tensorboard=configuration.tensorboard)
-        with monitor.bar:
+        with monitor.bar, compilation_timed(monitor.compiling) as clock:
             with monitor.task_shown("reading frames"):
                 if configuration.cache is not None and not processes.is_first:
                     processes.wait()  # for the first to have filled the cache
@@ -107,235 +95,14 @@ def train(
                     for line in describe(prepared):
                         monitor.log(line)
             try:
-                return _Run(folder, prepared, monitor, device, processes).go(resume=resume)
+                return Run(folder, prepared, monitor, device, processes, clock).go(resume=resume)
             finally:
                 monitor.close()
 
 
-class _Run:
-    """Carries a run through its stages; the observer of their loops."""
-
-    def __init__(
-        self, folder: RunFolder, prepared: Prepared, monitor: Monitor, device: torch.device, processes: Processes
-    ) -> None:
-        self.folder = folder
-        self.prepared = prepared
-        self.configuration = prepared.configuration
-        self.monitor = monitor
-        self.device = device
-        self.processes = processes
-        self.stage_index = 0
-        self.stop = StopWish()
-        self.unsaved: EpochRecord | None = None
-        """Epoch whose mean weights are the best and not yet written."""
-        self.last_checkpoint = time.monotonic()
-        self.remarks = list(prepared.remarks)
-        self.calibration: dict[str, float] = {}
-        self.watch = Watch(prepared.watched, prepared.force_scale, device, processes)
-
-    def go(self, *, resume: bool) -> Path:
-        tensors, values = None, None
-        if resume and self.folder.checkpoint.exists():
-            tensors, values = load_checkpoint(self.folder.checkpoint)
-            if values["fingerprint"] != self.prepared.fingerprint:
-                raise CheckpointError(
-                    f"the training frames changed since the run in {self.folder.path} began: start anew"
-                )
-            self.stage_index = values["stage"]
-            progress = StageProgress.from_json(values["progress"])
-            names = tuple(stage.name for stage in self.configuration.stages)
-            if self.processes.is_first:
-                self.folder.forget_metrics_after(names[: self.stage_index], names[self.stage_index], progress.epoch)
-            self.monitor.log(f"resumed in stage '{names[self.stage_index]}' after epoch {progress.epoch}")
-        elif resume:
-            if self.processes.is_first:
-                self.folder.forget_metrics_after((), "", 0)
-            self.monitor.log("resumed from the beginning: the run had no checkpoint yet")
-        self.processes.wait()  # until all have read what the first will write anew
-        model: ShortRangeModel | None = None
-        if self.configuration.start is not None:
-            model = load_potential(self.configuration.start).model.to(self._dtype).requires_grad_(True)
-            if line := self.watch.begin(model.to(self.device), self.configuration.stages[0]):
-                self.monitor.log(line)
-        for index in range(self.stage_index, len(self.configuration.stages)):
-            self.stage_index = index
-            loop = self._loop(model)
-            if tensors is not None and values is not None:
-                loop.restore(tensors, StageProgress.from_json(values["progress"]))
-                tensors = values = None
-            model = self._run_stage(loop)
-        self.monitor.log(f"finished: {self.folder.potential}")
-        self.processes.wait()
-        return self.folder.potential
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        dtype: torch.dtype = getattr(torch, self.configuration.dtype)
-        return dtype
-
-    def _loop(self, previous: ShortRangeModel | None) -> StageLoop:
-        """Loop of the current stage, its model new or grown from the one before."""
-        configuration = self.configuration
-        stage = configuration.stages[self.stage_index]
-        settings = model_settings(configuration, full_range=stage.model == "full-range")
-        seed = configuration.seed + self.stage_index
-        if previous is None:
-            model = new_model(settings, n_members=configuration.ensemble, seed=seed)
-        else:
-            model = next_model(previous, settings, n_members=configuration.ensemble, seed=seed)
-        model.to(device=self.device, dtype=self._dtype)
-        sets = [self.prepared.data_sets[name] for name in configuration.sets_of(stage)]
-        train_graphs = self._on_device([data_set.train_graphs for data_set in sets])
-        return StageLoop(
-            model,
-            stage,
-            train_graphs,
-            self._on_device([data_set.validation_graphs for data_set in sets]),
-            force_scale=self.prepared.force_scale,
-            seed=seed,
-            left_out=left_out_frames(
-                len(train_graphs), configuration.ensemble, configuration.leave_out, configuration.seed
-            ),
-            processes=self.processes,
-        )
-
-    def _on_device(self, parts: Sequence[Sequence[LabelledGraph]]) -> Sequence[LabelledGraph]:
-        graphs = joined(parts)
-        if isinstance(graphs, Lazy):
-            return Lazy(len(graphs), lambda place: graphs[place].to(self.device))
-        return [graph.to(self.device) for graph in graphs]
-
-    def _run_stage(self, loop: StageLoop) -> ShortRangeModel:
-        stage, progress = loop.stage, loop.progress
-        if not loop.finished:
-            members = members_of(loop.model)
-            n_parameters = sum(parameter.numel() for parameter in members[0].parameters())
-            ensemble = f"{len(members)} members of " if len(members) > 1 else ""
-            self.monitor.log(
-                f"stage '{stage.name}': {ensemble}{stage.model} model, {n_parameters} parameters, "
-                f"{loop.n_epochs} epochs"
-            )
-            total = loop.n_epochs * loop.n_batches
-            with (
-                self.monitor.task_shown(stage.name, total=total, completed=progress.step),
-                catch_signals() as self.stop,
-            ):
-                loop.run(self)
-            if loop.out_of_patience and progress.epoch < loop.n_epochs:
-                self.monitor.log(f"stage '{stage.name}': no lower validation loss in {stage.patience} epochs")
-        best = loop.best_model()
-        if isinstance(best, Ensemble):
-            self._calibrate(best, loop)
-        score = "" if loop.progress.best_score is None else f", validation loss {loop.progress.best_score:.3e}"
-        self.monitor.log(f"stage '{stage.name}' done: best epoch {loop.progress.best_epoch}{score}")
-        if line := self.watch.end(best, stage):
-            self.monitor.log(line)
-        return best
-
-    def _calibrate(self, best: Ensemble, loop: StageLoop) -> None:
-        """Calibrate the deviations and write the potential once more."""
-        self.calibration = calibrate(best, loop.validation_graphs)
-        loop.best |= {name: buffer.clone() for name, buffer in best.named_buffers(recurse=False)}
-        if not loop.validation_graphs:
-            remark = "the deviations of the ensemble are not calibrated, as there were no validation frames"
-            self.remarks.append(remark)
-            self.monitor.log(f"note: {remark}")
-        else:
-            self.monitor.log(
-                "deviations calibrated on the validation frames: "
-                + ", ".join(f"{name} {value:.3g}" for name, value in self.calibration.items())
-            )
-        if self.processes.is_first:
-            description = load_potential(self._potential_path(loop)).description | {"calibration": self.calibration}
-            save_potential(
-                self._potential_path(loop),
-                Potential(best, self.prepared.references, description | {"remarks": self.remarks}),
-            )
-
-    def step_done(self, loop: StageLoop) -> None:
-        progress = loop.progress
-        self.monitor.step(loop)
-        if self.processes.any(self.stop.signal_name is not None):
-            self._save(loop)
-            message = (
-                f"stopped by {self.stop.signal_name or 'a signal'} in epoch {progress.epoch + 1} of stage "
-                f"'{loop.stage.name}'; the state is kept in {self.folder.path}, go on with --resume"
-            )
-            if self.processes.is_first:
-                self.folder.log(message)
-            self.processes.wait()  # for the first to have written
-            raise TrainingInterrupted(message)
-        if time.monotonic() - self.last_checkpoint > 60 * self.configuration.checkpoint_every:
-            self._save(loop)
-
-    def epoch_done(self, loop: StageLoop, record: EpochRecord) -> None:
-        watched = self.watch.errors(loop.averaged, loop.stage) if record.validation else None
-        self.monitor.epoch(loop, record, watched)
-        if record.improved:
-            self.unsaved = record
-        # epochs of small sets are over faster than files are written
-        if loop.finished or time.monotonic() - self.last_checkpoint > SECONDS_BETWEEN_FILES:
-            self._save(loop)
-
-    def log(self, text: str) -> None:
-        self.monitor.log(text)
-
-    def _save(self, loop: StageLoop) -> None:
-        """Write the potential, if there is a better one, and the checkpoint; the first process does."""
-        self.last_checkpoint = time.monotonic()
-        if not self.processes.is_first:
-            return
-        try:
-            if self.unsaved is not None:
-                self._save_potential(loop, self.unsaved)
-                self.unsaved = None
-            self._save_checkpoint(loop)
-        except OSError as error:
-            raise RunFolderError(
-                f"cannot write {error.filename}: {error.strerror}; the last checkpoint is kept: make room and go on "
-                "with --resume"
-            ) from error
-
-    def _save_potential(self, loop: StageLoop, record: EpochRecord) -> None:
-        description: dict[str, Any] = {
-            "stage": loop.stage.name,
-            "epoch": record.epoch,
-            "validation": record.validation,
-            "training_set": {
-                name: {
-                    "files": [Path(file.path).name for file in self.configuration.data[name].train],
-                    "n_train": len(data_set.train),
-                    "n_validation": len(data_set.validation),
-                }
-                for name, data_set in self.prepared.data_sets.items()
-            },
-            DOMAIN_KEY: self.prepared.domain,
-            "remarks": self.remarks,
-        }
-        model = loop.best_model()
-        if not model.descriptor.rotation_invariant:
-            graphs = loop.validation_graphs or loop.train_graphs
-            few = collate([labelled.graph for labelled in graphs[:N_ROTATED]])
-            error = rotation_error(model, few, n_rotations=N_ROTATED, generator=torch.Generator().manual_seed(0))
-            description["rotation_error"] = asdict(error)
-        save_potential(self._potential_path(loop), Potential(model, self.prepared.references, description))
-
-    def _potential_path(self, loop: StageLoop) -> Path:
-        is_last = self.stage_index == len(self.configuration.stages) - 1
-        return self.folder.potential if is_last else self.folder.stage_potential(loop.stage.name)
-
-    def _save_checkpoint(self, loop: StageLoop) -> None:
-        values = {
-            "stage": self.stage_index,
-            "progress": loop.progress.to_json(),
-            "fingerprint": self.prepared.fingerprint,
-        }
-        save_checkpoint(self.folder.checkpoint, loop.tensors(), values)
-
-
 def _check_same(given: TrainingConfiguration, stored: TrainingConfiguration, folder: RunFolder) -> None:
     """Refuse to resume with a configuration that asks for something else."""
-    exclude = {"device", "n_threads", "checkpoint_every"}
+    exclude = {"device", "n_threads", "checkpoint_every", "remarks"}
     if isinstance(given.references, str):
         exclude.add("references")
     changed = sorted(differences(given.model_dump(exclude=exclude), stored.model_dump(exclude=exclude)))

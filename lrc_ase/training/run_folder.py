@@ -6,15 +6,16 @@ import csv
 import io
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from lrc_ase.files.atomic import write_atomically
+from lrc_ase.files.lock import exclusive_use
 
 __all__ = ["METRIC_COLUMNS", "RunFolder", "RunFolderError"]
 
-_ERRORS = ("loss", "energy_mae", "energy_rmse", "forces_mae", "forces_rmse")
+_ERRORS = ("loss", "energy_mae", "energy_rmse", "forces_mae", "forces_rmse", "stress_mae", "stress_rmse")
 METRIC_COLUMNS = (
     "stage",
     "epoch",
@@ -24,9 +25,10 @@ METRIC_COLUMNS = (
     *(f"validation_{name}" for name in _ERRORS),
     *(f"watched_{name}" for name in _ERRORS[1:]),
 )
-"""Columns of metrics.csv: energies in meV/atom, forces in meV/Angstrom, seconds since the stage began. Train errors
-are of the batches as they were trained on, validation errors and those of watched frames of the mean
-weights; empty where there are none."""
+"""Columns of metrics.csv: energies in meV/atom, forces in meV/Angstrom, stresses in meV/Angstrom^3; seconds since the
+stage began, without those of compiling kernels. Training errors are those of the batches as they were trained on,
+validation errors and those of watched frames belong to the mean weights. Empty where there are none: stress has errors
+where the stage trains on it."""
 
 
 class RunFolderError(ValueError):
@@ -48,14 +50,30 @@ class RunFolder:
         """Potential of a stage before the last."""
         return self.path / f"potential-{stage_name}.safetensors"
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in the folder; `InUseError` names one that does.
+
+        A folder that is made for the lock and stays empty is removed.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunFolderError(f"{self.path} is a file, not a folder")
+        absent = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        with ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.callback(_remove_empty, absent)
+                stack.enter_context(exclusive_use(self.path / ".lock", f"the run folder {self.path}"))
+            except OSError as error:
+                raise RunFolderError(f"cannot write to {self.path}: {error.strerror}") from error
+            yield
+
     def check_free(self) -> None:
         """Raise if there is a run already."""
         if self.configuration.exists() or self.checkpoint.exists():
             raise RunFolderError(
                 f"{self.path} already holds a run: choose another folder, or go on with that run by --resume"
             )
-        if self.path.exists() and not self.path.is_dir():
-            raise RunFolderError(f"{self.path} is a file, not a folder")
 
     def check_run(self) -> None:
         """Raise if there is no run to go on with."""
@@ -66,10 +84,13 @@ class RunFolder:
         """Make the folder and see that it can be written to."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for leftover in self.path.glob(".*.safetensors.*"):  # of a write that was killed
-                leftover.unlink()
-            with self.log_file.open("a", encoding="utf-8"):
-                pass
+            for file in ("*.safetensors", self.configuration.name, self.metrics.name):
+                for leftover in self.path.glob(f".{file}.*"):  # of a write that was killed
+                    leftover.unlink()
+            with self.log_file.open("a+b") as log:
+                log.seek(max(log.tell() - 1, 0))
+                if log.read() not in (b"", b"\n"):
+                    log.write(b"\n")  # after a line that a kill or a full disk cut off
         except OSError as error:
             raise RunFolderError(f"cannot write to {self.path}: {error.strerror}") from error
 
@@ -99,15 +120,24 @@ class RunFolder:
             writer.writerow(row)
 
     def forget_metrics_after(self, finished_stages: tuple[str, ...], stage: str, epoch: int) -> None:
-        """Remove rows of epochs that the checkpoint does not know, written just before the run was killed."""
+        """Remove rows of epochs that the checkpoint does not know, and rows that a kill or a full disk cut off."""
         if not self.metrics.exists():
             return
-        with self.metrics.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        text = self.metrics.read_bytes().decode("utf-8", errors="replace").replace("\0", "")
+        whole_lines = text[: text.rfind("\n") + 1]
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, METRIC_COLUMNS, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
-        for row in rows:
+        for row in csv.DictReader(io.StringIO(whole_lines)):
+            if None in row.values() or not (row.get("epoch") or "").isdecimal():
+                continue
             if row["stage"] in finished_stages or (row["stage"] == stage and int(row["epoch"]) <= epoch):
                 writer.writerow(row)
         write_atomically(self.metrics, buffer.getvalue().encode())
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, innermost first, unless they hold something."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()

@@ -1,0 +1,67 @@
+"""State of a stage: plain numbers that a checkpoint carries, and what one epoch gave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from lrc_ase.training.losses import ErrorSums
+
+__all__ = ["EpochRecord", "Progress", "StopReason"]
+
+StopReason = Literal["time_limit", "patience"]
+
+
+@dataclass
+class Progress:
+    """How far a stage is; plain numbers, so that a checkpoint can carry them."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    batch: int = 0
+    """Batches finished in the current epoch."""
+    step: int = 0
+    """Steps of the optimizer."""
+    rate_factor: float = 1.0
+    """Multiplies the learning rate; falls with every rewind."""
+    rewinds: int = 0
+    seconds: float = 0.0
+    """Time spent in steps and validation, without that of compiling kernels."""
+    best_score: float | None = None
+    """Validation loss of the best epoch: the last one that came as close to the lowest as `AS_GOOD`."""
+    best_epoch: int = 0
+    lowest_score: float | None = None
+    """Lowest validation loss."""
+    lowest_epoch: int = 0
+    validations_since_lowest: int = 0
+    """Validations after that of the lowest loss."""
+    stopped_by: StopReason | None = None
+    """Why the stage ended before its last epoch."""
+    sums: ErrorSums = field(default_factory=ErrorSums)
+    """Training errors of the current epoch so far."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers; `from_json` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Progress:
+        return cls(**{**values, "sums": ErrorSums(**values["sums"])})
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch gave."""
+
+    epoch: int
+    """Counted from 1."""
+    learning_rate: float
+    seconds: float
+    """Time since the beginning of the stage."""
+    train: dict[str, float]
+    """`ErrorSums.metrics` of the batches as they were trained on."""
+    validation: dict[str, float] | None
+    """The same on the validation frames by the mean weights; None where the epoch was not validated."""
+    improved: bool
+    """Whether the mean weights are the best so far."""
