@@ -58,10 +58,11 @@ def configuration(folder, *, loss=None, data=None, **changes):
     )
 
 
-def test_frames_with_energies_alone_train_beside_others_and_are_counted(tmp_path):
+@pytest.mark.parametrize("cache", [None, "cache"])
+def test_frames_with_energies_alone_train_beside_others_and_are_counted(tmp_path, cache):
     frames = metal_frames(8)
     ase.io.write(tmp_path / "train.traj", frames[:6] + with_labels(frames[6:], "energy"))
-    asked = configuration(tmp_path, data={"validation_fraction": 0.0})
+    asked = configuration(tmp_path, data={"validation_fraction": 0.0}, cache=cache)
     lines = describe(prepare(asked))
     assert any("2 of 8 frames have no forces, first " in line and "train.traj@6" in line for line in lines)
     assert train(asked, tmp_path / "run", quiet=True).exists()
@@ -87,26 +88,53 @@ def test_energy_of_a_frame_without_forces_moves_the_loss_and_forces_do_not(tmp_p
 @pytest.mark.parametrize(("kept", "missing"), [("forces", "energy"), ("energy", "forces")])
 @pytest.mark.parametrize("cache", [None, "cache"])
 def test_a_label_that_no_frame_has_names_file_and_frame(tmp_path, kept, missing, cache):
+    message = rf"train\.traj@\d has no {missing} under any of"
+    if cache:  # entries hold nothing but labels
+        message = rf"stage 'one' trains on {missing}, but no frame of \['frames'\] .* such as .*train\.traj@\d"
     ase.io.write(tmp_path / "train.traj", with_labels(metal_frames(3), kept))
-    with pytest.raises(ValueError, match=rf"train\.traj@\d has no {missing} under any of"):
+    with pytest.raises(ValueError, match=message):
         prepare(configuration(tmp_path, cache=cache))
     prepare(configuration(tmp_path, loss={"energy": 0} if missing == "energy" else {"forces": 0}, cache=cache))
 
 
-def test_frames_without_labels_are_an_error_unless_they_are_to_be_skipped(tmp_path):
+@pytest.mark.parametrize("cache", [None, "cache"])
+def test_frames_without_labels_are_an_error_unless_they_are_to_be_skipped(tmp_path, cache):
     frames = metal_frames(5)
     frames[2].calc = None
     ase.io.write(tmp_path / "train.traj", frames)
     with pytest.raises(ValueError, match=r"train\.traj@2 has no energy .*--skip-unlabelled"):
-        prepare(configuration(tmp_path))
-    prepared = prepare(configuration(tmp_path, skip_unlabelled=True))
+        prepare(configuration(tmp_path, cache=cache))
+    prepared = prepare(configuration(tmp_path, skip_unlabelled=True, cache=cache))
     assert sum(len(part) for part in (prepared.data_sets["frames"].train, prepared.data_sets["frames"].validation)) == 4
     assert "note: data set 'frames': 1 frames without labels left out" in describe(prepared)
     for atoms in frames:
         atoms.calc = None
     ase.io.write(tmp_path / "train.traj", frames)
     with pytest.raises(ValueError, match=r"train\.traj: none of 5 frames has a label"):
-        prepare(configuration(tmp_path, skip_unlabelled=True))
+        prepare(configuration(tmp_path, skip_unlabelled=True, cache=cache))
+
+
+def test_deepmd_folders_are_trained_on_from_the_cache(tmp_path):
+    frames = metal_frames(3)
+    folder = tmp_path / "system"
+    (folder / "set.000").mkdir(parents=True)
+    for atoms in frames:
+        atoms.symbols = "CuCuAuAu"
+    (folder / "type.raw").write_text("0 0 1 1")
+    (folder / "type_map.raw").write_text("Cu Au")
+    np.save(folder / "set.000" / "coord.npy", np.array([atoms.positions.ravel() for atoms in frames]))
+    np.save(folder / "set.000" / "box.npy", np.array([atoms.cell.array.ravel() for atoms in frames]))
+    np.save(folder / "set.000" / "energy.npy", np.array([1.0, 2.0, 3.0]))
+    np.save(folder / "set.000" / "force.npy", np.array([atoms.calc.results["forces"].ravel() for atoms in frames]))
+    data = {"train": "system", "validation_fraction": 0.0}
+    kept, cached = (
+        prepare(configuration(tmp_path, data=data, cache=cache)).data_sets["frames"].train_graphs
+        for cache in (None, "cache")
+    )
+    assert all(torch.equal(one.energy, two.energy) for one, two in zip(kept, cached, strict=True))
+    np.save(folder / "set.000" / "energy.npy", np.array([4.0, 5.0, 6.0]))
+    changed = prepare(configuration(tmp_path, data=data, cache="cache")).data_sets["frames"].train
+    assert [frame.energy for frame in changed] == [4.0, 5.0, 6.0]
 
 
 def test_isolated_atoms_need_no_forces_wherever_the_split_puts_them(tmp_path):
@@ -139,7 +167,8 @@ def test_two_energies_of_an_isolated_atom_are_an_error():
         isolated_references(frames, ("Cu",))
 
 
-def test_weights_by_type_and_of_frames_reach_the_loss(tmp_path):
+@pytest.mark.parametrize("cache", [None, "cache"])
+def test_weights_by_type_and_of_frames_reach_the_loss(tmp_path, cache):
     frames = metal_frames(3)
     for atoms, kind, weight in zip(frames, ("bulk", "slab", None), (1.0, 0.5, 3.0), strict=True):
         atoms.info["config_weight"] = weight
@@ -147,11 +176,14 @@ def test_weights_by_type_and_of_frames_reach_the_loss(tmp_path):
             atoms.info["config_type"] = kind
     ase.io.write(tmp_path / "train.extxyz", frames)
     data = {"train": {"path": "train.extxyz", "weight": 2.0}, "validation_fraction": 0.0}
-    prepared = prepare(configuration(tmp_path, data={**data, "config_type_weights": {"bulk": 7.0, "slab": 0.0}}))
+    prepared = prepare(
+        configuration(tmp_path, data={**data, "config_type_weights": {"bulk": 7.0, "slab": 0.0}}, cache=cache)
+    )
     assert [float(graph.weight) for graph in prepared.data_sets["frames"].train_graphs] == [14.0, 0.0, 6.0]
+    assert [frame.weight for frame in prepared.data_sets["frames"].train] == [14.0, 0.0, 6.0]
     with pytest.raises(ValueError, match=r"names \['slap'\], .* types \['None', 'bulk', 'slab'\]"):
-        prepare(configuration(tmp_path, data={**data, "config_type_weights": {"slap": 1.0}}))
-    unweighted = prepare(configuration(tmp_path, data=data))
+        prepare(configuration(tmp_path, data={**data, "config_type_weights": {"slap": 1.0}}, cache=cache))
+    unweighted = prepare(configuration(tmp_path, data=data, cache=cache))
     assert prepared.fingerprint != unweighted.fingerprint  # a run does not go on with other weights
 
 

@@ -1,7 +1,7 @@
 """Large sets of frames on disk: read, checked and searched for neighbors once.
 
-An entry of the cache is a folder named after the content of a file of frames, the slice of it, the label keys and the
-cutoff, so that any run finds it again and it is never stale. `lrc_ase.dataset.entries` describes its files.
+An entry of the cache is a folder named after the content of a file of frames, the slice of it, the rules of labels and
+the cutoff, so that any run finds it again and it is never stale. `lrc_ase.dataset.entries` describes its files.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ from lrc_ase.dataset.entries import (
     frame_checksums,
 )
 from lrc_ase.dataset.labelled_graphs import elements_of
-from lrc_ase.dataset.labels import Label, LabelKeys, label_frame
-from lrc_ase.dataset.reading import iterate_frames, matching_files
+from lrc_ase.dataset.labels import LabelRules
+from lrc_ase.dataset.paths import matching_files
+from lrc_ase.dataset.reading import iterate_frames, source_files
 from lrc_ase.files.lock import exclusive_use
 from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.graph import Graph
@@ -50,8 +51,10 @@ _CHUNK = 100
 """Frames that a worker process takes at a time."""
 _FEWEST_FOR_WORKERS = 400
 """Frames below which starting processes would take longer than the work."""
-Chunk = tuple[dict[str, np.ndarray], list[FrameKind]]
-"""Arrays of some frames, and the kinds of frames to which their array `kind` refers."""
+Chunk = tuple[dict[str, np.ndarray], list[FrameKind], int]
+"""Arrays of some frames, the kinds of frames to which their array `kind` refers, and the number of frames left out."""
+_BLOCK = 1 << 20
+"""Bytes of a file that are held at once."""
 _UNFINISHED = ".unfinished-"
 """Prefix of folders that are being filled; beside each lies its lock, named FOLDER.lock."""
 
@@ -60,8 +63,7 @@ def cached_frames(
     path: str,
     cache: str | os.PathLike[str],
     cutoff: float,
-    keys: LabelKeys,
-    required: Sequence[Label],
+    rules: LabelRules,
     *,
     n_workers: int | None = None,
     report_progress: Callable[[int, str], None] | None = None,
@@ -76,8 +78,8 @@ def cached_frames(
         Folder of all entries, made if absent. Remains of processes that were killed while they filled it are removed.
     cutoff
         Angstrom.
-    keys, required
-        As in `label_frame`.
+    rules
+        How the frames are labelled.
     n_workers
         Processes that label frames and search neighbors; None: one for each core.
     report_progress
@@ -85,7 +87,7 @@ def cached_frames(
     """
     entries = []
     for file, selection in matching_files(path):
-        folder = Path(cache) / _key(file, selection, cutoff, keys, required)
+        folder = Path(cache) / _key(file, selection, cutoff, rules)
         try:
             if folder.exists():
                 entries.append(CachedFrames.open(folder, file, cutoff))
@@ -93,25 +95,22 @@ def cached_frames(
         except DamagedEntryError as error:
             warnings.warn(f"the cache entry {folder} is damaged ({error}): it is made anew", stacklevel=2)
             shutil.rmtree(folder)
-        _make(folder, file, selection, cutoff, keys, required, n_workers or os.cpu_count() or 1, report_progress)
+        _make(folder, file, selection, cutoff, rules, n_workers or os.cpu_count() or 1, report_progress)
         entries.append(CachedFrames.open(folder, file, cutoff))
     return entries
 
 
-def _key(file: str, selection: str, cutoff: float, keys: LabelKeys, required: Sequence[Label]) -> str:
-    with open(file, "rb") as content:
-        digest = hashlib.file_digest(content, "sha256") if hasattr(hashlib, "file_digest") else _digest(content)
-    asked = [FORMAT_VERSION, selection, float(cutoff), keys.model_dump(mode="json"), sorted(required)]
+def _key(file: str, selection: str, cutoff: float, rules: LabelRules) -> str:
+    """Return the name of an entry: a digest of the content of its files and of all that was asked."""
+    digest = hashlib.sha256()
+    for path in source_files(file):
+        digest.update(f"{path.relative_to(file)} {path.stat().st_size}\n".encode())
+        with path.open("rb") as content:
+            while block := content.read(_BLOCK):
+                digest.update(block)
+    asked = [FORMAT_VERSION, selection, float(cutoff), rules.model_dump(mode="json")]
     digest.update(json.dumps(asked).encode())
     return digest.hexdigest()[:32]
-
-
-def _digest(content: Any) -> Any:
-    """SHA-256 of an open file (Python 3.10 has no `hashlib.file_digest`)."""
-    digest = hashlib.sha256()
-    while block := content.read(1 << 20):
-        digest.update(block)
-    return digest
 
 
 def _make(
@@ -119,8 +118,7 @@ def _make(
     file: str,
     selection: str,
     cutoff: float,
-    keys: LabelKeys,
-    required: Sequence[Label],
+    rules: LabelRules,
     n_workers: int,
     report_progress: Callable[[int, str], None] | None,
 ) -> None:
@@ -132,7 +130,7 @@ def _make(
         with exclusive_use(f"{unfinished}.lock", str(unfinished)):
             unfinished.mkdir()
             try:
-                chunks = _prepared(_chunks(file, selection), cutoff, keys, tuple(required), n_workers)
+                chunks = _prepared(_chunks(file, selection), cutoff, rules, n_workers)
                 header = _write(unfinished, chunks, file, selection, cutoff, report_progress)
                 (unfinished / HEADER).write_text(header.model_dump_json() + "\n", encoding="utf-8")
                 try:
@@ -159,23 +157,29 @@ def _write(
     """Append the arrays of all chunks to the files in `folder`; return the header that describes them."""
     checksums = dict.fromkeys(FIELDS, 0)
     kinds: dict[FrameKind, int] = {}
-    n_frames = 0
+    n_frames = n_skipped = 0
     with ExitStack() as stack:
         files = {name: stack.enter_context((folder / name).open("wb")) for name in FIELDS}
-        for arrays, chunk_kinds in chunks:
-            places = np.array([kinds.setdefault(kind, len(kinds)) for kind in chunk_kinds])
+        for arrays, chunk_kinds, n_chunk_skipped in chunks:
+            places = np.array([kinds.setdefault(kind, len(kinds)) for kind in chunk_kinds], dtype=np.intp)
             arrays["kind"] = places[arrays["kind"]].astype(FIELDS["kind"][0])
             for name, values in arrays.items():
                 data = values.tobytes()
                 files[name].write(data)
                 checksums[name] = zlib.crc32(data, checksums[name])
             n_frames += len(arrays["energy"])
+            n_skipped += n_chunk_skipped
             if report_progress is not None:
                 report_progress(n_frames, file)
     if n_frames == 0:
-        raise ValueError(f"{file}@{selection} holds no frame")
+        raise ValueError(f"{file}: none of {n_skipped} frames has a label")
     return Header(
-        file=Path(file).name, n_frames=n_frames, cutoff=cutoff, kinds=tuple(kinds), checksums=checksums
+        file=Path(file).name,
+        n_frames=n_frames,
+        n_skipped=n_skipped,
+        cutoff=cutoff,
+        kinds=tuple(kinds),
+        checksums=checksums,
     ).with_digest()
 
 
@@ -205,9 +209,7 @@ def _chunks(file: str, selection: str) -> Iterator[list[Atoms]]:
         yield chunk
 
 
-def _prepared(
-    chunks: Iterator[list[Atoms]], cutoff: float, keys: LabelKeys, required: tuple[Label, ...], n_workers: int
-) -> Iterator[Chunk]:
+def _prepared(chunks: Iterator[list[Atoms]], cutoff: float, rules: LabelRules, n_workers: int) -> Iterator[Chunk]:
     """Arrays of each chunk, in order; by worker processes from a certain number of frames on."""
     first: list[list[Atoms]] = []
     for chunk in chunks:
@@ -219,13 +221,13 @@ def _prepared(
     if n_workers == 1:
         for part in (first, chunks):
             for chunk in part:
-                yield _arrays(chunk, cutoff, keys, required)
+                yield _arrays(chunk, cutoff, rules)
         return
     with ProcessPoolExecutor(n_workers, get_context("spawn"), _end_with_parent) as pool:
         pending: deque[Future[Chunk]] = deque()
         for part in (first, chunks):
             for chunk in part:
-                pending.append(pool.submit(_arrays, chunk, cutoff, keys, required))
+                pending.append(pool.submit(_arrays, chunk, cutoff, rules))
                 if len(pending) > 2 * n_workers:
                     yield pending.popleft().result()
         while pending:
@@ -268,12 +270,14 @@ def _wrapped_shifts(graph: Graph, name: str) -> tuple[np.ndarray, np.ndarray]:
     return image.astype(np.int64), shift.astype(np.int16)
 
 
-def _arrays(frames: Sequence[Atoms], cutoff: float, keys: LabelKeys, required: tuple[Label, ...]) -> Chunk:
+def _arrays(frames: Sequence[Atoms], cutoff: float, rules: LabelRules) -> Chunk:
     """Label frames and search their neighbors; return the arrays of an entry and the kinds of frames."""
     collected: dict[str, list[Any]] = {name: [] for name in FIELDS}
     kinds: dict[FrameKind, int] = {}
     for atoms in frames:
-        frame = label_frame(atoms, keys, required=required)
+        frame = rules.label(atoms)
+        if frame is None:
+            continue
         try:
             graph = neighbor_graph(frame.atoms, elements_of([atoms]), cutoff)
         except ValueError as error:
@@ -305,6 +309,7 @@ def _arrays(frames: Sequence[Atoms], cutoff: float, keys: LabelKeys, required: t
         for name, value in values.items():
             collected[name].append(np.asarray(value))
     arrays = {
-        name: np.concatenate(collected[name]).astype(kind).reshape(-1, *shape) for name, (kind, shape) in FIELDS.items()
+        name: np.concatenate(collected[name] or [np.empty((0, *shape))]).astype(kind).reshape(-1, *shape)
+        for name, (kind, shape) in FIELDS.items()
     }
-    return arrays, list(kinds)
+    return arrays, list(kinds), len(frames) - len(collected["number"])

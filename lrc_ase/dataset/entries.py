@@ -51,7 +51,7 @@ __all__ = [
     "frame_checksums",
 ]
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 """To be raised with every change of the arrays, and whenever labels are read differently: entries hold labels."""
 HEADER = "header.json"
 FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -112,10 +112,12 @@ class FrameKind(Settings):
 class Header(Settings):
     """Content of the file `header.json` of an entry."""
 
-    format_version: Literal[3] = FORMAT_VERSION
+    format_version: Literal[4] = FORMAT_VERSION
     file: str
     """Name of the file that the frames were read from, for people who look into the folder."""
     n_frames: int = Field(ge=1)
+    n_skipped: int = Field(0, ge=0)
+    """Frames of the file that were left out for want of labels."""
     cutoff: float
     """Angstrom."""
     kinds: tuple[FrameKind, ...]
@@ -176,7 +178,7 @@ class CachedFrames:
     """Arrays of frames, in memory. Those of atoms and pairs are read from `folder` for each access."""
     first_atom: np.ndarray
     first_pair: np.ndarray
-    kinds: tuple[FrameKind, ...]
+    header: Header
     files: _OpenFiles
 
     @classmethod
@@ -207,7 +209,7 @@ class CachedFrames:
             raise DamagedEntryError(f"{HEADER} cannot be read ({error.errors()[0]['msg']})") from error
         except OSError as error:
             raise DamagedEntryError(f"{error.filename and Path(error.filename).name}: {error.strerror}") from error
-        return cls(folder, source, cutoff, arrays, first_atom, first_pair, header.kinds, _OpenFiles(folder))
+        return cls(folder, source, cutoff, arrays, first_atom, first_pair, header, _OpenFiles(folder))
 
     def __len__(self) -> int:
         return len(self.arrays["energy"])
@@ -221,7 +223,7 @@ class CachedFrames:
         )
         name = f"{self.source}@{of_frame['number']}"
         atoms.info = {SOURCE_KEY: name, "charge": float(of_frame["charge"])}
-        kind = self.kinds[of_frame["kind"]]
+        kind = self.header.kinds[of_frame["kind"]]
         if kind.config_type is not None:
             atoms.info[CONFIG_TYPE_KEY] = kind.config_type
         energy, stress = float(of_frame["energy"]), np.array(of_frame["stress"])

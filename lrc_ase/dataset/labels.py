@@ -23,7 +23,7 @@ from lrc_ase.dataset.label_values import (
     find_stress,
     lookalike,
 )
-from lrc_ase.dataset.reading import SOURCE_KEY
+from lrc_ase.dataset.reading import CONVERSION, SOURCE_KEY
 from lrc_ase.models.settings import Settings
 from lrc_ase.structures.charge import charge_doubt, charge_entries, take_charge_from, total_charge
 
@@ -222,4 +222,7 @@ def _missing(atoms: Atoms, label: Label, keys: LabelKeys, name: str) -> str:
     quantity: Quantity = "virial" if label == "stress" and keys.virial else label
     key = getattr(keys, quantity)
     tried = f"under the key '{key}'" if key else f"under any of {list(DETECTED_KEYS[quantity])}"
-    return f"{name} has no {label} {tried}; it holds {known}. Name the right one as the {quantity} key"
+    message = f"{name} has no {label} {tried}; it holds {known}. Name the right one as the {quantity} key"
+    if {"i", "time", "E"} <= set(known):  # comment line of CP2K: energy in Hartree, forces in another file
+        message += f", or, if CP2K wrote it: {CONVERSION.format(path='FOLDER')}"
+    return message

@@ -1,34 +1,49 @@
-"""Frames from files in any format of ASE, each with a note of where it came from, and back to files."""
+"""Frames from files in any format of ASE or folders of DeePMD-kit, each with a note of its origin, and to files."""
 
 from __future__ import annotations
 
-import glob
 import os
+import re
 from collections.abc import Iterator, Sequence
+from itertools import count, islice
 from pathlib import Path
-from typing import cast
 
+import ase.db
 import ase.io
+import numpy as np
 from ase import Atoms
-from ase.io.formats import string2index
+from ase.io.formats import UnknownFileTypeError, filetype, string2index
 
-__all__ = ["SOURCE_KEY", "iterate_frames", "matching_files", "read_frames", "write_frames"]
+from lrc_ase.dataset.deepmd import deepmd_files, is_deepmd_folder, iterate_deepmd
+from lrc_ase.dataset.paths import matching_files
+
+__all__ = ["SOURCE_KEY", "iterate_frames", "read_frames", "source_files", "write_frames"]
 
 SOURCE_KEY = "lrc_ase_source"
 """Where `read_frames` notes in `Atoms.info` which frame of which file an `Atoms` was, as ASE writes it: file@frame."""
+CONVERSION = (
+    "The program dpdata (pip install dpdata) reads more: `dpdata {path} -i cp2k/output -o deepmd/npy -O frames` "
+    "converts output of CP2K, `-i cp2k/aimd_output` the folder of a CP2K trajectory; then name the folder frames"
+)
+"""Advice for files that ASE does not read."""
+_PEEKED = 1 << 16
+"""Bytes of a file in which the program that wrote it is looked for."""
 
 
 def read_frames(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Atoms]:
-    """Read structures from files in any format of ASE.
+    """Read structures from files in any format of ASE, or from folders of DeePMD-kit.
 
     A path may hold wildcards (``run*/frames.traj``) and end in ASE's slice (``frames.traj@::10``, ``@-1``); without a
-    slice all frames are read. The origin of each frame is noted in ``atoms.info["lrc_ase_source"]``.
+    slice all frames are read. The origin of each frame is noted in ``atoms.info["lrc_ase_source"]``. Key-value pairs
+    and data of an ASE database are put into `Atoms.info` and `Atoms.arrays`.
     """
-    frames: list[Atoms] = []
-    for entry in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
-        for path, index in matching_files(os.fspath(entry)):
-            frames.extend(_read_file(path, index))
-    return frames
+    entries = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    return [
+        atoms
+        for entry in entries
+        for path, index in matching_files(os.fspath(entry))
+        for atoms in iterate_frames(path, index)
+    ]
 
 
 def write_frames(path: str | os.PathLike[str], frames: Sequence[Atoms]) -> None:
@@ -36,69 +51,102 @@ def write_frames(path: str | os.PathLike[str], frames: Sequence[Atoms]) -> None:
     ase.io.write(Path(path), list(frames))
 
 
-def matching_files(entry: str) -> Iterator[tuple[str, str]]:
-    """Files and slice that a path of the user stands for."""
-    path, index = entry, ":"
-    if not Path(entry).exists() and "@" in entry:
-        path, _, index = entry.rpartition("@")
-    matches = [path] if Path(path).is_file() else sorted(glob.glob(path, recursive=True))
-    if not matches:
-        raise FileNotFoundError(f"no file matches {path!r}")
-    for match in matches:
-        yield match, index
-
-
 def iterate_frames(path: str, index: str) -> Iterator[Atoms]:
-    """Structures of one file one after the other, without holding all of them where the format allows.
+    """Yield the structures of one file one after the other, without holding all of them where the format allows.
 
-    `index` is ASE's slice as a text.
+    `index` is ASE's slice as a text, or a query of an ASE database.
+
+    Raises
+    ------
+    ValueError
+        The file cannot be read, or holds no frame of that slice.
     """
-    selection = string2index(index)
-    if not isinstance(selection, slice) or not _counts_ahead(selection):
-        yield from _read_file(path, index)
-        return
-    frames = ase.io.iread(path, selection, do_not_split_by_at_sign=True)
-    number = selection.start or 0
-    while True:
-        try:
-            atoms = next(frames, None)
-        except (FileNotFoundError, PermissionError):
-            raise
-        except Exception as error:  # readers of ASE raise whatever their parser meets
-            raise ValueError(f"ASE cannot read {path}: {type(error).__name__}: {error}") from error
-        if atoms is None:
-            return
-        atoms.info[SOURCE_KEY] = f"{path}@{number}"
-        number += selection.step or 1
-        yield atoms
-
-
-def _counts_ahead(selection: slice) -> bool:
-    """Whether a slice can be taken while reading on; from the end, or backwards, needs all frames first."""
-    return min(selection.start or 0, selection.stop or 0, selection.step or 1) >= 0
-
-
-def _read_file(path: str, index: str) -> list[Atoms]:
     selection = string2index(index)
     if isinstance(selection, int):
         selection = slice(selection, selection + 1 or None)
-    ahead = isinstance(selection, slice) and _counts_ahead(selection)
-    try:
-        wanted = selection if ahead or isinstance(selection, str) else slice(None)
-        frames = cast("list[Atoms]", ase.io.read(path, wanted, do_not_split_by_at_sign=True))
-    except (FileNotFoundError, PermissionError):
-        raise
-    except Exception as error:  # readers of ASE raise whatever their parser meets
-        raise ValueError(f"ASE cannot read {path}: {type(error).__name__}: {error}") from error
-    if isinstance(selection, str):  # a query to an ASE database
-        numbers: Sequence[int] = range(len(frames))
-    elif ahead:
-        numbers = [(selection.start or 0) + (selection.step or 1) * position for position in range(len(frames))]
-    else:
-        numbers = range(len(frames))[selection]
-        frames = frames[selection]
-    if not frames:
-        raise ValueError(f"{path}@{index} holds no frame")
-    for number, atoms in zip(numbers, frames, strict=True):
+    frames = _numbered(path, selection)
+    empty = True
+    while True:
+        try:
+            numbered = next(frames, None)
+        except (FileNotFoundError, PermissionError):
+            raise
+        except Exception as error:  # readers of ASE raise whatever their parser meets
+            raise _named(error, path) from error
+        if numbered is None:
+            break
+        empty = False
+        number, atoms = numbered
         atoms.info[SOURCE_KEY] = f"{path}@{number}"
-    return frames
+        yield atoms
+    if empty:
+        raise ValueError(f"{path}@{index} holds no frame" + (_advice(path) if _is_cp2k(path) else ""))
+
+
+def source_files(path: str) -> list[Path]:
+    """Return the files that `iterate_frames` reads for a path of `matching_files`."""
+    return deepmd_files(path) if is_deepmd_folder(path) else [Path(path)]
+
+
+def _numbered(path: str, selection: slice | str) -> Iterator[tuple[int, Atoms]]:
+    """Yield the selected frames with their numbers in the file."""
+    if isinstance(selection, str):
+        yield from enumerate(_frames(path, selection))
+    elif min(selection.start or 0, selection.stop or 0, selection.step or 1) >= 0:
+        yield from zip(count(selection.start or 0, selection.step or 1), _frames(path, selection), strict=False)
+    else:  # from the end or backwards: all frames first
+        frames = list(_frames(path, slice(None)))
+        yield from ((number, frames[number]) for number in range(len(frames))[selection])
+
+
+def _frames(path: str, selection: slice | str) -> Iterator[Atoms]:
+    if is_deepmd_folder(path):
+        frames = iterate_deepmd(path)
+    elif path.endswith((".db", ".json")) and filetype(path) in ("db", "json"):
+        frames = _rows(path, selection if isinstance(selection, str) else None)
+    else:
+        return iter(ase.io.iread(path, selection, do_not_split_by_at_sign=True))
+    if isinstance(selection, str):
+        return frames
+    return islice(frames, selection.start, selection.stop, selection.step)
+
+
+def _rows(path: str, query: str | None) -> Iterator[Atoms]:
+    """Yield the rows of an ASE database, with key-value pairs and data, which `ase.io` leaves out.
+
+    Files of this format keep no `Atoms.info`; a total charge or another name of a label can stand there alone.
+    """
+    with ase.db.connect(path, serial=True) as database:
+        for row in database.select(query):
+            atoms = row.toatoms()
+            for name, value in {**row.key_value_pairs, **row.data}.items():
+                if np.shape(value)[:1] == (len(atoms),) and name not in atoms.arrays:
+                    atoms.set_array(name, np.asarray(value))
+                else:
+                    atoms.info[name] = value
+            yield atoms
+
+
+def _named(error: Exception, path: str) -> ValueError:
+    """Return an error that names the file and, where there is one, the way out."""
+    if is_deepmd_folder(path) and isinstance(error, ValueError):
+        return error
+    if isinstance(error, KeyError) and re.fullmatch("[A-Z][a-z]?", str(error.args[0])):
+        return ValueError(
+            f"{path} holds atoms of '{error.args[0]}', which is no element to ASE; isotopes such as D are written as "
+            "their element, since energies do not depend on masses"
+        )
+    advised = isinstance(error, UnknownFileTypeError) or _is_cp2k(path)
+    return ValueError(f"ASE cannot read {path}: {type(error).__name__}: {error}" + (_advice(path) if advised else ""))
+
+
+def _advice(path: str) -> str:
+    return f". {CONVERSION.format(path=path)}"
+
+
+def _is_cp2k(path: str) -> bool:
+    """Return True for output of CP2K, which ASE takes for a file of another program."""
+    if is_deepmd_folder(path):
+        return False
+    with open(path, "rb") as file:
+        return b"CP2K|" in file.read(_PEEKED)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lrc_ase.dataset import DataReport, LabelKeys, LabelledGraph, LabelRules, inspect_frames, split_indices
-from lrc_ase.training.configuration import ConfigurationError, DataSetConfiguration, TrainingConfiguration
+from lrc_ase.training.configuration import DataSetConfiguration, TrainingConfiguration
 from lrc_ase.training.frames import Frames, read_cached, read_into_memory
 from lrc_ase.training.partial_labels import check_stage_labels, partial_label_notes, required_labels
 
@@ -36,10 +36,6 @@ def read_data_sets(
         rules = label_rules(configuration, keys)
         if cache is None:
             return read_into_memory(files, rules, cutoff, weights)
-        if weights or rules.skip_unlabelled:
-            raise ConfigurationError(
-                "`config_type_weights` and `skip_unlabelled` need the frames in memory, no `cache`"
-            )
         workers = configuration.n_workers
         return read_cached(files, rules, cutoff, cache, weights, n_workers=workers, report_progress=report_reading)
 

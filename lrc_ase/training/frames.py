@@ -86,7 +86,7 @@ def read_into_memory(
     by_type = config_type_weights or {}
     frames: list[LabelledFrame] = []
     n_skipped = 0
-    types = set()
+    types: set[str] = set()
     for path, weight in files:
         for atoms in read_frames(path):
             kind = str(atoms.info.get(CONFIG_TYPE_KEY))
@@ -98,10 +98,7 @@ def read_into_memory(
                 frames.append(frame)
     if files and not frames:
         raise ValueError(f"{files[0][0]}: none of {n_skipped} frames has a label")
-    if unknown := sorted(set(by_type) - types):
-        raise ValueError(
-            f"`config_type_weights` names {unknown}, but the frames of {files[0][0]} are of the types {sorted(types)}"
-        )
+    _check_types(by_type, types, files)
     return Frames(
         frames,
         lambda place, elements, references: labelled_graph(frames[place], elements, cutoff, references),
@@ -119,23 +116,37 @@ def read_cached(
     n_workers: int | None = None,
     report_progress: Callable[[int, str], None] | None = None,
 ) -> Frames:
-    """Frames of files with their weights, in the cache, where they are put if they are not there yet."""
+    """Read the frames of files with their weights from the cache, where they are put if they are not there yet.
+
+    `config_type_weights`: as in `read_into_memory`.
+    """
+    by_type = config_type_weights or {}
     entries = [
         (entry, weight)
         for path, weight in files
-        for entry in cached_frames(
-            path, cache, cutoff, rules.keys, rules.required, n_workers=n_workers, report_progress=report_progress
-        )
+        for entry in cached_frames(path, cache, cutoff, rules, n_workers=n_workers, report_progress=report_progress)
     ]
+    _check_types(by_type, {str(kind.config_type) for entry, _ in entries for kind in entry.header.kinds}, files)
     ends = np.cumsum([len(entry) for entry, _ in entries])
+
+    def weight_of(entry: CachedFrames, index: int) -> float:
+        return by_type.get(str(entry.header.kinds[entry.arrays["kind"][index]].config_type), 1.0)
+
+    def frames_of(entry: CachedFrames, weight: float) -> Lazy[LabelledFrame]:
+        return Lazy(len(entry), lambda index: entry.frame(index, weight * weight_of(entry, index)))
 
     def make_graph(place: int, elements: Sequence[str], references: Tensor) -> LabelledGraph:
         number = int(np.searchsorted(ends, place, side="right"))
         entry, weight = entries[number]
-        return entry.graph(place - int(ends[number]) + len(entry), elements, references, weight)
+        index = place - int(ends[number]) + len(entry)
+        return entry.graph(index, elements, references, weight * weight_of(entry, index))
 
-    return Frames(joined([_frames_of(entry, weight) for entry, weight in entries]), make_graph)
+    n_skipped = sum(entry.header.n_skipped for entry, _ in entries)
+    return Frames(joined([frames_of(entry, weight) for entry, weight in entries]), make_graph, n_skipped)
 
 
-def _frames_of(entry: CachedFrames, weight: float) -> Lazy[LabelledFrame]:
-    return Lazy(len(entry), lambda place: entry.frame(place, weight))
+def _check_types(weights: Mapping[str, float], types: set[str], files: Sequence[tuple[str, float]]) -> None:
+    if unknown := sorted(set(weights) - types):
+        raise ValueError(
+            f"`config_type_weights` names {unknown}, but the frames of {files[0][0]} are of the types {sorted(types)}"
+        )
