@@ -24,7 +24,8 @@ from lrc_ase.evaluation.uncertainty import (
     negative_log_likelihood,
     summarize_uncertainty,
 )
-from lrc_ase.files.potential_file import Potential, read_tensors
+from lrc_ase.files.potential_file import Potential
+from lrc_ase.files.tensors import read_tensors
 from lrc_ase.models.derivatives import atomic_stresses, born_effective_charges
 from lrc_ase.models.ensemble import Ensemble, members_of
 from lrc_ase.models.settings import ModelSettings

@@ -1,9 +1,9 @@
 """The potential file: one safetensors file with the weights and a versioned JSON header.
 
 Layout: tensors ``model.<name>`` (the model's parameters and buffers; of an ensemble ``model.members.<number>.<name>``)
-and ``references`` (float64, one energy per element); the header's metadata key ``lrc_ase`` holds a JSON object with the
-format version, the model settings, units, the versions that wrote it and a free description. Loading reads numbers and
-JSON only: nothing is pickled.
+and ``references`` (float64, one energy per element); the header's metadata key ``lrc_ase`` holds a JSON object, see
+`lrc_ase.files.header.PotentialHeader`. Loading reads numbers and JSON only: nothing is pickled, and nothing is built
+before header and shapes of the tensors have been compared.
 """
 
 from __future__ import annotations
@@ -14,31 +14,27 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from lrc_ase.files.atomic import write_atomically
 from lrc_ase.files.errors import PotentialFileError
+from lrc_ase.files.header import FORMAT_VERSION, HEADER_KEY, UNITS, PotentialHeader, parse_header, signed_text
+from lrc_ase.files.limited_construction import LargerThanFileError, limited_construction
 from lrc_ase.files.pretrained import find_potential
+from lrc_ase.files.tensors import TensorFile, TensorFileError, digest, open_tensors, write_tensors
 from lrc_ase.files.upgrade import upgraded
 from lrc_ase.models import registry
 from lrc_ase.models.ensemble import Ensemble, members_of
 from lrc_ase.models.model import ShortRangeModel, build_model
 from lrc_ase.models.precision import floating_type
-from lrc_ase.models.settings import ModelSettings, descriptor_names
+from lrc_ase.models.settings import ModelSettings
 
-__all__ = ["FORMAT_VERSION", "Potential", "PotentialFileError", "load_potential", "save_potential"]
+__all__ = ["Potential", "PotentialFileError", "load_potential", "save_potential"]
 
-FORMAT_VERSION = 3
-"""Of files that are written; earlier ones are read, see `potential_upgrade`."""
-HEADER_KEY = "lrc_ase"
-UNITS = {"energy": "eV", "length": "Angstrom", "charge": "e"}
+_TYPES = (torch.float32, torch.float64)
+"""Floating-point types of the weights."""
 
 
 @dataclass(frozen=True)
@@ -63,22 +59,33 @@ class Potential:
         return len(members_of(self.model))
 
     def for_evaluation(self, device: torch.device | str, dtype: torch.dtype | str) -> Potential:
-        """A copy on `device`, its model in `dtype` and without gradients by parameters."""
+        """Return a copy on `device`, its model in `dtype` and without gradients by parameters."""
         model = deepcopy(self.model).to(device=device, dtype=floating_type(dtype)).requires_grad_(False)
-        return Potential(model, self.references.to(device=device, dtype=torch.float64), deepcopy(self.description))
+        references = self.references.to(device=device, dtype=torch.float64, copy=True)
+        return Potential(model, references, deepcopy(self.description))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of settings, weights and references: equal for potentials that predict the same."""
+        return digest(_stored_tensors(self), self.settings.model_dump_json())
 
 
 def save_potential(path: str | os.PathLike[str], potential: Potential) -> None:
-    """Write `potential` to `path` atomically: an interruption leaves the old file or the new one, never half of it."""
+    """Write `potential` to `path` atomically: an interruption leaves the old file or the new one, never half of it.
+
+    Raises
+    ------
+    ValueError
+        The potential does not make a file that `load_potential` reads: references that do not fit the elements, weights
+        that are not finite, a description that is no JSON or whose training domain cannot be used.
+    """
     settings = potential.settings
     if potential.references.shape != (len(settings.elements),):
         raise ValueError(
             f"`references` must have one energy per element of {settings.elements}, "
             f"got a tensor with shape {list(potential.references.shape)}"
         )
-    tensors = {f"model.{name}": tensor for name, tensor in potential.model.state_dict().items()}
-    tensors["references"] = potential.references.to(torch.float64)
-    header = {
+    tensors = _stored_tensors(potential)
+    header: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "model": settings.model_dump(mode="json"),
         **({} if potential.n_members == 1 else {"n_members": potential.n_members}),
@@ -90,7 +97,11 @@ def save_potential(path: str | os.PathLike[str], potential: Potential) -> None:
         },
         "description": potential.description,
     }
-    write_tensors(path, tensors, {HEADER_KEY: json.dumps(header)})
+    header = json.loads(json.dumps(header))  # as it will be read: lists for tuples, text for numbers that are keys
+    metadata = {HEADER_KEY: json.dumps(header | {"digest": digest(tensors, signed_text(header))})}
+    parse_header(path, metadata)
+    _check_finite(path, tensors)
+    write_tensors(path, tensors, metadata)
 
 
 def load_potential(
@@ -114,88 +125,96 @@ def load_potential(
     Raises
     ------
     PotentialFileError
-        The file is missing, truncated, no potential of lrc-ase, written by a newer version, or its tensors do not fit
-        its settings.
+        The file is missing, truncated, changed after it was written, no potential of lrc-ase, or written by a newer
+        version; an entry of its header is out of bounds; its tensors do not fit its settings.
     """
     dtype = None if dtype is None else floating_type(dtype)
     path = find_potential(name_or_path)
-    tensors, metadata = read_tensors(path)
-    if HEADER_KEY not in metadata:
-        raise PotentialFileError(
-            f"{path} is a safetensors file but no potential of lrc-ase: its header lacks the entry '{HEADER_KEY}'"
-        )
-    header = json.loads(metadata[HEADER_KEY])
-    if header["format_version"] > FORMAT_VERSION:
-        raise PotentialFileError(
-            f"{path} has format version {header['format_version']}, written by lrc-ase "
-            f"{header.get('versions', {}).get('lrc_ase', 'unknown')}; this lrc-ase reads up to version "
-            f"{FORMAT_VERSION}: upgrade with `pip install -U lrc-ase`"
-        )
-    _check_descriptor(path, header)
     try:
-        settings = ModelSettings.model_validate(header["model"])
-    except ValidationError as error:
-        raise PotentialFileError(f"{path} holds model settings that this lrc-ase does not know: {error}") from error
+        with open_tensors(path) as file:
+            header, settings = parse_header(path, file.metadata)
+            first_member = _build_within(file, header, settings)
+            tensors = file.read()
+    except TensorFileError as error:
+        raise PotentialFileError(str(error)) from error
+    if header.digest not in (None, digest(tensors, signed_text(json.loads(file.metadata[HEADER_KEY])))):
+        raise PotentialFileError(
+            f"{path} has changed since it was written: its digest does not fit its content; copy it anew"
+        )
     references = tensors.pop("references", None)
-    if references is None or references.shape != (len(settings.elements),):
+    if references is None or references.shape != (len(settings.elements),) or references.dtype not in _TYPES:
         raise PotentialFileError(f"{path} lacks the tensor 'references' with one energy per element")
-    members = [build_model(settings) for _ in range(header.get("n_members", 1))]
+    try:
+        weights = upgraded(tensors, header.format_version, settings)
+    except ValueError as error:
+        raise PotentialFileError(f"{path}: {error}") from error
+    weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+    _check_tensors(path, _expected(first_member, header.n_members), weights)
+    _check_finite(path, weights | {"references": references})
+    members = [first_member, *(build_model(settings) for _ in range(header.n_members - 1))]
     model = members[0] if len(members) == 1 else Ensemble(members)
-    weights = {
-        name.removeprefix("model."): tensor
-        for name, tensor in upgraded(tensors, header["format_version"], settings.descriptor).items()
-    }
-    _check_tensors(path, model.state_dict(), weights)
     stored_dtype = next((tensor.dtype for tensor in weights.values() if tensor.is_floating_point()), torch.float32)
     model.to(stored_dtype)
     model.load_state_dict(weights)
     model.to(device=device, dtype=dtype).eval()
-    return Potential(model, references.to(torch.float64), header["description"])
+    return Potential(model, references.to(torch.float64), header.description)
 
 
-def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file atomically."""
-    own = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, safetensors.torch.save(own, dict(metadata)))
+def _stored_tensors(potential: Potential) -> dict[str, Tensor]:
+    tensors = {f"model.{name}": tensor for name, tensor in potential.model.state_dict().items()}
+    return tensors | {"references": potential.references.to(torch.float64)}
 
 
-def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header metadata of a safetensors file; `PotentialFileError` when it is none."""
-    if not Path(path).is_file():
-        raise PotentialFileError(f"{path} does not exist or is not a file")
+def _build_within(file: TensorFile, header: PotentialHeader, settings: ModelSettings) -> ShortRangeModel:
+    """Build one member with random weights, unless it would need more memory than its tensors in the file."""
+    # until version 2 (see `upgraded`) the file holds one tensor where the model has one for each element
+    growth = 1 + len(settings.elements) if header.format_version <= 2 else 1
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise PotentialFileError(f"{path} is truncated or no safetensors file ({error})") from error
+        with limited_construction(growth * file.n_numbers // header.n_members):
+            return build_model(settings)
+    except LargerThanFileError as error:
+        raise PotentialFileError(
+            f"{file.path} has settings of a model that is larger than its tensors: {file.n_numbers} numbers for "
+            f"{header.n_members} member(s)"
+        ) from error
+    except ValueError as error:  # settings that exclude each other
+        raise PotentialFileError(f"{file.path} has settings that make no model: {error}") from error
 
 
-def _check_descriptor(path: str | os.PathLike[str], header: Mapping[str, Any]) -> None:
-    """Say plainly that a plug-in is missing, before all other complaints."""
-    name = header["model"].get("descriptor", {}).get("name", "sphere")
-    if name in descriptor_names():
-        return
-    origin = header.get("versions", {}).get("descriptor")
-    raise PotentialFileError(
-        f"{path} needs the descriptor '{name}', which is not part of lrc-ase and not installed here"
-        + (f"; it was written with {origin}" if origin else "")
-        + ": install its package, or import and register its class (`lrc_ase.models.descriptors.register`) "
-        "before loading"
-    )
+def _expected(member: ShortRangeModel, n_members: int) -> dict[str, Tensor]:
+    """Return the tensors of a model of which one member has been built."""
+    if n_members == 1:
+        return member.state_dict()
+    shared = Ensemble([member, member]).state_dict()
+    names = member.state_dict()
+    return {name: tensor for name, tensor in shared.items() if not name.startswith("members.")} | {
+        f"members.{index}.{name}": tensor for index in range(n_members) for name, tensor in names.items()
+    }
 
 
-def _check_tensors(path: str | os.PathLike[str], expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    missing = sorted(expected.keys() - found.keys())
-    if missing:
-        raise PotentialFileError(f"{path} lacks the tensors {missing}")
-    surplus = sorted(found.keys() - expected.keys())
-    if surplus:
-        raise PotentialFileError(f"{path} holds tensors that its model does not have: {surplus}")
+def _check_tensors(path: str | os.PathLike[str], expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    if missing := sorted(expected.keys() - weights.keys()):
+        raise PotentialFileError(f"{path} lacks the tensors {_some(missing)}")
+    if surplus := sorted(weights.keys() - expected.keys()):
+        raise PotentialFileError(f"{path} holds tensors that its model does not have: {_some(surplus)}")
     for name, tensor in expected.items():
-        if found[name].shape != tensor.shape:
+        if weights[name].shape != tensor.shape:
             raise PotentialFileError(
-                f"{path}: tensor '{name}' must have shape {list(tensor.shape)}, got {list(found[name].shape)}"
+                f"{path}: tensor '{name}' must have shape {list(tensor.shape)}, got {list(weights[name].shape)}"
             )
+        types = _TYPES if tensor.is_floating_point() else (tensor.dtype,)
+        if weights[name].dtype not in types:
+            raise PotentialFileError(f"{path}: tensor '{name}' must be {tensor.dtype}, got {weights[name].dtype}")
+
+
+def _check_finite(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise PotentialFileError(f"{path}: tensor '{name}' holds numbers that are not finite")
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
 
 
 def _package_version() -> str:

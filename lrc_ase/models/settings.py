@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
 
 from lrc_ase.models import registry
+from lrc_ase.models.elements import check_elements
 
 __all__ = [
+    "MOST_MEMBERS",
     "DescriptorSettings",
     "LongRangeSettings",
     "ModelSettings",
@@ -25,10 +27,20 @@ __all__ = [
 ]
 
 
-class Settings(BaseModel):
-    """Base of every settings class: immutable, unknown keys are errors."""
+MOST_MEMBERS = 64
+"""Members of an ensemble."""
+_MOST_CHANNELS = 4096
+_WIDEST_LAYER = 16384
+_LONGEST = 100.0
+"""Largest cutoff and smearing, Angstrom: beyond, a few atoms fill the memory with neighbors."""
+_LARGEST = 1e9
+"""Of numbers that have no bound by their nature."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+class Settings(BaseModel):
+    """Base of every settings class: immutable; unknown keys and numbers that are not finite are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class DescriptorSettings(Settings):
@@ -42,9 +54,9 @@ class SphereSettings(DescriptorSettings):
     """The many-body density on the sphere, `lrc_ase.models.descriptors.sphere`."""
 
     name: Literal["sphere"] = "sphere"
-    n_radial: int = Field(8, ge=1)
+    n_radial: int = Field(8, ge=1, le=256)
     """Radial basis functions per neighbor element."""
-    n_channels: int = Field(32, ge=1)
+    n_channels: int = Field(32, ge=1, le=_MOST_CHANNELS)
     """Channels of the density after mixing radial functions and elements."""
     degrees: tuple[Annotated[int, Field(ge=0, le=8)], ...] = Field((3, 3, 3, 2), min_length=1, max_length=6)
     """Highest degree l in each factor of the products averaged over the sphere. Their number is the body order minus
@@ -52,7 +64,7 @@ class SphereSettings(DescriptorSettings):
     n_blocks: int = Field(1, ge=1, le=2)
     """1: strictly local, with a range of one cutoff. 2: a second density, in which neighbors are weighed by features of
     their own surroundings; the range is then twice the cutoff."""
-    n_neighbor_features: int = Field(8, ge=1)
+    n_neighbor_features: int = Field(8, ge=1, le=_MOST_CHANNELS)
     """Features by which neighbors are weighed in the second block."""
 
 
@@ -62,15 +74,15 @@ class PonitaSettings(DescriptorSettings):
     name: Literal["ponita"] = "ponita"
     n_orientations: int = Field(20, ge=4, le=200)
     """Directions at which features on the sphere are kept. Cost grows in proportion, the error under rotation falls."""
-    n_layers: int = Field(3, ge=1)
+    n_layers: int = Field(3, ge=1, le=64)
     """ConvNeXt blocks. Each reaches one cutoff further: the features of an atom see `n_layers` times the cutoff."""
-    n_channels: int = Field(32, ge=1)
+    n_channels: int = Field(32, ge=1, le=_MOST_CHANNELS)
     """Channels of the features at each orientation, and width of the output."""
-    n_basis: int = Field(32, ge=1)
+    n_basis: int = Field(32, ge=1, le=_MOST_CHANNELS)
     """Functions of the pair invariants from which the kernels of all blocks are mixed."""
     degree: int = Field(3, ge=1, le=8)
     """Degree of the polynomial embedding of the invariants."""
-    widening: int = Field(4, ge=1)
+    widening: int = Field(4, ge=1, le=64)
     """Hidden width of the channel mixing in units of `n_channels`."""
     rotate_grid: bool = False
     """Turn the orientations at random in each step of the training, so that the model learns to ignore them."""
@@ -80,18 +92,20 @@ class PaperSettings(DescriptorSettings):
     """The paper's networks of distances and directions, `lrc_ase.models.descriptors.paper`. Not rotation invariant."""
 
     name: Literal["paper"] = "paper"
-    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field((2, 4, 8, 16, 32), min_length=1)
+    widths: tuple[Annotated[int, Field(ge=1, le=_WIDEST_LAYER)], ...] = Field(
+        (2, 4, 8, 16, 32), min_length=1, max_length=32
+    )
     """Units in the layers of either network; the last is half the number of features."""
     envelope: bool = True
     """Whether contributions fade smoothly at the cutoff. False: as printed, with a jump in energy where a neighbor
     crosses the cutoff."""
-    inverse_mean: float | None = None
+    inverse_mean: float | None = Field(None, ge=-_LARGEST, le=_LARGEST)
     """Mean of 1/r over neighbors, 1/Angstrom. Null: that of the training frames, or of evenly spread neighbors."""
-    inverse_deviation: float | None = Field(None, gt=0)
+    inverse_deviation: float | None = Field(None, gt=0, le=_LARGEST)
     """Standard deviation of 1/r, 1/Angstrom. Null: as for the mean."""
-    distance_mean: float | None = None
+    distance_mean: float | None = Field(None, ge=-_LARGEST, le=_LARGEST)
     """Mean of r, Angstrom, of use in one dimension alone. Null: as for the mean of 1/r."""
-    distance_deviation: float | None = Field(None, gt=0)
+    distance_deviation: float | None = Field(None, gt=0, le=_LARGEST)
     """Standard deviation of r, Angstrom, of use in one dimension alone. Null: as for the mean of 1/r."""
 
 
@@ -144,33 +158,33 @@ def _choose_descriptor(value: Any) -> Any:
 class LongRangeSettings(Settings):
     """The long-range convolution on top of a short-range descriptor."""
 
-    n_channels: int = Field(2, ge=0)
+    n_channels: int = Field(2, ge=0, le=256)
     """Latent channels convolved with trainable Yukawa kernels and read out non-linearly; 0 leaves them out."""
     electrostatics: bool = True
     """Whether the model has a latent charge with a Coulomb energy (1/2) k_e sum q_i u_i."""
-    smearing: float = Field(1.25, gt=0)
+    smearing: float = Field(1.25, ge=1e-3, le=_LONGEST)
     """Width s of the Gaussian charge clouds, Angstrom. At a quarter of the cutoff the short-range part, which learns
     the rest of the interaction, sees all of it: erfc(4 / sqrt 2) = 6e-5."""
     accuracy: float = Field(1e-4, ge=1e-10, le=1e-1)
     """Relative accuracy of the mesh; chooses mesh spacing and window order."""
-    n_features: int = Field(16, ge=1)
+    n_features: int = Field(16, ge=1, le=_WIDEST_LAYER)
     """Width of the long-range descriptor g(u, f u)."""
 
 
 class ModelSettings(Settings):
     """Everything needed to build an untrained model."""
 
-    elements: tuple[str, ...] = Field(min_length=1)
+    elements: Annotated[tuple[str, ...], AfterValidator(check_elements)] = Field(min_length=1)
     """Chemical symbols that the model knows, by atomic number."""
-    cutoff: float = Field(5.0, gt=0)
+    cutoff: float = Field(5.0, ge=1e-2, le=_LONGEST)
     """Range of the short-range part, Angstrom."""
     descriptor: Annotated[SerializeAsAny[DescriptorSettings], BeforeValidator(_choose_descriptor)] = SphereSettings()
     """Short-range descriptor, chosen by its `name`."""
     long_range: LongRangeSettings | None = None
     """None: a short-range model."""
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: tuple[Annotated[int, Field(ge=1, le=_WIDEST_LAYER)], ...] = Field((128, 128), min_length=1, max_length=32)
     """Widths of the hidden layers of the read-out network."""
-    average_neighbors: float = Field(30.0, gt=0)
+    average_neighbors: float = Field(30.0, gt=0, le=_LARGEST)
     """Mean number of neighbors within the cutoff in the training set; normalises the density."""
-    energy_scale: float = Field(1.0, gt=0)
+    energy_scale: float = Field(1.0, gt=0, le=_LARGEST)
     """Multiplies the read-out, eV; set from the spread of the training forces."""

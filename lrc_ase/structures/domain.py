@@ -12,13 +12,15 @@ What is missing is not looked at. A structure a little beyond is worth a warning
 
 from __future__ import annotations
 
+import reprlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor
 
 from lrc_ase.structures.graph import Graph
@@ -40,6 +42,28 @@ class ExtrapolationWarning(UserWarning):
     """A structure lies beyond what the potential was trained on."""
 
 
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Count = Annotated[int, Field(strict=True, ge=0)]
+
+
+class _RecordedDomain(BaseModel):
+    """The entry ``training_domain`` of a description, as a file has it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    shortest_distances: dict[str, Annotated[_Number, Field(ge=0)]] | None = None
+    total_charges: tuple[_Number, ...] | None = None
+    neighbors: tuple[_Count, _Count] | None = None
+    largest_force: Annotated[_Number, Field(ge=0)] | None = None
+
+    @field_validator("neighbors")
+    @classmethod
+    def _in_order(cls, neighbors: tuple[int, int] | None) -> tuple[int, int] | None:
+        if neighbors is not None and neighbors[0] > neighbors[1]:
+            raise ValueError("expected the fewest and the most neighbors in this order")
+        return neighbors
+
+
 @dataclass(frozen=True)
 class TrainingDomain:
     """Limits of the training set that a structure can be held against; None where not recorded."""
@@ -56,22 +80,26 @@ class TrainingDomain:
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any], elements: Sequence[str]) -> TrainingDomain:
-        """Read the description of a potential file."""
-        known = description.get(DOMAIN_KEY, {})
+        """Read the description of a potential file; a ValueError names the entry that cannot be used."""
+        try:
+            recorded = _RecordedDomain.model_validate(description.get(DOMAIN_KEY) or {})
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in (DOMAIN_KEY, *first["loc"]))
+            raise ValueError(f"{key[:100]}: {first['msg']}, got {reprlib.repr(first['input'])}") from error
         shortest = None
-        if distances := known.get("shortest_distances"):
+        if recorded.shortest_distances:
             shortest = torch.zeros(len(elements), len(elements), dtype=torch.float64)
-            for pair, distance in distances.items():
-                first, second = (elements.index(symbol) for symbol in pair.split("-"))
-                shortest[first, second] = shortest[second, first] = distance
-        charges, neighbors = known.get("total_charges"), known.get("neighbors")
-        return cls(
-            tuple(elements),
-            shortest,
-            None if charges is None else tuple(charges),
-            None if neighbors is None else tuple(neighbors),
-            known.get("largest_force"),
-        )
+            for pair, distance in recorded.shortest_distances.items():
+                symbols = pair.split("-")
+                if len(symbols) != 2 or not set(symbols) <= set(elements):
+                    raise ValueError(
+                        f"{DOMAIN_KEY}.shortest_distances: expected pairs of the model's elements, such as "
+                        f"'{elements[0]}-{elements[-1]}', got {reprlib.repr(pair)}"
+                    )
+                first_place, second_place = (elements.index(symbol) for symbol in symbols)
+                shortest[first_place, second_place] = shortest[second_place, first_place] = distance
+        return cls(tuple(elements), shortest, recorded.total_charges, recorded.neighbors, recorded.largest_force)
 
     def unseen_charge(self, graph: Graph) -> str | None:
         """Say which total charge never occurred in training, if there is one."""

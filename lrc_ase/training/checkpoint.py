@@ -9,12 +9,15 @@ from typing import Any
 
 from torch import Tensor
 
-from lrc_ase.files.potential_file import read_tensors, write_tensors
+from lrc_ase.files.bounded_json import json_object
+from lrc_ase.files.tensors import TensorFileError, digest, read_tensors, write_tensors
 
 __all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint"]
 
 FORMAT_VERSION = 3
 HEADER_KEY = "lrc_ase_checkpoint"
+DIGEST_KEY = "digest"
+"""Metadata entry with the SHA-256 of values and tensors; absent from checkpoints of lrc-ase 0.1."""
 
 
 class CheckpointError(ValueError):
@@ -22,23 +25,37 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    """Write `tensors` and the JSON `values`. Floats come back bit-equal."""
-    write_tensors(path, tensors, {HEADER_KEY: json.dumps({"format_version": FORMAT_VERSION, **values})})
+    """Write `tensors` and the JSON `values` atomically. Floats come back bit-equal."""
+    text = json.dumps({"format_version": FORMAT_VERSION, **values})
+    write_tensors(path, tensors, {HEADER_KEY: text, DIGEST_KEY: digest(tensors, text)})
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_checkpoint` wrote."""
+    """Read what `save_checkpoint` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, truncated, changed after it was written, no checkpoint, or of another format version.
+    """
     try:
         tensors, metadata = read_tensors(path)
-    except ValueError as error:
+    except TensorFileError as error:
         raise CheckpointError(str(error)) from error
     if HEADER_KEY not in metadata:
         raise CheckpointError(f"{path} is no checkpoint of lrc-ase")
-    values = json.loads(metadata[HEADER_KEY])
-    found = values.pop("format_version")
-    if found != FORMAT_VERSION:
+    try:
+        values = json_object(metadata[HEADER_KEY])
+    except ValueError as error:
+        raise CheckpointError(f"{path}: header: {error}") from error
+    version = values.pop("format_version", None)
+    if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has checkpoint version {found}, this lrc-ase continues version {FORMAT_VERSION}: "
+            f"{path} has checkpoint version {version!r:.20}, this lrc-ase continues version {FORMAT_VERSION}: "
             "resume with the version of lrc-ase that began the run, or start anew"
+        )
+    if metadata.get(DIGEST_KEY) not in (None, digest(tensors, metadata[HEADER_KEY])):
+        raise CheckpointError(
+            f"{path} has changed since it was written: its digest does not fit its content; start anew"
         )
     return tensors, values

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from lrc_ase.dataset import LabelKeys
 from lrc_ase.files.atomic import write_atomically
 from lrc_ase.files.pretrained import absolute_potential
+from lrc_ase.models.elements import check_elements
 from lrc_ase.models.settings import LongRangeSettings, ModelSettings, Settings
 from lrc_ase.training.configuration_errors import ConfigurationError, describe_errors
 
@@ -69,13 +70,13 @@ class DataSetConfiguration(Settings):
 class ModelConfiguration(ModelSettings):
     """Model settings; what is null is derived from the training frames."""
 
-    elements: tuple[str, ...] | None = None  # type: ignore[assignment]
+    elements: Annotated[tuple[str, ...] | None, AfterValidator(check_elements)] = None  # type: ignore[assignment]
     """Chemical symbols that the model knows. Null: those of the training frames."""
     long_range: LongRangeSettings | None = LongRangeSettings()
     """Long-range part of stages that train a full-range model."""
-    average_neighbors: float | None = Field(None, gt=0)  # type: ignore[assignment]
+    average_neighbors: float | None = Field(None, gt=0, le=1e9)  # type: ignore[assignment]
     """Mean number of neighbors within the cutoff. Null: that of the training frames."""
-    energy_scale: float | None = Field(None, gt=0)  # type: ignore[assignment]
+    energy_scale: float | None = Field(None, gt=0, le=1e9)  # type: ignore[assignment]
     """Multiplies the read-out, eV. Null: root mean square of the training forces times 1 Angstrom."""
 
 
