@@ -16,8 +16,9 @@ from ase.io import read, write
 from commands import Command, console, epochs_done, rows_of, run, steps_done
 from rich.table import Table as ConsoleTable
 
-from lrc_ase.report.page import Report, Table, write_report
-from lrc_ase.report.plots import plot_energy_conservation, plot_learning_curve, plot_rdf
+from lrc_ase.report.learning_curve import plot_learning_curve
+from lrc_ase.report.page import Picture, Report, Section, Table, write_report
+from lrc_ase.report.simulation_plots import plot_energy_conservation, plot_rdf
 from lrc_ase.simulation import EnergyDrift, energy_drift, radial_distribution, read_reference_rdf
 from lrc_ase.training import load_configuration
 
@@ -222,22 +223,18 @@ def report(demo: Demo, errors: dict[str, dict[str, float]]) -> None:
     """Write the page and print the table."""
     demo.rows.append(("all", f"{time.monotonic() - demo.started:.0f} s"))
     n_frames = errors["full-range"]["n_frames"]
-    figures = {
-        "Learning curves of both models": demo.output / "learning-curve.png",
-        f"Prediction over reference on {n_frames:.0f} held-out large cells": demo.output / "parity.png",
-        "Energy conservation": demo.output / "energy-conservation.png",
-        "Radial distributions of the melt": demo.output / "rdf.png",
-    }
-    write_report(
-        Report(
-            "Full-range potential of NaCl, from frames to molecular dynamics",
-            ("Trained on GFN1-xTB energies and forces of crystalline and molten NaCl by two-scale training.",),
-            [Table("Summary", ["", "Result"], demo.rows)],
-            figures,
-            (demo.output / "run-full-range" / "configuration.yaml").read_text(encoding="utf-8"),
-        ),
-        demo.output / "report.html",
-    )
+    output = demo.output
+    pictures = [
+        Picture(output / "learning-curve.png", "Learning curves of both models"),
+        Picture(output / "parity.png", f"Prediction over reference on {n_frames:.0f} held-out large cells"),
+        Picture(output / "energy-conservation.png", "Energy conservation"),
+        Picture(output / "rdf.png", "Radial distributions of the melt"),
+    ]
+    sentence = "Trained on GFN1-xTB energies and forces of crystalline and molten NaCl by two-scale training."
+    summary = Section("Summary", [sentence], [Table("Results", ["", "Result"], demo.rows)], pictures)
+    configuration = (output / "run-full-range" / "configuration.yaml").read_text(encoding="utf-8")
+    title = "Full-range potential of NaCl, from frames to molecular dynamics"
+    write_report(Report(title, [summary], configuration), output / "report.html")
     table = ConsoleTable(title="Summary", show_header=False)
     for row in demo.rows:
         table.add_row(*row)

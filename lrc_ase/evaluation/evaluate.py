@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from lrc_ase.dataset import SOURCE_KEY, Atoms, Label, LabelKeys, collate_labelled, label_frame, labelled_graph
-from lrc_ase.evaluation.uncertainty import UncertaintySummary, summarize_uncertainty
+from lrc_ase.evaluation.error_tables import ERROR_UNITS
+from lrc_ase.evaluation.uncertainty import UncertaintySummary, crossed_deviations, summarize_uncertainty
 from lrc_ase.files.potential_file import Potential
 from lrc_ase.models.derivatives import evaluate
 
-__all__ = ["Evaluation", "evaluate_frames", "write_evaluation"]
+__all__ = ["Evaluation", "cross_calibrated", "evaluate_frames"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,11 @@ class Evaluation:
     """Predicted, eV/Angstrom^3, positive in tension, (n_frames, 3, 3); NaN where not all directions are periodic."""
     reference_stress: np.ndarray
     """eV/Angstrom^3, (n_frames, 3, 3)."""
+    config_types: tuple[str, ...] = ()
+    """``config_type`` of each frame, as in `Atoms.info`; empty if no frame has one."""
     charges: np.ndarray | None = None
-    """Latent charge of each atom, e, (n_atoms,); None without the electrostatic head."""
+    """Latent charge of each atom, e, (n_atoms,); None without the electrostatic head. A variable of the model fitted to
+    energies and forces, not a charge of an ion."""
     energy_std: np.ndarray | None = None
     """Standard deviation of each energy, eV, (n_frames,); None for a single model."""
     forces_std: np.ndarray | None = None
@@ -63,56 +65,117 @@ class Evaluation:
         """Index of the frame each atom belongs to, (n_atoms,)."""
         return np.repeat(np.arange(len(self.n_atoms)), self.n_atoms)
 
-    def errors(self, set_name: str | None = None) -> dict[str, float]:
-        """Errors over the frames of a set, or all.
+    @property
+    def energy_errors(self) -> np.ndarray:
+        """Predicted minus reference energy per atom, meV/atom, (n_frames,); NaN without label."""
+        return ERROR_UNITS["energy"].per_ase_unit * (self.energy - self.reference_energy) / self.n_atoms
 
-        Energies in meV/atom, forces in meV/Angstrom (over components), stress in meV/Angstrom^3;
-        `forces_relative_l2` is the norm of the force error over that of the reference forces. NaN without labels.
+    @property
+    def force_errors(self) -> np.ndarray:
+        """Predicted minus reference forces, meV/Angstrom, (n_atoms, 3); NaN without label."""
+        return ERROR_UNITS["forces"].per_ase_unit * (self.forces - self.reference_forces)
+
+    @property
+    def stress_errors(self) -> np.ndarray:
+        """Predicted minus reference stress, meV/Angstrom^3, (n_frames, 3, 3); NaN without label."""
+        return ERROR_UNITS["stress"].per_ase_unit * (self.stress - self.reference_stress)
+
+    def errors(self, frames: np.ndarray | None = None) -> dict[str, float]:
+        """Return the errors over the frames of a mask, bool (n_frames,), or over all frames.
+
+        `energy_mae`, `energy_rmse` in meV/atom (of total energies, nothing subtracted), `forces_mae`, `forces_rmse` in
+        meV/Angstrom (over components), `stress_mae`, `stress_rmse` in meV/Angstrom^3. `forces_relative_l2` is the norm
+        of the force error over that of the reference forces. NaN without labels. `n_frames` counts frames, and
+        `n_energies`, `n_forces` and `n_stresses` those with such labels.
         """
-        chosen = np.array([set_name is None or name == set_name for name in self.sets], dtype=bool)
+        chosen = np.ones(len(self.n_atoms), dtype=bool) if frames is None else frames
         of_atoms = chosen[self.frame]
-        energy = 1e3 * ((self.energy - self.reference_energy) / self.n_atoms)[chosen]
-        forces = 1e3 * (self.forces - self.reference_forces)[of_atoms]
-        stress = 1e3 * (self.stress - self.reference_stress)[chosen]
+        forces = self.force_errors[of_atoms]
         labelled = np.isfinite(forces)
-        norm = np.linalg.norm(1e3 * self.reference_forces[of_atoms][labelled])
+        with_forces = np.unique(self.frame[of_atoms][labelled.any(axis=1)])
+        reference = ERROR_UNITS["forces"].per_ase_unit * self.reference_forces[of_atoms][labelled]
+        norm = np.linalg.norm(reference)
         return {
             "n_frames": float(chosen.sum()),
-            **_mae_rmse("energy", energy),
+            "n_energies": float(np.isfinite(self.energy_errors[chosen]).sum()),
+            "n_forces": float(len(with_forces)),
+            "n_stresses": float(np.isfinite(self.stress_errors[chosen]).any(axis=(1, 2)).sum()),
+            **_mae_rmse("energy", self.energy_errors[chosen]),
             **_mae_rmse("forces", forces),
             "forces_relative_l2": float(np.linalg.norm(forces[labelled]) / norm) if norm > 0 else float("nan"),
-            **_mae_rmse("stress", stress),
+            **_mae_rmse("stress", self.stress_errors[chosen]),
         }
-
-    def force_errors_by_element(self) -> dict[str, dict[str, float]]:
-        """Force errors in meV/Angstrom of the atoms of each element."""
-        errors = 1e3 * (self.forces - self.reference_forces)
-        return {str(symbol): _mae_rmse("forces", errors[self.symbols == symbol]) for symbol in np.unique(self.symbols)}
-
-    def uncertainty(self) -> dict[str, UncertaintySummary]:
-        """Deviations of an ensemble beside its errors, of energies per atom (eV) and of forces (eV/Angstrom)."""
-        if self.energy_std is None or self.forces_std is None:
-            return {}
-        energy = (self.energy - self.reference_energy) / self.n_atoms
-        return {
-            "energy": summarize_uncertainty(energy, self.energy_std / self.n_atoms),
-            "forces": summarize_uncertainty(self.forces - self.reference_forces, self.forces_std),
-        }
-
-    def hardest_frames(self, count: int) -> list[tuple[int, float]]:
-        """Frames with the largest root mean square force error, the hardest first, and that error in meV/Angstrom."""
-        squares = 1e6 * (self.forces - self.reference_forces) ** 2
-        frame = np.repeat(self.frame[:, None], 3, axis=1)[np.isfinite(squares)]
-        sums, counts = (
-            np.bincount(frame, weights=weights, minlength=len(self.n_atoms))
-            for weights in (squares[np.isfinite(squares)], None)
-        )
-        errors = np.sqrt(sums / np.maximum(counts, 1))
-        return [(int(index), float(errors[index])) for index in np.argsort(-errors, kind="stable")[:count]]
 
     def errors_by_set(self) -> dict[str, dict[str, float]]:
-        """`errors` of each set."""
-        return {name: self.errors(name) for name in dict.fromkeys(self.sets)}
+        """Return the `errors` of each set."""
+        return self._errors_by(self.sets)
+
+    def errors_by_config_type(self) -> dict[str, dict[str, float]]:
+        """Return the `errors` of each ``config_type``; nothing if no frame has one."""
+        return self._errors_by(self.config_types)
+
+    def _errors_by(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
+        array = np.array(names, dtype=object)
+        return {name: self.errors(np.asarray(array == name, dtype=bool)) for name in dict.fromkeys(names)}
+
+    def force_errors_by_element(self) -> dict[str, dict[str, float]]:
+        """Return force errors in meV/Angstrom of the atoms of each element, and the number of these atoms."""
+        errors = {}
+        for symbol in np.unique(self.symbols):
+            of_element = self.symbols == symbol
+            errors[str(symbol)] = {
+                "n_atoms": float(of_element.sum()),
+                **_mae_rmse("forces", self.force_errors[of_element]),
+            }
+        return errors
+
+    def uncertainty(self) -> dict[str, UncertaintySummary]:
+        """Compare deviations of an ensemble with its errors: energies in meV/atom, forces in meV/Angstrom."""
+        if self.energy_std is None or self.forces_std is None:
+            return {}
+        energy_std = ERROR_UNITS["energy"].per_ase_unit * self.energy_std / self.n_atoms
+        forces_std = ERROR_UNITS["forces"].per_ase_unit * self.forces_std
+        return {
+            "energy": summarize_uncertainty(self.energy_errors, energy_std),
+            "forces": summarize_uncertainty(self.force_errors, forces_std),
+        }
+
+    def hardest_frames(self, count: int, by: Literal["forces", "energy"] = "forces") -> list[tuple[int, float]]:
+        """Return the frames with the largest error, the hardest first, with that error.
+
+        Frames are ordered by their root mean square force error in meV/Angstrom, or by the absolute energy error in
+        meV/atom. Frames without such a label are left out.
+        """
+        if by == "energy":
+            errors = np.abs(self.energy_errors)
+        else:
+            squares = self.force_errors**2
+            labelled = np.isfinite(squares)
+            frame = np.repeat(self.frame[:, None], 3, axis=1)[labelled]
+            sums = np.bincount(frame, weights=squares[labelled], minlength=len(self.n_atoms))
+            counts = np.bincount(frame, minlength=len(self.n_atoms))
+            errors = np.sqrt(np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0))
+        order = np.argsort(-errors, kind="stable")  # NaN comes last
+        return [(int(index), float(errors[index])) for index in order[:count] if np.isfinite(errors[index])]
+
+
+def cross_calibrated(uncalibrated: Evaluation) -> Evaluation:
+    """Return an evaluation whose deviations are calibrated on the frames that they are not compared with.
+
+    `uncalibrated` holds the bare spread of the members on held-out frames. Each half of the frames is calibrated on the
+    other half, see `lrc_ase.evaluation.uncertainty.crossed_deviations`; NaN where there are too few frames.
+    """
+    if uncalibrated.energy_std is None or uncalibrated.forces_std is None:
+        return uncalibrated
+    of_component = np.repeat(uncalibrated.frame[:, None], 3, axis=1)
+    energy_errors = uncalibrated.energy - uncalibrated.reference_energy
+    force_errors = uncalibrated.forces - uncalibrated.reference_forces
+    frames = np.arange(len(energy_errors))
+    return replace(
+        uncalibrated,
+        energy_std=crossed_deviations(energy_errors, uncalibrated.energy_std, frames, with_floor=False),
+        forces_std=crossed_deviations(force_errors, uncalibrated.forces_std, of_component, with_floor=True),
+    )
 
 
 def evaluate_frames(
@@ -125,7 +188,7 @@ def evaluate_frames(
     batch_size: int = 4,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Predict energies, forces and stress of `frames` and collect their labels.
+    """Predict energies, forces and stress of `frames` and collect the labels that they have.
 
     Parameters
     ----------
@@ -136,7 +199,7 @@ def evaluate_frames(
     keys
         Where the labels stand; looked for if None.
     required
-        Labels of which every frame must have at least one.
+        Labels of which every frame must have at least one; a label that is absent counts in no error.
     sets
         Name of the set of each frame; None: the file it was read from.
     batch_size
@@ -188,6 +251,7 @@ def evaluate_frames(
         reference_forces=np.concatenate([frame.forces for frame in labelled]),
         stress=torch.cat(stresses).numpy(),
         reference_stress=np.stack([frame.stress for frame in labelled]),
+        config_types=_config_types(frames),
         charges=torch.cat(charges).numpy() if charges else None,
         energy_std=torch.cat(energies_std).numpy() if energies_std else None,
         forces_std=torch.cat(forces_std).numpy() if forces_std else None,
@@ -195,41 +259,16 @@ def evaluate_frames(
     )
 
 
-def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str]) -> None:
-    """Write errors.json, energies.csv (a row per frame) and forces.csv (a row per atom) to `folder`."""
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    errors = {
-        "units": {"energy": "meV/atom", "forces": "meV/Angstrom", "stress": "meV/Angstrom^3"},
-        "all": evaluation.metrics,
-        "by_set": evaluation.errors_by_set(),
-        "by_element": evaluation.force_errors_by_element(),
-        "uncertainty": {name: asdict(summary) for name, summary in evaluation.uncertainty().items()},
-    }
-    (target / "errors.json").write_text(json.dumps(_nan_to_null(errors), indent=2) + "\n", encoding="utf-8")
-    with (target / "energies.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["frame", "set", "n_atoms", "reference_energy_eV", "energy_eV"])
-        rows = zip(evaluation.sets, evaluation.n_atoms, evaluation.reference_energy, evaluation.energy, strict=True)
-        for index, (name, n_atoms, reference, energy) in enumerate(rows):
-            writer.writerow([index, name, int(n_atoms), f"{reference:.8f}", f"{energy:.8f}"])
-    with (target / "forces.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            [
-                "frame",
-                "element",
-                *(f"{kind}_{axis}_eV_per_Angstrom" for kind in ("reference", "force") for axis in "xyz"),
-            ]
-        )
-        for frame, symbol, reference, force in zip(
-            evaluation.frame, evaluation.symbols, evaluation.reference_forces, evaluation.forces, strict=True
-        ):
-            writer.writerow([int(frame), symbol, *(f"{value:.6f}" for value in (*reference, *force))])
-
-
 def _file_of(atoms: Atoms) -> str:
     return Path(atoms.info.get(SOURCE_KEY, "frames").rpartition("@")[0] or "frames").name
+
+
+def _config_types(frames: Sequence[Atoms]) -> tuple[str, ...]:
+    """Return the ``config_type`` of each frame, or nothing if no frame has one."""
+    names = [atoms.info.get("config_type") for atoms in frames]
+    if all(name is None for name in names):
+        return ()
+    return tuple("no config_type" if name is None else str(name) for name in names)
 
 
 def _mae_rmse(name: str, errors: np.ndarray) -> dict[str, float]:
@@ -237,9 +276,3 @@ def _mae_rmse(name: str, errors: np.ndarray) -> dict[str, float]:
     if not errors.size:
         return {f"{name}_mae": float("nan"), f"{name}_rmse": float("nan")}
     return {f"{name}_mae": float(np.abs(errors).mean()), f"{name}_rmse": float(np.sqrt((errors**2).mean()))}
-
-
-def _nan_to_null(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {key: _nan_to_null(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -24,6 +24,8 @@ __all__ = ["PairErrors", "pair_errors"]
 
 _LARGEST_SAMPLE = 40
 """Frames looked at; all pairs within twice the cutoff are many."""
+_FEWEST_PAIRS = 2
+"""Pairs in a bin from which its mean has a standard error."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +37,26 @@ class PairErrors:
     mean: np.ndarray
     """meV/Angstrom, positive where the model lets the atoms repel too much, (n_bins,); NaN without pairs."""
     uncertainty: np.ndarray
-    """Standard error of the mean, as if pairs were independent, (n_bins,)."""
+    """Standard error of the mean, as if pairs were independent, (n_bins,); NaN for a single pair."""
+    n_pairs: int
+    """Pairs in all bins."""
 
 
 def pair_errors(
     frames: Sequence[Atoms], evaluation: Evaluation, *, largest_distance: float, n_bins: int = 40
 ) -> dict[str, PairErrors]:
-    """Mean force errors along pairs, by pair of elements (``"Na-Cl"``).
+    """Return mean force errors along pairs, by pair of elements (``"Na-Cl"``), for pairs with known errors.
 
-    `frames` are those of `evaluation`; distances go up to `largest_distance` (Angstrom).
+    `frames` are those of `evaluation`; distances go up to `largest_distance` (Angstrom). An atom and its own periodic
+    image are no pair: they move together, so that their error is zero whatever the model does.
     """
-    errors = 1e3 * (evaluation.forces - evaluation.reference_forces)
+    errors = evaluation.force_errors
     first_atoms = np.concatenate([[0], np.cumsum(evaluation.n_atoms)])
     elements = elements_of(frames)
     edges = np.linspace(0, largest_distance, n_bins + 1)
-    values: dict[tuple[int, int], list[np.ndarray]] = {}
+    pairs: dict[tuple[int, int], list[np.ndarray]] = {}
     for index in range(0, len(frames), max(len(frames) // _LARGEST_SAMPLE, 1)):
-        own = errors[first_atoms[index] : first_atoms[index + 1]]
+        frame_errors = errors[first_atoms[index] : first_atoms[index + 1]]
         graph = neighbor_graph(frames[index], elements, largest_distance)
         vectors = neighbor_vectors(
             graph.positions, graph.cell, graph.neighbors, graph.shifts, graph.structure, torch.float64
@@ -60,15 +65,15 @@ def pair_errors(
         atom, column = np.nonzero(mask)
         other = neighbors[atom, column]
         lengths = np.linalg.norm(vectors[atom, column], axis=1)
-        along = 0.5 * ((own[other] - own[atom]) * vectors[atom, column]).sum(axis=1) / lengths
+        along = 0.5 * ((frame_errors[other] - frame_errors[atom]) * vectors[atom, column]).sum(axis=1) / lengths
         kinds = np.sort(np.stack([species[atom], species[other]], axis=1), axis=1)
-        known = np.isfinite(along)
+        known = np.isfinite(along) & (atom != other)
         for kind in np.unique(kinds[known], axis=0):
             chosen = known & (kinds == kind).all(axis=1)
-            values.setdefault((int(kind[0]), int(kind[1])), []).append(np.stack([lengths[chosen], along[chosen]]))
+            pairs.setdefault((int(kind[0]), int(kind[1])), []).append(np.stack([lengths[chosen], along[chosen]]))
     return {
         f"{elements[a]}-{elements[b]}": _binned(np.concatenate(parts, axis=1), edges)
-        for (a, b), parts in sorted(values.items())
+        for (a, b), parts in sorted(pairs.items())
     }
 
 
@@ -81,4 +86,5 @@ def _binned(pairs: np.ndarray, edges: np.ndarray) -> PairErrors:
         mean = np.bincount(place, errors, minlength=n_bins) / 2 / counts
         square = np.bincount(place, errors**2, minlength=n_bins) / 2 / counts
         uncertainty = np.sqrt(np.maximum(square - mean**2, 0) / counts)
-    return PairErrors(0.5 * (edges[1:] + edges[:-1]), mean, uncertainty)
+    uncertainty[counts < _FEWEST_PAIRS] = np.nan
+    return PairErrors(0.5 * (edges[1:] + edges[:-1]), mean, uncertainty, n_pairs=len(errors) // 2)

@@ -27,6 +27,7 @@ __all__ = [
     "calibrate_spread",
     "coverage",
     "crossed_coverage",
+    "crossed_deviations",
     "negative_log_likelihood",
     "summarize_uncertainty",
 ]
@@ -41,16 +42,19 @@ _LARGEST_FIT = 20_000
 
 @dataclass(frozen=True)
 class UncertaintySummary:
-    """Deviations beside the errors that were made."""
+    """Deviations beside the errors that were made, all in one unit; `Evaluation.uncertainty` says which."""
 
     coverage: float
     """Part of the errors within the interval of 90%."""
     negative_log_likelihood: float
-    """Mean of :math:`\\tfrac12 \\ln 2\\pi\\sigma^2 + e^2/2\\sigma^2`, with energies in eV and forces in eV/Angstrom."""
+    """Mean of :math:`\\tfrac12 \\ln 2\\pi\\sigma^2 + e^2/2\\sigma^2`, e and :math:`\\sigma` in the unit of the
+    errors: a unit a thousand times smaller adds :math:`\\ln 1000`."""
     correlation: float
     """Rank correlation (Spearman) of deviations and absolute errors."""
     mean_deviation: float
     """Root mean square of the deviations, in the unit of the errors."""
+    n_errors: int = 0
+    """Errors with a deviation."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,12 @@ class Calibration:
 
 def calibrate_spread(errors: np.ndarray, spread: np.ndarray, *, with_floor: bool) -> Calibration:
     """Calibration of `spread` by errors of the same shape but NaN; fewer than 5 errors calibrate nothing."""
-    known = np.isfinite(errors) & np.isfinite(spread) & (spread > 0)
-    found, own = np.abs(errors[known]), spread[known]
-    if found.size < _FEWEST or not found.any():
+    known = _known(errors, spread)
+    sizes, spreads = np.abs(errors[known]), spread[known]
+    if sizes.size < _FEWEST or not sizes.any():
         return Calibration()
-    shape = _most_likely(found, own) if with_floor else Calibration()
-    ratios = np.sort(found / shape.deviations(own))
+    shape = _most_likely(sizes, spreads) if with_floor else Calibration()
+    ratios = np.sort(sizes / shape.deviations(spreads))
     rank = min(math.ceil((len(ratios) + 1) * INTERVAL_LEVEL), len(ratios))
     stretch = float(ratios[rank - 1] / _quantile(INTERVAL_LEVEL))
     return Calibration(stretch * shape.scale, stretch * shape.floor)
@@ -98,15 +102,23 @@ def coverage(errors: np.ndarray, deviations: np.ndarray, level: float = INTERVAL
     return float((ratios <= _quantile(level)).mean()) if ratios.size else math.nan
 
 
-def crossed_coverage(errors: np.ndarray, spread: np.ndarray, group: np.ndarray, *, with_floor: bool) -> float:
-    """Coverage of each half of the groups (frames) calibrated on the other half: no value judges itself."""
+def crossed_deviations(errors: np.ndarray, spread: np.ndarray, group: np.ndarray, *, with_floor: bool) -> np.ndarray:
+    """Return deviations of the shape of `spread`: each half of the groups (frames) calibrated on the other half.
+
+    No error then judges a calibration that it was used for. NaN where the other half has fewer than 5 errors.
+    """
     second = np.isin(group, np.unique(group)[1::2])
-    hits = []
-    for own, other in ((second, ~second), (~second, second)):
-        deviations = calibrate_spread(errors[other], spread[other], with_floor=with_floor).deviations(spread[own])
-        hits.append(_ratios(errors[own], deviations) <= _quantile(INTERVAL_LEVEL))
-    joined = np.concatenate(hits)
-    return float(joined.mean()) if joined.size else math.nan
+    deviations = np.full(spread.shape, math.nan)
+    for half in (second, ~second):
+        if _known(errors[~half], spread[~half]).sum() >= _FEWEST:
+            calibration = calibrate_spread(errors[~half], spread[~half], with_floor=with_floor)
+            deviations[half] = calibration.deviations(spread[half])
+    return deviations
+
+
+def crossed_coverage(errors: np.ndarray, spread: np.ndarray, group: np.ndarray, *, with_floor: bool) -> float:
+    """Return the coverage by `crossed_deviations`; NaN where there are too few errors for it."""
+    return coverage(errors, crossed_deviations(errors, spread, group, with_floor=with_floor))
 
 
 def negative_log_likelihood(errors: np.ndarray, deviations: np.ndarray) -> float:
@@ -121,14 +133,20 @@ def negative_log_likelihood(errors: np.ndarray, deviations: np.ndarray) -> float
 def summarize_uncertainty(errors: np.ndarray, deviations: np.ndarray) -> UncertaintySummary:
     """Compare deviations with errors of the same shape; NaN errors do not count."""
     known = np.isfinite(errors) & np.isfinite(deviations)
-    found, expected = np.abs(errors[known]), deviations[known]
-    varied = found.size > 2 and np.ptp(found) > 0 and np.ptp(expected) > 0
+    sizes, expected = np.abs(errors[known]), deviations[known]
+    varied = sizes.size > 2 and np.ptp(sizes) > 0 and np.ptp(expected) > 0
     return UncertaintySummary(
-        coverage=coverage(found, expected),
-        negative_log_likelihood=negative_log_likelihood(found, expected),
-        correlation=float(spearmanr(expected, found).statistic) if varied else math.nan,
-        mean_deviation=float(np.sqrt(np.mean(expected**2))) if found.size else math.nan,
+        coverage=coverage(sizes, expected),
+        negative_log_likelihood=negative_log_likelihood(sizes, expected),
+        correlation=float(spearmanr(expected, sizes).statistic) if varied else math.nan,
+        mean_deviation=float(np.sqrt(np.mean(expected**2))) if sizes.size else math.nan,
+        n_errors=int(sizes.size),
     )
+
+
+def _known(errors: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Mask of the values that can calibrate."""
+    return np.asarray(np.isfinite(errors) & np.isfinite(spread) & (spread > 0))
 
 
 def _quantile(level: float) -> float:

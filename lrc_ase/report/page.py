@@ -6,7 +6,7 @@ import base64
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -16,8 +16,9 @@ import jinja2
 import torch
 
 from lrc_ase.files.atomic import write_atomically
+from lrc_ase.files.printable import printable
 
-__all__ = ["Report", "Table", "environment", "write_report"]
+__all__ = ["Picture", "Report", "Section", "Table", "environment", "write_report"]
 
 PACKAGES = ("lrc-ase", "torch", "numpy", "scipy", "ase", "matscipy")
 
@@ -32,23 +33,43 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a report shows, in this order."""
+class Picture:
+    """A PNG file with the sentence that tells what to look for in it."""
+
+    path: Path
+    title: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: sentences, then tables, then pictures."""
 
     title: str
-    summary: Sequence[str] = ()
-    """Sentences at the top."""
+    sentences: Sequence[str] = ()
     tables: Sequence[Table] = ()
-    figures: Mapping[str, str | Path] = field(default_factory=dict)
-    """PNG files by caption."""
+    pictures: Sequence[Picture] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to show."""
+        return not (self.sentences or self.tables or self.pictures)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Content of a page, in this order."""
+
+    title: str
+    sections: Sequence[Section]
     configuration: str = ""
     """Text of the configuration, as it would be read back."""
     environment: Mapping[str, str] | None = None
-    """Versions and hardware; None looks at this machine."""
+    """Versions and hardware; None describes this machine."""
 
 
 def environment() -> dict[str, str]:
-    """Versions and hardware of this machine."""
+    """Return versions and hardware of this machine."""
     described = {}
     for package in PACKAGES:
         try:
@@ -66,17 +87,31 @@ def environment() -> dict[str, str]:
 def write_report(report: Report, path: str | Path) -> None:
     """Render `report` to the HTML file `path`."""
     source = (files("lrc_ase.report") / "page.html.j2").read_text(encoding="utf-8")
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
-    images = {
-        caption: base64.b64encode(Path(figure).read_bytes()).decode() for caption, figure in report.figures.items()
-    }
+    # names of files and stages are text, never markup: everything is escaped, and control characters are made visible
+    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    page.filters |= {"image": _encoded, "lines": _printable_lines}
+    template = page.from_string(source)
     text = template.render(
         report=report,
-        images=images,
+        sections=[section for section in report.sections if not section.is_empty],
         environment=environment() if report.environment is None else report.environment,
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )
     write_atomically(path, text.encode())
+
+
+def _encoded(path: Path) -> str:
+    """Return the content of a picture for its place in the page."""
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def _printable_lines(text: object) -> str:
+    r"""Return text with its line breaks, other control characters made visible.
+
+    >>> _printable_lines("Force RMSE\nmeV/A\x1b[2J")
+    'Force RMSE\nmeV/A\\x1b[2J'
+    """
+    return "\n".join(printable(line) for line in str(text).split("\n"))
 
 
 def _processor() -> str:

@@ -1,75 +1,86 @@
-"""What a run folder and an evaluation show of themselves: plots as PNG and one HTML page."""
+"""Reports about a training run and an evaluation: plots as PNG and one HTML page, the errors first."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
-from lrc_ase.dataset import SOURCE_KEY, Atoms, labelled_atoms, write_frames
-from lrc_ase.evaluation.evaluate import Evaluation, evaluate_frames
+from lrc_ase.dataset import SOURCE_KEY, Atoms, LabelledFrame, labelled_atoms, sample, write_frames
+from lrc_ase.evaluation.error_tables import ERROR_UNITS, overfitting_remark
+from lrc_ase.evaluation.evaluate import Evaluation, cross_calibrated, evaluate_frames
 from lrc_ase.evaluation.pair_errors import pair_errors
 from lrc_ase.files.potential_file import Potential, load_potential
-from lrc_ase.report.page import Report, Table, write_report
-from lrc_ase.report.plots import plot_learning_curve, plot_parity, plot_uncertainty
-from lrc_ase.report.potential_plots import (
-    plot_charges,
-    plot_hardest_frames,
-    plot_kernels,
-    plot_pair_errors,
-    plot_parity_by_element,
-)
+from lrc_ase.models.ensemble import Ensemble
+from lrc_ase.report.error_plots import plot_hardest_frames, plot_pair_errors
+from lrc_ase.report.learning_curve import plot_learning_curve
+from lrc_ase.report.page import Picture, Report, Section, Table, write_report
+from lrc_ase.report.parity import plot_parity, plot_parity_by_element
+from lrc_ase.report.potential_plots import plot_charges, plot_kernels
 from lrc_ase.report.tables import (
+    config_type_table,
     cost_table,
     data_table,
     element_table,
     errors_table,
     hardest_table,
+    label_remarks,
     potential_table,
     set_table,
     uncertainty_table,
 )
+from lrc_ase.report.uncertainty_plot import plot_uncertainty
 from lrc_ase.training.configuration import load_configuration
 from lrc_ase.training.data_sets import inspect_data_sets, read_data_sets
 from lrc_ase.training.run_folder import RunFolder
 
-__all__ = ["report_evaluations", "report_run"]
+__all__ = ["report_evaluations", "report_run", "training_file_remarks"]
 
-LARGEST_VALIDATION = 200  # frames of a set drawn; a report must not take as long as the training
+LARGEST_VALIDATION = 200
+"""Frames of a set that are evaluated; a report must not take as long as the training."""
+LARGEST_TRAINING = 50
+"""Training frames of a set that are evaluated, evenly spread."""
 N_HARDEST = 4
+CROSS_VALIDATED = "cross-validated: each half of the validation frames by a calibration on the other half"
+AS_STORED = "deviations as the potential gives them, calibrated on the validation frames of its training"
 
 
 def report_run(path: str | os.PathLike[str]) -> Path:
-    """Evaluate the finished run in a folder on its validation frames, draw plots and write report.html.
+    """Evaluate the finished run in a folder, draw plots and write report.html; return the path of the page.
 
-    Of each data set of the last stage at most `LARGEST_VALIDATION` frames are evaluated.
+    Of each data set of the last stage at most `LARGEST_VALIDATION` validation and `LARGEST_TRAINING` training frames
+    are evaluated.
     """
     folder = RunFolder(path)
     configuration = load_configuration(folder.configuration)
     potential = load_potential(folder.potential, device=configuration.device)
-    figures = {"Learning curve": folder.path / "learning-curve.png"}
-    plot_learning_curve(folder.metrics, figures["Learning curve"])
+    run_name = folder.path.resolve().name
     data_sets = read_data_sets(configuration)
     inspection = inspect_data_sets(data_sets)
-    frames: list[Atoms] = []
-    sets: list[str] = []
-    for name in configuration.sets_of(configuration.stages[-1]):
-        own = [labelled_atoms(frame) for frame in data_sets[name].validation[:LARGEST_VALIDATION]]
-        frames += own
-        sets += [name] * len(own)
-    potentials = {folder.potential.stem: potential}
-    evaluations = {}
-    tables = [potential_table(potentials)]
-    if frames:
-        evaluations = {name: evaluate_frames(each, frames, required=(), sets=sets) for name, each in potentials.items()}
-        tables.append(errors_table(evaluations, "Errors on the validation frames"))
-    shown_tables, shown_figures = _of_evaluations(potentials, evaluations, frames, folder.path)
-    tables += [*shown_tables, cost_table(folder.metrics, evaluations), data_table(inspection)]
+    names = configuration.sets_of(configuration.stages[-1])
+    bare = _without_calibration(potential)
+    training = _evaluate({name: sample(data_sets[name].train, LARGEST_TRAINING) for name in names}, bare)
+    validation = _evaluate({name: data_sets[name].validation[:LARGEST_VALIDATION] for name in names}, bare)
+    errors = {name: part[0].metrics for name, part in (("training", training), ("validation", validation)) if part}
+    sentences = [*potential.description.get("remarks", ()), *inspection.warnings]
+    assert training is not None  # a run has training frames
+    sentences.insert(0, overfitting_remark(errors["training"], errors.get("validation")))
+    if validation is not None:
+        sentences = [_headline(validation[0]), *sentences, *label_remarks(validation[0])]
+    shown = {} if validation is None else {run_name: cross_calibrated(validation[0])}
+    frames = [] if validation is None else validation[1]
+    sections = _sections({run_name: potential}, shown, frames, folder.path, uncertainty=CROSS_VALIDATED)
+    first = sections[0]
+    n_training = sum(len(data_set.train) for name, data_set in data_sets.items() if name in names)
+    title = "Errors of the potential"
+    if errors["training"]["n_frames"] < n_training:
+        title += f"; of {n_training} training frames a part was evaluated"
+    sections[0] = replace(first, sentences=sentences, tables=[errors_table(errors, title), *first.tables])
+    sections.append(_training_section(folder, shown, data_table(inspection)))
     target = folder.path / "report.html"
-    remarks = (*potential.description.get("remarks", ()), *inspection.warnings)
-    configuration_text = folder.configuration.read_text("utf-8")
-    title = f"Training run {folder.path.resolve().name}"
-    write_report(Report(title, remarks, tables, figures | shown_figures, configuration_text), target)
+    write_report(Report(f"Training run {run_name}", sections, folder.configuration.read_text("utf-8")), target)
     return target
 
 
@@ -82,56 +93,160 @@ def report_evaluations(
     """Write report.html and plots about potentials evaluated on the same `frames` to the folder `path`."""
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    shown_tables, figures = _of_evaluations(potentials, evaluations, frames, folder)
-    tables = [potential_table(potentials), errors_table(evaluations), *shown_tables]
-    write_report(Report("Evaluation", (), tables, figures), folder / "report.html")
+    sections = _sections(potentials, evaluations, frames, folder, uncertainty=AS_STORED)
+    errors = errors_table({name: evaluation.metrics for name, evaluation in evaluations.items()})
+    remarks = [*label_remarks(next(iter(evaluations.values()))), *training_file_remarks(potentials, evaluations)]
+    sections[0] = replace(sections[0], sentences=remarks, tables=[errors, *sections[0].tables])
+    write_report(Report("Evaluation", sections), folder / "report.html")
     return folder / "report.html"
 
 
-def _of_evaluations(
+def training_file_remarks(potentials: Mapping[str, Potential], evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """Return a sentence for each potential that was trained on files with the names of evaluated ones."""
+    remarks = []
+    for name, potential in potentials.items():
+        trained = {
+            file.rpartition("@")[0] or file
+            for each in potential.description.get("training_set", {}).values()
+            for file in each.get("files", ())
+        }
+        both = sorted(trained & set(evaluations[name].sets))
+        if both:
+            remarks.append(
+                f"{name} was trained on files called {', '.join(both)}: on its training frames errors are smaller, and "
+                "deviations less telling, than on new ones."
+            )
+    return remarks
+
+
+def _evaluate(
+    sets: Mapping[str, Sequence[LabelledFrame]], potential: Potential
+) -> tuple[Evaluation, list[Atoms]] | None:
+    """Evaluate frames by set; None without frames."""
+    frames = [labelled_atoms(frame) for labelled in sets.values() for frame in labelled]
+    if not frames:
+        return None
+    names = [name for name, labelled in sets.items() for _ in labelled]
+    return evaluate_frames(potential, frames, sets=names), frames
+
+
+def _without_calibration(potential: Potential) -> Potential:
+    """Return a copy of an ensemble that gives the bare spread of its members."""
+    if not isinstance(potential.model, Ensemble):
+        return potential
+    model = deepcopy(potential.model)
+    model.uncertainty_scale.fill_(1.0)
+    model.forces_floor.fill_(0.0)
+    return replace(potential, model=model)
+
+
+def _headline(evaluation: Evaluation) -> str:
+    parts = [
+        f"{quantity} {evaluation.metrics[key]:.3g} {ERROR_UNITS[unit].symbol}"
+        for key, quantity, unit in (("forces_rmse", "forces", "forces"), ("energy_rmse", "energies", "energy"))
+        if evaluation.metrics[key] == evaluation.metrics[key]  # not NaN
+    ]
+    n_frames = len(evaluation.n_atoms)
+    return f"Root mean square errors on {n_frames} validation frames, not trained on: {', '.join(parts) or 'unknown'}."
+
+
+def _sections(
     potentials: Mapping[str, Potential],
     evaluations: Mapping[str, Evaluation],
     frames: Sequence[Atoms],
     folder: Path,
-) -> tuple[list[Table], dict[str, Path]]:
-    """Tables and figures of potentials that were evaluated on the same frames; without frames those of the kernels."""
-    tables: list[Table] = []
-    figures: dict[str, Path] = {}
-
-    def figure(caption: str, name: str) -> Path:
-        figures[caption] = folder / name
-        return figures[caption]
-
-    if evaluations:
-        if (by_set := set_table(evaluations)) is not None:
-            tables.append(by_set)
-        tables.append(element_table(evaluations))
-        plot_parity(evaluations, figure("Prediction over reference", "parity.png"))
-        plot_parity_by_element(evaluations, figure("Forces by element and set", "parity-by-element.png"))
-        largest = 2 * max(potential.settings.cutoff for potential in potentials.values())
-        errors = {
-            name: pair_errors(frames, evaluation, largest_distance=largest) for name, evaluation in evaluations.items()
-        }
-        cutoff = min(potential.settings.cutoff for potential in potentials.values())
-        if any(errors.values()):
-            caption = "Mean force error along pairs of atoms, by distance: a missing pair force shows beyond the cutoff"
-            plot_pair_errors(errors, cutoff, figure(caption, "pair-errors.png"))
-        tables.append(_hardest(evaluations, frames, folder, figure("Hardest frames", "hardest.png")))
-        if (uncertainty := uncertainty_table(evaluations)) is not None:
-            tables.append(uncertainty)
-            plot_uncertainty(evaluations, figure("Uncertainty", "uncertainty.png"))
-        if any(evaluation.charges is not None for evaluation in evaluations.values()):
-            plot_charges(evaluations, figure("Latent charges by element", "charges.png"))
-    if any(potential.settings.long_range is not None for potential in potentials.values()):
-        plot_kernels(potentials, figure("Kernels of the long-range channels", "kernels.png"))
-    return tables, figures
+    *,
+    uncertainty: str,
+) -> list[Section]:
+    """Draw plots of potentials that were evaluated on the same frames; the first section says how good they are."""
+    if not evaluations:
+        return [Section("How good is it?"), _model(potentials, evaluations, folder)]
+    has_forces = any(evaluation.metrics["n_forces"] for evaluation in evaluations.values())
+    pictures = []
+    if any(evaluation.metrics[key] for evaluation in evaluations.values() for key in ("n_energies", "n_forces")):
+        plot_parity(evaluations, folder / "parity.png")
+        caption = "Look for points far off the line (single bad frames) and for a tilt (values that are all too small)."
+        pictures.append(Picture(folder / "parity.png", "Prediction over reference", caption))
+    return [
+        Section("How good is it?", pictures=pictures),
+        _where_it_errs(potentials, evaluations, frames, folder, has_forces=has_forces),
+        _uncertainty(evaluations, folder, uncertainty),
+        _model(potentials, evaluations, folder),
+    ]
 
 
-def _hardest(evaluations: Mapping[str, Evaluation], frames: Sequence[Atoms], folder: Path, figure: Path) -> Table:
-    """Draw and write the frames that the first potential finds hardest."""
+def _where_it_errs(
+    potentials: Mapping[str, Potential],
+    evaluations: Mapping[str, Evaluation],
+    frames: Sequence[Atoms],
+    folder: Path,
+    *,
+    has_forces: bool,
+) -> Section:
+    tables = [set_table(evaluations), config_type_table(evaluations), element_table(evaluations)]
+    pictures = []
     evaluation = next(iter(evaluations.values()))
-    hardest = evaluation.hardest_frames(N_HARDEST)
+    hardest = evaluation.hardest_frames(N_HARDEST, "forces" if has_forces else "energy")
     names = [Path(atoms.info.get(SOURCE_KEY, f"frame {index}")).name for index, atoms in enumerate(frames)]
-    plot_hardest_frames(frames, names, evaluation, hardest, figure)
-    write_frames(folder / "hardest.extxyz", [frames[index] for index, _ in hardest])
-    return hardest_table(evaluation, names, hardest)
+    if hardest:
+        tables.append(hardest_table(evaluation, names, hardest))
+        write_frames(folder / "hardest.extxyz", [frames[index] for index, _ in hardest])
+    if has_forces:
+        plot_parity_by_element(evaluations, folder / "parity-by-element.png")
+        caption = "An element off the line is the one to add frames of."
+        pictures.append(Picture(folder / "parity-by-element.png", "Forces by element", caption))
+        plot_hardest_frames(frames, names, evaluation, hardest, folder / "hardest.png")
+        caption = "Dark atoms err most: look for a defect, a rare neighborhood or a label that did not converge."
+        pictures.append(Picture(folder / "hardest.png", "Hardest frames", f"{caption} They are in hardest.extxyz."))
+    cutoffs = [potential.settings.cutoff for potential in potentials.values()]
+    errors = {name: pair_errors(frames, each, largest_distance=2 * max(cutoffs)) for name, each in evaluations.items()}
+    if any(errors.values()):
+        plot_pair_errors(errors, min(cutoffs), folder / "pair-errors.png")
+        caption = (
+            "A curve that stays off zero beyond the cutoff is a pair force that the model lacks; what scatters about "
+            "zero is not missing. Bands are two standard errors."
+        )
+        pictures.append(Picture(folder / "pair-errors.png", "Mean force error along pairs of atoms", caption))
+    return Section("Where does it err?", (), [table for table in tables if table is not None], pictures)
+
+
+def _uncertainty(evaluations: Mapping[str, Evaluation], folder: Path, origin: str) -> Section:
+    table = uncertainty_table(evaluations, f"Uncertainty, {origin}")
+    if table is None:
+        return Section("Can its uncertainties be trusted?")
+    plot_uncertainty(evaluations, folder / "uncertainty.png", title=origin)
+    caption = (
+        "Left, curves below the line are deviations that are too small. Right, groups on the line err as much as they "
+        f"say. Shown are {origin}."
+    )
+    sentence = "Nine errors in ten should lie within the 90% interval; larger deviations should go with larger errors."
+    picture = Picture(folder / "uncertainty.png", "Errors beside deviations", caption)
+    return Section("Can its uncertainties be trusted?", [sentence], [table], [picture])
+
+
+def _model(potentials: Mapping[str, Potential], evaluations: Mapping[str, Evaluation], folder: Path) -> Section:
+    pictures = []
+    if any(potential.settings.long_range is not None for potential in potentials.values()):
+        plot_kernels(potentials, folder / "kernels.png")
+        caption = "A kernel that falls far less steeply than the cutoff reaches carries interactions beyond it."
+        pictures.append(Picture(folder / "kernels.png", "Kernels of the long-range channels", caption))
+    if any(evaluation.charges is not None for evaluation in evaluations.values()):
+        plot_charges(evaluations, folder / "charges.png")
+        caption = (
+            "Latent charges are variables of the model, fitted to energies and forces alone. They are no oxidation "
+            "states: in neutral structures their common sign is arbitrary, and their size is shared with the other "
+            "channels. Look for one narrow peak per element and site."
+        )
+        pictures.append(Picture(folder / "charges.png", "Latent charges by element", caption))
+    return Section("What has it learned?", (), [potential_table(potentials)], pictures)
+
+
+def _training_section(folder: RunFolder, evaluations: Mapping[str, Evaluation], data: Table) -> Section:
+    path = folder.path / "learning-curve.png"
+    plot_learning_curve(folder.metrics, path)
+    caption = (
+        "Validation errors that still fall ask for more epochs; where they rise and training errors fall, the model "
+        "overfits. Curves break between stages, as these may differ in their frames."
+    )
+    picture = Picture(path, "Learning curve", caption)
+    return Section("How was it trained?", (), [cost_table(folder.metrics, evaluations), data], [picture])

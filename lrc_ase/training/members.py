@@ -36,7 +36,7 @@ def calibrate(ensemble: Ensemble, graphs: Sequence[LabelledGraph], *, batch_size
 
     `energy_scale`, `forces_scale`, `forces_floor` (eV/Angstrom): see `lrc_ase.evaluation.uncertainty`.
     `energy_coverage`, `forces_coverage`: part of the errors in intervals of 90%, each half of the frames calibrated on
-    the other half. Without held-out labels nothing is calibrated.
+    the other half; absent where there are too few frames for that. Without held-out labels nothing is calibrated.
     """
     ensemble.uncertainty_scale.fill_(1.0)
     ensemble.forces_floor.fill_(0.0)
@@ -59,10 +59,13 @@ def calibrate(ensemble: Ensemble, graphs: Sequence[LabelledGraph], *, batch_size
     force = calibrate_spread(force_errors, forces_std, with_floor=True)
     ensemble.uncertainty_scale.copy_(torch.tensor([energy.scale, force.scale]))
     ensemble.forces_floor.fill_(force.floor)
+    coverages = {
+        "energy_coverage": crossed_coverage(energy_errors, energy_std, np.arange(len(energy_errors)), with_floor=False),
+        "forces_coverage": crossed_coverage(force_errors, forces_std, of_component, with_floor=True),
+    }
     return {
         "energy_scale": energy.scale,
         "forces_scale": force.scale,
         "forces_floor": force.floor,
-        "energy_coverage": crossed_coverage(energy_errors, energy_std, np.arange(len(energy_errors)), with_floor=False),
-        "forces_coverage": crossed_coverage(force_errors, forces_std, of_component, with_floor=True),
+        **{name: value for name, value in coverages.items() if np.isfinite(value)},
     }

@@ -1,0 +1,41 @@
+"""A check, before anything is computed, that frames have labels to compare predictions with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lrc_ase.dataset import SOURCE_KEY, Atoms, LabelKeys, label_frame
+
+__all__ = ["check_comparable"]
+
+
+def check_comparable(frames: Sequence[Atoms], keys: LabelKeys | None = None) -> None:
+    """Raise ValueError if no frame has a label, or if none has one under a key that the user named."""
+    keys = keys or LabelKeys()
+    labelled = [
+        label_frame(atoms, keys, required=(), name=atoms.info.get(SOURCE_KEY, f"frame {index}"))
+        for index, atoms in enumerate(frames)
+    ]
+    known = {
+        name: any(np.isfinite(getattr(frame, name)).any() for frame in labelled)
+        for name in ("energy", "forces", "stress")
+    }
+    which = f"the frame {labelled[0].name}" if len(labelled) == 1 else f"any of the {len(labelled)} frames"
+    for name, is_known in known.items():
+        if (key := getattr(keys, name)) is not None and not is_known:
+            raise ValueError(f"no {name} under the key '{key}' in {which}; {_entries(frames)}")
+    if not any(known.values()):
+        raise ValueError(
+            f"nothing to compare with: no energy, forces or stress in {which}; {_entries(frames)}. Name the right "
+            "entries with --energy-key, --forces-key and --stress-key"
+        )
+
+
+def _entries(frames: Sequence[Atoms]) -> str:
+    """Return a phrase that lists what stands in the first frame."""
+    atoms = frames[0]
+    results = {} if atoms.calc is None else atoms.calc.results
+    names = sorted({*results, *atoms.info, *atoms.arrays} - {SOURCE_KEY, "numbers", "positions"})
+    return f"the first one holds {names}" if names else "the first one holds nothing but the structure"

@@ -1,0 +1,156 @@
+"""Plots of where a potential errs: along pairs of atoms, and on the atoms of its hardest frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import EllipseCollection
+from matplotlib.colors import Normalize
+
+from lrc_ase.dataset import Atoms
+from lrc_ase.evaluation.error_tables import ERROR_UNITS
+from lrc_ase.evaluation.evaluate import Evaluation
+from lrc_ase.evaluation.pair_errors import PairErrors
+from lrc_ase.report.projection import Projection, project
+from lrc_ase.report.style import ANGSTROM, REFERENCE_COLOR, colors, new_figure, plot_text
+
+__all__ = ["plot_hardest_frames", "plot_pair_errors"]
+
+_LARGEST_NUMBER_OF_PANELS = 15
+_FORCE_UNIT = ERROR_UNITS["forces"].symbol
+_COLORMAP = "YlOrRd"
+_UNKNOWN_COLOR = "0.8"
+"""Of atoms without a force label."""
+_MOST_LETTERED = 150
+"""Atoms of a frame up to which symbols are written on them."""
+
+
+def plot_pair_errors(errors: Mapping[str, Mapping[str, PairErrors]], cutoff: float, path: str | Path) -> None:
+    """Draw mean force errors along pairs over their distance: a panel for each pair of elements, a color per potential.
+
+    `errors` are those of `pair_errors`, by potential; `cutoff` (Angstrom) is marked. Every mean lies within its panel;
+    where the largest is many times the typical one, the axis is linear up to this one and logarithmic beyond.
+    """
+    n_pairs: dict[str, int] = {}
+    for curves in errors.values():
+        for pair, curve in curves.items():
+            n_pairs[pair] = n_pairs.get(pair, 0) + curve.n_pairs
+    if not n_pairs:
+        raise ValueError("`errors` must hold at least one pair of elements, got none")
+    frequent = sorted(n_pairs, key=lambda pair: -n_pairs[pair])[:_LARGEST_NUMBER_OF_PANELS]
+    pairs = [pair for pair in n_pairs if pair in frequent]
+    n_columns = min(len(pairs), 3)
+    n_rows = -(-len(pairs) // n_columns)
+    figure = new_figure(max(1.0 + 3.6 * n_columns, 5.5), 1.0 + 2.7 * n_rows)
+    axes = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True).ravel()
+    for axis, pair in zip(axes, pairs, strict=False):
+        axis.axhline(0, color=REFERENCE_COLOR, lw=1)
+        axis.axvline(cutoff, color="0.6", lw=1, ls="--")
+        for color, (name, curves) in zip(colors(len(errors)), errors.items(), strict=True):
+            if pair in curves:
+                curve = curves[pair]
+                # markers: a bin between empty ones has no line
+                axis.plot(curve.distances, curve.mean, ".-", color=color, ms=4, lw=1.2, label=plot_text(name, 28))
+                band = 2 * np.nan_to_num(curve.uncertainty)
+                axis.fill_between(curve.distances, curve.mean - band, curve.mean + band, color=color, alpha=0.2, lw=0)
+        _set_error_scale(axis, np.concatenate([curves[pair].mean for curves in errors.values() if pair in curves]))
+        axis.set_title(f"{pair}, {n_pairs[pair]} pairs", fontsize="medium")
+        axis.grid(alpha=0.3)
+    for axis in axes[len(pairs) :]:
+        axis.set_visible(False)
+    if len(errors) > 1:
+        axes[0].legend(frameon=False, fontsize="x-small")
+    label = f"Distance ({ANGSTROM}); dashed: the cutoff"
+    if len(pairs) < len(n_pairs):
+        label += f"; the {len(pairs)} of {len(n_pairs)} pairs of elements with most data"
+    figure.supxlabel(label, fontsize="medium")
+    figure.supylabel(f"Mean force error along the pair ({_FORCE_UNIT})", fontsize="medium")
+    figure.savefig(path)
+
+
+def _set_error_scale(axis: Axes, means: np.ndarray) -> None:
+    """Show all means: linear, or logarithmic beyond the typical one where the largest would hide the others."""
+    sizes = np.abs(means[np.isfinite(means)])
+    largest, typical = float(sizes.max()), float(np.median(sizes))
+    if typical > 0 and largest > 12 * typical:
+        axis.set_yscale("symlog", linthresh=2 * typical, linscale=1.0)
+    axis.set_ylim(-1.2 * largest or -1.0, 1.2 * largest or 1.0)
+
+
+def plot_hardest_frames(
+    frames: Sequence[Atoms],
+    names: Sequence[str],
+    evaluation: Evaluation,
+    hardest: Sequence[tuple[int, float]],
+    path: str | Path,
+) -> None:
+    """Draw frames from the side that shows most of their atoms, colored by their force error.
+
+    `frames` and their `names` are those of `evaluation`, `hardest` is made by `Evaluation.hardest_frames`.
+    """
+    n_columns = min(len(hardest), 2)
+    n_rows = -(-len(hardest) // n_columns)
+    figure = new_figure(1.5 + 4.2 * n_columns, 4.3 * n_rows)
+    first_atoms = np.concatenate([[0], np.cumsum(evaluation.n_atoms)])
+    errors = np.linalg.norm(evaluation.force_errors, axis=1)
+    errors_of_frames = [errors[first_atoms[index] : first_atoms[index + 1]] for index, _ in hardest]
+    largest = max(np.nanmax(values, initial=0.0) for values in errors_of_frames) or 1.0
+    scale = ScalarMappable(Normalize(0.0, largest), colormaps[_COLORMAP])
+    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for axis in axes[len(hardest) :]:
+        axis.set_visible(False)
+    for axis, values, (index, error) in zip(axes, errors_of_frames, hardest, strict=False):
+        projection = project(frames[index])
+        _draw_atoms(axis, projection, frames[index].get_chemical_symbols(), values, scale)
+        title = f"{plot_text(names[index], 30)}\nRMSE {error:.4g} {_FORCE_UNIT}, {projection.view}"
+        axis.set_title(title, fontsize="medium")
+    figure.colorbar(scale, ax=list(axes), label=f"Norm of the force error of an atom ({_FORCE_UNIT})", shrink=0.8)
+    figure.savefig(path)
+
+
+def _draw_atoms(
+    axis: Axes, projection: Projection, symbols: Sequence[str], errors: np.ndarray, scale: ScalarMappable
+) -> None:
+    """Draw circles from the back to the front, the cell's edges, and symbols on atoms that are not hidden."""
+    for edge in projection.cell_edges:
+        axis.plot(*edge.T, color="0.75", lw=0.8, zorder=0)
+    order = np.argsort(projection.depths)
+    fills = np.array(scale.to_rgba(np.nan_to_num(errors)))
+    fills[~np.isfinite(errors)] = (0.8, 0.8, 0.8, 1.0)
+    diameters = 2 * projection.radii[order]
+    circles = EllipseCollection(
+        diameters,
+        diameters,
+        np.zeros(len(order)),
+        units="xy",
+        offsets=projection.positions[order],
+        offset_transform=axis.transData,
+        facecolors=fills[order],
+        edgecolors="0.3",
+        linewidths=0.5,
+    )
+    axis.add_collection(circles)
+    margin = 1.3 * float(projection.radii.max())
+    corners = np.concatenate([projection.positions, *projection.cell_edges])
+    (low_x, low_y), (high_x, high_y) = corners.min(axis=0) - margin, corners.max(axis=0) + margin
+    axis.set(xlim=(low_x, high_x), ylim=(low_y, high_y), aspect="equal")
+    axis.set(xlabel=ANGSTROM, ylabel=ANGSTROM)
+    if len(order) > _MOST_LETTERED:
+        return
+    # the axes are 3.2 inches wide, about
+    size = float(np.clip(0.9 * 72 * 3.2 * np.median(projection.radii) / max(high_x - low_x, high_y - low_y), 3.0, 10.0))
+    luminance = fills[:, :3] @ (0.2126, 0.7152, 0.0722)
+    for index in np.flatnonzero(~projection.hidden):
+        axis.annotate(
+            symbols[index],
+            projection.positions[index],
+            ha="center",
+            va="center",
+            fontsize=size,
+            color="black" if luminance[index] > 0.45 else "white",
+        )
