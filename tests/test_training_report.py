@@ -13,9 +13,9 @@ from lrc_ase.dataset import label_frame, labelled_atoms
 from lrc_ase.evaluation import evaluate_frames
 from lrc_ase.evaluation.evaluate import Evaluation
 from lrc_ase.evaluation.pair_errors import pair_errors
-from lrc_ase.report.plots import plot_uncertainty
 from lrc_ase.report.potential_plots import plot_charges, plot_kernels
 from lrc_ase.report.run_report import report_run
+from lrc_ase.report.uncertainty_plot import plot_uncertainty
 from lrc_ase.training import train
 
 

@@ -314,9 +314,10 @@ def test_evaluation_names_a_frame_without_labels(finished):
     frames = metal_frames(2)
     frames[1].calc = None
     with pytest.raises(ValueError, match="frame 1 has no energy"):
-        evaluate_frames(potential, frames)
-    evaluation = evaluate_frames(potential, frames, required=())
+        evaluate_frames(potential, frames, required=("energy", "forces"))
+    evaluation = evaluate_frames(potential, frames)
     assert np.isnan(evaluation.reference_energy).tolist() == [False, True]
     assert np.isfinite(evaluation.metrics["forces_rmse"])
+    assert [evaluation.metrics[name] for name in ("n_frames", "n_energies", "n_forces")] == [2, 1, 1]
     with pytest.raises(ValueError, match="at least one frame"):
         evaluate_frames(potential, [])

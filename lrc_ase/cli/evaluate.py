@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from matplotlib.figure import Figure
+from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from lrc_ase.cli.console import (
     DebugOption,
@@ -26,13 +29,21 @@ from lrc_ase.cli.label_options import (
     label_keys,
 )
 from lrc_ase.dataset import read_frames
-from lrc_ase.evaluation import evaluate_frames, write_evaluation
+from lrc_ase.evaluation import check_comparable, evaluate_frames, write_evaluation
 from lrc_ase.files.potential_file import load_potential
 from lrc_ase.files.pretrained import is_potential
+from lrc_ase.files.printable import printable
 from lrc_ase.report.page import Table
-from lrc_ase.report.plots import plot_parity
-from lrc_ase.report.run_report import report_evaluations
-from lrc_ase.report.tables import errors_table, set_table, uncertainty_table
+from lrc_ase.report.parity import plot_parity
+from lrc_ase.report.run_report import AS_STORED, report_evaluations, training_file_remarks
+from lrc_ase.report.tables import (
+    config_type_table,
+    element_table,
+    errors_table,
+    label_remarks,
+    set_table,
+    uncertainty_table,
+)
 
 __all__ = ["evaluate", "print_table"]
 
@@ -49,7 +60,10 @@ def evaluate(
         ),
     ],
     plot: Annotated[Path | None, typer.Option(help="Write a parity plot (PNG, PDF, SVG).")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write report.html and tables to this folder.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write report.html, errors.json and tables of all predictions (CSV) to this folder."),
+    ] = None,
     energy_key: EnergyKeyOption = None,
     forces_key: ForcesKeyOption = None,
     stress_key: StressKeyOption = None,
@@ -61,7 +75,11 @@ def evaluate(
     threads: ThreadsOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Compare potentials with the labels of frames, several potentials side by side."""
+    """Compare potentials with the labels of frames, several potentials side by side.
+
+    Errors are shown for all frames, by file, by config_type and by element: energies (totals, nothing subtracted) in
+    meV/atom, forces in meV/Angstrom, stresses in meV/Angstrom^3. Frames may lack some of the labels.
+    """
     set_threads(threads)
     potentials = [name for name in files if is_potential(name)]
     data = [name for name in files if name not in potentials]
@@ -70,28 +88,37 @@ def evaluate(
             "give at least one potential (a .safetensors file, a run folder or a shipped name) and one file of frames"
         )
     names = _short_names(potentials)
-    if report is not None and (report / "report.html").exists():
-        raise FileExistsError(f"{report} already holds a report: give another folder")
+    _check_outputs(plot, report)
     loaded = {
         name: load_potential(path, device=device, dtype=dtype) for name, path in zip(names, potentials, strict=True)
     }
     frames = read_frames(data)
     keys = label_keys(energy_key, forces_key, stress_key, virial_key, charge_key)
+    remarks = check_comparable(frames, keys)
     evaluations = {}
     with progress_bar() as bar:
         for name, potential in loaded.items():
-            task = bar.add_task(name, total=len(frames), status="")
+            task = bar.add_task(escape(printable(name)), total=len(frames), status="")
             evaluations[name] = evaluate_frames(
                 potential,
                 frames,
                 keys=keys,
+                required=(),
                 batch_size=batch_size,
                 report_progress=lambda done, _, task=task: bar.update(task, completed=done),  # type: ignore[misc]
             )
-    print_table(errors_table(evaluations))
-    for table in (set_table(evaluations), uncertainty_table(evaluations)):
+    print_table(errors_table({name: evaluation.metrics for name, evaluation in evaluations.items()}))
+    for table in (
+        set_table(evaluations),
+        config_type_table(evaluations),
+        element_table(evaluations),
+        uncertainty_table(evaluations, f"Uncertainty: {AS_STORED}"),
+    ):
         if table is not None:
             print_table(table)
+    remarks += [*label_remarks(next(iter(evaluations.values()))), *training_file_remarks(loaded, evaluations)]
+    for remark in remarks:
+        print(f"Note: {printable(remark)}")
     if plot is not None:
         plot_parity(evaluations, plot)
         print(f"  {plot}")
@@ -102,13 +129,28 @@ def evaluate(
 
 
 def print_table(table: Table) -> None:
-    """Show a table of a report on the console."""
-    shown = RichTable(title=table.title)
+    """Show a table of a report on the console, its text letter by letter: names from files are no markup."""
+    shown = RichTable(title=Text(printable(table.title)))
     for index, column in enumerate(table.columns):
-        shown.add_column(column, justify="left" if index == 0 else "right")
+        heading = Text("\n".join(printable(line) for line in column.split("\n")))
+        shown.add_column(heading, justify="left" if index == 0 else "right")
     for row in table.rows:
-        shown.add_row(*row)
+        shown.add_row(*(Text("\n".join(printable(line) for line in cell.split("\n"))) for cell in row))
     console.print(shown)
+
+
+def _check_outputs(plot: Path | None, report: Path | None) -> None:
+    """Raise, before anything is computed, if a plot or a report cannot be written."""
+    if plot is not None:
+        formats = Figure().canvas.get_supported_filetypes()
+        if plot.suffix.removeprefix(".").lower() not in formats:
+            raise ValueError(f"--plot {plot}: the name must end in one of {', '.join(f'.{each}' for each in formats)}")
+        if not plot.parent.is_dir():
+            raise FileNotFoundError(f"the folder {plot.parent} does not exist")
+    if report is not None:
+        if (report / "report.html").exists():
+            raise FileExistsError(f"{report} already holds a report: give another folder")
+        report.mkdir(parents=True, exist_ok=True)
 
 
 def _short_names(potentials: list[str]) -> list[str]:

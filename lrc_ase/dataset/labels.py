@@ -159,7 +159,7 @@ def labelled_atoms(frame: LabelledFrame) -> Atoms:
     atoms = Atoms(
         frame.atoms.numbers, positions=frame.atoms.positions, cell=frame.atoms.cell.array, pbc=frame.atoms.pbc
     )
-    atoms.info = {SOURCE_KEY: frame.atoms.info[SOURCE_KEY]} if SOURCE_KEY in frame.atoms.info else {}
+    atoms.info = {key: frame.atoms.info[key] for key in (SOURCE_KEY, "config_type") if key in frame.atoms.info}
     if charge_entries(frame.atoms):
         atoms.info["charge"] = total_charge(frame.atoms)
     labels: dict[str, Any] = {"energy": frame.energy, "forces": frame.forces, "stress": frame.stress}

@@ -7,12 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from lrc_ase.dataset import SOURCE_KEY, Atoms, LabelKeys, label_frame
+from lrc_ase.dataset.remarks import counted_remarks
 
 __all__ = ["check_comparable"]
 
 
-def check_comparable(frames: Sequence[Atoms], keys: LabelKeys | None = None) -> None:
-    """Raise ValueError if no frame has a label, or if none has one under a key that the user named."""
+def check_comparable(frames: Sequence[Atoms], keys: LabelKeys | None = None) -> list[str]:
+    """Return sentences about how the labels of frames were read.
+
+    Raises
+    ------
+    ValueError
+        No frame has a label, or none has one under a key that the user named.
+    """
     keys = keys or LabelKeys()
     labelled = [
         label_frame(atoms, keys, required=(), name=atoms.info.get(SOURCE_KEY, f"frame {index}"))
@@ -24,13 +31,15 @@ def check_comparable(frames: Sequence[Atoms], keys: LabelKeys | None = None) -> 
     }
     which = f"the frame {labelled[0].name}" if len(labelled) == 1 else f"any of the {len(labelled)} frames"
     for name, is_known in known.items():
-        if (key := getattr(keys, name)) is not None and not is_known:
+        key = keys.stress or keys.virial if name == "stress" else getattr(keys, name)
+        if key is not None and not is_known:
             raise ValueError(f"no {name} under the key '{key}' in {which}; {_entries(frames)}")
     if not any(known.values()):
         raise ValueError(
             f"nothing to compare with: no energy, forces or stress in {which}; {_entries(frames)}. Name the right "
             "entries with --energy-key, --forces-key and --stress-key"
         )
+    return [remark.text for remark in counted_remarks(labelled)]
 
 
 def _entries(frames: Sequence[Atoms]) -> str:

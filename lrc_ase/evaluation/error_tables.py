@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lrc_ase.dataset import Label
-
 __all__ = ["ERROR_COLUMNS", "ERROR_UNITS", "ErrorColumn", "ErrorUnit", "error_cells", "overfitting_remark"]
 
 _SIGN_OF_OVERFITTING = 1.5
@@ -28,10 +26,10 @@ class ErrorUnit:
     """Name in tables and plots."""
 
 
-ERROR_UNITS: dict[Label, ErrorUnit] = {
+ERROR_UNITS: dict[str, ErrorUnit] = {
     "energy": ErrorUnit(1e3, "meV/atom", "meV/atom"),
-    "forces": ErrorUnit(1e3, "meV/Angstrom", "meV/\N{ANGSTROM SIGN}"),
-    "stress": ErrorUnit(1e3, "meV/Angstrom^3", "meV/\N{ANGSTROM SIGN}\N{SUPERSCRIPT THREE}"),
+    "forces": ErrorUnit(1e3, "meV/Angstrom", "meV/Å"),
+    "stress": ErrorUnit(1e3, "meV/Angstrom^3", "meV/Å³"),
 }
 """Errors of energies are per atom, those of forces and stresses per component."""
 

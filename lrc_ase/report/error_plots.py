@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import EllipseCollection
 from matplotlib.colors import Normalize
+from matplotlib.ticker import FuncFormatter
 
 from lrc_ase.dataset import Atoms
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
@@ -54,11 +55,12 @@ def plot_pair_errors(errors: Mapping[str, Mapping[str, PairErrors]], cutoff: flo
         for color, (name, curves) in zip(colors(len(errors)), errors.items(), strict=True):
             if pair in curves:
                 curve = curves[pair]
-                # markers: a bin between empty ones has no line
-                axis.plot(curve.distances, curve.mean, ".-", color=color, ms=4, lw=1.2, label=plot_text(name, 28))
-                band = 2 * np.nan_to_num(curve.uncertainty)
-                axis.fill_between(curve.distances, curve.mean - band, curve.mean + band, color=color, alpha=0.2, lw=0)
-        _set_error_scale(axis, np.concatenate([curves[pair].mean for curves in errors.values() if pair in curves]))
+                bars = 2 * np.nan_to_num(curve.uncertainty)
+                # markers and bars: a bin between empty ones has no line
+                style = {"fmt": ".-", "ms": 4, "lw": 1.2, "elinewidth": 0.8, "capsize": 1.5}
+                axis.errorbar(curve.distances, curve.mean, bars, color=color, label=plot_text(name, 28), **style)
+        shown = [curves[pair] for curves in errors.values() if pair in curves]
+        _set_error_scale(axis, shown)
         axis.set_title(f"{pair}, {n_pairs[pair]} pairs", fontsize="medium")
         axis.grid(alpha=0.3)
     for axis in axes[len(pairs) :]:
@@ -73,13 +75,15 @@ def plot_pair_errors(errors: Mapping[str, Mapping[str, PairErrors]], cutoff: flo
     figure.savefig(path)
 
 
-def _set_error_scale(axis: Axes, means: np.ndarray) -> None:
-    """Show all means: linear, or logarithmic beyond the typical one where the largest would hide the others."""
-    sizes = np.abs(means[np.isfinite(means)])
-    largest, typical = float(sizes.max()), float(np.median(sizes))
+def _set_error_scale(axis: Axes, curves: Sequence[PairErrors]) -> None:
+    """Show all means and bars: logarithmic beyond the typical mean where the largest would hide the others."""
+    typical = float(np.nanmedian(np.abs(np.concatenate([curve.mean for curve in curves]))))
+    reach = [np.abs(curve.mean) + 2 * np.nan_to_num(curve.uncertainty) for curve in curves]
+    largest = float(np.nanmax(np.concatenate(reach)))
     if typical > 0 and largest > 12 * typical:
         axis.set_yscale("symlog", linthresh=2 * typical, linscale=1.0)
-    axis.set_ylim(-1.2 * largest or -1.0, 1.2 * largest or 1.0)
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_ylim(-1.1 * largest or -1.0, 1.1 * largest or 1.0)
 
 
 def plot_hardest_frames(
@@ -95,7 +99,7 @@ def plot_hardest_frames(
     """
     n_columns = min(len(hardest), 2)
     n_rows = -(-len(hardest) // n_columns)
-    figure = new_figure(1.5 + 4.2 * n_columns, 4.3 * n_rows)
+    figure = new_figure(1.5 + 4.2 * n_columns, 4.3 * n_rows, equal_axes=True)
     first_atoms = np.concatenate([[0], np.cumsum(evaluation.n_atoms)])
     errors = np.linalg.norm(evaluation.force_errors, axis=1)
     errors_of_frames = [errors[first_atoms[index] : first_atoms[index + 1]] for index, _ in hardest]
@@ -145,7 +149,7 @@ def _draw_atoms(
     # the axes are 3.2 inches wide, about
     size = float(np.clip(0.9 * 72 * 3.2 * np.median(projection.radii) / max(high_x - low_x, high_y - low_y), 3.0, 10.0))
     luminance = fills[:, :3] @ (0.2126, 0.7152, 0.0722)
-    for index in np.flatnonzero(~projection.hidden):
+    for index in np.flatnonzero(~projection.hidden).tolist():
         axis.annotate(
             symbols[index],
             projection.positions[index],

@@ -51,7 +51,7 @@ def plot_learning_curve(metrics: str | Path | Mapping[str, str | Path], path: st
         if any(_values(columns, prefix, quantity).size for columns in tables.values() for prefix, _, _ in _CURVES)
     ]
     figure = new_figure(8.0, 0.6 + 2.8 * max(len(panels), 1))
-    axes = figure.subplots(max(len(panels), 1), 1, sharex=True, squeeze=False)[:, 0]
+    axes = list(figure.subplots(max(len(panels), 1), 1, sharex=True, squeeze=False)[:, 0])
     if not panels:
         say_in(axes[0], "the table holds no errors")
     for axis, (quantity, title) in zip(axes, panels, strict=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import platform
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -20,6 +21,8 @@ from lrc_ase.files.printable import printable
 
 __all__ = ["Picture", "Report", "Section", "Table", "environment", "write_report"]
 
+_WIDE = 1.35
+"""Width over height of a picture that takes a row of its own."""
 PACKAGES = ("lrc-ase", "torch", "numpy", "scipy", "ase", "matscipy")
 
 
@@ -39,6 +42,12 @@ class Picture:
     path: Path
     title: str
     caption: str = ""
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the picture needs the whole width of the page to be read."""
+        width, height = struct.unpack(">2I", self.path.read_bytes()[16:24])  # of the header of a PNG file
+        return bool(width > _WIDE * height)
 
 
 @dataclass(frozen=True)

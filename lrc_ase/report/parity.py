@@ -39,10 +39,14 @@ def plot_parity(evaluations: Mapping[str, Evaluation], path: str | Path) -> None
     rows = {quantity: pairs for quantity, pairs in rows.items() if any(pair.size for pair in pairs)}
     if not rows:
         raise ValueError("`evaluations` hold no labels: there is nothing to compare predictions with")
-    figure = new_figure(max(4.2 * len(evaluations), 4.8), 0.3 + 4.0 * len(rows))
-    grid = figure.subplots(len(rows), len(evaluations), squeeze=False, sharex="row", sharey="row")
+    if len(evaluations) == 1:  # side by side: a page is wider than high
+        figure = new_figure(4.2 * len(rows), 4.4, equal_axes=True)
+        grid = figure.subplots(1, len(rows), squeeze=False).T
+    else:
+        figure = new_figure(4.2 * len(evaluations), 0.4 + 4.0 * len(rows), equal_axes=True)
+        grid = figure.subplots(len(rows), len(evaluations), squeeze=False, sharex="row", sharey="row")
     for axes, (quantity, pairs) in zip(grid, rows.items(), strict=True):
-        unit = ERROR_UNITS[quantity]  # type: ignore[index]
+        unit = ERROR_UNITS[quantity]
         scaled = [unit.per_ase_unit * pair for pair in pairs]
         limits = _limits(scaled)
         for axis, (reference, predicted), color in zip(axes, scaled, colors(len(evaluations)), strict=True):
@@ -57,8 +61,9 @@ def plot_parity(evaluations: Mapping[str, Evaluation], path: str | Path) -> None
             rmse = np.sqrt(np.mean((predicted - reference) ** 2))
             axis.text(0.04, 0.95, f"RMSE {_number(rmse)} {unit.symbol}", transform=axis.transAxes, va="top")
         axes[0].set_ylabel(f"{_TITLES[quantity]}, predicted\n{unit.symbol}")
-    for axis, name in zip(grid[0], evaluations, strict=True):
-        axis.set_title(plot_text(name))
+    if len(evaluations) > 1:
+        for axis, name in zip(grid[0], evaluations, strict=True):
+            axis.set_title(plot_text(name, 36))
     figure.savefig(path)
 
 
@@ -67,7 +72,7 @@ def plot_parity_by_element(evaluations: Mapping[str, Evaluation], path: str | Pa
     symbols = [str(symbol) for symbol in np.unique(np.concatenate([each.symbols for each in evaluations.values()]))]
     n_columns = min(len(symbols), 4)
     rows_each = -(-len(symbols) // n_columns)
-    figure = new_figure(max(3.4 * n_columns, 4.8), 0.3 + 3.6 * rows_each * len(evaluations))
+    figure = new_figure(max(3.4 * n_columns, 4.8), 0.3 + 3.6 * rows_each * len(evaluations), equal_axes=True)
     grid = figure.subplots(rows_each * len(evaluations), n_columns, squeeze=False)
     unit = ERROR_UNITS["forces"]
     sets = _most_frequent([name for evaluation in evaluations.values() for name in evaluation.sets])
@@ -106,8 +111,8 @@ def plot_parity_by_element(evaluations: Mapping[str, Evaluation], path: str | Pa
             axis.legend(frameon=False, fontsize="x-small", markerscale=3, loc="upper left", handletextpad=0.1)
         for axis in panels[len(symbols) :]:
             axis.set_visible(False)
-    figure.supxlabel(f"Force component, reference ({unit.symbol})")
-    figure.supylabel(f"Force component, predicted ({unit.symbol})")
+    figure.supxlabel(f"Force component, reference ({unit.symbol})", fontsize="medium")
+    figure.supylabel(f"Force component, predicted ({unit.symbol})", fontsize="medium")
     figure.savefig(path)
 
 

@@ -15,8 +15,8 @@ _TILT = np.deg2rad([9.0, 6.0])
 """Rotation about the horizontal and the vertical axis of the paper: rows of atoms along the view then come apart."""
 _RIGHT_AND_UP = ((1, 2), (0, 2), (0, 1))
 """Axes drawn to the right and up when seen along each axis."""
-_HIDDEN_WITHIN = 0.6
-"""Part of a radius: an atom is hidden if another one lies in front of it within this distance of its center."""
+_VACUUM, _THICK = 5.0, 3.0
+"""Angstrom: a gap along a direction that makes a slab, and its thickness from which it is not seen from above."""
 _SIZE = 0.42
 """Radius over the distance to the nearest neighbor: circles of neighbors do not touch."""
 _LARGEST_RADIUS = 0.9
@@ -45,7 +45,8 @@ def project(atoms: Atoms) -> Projection:
     """Return the projection that hides the fewest atoms.
 
     Directions tried are those of the structure's principal axes for a molecule, and x, y and z, tilted by a few
-    degrees, for a periodic structure. Of equally good ones the structure is largest in the first.
+    degrees, for a periodic structure. A slab is seen from a side, so that its layers do not lie on each other. Of
+    equally good directions the one that shows the largest area is taken.
     """
     positions = atoms.positions - atoms.positions.mean(axis=0)
     radii = _radii(positions)
@@ -57,7 +58,10 @@ def project(atoms: Atoms) -> Projection:
         names = ("seen along its length", "seen from its edge", "seen from its flat side")
         tilt = np.zeros(2)
     best: tuple[tuple[float, float], Projection] | None = None
+    above = _above_slab(atoms)
     for index, name in enumerate(names):
+        if index == above:
+            continue
         frame = _rotation(axes, index, tilt)
         seen = positions @ frame.T
         hidden = _hidden(seen, radii)
@@ -69,6 +73,16 @@ def project(atoms: Atoms) -> Projection:
             best = rank, projection
     assert best is not None
     return best[1]
+
+
+def _above_slab(atoms: Atoms) -> int | None:
+    """Return the direction (0, 1 or 2 for x, y, z) across a slab of several layers; None for other structures."""
+    if not atoms.pbc.any():
+        return None
+    thickness = np.ptp(atoms.positions, axis=0)
+    gaps = np.abs(np.diag(atoms.cell.array)) - thickness
+    across = [axis for axis in range(3) if (gaps[axis] > _VACUUM or not atoms.pbc[axis]) and thickness[axis] > _THICK]
+    return across[0] if len(across) == 1 else None
 
 
 def _rotation(axes: np.ndarray, view: int, tilt: np.ndarray) -> np.ndarray:
@@ -92,7 +106,7 @@ def _radii(positions: np.ndarray) -> np.ndarray:
 def _hidden(seen: np.ndarray, radii: np.ndarray) -> np.ndarray:
     """Return a mask of the atoms whose middle is covered by an atom in front of them."""
     hidden = np.zeros(len(seen), dtype=bool)
-    pairs = cKDTree(seen[:, :2]).query_pairs(_HIDDEN_WITHIN * float(radii.max()), output_type="ndarray")
+    pairs = cKDTree(seen[:, :2]).query_pairs(float(radii.max()), output_type="ndarray")
     first, second = pairs[:, 0], pairs[:, 1]
     hidden[np.where(seen[first, 2] < seen[second, 2], first, second)] = True
     return hidden

@@ -43,8 +43,8 @@ LARGEST_VALIDATION = 200
 LARGEST_TRAINING = 50
 """Training frames of a set that are evaluated, evenly spread."""
 N_HARDEST = 4
-CROSS_VALIDATED = "cross-validated: each half of the validation frames by a calibration on the other half"
-AS_STORED = "deviations as the potential gives them, calibrated on the validation frames of its training"
+CROSS_VALIDATED = "cross-validated: deviations of each half of the validation frames calibrated on the other half"
+AS_STORED = "deviations of the potential as it is, calibrated on the validation frames of its training"
 
 
 def report_run(path: str | os.PathLike[str]) -> Path:
@@ -204,7 +204,7 @@ def _where_it_errs(
         plot_pair_errors(errors, min(cutoffs), folder / "pair-errors.png")
         caption = (
             "A curve that stays off zero beyond the cutoff is a pair force that the model lacks; what scatters about "
-            "zero is not missing. Bands are two standard errors."
+            "zero is not missing. Bars are two standard errors."
         )
         pictures.append(Picture(folder / "pair-errors.png", "Mean force error along pairs of atoms", caption))
     return Section("Where does it err?", (), [table for table in tables if table is not None], pictures)

@@ -28,7 +28,7 @@ __all__ = [
     "thinned",
 ]
 
-ANGSTROM = "\N{ANGSTROM SIGN}"
+ANGSTROM = "Å"
 COLORS = ("#0b5fa5", "#c8501e", "#2a8f4f", "#7a4fa3", "#8a6d1b", "#b03a74", "#4d7f8c")
 REFERENCE_COLOR = "#303030"
 DPI = 160
@@ -38,9 +38,12 @@ LONGEST_LABEL = 44
 """Letters of a label; longer ones are shortened in the middle."""
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of a size in inches, at the resolution of all plots."""
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+def new_figure(width: float, height: float, *, equal_axes: bool = False) -> Figure:
+    """Return an empty figure of a size in inches, at the resolution of all plots.
+
+    Panels with `equal_axes` (the same unit length in both directions) move together, without wide gaps between them.
+    """
+    return Figure(figsize=(width, height), dpi=DPI, layout="compressed" if equal_axes else "constrained")
 
 
 def colors(count: int) -> list[str]:

@@ -123,7 +123,7 @@ def potential_table(potentials: Mapping[str, Potential]) -> Table:
         if potential.n_members > 1:
             kind += f", {potential.n_members} members"
         rows.append([name, kind, ", ".join(settings.elements), f"{settings.cutoff:g}", f"{n_parameters}"])
-    return Table("Potentials", ["", "Model", "Elements", "Cutoff\n\N{ANGSTROM SIGN}", "Parameters"], rows)
+    return Table("Potentials", ["", "Model", "Elements", "Cutoff\nÅ", "Parameters"], rows)
 
 
 def data_table(report: DataReport, title: str = "Data") -> Table:

@@ -59,10 +59,10 @@ def _draw_coverage(axis: Axes, quantity: str, errors: np.ndarray, deviations: np
     """Draw the part of the errors inside intervals of every probability."""
     known = np.isfinite(errors) & np.isfinite(deviations)
     if not known.any():
-        axis.plot([], [], color=color, lw=2, label=f"{quantity}: too few")
+        axis.plot([], [], color=color, lw=2, label=f"{quantity}: too few to calibrate")
         return
     observed = [coverage(errors, deviations, level) for level in _LEVELS]
-    label = f"{coverage(errors, deviations):.0%} of {known.sum()} {quantity} in 90%"
+    label = f"90% interval: {coverage(errors, deviations):.0%} of {known.sum()} {quantity}"
     axis.plot(_LEVELS, observed, color=color, lw=2, label=label)
 
 

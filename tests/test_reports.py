@@ -1,0 +1,363 @@
+"""Plots show what was computed, in the units that their labels name; text from files stays text; files hold what they
+declare."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import fcc111, molecule
+from matplotlib.figure import Figure
+
+from lrc_ase.cli.console import console
+from lrc_ase.cli.evaluate import print_table
+from lrc_ase.evaluation import write_evaluation
+from lrc_ase.evaluation.evaluate import Evaluation, cross_calibrated
+from lrc_ase.evaluation.pair_errors import PairErrors, pair_errors
+from lrc_ase.evaluation.uncertainty import crossed_coverage, crossed_deviations
+from lrc_ase.report.error_plots import plot_hardest_frames, plot_pair_errors
+from lrc_ase.report.learning_curve import plot_learning_curve
+from lrc_ase.report.page import Picture, Report, Section, Table, write_report
+from lrc_ase.report.parity import plot_parity, plot_parity_by_element
+from lrc_ase.report.potential_plots import plot_charges
+from lrc_ase.report.projection import project
+from lrc_ase.report.style import plot_text
+from lrc_ase.report.uncertainty_plot import plot_uncertainty
+
+HOSTILE = r"_m$x_{$^\frac [/b][red] <img src=x>"
+FRAMES = 4
+ATOMS = 3
+
+
+def evaluation(
+    *, labels=("energy", "forces", "stress"), sets=None, config_types=(), std=False, n_frames=FRAMES, seed=0
+):
+    """Predictions and references of frames of three atoms, random but for absent labels."""
+    rng = np.random.default_rng(seed)
+    n_atoms = np.full(n_frames, ATOMS)
+    values = {"energy": (n_frames,), "forces": (n_frames * ATOMS, 3), "stress": (n_frames, 3, 3)}
+    predicted = {name: rng.normal(size=shape) for name, shape in values.items()}
+    reference = {
+        f"reference_{name}": rng.normal(size=shape) if name in labels else np.full(shape, np.nan)
+        for name, shape in values.items()
+    }
+    return Evaluation(
+        n_atoms=n_atoms,
+        symbols=np.array(["Na", "Cl", "Cl"] * n_frames),
+        sets=tuple(sets or ["all"] * n_frames),
+        config_types=tuple(config_types),
+        energy_std=np.abs(rng.normal(size=n_frames)) if std else None,
+        forces_std=np.abs(rng.normal(size=(n_frames * ATOMS, 3))) if std else None,
+        **predicted,
+        **reference,
+    )
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures as they are saved; each is rendered, so that its text is laid out."""
+    figures = []
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, path: (figure.draw_without_rendering(), figures.append(figure))
+    )
+    return figures
+
+
+def texts(figure):
+    """Every text of a figure as it is seen."""
+    found = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+    return [text.replace(r"\$", "$") for text in found if text]
+
+
+def points(axes):
+    """Marked points of the longest line of a panel, (2, n_points)."""
+    return max((np.array(line.get_data(), dtype=float) for line in axes.get_lines()), key=lambda pair: pair.shape[1])
+
+
+def test_parity_shows_predictions_over_references_in_the_units_of_its_labels(drawn):
+    shown = evaluation()
+    plot_parity({"a": shown}, "parity.png")
+    panels = drawn[0].axes
+    assert [axes.get_xlabel().splitlines()[1] for axes in panels] == ["meV/atom", "meV/Å", "meV/Å³"]
+    assert [axes.get_ylabel().splitlines()[1] for axes in panels] == ["meV/atom", "meV/Å", "meV/Å³"]
+    per_atom = 1000 * shown.reference_energy / 3
+    assert points(panels[0])[0] == pytest.approx(per_atom - per_atom.mean())
+    assert points(panels[0])[1] == pytest.approx(1000 * shown.energy / 3 - per_atom.mean())
+    assert points(panels[1]) == pytest.approx(1000 * np.array([shown.reference_forces.ravel(), shown.forces.ravel()]))
+    assert points(panels[2]) == pytest.approx(1000 * np.array([shown.reference_stress.ravel(), shown.stress.ravel()]))
+    rmse = [re.fullmatch(r"RMSE (\S+) (\S+)", text).groups() for axes in panels for text in [axes.texts[0].get_text()]]
+    assert [unit for _, unit in rmse] == ["meV/atom", "meV/Å", "meV/Å³"]
+    for (value, _), key in zip(rmse, ("energy_rmse", "forces_rmse", "stress_rmse"), strict=True):
+        assert float(value) == pytest.approx(shown.metrics[key], rel=0.01)
+
+
+@pytest.mark.parametrize("labels", [("energy",), ("forces",), ("energy", "forces")])
+def test_parity_leaves_out_what_has_no_labels(drawn, labels):
+    plot_parity({"a": evaluation(labels=labels)}, "parity.png")
+    assert len(drawn[0].axes) == len(labels)
+
+
+def test_parity_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="hold no labels: there is nothing to compare"):
+        plot_parity({"a": evaluation(labels=())}, "parity.png")
+
+
+def test_one_frame_and_elements_without_labels_are_drawn(drawn):
+    plot_parity({"a": evaluation(n_frames=1), "b": evaluation(n_frames=1, labels=("energy",))}, "parity.png")
+    assert "no labels" in texts(drawn[0])
+    plot_parity_by_element({"a": evaluation(n_frames=1), "b": evaluation(n_frames=1, labels=())}, "elements.png")
+    assert texts(drawn[1]).count("no labels") == 2
+
+
+def test_many_sets_share_a_color_and_no_atom_is_lost(drawn):
+    sets = [f"set {index}" for index in range(20)]
+    shown = evaluation(sets=sets, n_frames=20)
+    plot_parity_by_element({"a": shown}, "elements.png")
+    for axes, count in zip(drawn[0].axes, (40, 20), strict=True):  # Cl, Na
+        lines = [line for line in axes.get_lines() if line.get_marker() == "."]
+        assert len(lines) == 6
+        assert sum(len(line.get_xdata()) for line in lines) == 3 * count
+        assert any(text.get_text().startswith("other sets: ") for text in axes.get_legend().get_texts())
+
+
+def write_metrics(path, stages, **columns):
+    """Write metrics.csv of stages (name and epochs); a column is a function of the number of the epoch."""
+    names = [name for name, n_epochs in stages for _ in range(n_epochs)]
+    table = {
+        f"{part}_{kind}_rmse": [""] * len(names) for part in ("train", "validation") for kind in ("energy", "forces")
+    }
+    table |= {key: [value(index) for index in range(len(names))] for key, value in columns.items()}
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["stage", *table])
+        writer.writerows(zip(names, *table.values(), strict=True))
+    return path
+
+
+def test_learning_curve_breaks_between_stages_and_shows_stress(drawn, tmp_path):
+    table = write_metrics(
+        tmp_path / "metrics.csv",
+        [("first", 3), ("second", 4)],
+        validation_forces_rmse=lambda index: 10.0 + index,
+        validation_stress_rmse=lambda index: 0.0 if index == 2 else 2.0,
+    )
+    plot_learning_curve(table, "curve.png")
+    forces, stress = drawn[0].axes
+    assert [axes.get_ylabel().splitlines()[1] for axes in (forces, stress)] == ["meV/Å", "meV/Å³"]
+    curves = [line.get_xydata().tolist() for line in forces.get_lines() if len(line.get_xdata()) > 2]
+    assert curves == [[[1, 10], [2, 11], [3, 12]], [[4, 13], [5, 14], [6, 15], [7, 16]]]
+    assert [text.get_text() for text in forces.get_legend().get_texts()] == ["validation"]
+    # zero has no place on a logarithmic axis
+    assert [line.get_xdata().tolist() for line in stress.get_lines() if line.get_label() == "validation"] == [[1, 2]]
+
+
+def test_names_of_stages_do_not_overlap(drawn, tmp_path):
+    stages = [(f"stage-with-a-long-name-{index}", n_epochs) for index, n_epochs in enumerate((1, 1, 60, 2, 1))]
+    plot_learning_curve(write_metrics(tmp_path / "m.csv", stages, train_forces_rmse=lambda index: 5.0), "curve.png")
+    figure = drawn[0]
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 5
+    assert not [1 for i, one in enumerate(boxes) for other in boxes[:i] if one.overlaps(other)]
+    assert all(box.y1 <= figure.bbox.y1 for box in boxes)
+
+
+def test_a_table_without_errors_is_drawn(drawn, tmp_path):
+    plot_learning_curve(write_metrics(tmp_path / "metrics.csv", [("only", 1)]), "curve.png")
+    assert "the table holds no errors" in texts(drawn[0])
+
+
+def test_pair_errors_lie_within_their_panels(drawn):
+    distances = np.arange(0.5, 10.5)
+    mean = np.where(distances < 1, -5000.0, 20.0)
+    mean[3] = np.nan
+    curve = PairErrors(distances, mean, np.full(10, 5.0), 100)
+    plot_pair_errors({"a": {"Na-Cl": curve}}, 5.0, "pairs.png")
+    (axes,) = (axes for axes in drawn[0].axes if axes.get_visible())
+    low, high = axes.get_ylim()
+    assert low < -5010
+    assert high > 5010
+    assert points(axes)[1] == pytest.approx(mean, nan_ok=True)
+    assert "meV/Å" in drawn[0]._supylabel.get_text()
+
+
+def test_an_atom_and_its_image_are_no_pair():
+    frames = [Atoms("NaCl", positions=[[0, 0, 0], [1.5, 1.5, 1.5]], cell=[3, 3, 3], pbc=True)]
+    n_atoms = np.array([2])
+    forces = np.array([[0.1, 0, 0], [-0.1, 0, 0]])
+    energy, stress = np.zeros(1), np.zeros((1, 3, 3))
+    shown = Evaluation(
+        n_atoms, np.array(["Na", "Cl"]), ("all",), energy, energy, forces, np.zeros((2, 3)), stress, stress
+    )
+    assert list(pair_errors(frames, shown, largest_distance=5.0)) == ["Na-Cl"]
+
+
+def test_a_slab_is_seen_from_its_side_and_a_flat_molecule_from_above():
+    slab = fcc111("Cu", (3, 3, 5), vacuum=6.0)
+    slab.pbc = True
+    seen = project(slab)
+    assert seen.view != "seen along z"
+    assert np.ptp(seen.positions[:, 1]) > 8.0  # five layers, one above the other
+    flat = project(molecule("C6H6"))
+    assert flat.view == "seen from its flat side"
+    assert not flat.hidden.any()
+
+
+def test_projections_keep_handedness_and_hide_what_is_behind():
+    chiral = Atoms("FClBrI", positions=[[3.0, 0, 0], [0, 2.0, 0], [0, 0, 1.0], [0.1, 0.2, 0.3]])
+    seen = project(chiral)
+    original, drawn_at = chiral.positions, np.column_stack([seen.positions, seen.depths])
+    triple = [np.linalg.det(points[1:] - points[0]) for points in (original, drawn_at)]
+    assert triple[0] == pytest.approx(triple[1])
+    column = Atoms("Na3", positions=[[0, 0, 0], [0, 0, 3.0], [4.0, 0, 0]], cell=[30, 30, 30], pbc=True)
+    assert project(column).view in ("seen along x", "seen along y")
+
+
+def test_letters_stand_out_from_their_atoms(drawn):
+    frames = [molecule("H2O")]
+    errors = np.array([[1.0, 0, 0], [0.0, 0, 0], [np.nan] * 3])
+    energy, stress = np.zeros(1), np.zeros((1, 3, 3))
+    shown = Evaluation(
+        np.array([3]), np.array(["O", "H", "H"]), ("all",), energy, energy, errors, np.zeros((3, 3)), stress, stress
+    )
+    plot_hardest_frames(frames, ["one"], shown, shown.hardest_frames(4), "hardest.png")
+    axes = drawn[0].axes[0]
+    letters = {text.get_text(): text.get_color() for text in axes.texts}
+    assert letters["O"] == "white"  # on the darkest color
+    assert letters["H"] == "black"
+    (circles,) = axes.collections
+    gray = [color for color in circles.get_facecolors().tolist() if color == [0.8, 0.8, 0.8, 1.0]]
+    assert len(gray) == 1  # the atom without label
+
+
+def test_uncertainty_plot_shows_coverage_and_survives_zeros(drawn):
+    shown = evaluation(std=True, n_frames=40)
+    shown.forces_std[:5] = 0.0
+    shown.forces[:2] = shown.reference_forces[:2]
+    plot_uncertainty({HOSTILE: shown}, "uncertainty.png", title="where it comes from")
+    left, right = drawn[0].axes
+    label = left.get_legend().get_texts()[0].get_text()
+    assert label == f"90% interval: {shown.uncertainty()['forces'].coverage:.0%} of 360 force components"
+    assert right.get_xlabel() == "Deviation of a force component (meV/Å)"
+    visible = [text.get_window_extent() for text in right.get_xticklabels() if text.get_text()]
+    inside = [box for box in visible if right.bbox.x0 <= box.x0 <= right.bbox.x1]
+    assert not [1 for i, one in enumerate(inside) for other in inside[:i] if one.overlaps(other)]
+    assert "where it comes from" in texts(drawn[0])
+    few = evaluation(std=True)
+    few.energy_std[:] = np.nan
+    plot_uncertainty({"few": few}, "uncertainty.png")
+    assert "energies: too few to calibrate" in texts(drawn[1])
+
+
+def test_latent_charges_are_not_called_physical(drawn):
+    shown = evaluation()
+    object.__setattr__(shown, "charges", np.tile([0.5, -0.25, -0.25], FRAMES))
+    plot_charges({"a": shown}, "charges.png")
+    assert drawn[0].axes[0].get_xlabel() == "Latent charge (e): a variable of the model, not the charge of an ion"
+    assert "Na +0.500 ± 0.000" in texts(drawn[0])
+
+
+def test_text_from_files_is_drawn_letter_by_letter(drawn, tmp_path):
+    shown = evaluation(sets=[HOSTILE, "$a$", "b", "b"], std=True)
+    named = {HOSTILE: shown, "cost$1$2": shown}
+    frames = [molecule("H2O") for _ in range(FRAMES)]
+    plot_parity(named, "a.png")
+    plot_parity_by_element(named, "b.png")
+    plot_uncertainty(named, "c.png")
+    plot_pair_errors({name: pair_errors(frames, shown, largest_distance=4.0) for name in named}, 2.0, "d.png")
+    plot_hardest_frames(frames, [HOSTILE] * FRAMES, shown, shown.hardest_frames(2), "e.png")
+    stages = [(HOSTILE, 3), ("$b$", 3)]
+    plot_learning_curve(write_metrics(tmp_path / "m.csv", stages, train_forces_rmse=lambda index: 1.0), "f.png")
+    for figure in drawn:
+        assert any("$" in text for text in texts(figure))
+    legend = [text.get_text() for text in drawn[3].axes[0].get_legend().get_texts()]
+    assert len(legend) == 2  # a name with a leading underscore is not left out
+
+
+def test_control_characters_do_not_reach_plots():
+    assert plot_text("a\x1b[2J\nb") == r"a\x1b[2J\nb"
+
+
+def test_text_from_files_is_no_html_and_no_markup(tmp_path):
+    picture = tmp_path / "a.png"
+    figure = Figure(figsize=(1, 1))
+    figure.savefig(picture)
+    table = Table(HOSTILE, ["", HOSTILE], [[HOSTILE, "\x1b]0;x\x07"]])
+    section = Section("Part", [HOSTILE], [table], [Picture(picture, HOSTILE, HOSTILE)])
+    write_report(Report(HOSTILE, [section, Section("Nothing")], HOSTILE, {"a": HOSTILE}), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<img src=x>" not in page
+    assert page.count("&lt;img src=x&gt;") >= 9
+    assert "\x1b" not in page
+    assert "Nothing" not in page
+    with console.capture() as shown:
+        print_table(table)
+    assert "[/b][red]" in shown.get().replace("\n", "")
+    assert "\x1b]0" not in shown.get()
+
+
+def test_files_of_an_evaluation_hold_the_units_that_they_declare(tmp_path):
+    shown = evaluation(std=True, config_types=["bulk", "bulk", "slab", "slab"])
+    partial = np.where(np.arange(FRAMES) == 3, np.nan, shown.reference_energy)
+    shown = replace(shown, reference_energy=partial)
+    write_evaluation(shown, tmp_path)
+    errors = json.loads((tmp_path / "errors.json").read_text())
+    assert errors["units"] == {"energy": "meV/atom", "forces": "meV/Angstrom", "stress": "meV/Angstrom^3"}
+    force_errors = 1000 * (shown.forces - shown.reference_forces)
+    assert errors["all"]["forces_mae"] == pytest.approx(np.abs(force_errors).mean())
+    assert errors["all"]["stress_rmse"] == pytest.approx(
+        1000 * np.sqrt(np.mean((shown.stress - shown.reference_stress) ** 2))
+    )
+    assert errors["all"]["n_energies"] == 3
+    deviations = {name: summary["mean_deviation"] for name, summary in errors["uncertainty"].items()}
+    assert deviations["forces"] == pytest.approx(1000 * np.sqrt(np.mean(shown.forces_std**2)))
+    assert deviations["energy"] == pytest.approx(1000 * np.sqrt(np.mean((shown.energy_std[:3] / 3) ** 2)))
+    slab = errors["by_config_type"]["slab"]
+    assert (slab["n_frames"], slab["n_energies"]) == (2, 1)
+    assert slab["forces_rmse"] == pytest.approx(np.sqrt(np.mean(force_errors[6:] ** 2)))
+    assert errors["by_element"]["Na"]["n_atoms"] == 4
+    with (tmp_path / "energies.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[2]["energy_eV"]) == pytest.approx(shown.energy[2], abs=1e-8)
+    assert (rows[2]["config_type"], rows[3]["reference_energy_eV"]) == ("slab", "")
+    with (tmp_path / "forces.csv").open() as file:
+        row = list(csv.DictReader(file))[4]
+    assert (row["frame"], row["atom"], row["element"]) == ("1", "1", "Cl")
+    assert float(row["force_std_z_eV_per_Angstrom"]) == pytest.approx(shown.forces_std[4, 2], abs=1e-6)
+    with (tmp_path / "stresses.csv").open() as file:
+        row = list(csv.DictReader(file))[1]
+    assert float(row["stress_yz_eV_per_Angstrom3"]) == pytest.approx(shown.stress[1, 1, 2], abs=1e-9)
+
+
+def test_frames_without_forces_are_ordered_by_energy():
+    shown = evaluation(labels=("energy",))
+    assert shown.hardest_frames(4) == []
+    order = np.argsort(-np.abs(shown.energy - shown.reference_energy))
+    hardest = shown.hardest_frames(4, "energy")
+    assert [index for index, _ in hardest] == order.tolist()
+    largest = 1000 * abs(shown.energy - shown.reference_energy).max() / 3
+    assert hardest[0][1] == pytest.approx(largest)
+
+
+def test_cross_calibration_judges_no_error_by_itself():
+    rng = np.random.default_rng(0)
+    spread = np.exp(rng.normal(size=60))
+    errors = 3.0 * spread * rng.normal(size=60)
+    frames = np.arange(60)
+    deviations = crossed_deviations(errors, spread, frames, with_floor=False)
+    changed = errors.copy()
+    changed[0] *= 1000  # calibrates the other half alone
+    again = crossed_deviations(changed, spread, frames, with_floor=False)
+    assert np.array_equal(deviations[0::2], again[0::2])
+    assert not np.array_equal(deviations[1::2], again[1::2])
+    assert np.isnan(crossed_deviations(errors[:4], spread[:4], frames[:4], with_floor=False)).all()
+    assert np.isnan(crossed_coverage(errors[:4], spread[:4], frames[:4], with_floor=False))
+    shown = cross_calibrated(evaluation(std=True, n_frames=40))
+    once_more = evaluation(std=True, n_frames=40)
+    difference = once_more.energy - once_more.reference_energy
+    expected = crossed_deviations(difference, once_more.energy_std, np.arange(40), with_floor=False)
+    assert shown.energy_std == pytest.approx(expected)
