@@ -21,7 +21,6 @@ from ase.io import read
 
 from lrc_ase.report.dynamics_plots import plot_log
 from lrc_ase.simulation import MDSettings, SimulationStopped, energy_drift, run_md, thermalize
-from lrc_ase.simulation.restart import read_restart
 
 SHORT = {"timestep": 2.0, "log_every": 5, "write_every": 10, "restart_every": 10}
 ENSEMBLES = [
@@ -276,12 +275,6 @@ def test_existing_output_is_neither_lost_nor_mixed(tmp_path):
     assert run_md(copper(), longer, tmp_path / "md.traj", resume=True).first_step == 20
     run_md(copper(), settings, tmp_path / "md.traj", overwrite=True)
     assert table(tmp_path / "md.csv")["step"].tolist() == [0, 10]
-
-
-def test_damaged_restart_file_is_named(tmp_path):
-    (tmp_path / "md.restart.npz").write_bytes(b"PK not an archive")
-    with pytest.raises(ValueError, match="not a restart file"):
-        read_restart(tmp_path / "md.restart.npz")
 
 
 @pytest.mark.parametrize(

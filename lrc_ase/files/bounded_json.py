@@ -59,7 +59,7 @@ def first_mistake(error: ValidationError, where: str = "") -> str:
         else f", got {reprlib.repr(first['input'])}"
     )
     more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-    return f"{reprlib.repr(key)[1:-1]}: {message}{got}{more}" if key else f"{message}{got}{more}"
+    return f"{repr(key[:100])[1:-1]}: {message}{got}{more}" if key else f"{message}{got}{more}"
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from ase import Atoms
 from ase.md.md import MolecularDynamics
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from lrc_ase.files.atomic import writing
+from lrc_ase.files.bounded_json import first_mistake, json_object
 
 __all__ = ["Restart", "integrator_state", "read_restart", "restore_integrator", "write_restart"]
 
 FORMAT_VERSION = 1
+_INTEGRATOR = "integrator."
+"""Prefix of arrays with variables of the integrator."""
+_MOST_MEMBERS = 64
+"""Arrays in an archive; a run writes at most fourteen."""
 
 # What ASE's isotropic Martyna-Tobias-Klein integrator carries from step to step beside positions, momenta and cell.
 # ASE offers no way to read it out; a test of bit-equal continuation guards these names.
@@ -30,6 +40,56 @@ INTEGRATOR_STATE = (
     "_barostat._xi",
     "_barostat._p_xi",
 )
+
+
+_Count = Annotated[int, Field(ge=0, le=10**15)]
+_LONGEST_TEXT = 200
+_Text = Annotated[str, StringConstraints(max_length=_LONGEST_TEXT)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class _GeneratorWords(_Strict):
+    """The two numbers of 128 bits in the state of NumPy's PCG64."""
+
+    state: Annotated[int, Field(ge=0, lt=2**128)]
+    inc: Annotated[int, Field(ge=0, lt=2**128)]
+
+
+class _RandomState(_Strict):
+    """State of NumPy's default generator."""
+
+    bit_generator: Literal["PCG64"]
+    state: _GeneratorWords
+    has_uint32: Annotated[int, Field(ge=0, le=1)]
+    uinteger: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class _Position(_Strict):
+    """Where the trajectory was."""
+
+    frames: _Count
+    bytes: _Count
+
+
+class _Description(_Strict):
+    """The JSON in a restart file."""
+
+    format_version: Annotated[int, Field(ge=1, le=FORMAT_VERSION)]
+    step: _Count
+    settings: dict[_Text, Any]
+    random_state: _RandomState
+    trajectory: _Position
+
+    @field_validator("settings")
+    @classmethod
+    def _plain_values(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        for name, value in settings.items():
+            if not isinstance(value, (str, int, float, type(None))) or len(str(value)) > _LONGEST_TEXT:
+                raise ValueError(f"expected a number, a short text or null for {name!r}")
+        return settings
 
 
 @dataclass(frozen=True)
@@ -77,31 +137,111 @@ def write_restart(path: Path, restart: Restart) -> None:
 
 
 def read_restart(path: Path) -> Restart:
-    """Read a file of `write_restart`; ValueError when it is none, or of a later format."""
+    """Read a file of `write_restart`.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    ValueError
+        In one line with file and entry: the file is no restart file, damaged, of a later format, or holds what no run
+        writes, such as compressed members, a negative step, or a variable that no integrator has.
+    """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        description = json.loads(str(arrays.pop("description")))
-        version = description["format_version"]
+        arrays = _read_arrays(path)
+        content = json_object(str(arrays.pop("description")))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no restart file {path}: start the run without --resume") from error
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a restart file of lrc-ase, or is damaged") from error
-    if version > FORMAT_VERSION:
-        raise ValueError(f"{path} has format version {version}, this lrc-ase reads up to {FORMAT_VERSION}: upgrade it")
-    integrator = {name.removeprefix("integrator."): arrays[name] for name in arrays if name.startswith("integrator.")}
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, NotImplementedError, struct.error) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} is not a restart file of lrc-ase, or is damaged ({reason})") from error
+    version = content.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {version!r:.20}, this lrc-ase reads up to {FORMAT_VERSION}: upgrade it"
+        )
+    try:
+        description = _Description.model_validate(content)
+        integrator = {
+            name.removeprefix(_INTEGRATOR): arrays.pop(name) for name in [*arrays] if name.startswith(_INTEGRATOR)
+        }
+        _check_arrays(arrays, integrator)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {first_mistake(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return Restart(
-        step=int(description["step"]),
-        settings=description["settings"],
-        random_state=description["random_state"],
-        trajectory=description["trajectory"],
+        step=description.step,
+        settings=description.settings,
+        random_state=description.random_state.model_dump(),
+        trajectory=description.trajectory.model_dump(),
         integrator=integrator,
-        **{name: arrays[name] for name in ("numbers", "positions", "momenta", "cell", "pbc")},
+        **arrays,
     )
 
 
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read the members of an archive, none of which may be larger than its bytes in the file."""
+    size = path.stat().st_size
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        # np.savez compresses nothing, so that 4 MB cannot become 4 GB; overlapping members would multiply a size
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("it holds compressed arrays")
+        if len({member.filename for member in members}) < len(members):
+            raise ValueError("an array occurs twice")
+        if len(members) > _MOST_MEMBERS or sum(member.file_size for member in members) > size:
+            raise ValueError("its arrays are larger than the file")
+        for member in members:
+            content = io.BytesIO(archive.read(member))  # to the end, where zipfile compares the check sum
+            _check_array_size(content, member)
+            arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(content, allow_pickle=False)
+    return arrays
+
+
+def _check_array_size(content: io.BytesIO, member: zipfile.ZipInfo) -> None:
+    """Compare shape and type in the header of an array with its bytes, before NumPy allocates them."""
+    version = np.lib.format.read_magic(content)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read_header is None:
+        raise ValueError(f"the array {member.filename} has an unknown version")
+    shape, _, dtype = read_header(content)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != member.file_size - content.tell():
+        raise ValueError(f"the array {member.filename} does not fit its header")
+    content.seek(0)
+
+
+def _check_arrays(arrays: dict[str, np.ndarray], integrator: dict[str, np.ndarray]) -> None:
+    """Compare names, shapes and types with what `write_restart` writes; all numbers must be finite."""
+    n_atoms = arrays["numbers"].size if "numbers" in arrays else 0
+    expected = {
+        "numbers": ((n_atoms,), "iu"),
+        "positions": ((n_atoms, 3), "f"),
+        "momenta": ((n_atoms, 3), "f"),
+        "cell": ((3, 3), "f"),
+        "pbc": ((3,), "b"),
+    }
+    for name, (shape, kinds) in expected.items():
+        if name not in arrays:
+            raise ValueError(f"the array {name} is missing")
+        array = arrays[name]
+        if array.shape != shape or array.dtype.kind not in kinds or not np.isfinite(array).all():
+            raise ValueError(f"{name}: expected finite numbers of shape {shape}, got {array.dtype} {array.shape}")
+    if surplus := sorted(arrays.keys() - expected.keys()):
+        raise ValueError(f"unknown array {surplus[0]!r:.50}")
+    for name, array in integrator.items():
+        if name not in INTEGRATOR_STATE:
+            raise ValueError(f"{name!r:.50} is no variable of an integrator")
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(f"{_INTEGRATOR}{name}: expected finite numbers, got {array.dtype} {array.shape}")
+
+
 def integrator_state(integrator: MolecularDynamics) -> dict[str, np.ndarray]:
-    """Variables of a thermostat and barostat chain, by dotted name; empty for integrators without any."""
+    """Return the variables of a thermostat and barostat chain, by dotted name; none for integrators without any."""
     state = {}
     for name in INTEGRATOR_STATE:
         value: Any = integrator
@@ -113,7 +253,16 @@ def integrator_state(integrator: MolecularDynamics) -> dict[str, np.ndarray]:
 
 
 def restore_integrator(integrator: MolecularDynamics, state: dict[str, np.ndarray]) -> None:
-    """Put back what `integrator_state` read."""
+    """Put back what `integrator_state` returned; ValueError unless names and shapes are those of this integrator."""
+    present = integrator_state(integrator)
+    if state.keys() != present.keys():
+        different = ", ".join(sorted(state.keys() ^ present.keys()))
+        raise ValueError(f"the restart file is of another integrator than {type(integrator).__name__}: {different}")
+    for name, value in state.items():
+        if value.shape != present[name].shape:
+            raise ValueError(
+                f"{name} of the restart file has shape {value.shape}, the integrator {present[name].shape}"
+            )
     for name, value in state.items():
         *owners, attribute = name.split(".")
         owner: Any = integrator
