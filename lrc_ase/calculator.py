@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -128,6 +130,18 @@ class LRCCalculator(Calculator):
         super().reset()
         self.neighbor_list.forget()
         self._evaluated = None
+
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """Precision and a digest of the potential, which a molecular-dynamics run compares when it is resumed."""
+        settings = self.potential.settings
+        digest = hashlib.sha256(f"{settings.elements} {settings.cutoff}".encode())
+        tensors = {**self.potential.model.state_dict(), "references": self.potential.references}
+        for name, tensor in sorted(tensors.items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+        precision = str(next(self.model.parameters()).dtype).removeprefix("torch.")
+        return {"precision": precision, "potential": digest.hexdigest()}
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last evaluation, to the last bit, of what a model sees; the total charge is of it."""

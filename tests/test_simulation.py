@@ -27,6 +27,7 @@ ENSEMBLES = [
     {"ensemble": "nve", "temperature": 300.0},
     {"ensemble": "nvt", "temperature": 300.0},
     {"ensemble": "npt", "temperature": 300.0, "pressure": 1.0},
+    {"ensemble": "npt", "temperature": 300.0, "pressure": 1.0, "npt_mode": "flexible"},
 ]
 
 
@@ -101,7 +102,7 @@ def test_velocity_verlet_is_second_order_in_the_timestep(tmp_path):
     assert deviations[0] / deviations[1] == pytest.approx(4.0, rel=0.4)
 
 
-@pytest.mark.parametrize("ensemble", ENSEMBLES, ids=lambda ensemble: ensemble["ensemble"])
+@pytest.mark.parametrize("ensemble", ENSEMBLES, ids=lambda ensemble: ensemble.get("npt_mode", ensemble["ensemble"]))
 @pytest.mark.parametrize("name", ["md.traj", "md.extxyz"])
 def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path, ensemble, name):
     straight = copper()

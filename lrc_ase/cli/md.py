@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -15,16 +18,23 @@ from lrc_ase.cli.console import (
     StructureArgument,
     ThreadsOption,
     calculator,
+    console,
     one_line_errors,
     parse_repeat,
     progress_bar,
     read_structure,
     set_threads,
 )
-from lrc_ase.report.dynamics_plots import plot_log
-from lrc_ase.simulation import MDFiles, MDSettings, MDState, run_md
+
+if TYPE_CHECKING:
+    from lrc_ase.simulation import MDFiles, MDSettings, MDState, MDSummary
 
 __all__ = ["md"]
+
+LONGEST_SILENCE = 60.0
+"""Seconds between two lines of a log file."""
+LINES = 20
+"""Lines of a log file that a fast run prints."""
 
 
 @one_line_errors
@@ -36,25 +46,34 @@ def md(
     ] = "nvt",
     temperature: Annotated[
         float | None,
-        typer.Option("--temperature", "-t", help="K. Left out with nve: the structure's own velocities."),
+        typer.Option("--temperature", "-t", help="K. May be left out with nve: the structure's own velocities."),
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", "-n", help="Steps in all, those before a restart counted.")] = 1000,
-    timestep: Annotated[float, typer.Option(help="fs.")] = 1.0,
-    pressure: Annotated[float, typer.Option(help="GPa, npt.")] = 0.0,
-    friction: Annotated[float, typer.Option(help="1/fs, nvt.")] = 0.01,
-    thermostat_time: Annotated[float, typer.Option(help="fs, npt.")] = 100.0,
-    barostat_time: Annotated[float, typer.Option(help="fs, npt.")] = 1000.0,
-    seed: Annotated[int, typer.Option(help="Of the first velocities and the Langevin noise.", min=0)] = 0,
+    steps: Annotated[
+        int, typer.Option("--steps", "-n", help="Steps in all, those before a --resume counted.", min=0)
+    ] = 1000,
+    timestep: Annotated[float, typer.Option(help="Length of a step, fs.")] = 1.0,
+    pressure: Annotated[float, typer.Option(help="Target pressure of npt, GPa.")] = 0.0,
+    npt_mode: Annotated[
+        str,
+        typer.Option(help="Cell of npt: isotropic (scaled as a whole) or flexible (lengths and angles, for crystals)."),
+    ] = "isotropic",
+    friction: Annotated[float, typer.Option(help="Friction of nvt, 1/fs.")] = 0.01,
+    thermostat_time: Annotated[float, typer.Option(help="Period of the thermostat of npt, fs.")] = 100.0,
+    barostat_time: Annotated[float, typer.Option(help="Period of the barostat of npt, fs.")] = 1000.0,
+    seed: Annotated[int, typer.Option(help="Seed of the first velocities and of nvt's noise.", min=0)] = 0,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Trajectory, in any format of ASE that holds several frames.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="Trajectory; its ending says the format. Log, plot and restart lie beside."
+        ),
     ] = Path("md.traj"),
     repeat: Annotated[
         str | None, typer.Option(help="Repeat the structure along its cell vectors, such as 2,1,1.")
     ] = None,
-    log_every: Annotated[int, typer.Option(help="Steps between rows of the log.")] = 10,
-    write_every: Annotated[int, typer.Option(help="Steps between frames.")] = 100,
-    restart_every: Annotated[int, typer.Option(help="Steps between restart files.")] = 100,
-    max_temperature: Annotated[float, typer.Option(help="K; the run stops above it.")] = 20000.0,
+    log_every: Annotated[int, typer.Option(help="Steps between rows of the log.", min=1)] = 10,
+    write_every: Annotated[int, typer.Option(help="Steps between frames of the trajectory.", min=1)] = 100,
+    restart_every: Annotated[int, typer.Option(help="Steps between restart files.", min=1)] = 100,
+    max_temperature: Annotated[float, typer.Option(help="Stop above this temperature, K.")] = 20000.0,
     extrapolate: Annotated[
         bool, typer.Option("--extrapolate", help="Go on where a structure lies far outside the training set.")
     ] = False,
@@ -70,13 +89,16 @@ def md(
     Writes the trajectory, beside it a CSV log, a plot of the log and a restart file. After Ctrl-C or a kill the same
     command with --resume goes on as if nothing had happened.
     """
+    from lrc_ase.simulation import MDFiles, MDSettings, run_md
+
     set_threads(threads)
     settings = MDSettings(
-        cast(Literal["nve", "nvt", "npt"], ensemble),
+        cast(Any, ensemble.lower()),
         steps,
         timestep=timestep,
         temperature=temperature,
         pressure=pressure,
+        npt_mode=cast(Any, npt_mode.lower()),
         friction=friction,
         thermostat_time=thermostat_time,
         barostat_time=barostat_time,
@@ -87,33 +109,107 @@ def md(
         max_temperature=max_temperature,
         extrapolate=extrapolate,
     )
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"the folder {output.parent} does not exist")
     files = MDFiles.beside(output)
     atoms = read_structure(structure, parse_repeat(repeat))
     atoms.calc = calculator(potential, device, dtype)
-    with progress_bar() as bar:
-        task = bar.add_task(ensemble, total=steps, status="")
-
-        def show(state: MDState) -> None:
-            status = f"{state.temperature:.0f} K, {state.ns_per_day:.3g} ns/day"
-            bar.update(task, completed=state.step, status=status)
-
-        try:
-            summary = run_md(atoms, settings, output, resume=resume, overwrite=overwrite, report=show)
-        except KeyboardInterrupt:
-            bar.stop()
-            print(f"Stopped; the state is kept in {files.restart}: --resume goes on with it.")
-            raise
-    plot_log(files.log, files.plot)
-    final = summary.final
-    done = summary.steps - summary.first_step
-    per_day = 86.4 * timestep / summary.ms_per_step if done else 0.0
-    print(
-        f"{done} steps of {len(atoms)} atoms in {summary.seconds:.1f} s "
-        f"({summary.ms_per_step:.2f} ms per step, {per_day:.3g} ns/day)\n"
-        f"end: {final.temperature:.1f} K, potential {final.potential:.6f} eV, total {final.total:.6f} eV"
-        + (f", pressure {final.pressure:.3f} GPa" if final.pressure == final.pressure else "")
-    )
+    with _progress(settings, len(atoms)) as show, _after_a_stop(files, settings):
+        summary = run_md(atoms, settings, output, resume=resume, overwrite=overwrite, report=show)
+    _print_summary(summary, settings, len(atoms))
+    _plot(files, settings)
     for path in (files.trajectory, files.log, files.plot, files.restart):
         print(f"  {path}")
+
+
+@contextmanager
+def _progress(settings: MDSettings, n_atoms: int) -> Iterator[Callable[[MDState], None]]:
+    """Yield a function that shows a state: a bar on a terminal, some lines in a file."""
+    heading = f"{settings.ensemble}, {n_atoms} atoms, {settings.steps} steps of {settings.timestep:g} fs"
+    if settings.temperature is not None:
+        heading += f", {settings.temperature:g} K"
+    if settings.ensemble == "npt":
+        heading += f", {settings.pressure:g} GPa, {settings.npt_mode} cell"
+    if console.is_terminal:
+        with progress_bar() as bar:
+            task = bar.add_task("compiling or loading", total=settings.steps, status="")
+
+            def show(state: MDState) -> None:
+                status = f"{state.temperature:.0f} K, {state.ns_per_day:.3g} ns/day"
+                bar.update(task, description=settings.ensemble, completed=state.step, status=status)
+
+            yield show
+    else:
+        print(heading, flush=True)
+        yield _Lines(settings).show
+
+
+class _Lines:
+    """Lines of a log file: some twenty in a run, and one a minute at least."""
+
+    def __init__(self, settings: MDSettings) -> None:
+        self.settings = settings
+        self.every = max(settings.steps // LINES, 1)
+        self.started = self.printed = time.monotonic()
+        self.first_step: int | None = None
+
+    def show(self, state: MDState) -> None:
+        """Print a line if one is due."""
+        now = time.monotonic()
+        if self.first_step is None:
+            self.first_step, self.started = state.step - 1, now
+            print(f"{'step':>9} {'ps':>9} {'K':>8} {'potential, eV':>16} {'ns/day':>9} {'left':>9}")
+        elif state.step % self.every and now - self.printed < LONGEST_SILENCE and state.step != state.steps:
+            return
+        self.printed = now
+        done = state.step - self.first_step
+        left = (now - self.started) / (done - 1) * (state.steps - state.step) if done > 1 else float("nan")
+        clock = f"{int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02}" if left == left else "-"
+        print(
+            f"{state.step:9d} {state.step * self.settings.timestep * 1e-3:9.3f} {state.temperature:8.1f} "
+            f"{state.potential:16.4f} {state.ns_per_day:9.3g} {clock:>9}",
+            flush=True,
+        )
+
+
+@contextmanager
+def _after_a_stop(files: MDFiles, settings: MDSettings) -> Iterator[None]:
+    """When a run stops early, say where its state is kept, and plot the log of one that went astray."""
+    from lrc_ase.simulation import SimulationStopped
+
+    before = _modified(files.restart)
+    try:
+        yield
+    except (KeyboardInterrupt, OSError) as error:
+        kept = _modified(files.restart)
+        # an OSError before the first step leaves files of another run, one later on (a full disk) those of this run
+        if kept is not None and (isinstance(error, KeyboardInterrupt) or kept != before):
+            print(f"Stopped; the state is kept in {files.restart}: --resume goes on with it.", flush=True)
+        raise
+    except SimulationStopped:
+        with suppress(OSError, ValueError):  # no room, no rows: the reason of the stop is what matters
+            _plot(files, settings)
+        raise
+
+
+def _modified(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _print_summary(summary: MDSummary, settings: MDSettings, n_atoms: int) -> None:
+    final = summary.final
+    done = summary.steps - summary.first_step
+    per_day = 86.4 * settings.timestep / summary.ms_per_step if done else 0.0
+    print(
+        f"{done} steps of {n_atoms} atoms in {summary.seconds:.1f} s "
+        f"({summary.ms_per_step:.2f} ms per step, {per_day:.3g} ns/day)\n"
+        f"end: {final.temperature:.1f} K, potential {final.potential:.6f} eV, total {final.total:.6f} eV"
+        + (f",\n     pressure {final.pressure:.3f} GPa" if final.pressure == final.pressure else "")
+    )
+
+
+def _plot(files: MDFiles, settings: MDSettings) -> None:
+    from lrc_ase.report.dynamics_plots import plot_log
+
+    targets = {} if settings.ensemble == "nve" else {"temperature_K": cast(float, settings.temperature)}
+    if settings.ensemble == "npt":
+        targets["pressure_GPa"] = settings.pressure
+    plot_log(files.log, files.plot, targets)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-import ase.io
 import typer
-from ase import Atoms
 
 from lrc_ase.cli.console import (
     DebugOption,
@@ -23,8 +23,11 @@ from lrc_ase.cli.console import (
     refuse_existing,
     set_threads,
 )
-from lrc_ase.simulation import Relaxation, RelaxSettings
-from lrc_ase.simulation import relax as relax_atoms
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from lrc_ase.simulation import Relaxation
 
 __all__ = ["relax"]
 
@@ -35,26 +38,36 @@ def relax(
     structure: StructureArgument,
     cell: Annotated[bool, typer.Option("--cell/--no-cell", help="Relax the cell too.")] = False,
     fmax: Annotated[float, typer.Option(help="Largest force that may remain, eV/Angstrom.")] = 0.01,
-    pressure: Annotated[float, typer.Option(help="GPa, with --cell.")] = 0.0,
+    pressure: Annotated[float, typer.Option(help="Pressure on the cell, GPa; with --cell.")] = 0.0,
     steps: Annotated[int, typer.Option("--steps", "-n", help="Steps at most.", min=0)] = 1000,
     optimizer: Annotated[str, typer.Option(help="lbfgs, bfgs or fire.")] = "lbfgs",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Relaxed structure, in any format of ASE.")] = Path(
-        "relaxed.extxyz"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Relaxed structure; its ending says the format of ASE.")
+    ] = Path("relaxed.extxyz"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float64",
     threads: ThreadsOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Relax positions, and with --cell the cell, to the nearest minimum of the energy."""
+    """Relax positions, and with --cell the cell, to the nearest minimum of the energy.
+
+    The structure reached so far is written too when the relaxation does not converge or is interrupted.
+    """
+    from lrc_ase.simulation import RelaxSettings
+    from lrc_ase.simulation import relax as relax_atoms
+    from lrc_ase.simulation.output import check_structure_output
+
     set_threads(threads)
-    kind = cast(Literal["lbfgs", "bfgs", "fire"], optimizer)
-    settings = RelaxSettings(fmax=fmax, cell=cell, pressure=pressure, optimizer=kind, max_steps=steps)
+    settings = RelaxSettings(
+        fmax=fmax, cell=cell, pressure=pressure, optimizer=cast(Any, optimizer.lower()), max_steps=steps
+    )
     refuse_existing(output, overwrite=overwrite)
     atoms = read_structure(structure)
+    check_structure_output(output, atoms)
     atoms.calc = calculator(potential, device, dtype)
     first: list[Relaxation] = []
+    kept: Path | None = None
     with progress_bar() as bar:
         task = bar.add_task("relax", total=steps, status="")
 
@@ -66,13 +79,35 @@ def relax(
             final = relax_atoms(atoms, settings, report=show)
         finally:  # also when interrupted or not converged: the structure so far is worth keeping
             if first:
-                ase.io.write(output, atoms)
+                kept = _keep(output, atoms)
     print(
-        f"{final.steps} steps: largest force {first[0].fmax:.4f} -> {final.fmax:.4f} eV/Angstrom, "
+        f"{final.steps} steps: largest force {first[0].fmax:.4f} -> {final.fmax:.4f} eV/Angstrom,\n"
         f"energy {first[0].energy:.6f} -> {final.energy:.6f} eV"
     )
     if cell:
         lengths = ", ".join(f"{value:.4f}" for value in atoms.cell.lengths())
         angles = ", ".join(f"{value:.2f}" for value in atoms.cell.angles())
         print(f"cell {lengths} Angstrom; {angles} degrees; pressure {final.pressure:.4f} GPa")
-    print(f"  {output}")
+    print(f"  {kept}")
+    if kept != output:
+        raise typer.Exit(1)
+
+
+def _keep(output: Path, atoms: Atoms) -> Path | None:
+    """Write the structure, to the current or the temporary folder if it must be, and return the file.
+
+    Problems are said and not raised: an error of the relaxation itself must not be hidden.
+    """
+    from lrc_ase.simulation.output import write_structure
+
+    rescue = f"{output.name}.rescued.extxyz"
+    for path in (output, output.with_name(rescue), Path(rescue), Path(tempfile.gettempdir(), rescue)):
+        try:
+            write_structure(path, atoms)
+        except Exception as error:  # the disk, or ASE's writer of this format
+            print(f"Error: {path} could not be written: {error}", file=sys.stderr)
+        else:
+            if path != output:
+                print(f"The structure is kept in {path}", file=sys.stderr)
+            return path
+    return None

@@ -21,6 +21,7 @@ from lrc_ase.cli.label_options import ChargeKeyOption
 from lrc_ase.dataset import read_frames, write_frames
 from lrc_ase.evaluation import select_frames
 from lrc_ase.files.potential_file import load_potential
+from lrc_ase.simulation.output import check_trajectory_output
 
 __all__ = ["select"]
 
@@ -61,8 +62,9 @@ def select(
     if by not in ("max", "mean"):
         raise ValueError(f"--by must be max or mean, got {by}")
     refuse_existing(output, overwrite=overwrite)
-    loaded = load_potential(potential, device=device)
     frames = read_frames(files)
+    check_trajectory_output(output, frames[0])
+    loaded = load_potential(potential, device=device)
     with progress_bar() as bar:
         task = bar.add_task("frames", total=len(frames), status="")
         selection = select_frames(

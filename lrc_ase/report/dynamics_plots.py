@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+
+from lrc_ase.files.atomic import replacing
 
 __all__ = ["plot_log"]
 
@@ -14,31 +17,50 @@ QUANTITIES = {
     "temperature_K": "Temperature\nK",
     "potential_eV": "Potential energy\neV",
     "total_eV": "Total energy\neV",
+    "conserved_eV": "Conserved energy\neV",
     "pressure_GPa": "Pressure\nGPa",
     "volume_A3": "Volume\n\N{ANGSTROM SIGN}\N{SUPERSCRIPT THREE}",
 }
 COLOR = "#0b5fa5"
+TARGET_COLOR = "#b3401a"
 DPI = 120
 
 
-def plot_log(log: str | Path, path: str | Path) -> None:
-    """Draw every quantity of a run's log that is a number and changes, over time; ValueError for a log without rows.
+def plot_log(log: str | Path, path: str | Path, targets: Mapping[str, float] | None = None) -> None:
+    """Draw the quantities of a run's log over time; ValueError for a log without rows.
 
-    Energies are shown against the first row.
+    A quantity that is never a number, or never changes, is left out. Energies are shown against the first row. Where
+    the total energy is the conserved one, as with velocity Verlet, one panel shows both.
+
+    Parameters
+    ----------
+    targets
+        Values that the run was to hold, by the name of the column (``temperature_K``, ``pressure_GPa``); drawn as
+        dashed lines.
     """
     with open(log, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:
         raise ValueError(f"{log} holds no rows: nothing to plot")
-    columns = {name: np.array([float(row[name]) for row in rows]) for name in ("time_ps", *QUANTITIES)}
-    shown = [name for name in QUANTITIES if np.isfinite(columns[name]).any()]
-    shown = [name for name in shown if np.ptp(columns[name]) > 0] or shown
+    columns = {name: np.array([float(row.get(name) or "nan") for row in rows]) for name in ("time_ps", *QUANTITIES)}
+    labels = dict(QUANTITIES)
+    if np.array_equal(columns["total_eV"], columns["conserved_eV"]):
+        labels["total_eV"] = "Total energy\n(conserved)\neV"
+        del labels["conserved_eV"]
+    finite = [name for name in labels if np.isfinite(columns[name]).any()]
+    shown = [name for name in finite if np.nanmax(columns[name]) > np.nanmin(columns[name])] or finite
     figure = Figure(figsize=(8.0, 1.7 * len(shown) + 0.6), dpi=DPI, layout="constrained")
     axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for axis, name in zip(axes, shown, strict=True):
-        values = columns[name] - (columns[name][0] if name.endswith("_eV") else 0.0)
+        is_energy = name.endswith("_eV")
+        values = columns[name] - (columns[name][np.isfinite(columns[name])][0] if is_energy else 0.0)
         axis.plot(columns["time_ps"], values, color=COLOR, lw=1, marker="." if len(rows) == 1 else "")
-        axis.set_ylabel(f"{QUANTITIES[name]}, start = 0" if name.endswith("_eV") else QUANTITIES[name])
+        axis.set_ylabel(f"{labels[name]}, start = 0" if is_energy else labels[name])
         axis.grid(alpha=0.3)
+        if targets and name in targets:
+            axis.axhline(targets[name], color=TARGET_COLOR, ls="--", lw=1, label=f"target {targets[name]:g}")
+            axis.legend(loc="best", fontsize="small", frameon=True)
+    figure.align_ylabels(axes)
     axes[-1].set_xlabel("Time (ps)")
-    figure.savefig(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary)

@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import CalculatorError
 from ase.md.langevin import Langevin
-from ase.md.nose_hoover_chain import IsotropicMTKNPT
+from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT
 from ase.md.verlet import VelocityVerlet
 
-from lrc_ase.simulation.conditions import MDFiles, MDSettings, check_same_settings
+from lrc_ase.files.lock import exclusive_use
+from lrc_ase.simulation.conditions import MDFiles, MDSettings, check_same_run, run_identity
 from lrc_ase.simulation.observables import ThermodynamicState, thermodynamic_state
-from lrc_ase.simulation.output import ThermodynamicLog, TrajectoryFile, convert_frames
+from lrc_ase.simulation.output import (
+    ThermodynamicLog,
+    TrajectoryFile,
+    check_trajectory_output,
+    convert_frames,
+    write_structure,
+)
 from lrc_ase.simulation.restart import Restart, integrator_state, read_restart, restore_integrator, write_restart
 
 __all__ = ["MDState", "MDSummary", "SimulationStopped", "run_md", "thermalize"]
 
 LARGEST_VOLUME_CHANGE = 10.0
+Integrator = VelocityVerlet | Langevin | IsotropicMTKNPT | MTKNPT
 
 
 class SimulationStopped(RuntimeError):
-    """A run that left all sense: not finite, absurdly hot, or refused by the calculator."""
+    """A run whose numbers mean nothing any more: not finite, absurdly hot, or refused by the calculator."""
 
 
 @dataclass(frozen=True)
@@ -111,16 +119,33 @@ def run_md(
     _check_structure(atoms, settings)
     if resume and overwrite:
         raise ValueError("`resume` and `overwrite` exclude each other")
-    if not (resume or overwrite) and (there := files.existing()):
-        raise FileExistsError(f"{there[0]} exists already: --resume goes on with that run, --overwrite replaces it")
+    if not files.trajectory.parent.is_dir():
+        raise FileNotFoundError(f"the folder {files.trajectory.parent} does not exist")
+    with exclusive_use(files.lock, f"the run {files.trajectory}"):
+        if resume:
+            files.check_resumable()
+        elif not overwrite:
+            files.check_free()
+        return _run(atoms, settings, files, read_restart(files.restart) if resume else None, report)
+
+
+def _run(
+    atoms: Atoms,
+    settings: MDSettings,
+    files: MDFiles,
+    restart: Restart | None,
+    report: Callable[[MDState], None] | None,
+) -> MDSummary:
+    """Run from the start, or from a restart file, while nobody else writes to the files."""
     rng = np.random.default_rng(settings.seed)
-    restart = read_restart(files.restart) if resume else None
     if restart is not None:
-        check_same_settings(restart.settings, settings)
+        same_atoms = np.array_equal(atoms.numbers, restart.numbers)  # else `apply` says what differs
+        check_same_run(restart.settings, settings, run_identity(atoms) if same_atoms else {})
         restart.apply(atoms)
         rng.bit_generator.state = restart.random_state
     elif settings.temperature is not None:
         thermalize(atoms, settings.temperature, rng)
+    check_trajectory_output(files.trajectory, atoms)
     integrator = _integrator(atoms, settings, rng)
     first_step = 0
     if restart is not None:
@@ -134,6 +159,8 @@ def run_md(
         closing(ThermodynamicLog(files.log, last_step=restart.step if restart else None)) as log,
         closing(TrajectoryFile(files.frames, keep=restart.trajectory if restart else None)) as frames,
     ):
+        if restart is not None:
+            _warn_of_a_gap(log, restart)
         started = time.perf_counter()
         run = _Run(atoms, settings, integrator, rng, files, log, frames)
         if restart is None:
@@ -152,6 +179,19 @@ def run_md(
     return MDSummary(max(settings.steps, first_step), first_step, seconds, thermodynamic_state(atoms), files)
 
 
+def _warn_of_a_gap(log: ThermodynamicLog, restart: Restart) -> None:
+    """Warn if rows before a restart have been lost from the log."""
+    every = restart.settings.get("log_every")
+    if not isinstance(every, int) or every < 1:
+        return
+    expected = restart.step - restart.step % every
+    if log.last_step is None or log.last_step < expected:
+        kept = "has no rows" if log.last_step is None else f"ends at step {log.last_step}"
+        warnings.warn(
+            f"{log.path} {kept}, the run goes on from step {restart.step}: the rows between are lost", stacklevel=3
+        )
+
+
 class _Run:
     """The moving parts of `run_md`: one step, its checks and its files."""
 
@@ -159,7 +199,7 @@ class _Run:
         self,
         atoms: Atoms,
         settings: MDSettings,
-        integrator: VelocityVerlet | Langevin | IsotropicMTKNPT,
+        integrator: Integrator,
         rng: np.random.Generator,
         files: MDFiles,
         log: ThermodynamicLog,
@@ -167,6 +207,7 @@ class _Run:
     ) -> None:
         self.atoms, self.settings, self.integrator, self.rng = atoms, settings, integrator, rng
         self.files, self.log, self.frames = files, log, frames
+        self.identity = run_identity(atoms)
         self.volume = atoms.cell.volume
         self.sane = atoms.copy()
         self.temperature = self.potential = float("nan")
@@ -209,10 +250,14 @@ class _Run:
 
     def stop(self, step: int, reason: str, error: Exception | None = None) -> None:
         """Keep the last sane frame and raise."""
-        ase.io.write(self.files.last_sane, self.sane, format="extxyz")
+        try:
+            write_structure(self.files.last_sane, self.sane)
+            kept = f"The last sane frame is in {self.files.last_sane}"
+        except OSError as failure:  # the reason of the stop matters more
+            kept = f"The last sane frame could not be written ({failure})"
         raise SimulationStopped(
-            f"stopped at step {step}: {reason}. The last sane frame is in {self.files.last_sane}; try a shorter "
-            "timestep, a relaxed start, or training frames nearer to it"
+            f"stopped at step {step}: {reason}. {kept}; try a shorter timestep, a relaxed start, or training frames "
+            "nearer to it"
         ) from error
 
     def write(self, step: int) -> None:
@@ -220,19 +265,26 @@ class _Run:
         settings = self.settings
         last = step == settings.steps
         if step % settings.log_every == 0 or last:
-            self.log.write(step, step * settings.timestep * 1e-3, thermodynamic_state(self.atoms))
+            state = thermodynamic_state(self.atoms)
+            self.log.write(step, step * settings.timestep * 1e-3, state, self.conserved(state))
         if step % settings.write_every == 0 or last:
             self.frames.write(self.atoms)
         if step % settings.restart_every == 0 or last:
             write_restart(self.files.restart, self.restart(step))
             self.atoms.calc.reset()
 
+    def conserved(self, state: ThermodynamicState) -> float:
+        """Return what the equations of motion conserve, eV; NaN for a stochastic thermostat."""
+        if isinstance(self.integrator, VelocityVerlet):
+            return state.total
+        return float("nan") if isinstance(self.integrator, Langevin) else self.integrator.get_conserved_energy()
+
     def restart(self, step: int) -> Restart:
-        """Everything that the continuation needs."""
+        """Collect everything that the continuation needs."""
         atoms = self.atoms
         return Restart(
             step=step,
-            settings=asdict(self.settings),
+            settings=asdict(self.settings) | self.identity,
             numbers=atoms.numbers,
             positions=atoms.positions,
             momenta=atoms.get_momenta(),
@@ -244,9 +296,7 @@ class _Run:
         )
 
 
-def _integrator(
-    atoms: Atoms, settings: MDSettings, rng: np.random.Generator
-) -> VelocityVerlet | Langevin | IsotropicMTKNPT:
+def _integrator(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> Integrator:
     timestep = settings.timestep * units.fs
     if settings.ensemble == "nve":
         return VelocityVerlet(atoms, timestep)
@@ -261,7 +311,8 @@ def _integrator(
             fixcm=False,
             rng=rng,
         )
-    return IsotropicMTKNPT(
+    barostat: type[IsotropicMTKNPT | MTKNPT] = IsotropicMTKNPT if settings.npt_mode == "isotropic" else MTKNPT
+    return barostat(
         atoms,
         timestep,
         temperature_K=settings.temperature,

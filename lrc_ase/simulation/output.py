@@ -1,22 +1,37 @@
-"""Files that a simulation writes as it runs, cut back to a known step when it resumes."""
+"""Files of a simulation: outputs checked before the work, logs and trajectories cut back to a known step on resume."""
 
 from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ase.io
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
+from ase.io.formats import IOFormat, UnknownFileTypeError, filetype, get_ioformat
 from ase.io.trajectory import Trajectory
 
 from lrc_ase.files.atomic import replacing, writing
 from lrc_ase.simulation.observables import ThermodynamicState
 
-__all__ = ["ThermodynamicLog", "TrajectoryFile", "convert_frames", "grows", "snapshot", "trajectory_format"]
+__all__ = [
+    "ThermodynamicLog",
+    "TrajectoryFile",
+    "check_structure_output",
+    "check_trajectory_output",
+    "convert_frames",
+    "grows",
+    "naming",
+    "snapshot",
+    "structure_format",
+    "trajectory_format",
+    "write_structure",
+]
 
 COLUMNS = (
     "step",
@@ -27,12 +42,15 @@ COLUMNS = (
     "temperature_K",
     "pressure_GPa",
     "volume_A3",
+    "conserved_eV",
 )
+COLUMNS_BEFORE_CONSERVED = COLUMNS[:-1]
+"""Header of logs of version 0.1, which lack the conserved quantity."""
 KEPT_RESULTS = ("energy", "free_energy", "forces", "stress", "charges")
 
 
 def snapshot(atoms: Atoms) -> Atoms:
-    """Copy of `atoms` that carries the results at hand instead of a calculator."""
+    """Return a copy of `atoms` that carries the results at hand instead of a calculator."""
     frame = atoms.copy()
     results = {name: value for name, value in atoms.calc.results.items() if name in KEPT_RESULTS}
     frame.calc = SinglePointCalculator(frame, **results)
@@ -47,6 +65,9 @@ class ThermodynamicLog:
         rows = [list(COLUMNS)] if last_step is None else self._rows_until(path, last_step)
         with writing(path, text=True) as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
+        self.path = path
+        self.last_step = int(rows[-1][0]) if len(rows) > 1 else None
+        """Step of the last row kept, None for a table without rows."""
         self._file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115 - open as long as the run
         self._writer = csv.writer(self._file, lineterminator="\n")
 
@@ -54,38 +75,125 @@ class ThermodynamicLog:
     def _rows_until(path: Path, last_step: int) -> list[list[str]]:
         if not path.exists():
             return [list(COLUMNS)]
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
-        if not rows or tuple(rows[0]) != COLUMNS:
+        with open(path, newline="", encoding="utf-8", errors="replace") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+        if tuple(header) not in (COLUMNS, COLUMNS_BEFORE_CONSERVED):
             raise ValueError(f"{path} is not a thermodynamic log of lrc-ase, so the run cannot continue it")
-        # a row cut short by a kill lacks columns
-        return [rows[0]] + [row for row in rows[1:] if len(row) == len(COLUMNS) and int(row[0]) <= last_step]
+        kept = [list(COLUMNS)]
+        for line, row in enumerate(rows, start=2):
+            if len(row) != len(header):  # cut short by a kill
+                continue
+            if not row[0].isdecimal():
+                raise ValueError(f"{path}, line {line}: expected the number of a step, got {row[0][:20]!r}")
+            if int(row[0]) <= last_step:
+                kept.append(row + ["nan"] * (len(COLUMNS) - len(row)))
+        return kept
 
-    def write(self, step: int, time: float, state: ThermodynamicState) -> None:
-        """Append a row; `time` in ps. Energies keep every digit, as a drift is a small difference of large numbers."""
-        values = (state.potential, state.kinetic, state.total, state.temperature, state.pressure, state.volume)
-        self._writer.writerow([step, f"{time:.10g}", *(repr(value) for value in values)])
-        self._file.flush()
+    def write(self, step: int, time: float, state: ThermodynamicState, conserved: float) -> None:
+        """Append a row; `time` in ps. Energies keep every digit, as a drift is a small difference of large numbers.
+
+        `conserved` is the quantity that the equations of motion conserve, eV; NaN for a stochastic thermostat.
+        """
+        values = (
+            state.potential,
+            state.kinetic,
+            state.total,
+            state.temperature,
+            state.pressure,
+            state.volume,
+            conserved,
+        )
+        with naming(self.path):
+            self._writer.writerow([step, f"{time:.10g}", *(repr(value) for value in values)])
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with naming(self.path):
+            self._file.close()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add the name of a file to an OSError that lacks one, as that of a full disk does."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+def structure_format(path: Path) -> str:
+    """Return the name of ASE's format for one structure at `path`; ValueError where ASE cannot write one."""
+    written = _format_of(path)
+    if not written.can_write or written.name == "bundletrajectory":  # the last is a folder
+        raise ValueError(f"{path.name}: ASE cannot write files of format {written.name}; write .extxyz")
+    if not written.can_read:
+        raise ValueError(f"{path.name}: ASE cannot read format {written.name} back; write .extxyz")
+    return "extxyz" if written.name == "xyz" else written.name
+
+
+def write_structure(path: Path, atoms: Atoms) -> None:
+    """Write one structure in the format that the name says, whole or not at all."""
+    with replacing(path) as temporary:
+        ase.io.write(temporary, atoms, format=structure_format(path))
+
+
+def check_structure_output(path: Path, atoms: Atoms) -> None:
+    """Raise ValueError or OSError if `atoms` cannot be written to `path`: format, folder, permission, space.
+
+    A copy without results is written to another file in the same folder and removed.
+    """
+    _try_to_write(path, atoms.copy(), structure_format(path))
+
+
+def check_trajectory_output(path: Path, atoms: Atoms) -> None:
+    """Raise ValueError or OSError if a trajectory of `atoms` cannot be written; see `check_structure_output`."""
+    _try_to_write(path, [atoms.copy(), atoms.copy()], trajectory_format(path))
+
+
+def _try_to_write(path: Path, frames: Atoms | list[Atoms], name: str) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} does not exist")
+    try:
+        folder = TemporaryDirectory(dir=path.parent, prefix=".lrc-ase-")
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path.parent)) from error
+    with folder as trial:
+        try:
+            ase.io.write(Path(trial, path.name), frames, format=name)
+        except OSError as error:
+            raise type(error)(error.errno, error.strerror, str(path)) from error
+        except Exception as error:  # writers of ASE raise anything for a structure that their format cannot hold
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{path.name}: ASE cannot write this structure in format {name} ({type(error).__name__}: {reason}); "
+                "write .extxyz"
+            ) from error
+
+
+def _format_of(path: Path) -> IOFormat:
+    try:
+        return get_ioformat(filetype(str(path), read=False))
+    except UnknownFileTypeError:
+        raise ValueError(f"{path.name}: ASE knows no format of this name; write .traj or .extxyz") from None
 
 
 def trajectory_format(path: Path) -> str:
-    """Name of ASE's format for `path`; ValueError where it cannot hold several frames."""
-    try:
-        name = str(filetype(str(path), read=False))
-        written = get_ioformat(name)
-    except UnknownFileTypeError:
-        raise ValueError(f"{path.name}: ASE knows no format of this name; write .traj or .extxyz") from None
-    if written.single or not written.can_write or name == "bundletrajectory":  # the last is a folder
-        raise ValueError(f"{path.name}: ASE cannot write several frames to a file of format {name}; write .traj")
-    return "extxyz" if name == "xyz" else name
+    """Return the name of ASE's format for `path`; ValueError where it cannot hold several frames."""
+    written = _format_of(path)
+    if written.single or not written.can_write or written.name == "bundletrajectory":  # the last is a folder
+        raise ValueError(
+            f"{path.name}: ASE cannot write several frames to a file of format {written.name}; write .traj"
+        )
+    return "extxyz" if written.name == "xyz" else written.name
 
 
 def grows(path: Path) -> bool:
-    """Whether frames are added to the file one by one, and taken off again where a run resumes."""
+    """Return True if frames are added to the file one by one, and taken off again where a run resumes."""
     return trajectory_format(path) in ("traj", "extxyz")
 
 
@@ -103,6 +211,11 @@ class TrajectoryFile:
         self.path = path
         self._format = trajectory_format(path)
         self._n_frames = 0
+        if keep is not None and keep["frames"] and not path.exists():
+            raise FileNotFoundError(
+                f"{path} is gone, in which the restart file counts {keep['frames']} frames: put it back, or replace "
+                "the run with --overwrite"
+            )
         if keep is None:
             path.unlink(missing_ok=True)
         elif self._format == "traj":
@@ -136,13 +249,15 @@ class TrajectoryFile:
     def write(self, atoms: Atoms) -> None:
         """Append `atoms` with the results at hand."""
         frame = snapshot(atoms)
-        if self._traj is not None:
-            self._traj.write(frame)
-        else:
-            ase.io.write(self.path, frame, format=self._format, append=True)
+        with naming(self.path):
+            if self._traj is not None:
+                self._traj.write(frame)
+            else:
+                ase.io.write(self.path, frame, format=self._format, append=True)
         self._n_frames += 1
 
     def close(self) -> None:
         """Close the file."""
         if self._traj is not None:
-            self._traj.close()
+            with naming(self.path):
+                self._traj.close()

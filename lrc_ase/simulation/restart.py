@@ -28,11 +28,12 @@ _INTEGRATOR = "integrator."
 _MOST_MEMBERS = 64
 """Arrays in an archive; a run writes at most fourteen."""
 
-# What ASE's isotropic Martyna-Tobias-Klein integrator carries from step to step beside positions, momenta and cell.
-# ASE offers no way to read it out; a test of bit-equal continuation guards these names.
+# What ASE's Martyna-Tobias-Klein integrators, isotropic or of the whole cell, carry from step to step beside positions,
+# momenta and cell. ASE offers no way to read it out; a test of bit-equal continuation guards these names.
 INTEGRATOR_STATE = (
     "_eps",
     "_p_eps",
+    "_p_g",
     "_cell0",
     "_volume0",
     "_thermostat._eta",
