@@ -18,7 +18,6 @@ from lrc_ase.cli.console import (
     StructureArgument,
     ThreadsOption,
     calculator,
-    console,
     one_line_errors,
     parse_repeat,
     progress_bar,
@@ -90,6 +89,7 @@ def md(
     command with --resume goes on as if nothing had happened.
     """
     from lrc_ase.simulation import MDFiles, MDSettings, run_md
+    from lrc_ase.simulation.output import check_trajectory_output
 
     set_threads(threads)
     settings = MDSettings(
@@ -111,6 +111,7 @@ def md(
     )
     files = MDFiles.beside(output)
     atoms = read_structure(structure, parse_repeat(repeat))
+    check_trajectory_output(output, atoms)  # before the potential is loaded, which may take long
     atoms.calc = calculator(potential, device, dtype)
     with _progress(settings, len(atoms)) as show, _after_a_stop(files, settings):
         summary = run_md(atoms, settings, output, resume=resume, overwrite=overwrite, report=show)
@@ -128,8 +129,11 @@ def _progress(settings: MDSettings, n_atoms: int) -> Iterator[Callable[[MDState]
         heading += f", {settings.temperature:g} K"
     if settings.ensemble == "npt":
         heading += f", {settings.pressure:g} GPa, {settings.npt_mode} cell"
-    if console.is_terminal:
-        with progress_bar() as bar:
+    bar = progress_bar()
+    if bar.disable:  # no terminal
+        yield _Lines(settings, heading).show
+    else:
+        with bar:
             task = bar.add_task("compiling or loading", total=settings.steps, status="")
 
             def show(state: MDState) -> None:
@@ -137,16 +141,13 @@ def _progress(settings: MDSettings, n_atoms: int) -> Iterator[Callable[[MDState]
                 bar.update(task, description=settings.ensemble, completed=state.step, status=status)
 
             yield show
-    else:
-        print(heading, flush=True)
-        yield _Lines(settings).show
 
 
 class _Lines:
     """Lines of a log file: some twenty in a run, and one a minute at least."""
 
-    def __init__(self, settings: MDSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: MDSettings, heading: str) -> None:
+        self.settings, self.heading = settings, heading
         self.every = max(settings.steps // LINES, 1)
         self.started = self.printed = time.monotonic()
         self.first_step: int | None = None
@@ -156,6 +157,7 @@ class _Lines:
         now = time.monotonic()
         if self.first_step is None:
             self.first_step, self.started = state.step - 1, now
+            print(self.heading)
             print(f"{'step':>9} {'ps':>9} {'K':>8} {'potential, eV':>16} {'ns/day':>9} {'left':>9}")
         elif state.step % self.every and now - self.printed < LONGEST_SILENCE and state.step != state.steps:
             return
