@@ -8,8 +8,9 @@ from structures import ELEMENTS, rattled_crystal, salt_water_slab, settings, sha
 
 from lrc_ase import LRCCalculator, Potential, load_potential, save_potential
 from lrc_ase.models.derivatives import evaluate
-from lrc_ase.models.descriptors import build_descriptor, descriptor_class
+from lrc_ase.models.descriptors import build_descriptor
 from lrc_ase.models.descriptors.orientations import random_rotation
+from lrc_ase.models.registry import descriptor_class
 from lrc_ase.models.settings import PaperSettings, PonitaSettings, SphereSettings
 from lrc_ase.structures.graph import collate
 from lrc_ase.structures.neighbors import neighbor_graph
@@ -48,7 +49,7 @@ def model_of(name, *, seed=0, **changes):
 
 def test_class_and_settings_name_each_other(name, descriptor):
     assert FAMILY[name].name == name
-    assert type(descriptor) is descriptor_class(FAMILY[name])
+    assert type(descriptor) is descriptor_class(FAMILY[name].name)
 
 
 def test_same_generator_same_weights(name, descriptor):

@@ -17,7 +17,7 @@ from lrc_ase.files.potential_file import load_potential, save_potential
 from lrc_ase.models import registry
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.descriptors import Descriptor, PonitaDescriptor, build_descriptor, register
-from lrc_ase.models.settings import DescriptorSettings, PaperSettings, PonitaSettings, SphereSettings, descriptor_names
+from lrc_ase.models.settings import DescriptorSettings, PaperSettings, PonitaSettings, SphereSettings
 from lrc_ase.structures.neighbors import neighbor_graph
 from lrc_ase.training import ConfigurationError, load_configuration, parse_configuration, train, write_configuration
 
@@ -87,7 +87,7 @@ def own_class():
 
 def test_installed_descriptor_trains_and_its_potential_reloads(installed, tmp_path):
     write_frames(tmp_path)
-    assert descriptor_names() == ["sphere", "ponita", "paper", "count"]
+    assert registry.names() == ["sphere", "ponita", "paper", "count"]
     model = {**TINY_MODEL, "descriptor": {"name": "count", "power": 3}}
     configuration = two_stage_configuration(tmp_path, epochs=1, model=model)
     path = train(configuration, tmp_path / "run", quiet=True)

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from lrc_ase.files.bounded_json import first_mistake, json_object
 from lrc_ase.files.errors import PotentialFileError
-from lrc_ase.models.settings import MOST_MEMBERS, ModelSettings, descriptor_names
+from lrc_ase.models import registry
+from lrc_ase.models.settings import MOST_MEMBERS, ModelSettings
 from lrc_ase.structures.domain import TrainingDomain
 
 __all__ = ["FORMAT_VERSION", "HEADER_KEY", "UNITS", "PotentialHeader", "parse_header", "signed_text"]
@@ -130,7 +131,7 @@ def _check_descriptor(path: object, header: PotentialHeader) -> None:
     """Say that a plug-in is missing, before all other complaints."""
     descriptor = header.model.get("descriptor", {})
     name = descriptor.get("name", "sphere") if isinstance(descriptor, dict) else None
-    if not isinstance(name, str) or name in descriptor_names():
+    if not isinstance(name, str) or name in registry.names():
         return  # the settings complain about what is no name
     origin = header.versions.get("descriptor")
     raise PotentialFileError(

@@ -1,62 +1,88 @@
-"""Descriptors from outside: classes that a program registered, and those that installed packages offer.
+"""Descriptors by name: built in, registered by a program, or offered by an installed package.
 
-A potential file or a configuration can only name a descriptor; what code stands behind the name is decided here, by
-the user's program and by what is installed, never by the file.
+A potential file or a configuration can only name a descriptor. Which code stands behind the name is decided here, by
+this package, the user's program and what is installed, never by the file. A descriptor is imported when it is first
+needed, so that settings can be read without compiled kernels.
 """
 
 from __future__ import annotations
 
+import difflib
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-__all__ = ["ENTRY_POINT_GROUP", "add", "find", "names", "origin"]
+__all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "add", "descriptor_class", "names", "origin"]
 
 ENTRY_POINT_GROUP = "lrc_ase.descriptors"
 """Where packages offer descriptors: the name of the descriptor -> its class."""
+BUILT_IN = {
+    name: EntryPoint(name, f"lrc_ase.models.descriptors.{module}", ENTRY_POINT_GROUP)
+    for name, module in (
+        ("sphere", "sphere:SphereDescriptor"),
+        ("ponita", "ponita:PonitaDescriptor"),
+        ("paper", "paper:PaperDescriptor"),
+    )
+}
+"""Descriptors of this package, written as a package from outside would offer them."""
 
 _registered: dict[str, type[Any]] = {}
 
 
-def add(name: str, descriptor_class: type[Any]) -> None:
-    """Remember a class. The same class may come again; another one of the same name is refused."""
-    if (known := _registered.get(name, descriptor_class)) is not descriptor_class:
+def add(name: str, kind: type[Any]) -> None:
+    """Register a class under `name`. Registering the same class again changes nothing.
+
+    Raises ValueError if another class or a built-in descriptor has the name.
+    """
+    if name in BUILT_IN:
+        raise ValueError(f"the descriptor name '{name}' is built in: choose another name")
+    if (known := _registered.get(name, kind)) is not kind:
         raise ValueError(
             f"the descriptor name '{name}' is taken by {known.__module__}.{known.__qualname__}: choose another name"
         )
-    _registered[name] = descriptor_class
+    _registered[name] = kind
 
 
-def find(name: str) -> type[Any] | None:
-    """Return the registered class of this name, else that of an installed package, else None."""
+def descriptor_class(name: str) -> type[Any]:
+    """Return the class called `name`, a subclass of `lrc_ase.models.descriptors.Descriptor`.
+
+    Raises ValueError if nothing has that name or the package that offers it cannot be imported.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name].load()
     if name in _registered:
         return _registered[name]
     offer = _offers().get(name)
     if offer is None:
-        return None
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f"did you mean '{near[0]}'" if near else f"known are {names()}"
+        raise ValueError(
+            f"no descriptor is called '{name}'; {hint}. One from outside must be registered first with "
+            "`lrc_ase.models.descriptors.register`, or its package be installed"
+        )
     try:
-        found = offer.load()
-    except Exception as error:  # whatever a foreign package fails with
+        kind = offer.load()
+    except Exception as error:  # a foreign package may fail with anything
         raise ValueError(f"the descriptor '{name}' of {_package(offer)} cannot be imported: {error}") from error
-    if not isinstance(found, type) or not hasattr(found, "settings_class"):
+    if not isinstance(kind, type) or not hasattr(kind, "settings_class"):
         raise ValueError(
             f"the descriptor '{name}' of {_package(offer)} must be a subclass of "
-            f"`lrc_ase.models.descriptors.Descriptor` with a `settings_class`, got {found!r}"
+            f"`lrc_ase.models.descriptors.Descriptor` with a `settings_class`, got {kind!r}"
         )
-    return found
+    return kind
 
 
 def names() -> list[str]:
-    """Names of all descriptors from outside."""
-    return sorted({*_registered, *_offers()})
+    """Return the names of all descriptors that can be chosen, those from outside last."""
+    return [*BUILT_IN, *sorted({*_registered, *_offers()} - set(BUILT_IN))]
 
 
 def origin(name: str) -> str | None:
-    """Package and version, or module and class, behind a name; None where it is not from outside."""
+    """Return package and version, or module and class, behind a name; None for a built-in or unknown one."""
     if name in _registered:
-        found = _registered[name]
-        return f"{found.__module__}.{found.__qualname__}"
+        kind = _registered[name]
+        return f"{kind.__module__}.{kind.__qualname__}"
     offer = _offers().get(name)
-    return None if offer is None else _package(offer)
+    return None if name in BUILT_IN or offer is None else _package(offer)
 
 
 def _offers() -> dict[str, EntryPoint]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Literal
@@ -21,7 +20,6 @@ __all__ = [
     "PonitaSettings",
     "Settings",
     "SphereSettings",
-    "descriptor_names",
     "descriptor_settings_class",
     "descriptor_settings_classes",
 ]
@@ -109,38 +107,15 @@ class PaperSettings(DescriptorSettings):
     """Standard deviation of r, Angstrom, of use in one dimension alone. Null: as for the mean of 1/r."""
 
 
-_BUILT_IN: dict[str, type[DescriptorSettings]] = {
-    "sphere": SphereSettings,
-    "ponita": PonitaSettings,
-    "paper": PaperSettings,
-}
-
-
-def descriptor_names() -> list[str]:
-    """Names of all descriptors that can be chosen, those of plug-ins last."""
-    return [*_BUILT_IN, *(name for name in registry.names() if name not in _BUILT_IN)]
-
-
 def descriptor_settings_class(name: str) -> type[DescriptorSettings]:
-    """Settings class of the descriptor called `name`: built in, registered, or of an installed plug-in."""
-    if name in _BUILT_IN:
-        return _BUILT_IN[name]
-    descriptor_class = registry.find(name)
-    if descriptor_class is None:
-        known = descriptor_names()
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'" if near else f"known are {known}"
-        raise ValueError(
-            f"no descriptor is called '{name}'; {hint}. One from outside must be registered first with "
-            "`lrc_ase.models.descriptors.register`, or its package be installed"
-        )
-    settings_class: type[DescriptorSettings] = descriptor_class.settings_class
+    """Return the settings class of the descriptor called `name`: built in, registered, or of an installed plug-in."""
+    settings_class: type[DescriptorSettings] = registry.descriptor_class(name).settings_class
     return settings_class
 
 
 def descriptor_settings_classes() -> Iterator[type[DescriptorSettings]]:
-    """Settings classes of all descriptors, but for plug-ins that are installed and broken."""
-    for name in descriptor_names():
+    """Yield the settings classes of all descriptors except plug-ins that are installed and broken."""
+    for name in registry.names():
         with suppress(ValueError):
             yield descriptor_settings_class(name)
 
@@ -151,7 +126,7 @@ def _choose_descriptor(value: Any) -> Any:
         return value
     name = value.get("name", "sphere")
     if not isinstance(name, str):
-        raise ValueError(f"`name` of a descriptor must be one of {descriptor_names()}, got {name!r}")
+        raise ValueError(f"`name` of a descriptor must be one of {registry.names()}, got {name!r}")
     return descriptor_settings_class(name).model_validate(value)
 
 

@@ -22,7 +22,7 @@ from lrc_ase.dataset import (
     sample,
 )
 from lrc_ase.files.potential_file import Potential, load_potential
-from lrc_ase.models.descriptors import descriptor_class
+from lrc_ase.models.registry import descriptor_class
 from lrc_ase.models.settings import ModelSettings
 from lrc_ase.training.configuration import (
     ConfigurationError,
@@ -120,7 +120,7 @@ def prepare(
     model = configuration.model.model_copy(
         update={
             "elements": tuple(elements),
-            "descriptor": descriptor_class(own).settings_from_data(own, few, cutoff=cutoff),
+            "descriptor": descriptor_class(own.name).settings_from_data(own, few, cutoff=cutoff),
             "average_neighbors": configuration.model.average_neighbors or max(average_neighbors, 1.0),
             "energy_scale": configuration.model.energy_scale or force_scale,
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lrc_ase.models.descriptors.base import Descriptor
-from lrc_ase.models.descriptors.family import build_descriptor, descriptor_class, register
+from lrc_ase.models.descriptors.family import build_descriptor, register
 from lrc_ase.models.descriptors.paper import PaperDescriptor
 from lrc_ase.models.descriptors.ponita import PonitaDescriptor
 from lrc_ase.models.descriptors.sphere import SphereDescriptor
@@ -14,6 +14,5 @@ __all__ = [
     "PonitaDescriptor",
     "SphereDescriptor",
     "build_descriptor",
-    "descriptor_class",
     "register",
 ]

@@ -1,4 +1,4 @@
-"""Which descriptors there are, and how one is made from its settings."""
+"""Register descriptors, and build one from its settings."""
 
 from __future__ import annotations
 
@@ -8,25 +8,19 @@ import torch
 
 from lrc_ase.models import registry
 from lrc_ase.models.descriptors.base import Descriptor
-from lrc_ase.models.descriptors.paper import PaperDescriptor
-from lrc_ase.models.descriptors.ponita import PonitaDescriptor
-from lrc_ase.models.descriptors.sphere import SphereDescriptor
-from lrc_ase.models.settings import DescriptorSettings, descriptor_settings_class
+from lrc_ase.models.settings import DescriptorSettings
 
-__all__ = ["build_descriptor", "descriptor_class", "register"]
-
-_BUILT_IN: dict[str, type[Descriptor]] = {
-    "sphere": SphereDescriptor,
-    "ponita": PonitaDescriptor,
-    "paper": PaperDescriptor,
-}
+__all__ = ["build_descriptor", "register"]
 
 
 def register(kind: type[Descriptor]) -> type[Descriptor]:
-    """Make a descriptor of one's own known by the name in its settings; may decorate the class.
+    """Register a descriptor class under the name in its settings; usable as a class decorator.
 
-    Each program that reads a configuration or a potential file with that name has to do so first. An installed package
-    does without, by an entry point of the group ``lrc_ase.models.descriptors``: ``name = "package.module:Class"``.
+    Every program that reads a configuration or potential file with that name must register the class first. An
+    installed package needs no call: it declares an entry point ``name = "package.module:Class"`` in the group
+    ``lrc_ase.descriptors``.
+
+    Raises ValueError if the class, its `settings_class` or the name does not qualify.
     """
     if not (isinstance(kind, type) and issubclass(kind, Descriptor)):
         raise ValueError(f"a descriptor must be a subclass of `lrc_ase.models.descriptors.Descriptor`, got {kind!r}")
@@ -42,20 +36,8 @@ def register(kind: type[Descriptor]) -> type[Descriptor]:
             f"`{settings_class.__name__}` must fix its name, as in `name: Literal['mine'] = 'mine'`, "
             f"got {field.annotation} with default {field.default!r}"
         )
-    if field.default in _BUILT_IN:
-        raise ValueError(f"the descriptor name '{field.default}' is built in: choose another name")
     registry.add(field.default, kind)
     return kind
-
-
-def descriptor_class(settings: DescriptorSettings) -> type[Descriptor]:
-    """Class that is built from `settings`."""
-    if settings.name in _BUILT_IN:
-        return _BUILT_IN[settings.name]
-    descriptor_settings_class(settings.name)  # says what is missing
-    found = registry.find(settings.name)
-    assert found is not None
-    return found
 
 
 def build_descriptor(
@@ -66,8 +48,8 @@ def build_descriptor(
     average_neighbors: float,
     generator: torch.Generator | None = None,
 ) -> Descriptor:
-    """Untrained descriptor; arguments as in `Descriptor`."""
-    kind: Any = descriptor_class(settings)
+    """Return an untrained descriptor; arguments as in `Descriptor`."""
+    kind = registry.descriptor_class(settings.name)
     built: Descriptor = kind(
         settings, n_elements=n_elements, cutoff=cutoff, average_neighbors=average_neighbors, generator=generator
     )
