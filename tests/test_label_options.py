@@ -7,12 +7,13 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
-from ase.io import write
+from ase.io import read, write
 from typer.testing import CliRunner
 
 from lrc_ase import LongRangeSettings, ModelSettings, Potential, build_model, save_potential
 from lrc_ase.cli import app
 from lrc_ase.models.ensemble import Ensemble
+from lrc_ase.training import load_configuration
 
 
 def lrc_ase(*arguments: object) -> tuple[int, str]:
@@ -66,7 +67,7 @@ def test_data_reads_labels_under_the_names_of_its_options(folder):
 def test_evaluate_reads_labels_under_the_names_of_its_options(folder):
     code, output = lrc_ase("evaluate", folder / "two.safetensors", folder / "frames.extxyz")
     assert code == 1
-    assert "has no energy" in output
+    assert "no energy, forces or stress in any of the 3 frames" in output
     code, output = lrc_ase("evaluate", folder / "two.safetensors", folder / "frames.extxyz", *KEYS)
     assert code == 0, output
     code, output = lrc_ase("evaluate", folder / "two.safetensors", folder / "frames.extxyz", *KEYS[:-1], "nothing")
@@ -95,3 +96,59 @@ def test_stress_and_virial_keys_exclude_each_other(folder):
     code, output = lrc_ase("data", folder / "frames.extxyz", "--stress-key", "S", "--virial-key", "W")
     assert code == 1
     assert "give --stress-key or --virial-key, not both" in output
+
+
+def train(folder, tmp_path, *options):
+    """Train one epoch and return exit code, output and the log."""
+    (tmp_path / "run.yaml").write_text(
+        f"""
+data: {{frames: {{train: {folder}/frames.extxyz, validation_fraction: 0.34, keys: {{energy: nowhere}}}}}}
+model:
+  cutoff: 4.0
+  descriptor: {{n_radial: 4, n_channels: 4, degrees: [1, 1]}}
+  long_range: {{n_channels: 1, n_features: 2, smearing: 1.5, accuracy: 1.0e-2}}
+  hidden: [4]
+stages: [{{name: only, epochs: 1}}]
+"""
+    )
+    code, output = lrc_ase("train", tmp_path / "run.yaml", "-o", tmp_path / "run", "-q", *options)
+    log = tmp_path / "run" / "log.txt"
+    return code, output, log.read_text() if log.exists() else ""
+
+
+def test_train_reads_labels_under_the_names_of_its_options(folder, tmp_path):
+    code, output, _ = train(folder, tmp_path)
+    assert code == 1
+    assert "has no energy under the key 'nowhere'" in output
+    code, output, log = train(folder, tmp_path, *KEYS)
+    assert code == 0, output
+    assert "stress = -virial / volume, virial read from info entry 'W'" in log
+    written = load_configuration(tmp_path / "run" / "configuration.yaml")
+    assert written.data["frames"].keys.model_dump() == {
+        "energy": "E",
+        "forces": "F",
+        "stress": None,
+        "virial": "W",
+        "charge": "Q",
+    }
+
+
+def test_train_leaves_out_unlabelled_frames_when_asked(folder, tmp_path):
+    frames = read(folder / "frames.extxyz", ":")
+    bare = frames[0].copy()
+    bare.info, bare.arrays = {"Q": 0}, {name: bare.arrays[name] for name in ("numbers", "positions")}
+    write(tmp_path / "frames.extxyz", [*frames, bare])
+    code, output, _ = train(tmp_path, tmp_path, *KEYS)
+    assert code == 1
+    assert "frames.extxyz@3 has no energy under the key 'E'" in output
+    assert "--skip-unlabelled" in output
+    code, output, log = train(tmp_path, tmp_path, *KEYS, "--skip-unlabelled")
+    assert code == 0, output
+    assert "1 frames without labels left out" in log
+
+
+def test_resume_takes_no_names_of_labels(folder, tmp_path):
+    for option in (KEYS[:2], ["--skip-unlabelled"]):
+        code, output = lrc_ase("train", "--resume", "-o", tmp_path / "run", *option)
+        assert code == 1
+        assert "--resume alone takes everything from the run folder" in output

@@ -77,6 +77,13 @@ def test_key_value_pairs_and_data_of_databases_are_read(tmp_path, suffix):
     assert energies(f"{path}@total_charge=1") == [2.0]
 
 
+@pytest.mark.parametrize("suffix", ["db", "json"])
+def test_databases_without_a_charge_say_that_they_keep_none(tmp_path, suffix):
+    ase.io.write(tmp_path / f"frames.{suffix}", salt(1.0, charge=1))
+    (frame,) = [label_frame(atoms) for atoms in read_frames(tmp_path / f"frames.{suffix}")]
+    assert [remark.text.partition(":")[0] for remark in frame.remarks] == ["neutral"]
+
+
 def deepmd_folder(folder, n_frames=3, **changes):
     """System of three atoms, as DeePMD-kit writes it."""
     rng = np.random.default_rng(0)

@@ -12,6 +12,7 @@ __all__ = [
     "ChargeKeyOption",
     "EnergyKeyOption",
     "ForcesKeyOption",
+    "SkipUnlabelledOption",
     "StressKeyOption",
     "VirialKeyOption",
     "label_keys",
@@ -41,6 +42,12 @@ VirialKeyOption = Annotated[
 ]
 ChargeKeyOption = Annotated[
     str | None, typer.Option("--charge-key", help="Name of the total charge, e.", rich_help_panel=_PANEL)
+]
+SkipUnlabelledOption = Annotated[
+    bool,
+    typer.Option(
+        "--skip-unlabelled", help="Leave out frames without any label, and count them.", rich_help_panel=_PANEL
+    ),
 ]
 
 

@@ -9,6 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from lrc_ase.cli.console import DebugOption, one_line_errors
+from lrc_ase.cli.label_options import (
+    ChargeKeyOption,
+    EnergyKeyOption,
+    ForcesKeyOption,
+    SkipUnlabelledOption,
+    StressKeyOption,
+    VirialKeyOption,
+    label_keys,
+)
 from lrc_ase.files.pretrained import absolute_potential
 from lrc_ase.report.run_report import report_run
 from lrc_ase.training import TrainingConfiguration, default_configuration, load_configuration, parse_configuration
@@ -51,6 +60,12 @@ def train(
     cache: Annotated[
         str | None, typer.Option(help="Folder in which large sets are kept on disk, prepared once for all runs.")
     ] = None,
+    energy_key: EnergyKeyOption = None,
+    forces_key: ForcesKeyOption = None,
+    stress_key: StressKeyOption = None,
+    virial_key: VirialKeyOption = None,
+    charge_key: ChargeKeyOption = None,
+    skip_unlabelled: SkipUnlabelledOption = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder.")] = Path("lrc-ase-run"),
     short_range: Annotated[bool, typer.Option("--short-range", help="Leave the long-range part out.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Epochs of every stage.", min=1)] = None,
@@ -68,6 +83,8 @@ def train(
     report.html. After Ctrl-C or a kill, --resume goes on from the checkpoint.
     """
     configuration = _configuration(files or [], small or [], large or [], validation or [], short_range, resume)
+    named = label_keys(energy_key, forces_key, stress_key, virial_key, charge_key)
+    keys = named.model_dump(exclude_none=True)
     if configuration is not None:
         changes: dict[str, Any] = {
             "seed": seed,
@@ -80,9 +97,14 @@ def train(
             "start": start and absolute_potential(start, os.curdir),
             "cache": cache and os.path.abspath(cache),
             "watch": watch and [os.path.abspath(p) for p in watch],
+            "skip_unlabelled": skip_unlabelled or None,
         }
-        configuration = _changed(configuration, {k: v for k, v in changes.items() if v is not None}, epochs)
-    elif any(value is not None for value in (epochs, seed, device, dtype, threads, start, watch, ensemble, cache)):
+        configuration = _changed(configuration, {k: v for k, v in changes.items() if v is not None}, epochs, keys)
+    elif (
+        any(value is not None for value in (epochs, seed, device, dtype, threads, start, watch, ensemble, cache))
+        or keys
+        or skip_unlabelled
+    ):
         raise ValueError("--resume alone takes everything from the run folder: leave the other options out")
     potential = train_potential(configuration, output, resume=resume, quiet=quiet)
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one reports
@@ -107,9 +129,12 @@ def _configuration(
 
 
 def _changed(
-    configuration: TrainingConfiguration, changes: dict[str, Any], epochs: int | None
+    configuration: TrainingConfiguration, changes: dict[str, Any], epochs: int | None, keys: dict[str, str]
 ) -> TrainingConfiguration:
+    """Return the configuration with the options of the command line; `keys` name labels in every data set."""
     content = configuration.model_dump(mode="json") | changes
+    for data_set in content["data"].values():
+        data_set["keys"] |= keys
     if epochs is not None:
         content["stages"] = [stage | {"epochs": epochs} for stage in content["stages"]]
     return parse_configuration(content, source="command line")

@@ -179,6 +179,10 @@ def _with_charge(atoms: Atoms, key: str | None, name: str, remarks: list[Remark]
     entries = charge_entries(atoms)
     if entries and "charge" not in entries:
         remarks.append(Remark(f"total charge read from info entry '{next(iter(entries))}'"))
+    if not entries and name.rpartition("@")[0].endswith((".db", ".json")):
+        remarks.append(
+            Remark("neutral: an ASE database keeps no `Atoms.info`; write a charge as key-value pair `total_charge`")
+        )
     if doubt := charge_doubt(atoms):
         remarks.append(Remark(doubt, is_warning=True))
     return atoms
