@@ -22,7 +22,7 @@ def test_units_are_thousandths_of_those_of_ase():
 def test_every_column_but_the_count_names_its_unit():
     for column in ERROR_COLUMNS[1:]:
         quantity = column.key.partition("_")[0]
-        assert column.title.splitlines()[1] == ERROR_UNITS[quantity].symbol
+        assert column.title.splitlines()[2] == ERROR_UNITS[quantity].symbol
 
 
 def test_columns_without_values_are_left_out_and_absent_values_are_dashes():
@@ -32,7 +32,7 @@ def test_columns_without_values_are_left_out_and_absent_values_are_dashes():
             "b": {"n_frames": 3.0, "energy_rmse": math.nan, "forces_rmse": math.nan},
         }
     )
-    assert titles == ["", "Frames", "Energy RMSE\nmeV/atom"]
+    assert titles == ["", "Frames", "Energy\nRMSE\nmeV/atom"]
     assert rows == [["a", "2", "1.5"], ["b", "3", "-"]]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -130,10 +131,10 @@ def evaluate(
 
 def print_table(table: Table) -> None:
     """Show a table of a report on the console, its text letter by letter: names from files are no markup."""
-    shown = RichTable(title=Text(printable(table.title)))
+    shown = RichTable(title=Text(printable(table.title)), box=SIMPLE_HEAD)
     for index, column in enumerate(table.columns):
         heading = Text("\n".join(printable(line) for line in column.split("\n")))
-        shown.add_column(heading, justify="left" if index == 0 else "right")
+        shown.add_column(heading, justify="left" if index == 0 else "right", overflow="fold")
     for row in table.rows:
         shown.add_row(*(Text("\n".join(printable(line) for line in cell.split("\n"))) for cell in row))
     console.print(shown)

@@ -6,7 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["ERROR_COLUMNS", "ERROR_UNITS", "ErrorColumn", "ErrorUnit", "error_cells", "overfitting_remark"]
+__all__ = [
+    "ERROR_COLUMNS",
+    "ERROR_UNITS",
+    "ErrorColumn",
+    "ErrorUnit",
+    "error_cells",
+    "error_text",
+    "overfitting_remark",
+]
 
 _SIGN_OF_OVERFITTING = 1.5
 """Ratio of the errors on unseen and on training frames from which a model is called overfitted."""
@@ -41,32 +49,41 @@ class ErrorColumn:
     key: str
     """Entry of `Evaluation.metrics`, or of a row of metrics.csv without its prefix."""
     title: str
-    """Heading of two lines, the unit in the second."""
-    text: str
-    """Format of a value."""
+    """Heading of three lines, the unit in the last."""
 
     def cell(self, errors: Mapping[str, float]) -> str:
         """Return the value as text, a dash if it is absent or NaN."""
         value = errors.get(self.key, math.nan)
-        return "-" if math.isnan(value) else self.text.format(value)
+        return f"{value:.0f}" if self.key == "n_frames" and not math.isnan(value) else error_text(value)
 
 
 ERROR_COLUMNS = (
-    ErrorColumn("n_frames", "Frames", "{:.0f}"),
-    ErrorColumn("energy_mae", f"Energy MAE\n{ERROR_UNITS['energy'].symbol}", "{:.3g}"),
-    ErrorColumn("energy_rmse", f"Energy RMSE\n{ERROR_UNITS['energy'].symbol}", "{:.3g}"),
-    ErrorColumn("forces_mae", f"Force MAE\n{ERROR_UNITS['forces'].symbol}", "{:.4g}"),
-    ErrorColumn("forces_rmse", f"Force RMSE\n{ERROR_UNITS['forces'].symbol}", "{:.4g}"),
-    ErrorColumn("stress_mae", f"Stress MAE\n{ERROR_UNITS['stress'].symbol}", "{:.3g}"),
-    ErrorColumn("stress_rmse", f"Stress RMSE\n{ERROR_UNITS['stress'].symbol}", "{:.3g}"),
+    ErrorColumn("n_frames", "Frames"),
+    ErrorColumn("energy_mae", f"Energy\nMAE\n{ERROR_UNITS['energy'].symbol}"),
+    ErrorColumn("energy_rmse", f"Energy\nRMSE\n{ERROR_UNITS['energy'].symbol}"),
+    ErrorColumn("forces_mae", f"Force\nMAE\n{ERROR_UNITS['forces'].symbol}"),
+    ErrorColumn("forces_rmse", f"Force\nRMSE\n{ERROR_UNITS['forces'].symbol}"),
+    ErrorColumn("stress_mae", f"Stress\nMAE\n{ERROR_UNITS['stress'].symbol}"),
+    ErrorColumn("stress_rmse", f"Stress\nRMSE\n{ERROR_UNITS['stress'].symbol}"),
 )
+
+
+def error_text(value: float) -> str:
+    """Return three digits without an exponent where that is short, a dash for NaN.
+
+    >>> [error_text(value) for value in (math.nan, 0.0030012, 0.5, 41.26, 276.61, 12345.6, 1e-7, -3.0)]
+    ['-', '0.003', '0.5', '41.3', '277', '12346', '1e-07', '-3']
+    """
+    if math.isnan(value):
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def error_cells(errors: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[list[str]]]:
     """Return titles and rows of a table of errors, one row per name; columns without any value are left out.
 
-    >>> error_cells({"training": {"n_frames": 9.0, "forces_rmse": 41.25}})[1]
-    [['training', '9', '41.25']]
+    >>> error_cells({"training": {"n_frames": 9.0, "forces_rmse": 41.26}})[1]
+    [['training', '9', '41.3']]
     """
     columns = [
         column

@@ -14,7 +14,7 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import FuncFormatter
 
 from lrc_ase.dataset import Atoms
-from lrc_ase.evaluation.error_tables import ERROR_UNITS
+from lrc_ase.evaluation.error_tables import ERROR_UNITS, error_text
 from lrc_ase.evaluation.evaluate import Evaluation
 from lrc_ase.evaluation.pair_errors import PairErrors
 from lrc_ase.report.projection import Projection, project
@@ -111,7 +111,7 @@ def plot_hardest_frames(
     for axis, values, (index, error) in zip(axes, errors_of_frames, hardest, strict=False):
         projection = project(frames[index])
         _draw_atoms(axis, projection, frames[index].get_chemical_symbols(), values, scale)
-        title = f"{plot_text(names[index], 30)}\nRMSE {error:.4g} {_FORCE_UNIT}, {projection.view}"
+        title = f"{plot_text(names[index], 30)}\nRMSE {error_text(error)} {_FORCE_UNIT}, {projection.view}"
         axis.set_title(title, fontsize="medium")
     figure.colorbar(scale, ax=list(axes), label=f"Norm of the force error of an atom ({_FORCE_UNIT})", shrink=0.8)
     figure.savefig(path)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from lrc_ase.evaluation.error_tables import ERROR_UNITS
+from lrc_ase.evaluation.error_tables import ERROR_UNITS, error_text
 from lrc_ase.evaluation.evaluate import Evaluation
 from lrc_ase.report.style import REFERENCE_COLOR, colors, new_figure, plot_text, say_in, thinned
 
@@ -59,7 +59,7 @@ def plot_parity(evaluations: Mapping[str, Evaluation], path: str | Path) -> None
             size, alpha = (7, 0.8) if quantity == "energy" else (3, 0.4)
             axis.plot(reference[drawn], predicted[drawn], ".", color=color, ms=size, alpha=alpha, rasterized=True)
             rmse = np.sqrt(np.mean((predicted - reference) ** 2))
-            axis.text(0.04, 0.95, f"RMSE {_number(rmse)} {unit.symbol}", transform=axis.transAxes, va="top")
+            axis.text(0.04, 0.95, f"RMSE {error_text(rmse)} {unit.symbol}", transform=axis.transAxes, va="top")
         axes[0].set_ylabel(f"{_TITLES[quantity]}, predicted\n{unit.symbol}")
     if len(evaluations) > 1:
         for axis, name in zip(grid[0], evaluations, strict=True):
@@ -95,7 +95,7 @@ def plot_parity_by_element(evaluations: Mapping[str, Evaluation], path: str | Pa
             for index, (set_name, color) in enumerate(zip([*sets, "other sets"], colors(len(sets) + 1), strict=True)):
                 of_set = np.flatnonzero(chosen & (set_of_component == index))
                 if of_set.size:
-                    rmse = _number(np.sqrt(np.mean((predicted[of_set] - reference[of_set]) ** 2)))
+                    rmse = error_text(np.sqrt(np.mean((predicted[of_set] - reference[of_set]) ** 2)))
                     title = "" if len(sets) == 1 else f"{plot_text(set_name, 22)}: "
                     drawn = of_set[thinned(of_set.size, 5000)]
                     axis.plot(
@@ -132,15 +132,6 @@ def _limits(pairs: Sequence[np.ndarray]) -> tuple[float, float]:
         return -1.0, 1.0
     margin = 0.06 * np.ptp(shown) or 0.06 * abs(shown[0]) or 1.0
     return float(shown.min() - margin), float(shown.max() + margin)
-
-
-def _number(value: float) -> str:
-    """Return three digits without an exponent.
-
-    >>> [_number(value) for value in (0.01234, 41.234, 12345.6)]
-    ['0.0123', '41.2', '12346']
-    """
-    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _most_frequent(names: Sequence[str]) -> list[str]:

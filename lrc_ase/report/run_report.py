@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lrc_ase.dataset import SOURCE_KEY, Atoms, LabelledFrame, labelled_atoms, sample, write_frames
-from lrc_ase.evaluation.error_tables import ERROR_UNITS, overfitting_remark
+from lrc_ase.evaluation.error_tables import ERROR_UNITS, error_text, overfitting_remark
 from lrc_ase.evaluation.evaluate import Evaluation, cross_calibrated, evaluate_frames
 from lrc_ase.evaluation.pair_errors import pair_errors
 from lrc_ase.files.potential_file import Potential, load_potential
@@ -43,8 +43,8 @@ LARGEST_VALIDATION = 200
 LARGEST_TRAINING = 50
 """Training frames of a set that are evaluated, evenly spread."""
 N_HARDEST = 4
-CROSS_VALIDATED = "cross-validated: deviations of each half of the validation frames calibrated on the other half"
-AS_STORED = "deviations of the potential as it is, calibrated on the validation frames of its training"
+CROSS_VALIDATED = "cross-validated: each half of the validation frames calibrated on the other half"
+AS_STORED = "deviations as the potential gives them"
 
 
 def report_run(path: str | os.PathLike[str]) -> Path:
@@ -142,7 +142,7 @@ def _without_calibration(potential: Potential) -> Potential:
 
 def _headline(evaluation: Evaluation) -> str:
     parts = [
-        f"{quantity} {evaluation.metrics[key]:.3g} {ERROR_UNITS[unit].symbol}"
+        f"{quantity} {error_text(evaluation.metrics[key])} {ERROR_UNITS[unit].symbol}"
         for key, quantity, unit in (("forces_rmse", "forces", "forces"), ("energy_rmse", "energies", "energy"))
         if evaluation.metrics[key] == evaluation.metrics[key]  # not NaN
     ]

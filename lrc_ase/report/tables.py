@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lrc_ase.dataset import DataReport
-from lrc_ase.evaluation.error_tables import ERROR_UNITS, error_cells
+from lrc_ase.evaluation.error_tables import ERROR_UNITS, error_cells, error_text
 from lrc_ase.evaluation.evaluate import Evaluation
 from lrc_ase.files.potential_file import Potential
 from lrc_ase.report.learning_curve import read_metrics
@@ -62,9 +62,9 @@ def element_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
     for name, evaluation in evaluations.items():
         for element, errors in evaluation.force_errors_by_element().items():
             label = f"{name}, {element}" if len(evaluations) > 1 else element
-            cells = [_cell(errors[key], "{:.4g}") for key in ("forces_mae", "forces_rmse")]
+            cells = [error_text(errors[key]) for key in ("forces_mae", "forces_rmse")]
             rows.append([label, f"{errors['n_atoms']:.0f}", *cells])
-    columns = ["", "Atoms", f"Force MAE\n{_FORCE_UNIT}", f"Force RMSE\n{_FORCE_UNIT}"]
+    columns = ["", "Atoms", f"Force\nMAE\n{_FORCE_UNIT}", f"Force\nRMSE\n{_FORCE_UNIT}"]
     return Table("Force errors by element", columns, rows) if any(row[-1] != "-" for row in rows) else None
 
 
@@ -75,12 +75,12 @@ def hardest_table(evaluation: Evaluation, names: Sequence[str], hardest: Sequenc
         [
             names[index],
             f"{evaluation.n_atoms[index]}",
-            _cell(force_errors.get(index, math.nan), "{:.4g}"),
-            _cell(float(evaluation.energy_errors[index]), "{:+.3g}"),
+            error_text(force_errors.get(index, math.nan)),
+            error_text(float(evaluation.energy_errors[index])),
         ]
         for index, _ in hardest
     ]
-    columns = ["", "Atoms", f"Force RMSE\n{_FORCE_UNIT}", f"Energy error\n{_ENERGY_UNIT}"]
+    columns = ["", "Atoms", f"Force\nRMSE\n{_FORCE_UNIT}", f"Energy\nerror\n{_ENERGY_UNIT}"]
     return Table("Hardest frames", columns, rows)
 
 
@@ -90,26 +90,17 @@ def uncertainty_table(evaluations: Mapping[str, Evaluation], title: str = "Uncer
     rows = []
     for name, evaluation in evaluations.items():
         for quantity, summary in evaluation.uncertainty().items():
-            label = quantity if len(evaluations) == 1 else f"{name}, {quantity}"
-            deviation = _cell(summary.mean_deviation, "{:.3g}")
+            label = f"{quantity}, {units[quantity]}"
             rows.append(
                 [
-                    label,
+                    label if len(evaluations) == 1 else f"{name}, {label}",
                     f"{summary.n_errors}",
-                    f"{deviation} {units[quantity]}" if deviation != "-" else deviation,
-                    _cell(summary.coverage, "{:.1%}"),
-                    _cell(summary.correlation, "{:.2f}"),
-                    _cell(summary.negative_log_likelihood, "{:.3f}"),
+                    error_text(summary.mean_deviation),
+                    "-" if math.isnan(summary.coverage) else f"{summary.coverage:.1%}",
+                    "-" if math.isnan(summary.correlation) else f"{summary.correlation:.2f}",
                 ]
             )
-    columns = [
-        "",
-        "Values",
-        "Deviation\n(RMS)",
-        "Errors within\n90% interval",
-        "Rank correlation\nwith errors",
-        "Negative log likelihood\n(errors in meV)",
-    ]
+    columns = ["", "Values", "Deviation\n(RMS)", "Errors inside\n90% interval", "Rank\ncorrelation\nwith errors"]
     return Table(title, columns, rows) if rows else None
 
 
@@ -160,7 +151,3 @@ def label_remarks(evaluation: Evaluation) -> list[str]:
         elif 0 < n_labelled < n_frames:
             remarks.append(f"{quantity} errors are of {n_labelled} of {n_frames} frames: others have no such label.")
     return remarks
-
-
-def _cell(value: float, text: str) -> str:
-    return "-" if math.isnan(value) else text.format(value)
