@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import ase.io
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from ase import Atoms
 from structures import potential, settings
 from training_frames import metal_frames, two_stage_configuration, write_frames
 
+from lrc_ase import load_potential
 from lrc_ase.dataset import label_frame, labelled_atoms
 from lrc_ase.evaluation import evaluate_frames
 from lrc_ase.evaluation.evaluate import Evaluation
@@ -34,6 +37,13 @@ def evaluation_of(frames, force_error):
         stress=np.full((len(frames), 3, 3), np.nan),
         reference_stress=np.full((len(frames), 3, 3), np.nan),
     )
+
+
+def rows_of(page, title):
+    """Cells of a table in a page by the first one of their row."""
+    table = page[page.index(title) :].split("</table>")[0]
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in table.split("</tr>")]
+    return {row[0]: row[1:] for row in rows if row}
 
 
 def test_pair_errors_are_the_missing_pair_force():
@@ -105,6 +115,14 @@ def test_report_of_a_run_shows_all_there_is(tmp_path):
     ):
         assert title in page, title
     assert page.count("data:image/png;base64,") == 8
+    assert (
+        page.index("Root mean square errors on") < page.index("Force errors by element") < page.index("Learning curve")
+    )
+    assert "verfitting" in page or "overfits" in page
+    assert rows_of(page, "Errors of the potential").keys() == {"training", "validation"}
+    calibration = load_potential(tmp_path / "run" / "potential.safetensors").description["calibration"]
+    uncertainty = rows_of(page, "Uncertainty, cross-validated: each half of the validation frames calibrated on")
+    assert uncertainty["forces, meV/Å"][2] == f"{calibration['forces_coverage']:.1%}"
     assert len(ase.io.read(tmp_path / "run" / "hardest.extxyz", ":")) == 4
 
 

@@ -32,7 +32,7 @@ from lrc_ase.cli.label_options import (
 from lrc_ase.dataset import read_frames
 from lrc_ase.evaluation import check_comparable, evaluate_frames, write_evaluation
 from lrc_ase.files.potential_file import load_potential
-from lrc_ase.files.pretrained import is_potential
+from lrc_ase.files.pretrained import find_potential, is_potential
 from lrc_ase.files.printable import printable
 from lrc_ase.report.page import Table
 from lrc_ase.report.parity import plot_parity
@@ -88,6 +88,8 @@ def evaluate(
         raise ValueError(
             "give at least one potential (a .safetensors file, a run folder or a shipped name) and one file of frames"
         )
+    if len({find_potential(name).resolve() for name in potentials}) < len(potentials):
+        raise ValueError("the same potential is named twice")
     names = _short_names(potentials)
     _check_outputs(plot, report)
     loaded = {
