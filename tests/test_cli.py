@@ -98,12 +98,23 @@ def test_train_takes_frames_alone_and_resumes_a_finished_run(folder, tmp_path):
     assert "leave the other options out" in output
 
 
-def test_info_names_model_and_elements(potential):
+def test_info_names_model_elements_and_units(potential):
     code, output = lrc_ase("info", potential)
     assert code == 0, output
-    assert "full-range" in output
-    assert lrc_ase("info", potential.parent)[1].splitlines()[1:] == output.splitlines()[1:]
-    assert "Cu" in output
+    assert "model: full-range" in output
+    assert re.search(r"element references: Au -?[0-9.]+ eV, Cu -?[0-9.]+ eV|Cu -?[0-9.]+ eV", output)
+    for name, unit in {
+        "cutoff": "Angstrom",
+        "long_range.smearing": "Angstrom",
+        "energy_scale": "eV",
+        "validation.energy_mae": "meV/atom",
+        "validation.forces_rmse": "meV/Angstrom",
+        "training_domain.shortest_distances.Cu-Cu": "Angstrom",
+        "training_domain.largest_force": "eV/Angstrom",
+        "training_domain.total_charges": "e",
+    }.items():
+        assert re.search(rf"^{re.escape(name)}: [-0-9.e]+ {re.escape(unit)}$", output, re.MULTILINE), (name, output)
+    assert lrc_ase("info", potential.parent)[1] == output
 
 
 def test_evaluate_compares_potentials_side_by_side(folder, potential, tmp_path):

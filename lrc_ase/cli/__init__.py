@@ -11,6 +11,7 @@ import ast
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -79,7 +80,7 @@ def _unwrapped(docstring: str) -> str:
 def _summary(name: str) -> str:
     """Return the first paragraph of a command's docstring without importing its module."""
     spec: Any = find_spec(f"{__name__}.{name}")
-    tree = ast.parse(spec.loader.get_source(spec.name))
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
     return _unwrapped(ast.get_docstring(function) or "").partition("\n\n")[0]
 

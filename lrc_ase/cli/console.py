@@ -10,13 +10,18 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from lrc_ase.files.printable import printable
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -37,7 +42,9 @@ __all__ = [
     "progress_bar",
     "read_structure",
     "refuse_existing",
+    "say",
     "set_threads",
+    "show_rows",
 ]
 
 console = Console()
@@ -75,14 +82,17 @@ def one_line_errors(command: Command) -> Command:
             raise
         except Exception as error:
             if _is_interruption(error):
-                _say(str(error))
+                say(str(error), to_stderr=True)
                 raise typer.Exit(INTERRUPTED) from None
             if debug:
                 raise
             if _is_expected(error):
-                _say(f"Error: {_message(error)}")
+                say(f"Error: {_message(error)}", to_stderr=True)
             else:
-                _say(f"Error: {type(error).__name__}: {_message(error)} (not foreseen: --debug shows where)")
+                say(
+                    f"Error: {type(error).__name__}: {_message(error)} (not foreseen: --debug shows where)",
+                    to_stderr=True,
+                )
             raise typer.Exit(1) from None
 
     return wrapped  # type: ignore[return-value]
@@ -95,7 +105,7 @@ def _show_warnings_of_ours() -> None:
     warnings.simplefilter("ignore")
     warnings.filterwarnings("always", category=UserWarning, module=r"lrc_ase(\.|$)")
     warnings.simplefilter("always", ExtrapolationWarning)
-    warnings.showwarning = lambda message, *_, **__: _say(f"Warning: {message}")
+    warnings.showwarning = lambda message, *_, **__: say(f"Warning: {message}", to_stderr=True)
 
 
 def _is_interruption(error: Exception) -> bool:
@@ -120,9 +130,25 @@ def _message(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _say(text: str) -> None:
-    # plain print: a long path must not be wrapped, nor brackets read as markup
-    print(text, file=sys.stderr)
+def say(text: str, *, to_stderr: bool = False) -> None:
+    """Print lines that may hold text from files: unwrapped, without markup, escape codes shown instead of obeyed."""
+    print("\n".join(printable(line) for line in text.split("\n")), file=sys.stderr if to_stderr else sys.stdout)
+
+
+def show_rows(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Print names and values that may come from files, letter by letter.
+
+    In a terminal values are folded at its width. In a pipe or a file every row is one line, with nothing cut off.
+    """
+    if not console.is_terminal:
+        say("\n".join([printable(title), *(f"{printable(name)}: {printable(value)}" for name, value in rows)]))
+        return
+    table = Table(title=Text(printable(title)), title_justify="left", show_header=False, box=SIMPLE)
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(Text(printable(name)), Text(printable(value)))
+    console.print(table)
 
 
 def progress_bar() -> Progress:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lrc_ase.cli.console import DebugOption, one_line_errors
+from lrc_ase.cli.console import DebugOption, one_line_errors, say
 from lrc_ase.cli.evaluate import print_table
 from lrc_ase.cli.label_options import (
     ChargeKeyOption,
@@ -55,8 +55,8 @@ def data(
     report = inspect_frames(frames)
     print_table(data_table(report, "Frames"))
     for note in report.notes:
-        print(f"Note: {note}")
+        say(f"Note: {note}")
     for warning in report.warnings:
-        print(f"Warning: {warning}")
+        say(f"Warning: {warning}")
     if not report.warnings:
         print("Nothing looks wrong.")

@@ -5,49 +5,83 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.table import Table
-
-from lrc_ase.cli.console import DebugOption, PotentialArgument, console, one_line_errors
-from lrc_ase.files.potential_file import load_potential
-from lrc_ase.files.pretrained import find_potential
+from lrc_ase.cli.console import DebugOption, PotentialArgument, one_line_errors, show_rows
 
 __all__ = ["info"]
+
+_UNITS = {
+    "cutoff": "Angstrom",
+    "energy_scale": "eV",
+    "long_range.smearing": "Angstrom",
+    "descriptor.inverse_mean": "1/Angstrom",
+    "descriptor.inverse_deviation": "1/Angstrom",
+    "descriptor.distance_mean": "Angstrom",
+    "descriptor.distance_deviation": "Angstrom",
+    "training_domain.shortest_distances": "Angstrom",
+    "training_domain.total_charges": "e",
+    "training_domain.largest_force": "eV/Angstrom",
+    "calibration.forces_floor": "eV/Angstrom",
+    "rotation_error.energy": "eV/atom",
+    "rotation_error.forces": "eV/Angstrom",
+}
+"""Units of settings and description, by dotted name or the beginning of one; the others have none."""
 
 
 @one_line_errors
 def info(potential: PotentialArgument, debug: DebugOption = False) -> None:
-    """Show what a potential file holds."""
+    """Show what a potential file holds: model, size, settings and what is known of its training."""
+    from lrc_ase.files.potential_file import load_potential
+    from lrc_ase.files.pretrained import find_potential
+
     file = find_potential(potential)
     loaded = load_potential(file)
     settings = loaded.settings
     parameters = list(loaded.model.parameters())
-    table = Table(title=str(potential), show_header=False)
-    table.add_row("model", "short-range" if settings.long_range is None else "full-range")
-    if loaded.n_members > 1:
-        table.add_row("members of the ensemble", str(loaded.n_members))
-    table.add_row("parameters", f"{sum(parameter.numel() for parameter in parameters)} ({parameters[0].dtype})")
-    table.add_row("file size", f"{file.stat().st_size / 1024:.0f} KiB")
+    precision = str(parameters[0].dtype).removeprefix("torch.")
     energies = zip(settings.elements, loaded.references.tolist(), strict=True)
-    table.add_row("element references", ", ".join(f"{element} {energy:.4f} eV" for element, energy in energies))
-    for name, value in flat(settings.model_dump(mode="json")):
-        table.add_row(name, value)
-    for name, value in flat(loaded.description):
-        table.add_row(name, value)
-    console.print(table)
+    rows = [
+        ("model", "short-range" if settings.long_range is None else "full-range"),
+        *([("members of the ensemble", str(loaded.n_members))] if loaded.n_members > 1 else []),
+        ("parameters", f"{sum(parameter.numel() for parameter in parameters)} ({precision})"),
+        ("file size", f"{file.stat().st_size / 1024:.0f} KiB"),
+        ("element references", ", ".join(f"{element} {energy:.4f} eV" for element, energy in energies)),
+        *flat(settings.model_dump(mode="json")),
+        *flat(loaded.description),
+    ]
+    show_rows(str(file), rows)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted names and values of nested mappings.
+    """Yield dotted names and values, with their units, of nested mappings.
 
-    >>> list(flat({"cutoff": 5.0, "descriptor": {"name": "sphere"}}))
-    [('cutoff', '5.0'), ('descriptor.name', 'sphere')]
+    >>> list(flat({"cutoff": 5.0, "descriptor": {"name": "sphere"}, "validation": {"energy_mae": 0.25}}))
+    [('cutoff', '5.0 Angstrom'), ('descriptor.name', 'sphere'), ('validation.energy_mae', '0.25 meV/atom')]
     """
-    for name, value in values.items():
+    for key, value in values.items():
+        name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{name}.")
-        elif isinstance(value, (list, tuple)):
-            yield f"{prefix}{name}", ", ".join(str(item) for item in value)
-        elif isinstance(value, float):
-            yield f"{prefix}{name}", f"{value:.6g}" if value != round(value, 1) else str(value)
-        else:
-            yield f"{prefix}{name}", "none" if value is None else str(value)
+            yield from flat(value, f"{name}.")
+            continue
+        items = value if isinstance(value, (list, tuple)) else [value]
+        unit = _unit(name) if items and all(_is_number(item) for item in items) else ""
+        yield name, ", ".join(_text(item) for item in items) + unit
+
+
+def _unit(name: str) -> str:
+    from lrc_ase.evaluation.error_tables import ERROR_UNITS
+
+    *_, group, key = ("", *name.split("."))
+    quantity, _, kind = key.rpartition("_")
+    if group == "validation" and kind in ("mae", "rmse") and quantity in ERROR_UNITS:
+        return f" {ERROR_UNITS[quantity].ascii}"
+    return next((f" {unit}" for start, unit in _UNITS.items() if f"{name}.".startswith(f"{start}.")), "")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}" if value != round(value, 1) else str(value)
+    return "none" if value is None else str(value)
