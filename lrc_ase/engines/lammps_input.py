@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,18 +32,39 @@ def read_input(path: Path) -> LammpsInput:
         No such line or several, another pair style or ``clear`` after it, which would take the potential away.
     """
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    words = [line.partition("#")[0].split() for line in lines]
-    found = [index for index, own in enumerate(words) if own[:2] == ["pair_style", PAIR_STYLE]]
-    if len(found) != 1:
+    commands = list(_commands(lines))
+    ours = [command for command in commands if command.words[:2] == ["pair_style", PAIR_STYLE]]
+    if len(ours) != 1:
         raise ValueError(
             f"{path} must hold one line `pair_style {PAIR_STYLE} Na Cl` (elements of the atom types), or none of them "
-            f"where `labelmap` names types, once the box and its atoms are there; found {len(found)}"
+            f"where `labelmap` names types, once the box and its atoms are there; found {len(ours)}"
         )
-    (index,) = found
-    for later in range(index + 1, len(lines)):
-        if words[later][:1] in (["pair_style"], ["clear"]):
+    (chosen,) = ours
+    for later in commands:
+        if later.first > chosen.first and later.words[:1] in (["pair_style"], ["clear"]):
             raise ValueError(
-                f"{path}, line {later + 1}: `{lines[later].strip()}` after `pair_style {PAIR_STYLE}` takes the "
+                f"{path}, line {later.first + 1}: `{' '.join(later.words)}` after `pair_style {PAIR_STYLE}` takes the "
                 "potential away: leave it out"
             )
-    return LammpsInput("".join(lines[:index]), tuple(words[index][2:]) or None, "".join(lines[index + 1 :]))
+    species = tuple(chosen.words[2:]) or None
+    return LammpsInput("".join(lines[: chosen.first]), species, "".join(lines[chosen.last + 1 :]))
+
+
+@dataclass(frozen=True)
+class _Command:
+    first: int
+    """Its first line, counted from 0."""
+    last: int
+    words: list[str]
+
+
+def _commands(lines: Sequence[str]) -> Iterator[_Command]:
+    """Join each line that ends in ``&`` with the next one, then take off the comment, as LAMMPS does."""
+    first, text = 0, ""
+    for index, line in enumerate(lines):
+        text += line.rstrip()
+        if text.endswith("&") and index + 1 < len(lines):
+            text = text[:-1]
+            continue
+        yield _Command(first, index, text.partition("#")[0].split())
+        first, text = index + 1, ""

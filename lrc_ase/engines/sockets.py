@@ -1,0 +1,74 @@
+"""A calculator as the client of a program that moves the atoms and speaks the protocol of i-PI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import InputError
+from ase.calculators.socketio import IPIProtocol, SocketClient
+
+__all__ = ["serve_over_socket"]
+
+
+def serve_over_socket(
+    atoms: Atoms, *, unix: str | None = None, host: str = "localhost", port: int = 31415, timeout: float | None = None
+) -> None:
+    """Answer with energies, forces and, where all directions are periodic, the virial until the other side ends.
+
+    Parameters
+    ----------
+    atoms
+        Structure with a calculator; the other side moves its atoms and its cell.
+    unix, host, port
+        Name of a Unix socket, or else host and port of an internet socket.
+    timeout
+        Seconds of silence after which to give up.
+
+    Raises
+    ------
+    ConnectionError
+        Nobody listens there, or the other side says nothing for too long.
+    InputError
+        The other side has another number of atoms, or sends numbers that are not finite.
+    ValueError
+        The other side speaks another protocol.
+    """
+    where = f"the Unix socket {unix}" if unix is not None else f"{host}:{port}"
+    try:
+        client = SocketClient(host=host, port=port, unixsocket=unix, timeout=timeout)
+    except OSError as error:
+        raise ConnectionError(f"nobody listens at {where}: start i-PI (or the server) first ({error})") from error
+    client.protocol = _Protocol(client.protocol.socket, len(atoms))
+    try:
+        client.run(atoms, use_stress=bool(atoms.pbc.all()))
+    except TimeoutError as error:
+        raise ConnectionError(f"{where} said nothing for {timeout:g} s (--timeout)") from error
+    except (KeyError, UnicodeDecodeError) as error:  # what ASE raises at messages that it does not know
+        raise ValueError(f"{where} does not speak the protocol of i-PI: {error}") from error
+
+
+class _Protocol(IPIProtocol):
+    """ASE's protocol, which says what is wrong with a message."""
+
+    def __init__(self, socket: Any, n_atoms: int) -> None:
+        super().__init__(socket)
+        self.n_atoms = n_atoms
+
+    def recv(self, shape: Any, dtype: Any) -> np.ndarray:
+        """Receive an array."""
+        try:
+            return super().recv(shape, dtype)
+        except AssertionError as error:
+            raise InputError("the other side sent positions or a cell that are not finite") from error
+
+    def recvposdata(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Receive the cell, its inverse and positions."""
+        cell, inverse, positions = super().recvposdata()
+        if len(positions) != self.n_atoms:
+            raise InputError(
+                f"the other side has {len(positions)} atoms, the structure served here {self.n_atoms}: give both the "
+                "same structure, atoms in the same order"
+            )
+        return cell, inverse, positions
