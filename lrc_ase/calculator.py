@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
+import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import CalculationFailed, Calculator, InputError, all_changes
+from ase.calculators.calculator import (
+    CalculationFailed,
+    Calculator,
+    InputError,
+    PropertyNotImplementedError,
+    all_changes,
+)
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.files.pretrained import trained_potential
 from lrc_ase.models.derivatives import atomic_stresses, born_effective_charges, evaluate
+from lrc_ase.models.precision import floating_type
+from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.charge import charge_entries
 from lrc_ase.structures.domain import Lookout, TrainingDomain
 from lrc_ase.structures.graph import Graph
@@ -24,26 +33,28 @@ from lrc_ase.structures.neighbors import NeighborList
 
 __all__ = ["LRCCalculator", "load"]
 
-_OF_ENSEMBLES = ("energy_std", "forces_std")
-"""Properties that need several models."""
-_OF_CHARGES = ("charges", "dipole", "born_effective_charges")
+_OF_CHARGES = ("charges", "dipole")
 """Properties that need latent charges."""
+_KEYWORDS = ("device", "dtype", "default_dtype", "skin", "label", "directory", "atoms")
+_OF_ATOMS = ("charge", "total_charge", "tot_charge", "net_charge")
+"""Keywords of other calculators for the total charge, which here belongs to the atoms."""
 
 
 class LRCCalculator(Calculator):
-    """Energies, forces, stress and latent charges of a trained potential, in ASE's units and signs.
+    """Compute energies, forces, stress and latent charges with a trained potential, in ASE's units and signs.
 
     One evaluation fills all that is cheap: `energy`, `free_energy` (the same), `energies` (per atom, sum to `energy`),
     `forces`, `stress` (Voigt; where all three directions are periodic), `charges` (where the model has them) and
-    `dipole` (where no direction is periodic; about the origin of the coordinates). Two that cost more come when asked:
-    `stresses` (per atom, sum to `stress`) and `born_effective_charges`. What a structure has not, raises ASE's
+    `dipole` (where no direction is periodic; about the origin of the coordinates). `stresses` (per atom, sum to
+    `stress`) cost more and come when asked. `results` holds these properties alone, under ASE's names and in ASE's
+    shapes, so that every writer and helper of ASE takes them. A property that a structure does not have raises ASE's
     `PropertyNotImplementedError`. See docs/calculator.md and docs/conventions.md.
 
-    The potential of an ensemble adds `energy_std` (eV) and `forces_std` (n_atoms, 3): standard deviations, calibrated
-    so that nine of ten true values lie within 1.645 of them.
+    What ASE has no place for comes from methods and attributes:
 
-    ``results["extrapolation"]`` says in sentences why a structure lies far outside the training set; it is an empty
-    tuple where it does not, or where the potential file does not say.
+    - `extrapolation`: why the structure evaluated last lies far outside the training set;
+    - `get_energy_std`, `get_forces_std`: standard deviations, with the potential of an ensemble;
+    - `get_born_effective_charges`: response of the latent charges' polarization.
 
     The total charge of a structure is ``atoms.info["charge"]`` or another name of
     `lrc_ase.structures.charge.CHARGE_NAMES`, 0 when absent.
@@ -56,11 +67,18 @@ class LRCCalculator(Calculator):
         Torch device.
     dtype
         Precision of the model, by name or torch's own: float64 conserves energy in long runs, float32 is faster.
+        `default_dtype` is another name for it.
     skin
         Extra range of the neighbor list in Angstrom; the list is searched anew when an atom has moved half of it.
+    label, directory, atoms
+        As in every calculator of ASE.
 
     Raises
     ------
+    TypeError
+        An unknown keyword.
+    ValueError
+        A device or precision that cannot be used here.
     ase.calculators.calculator.InputError
         At evaluation, for atoms that the model cannot take: none at all, positions or charge that are not finite, a
         zero or singular cell in a periodic direction, an element the model does not know, two atoms at the same place.
@@ -82,25 +100,27 @@ class LRCCalculator(Calculator):
         "stress",
         "stresses",
         *_OF_CHARGES,
-        *_OF_ENSEMBLES,
     ]
 
+    @undisturbed()
     def __init__(
         self,
         potential: str | os.PathLike[str] | Potential,
         *,
         device: torch.device | str = "cpu",
-        dtype: torch.dtype | str = torch.float64,
+        dtype: torch.dtype | str | None = None,
+        default_dtype: torch.dtype | str | None = None,
         skin: float = 0.5,
         **kwargs: Any,
     ) -> None:
+        precision = _precision(dtype, default_dtype)
         super().__init__(**kwargs)
         if not isinstance(potential, Potential):
-            potential = load_potential(potential, device=device, dtype=dtype)
+            potential = load_potential(potential, device=device, dtype=precision)
         self.potential = potential
-        # of our own, so that a potential shared with others keeps its precision and device
-        own = potential.for_evaluation(device, dtype)
-        self.model, self._references = own.model, own.references
+        # a copy, so that a potential shared with others keeps its precision and device
+        evaluated = potential.for_evaluation(device, precision)
+        self.model, self._references = evaluated.model, evaluated.references
         settings = self.model.settings
         self.neighbor_list = NeighborList(
             settings.elements,
@@ -110,11 +130,12 @@ class LRCCalculator(Calculator):
             mesh_shape_for=self.model.mesh_shape_for,
         )
         has_charges = settings.long_range is not None and settings.long_range.electrostatics
-        absent = ((), _OF_CHARGES)[not has_charges] + ((), _OF_ENSEMBLES)[potential.n_members == 1]
+        absent = () if has_charges else _OF_CHARGES
         self.implemented_properties = [name for name in type(self).implemented_properties if name not in absent]
         domain = TrainingDomain.from_description(potential.description, settings.elements)
         self._lookout = Lookout(domain, settings.cutoff, skin)
         self._evaluated: Atoms | None = None
+        self._extras: dict[str, Any] = {}  # of the same evaluation as `results`, under names that ASE does not have
         self.use_cache = False  # `calculate` keeps a copy of the atoms already
 
     @classmethod
@@ -129,38 +150,45 @@ class LRCCalculator(Calculator):
         """
         super().reset()
         self.neighbor_list.forget()
-        self._evaluated = None
+        self._extras, self._evaluated = {}, None
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
-        """Precision and a digest of the potential, which a molecular-dynamics run compares when it is resumed."""
-        settings = self.potential.settings
-        digest = hashlib.sha256(f"{settings.elements} {settings.cutoff}".encode())
-        tensors = {**self.potential.model.state_dict(), "references": self.potential.references}
-        for name, tensor in sorted(tensors.items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+        """Precision and digest of the potential, which a molecular-dynamics run compares when it is resumed."""
         precision = str(next(self.model.parameters()).dtype).removeprefix("torch.")
-        return {"precision": precision, "potential": digest.hexdigest()}
+        return {"precision": precision, "potential": self.potential.digest()}
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last evaluation, to the last bit, of what a model sees; the total charge is of it."""
         return _changes(self.atoms, atoms)
 
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Refuse any parameter: those of a calculator are fixed when it is made."""
+        for name in kwargs:
+            raise TypeError(_unknown_keyword(name))
+        changed: dict[str, Any] = super().set()
+        return changed
+
+    @undisturbed()
     def calculate(
         self,
         atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = all_changes,
+        properties: Sequence[str] | None = ("energy",),
+        system_changes: Sequence[str] | None = all_changes,
     ) -> None:
-        """Fill `results`: all that is cheap if anything changed, and what is asked for of the rest."""
+        """Fill `results`: all cheap properties if anything has changed, `stresses` if asked for.
+
+        None stands for the default of `properties` and of `system_changes`.
+        """
+        properties = ("energy",) if properties is None else properties
+        system_changes = all_changes if system_changes is None else system_changes
         super().calculate(atoms, properties, system_changes)
         if self.atoms is None:
             raise InputError("LRCCalculator needs atoms, got None: set atoms.calc and ask the atoms")
         # callers who wrap a calculator (ASE's checkpoints) say that nothing changed when they saw no change themselves
         if system_changes or "forces" not in self.results or _changes(self._evaluated, self.atoms):
-            self.results, self._evaluated = {}, None
-        try:
+            self.results, self._extras, self._evaluated = {}, {}, None
+        with self._ases_errors():
             graph = self.neighbor_list.graph(self.atoms)
             if self._evaluated is None:
                 self.results = self._cheap(graph)
@@ -168,9 +196,64 @@ class LRCCalculator(Calculator):
             if "stresses" in properties and self.atoms.pbc.all() and "stresses" not in self.results:
                 stresses = _array(atomic_stresses(self.model, graph))
                 self.results["stresses"] = np.array([full_3x3_to_voigt_6_stress(stress) for stress in stresses])
-            asked = "born_effective_charges" in properties and "born_effective_charges" not in self.results
-            if asked and "charges" in self.results:
-                self.results["born_effective_charges"] = _array(born_effective_charges(self.model, graph))
+
+    @property
+    def extrapolation(self) -> tuple[str, ...]:
+        """Sentences that say why the structure evaluated last lies far outside the training set.
+
+        Empty where it does not, or where the potential file does not record its training set.
+        """
+        extrapolation: tuple[str, ...] = self._extras.get("extrapolation", ())
+        return extrapolation
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """Return a property of ASE; Born effective charges are one of them, but are not kept in `results`.
+
+        ASE's writers of extended XYZ fail for arrays of three dimensions.
+        """
+        if name == "born_effective_charges" and allow_calculation:
+            return self.get_born_effective_charges(atoms)
+        return super().get_property(name, atoms, allow_calculation)
+
+    @undisturbed()
+    def get_born_effective_charges(self, atoms: Atoms | None = None) -> np.ndarray:
+        """Return the Born effective charges of the latent charges, (n_atoms, 3, 3) in e.
+
+        Indices are atom, polarization, displacement. They cost 1.2 to 2.9 evaluations; see
+        `lrc_ase.models.derivatives.born_effective_charges` for what they are.
+        """
+        self.get_property("charges", atoms)
+        if "born_effective_charges" not in self._extras:
+            assert self.atoms is not None
+            with self._ases_errors():
+                graph = self.neighbor_list.graph(self.atoms)
+                self._extras["born_effective_charges"] = _array(born_effective_charges(self.model, graph))
+        charges: np.ndarray = self._extras["born_effective_charges"].copy()
+        return charges
+
+    def get_energy_std(self, atoms: Atoms | None = None) -> float:
+        """Return the standard deviation of the energy, eV; for the potential of an ensemble.
+
+        Calibrated so that nine of ten true values lie within 1.645 of them.
+        """
+        return float(self._deviation("energy_std", atoms))
+
+    def get_forces_std(self, atoms: Atoms | None = None) -> np.ndarray:
+        """Return the standard deviation of each force component, (n_atoms, 3), eV/Angstrom; as `get_energy_std`."""
+        return np.array(self._deviation("forces_std", atoms))
+
+    def _deviation(self, name: str, atoms: Atoms | None) -> Any:
+        self.get_property("energy", atoms)
+        if name not in self._extras:
+            raise PropertyNotImplementedError(f"{name} needs the potential of an ensemble; this one has a single model")
+        return self._extras[name]
+
+    @contextmanager
+    def _ases_errors(self) -> Iterator[None]:
+        """Raise ASE's errors in place of those of the model and of Python."""
+        assert self.atoms is not None
+        try:
+            yield
         except ValueError as error:
             raise InputError(str(error)) from error
         except (MemoryError, RuntimeError) as error:
@@ -180,23 +263,6 @@ class LRCCalculator(Calculator):
                 f"out of memory with {len(self.atoms)} atoms: take a smaller structure, dtype=torch.float32, a smaller "
                 "skin, or a potential with a lower long-range accuracy or cutoff"
             ) from error
-
-    def get_born_effective_charges(self, atoms: Atoms | None = None) -> np.ndarray:
-        """Born effective charges of the latent charges, (n_atoms, 3, 3) in e: atom, polarization, displacement.
-
-        See `lrc_ase.models.derivatives.born_effective_charges` for what they are.
-        """
-        found: np.ndarray = self.get_property("born_effective_charges", atoms)
-        return found
-
-    def get_energy_std(self, atoms: Atoms | None = None) -> float:
-        """Standard deviation of the energy, eV; for the potential of an ensemble."""
-        return float(self.get_property("energy_std", atoms))
-
-    def get_forces_std(self, atoms: Atoms | None = None) -> np.ndarray:
-        """Standard deviation of each force component, (n_atoms, 3), eV/Angstrom; for the potential of an ensemble."""
-        found: np.ndarray = self.get_property("forces_std", atoms)
-        return found
 
     def _cheap(self, graph: Graph) -> dict[str, Any]:
         """All results of one evaluation."""
@@ -215,14 +281,13 @@ class LRCCalculator(Calculator):
         if found.stress is not None:
             results["stress"] = full_3x3_to_voigt_6_stress(_array(found.stress[0]))
         if found.energy_std is not None and found.forces_std is not None:
-            results["energy_std"] = float(found.energy_std[0])
-            results["forces_std"] = _array(found.forces_std)
+            self._extras |= {"energy_std": float(found.energy_std[0]), "forces_std": _array(found.forces_std)}
         if found.charges is not None:
             charges = _array(found.charges)
             results["charges"] = charges
             if not self.atoms.pbc.any():
                 results["dipole"] = charges @ self.atoms.positions
-        results["extrapolation"] = self._lookout.far_outside(graph, forces, self.neighbor_list.n_searches)
+        self._extras["extrapolation"] = self._lookout.far_outside(graph, forces, self.neighbor_list.n_searches)
         return results
 
 
@@ -238,6 +303,22 @@ def _changes(before: Atoms | None, after: Atoms) -> list[str]:
         "initial_charges": (charge_entries(before), charge_entries(after)),
     }
     return [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
+
+
+def _precision(dtype: torch.dtype | str | None, default_dtype: torch.dtype | str | None) -> torch.dtype:
+    """Return the precision that one of two keywords asks for, float64 if none does."""
+    asked = [floating_type(name) for name in (dtype, default_dtype) if name is not None]
+    if len(set(asked)) > 1:
+        raise ValueError(f"`dtype` {dtype} and `default_dtype` {default_dtype} differ: give one of them")
+    return asked[0] if asked else torch.float64
+
+
+def _unknown_keyword(name: str) -> str:
+    if name in _OF_ATOMS:
+        return f"LRCCalculator has no keyword '{name}': the charge belongs to the structure, set atoms.info[\"charge\"]"
+    near = difflib.get_close_matches(name, _KEYWORDS, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"it knows {', '.join(_KEYWORDS)}"
+    return f"LRCCalculator has no keyword '{name}'; {hint}"
 
 
 def _is_lack_of_memory(error: Exception) -> bool:

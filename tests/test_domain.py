@@ -95,14 +95,14 @@ def test_the_flag_says_what_lies_far_outside():
     inside = {"shortest_distances": {"H-O": 0.9}, "neighbors": [2, 4], "largest_force": 1000.0}
     atoms.calc = LRCCalculator(with_domain(**inside))
     atoms.get_forces()
-    assert atoms.calc.results["extrapolation"] == ()
+    assert atoms.calc.extrapolation == ()
     atoms.set_distance(0, 1, 0.85, fix=0)
     with pytest.warns(ExtrapolationWarning, match="closest such pair"):
         atoms.get_forces()
-    assert atoms.calc.results["extrapolation"] == ()  # beyond, not far
+    assert atoms.calc.extrapolation == ()  # beyond, not far
     atoms.set_distance(0, 1, 0.7, fix=0)
     atoms.get_forces()
-    (reason,) = atoms.calc.results["extrapolation"]
+    (reason,) = atoms.calc.extrapolation
     assert reason.startswith("atoms 0 (O) and 1 (H) are 0.700 Angstrom apart")
 
 
@@ -121,7 +121,7 @@ def test_neighbors_and_forces_far_outside_warn_once_and_are_flagged(domain, mess
         atoms.get_forces()
     atoms.positions[0] += 0.01
     atoms.get_forces()
-    (reason,) = atoms.calc.results["extrapolation"]
+    (reason,) = atoms.calc.extrapolation
     assert re.search(message, reason)
 
 
@@ -137,7 +137,7 @@ def test_the_flag_of_a_moving_crystal_does_not_wait_for_the_next_search():
         found = []
         for calculator in (watching, searching):
             calculator.get_forces(atoms)
-            found.append(calculator.results["extrapolation"])
+            found.append(calculator.extrapolation)
         assert found[0] == found[1]
         flags.append(bool(found[0]))
     assert watching.neighbor_list.n_searches < searching.neighbor_list.n_searches

@@ -37,7 +37,7 @@ def test_it_loads_by_name_and_meets_its_card(load):
         assert np.sqrt(np.mean((calculator.get_forces(frame) - frame.get_forces()) ** 2)) < 0.016
         energy = frame.get_potential_energy()
         assert abs(calculator.get_potential_energy(frame) - energy) < 1.5e-3 * len(frame)
-        assert calculator.results["extrapolation"] == ()
+        assert calculator.extrapolation == ()
 
 
 @pytest.mark.parametrize(("dtype", "allowed"), [(torch.float64, 2e-5), (torch.float32, 2e-5)])
@@ -100,7 +100,7 @@ def test_dynamics_stays_inside_the_training_set(ensemble):
     rng = np.random.default_rng(1)
     thermalize(atoms, 800.0, rng)
     Langevin(atoms, 2 * units.fs, temperature_K=800.0, friction=0.02 / units.fs, fixcm=False, rng=rng).run(60)
-    assert atoms.calc.results["extrapolation"] == ()
+    assert atoms.calc.extrapolation == ()
     assert atoms.get_temperature() < 1600
 
 
@@ -108,12 +108,12 @@ def test_what_lies_far_outside_is_flagged():
     calculator = lrc_ase.load("nacl")
     with pytest.warns(ExtrapolationWarning, match=r"has 1 neighbors within the cutoff, atoms in training had 8 to 29"):
         calculator.get_forces(Atoms("NaCl", positions=[[0, 0, 0], [0, 0, 2.4]]))
-    assert calculator.results["extrapolation"]
+    assert calculator.extrapolation
     squeezed = bulk("NaCl", "rocksalt", a=2.8, cubic=True)
     with pytest.warns(ExtrapolationWarning) as caught:
         calculator.get_forces(squeezed)
     assert any("closest such pair in training was 1.83" in str(warning.message) for warning in caught)
-    assert any("are 1.400 Angstrom apart" in reason for reason in calculator.results["extrapolation"])
+    assert any("are 1.400 Angstrom apart" in reason for reason in calculator.extrapolation)
 
 
 def test_a_model_of_another_precision_is_the_same_potential():

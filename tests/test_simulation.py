@@ -63,7 +63,8 @@ class FailingAfter(Calculator):
         if self.n_calls < 0 and self.how == "interrupt":
             raise KeyboardInterrupt
         far = ("atoms 0 and 1 are too close",) if self.n_calls < 0 and self.how == "far" else ()
-        self.results = {"energy": 0.5 * float((displacements**2).sum()), "forces": forces, "extrapolation": far}
+        self.results = {"energy": 0.5 * float((displacements**2).sum()), "forces": forces}
+        self.extrapolation = far
 
 
 def table(path: Path) -> dict[str, np.ndarray]:

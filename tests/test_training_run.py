@@ -233,7 +233,7 @@ def test_forces_that_are_all_zero_are_an_error(tmp_path):
 
 def test_unusable_device_and_folder_are_one_line(finished, tmp_path):
     configuration = two_stage_configuration(finished, device="warp:3")
-    with pytest.raises(ConfigurationError, match="device 'warp:3' cannot be used here"):
+    with pytest.raises(ConfigurationError, match="torch knows no device 'warp:3'; usable here: cpu"):
         train(configuration, tmp_path / "run", quiet=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="is a file, not a folder"):

@@ -23,6 +23,7 @@ from lrc_ase.engines.mpi import GhostOwners, MPIExchange, end_all
 from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.models.derivatives import Results, evaluate
 from lrc_ase.models.ensemble import members_of
+from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.domain import Lookout, TrainingDomain
 
 if TYPE_CHECKING:
@@ -193,6 +194,7 @@ class LammpsCoupling:
             where = f"step {self.lmp.extract_global('ntimestep')}, process {self.comm.Get_rank()}"
             end_all(self.comm, f"lrc-ase: {where}: {error}")
 
+    @undisturbed()
     def evaluate(self, n_own: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Energies of the own atoms (n_own,), eV; energy and virial (10,) of all processes; forces (n_own, 3)."""
         n_atoms = n_own + self.lmp.extract_setting("nghost")

@@ -26,10 +26,12 @@ from lrc_ase.files.pretrained import find_potential
 from lrc_ase.files.tensors import TensorFile, TensorFileError, digest, open_tensors, write_tensors
 from lrc_ase.files.upgrade import upgraded
 from lrc_ase.models import registry
+from lrc_ase.models.devices import usable_device
 from lrc_ase.models.ensemble import Ensemble, members_of
 from lrc_ase.models.model import ShortRangeModel, build_model
 from lrc_ase.models.precision import floating_type
 from lrc_ase.models.settings import ModelSettings
+from lrc_ase.models.torch_state import undisturbed
 
 __all__ = ["Potential", "PotentialFileError", "load_potential", "save_potential"]
 
@@ -58,8 +60,10 @@ class Potential:
         """Models in it: more than one for an ensemble."""
         return len(members_of(self.model))
 
+    @undisturbed()
     def for_evaluation(self, device: torch.device | str, dtype: torch.dtype | str) -> Potential:
         """Return a copy on `device`, its model in `dtype` and without gradients by parameters."""
+        device = usable_device(device)
         model = deepcopy(self.model).to(device=device, dtype=floating_type(dtype)).requires_grad_(False)
         references = self.references.to(device=device, dtype=torch.float64, copy=True)
         return Potential(model, references, deepcopy(self.description))
@@ -104,6 +108,7 @@ def save_potential(path: str | os.PathLike[str], potential: Potential) -> None:
     write_tensors(path, tensors, metadata)
 
 
+@undisturbed()
 def load_potential(
     name_or_path: str | os.PathLike[str],
     *,
@@ -127,7 +132,10 @@ def load_potential(
     PotentialFileError
         The file is missing, truncated, changed after it was written, no potential of lrc-ase, or written by a newer
         version; an entry of its header is out of bounds; its tensors do not fit its settings.
+    ValueError
+        `device` cannot be used here, or `dtype` is none of the two.
     """
+    device = usable_device(device)
     dtype = None if dtype is None else floating_type(dtype)
     path = find_potential(name_or_path)
     try:

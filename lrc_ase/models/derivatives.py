@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lrc_ase.layer.lattice import fractional_coordinates, volume
 from lrc_ase.models.ensemble import Ensemble, members_of
 from lrc_ase.models.model import FullRangeModel, ShortRangeModel
+from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.graph import Graph
 
 __all__ = ["Results", "atomic_stresses", "born_effective_charges", "evaluate"]
@@ -43,6 +44,7 @@ class Results:
     """Standard deviation of each force component, (n_atoms, 3), eV/Angstrom."""
 
 
+@undisturbed()
 def evaluate(
     model: ShortRangeModel, graph: Graph, *, forces: bool = True, stress: bool = False, training: bool = False
 ) -> Results:
@@ -55,6 +57,7 @@ def evaluate(
     training
         Keep the graph, so that losses on energy, forces and stress can be differentiated by the parameters.
     """
+    graph = _recordable(graph)
     if isinstance(model, Ensemble):
         own = [evaluate(each, graph, forces=forces, stress=stress, training=training) for each in members_of(model)]
         return _mean(own, model)
@@ -84,6 +87,16 @@ def evaluate(
     return results if training else _detached(results)
 
 
+def _recordable(graph: Graph) -> Graph:
+    """Copy tensors that were made under `torch.inference_mode`: gradients cannot be recorded through them."""
+    copies: dict[str, Any] = {}
+    for field in fields(graph):
+        value = getattr(graph, field.name)
+        if isinstance(value, Tensor) and value.is_inference():
+            copies[field.name] = value.clone()
+    return replace(graph, **copies)
+
+
 def _mean(members: Sequence[Results], ensemble: Ensemble) -> Results:
     """Mean of the members' results, and calibrated standard deviations of energies and forces."""
     stacked: dict[str, Tensor] = {}
@@ -105,6 +118,7 @@ def _detached(results: Results) -> Results:
     return replace(results, **{name: value.detach() for name, value in values.items() if value is not None})
 
 
+@undisturbed()
 def born_effective_charges(model: ShortRangeModel, graph: Graph) -> Tensor:
     r"""Response of the latent charges' polarization to displacements, (n_atoms, 3, 3) in e, indices i, a, b.
 
@@ -124,35 +138,36 @@ def born_effective_charges(model: ShortRangeModel, graph: Graph) -> Tensor:
     ValueError
         A model without latent charges.
     """
+    graph = _recordable(graph)
     graph = replace(graph, positions=graph.positions.detach().requires_grad_())
-    with torch.enable_grad():
-        charges = model(graph).charges
-        if charges is None:
-            raise ValueError("Born effective charges need latent charges: this model has no electrostatic head")
-        charges = charges.double()
+    charges = model(graph).charges
+    if charges is None:
+        raise ValueError("Born effective charges need latent charges: this model has no electrostatic head")
+    charges = charges.double()
 
-        def flow(phase: Tensor) -> Tensor:
-            """Sum over j of w_j dq_j/dx_i for weights w (n_atoms,), (n_atoms, 3)."""
-            found = torch.autograd.grad(charges @ phase, graph.positions, retain_graph=True, materialize_grads=True)
-            return found[0]
+    def flow(phase: Tensor) -> Tensor:
+        """Sum over j of w_j dq_j/dx_i for weights w (n_atoms,), (n_atoms, 3)."""
+        found = torch.autograd.grad(charges @ phase, graph.positions, retain_graph=True, materialize_grads=True)
+        return found[0]
 
-        fractional = fractional_coordinates(graph.positions.detach(), graph.cell, graph.structure)
-        fractional = fractional - fractional.floor() * graph.pbc[graph.structure]
-        total = charges.detach()[:, None, None] * torch.eye(3).to(charges)
-        for axis in range(3):
-            own = fractional[:, axis]
-            wave = 2 * math.pi * own
-            periodic = graph.pbc[graph.structure, axis][:, None]
-            responses = torch.zeros_like(graph.positions)
-            if periodic.any():  # sin(w_j - w_i), a product of functions of j and of i
-                sines = wave.cos()[:, None] * flow(wave.sin()) - wave.sin()[:, None] * flow(wave.cos())
-                responses = torch.where(periodic, sines / (2 * math.pi), responses)
-            if not periodic.all():  # charge is conserved, so that the place of atom i drops out
-                responses = torch.where(periodic, responses, flow(own))
-            total = total + graph.cell[graph.structure, axis][:, :, None] * responses[:, None, :]
+    fractional = fractional_coordinates(graph.positions.detach(), graph.cell, graph.structure)
+    fractional = fractional - fractional.floor() * graph.pbc[graph.structure]
+    total = charges.detach()[:, None, None] * torch.eye(3).to(charges)
+    for axis in range(3):
+        own = fractional[:, axis]
+        wave = 2 * math.pi * own
+        periodic = graph.pbc[graph.structure, axis][:, None]
+        responses = torch.zeros_like(graph.positions)
+        if periodic.any():  # sin(w_j - w_i), a product of functions of j and of i
+            sines = wave.cos()[:, None] * flow(wave.sin()) - wave.sin()[:, None] * flow(wave.cos())
+            responses = torch.where(periodic, sines / (2 * math.pi), responses)
+        if not periodic.all():  # charge is conserved, so that the place of atom i drops out
+            responses = torch.where(periodic, responses, flow(own))
+        total = total + graph.cell[graph.structure, axis][:, :, None] * responses[:, None, :]
     return total.detach()
 
 
+@undisturbed()
 def atomic_stresses(model: ShortRangeModel, graph: Graph) -> Tensor:
     r"""Stress of each atom, (n_atoms, 3, 3) in eV/Angstrom^3; they sum to the stress of the structure.
 
@@ -166,8 +181,9 @@ def atomic_stresses(model: ShortRangeModel, graph: Graph) -> Tensor:
     """
     if isinstance(model, Ensemble):
         return torch.stack([atomic_stresses(member, graph) for member in members_of(model)]).mean(dim=0)
+    graph = _recordable(graph)
     local = graph.positions.new_zeros(graph.n_atoms, 3, 3, requires_grad=True)
-    with torch.enable_grad(), _strained_atom_by_atom(model, local):
+    with _strained_atom_by_atom(model, local):
         energy = model(graph).atomic_energies.double().sum()
     virial = torch.autograd.grad(energy, local)[0]
     return 0.5 * (virial + virial.transpose(-1, -2)) / volume(graph.cell)[graph.structure, None, None]

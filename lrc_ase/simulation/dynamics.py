@@ -113,7 +113,7 @@ def run_md(
     SimulationStopped
         Energy, forces or positions are not finite, the temperature passes `settings.max_temperature`, the volume
         changes tenfold, the calculator refuses the structure or says that it lies far outside the training set
-        (``results["extrapolation"]``; not with `settings.extrapolate`). The last sane frame is kept in its own file.
+        (`LRCCalculator.extrapolation`; not with `settings.extrapolate`). The last sane frame is kept in its own file.
     """
     files = MDFiles.beside(trajectory)
     _check_structure(atoms, settings)
@@ -237,7 +237,7 @@ class _Run:
             return "energy, forces or positions are not finite"
         if not self.temperature <= self.settings.max_temperature:
             return f"the temperature reached {self.temperature:.0f} K"
-        if not self.settings.extrapolate and (far := self.atoms.calc.results.get("extrapolation")):
+        if not self.settings.extrapolate and (far := getattr(self.atoms.calc, "extrapolation", ())):
             return f"far outside the training set: {far[0]}"
         if self.settings.ensemble == "npt":
             change = self.atoms.cell.volume / self.volume

@@ -104,10 +104,10 @@ def neighbor_graph(
     graph = Graph(
         positions=torch.from_numpy(positions),
         species=torch.from_numpy(lookup[atoms.numbers]),
-        structure=torch.zeros(n_atoms, dtype=torch.int64),
+        structure=torch.zeros(n_atoms, dtype=torch.int64, device="cpu"),
         cell=torch.from_numpy(cell)[None],
         pbc=torch.from_numpy(np.array(atoms.pbc))[None],
-        charge=torch.tensor([total_charge(atoms)], dtype=torch.float64),
+        charge=torch.tensor([total_charge(atoms)], dtype=torch.float64, device="cpu"),
         neighbors=torch.from_numpy(neighbors),
         shifts=torch.from_numpy(padded_shifts),
         neighbor_mask=torch.from_numpy(mask),

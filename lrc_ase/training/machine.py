@@ -8,22 +8,20 @@ from contextlib import contextmanager
 
 import torch
 
+from lrc_ase.models.devices import usable_device
 from lrc_ase.training.configuration import ConfigurationError
 
-__all__ = ["threads", "usable_device"]
+__all__ = ["device_of_process", "threads"]
 
 
-def usable_device(name: str) -> torch.device:
-    """Device called `name`, tried out; of several processes each has its own GPU."""
+def device_of_process(name: str) -> torch.device:
+    """Return the device called `name` after trying it out; each of several processes has its own GPU."""
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"device '{name}' cannot be used here: {reason}") from error
-    return device
+        return usable_device(name)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from lrc_ase.training.configuration import (
     write_configuration,
 )
 from lrc_ase.training.interruption import TrainingInterrupted
-from lrc_ase.training.machine import threads, usable_device
+from lrc_ase.training.machine import device_of_process, threads
 from lrc_ase.training.monitor import Monitor
 from lrc_ase.training.prepare import describe, prepare
 from lrc_ase.training.processes import joined_processes
@@ -77,7 +77,7 @@ def train(
 
 def _train(configuration: TrainingConfiguration, folder: RunFolder, *, resume: bool, quiet: bool) -> Path:
     """Train in a folder that is locked."""
-    device = usable_device(configuration.device)
+    device = device_of_process(configuration.device)
     with threads(configuration.n_threads), joined_processes(device) as processes:
         monitor = Monitor(folder, is_first=processes.is_first, quiet=quiet, tensorboard=configuration.tensorboard)
         with monitor.bar, compilation_timed(monitor.compiling) as clock:
