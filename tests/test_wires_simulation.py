@@ -143,9 +143,16 @@ def test_run_stops_above_the_largest_temperature(tmp_path):
     run(tmp_path, "nve", 1, gas(100), temperature=300.0, max_temperature=600.0, seed=2)
 
 
+def test_flexible_cell_changes_its_shape_and_an_isotropic_one_its_size(tmp_path):
+    for mode, keeps_its_shape in (("isotropic", True), ("flexible", False)):
+        last = ase.io.read(run(tmp_path, "npt", 20, npt_mode=mode, pressure=0.0), index=-1)
+        shape = last.cell.array / np.cbrt(last.get_volume())
+        assert np.allclose(shape, np.eye(3), atol=1e-9) == keeps_its_shape
+
+
 TESTED_HERE = {
     "ensemble", "steps", "timestep", "temperature", "pressure", "friction", "thermostat_time", "barostat_time", "seed",
-    "log_every", "write_every", "restart_every", "max_temperature",
+    "log_every", "write_every", "restart_every", "max_temperature", "npt_mode",
 }  # fmt: skip
 ELSEWHERE = {"extrapolate"}
 """Settings of `tests/test_simulation.py`."""

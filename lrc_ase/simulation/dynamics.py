@@ -6,13 +6,13 @@ import json
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms, units
-from ase.calculators.calculator import CalculatorError
+from ase.calculators.calculator import CalculatorError, PropertyNotImplementedError
 from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT
 from ase.md.verlet import VelocityVerlet
@@ -274,10 +274,17 @@ class _Run:
             self.atoms.calc.reset()
 
     def conserved(self, state: ThermodynamicState) -> float:
-        """Return what the equations of motion conserve, eV; NaN for a stochastic thermostat."""
+        """Return what the equations of motion conserve, eV; NaN for a stochastic thermostat.
+
+        NaN as well where ASE asks the calculator for a `free_energy` that it does not have.
+        """
         if isinstance(self.integrator, VelocityVerlet):
             return state.total
-        return float("nan") if isinstance(self.integrator, Langevin) else self.integrator.get_conserved_energy()
+        if isinstance(self.integrator, Langevin):
+            return float("nan")
+        with suppress(PropertyNotImplementedError):
+            return self.integrator.get_conserved_energy()
+        return float("nan")
 
     def restart(self, step: int) -> Restart:
         """Collect everything that the continuation needs."""
