@@ -11,13 +11,13 @@ from lrc_ase.training.configuration import (
     ConfigurationError,
     StageConfiguration,
     TrainingConfiguration,
-    default_configuration,
     differences,
     load_configuration,
     parse_configuration,
     write_configuration,
 )
 from lrc_ase.training.configuration_errors import _models
+from lrc_ase.training.options import default_configuration
 
 MINIMAL = {"data": {"frames": {"train": "frames.traj"}}, "stages": [{"name": "only"}]}
 
@@ -130,8 +130,42 @@ def test_wrong_values_name_the_key(path, value, message):
 
 
 def test_missing_keys_are_named():
-    with pytest.raises(ConfigurationError, match="the key 'stages' is missing"):
-        parse_configuration({"data": MINIMAL["data"]})
+    with pytest.raises(ConfigurationError, match="the key 'data' is missing"):
+        parse_configuration({"stages": MINIMAL["stages"]})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "f.traj",
+        ["f.traj"],
+        {"train": "f.traj"},
+        {"frames": "f.traj"},
+        {"frames": ["f.traj"]},
+        {"frames": {"train": [{"path": "f.traj"}]}},
+    ],
+)
+def test_data_alone_is_a_configuration(data):
+    configuration = parse_configuration({"data": data})
+    assert [file.path for file in configuration.data["frames"].train] == ["f.traj"]
+    assert [(stage.name, stage.model) for stage in configuration.stages] == [("full-range", "full-range")]
+
+
+def test_a_set_may_be_called_like_a_key():
+    content = {"data": {"train": {"train": "a.traj"}, "validation": {"train": "b.traj"}}}
+    assert list(parse_configuration(content).data) == ["train", "validation"]
+
+
+def test_a_model_without_long_range_part_gets_a_short_range_stage():
+    configuration = parse_configuration({"data": "f.traj", "model": {"long_range": None}})
+    assert [(stage.name, stage.model) for stage in configuration.stages] == [("short-range", "short-range")]
+
+
+def test_stages_without_names_are_called_by_their_kind():
+    stages = [{"train": "short-range-part"}, {}, {"name": "full-range-2"}, {"model": "full-range"}]
+    names = [stage.name for stage in parse_configuration({"data": "f.traj", "stages": stages}).stages]
+    assert names == ["short-range-part", "full-range", "full-range-2", "full-range-3"]
+    assert [s.name for s in parse_configuration({"data": "f.traj", "stages": {"epochs": 2}}).stages] == ["full-range"]
 
 
 def test_unreadable_files_are_named(tmp_path):
@@ -167,3 +201,83 @@ def test_differences_ignore_what_was_left_open():
     given = StageConfiguration(name="s", epochs=3).model_dump()
     stored = {**given, "epochs": 4, "data": ("a",)}
     assert list(differences({"stage": {**given, "data": None}}, {"stage": stored})) == ["stage.epochs"]
+
+
+def nested_aliases(n_levels):
+    """YAML text of some hundred bytes whose aliases stand for 10**n_levels values."""
+    levels = ["&l0 [a,a,a,a,a,a,a,a,a,a]"]
+    levels += [f"&l{level} [{','.join([f'*l{level - 1}'] * 10)}]" for level in range(1, n_levels)]
+    return "[" + ", ".join(levels) + "]"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: x\nseed: 1\nseed: 2\n", "line 3: the key 'seed' is there twice, first in line 2"),
+        ("data: {a: {train: x, train: y}}\n", "the key 'train' is there twice"),
+        ("data: " + nested_aliases(12), "aliases stand for more than 200000 values"),
+        ("data: &a [*a]", "a value contains itself"),
+        ("data: " + 3000 * "[" + 3000 * "]", "is nested too deeply"),
+        ("data: x\nseed: " + 5000 * "9", "limit"),
+        ("data: 2001-99-99", "month must be"),
+        ("data: !!python/object:os.system x", "is no valid YAML"),
+        ("", "expected keys such as 'data' and 'stages', got NoneType"),
+    ],
+)
+def test_hostile_yaml_is_refused_in_one_short_line(tmp_path, text, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        load_configuration(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 400
+
+
+def test_yaml_may_have_aliases_and_merges(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("data: f.traj\nstages:\n- &a {name: a, epochs: 3}\n- {<<: *a, name: b}\n")
+    assert [(stage.name, stage.epochs) for stage in load_configuration(path).stages] == [("a", 3), ("b", 3)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"data": "f", **{f"key{number}": number for number in range(20_000)}},
+        {"data": "f", "x" * 100_000: 1},
+        {"data": "f", "stages": [{"epochs": "x" * 100_000}]},
+        {"data": "f", "stages": [{"epochs": -1}] * 5000},
+        {"data": "f", "seed": [[["x"] * 1000] * 1000] * 1000},
+    ],
+)
+def test_messages_are_one_short_line(content):
+    with pytest.raises(ConfigurationError) as caught:
+        parse_configuration(content)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 2000
+
+
+def test_further_mistakes_are_counted():
+    with pytest.raises(ConfigurationError, match=r"stages\[2\]\.epochs: .*; and 4997 more$"):
+        parse_configuration({"data": "f", "stages": [{"epochs": -1}] * 5000})
+
+
+def test_model_copy_validates():
+    configuration = parse_configuration(MINIMAL)
+    assert configuration.model_copy(update={"ensemble": 4}).ensemble == 4
+    assert configuration.model_copy(update={"watch": "old.traj"}).watch == ("old.traj",)
+    assert configuration.model_copy(update={"seed": 3}).model_fields_set == {"data", "stages", "seed"}
+    with pytest.raises(ValueError, match="TrainingConfiguration has no setting 'ensembel'; did you mean 'ensemble'"):
+        configuration.model_copy(update={"ensembel": 4})
+    with pytest.raises(ValueError, match=r"TrainingConfiguration\.ensemble: Input should be less than or equal to 64"):
+        configuration.model_copy(update={"ensemble": 100})
+    with pytest.raises(ValueError, match="uses data sets"):
+        configuration.model_copy(update={"stages": [{"name": "s", "data": "absent"}]})
+
+
+def test_reprs_show_what_differs_from_the_defaults():
+    assert repr(StageConfiguration(name="s", epochs=3)) == "StageConfiguration(name='s', epochs=3)"
+    assert repr(parse_configuration(MINIMAL)) == (
+        "TrainingConfiguration(data={'frames': DataSetConfiguration(train=(TrainFile(path='frames.traj'),))}, "
+        "stages=(StageConfiguration(name='only'),))"
+    )

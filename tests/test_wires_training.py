@@ -21,7 +21,7 @@ import torch
 from training_frames import TINY_MODEL, metal_frames
 
 from lrc_ase.dataset import LabelKeys
-from lrc_ase.files.potential_file import read_tensors
+from lrc_ase.files.tensors import read_tensors
 from lrc_ase.models import settings
 from lrc_ase.training import configuration, parse_configuration, train
 
@@ -196,7 +196,9 @@ CASES = {
 
 ELSEWHERE = {
     "StageConfiguration.accumulate": "tests/test_training_loop.py: steps are equal, memory is less",
-    "StageConfiguration.time_limit": "tests/test_training_loop.py",
+    "StageConfiguration.time_limit": "tests/test_training_endings.py",
+    "TrainingConfiguration.test": "tests/test_final_errors.py: rows of the table at the end",
+    "TrainingConfiguration.remarks": "tests/test_training_run.py: they survive a resume",
     "TrainingConfiguration.skip_unlabelled": "tests/test_training_labels.py: an error without it",
     "TrainingConfiguration.cache": "tests/test_cache.py: results are equal",
     "TrainingConfiguration.n_workers": "tests/test_cache.py",

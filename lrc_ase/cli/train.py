@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,10 +18,11 @@ from lrc_ase.cli.label_options import (
     VirialKeyOption,
     label_keys,
 )
-from lrc_ase.files.pretrained import absolute_potential
 from lrc_ase.report.run_report import report_run
-from lrc_ase.training import TrainingConfiguration, default_configuration, load_configuration, parse_configuration
+from lrc_ase.training import TrainingConfiguration, changed_configuration, default_configuration, load_configuration
 from lrc_ase.training import train as train_potential
+from lrc_ase.training.configuration_keys import template as configuration_template
+from lrc_ase.training.options import option_keys, parse_assignment
 
 __all__ = ["train"]
 
@@ -60,20 +61,52 @@ def train(
     cache: Annotated[
         str | None, typer.Option(help="Folder in which large sets are kept on disk, prepared once for all runs.")
     ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder.")] = Path("lrc-ase-run"),
+    short_range: Annotated[bool, typer.Option("--short-range", help="Leave the long-range part out.")] = False,
+    cutoff: Annotated[
+        float | None, typer.Option(help="Range of the short-range part, Angstrom; 5 if not given.")
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Passes over the frames in every stage; with --resume, those of a longer run.", min=1),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Frames per step of the optimizer.", min=1)] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Validations without progress after which a stage ends.", min=1)
+    ] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Minutes after which a stage ends, its step size annealed to the end.")
+    ] = None,
+    test: Annotated[
+        Files, typer.Option(help="Frames whose errors are in the table at the end; nothing is chosen by them.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, split and shuffling.", min=0)] = None,
+    device: Annotated[str | None, typer.Option(help="Device of torch: cpu, cuda, cuda:1.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch on the CPU.", min=1)] = None,
     energy_key: EnergyKeyOption = None,
     forces_key: ForcesKeyOption = None,
     stress_key: StressKeyOption = None,
     virial_key: VirialKeyOption = None,
     charge_key: ChargeKeyOption = None,
     skip_unlabelled: SkipUnlabelledOption = False,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder.")] = Path("lrc-ase-run"),
-    short_range: Annotated[bool, typer.Option("--short-range", help="Leave the long-range part out.")] = False,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of every stage.", min=1)] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, split and shuffling.", min=0)] = None,
-    device: Annotated[str | None, typer.Option(help="Device of torch: cpu, cuda, cuda:1.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of torch on the CPU.", min=1)] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    assignments: Annotated[
+        Files,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any key of a configuration, such as stages.loss.energy=5; --template shows all.",
+        ),
+    ] = None,
+    template: Annotated[
+        bool, typer.Option("--template", help="Print a YAML file with every key, its meaning and default, and exit.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run in the folder; longer with --epochs, --time-limit, --patience."
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
     debug: DebugOption = False,
 ) -> None:
@@ -82,31 +115,34 @@ def train(
     The run folder then holds the potential, the configuration as resolved, a log, metrics, a checkpoint, plots and
     report.html. After Ctrl-C or a kill, --resume goes on from the checkpoint.
     """
+    if template:
+        print(configuration_template(), end="")
+        return
+    keys = label_keys(energy_key, forces_key, stress_key, virial_key, charge_key)
+    changes = option_keys(
+        cutoff=cutoff,
+        epochs=epochs,
+        batch_size=batch_size,
+        patience=patience,
+        time_limit=time_limit,
+        ensemble=ensemble,
+        start=start,
+        watch=watch,
+        test=test,
+        cache=cache,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        n_threads=threads,
+        keys=keys,
+        skip_unlabelled=skip_unlabelled or None,
+    ) | dict(parse_assignment(text) for text in assignments or [])
     configuration = _configuration(files or [], small or [], large or [], validation or [], short_range, resume)
-    named = label_keys(energy_key, forces_key, stress_key, virial_key, charge_key)
-    keys = named.model_dump(exclude_none=True)
-    if configuration is not None:
-        changes: dict[str, Any] = {
-            "seed": seed,
-            "device": device,
-            "dtype": dtype,
-            "n_threads": threads,
-            "ensemble": ensemble,
-        }
-        changes |= {
-            "start": start and absolute_potential(start, os.curdir),
-            "cache": cache and os.path.abspath(cache),
-            "watch": watch and [os.path.abspath(p) for p in watch],
-            "skip_unlabelled": skip_unlabelled or None,
-        }
-        configuration = _changed(configuration, {k: v for k, v in changes.items() if v is not None}, epochs, keys)
-    elif (
-        any(value is not None for value in (epochs, seed, device, dtype, threads, start, watch, ensemble, cache))
-        or keys
-        or skip_unlabelled
-    ):
-        raise ValueError("--resume alone takes everything from the run folder: leave the other options out")
-    potential = train_potential(configuration, output, resume=resume, quiet=quiet)
+    if configuration is None:
+        potential = train_potential(None, output, resume=True, quiet=quiet, settings=changes)
+    else:
+        configuration = changed_configuration(configuration, changes)
+        potential = train_potential(configuration, output, resume=resume, quiet=quiet)
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one reports
         return
     report = report_run(output)
@@ -117,7 +153,7 @@ def train(
 def _configuration(
     files: list[str], small: list[str], large: list[str], validation: list[str], short_range: bool, resume: bool
 ) -> TrainingConfiguration | None:
-    """What the arguments ask for; None when the run folder is to say it."""
+    """Return what the files ask for; None when the run folder says it."""
     yaml = [name for name in files if name.endswith((".yaml", ".yml"))]
     if yaml:
         if len(files) > 1 or small or large or validation or short_range:
@@ -126,15 +162,3 @@ def _configuration(
     if resume and not (files or small or large):
         return None
     return default_configuration(files, small=small, large=large, validation=validation, short_range=short_range)
-
-
-def _changed(
-    configuration: TrainingConfiguration, changes: dict[str, Any], epochs: int | None, keys: dict[str, str]
-) -> TrainingConfiguration:
-    """Return the configuration with the options of the command line; `keys` name labels in every data set."""
-    content = configuration.model_dump(mode="json") | changes
-    for data_set in content["data"].values():
-        data_set["keys"] |= keys
-    if epochs is not None:
-        content["stages"] = [stage | {"epochs": epochs} for stage in content["stages"]]
-    return parse_configuration(content, source="command line")

@@ -3,18 +3,19 @@
 from lrc_ase.training.configuration import (
     ConfigurationError,
     TrainingConfiguration,
-    default_configuration,
     load_configuration,
     parse_configuration,
     write_configuration,
 )
 from lrc_ase.training.interruption import TrainingInterrupted
+from lrc_ase.training.options import changed_configuration, default_configuration
 from lrc_ase.training.run import train
 
 __all__ = [
     "ConfigurationError",
     "TrainingConfiguration",
     "TrainingInterrupted",
+    "changed_configuration",
     "default_configuration",
     "load_configuration",
     "parse_configuration",

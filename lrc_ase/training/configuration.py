@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from lrc_ase.files.pretrained import absolute_potential
 from lrc_ase.models.elements import check_elements
 from lrc_ase.models.settings import LongRangeSettings, ModelSettings, Settings
 from lrc_ase.training.configuration_errors import ConfigurationError, describe_errors
+from lrc_ase.training.yaml_reading import read_yaml
 
 __all__ = [
     "ConfigurationError",
@@ -25,7 +27,6 @@ __all__ = [
     "StageConfiguration",
     "TrainFile",
     "TrainingConfiguration",
-    "default_configuration",
     "differences",
     "load_configuration",
     "parse_configuration",
@@ -35,6 +36,38 @@ __all__ = [
 
 def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, (str, os.PathLike, Mapping)) else value
+
+
+def _data_set(value: Any) -> Any:
+    """Data set that only names its files."""
+    return {"train": value} if isinstance(value, (str, os.PathLike, list, tuple)) else value
+
+
+def _data_sets(value: Any) -> Any:
+    """Data sets by name; files alone, or the keys of one data set without a name, are the set `frames`."""
+    if isinstance(value, (str, os.PathLike, list, tuple)):
+        return {"frames": {"train": value}}
+    if not isinstance(value, Mapping) or not value.keys() <= DataSetConfiguration.model_fields.keys():
+        return value
+    files = value.get("train")
+    is_a_set_called_train = isinstance(files, Mapping) and "train" in files
+    return value if files is None or is_a_set_called_train else {"frames": value}
+
+
+def _stages(value: Any) -> Any:
+    """Stages with names: the kind of model, or the part that is trained, numbered where it occurs again."""
+    stages = [value] if isinstance(value, Mapping) else value
+    if not isinstance(stages, (list, tuple)):
+        return value
+    named, taken = [], {stage.get("name") for stage in stages if isinstance(stage, Mapping)}
+    for stage in stages:
+        if isinstance(stage, Mapping) and stage.get("name") is None:
+            kind = "short-range-part" if stage.get("train") == "short-range-part" else stage.get("model", "full-range")
+            names = (kind if number == 1 else f"{kind}-{number}" for number in count(1))
+            stage = {**stage, "name": next(name for name in names if name not in taken)}
+            taken.add(stage["name"])
+        named.append(stage)
+    return named
 
 
 class TrainFile(Settings):
@@ -100,8 +133,9 @@ class LossConfiguration(Settings):
 class StageConfiguration(Settings):
     """One stage: a model trained on some of the data sets. Each stage starts from the best model of the one before."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    """Names the stage in the log and its potential file."""
+    name: str = Field("stage", pattern=r"^[A-Za-z0-9_-]+$")
+    """Names the stage in the log and its potential file. In a configuration the default is the kind of model, such as
+    full-range, or short-range-part where only that is trained."""
     data: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
     """Names of data sets. Empty: all."""
     model: Literal["short-range", "full-range"] = "full-range"
@@ -144,21 +178,25 @@ class StageConfiguration(Settings):
 class TrainingConfiguration(Settings):
     """A training run."""
 
-    data: dict[str, DataSetConfiguration] = Field(min_length=1)
-    """Data sets by name."""
+    data: Annotated[
+        dict[str, Annotated[DataSetConfiguration, BeforeValidator(_data_set)]], BeforeValidator(_data_sets)
+    ] = Field(min_length=1)
+    """Data sets by name. Files alone (`data: frames.extxyz`) are one set, called frames."""
     model: ModelConfiguration = ModelConfiguration()
     """The model."""
     references: Literal["fit", "isolated-atoms"] | dict[str, float] = "fit"
     """Energy of each element: least squares, from one-atom frames, or given in eV."""
-    stages: tuple[StageConfiguration, ...] = Field(min_length=1)
-    """Stages in their order."""
+    stages: Annotated[tuple[StageConfiguration, ...], BeforeValidator(_stages)] = Field(min_length=1)
+    """Stages in their order. Default: one, full-range unless `model.long_range` is null."""
     start: str | None = None
     """Potential (file, run folder or shipped name) whose weights training starts from. Model settings and known
     elements are then those of the potential; elements that it does not know are added."""
     watch: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
     """Files whose errors are followed but not trained on, above all frames that the potential `start` was good at."""
+    test: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
+    """Files whose errors stand in the table at the end of the training, one line each. Nothing is chosen by them."""
     watch_keys: LabelKeys | None = None
-    """Where the labels of watched frames stand. Null: as in the data sets."""
+    """Where the labels of watched frames and of `test` stand. Null: as in the data sets."""
     skip_unlabelled: bool = False
     """Leave out frames without any label, and count them in the log; they are an error otherwise."""
     ensemble: int = Field(1, ge=1, le=64)
@@ -187,6 +225,15 @@ class TrainingConfiguration(Settings):
     checkpoint_every: float = Field(5.0, gt=0)
     """Minutes between checkpoints within an epoch; ends of epochs make one anyway, unless the last is seconds old."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_stage(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or content.get("stages") is not None:
+            return content
+        model = content.get("model")
+        is_short = isinstance(model, Mapping) and "long_range" in model and model["long_range"] is None
+        return {**content, "stages": [{"model": "short-range" if is_short else "full-range"}]}
+
     @model_validator(mode="after")
     def _check_stages(self) -> TrainingConfiguration:
         names = [stage.name for stage in self.stages]
@@ -213,55 +260,22 @@ class TrainingConfiguration(Settings):
         return stage.data or tuple(self.data)
 
 
-def default_configuration(
-    files: Sequence[str | os.PathLike[str]] = (),
-    *,
-    small: Sequence[str | os.PathLike[str]] = (),
-    large: Sequence[str | os.PathLike[str]] = (),
-    validation: Sequence[str | os.PathLike[str]] = (),
-    short_range: bool = False,
-) -> TrainingConfiguration:
-    """Configuration with all defaults, for one stage on `files` or the two-scale strategy on `small` and `large`.
-
-    The two-scale strategy (section 5 of doi:10.48550/arXiv.2010.05295) trains the short-range part on many small cells,
-    beside a long-range part that stays at its start, then both parts on a few large ones. `validation` belongs to the
-    one or the large set.
-    """
-    if bool(files) == bool(small or large):
-        raise ConfigurationError("training needs either data files, or both small and large ones")
-    if files:
-        only = {"train": _absolute(files), "validation": _absolute(validation)}
-        model = "short-range" if short_range else "full-range"
-        return parse_configuration({"data": {"frames": only}, "stages": [{"name": model, "model": model}]})
-    if not (small and large) or short_range:
-        raise ConfigurationError("two-scale training needs small and large files and ends in a full-range model")
-    data = {
-        "small": {"train": _absolute(small)},
-        "large": {"train": _absolute(large), "validation": _absolute(validation)},
-    }
-    stages = [
-        {"name": "short-range-part", "data": "small", "train": "short-range-part"},
-        {"name": "full-range", "data": "large", "batch_size": 1},
-    ]
-    return parse_configuration({"data": data, "stages": stages})
-
-
 def load_configuration(path: str | os.PathLike[str]) -> TrainingConfiguration:
     """Read a YAML file. Relative paths of data files start from its folder.
 
     Raises
     ------
     ConfigurationError
-        The file is missing or no YAML, a key is unknown or a value is not valid; one line for each.
+        The file is missing or no YAML, a key is unknown or stands there twice, or a value is not valid.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot read the configuration {path}: {error}") from error
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+        content = read_yaml(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{path} {error}" if str(error).startswith("is ") else f"{path}: {error}") from error
     return parse_configuration(content, folder=Path(path).resolve().parent, source=str(path))
 
 
@@ -274,7 +288,8 @@ def parse_configuration(
     try:
         configuration = TrainingConfiguration.model_validate(content)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(describe_errors(error, TrainingConfiguration, source, content))) from error
+        # not chained: pydantic would show the whole input, of whatever size
+        raise ConfigurationError(describe_errors(error, TrainingConfiguration, source, content)) from None
     if folder is None:
         return configuration
     place = Path(folder)
@@ -283,6 +298,7 @@ def parse_configuration(
             "data": {name: _anchor(data_set, place) for name, data_set in configuration.data.items()},
             "start": configuration.start and absolute_potential(configuration.start, place),
             "watch": tuple(str(place / path) for path in configuration.watch),
+            "test": tuple(str(place / path) for path in configuration.test),
             "cache": None if configuration.cache is None else str(place / configuration.cache),
         }
     )
@@ -306,10 +322,6 @@ def differences(given: Any, stored: Any, path: str = "") -> Iterator[str]:
             yield from differences(one, other, f"{path}[{index}]")
     else:
         yield path
-
-
-def _absolute(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-    return [os.path.abspath(path) for path in paths]
 
 
 def _anchor(data_set: DataSetConfiguration, folder: Path) -> DataSetConfiguration:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -14,28 +16,44 @@ __all__ = ["ConfigurationError", "describe_errors"]
 
 
 class ConfigurationError(ValueError):
-    """A configuration that cannot be used; the message has one line per mistake."""
+    """A configuration that cannot be used; the message is one line."""
 
 
-def describe_errors(error: ValidationError, root: type[BaseModel], source: str, content: Any) -> list[str]:
-    """One line per mistake in `content`, with the dotted path of the key and, for an unknown key, the nearest one."""
-    lines = []
-    items = error.errors()
+_SHOWN = 3
+"""Mistakes that a message names before it ends in their number."""
+_LONGEST_KEY, _LONGEST_MESSAGE = 80, 400
+"""Characters."""
+_Bounded = reprlib.Repr()
+_Bounded.maxlevel, _Bounded.maxstring, _Bounded.maxother = 2, 80, 80
+"""Shows values of any size in a bounded time."""
+
+
+def describe_errors(error: ValidationError, root: type[BaseModel], source: str, content: Any) -> str:
+    """Return one line with the first mistakes in `content`: dotted keys, and for an unknown key the nearest one."""
+    items = error.errors(include_url=False, include_context=False)
+    # pydantic counts invalid items of a list as absent ones: one message less
+    places = [item["loc"] for item in items if item["type"] != "too_short"]
+    items = [
+        item
+        for item in items
+        if item["type"] != "too_short" or not any(place[: len(item["loc"])] == item["loc"] for place in places)
+    ]
+    texts = list(islice(_describe(items, root, content), _SHOWN))
+    more = len(items) - len(texts) if len(texts) == _SHOWN else 0
+    return f"{source}: {'; '.join(texts)}" + (f"; and {more} more" if more else "")
+
+
+def _describe(items: Sequence[Any], root: type[BaseModel], content: Any) -> Iterator[str]:
     for item in items:
-        if item["type"] == "too_short" and any(
-            other["loc"][: len(item["loc"])] == item["loc"] != other["loc"] for other in items
-        ):
-            continue  # pydantic counts invalid items as absent ones
         path = dotted(item["loc"])
         if item["type"] == "extra_forbidden":
-            lines.append(f"{source}: unknown key '{path}'{_suggestion(item['loc'], root, content)}")
+            yield f"unknown key '{path}'{_suggestion(item['loc'], root, content)}"
         elif item["type"] == "missing":
-            lines.append(f"{source}: the key '{path}' is missing")
+            yield f"the key '{path}' is missing"
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            got = "" if item["type"] == "value_error" else f", got {item['input']!r:.80}"
-            lines.append(f"{source}: {path}: {message}{got}" if path else f"{source}: {message}{got}")
-    return lines
+            message = item["msg"].removeprefix("Value error, ")[:_LONGEST_MESSAGE]
+            got = "" if item["type"] == "value_error" else f", got {_Bounded.repr(item['input'])}"
+            yield f"{path}: {message}{got}" if path else f"{message}{got}"
 
 
 def dotted(location: tuple[int | str, ...]) -> str:
@@ -44,13 +62,13 @@ def dotted(location: tuple[int | str, ...]) -> str:
     >>> dotted(("stages", 0, "loss"))
     'stages[0].loss'
     """
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part:.{_LONGEST_KEY}}" for part in location)
     return text.removeprefix(".")
 
 
 def _suggestion(location: tuple[int | str, ...], root: type[BaseModel], content: Any) -> str:
     """Nearest key beside the unknown one, else the nearest anywhere."""
-    name = str(location[-1])
+    name = str(location[-1])[:_LONGEST_KEY]
     siblings = list(_class_at(location[:-1], root, content).model_fields)
     if near := difflib.get_close_matches(name, siblings, n=1):
         return f"; did you mean '{dotted((*location[:-1], near[0]))}'?"

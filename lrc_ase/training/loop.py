@@ -127,6 +127,25 @@ class StageLoop:
         )
         return f"stopped by {progress.stopped_by} ({limit}) after {progress.epoch} of {self.n_epochs} epochs"
 
+    def stop_when_due(self) -> None:
+        """Note the limit that the stage has reached."""
+        progress, stage = self.progress, self.stage
+        if stage.time_limit is not None and progress.seconds > 60 * stage.time_limit:
+            progress.stopped_by = "time_limit"
+        elif stage.patience is not None and progress.validations_since_lowest >= stage.patience:
+            progress.stopped_by = "patience"
+
+    @property
+    def rate(self) -> float:
+        """Step size of the latest step."""
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
+
+    @property
+    def next_rate(self) -> float:
+        """Step size that the next step would have now."""
+        return self._rate(self.progress.step, self.progress.seconds)
+
     @property
     def n_epochs(self) -> int:
         """Epochs of the stage."""
@@ -237,10 +256,9 @@ class StageLoop:
         progress, stage = self.progress, self.stage
         begin = self._now()
         epoch = progress.epoch + 1
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = self.rate
         progress.seconds = self._agreed(progress.seconds)
-        if stage.time_limit is not None and progress.seconds > 60 * stage.time_limit:
-            progress.stopped_by = "time_limit"
+        self.stop_when_due()
         # whatever ends the stage, its last epoch is validated: the next stage must not get untrained weights
         is_last = epoch == self.n_epochs or progress.stopped_by is not None
         validation = None
@@ -264,17 +282,18 @@ class StageLoop:
         train = progress.sums.metrics()
         progress.seconds = self._agreed(progress.seconds + self._now() - begin)
         progress.epoch, progress.batch, progress.sums = epoch, 0, ErrorSums()
-        return EpochRecord(epoch, rate, progress.seconds, train, validation, improved)
+        return EpochRecord(
+            epoch, rate, progress.seconds, train, validation, improved, stage=stage.name, n_epochs=self.n_epochs
+        )
 
     def _compare(self, loss: float, epoch: int) -> bool:
         """Note a validation loss, and return True if it is as good as the lowest."""
-        progress, patience = self.progress, self.stage.patience
+        progress = self.progress
         if progress.lowest_score is None or loss < progress.lowest_score:
             progress.lowest_score, progress.lowest_epoch, progress.validations_since_lowest = loss, epoch, 0
         else:
             progress.validations_since_lowest += 1
-            if patience is not None and progress.validations_since_lowest >= patience:
-                progress.stopped_by = progress.stopped_by or "patience"
+            self.stop_when_due()
         return loss <= AS_GOOD * progress.lowest_score
 
     def _agreed(self, seconds: float) -> float:

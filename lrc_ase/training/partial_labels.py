@@ -56,13 +56,13 @@ def partial_label_notes(frames: Sequence[LabelledFrame], required: Sequence[Labe
 
 
 def keys_of_watched(configuration: TrainingConfiguration) -> LabelKeys:
-    """Return the label keys of watched frames: `watch_keys`, or those on which all data sets agree."""
+    """Return the label keys of watched and test frames: `watch_keys`, or those on which all data sets agree."""
     if configuration.watch_keys is not None:
         return configuration.watch_keys
     keys = [data_set.keys for data_set in configuration.data.values()]
-    if configuration.watch and any(other != keys[0] for other in keys):
+    if (configuration.watch or configuration.test) and any(other != keys[0] for other in keys):
         raise ConfigurationError(
-            "the data sets name their labels differently: say by `watch_keys` which names the watched frames have"
+            "the data sets name their labels differently: say by `watch_keys` which names watched and test frames have"
         )
     return keys[0]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,8 @@ class Prepared:
     """What the data sets hold and what looks wrong about them."""
     watched: Sequence[LabelledGraph] = ()
     """Graphs whose errors are followed but not trained on."""
+    tests: Mapping[str, Sequence[LabelledGraph]] = field(default_factory=dict)
+    """Graphs of each test file, whose errors are told at the end."""
 
 
 def prepare(
@@ -104,6 +106,10 @@ def prepare(
         done += 1
         if report_progress is not None:
             report_progress(done, max(done, total))
+
+    def followed(paths: Sequence[str]) -> Sequence[LabelledGraph]:
+        rules = label_rules(configuration, keys_of_watched(configuration))
+        return read_into_memory([(path, 1.0) for path in paths], rules, cutoff).graphs(elements, references)
 
     data_sets = {
         name: replace(
@@ -146,11 +152,8 @@ def prepare(
         resolved.remarks,
         domain,
         inspect_data_sets(data_sets),
-        read_into_memory(
-            [(path, 1.0) for path in configuration.watch],
-            label_rules(configuration, keys_of_watched(configuration)),
-            cutoff,
-        ).graphs(elements, references),
+        followed(configuration.watch),
+        {path: followed([path]) for path in configuration.test},
     )
 
 

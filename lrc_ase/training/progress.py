@@ -52,7 +52,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch gave."""
+    """Errors and state after one epoch, as `on_epoch` of `lrc_ase.training.train` gets it.
+
+    Errors are dictionaries with `loss` (dimensionless) and `energy_mae`, `energy_rmse` in meV/atom, `forces_...` in
+    meV/Angstrom, `stress_...` in meV/Angstrom^3; NaN where there are no labels.
+    """
 
     epoch: int
     """Counted from 1."""
@@ -65,3 +69,7 @@ class EpochRecord:
     """The same on the validation frames by the mean weights; None where the epoch was not validated."""
     improved: bool
     """Whether the mean weights are the best so far."""
+    stage: str = ""
+    """Name of the stage."""
+    n_epochs: int = 0
+    """Epochs of the stage."""

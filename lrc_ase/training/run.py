@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from lrc_ase.compiled.compilation_time import compilation_timed
-from lrc_ase.training.configuration import (
-    ConfigurationError,
-    TrainingConfiguration,
-    differences,
-    load_configuration,
-    write_configuration,
-)
+from lrc_ase.dataset import LabelKeys
+from lrc_ase.training.configuration import TrainingConfiguration, write_configuration
+from lrc_ase.training.frame_files import FrameFiles, FramesOrPaths, paths_alone
 from lrc_ase.training.interruption import TrainingInterrupted
 from lrc_ase.training.machine import device_of_process, threads
 from lrc_ase.training.monitor import Monitor
+from lrc_ase.training.options import as_configuration, changed_configuration, option_keys
 from lrc_ase.training.prepare import describe, prepare
 from lrc_ase.training.processes import joined_processes
+from lrc_ase.training.progress import EpochRecord
+from lrc_ase.training.resuming import check_changes, resumed_configuration
 from lrc_ase.training.run_folder import RunFolder
 from lrc_ase.training.stage_runs import Run
 
@@ -26,24 +27,73 @@ __all__ = ["TrainingInterrupted", "train"]
 
 
 def train(
-    configuration: TrainingConfiguration | None,
+    data: TrainingConfiguration | FramesOrPaths | None,
     run_folder: str | os.PathLike[str],
     *,
+    validation: FramesOrPaths = (),
+    test: FramesOrPaths | None = None,
+    short_range: bool = False,
+    cutoff: float | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    patience: int | None = None,
+    time_limit: float | None = None,
+    ensemble: int | None = None,
+    start: str | os.PathLike[str] | None = None,
+    keys: LabelKeys | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    n_threads: int | None = None,
+    settings: Mapping[str, Any] | None = None,
     resume: bool = False,
     quiet: bool = False,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> Path:
     """Train a potential and leave everything about it in `run_folder`.
 
+    Options that are not given keep the values of the configuration; without one the defaults of ``lrc-ase train`` hold.
+
     Parameters
     ----------
-    configuration
-        What to do. When resuming it may be None: the folder's own configuration holds, and a given one must agree.
+    data
+        Frames to train on: `Atoms` with labels, files (wildcards and ``@`` slices allowed), one YAML file, or a
+        configuration. `Atoms` are written to the run folder. None only with `resume`.
     run_folder
-        Made if absent. See `RunFolder` and docs for what it holds.
+        Created if absent. See `RunFolder` and docs for what it holds.
+    validation
+        Frames to validate on; a part of the training frames if not given.
+    test
+        Frames whose errors are in the table at the end. Nothing is chosen by them.
+    short_range
+        Leave the long-range part out.
+    cutoff
+        Range of the short-range part, Angstrom.
+    epochs
+        Passes over the frames in every stage. With `resume`: epochs of the longer run.
+    batch_size
+        Frames per step of the optimizer.
+    patience
+        Validations without a lower loss after which a stage ends.
+    time_limit
+        Minutes after which a stage ends, with its step size annealed.
+    ensemble
+        Members trained side by side.
+    start
+        Potential to start from: file, run folder or shipped name.
+    keys
+        Names of the labels in `data` and `validation`.
+    seed, device, dtype, n_threads
+        As in the configuration.
+    settings
+        Any other key of the configuration, dotted, such as ``{"stages.loss.energy": 5.0}``.
     resume
         Go on with the run in the folder from its checkpoint. On the CPU the result is that of an uninterrupted run.
+        `epochs`, `patience` and `time_limit` apply to the stage that was under way, and to later ones.
     quiet
         Nothing on the console; the log file is written all the same.
+    on_epoch
+        Called with the `EpochRecord` of each epoch. An exception ends the training; `resume` goes on.
 
     Returns
     -------
@@ -52,6 +102,8 @@ def train(
 
     Raises
     ------
+    ConfigurationError
+        An option has no valid value, or cannot be changed when resuming.
     InUseError
         Another process trains in the folder.
     RunFolderError
@@ -61,21 +113,55 @@ def train(
     """
     folder = RunFolder(run_folder)
     is_first = os.environ.get("RANK", "0") == "0"
-    with folder.locked() if is_first else nullcontext():  # of several processes the first one writes
+    changes = option_keys(
+        cutoff=cutoff,
+        epochs=epochs,
+        batch_size=batch_size,
+        patience=patience,
+        time_limit=time_limit,
+        ensemble=ensemble,
+        start=start,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        n_threads=n_threads,
+    ) | dict(settings or {})
+    with ExitStack() as stack:
+        if is_first:  # of several processes the first one writes
+            stack.enter_context(folder.locked())
         if resume:
+            check_changes(changes)
             folder.check_run()
-            stored = load_configuration(folder.configuration)
-            if configuration is not None:
-                _check_same(configuration, stored, folder)
-            configuration = stored
-        elif configuration is None:
-            raise ValueError("`configuration` may be None only together with resume=True")
-        elif is_first:
-            folder.check_free()
-        return _train(configuration, folder, resume=resume, quiet=quiet)
+            if not isinstance(data, TrainingConfiguration | None):
+                data = as_configuration(paths_alone(data))
+            configuration = resumed_configuration(data, folder, changes)
+        elif data is None:
+            raise ValueError("`data` may be None only together with resume=True")
+        else:
+            if is_first:
+                folder.check_free()
+            files = stack.enter_context(FrameFiles(folder, keys))
+            if not isinstance(data, TrainingConfiguration):
+                data = files.paths("training", data)
+            changes |= {} if test is None else option_keys(test=files.paths("test", test))
+            configuration = as_configuration(
+                data, validation=files.paths("validation", validation), short_range=short_range
+            )
+            # labels of frames from memory were written under ASE's names
+            changes |= {} if files.written else option_keys(keys=keys)
+            configuration = changed_configuration(configuration, changes, source="train")
+        return _train(configuration, folder, resume=resume, lengthened=bool(changes), quiet=quiet, on_epoch=on_epoch)
 
 
-def _train(configuration: TrainingConfiguration, folder: RunFolder, *, resume: bool, quiet: bool) -> Path:
+def _train(
+    configuration: TrainingConfiguration,
+    folder: RunFolder,
+    *,
+    resume: bool,
+    lengthened: bool,
+    quiet: bool,
+    on_epoch: Callable[[EpochRecord], None] | None,
+) -> Path:
     """Train in a folder that is locked."""
     device = device_of_process(configuration.device)
     with threads(configuration.n_threads), joined_processes(device) as processes:
@@ -95,19 +181,7 @@ def _train(configuration: TrainingConfiguration, folder: RunFolder, *, resume: b
                     for line in describe(prepared):
                         monitor.log(line)
             try:
-                return Run(folder, prepared, monitor, device, processes, clock).go(resume=resume)
+                run = Run(folder, prepared, monitor, device, processes, clock, on_epoch)
+                return run.go(resume=resume, lengthened=lengthened)
             finally:
                 monitor.close()
-
-
-def _check_same(given: TrainingConfiguration, stored: TrainingConfiguration, folder: RunFolder) -> None:
-    """Refuse to resume with a configuration that asks for something else."""
-    exclude = {"device", "n_threads", "checkpoint_every", "remarks"}
-    if isinstance(given.references, str):
-        exclude.add("references")
-    changed = sorted(differences(given.model_dump(exclude=exclude), stored.model_dump(exclude=exclude)))
-    if changed:
-        raise ConfigurationError(
-            f"the configuration differs from that of the run in {folder.path} in {', '.join(changed)}: "
-            "resume without a configuration, or start in another folder"
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from lrc_ase.models.model import ShortRangeModel
 from lrc_ase.structures.domain import DOMAIN_KEY
 from lrc_ase.structures.graph import collate
 from lrc_ase.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from lrc_ase.training.final_errors import TRAINING, VALIDATION, errors_of_parts, table_of_errors, verdict
 from lrc_ase.training.interruption import StopWish, TrainingInterrupted, catch_signals
 from lrc_ase.training.loop import StageLoop
 from lrc_ase.training.members import calibrate, left_out_frames
@@ -49,6 +50,7 @@ class Run:
         device: torch.device,
         processes: Processes,
         clock: CompilationClock,
+        on_epoch: Callable[[EpochRecord], None] | None = None,
     ) -> None:
         self.folder = folder
         self.prepared = prepared
@@ -57,6 +59,7 @@ class Run:
         self.device = device
         self.processes = processes
         self.clock = clock
+        self.on_epoch = on_epoch
         self.stage_index = 0
         self.stop = StopWish()
         self.unsaved: EpochRecord | None = None
@@ -65,7 +68,8 @@ class Run:
         self.remarks = list(prepared.remarks)
         self.watch = Watch(prepared.watched, prepared.force_scale, device, processes)
 
-    def go(self, *, resume: bool) -> Path:
+    def go(self, *, resume: bool, lengthened: bool = False) -> Path:
+        """Train the stages that are not finished; with `lengthened` they may have got more epochs or time."""
         tensors, values = None, None
         if resume and self.folder.checkpoint.exists():
             tensors, values = load_checkpoint(self.folder.checkpoint)
@@ -99,6 +103,8 @@ class Run:
             if tensors is not None and values is not None:
                 loop.restore(tensors, Progress.from_json(values["progress"]))
                 tensors = values = None
+                if lengthened:
+                    self._lengthen(loop)
             model = self._run_stage(loop)
         self.monitor.log(f"finished: {self.folder.potential}")
         self.processes.wait()
@@ -136,6 +142,17 @@ class Run:
             clock=self.clock,
         )
 
+    def _lengthen(self, loop: StageLoop) -> None:
+        """Let a stage that ended go on, and say how its schedule does."""
+        before, progress = loop.rate, loop.progress
+        progress.stopped_by = None
+        loop.stop_when_due()
+        if not loop.finished:
+            self.monitor.log(
+                f"stage '{loop.stage.name}' goes on from epoch {progress.epoch} to {loop.n_epochs}; its schedule is "
+                f"that of the longer stage: the learning rate was {before:.2e} and is {loop.next_rate:.2e} now"
+            )
+
     def _on_device(self, parts: Sequence[Sequence[LabelledGraph]]) -> Sequence[LabelledGraph]:
         graphs = joined(parts)
         if isinstance(graphs, Lazy):
@@ -168,13 +185,23 @@ class Run:
             f"stage '{stage.name}' done, {loop.stop_text or f'all {progress.epoch} epochs'}: "
             f"best epoch {progress.best_epoch}{score}"
         )
+        errors = self._final_errors(best, loop) if self._is_last_stage else {}
         if self.processes.is_first:
             path = self._potential_path(loop)
-            description = load_potential(path).description | calibration | {"remarks": self.remarks}
+            description = load_potential(path).description | calibration | errors | {"remarks": self.remarks}
             save_potential(path, Potential(best, self.prepared.references, description))
         if line := self.watch.end(best, stage):
             self.monitor.log(line)
         return best
+
+    def _final_errors(self, best: ShortRangeModel, loop: StageLoop) -> dict[str, Any]:
+        """Show the errors of the finished potential, and return what its file says about them."""
+        parts = {TRAINING: loop.train_graphs, VALIDATION: loop.validation_graphs, "watched": self.watch.graphs}
+        parts |= {f"test {Path(path).name}": self._on_device([each]) for path, each in self.prepared.tests.items()}
+        errors = errors_of_parts(best, parts, loop.stage, self.prepared.force_scale, self.processes)
+        self.monitor.log(f"errors of the potential:\n{table_of_errors(errors)}")
+        self.monitor.log(verdict(errors))
+        return {"errors": errors}
 
     def _calibrate(self, best: Ensemble, loop: StageLoop) -> dict[str, Any]:
         """Calibrate the deviations, and return what the potential file says about it."""
@@ -223,6 +250,8 @@ class Run:
         # epochs of small sets are over faster than files are written
         if loop.finished or time.monotonic() - self.last_checkpoint > SECONDS_BETWEEN_FILES:
             self._save(loop)
+        if self.on_epoch is not None and self.processes.is_first:
+            self.on_epoch(record)
 
     def log(self, text: str) -> None:
         self.monitor.log(text)
@@ -267,9 +296,12 @@ class Run:
             description["rotation_error"] = asdict(error)
         save_potential(self._potential_path(loop), Potential(model, self.prepared.references, description))
 
+    @property
+    def _is_last_stage(self) -> bool:
+        return self.stage_index == len(self.configuration.stages) - 1
+
     def _potential_path(self, loop: StageLoop) -> Path:
-        is_last = self.stage_index == len(self.configuration.stages) - 1
-        return self.folder.potential if is_last else self.folder.stage_potential(loop.stage.name)
+        return self.folder.potential if self._is_last_stage else self.folder.stage_potential(loop.stage.name)
 
     def _save_checkpoint(self, loop: StageLoop) -> None:
         values = {

@@ -1,0 +1,83 @@
+"""Frames that are handed over as `Atoms`: written to the run folder, so that a run can be resumed and reported on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import TracebackType
+
+import numpy as np
+
+from lrc_ase.dataset import Atoms, LabelKeys, label_frame, labelled_atoms, write_frames
+from lrc_ase.training.run_folder import RunFolder
+
+__all__ = ["FrameFiles", "FramesOrPaths", "paths_alone"]
+
+FramesOrPaths = str | os.PathLike[str] | Atoms | Sequence[str | os.PathLike[str] | Atoms]
+"""One or several paths or `Atoms`."""
+_LABEL_INFO = ("config_type",)
+"""Entries of `Atoms.info` besides labels that a training uses."""
+
+
+class FrameFiles:
+    """Files of a run that hold frames from memory; removed if the run does not begin."""
+
+    def __init__(self, folder: RunFolder, keys: LabelKeys | None = None) -> None:
+        self.folder = folder
+        self.keys = keys
+        self.written: list[str] = []
+
+    def __enter__(self) -> FrameFiles:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.folder.configuration.exists():
+            for path in self.written:
+                os.unlink(path)
+
+    def paths(self, part: str, frames: FramesOrPaths) -> list[str]:
+        """Return paths as they are; write `Atoms` to ``PART-frames.traj`` in the run folder and return its path.
+
+        Raises
+        ------
+        TypeError
+            Paths and `Atoms` are mixed, or there is something else.
+        ValueError
+            A label cannot be used.
+        """
+        items = [frames] if isinstance(frames, (str, os.PathLike, Atoms)) else list(frames)
+        if not any(isinstance(item, Atoms) for item in items):
+            return paths_alone(frames)
+        atoms = [item for item in items if isinstance(item, Atoms)]
+        if len(atoms) < len(items):
+            strange = next(item for item in items if not isinstance(item, Atoms))
+            raise TypeError(
+                f"expected paths or ase.Atoms for the {part} frames, got {type(strange).__name__} among them"
+            )
+        path = self.folder.path / f"{part}-frames.traj"
+        write_frames(path, [_kept(each, self.keys, f"{part} frame {index}") for index, each in enumerate(atoms)])
+        self.written.append(str(path))
+        return [str(path)]
+
+
+def paths_alone(frames: FramesOrPaths) -> list[str]:
+    """Return paths as text; `TypeError` if there is something else among them."""
+    items = [frames] if isinstance(frames, (str, os.PathLike, Atoms)) else list(frames)
+    for item in items:
+        if not isinstance(item, (str, os.PathLike)):
+            raise TypeError(f"expected paths, got {type(item).__name__}: the run folder keeps the frames of its run")
+    return [os.fspath(item) for item in items if not isinstance(item, Atoms)]
+
+
+def _kept(atoms: Atoms, keys: LabelKeys | None, name: str) -> Atoms:
+    """Copy with the labels under ASE's names, and all that decides about them."""
+    frame = label_frame(atoms, keys, required=(), name=name)
+    kept = labelled_atoms(frame)
+    kept.info |= {key: atoms.info[key] for key in _LABEL_INFO if key in atoms.info}
+    kept.set_constraint(atoms.constraints)
+    if "forces" in kept.calc.results:
+        # forces that constraints hide are NaN now; as zeros beside their constraint they are read back the same way
+        kept.calc.results["forces"] = np.nan_to_num(kept.calc.results["forces"])
+    return kept

@@ -1,0 +1,95 @@
+"""Configuration of a run that goes on: that of its folder, made longer where that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lrc_ase.training.checkpoint import load_checkpoint
+from lrc_ase.training.configuration import (
+    ConfigurationError,
+    TrainingConfiguration,
+    differences,
+    load_configuration,
+    write_configuration,
+)
+from lrc_ase.training.options import changed_configuration
+from lrc_ase.training.progress import Progress
+from lrc_ase.training.run_folder import RunFolder
+
+__all__ = ["LENGTHENING", "check_changes", "resumed_configuration"]
+
+LENGTHENING = ("epochs", "patience", "time_limit")
+"""Keys of a stage that make it longer or shorter and change nothing about what was trained so far."""
+_FREE = ("device", "n_threads", "checkpoint_every", "tensorboard")
+"""Keys that change nothing about the result."""
+
+
+def resumed_configuration(
+    configuration: TrainingConfiguration | None, folder: RunFolder, changes: Mapping[str, Any]
+) -> TrainingConfiguration:
+    """Return the configuration of the run in a folder, with `changes` by dotted keys, and write it there.
+
+    Stages that are finished stay as they are; the one under way (or the last one, where all are) and later ones take
+    ``stages.epochs``, ``stages.patience`` and ``stages.time_limit``.
+
+    Raises
+    ------
+    ConfigurationError
+        `configuration` asks for something else than the run, or `changes` for something that cannot change.
+    """
+    stored = load_configuration(folder.configuration)
+    if configuration is not None:
+        _check_same(configuration, stored, folder)
+    stage, progress = _position(folder)
+    keys: dict[str, Any] = {}
+    for key, value in changes.items():
+        if key.removeprefix("stages.") in LENGTHENING:
+            keys |= {
+                f"stages[{index}].{key.removeprefix('stages.')}": value for index in range(stage, len(stored.stages))
+            }
+        else:
+            keys[key] = value
+    resumed = changed_configuration(stored, keys, source="resumed run")
+    n_epochs = resumed.stages[stage].epochs
+    if n_epochs is not None and n_epochs < progress.epoch:
+        raise ConfigurationError(
+            f"stage '{resumed.stages[stage].name}' has {progress.epoch} epochs behind it: "
+            f"`epochs` must be at least that, got {n_epochs}"
+        )
+    if resumed.stages != stored.stages:
+        write_configuration(folder.configuration, resumed)
+    return resumed
+
+
+def check_changes(keys: Iterable[str]) -> None:
+    """Raise `ConfigurationError` if a run that goes on cannot change one of the dotted keys."""
+    for key in keys:
+        if key.removeprefix("stages.") not in (*LENGTHENING, *_FREE):
+            raise ConfigurationError(
+                f"--resume alone takes everything from the run folder, '{key}' too: leave the other options out; "
+                f"only {', '.join((*LENGTHENING, *_FREE))} may change"
+            )
+
+
+def _position(folder: RunFolder) -> tuple[int, Progress]:
+    """Stage that is under way and how far it is."""
+    if not folder.checkpoint.exists():
+        return 0, Progress()
+    _, values = load_checkpoint(folder.checkpoint)
+    return values["stage"], Progress.from_json(values["progress"])
+
+
+def _check_same(given: TrainingConfiguration, stored: TrainingConfiguration, folder: RunFolder) -> None:
+    """Refuse to resume with a configuration that asks for something else."""
+    exclude = {*_FREE, "remarks"}
+    if isinstance(given.references, str):
+        exclude.add("references")
+    changed = sorted(differences(given.model_dump(exclude=exclude), stored.model_dump(exclude=exclude)))
+    if changed:
+        longer = any(key.rpartition(".")[2] in LENGTHENING for key in changed)
+        raise ConfigurationError(
+            f"the configuration differs from that of the run in {folder.path} in {', '.join(changed[:5])}: "
+            "resume without a configuration, or start in another folder"
+            + ("; --resume --epochs (--time-limit, --patience) makes a run longer" if longer else "")
+        )

@@ -1,0 +1,76 @@
+"""YAML of a configuration, read with bounds: a small file may neither stand for a large tree nor say a thing twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+__all__ = ["read_yaml"]
+
+_LARGEST_TEXT = 10_000_000
+"""Characters."""
+_LARGEST_TREE = 200_000
+"""Nodes of the tree when all aliases are replaced by what they stand for."""
+
+
+def read_yaml(text: str) -> Any:
+    """Return the content of a YAML document.
+
+    Anchors and aliases are allowed, as long as the tree they stand for is of a reasonable size.
+
+    Raises
+    ------
+    ValueError
+        The text is no YAML, is too large or nested too deeply, or a mapping has the same key twice.
+    """
+    if len(text) > _LARGEST_TEXT:
+        raise ValueError(f"has {len(text)} characters, more than a configuration needs")
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is None:
+            return None
+        _check(node, {}, set())
+        loader = yaml.SafeLoader("")
+        try:
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        raise ValueError(f"is no valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+
+
+def _check(node: yaml.Node, sizes: dict[int, int], open_nodes: set[int]) -> int:
+    """Number of nodes below and including `node`, each alias counted as what it stands for."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    identity = id(node)
+    if identity in sizes:
+        return sizes[identity]
+    if identity in open_nodes:
+        raise ValueError(f"line {node.start_mark.line + 1}: a value contains itself through an alias")
+    open_nodes.add(identity)
+    children = node.value
+    if isinstance(node, yaml.MappingNode):
+        _refuse_repeated_keys(node)
+        children = [child for pair in node.value for child in pair]
+    size = 1 + sum(_check(child, sizes, open_nodes) for child in children)
+    if size > _LARGEST_TREE:
+        raise ValueError(f"line {node.start_mark.line + 1}: aliases stand for more than {_LARGEST_TREE} values")
+    open_nodes.remove(identity)
+    sizes[identity] = size
+    return size
+
+
+def _refuse_repeated_keys(node: yaml.MappingNode) -> None:
+    lines: dict[tuple[str, str], int] = {}
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            continue
+        line = key.start_mark.line + 1
+        if (key.tag, key.value) in lines:
+            first = lines[key.tag, key.value]
+            raise ValueError(f"line {line}: the key '{key.value:.80}' is there twice, first in line {first}")
+        lines[key.tag, key.value] = line
