@@ -21,6 +21,10 @@ from lrc_ase.engines.torchsim import TorchSimModel  # noqa: E402
 CPU = torch.device("cpu")
 
 
+def neutral(own, **options):
+    return TorchSimModel(own, charge=0.0, **options)
+
+
 def assert_as_ase(found, frames, calculator):
     first = 0
     for index, atoms in enumerate(frames):
@@ -36,7 +40,7 @@ def assert_as_ase(found, frames, calculator):
 
 def test_it_keeps_the_contract_of_torch_sim():
     own = settings(elements=("Si", "Fe"))
-    model = TorchSimModel(Potential(shaken_model(own), torch.zeros(2, dtype=torch.float64)))
+    model = neutral(Potential(shaken_model(own), torch.zeros(2, dtype=torch.float64)))
     validate_model_outputs(model, CPU, torch.float64)
     assert model.dtype == torch.float64
     assert model.compute_stress
@@ -52,7 +56,7 @@ def test_it_keeps_the_contract_of_torch_sim():
 )
 def test_a_batch_of_different_sizes_is_as_ase_one_by_one(frames):
     state = torch_sim.io.atoms_to_state(frames, CPU, torch.float64)
-    model = TorchSimModel(potential())
+    model = neutral(potential())
     assert_as_ase(model(state), frames, LRCCalculator(potential()))
     as_dictionary = {
         name: getattr(state, name) for name in ("positions", "cell", "pbc", "atomic_numbers", "system_idx")
@@ -61,7 +65,7 @@ def test_a_batch_of_different_sizes_is_as_ase_one_by_one(frames):
 
 
 def test_neighbors_follow_motion_cells_and_systems():
-    model, calculator = TorchSimModel(potential(), skin=0.3), LRCCalculator(potential())
+    model, calculator = neutral(potential(), skin=0.3), LRCCalculator(potential())
     frames = [rattled_crystal(), rattled_crystal(seed=4)]
     for change in range(4):
         if change == 1:
@@ -78,14 +82,14 @@ def test_neighbors_follow_motion_cells_and_systems():
 
 def test_precision_follows_the_state():
     state = torch_sim.io.atoms_to_state([rattled_crystal()], CPU, torch.float32)
-    found = TorchSimModel(potential(), dtype=torch.float32, compute_stress=False)(state)
+    found = neutral(potential(), dtype=torch.float32, compute_stress=False)(state)
     assert {value.dtype for value in found.values()} == {torch.float32}
     assert "stress" not in found
 
 
 def test_its_own_dynamics_run():
     frames = [rattled_crystal(), rattled_crystal(repeat=(1, 2, 1), seed=3)]
-    model = TorchSimModel(potential())
+    model = neutral(potential())
     final = torch_sim.integrate(
         system=frames,
         model=model,
@@ -107,10 +111,88 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
     assert "64 systems, 1016 atoms; lowest energy" in capsys.readouterr().out
 
 
+def charged_state(*charges):
+    """As states of a torch-sim that carries charges."""
+    state = torch_sim.io.atoms_to_state(
+        [rattled_crystal(seed=seed) for seed, _ in enumerate(charges)], CPU, torch.float64
+    )
+    state.charge = torch.tensor(charges)
+    return state
+
+
+def charged_frames(*charges):
+    frames = [rattled_crystal(seed=seed) for seed, _ in enumerate(charges)]
+    for atoms, charge in zip(frames, charges, strict=True):
+        atoms.info["charge"] = charge
+    return frames
+
+
+def test_charges_of_the_state_are_those_of_ase():
+    model, calculator = TorchSimModel(potential()), LRCCalculator(potential())
+    assert_as_ase(model(charged_state(1.0, -2.0)), charged_frames(1.0, -2.0), calculator)
+    assert_as_ase(model(charged_state(0.0, 1.0)), charged_frames(0.0, 1.0), calculator)  # the list is searched anew
+    state = charged_state(-1.0)
+    as_dictionary = {name: getattr(state, name) for name in ("positions", "cell", "pbc", "atomic_numbers", "charge")}
+    assert_as_ase(model(as_dictionary | {"system_idx": state.system_idx}), charged_frames(-1.0), calculator)
+
+
+def test_the_charge_of_the_model_holds_for_all_systems():
+    """torch-sim 0.3 drops the charges of ASE's atoms."""
+    frames = charged_frames(1.0, 1.0)
+    found = TorchSimModel(potential(), charge=1.0)(torch_sim.io.atoms_to_state(frames, CPU, torch.float64))
+    assert_as_ase(found, frames, LRCCalculator(potential()))
+
+
+def test_systems_without_a_charge_are_not_neutral_in_silence():
+    frames = charged_frames(1.0)
+    state = torch_sim.io.atoms_to_state(frames, CPU, torch.float64)
+    model = TorchSimModel(potential())
+    with pytest.warns(UserWarning, match=r"all systems count as neutral. Give TorchSimModel\(..., charge=0.0\)"):
+        model(state)
+    model(state)  # once
+    TorchSimModel(potential(settings(long_range=False)))(state)  # knows no charges
+
+
+def test_charges_that_do_not_fit_are_refused():
+    state = charged_state(1.0, 0.0)
+    with pytest.raises(ValueError, match=r"the state has charges \[1.0, 0.0\], TorchSimModel was told 1"):
+        TorchSimModel(potential(), charge=1.0)(state)
+    state.charge = torch.tensor([1.0])
+    with pytest.raises(ValueError, match="`charge` of a state must hold one number for each of 2 systems"):
+        TorchSimModel(potential())(state)
+    state.charge = torch.tensor([1.0, float("nan")])
+    with pytest.raises(ValueError, match="must be finite"):
+        TorchSimModel(potential())(state)
+
+
+@pytest.mark.parametrize("state_of_torch", [torch.no_grad, torch.inference_mode])
+def test_gradients_may_be_off(state_of_torch):
+    frames, model = [rattled_crystal()], neutral(potential())
+    with state_of_torch():
+        state = torch_sim.io.atoms_to_state(frames, CPU, torch.float64)
+        found = model(state)
+        made = neutral(potential())
+        again = made(state)
+    for results in (found, again, made(state), model(state)):
+        assert_as_ase(results, frames, LRCCalculator(potential()))
+
+
+def test_mesh_is_held_for_the_same_systems_only():
+    """A batch has the energies that ASE finds, whatever was computed before."""
+    first, second = rattled_crystal(repeat=(2, 2, 2)), rattled_crystal(repeat=(2, 2, 2), seed=1)
+    model = neutral(potential())
+    for length in np.arange(1.0, 1.15, 0.015):
+        first.set_cell(rattled_crystal(repeat=(2, 2, 2)).cell.array * length, scale_atoms=True)
+        second.set_cell(first.cell.array * 0.93, scale_atoms=True)
+        for atoms in (first, second):
+            found = model(torch_sim.io.atoms_to_state([atoms], CPU, torch.float64))
+            assert_as_ase(found, [atoms.copy()], LRCCalculator(potential()))
+
+
 def test_nonsense_is_refused():
     with pytest.raises(ValueError, match="`skin` must be zero or a positive length"):
-        TorchSimModel(potential(), skin=-0.1)
+        neutral(potential(), skin=-0.1)
     strange = rattled_crystal()
     strange.symbols[0] = "Au"
     with pytest.raises(ValueError, match="unknown element Au: this model knows"):
-        TorchSimModel(potential())(torch_sim.io.atoms_to_state([strange], CPU, torch.float64))
+        neutral(potential())(torch_sim.io.atoms_to_state([strange], CPU, torch.float64))

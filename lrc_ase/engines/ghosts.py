@@ -9,6 +9,7 @@ from lrc_ase.layer.exchange import Exchange
 from lrc_ase.structures.graph import Graph
 from lrc_ase.structures.neighbors import complete_cell, padded_rows
 from lrc_ase.structures.pairs import pairs_within
+from lrc_ase.structures.skin import Skin
 
 __all__ = ["GhostNeighbors"]
 
@@ -21,20 +22,17 @@ class GhostNeighbors:
     """
 
     def __init__(self, cutoff: float, skin: float) -> None:
-        if not skin >= 0:
-            raise ValueError(f"`skin` must be zero or a positive length in Angstrom, got {skin}")
-        self.cutoff, self.skin = cutoff, skin
-        self.n_searches = 0
-        self._tags = np.zeros(0, np.int64)
-        self._positions = np.zeros((0, 3))
-        self._n_own = -1
+        self.cutoff = cutoff
+        self._skin = Skin(skin)
+
+    @property
+    def n_searches(self) -> int:
+        """Number of searches so far."""
+        return self._skin.n_searches
 
     def is_valid(self, tags: np.ndarray, positions: np.ndarray, n_own: int) -> bool:
-        """Whether the pairs found last hold for atoms `tags` (n_atoms,) at `positions` (n_atoms, 3)."""
-        if n_own != self._n_own or not np.array_equal(tags, self._tags):
-            return False
-        moved = ((positions - self._positions) ** 2).sum(axis=1).max(initial=0.0)
-        return bool(moved <= (0.5 * self.skin) ** 2)  # False for NaN, so that the search reports it
+        """Return True if the last pairs hold for atoms `tags` (n_atoms,) at `positions` (n_atoms, 3)."""
+        return self._skin.holds(torch.from_numpy(positions), _unmoving(tags, n_own))
 
     def search(self, tags: np.ndarray, positions: np.ndarray, n_own: int) -> None:
         """Find all pairs anew.
@@ -47,9 +45,8 @@ class GhostNeighbors:
         finite = np.isfinite(positions).all(axis=1)
         if not finite.all():
             raise ValueError(f"positions are not finite (NaN or infinite) for atoms {tags[~finite][:5].tolist()}")
-        self._tags, self._positions, self._n_own = tags.copy(), positions.copy(), n_own
-        self.n_searches += 1
-        first, second, distances, _ = pairs_within(positions, np.eye(3), [False] * 3, self.cutoff + self.skin)
+        self._skin.searched(torch.from_numpy(positions), _unmoving(tags, n_own))
+        first, second, distances, _ = pairs_within(positions, np.eye(3), [False] * 3, self.cutoff + self._skin.width)
         n_pairs = int(np.searchsorted(first, n_own))  # pairs come sorted; those of ghosts are not wanted
         if n_pairs and distances[:n_pairs].min() < 1e-6:
             pair = int(distances[:n_pairs].argmin())
@@ -84,3 +81,8 @@ class GhostNeighbors:
             mesh_shapes=None if mesh_shape is None else (mesh_shape,),
             exchange=exchange,
         )
+
+
+def _unmoving(tags: np.ndarray, n_own: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what LAMMPS changes when it deals atoms to processes anew."""
+    return torch.from_numpy(np.ascontiguousarray(tags)), torch.tensor(n_own, device="cpu")

@@ -7,10 +7,11 @@ of torch-sim deal systems into batches.
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 import torch_sim
 from ase import Atoms
@@ -19,60 +20,81 @@ from torch_sim.models.interface import ModelInterface
 
 from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.devices import usable_device
 from lrc_ase.models.precision import floating_type
+from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.graph import Graph, collate
-from lrc_ase.structures.neighbors import neighbor_graph
+from lrc_ase.structures.neighbors import is_continuation, neighbor_graph
+from lrc_ase.structures.skin import Skin
 
 __all__ = ["TorchSimModel"]
 
 
 class TorchSimModel(ModelInterface):
-    """Energies, forces, full stress and latent charges of every system in a state; all neutral.
+    """Compute energies, forces, full stress and latent charges of every system in a state.
+
+    Total charges are those of the state's attribute `charge`, (n_systems,) in e, where it has one. States of torch-sim
+    0.3 have none: `atoms_to_state` drops ``atoms.info["charge"]``. There `charge` holds for all systems.
 
     Parameters
     ----------
     potential
-        Path of a potential file, or a loaded `Potential`.
+        A potential file, the folder of a training run, the name of a shipped potential, or a loaded `Potential`.
+    charge
+        Total charge of each system in e, for states that do not carry any. Without it such systems count as neutral,
+        with a warning.
     device, dtype
         Where the model is, and its precision; states must be there, of any precision.
     skin
         Extra range of the neighbor lists in Angstrom: searched anew when an atom of any system has moved half of it,
         or cells or systems have changed.
     compute_stress
-        Whether `forward` returns a stress; of use where all directions are periodic.
+        Return a stress from `forward`; of use where all directions are periodic.
+
+    Raises
+    ------
+    ValueError
+        A device or precision that cannot be used here; at evaluation, charges that are not finite or differ from
+        `charge`, and structures that `lrc_ase.structures.neighbors.neighbor_graph` refuses.
     """
 
+    @undisturbed()
     def __init__(
         self,
         potential: str | os.PathLike[str] | Potential,
         *,
+        charge: float | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | str = torch.float64,
         skin: float = 0.5,
         compute_stress: bool = True,
     ) -> None:
         super().__init__()
-        if not skin >= 0:
-            raise ValueError(f"`skin` must be zero or a positive length in Angstrom, got {skin}")
         if not isinstance(potential, Potential):
             potential = load_potential(potential)
-        self._device, self._dtype, self._skin = torch.device(device), floating_type(dtype), skin
+        self._device, self._dtype, self._skin = usable_device(device), floating_type(dtype), Skin(skin)
         self._compute_stress, self._compute_forces = compute_stress, True
-        own = potential.for_evaluation(device, dtype)
-        self.model, self._references = own.model, own.references
-        self._searched: torch_sim.SimState | None = None
+        evaluated = potential.for_evaluation(device, dtype)
+        self.model, self._references = evaluated.model, evaluated.references
+        self._charge = charge
+        long_range = self.model.settings.long_range
+        self._has_charges = long_range is not None and long_range.electrostatics
+        self._systems: list[Atoms] = []
+        """Systems of the last search."""
         self._graph: Graph | None = None
 
+    @undisturbed()
     def forward(self, state: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Results of a `SimState`, or of a dictionary with its fields, in the precision of its positions.
+        """Return the results of a `SimState`, or of a dictionary with its fields, in the precision of its positions.
 
         `energy` (n_systems,), `forces` (n_atoms, 3), `stress` (n_systems, 3, 3) in ASE's units and signs, `charges`
         (n_atoms,) where the model has them.
         """
-        if not isinstance(state, torch_sim.SimState):
-            masses = torch.ones_like(state["positions"][:, 0])
-            state = torch_sim.SimState(**({"masses": masses} | dict(state)))
-        graph = self._graph_of(state)
+        charges = state.get("charge") if isinstance(state, Mapping) else getattr(state, "charge", None)
+        if isinstance(state, Mapping):
+            values = {name: value for name, value in state.items() if name != "charge"}
+            state = torch_sim.SimState(**({"masses": torch.ones_like(values["positions"][:, 0])} | values))
+        graph = self._graph_of(state, self._total_charges(charges, state.n_systems))
         found = evaluate(self.model, graph, stress=self._compute_stress)
         assert found.forces is not None
         references = self._references.new_zeros(graph.n_structures)
@@ -84,37 +106,65 @@ class TorchSimModel(ModelInterface):
             results["charges"] = found.charges
         return {name: value.to(state.dtype) for name, value in results.items()}
 
-    def _graph_of(self, state: torch_sim.SimState) -> Graph:
+    def _total_charges(self, carried: Any, n_systems: int) -> Tensor:
+        """Return the total charge of each system, (n_systems,): the state's, or else what the model was told."""
+        if carried is None:
+            if self._charge is None and self._has_charges:
+                warnings.warn(
+                    "torch-sim's states carry no total charges: all systems count as neutral. Give "
+                    "TorchSimModel(..., charge=0.0), or their charge, to say so",
+                    stacklevel=2,
+                )
+                self._charge = 0.0
+            return torch.full((n_systems,), self._charge or 0.0, dtype=torch.float64)
+        charges = torch.as_tensor(carried).detach().double().cpu().reshape(-1)
+        if len(charges) != n_systems:
+            raise ValueError(f"`charge` of a state must hold one number for each of {n_systems} systems, got {carried}")
+        if self._charge is not None and not torch.all(charges == self._charge):
+            raise ValueError(f"the state has charges {charges.tolist()}, TorchSimModel was told {self._charge:g}")
+        return charges
+
+    def _graph_of(self, state: torch_sim.SimState, charges: Tensor) -> Graph:
+        """Return the graph of all systems: the last one, moved, while it holds; otherwise one searched anew."""
         positions = state.positions.detach().double()
-        if self._graph is None or not self._is_valid(state):
-            self._graph, self._searched = self._search(state), state.clone()
+        pbc = torch.as_tensor(state.pbc, device="cpu").expand(3)
+        unmoving = [state.atomic_numbers.long(), state.system_idx, state.cell.detach().double(), pbc, charges]
+        if self._graph is None or not self._skin.holds(positions, unmoving):
+            self._graph = self._search(_systems_of(state, pbc, charges))
+            self._skin.searched(positions, unmoving)
         return replace(self._graph, positions=positions)
 
-    def _is_valid(self, state: torch_sim.SimState) -> bool:
-        last = self._searched
-        assert last is not None
-        same = last.pbc == state.pbc and torch.equal(last.atomic_numbers, state.atomic_numbers)
-        if not (same and torch.equal(last.system_idx, state.system_idx) and torch.equal(last.cell, state.cell)):
-            return False
-        moved = (state.positions - last.positions).norm(dim=1).max()
-        return bool(moved <= 0.5 * self._skin)  # False for NaN, so that the search reports it
-
-    def _search(self, state: torch_sim.SimState) -> Graph:
-        """Graphs of all systems with pairs found anew, their meshes held where they still do."""
+    def _search(self, systems: list[Atoms]) -> Graph:
+        """Return the graph of systems with pairs searched anew; a mesh is held while a system only moves."""
         settings = self.model.settings
-        numbers, positions, cells = (
-            value.detach().cpu().numpy() for value in (state.atomic_numbers, state.positions, state.row_vector_cell)
-        )
-        pbc = np.broadcast_to(np.asarray(state.pbc), 3)
-        counts = torch.bincount(state.system_idx, minlength=state.n_systems).tolist()
-        held: tuple[Any, ...] = (None,) * state.n_systems
-        if self._graph is not None and self._graph.n_structures == state.n_systems and self._graph.mesh_shapes:
-            held = self._graph.mesh_shapes
+        held: Sequence[tuple[int, ...] | None] = [None] * len(systems)
+        if self._graph is not None and self._graph.mesh_shapes and len(systems) == len(self._systems):
+            held = [
+                mesh if is_continuation(last, atoms) else None
+                for mesh, last, atoms in zip(self._graph.mesh_shapes, self._systems, systems, strict=True)
+            ]
         graphs = []
-        for index, last in enumerate(np.cumsum(counts)):
-            own = slice(last - counts[index], last)
-            atoms = Atoms(numbers[own], positions=positions[own].astype(float), cell=cells[index], pbc=pbc)
-            graph = neighbor_graph(atoms, settings.elements, settings.cutoff + self._skin)
-            mesh = self.model.mesh_shape_for(cells[index].astype(float), held[index]) if pbc.all() else None
-            graphs.append(graph if mesh is None else replace(graph, mesh_shapes=(mesh,)))
+        for atoms, mesh in zip(systems, held, strict=True):
+            graph = neighbor_graph(atoms, settings.elements, settings.cutoff + self._skin.width)
+            shape = self.model.mesh_shape_for(atoms.cell.array, mesh) if atoms.pbc.all() else None
+            graphs.append(graph if shape is None else replace(graph, mesh_shapes=(shape,)))
+        self._systems = systems
         return collate(graphs).to(self._device)
+
+
+def _systems_of(state: torch_sim.SimState, pbc: Tensor, charges: Tensor) -> list[Atoms]:
+    """Return the systems of a state as ASE's atoms."""
+    numbers, positions, cells = (
+        value.detach().cpu().numpy() for value in (state.atomic_numbers, state.positions, state.row_vector_cell)
+    )
+    ends = torch.bincount(state.system_idx, minlength=state.n_systems).cumsum(0).tolist()
+    return [
+        Atoms(
+            numbers[first:last],
+            positions=positions[first:last].astype(float),
+            cell=cell.astype(float),
+            pbc=pbc.numpy(),
+            info={"charge": charge},
+        )
+        for first, last, cell, charge in zip([0, *ends[:-1]], ends, cells, charges.tolist(), strict=True)
+    ]

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers
+from torch import Tensor
 
 from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.graph import Graph
 from lrc_ase.structures.pairs import pairs_within
+from lrc_ase.structures.skin import Skin
 
 __all__ = ["NeighborList", "check_structure", "complete_cell", "is_continuation", "neighbor_graph", "padded_rows"]
 
@@ -168,20 +170,24 @@ class NeighborList:
         device: torch.device | str = "cpu",
         mesh_shape_for: Callable[[np.ndarray, tuple[int, ...] | None], tuple[int, ...] | None] | None = None,
     ) -> None:
-        if not skin >= 0:
-            raise ValueError(f"`skin` must be zero or a positive length in Angstrom, got {skin}")
         self.elements, self.cutoff, self.skin = tuple(elements), cutoff, skin
         self.device = device
         self.mesh_shape_for = mesh_shape_for
-        self.n_searches = 0
+        self._skin = Skin(skin)
         self._atoms: Atoms | None = None
         self._graph: Graph | None = None
         self._mesh_shape: tuple[int, ...] | None = None
 
+    @property
+    def n_searches(self) -> int:
+        """Number of searches so far."""
+        return self._skin.n_searches
+
     def graph(self, atoms: Atoms) -> Graph:
-        """Graph of `atoms`; raises as `neighbor_graph` does."""
-        if self._graph is not None and self._is_valid(atoms):
-            positions = torch.from_numpy(np.array(atoms.positions, dtype=np.float64))
+        """Return the graph of `atoms`; raises as `neighbor_graph` does."""
+        positions = torch.from_numpy(np.array(atoms.positions, dtype=np.float64))
+        unmoving = _unmoving(atoms)
+        if self._graph is not None and self._skin.holds(positions, unmoving):
             return replace(self._graph, positions=positions.to(self.device))
         graph = neighbor_graph(atoms, self.elements, self.cutoff + self.skin, device=self.device)
         if self.mesh_shape_for is not None and atoms.pbc.all():
@@ -191,20 +197,16 @@ class NeighborList:
             self._mesh_shape = self.mesh_shape_for(cell, self._mesh_shape)
             graph = replace(graph, mesh_shapes=None if self._mesh_shape is None else (self._mesh_shape,))
         self._atoms, self._graph = atoms.copy(), graph
-        self.n_searches += 1
+        self._skin.searched(positions, unmoving)
         return graph
 
     def forget(self) -> None:
         """Drop the list and the mesh held: the next graph is built anew."""
         self._atoms = self._graph = self._mesh_shape = None
 
-    def _is_valid(self, atoms: Atoms) -> bool:
-        last = self._atoms
-        assert last is not None
-        if len(last) != len(atoms) or not np.array_equal(last.numbers, atoms.numbers):
-            return False
-        same = np.array_equal(last.cell.array, atoms.cell.array) and np.array_equal(last.pbc, atoms.pbc)
-        if not same or total_charge(last) != total_charge(atoms):
-            return False
-        moved = np.linalg.norm(atoms.positions - last.positions, axis=1).max()
-        return bool(moved <= 0.5 * self.skin)  # False for NaN, so that the search reports it
+
+def _unmoving(atoms: Atoms) -> tuple[Tensor, ...]:
+    """Return everything but positions that a graph depends on."""
+    cell, numbers = np.array(atoms.cell.array, dtype=np.float64), np.array(atoms.numbers, dtype=np.int64)
+    charge = torch.tensor([total_charge(atoms)], dtype=torch.float64, device="cpu")
+    return torch.from_numpy(numbers), torch.from_numpy(cell), torch.from_numpy(np.array(atoms.pbc)), charge

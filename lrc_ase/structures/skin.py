@@ -1,0 +1,53 @@
+"""The rule by which a list of pairs serves a moving structure, the same for ASE, LAMMPS and torch-sim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["Skin"]
+
+
+class Skin:
+    """Extra range of a list of pairs, and the structure that it was searched for.
+
+    A list of all pairs within cutoff + skin holds every pair within the cutoff until two atoms have approached by the
+    skin. It is therefore searched anew when an atom has moved half the skin, or when anything else has changed.
+
+    Parameters
+    ----------
+    width
+        The skin, Angstrom; zero for a search after every move.
+    """
+
+    def __init__(self, width: float) -> None:
+        if not width >= 0:
+            raise ValueError(f"`skin` must be zero or a positive length in Angstrom, got {width}")
+        self.width = width
+        self.n_searches = 0
+        """Number of searches so far."""
+        self._positions: Tensor | None = None
+        self._unmoving: tuple[Tensor, ...] = ()
+
+    def holds(self, positions: Tensor, unmoving: Sequence[Tensor]) -> bool:
+        """Return True if the last list serves for `positions` (n_atoms, 3), on one device with those of the search.
+
+        `unmoving` are all other quantities that pairs or the graph depend on: elements, cell, boundary, charge.
+        """
+        last = self._positions
+        if last is None or len(last) != len(positions) or len(unmoving) != len(self._unmoving):
+            return False
+        if not all(torch.equal(value, before) for value, before in zip(unmoving, self._unmoving, strict=True)):
+            return False
+        if len(positions) == 0:
+            return True
+        squared = (positions - last).square().sum(dim=1).max()
+        return bool(squared <= (0.5 * self.width) ** 2)  # False for NaN, so that the search reports it
+
+    def searched(self, positions: Tensor, unmoving: Sequence[Tensor]) -> None:
+        """Record the structure of a new list, of which it keeps copies."""
+        self._positions = positions.clone()
+        self._unmoving = tuple(value.clone() for value in unmoving)
+        self.n_searches += 1
