@@ -96,6 +96,20 @@ def test_many_sets_share_a_color_and_no_atom_is_lost(drawn):
         assert any(text.get_text().startswith("other sets: ") for text in axes.get_legend().get_texts())
 
 
+def test_long_names_do_not_overlap(drawn):
+    shown = evaluation(sets=["folder/" + 80 * "s", "b", "b", "c"])
+    named = {f"{letter}{90 * 'n'}": shown for letter in "pq"}
+    plot_parity(named, "parity.png")
+    plot_parity_by_element(named, "elements.png")
+    plot_uncertainty({name: evaluation(std=True) for name in named}, "uncertainty.png")
+    for figure in drawn:
+        boxes = [axes.title.get_window_extent() for axes in figure.axes if axes.title.get_text()]
+        assert not [1 for i, one in enumerate(boxes) for other in boxes[:i] if one.overlaps(other)]
+        for axes in figure.axes:
+            legend = axes.get_legend()
+            assert legend is None or legend.get_window_extent().width < axes.bbox.width
+
+
 def write_metrics(path, stages, **columns):
     """Write metrics.csv of stages (name and epochs); a column is a function of the number of the epoch."""
     names = [name for name, n_epochs in stages for _ in range(n_epochs)]

@@ -133,7 +133,7 @@ def evaluate(
 
 def print_table(table: Table) -> None:
     """Show a table of a report on the console, its text letter by letter: names from files are no markup."""
-    shown = RichTable(title=Text(printable(table.title)), box=SIMPLE_HEAD)
+    shown = RichTable(title=Text(printable(table.title)), box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(table.columns):
         heading = Text("\n".join(printable(line) for line in column.split("\n")))
         shown.add_column(heading, justify="left" if index == 0 else "right", overflow="fold")
@@ -157,10 +157,13 @@ def _check_outputs(plot: Path | None, report: Path | None) -> None:
 
 
 def _short_names(potentials: list[str]) -> list[str]:
-    """Return the names of files and folders, together with the folder above them where two are the same."""
+    """Return a name for each potential: that of its file or folder, with the folder above where two are the same."""
     files = [Path(name).resolve() for name in potentials]
-    stems = [file.stem if file.suffix == ".safetensors" else file.name for file in files]
-    for names in (stems, [f"{file.parent.name}-{stem}" for file, stem in zip(files, stems, strict=True)]):
-        if len(set(names)) == len(names):
-            return names
-    raise ValueError("the same potential is named twice")
+    names = [file.stem if file.suffix == ".safetensors" else file.name for file in files]
+    if len(set(names)) < len(names):
+        longer = [f"{file.parent.name}-{name}" for file, name in zip(files, names, strict=True)]
+        # the name of a shipped potential stays: it is no place on this disk
+        names = [name if not file.exists() else long for name, file, long in zip(names, files, longer, strict=True)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"potentials in different folders are called alike ({', '.join(names)}): rename one of them")
+    return names

@@ -82,7 +82,11 @@ def _set_error_scale(axis: Axes, curves: Sequence[PairErrors]) -> None:
     largest = float(np.nanmax(np.concatenate(reach)))
     if typical > 0 and largest > 12 * typical:
         axis.set_yscale("symlog", linthresh=2 * typical, linscale=1.0)
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        # ticks of the narrow linear part would overlap
+        near_zero = 2 * typical
+        axis.yaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: "" if 0 < abs(value) < near_zero else f"{value:g}")
+        )
     axis.set_ylim(-1.1 * largest or -1.0, 1.1 * largest or 1.0)
 
 

@@ -62,8 +62,9 @@ def plot_learning_curve(metrics: str | Path | Mapping[str, str | Path], path: st
                     errors = _column(columns, prefix, quantity)[first:last]
                     known = np.flatnonzero(np.isfinite(errors) & (errors > 0))
                     if known.size:
-                        marker = "o" if known.size == 1 else "." if known.size < 4 else None
-                        axis.plot(first + known + 1, errors[known], marker=marker, color=color, label=label, **style)
+                        marker = "o" if known.size == 1 else "." if known.size < 4 else ""
+                        epochs = first + known + 1
+                        axis.plot(epochs, errors[known], marker=marker, ms=5, color=color, label=label, **style)
                         label = None  # one entry of the legend for all stages
         set_log_scale(axis, "y", [value for line in axis.get_lines() for value in np.asarray(line.get_ydata())])
         axis.set_ylabel(f"{title}\n{ERROR_UNITS[quantity].symbol}")

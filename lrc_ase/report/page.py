@@ -21,8 +21,10 @@ from lrc_ase.files.printable import printable
 
 __all__ = ["Picture", "Report", "Section", "Table", "environment", "write_report"]
 
-_WIDE = 1.35
-"""Width over height of a picture that takes a row of its own."""
+_SCALE = 0.62
+"""CSS pixels per pixel of a picture."""
+_HALF_PAGE = 560
+"""CSS pixels."""
 PACKAGES = ("lrc-ase", "torch", "numpy", "scipy", "ase", "matscipy")
 
 
@@ -44,10 +46,19 @@ class Picture:
     caption: str = ""
 
     @property
+    def width(self) -> int:
+        """Width on the page in CSS pixels: letters then have the size of those of the text."""
+        return round(_SCALE * self._size[0])
+
+    @property
     def is_wide(self) -> bool:
-        """Whether the picture needs the whole width of the page to be read."""
+        """Whether the picture needs more than half of the page to be read."""
+        return self.width > _HALF_PAGE
+
+    @property
+    def _size(self) -> tuple[int, int]:
         width, height = struct.unpack(">2I", self.path.read_bytes()[16:24])  # of the header of a PNG file
-        return bool(width > _WIDE * height)
+        return width, height
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def plot_parity(evaluations: Mapping[str, Evaluation], path: str | Path) -> None
         axes[0].set_ylabel(f"{_TITLES[quantity]}, predicted\n{unit.symbol}")
     if len(evaluations) > 1:
         for axis, name in zip(grid[0], evaluations, strict=True):
-            axis.set_title(plot_text(name, 36))
+            axis.set_title(plot_text(name, 30), fontsize="medium")
     figure.savefig(path)
 
 
@@ -87,7 +87,8 @@ def plot_parity_by_element(evaluations: Mapping[str, Evaluation], path: str | Pa
         known = np.isfinite(reference) & np.isfinite(predicted)
         for axis, symbol in zip(panels, symbols, strict=False):
             chosen = known & (element == symbol)
-            axis.set_title(symbol if len(evaluations) == 1 else plot_text(f"{name}: {symbol}"))
+            title = symbol if len(evaluations) == 1 else f"{plot_text(name, 22)}: {symbol}"
+            axis.set_title(title, fontsize="medium")
             _frame(axis, _limits([np.array([reference[chosen], predicted[chosen]])]))
             if not chosen.any():
                 say_in(axis, "no labels" if (element == symbol).any() else "no atoms")
@@ -108,7 +109,8 @@ def plot_parity_by_element(evaluations: Mapping[str, Evaluation], path: str | Pa
                         rasterized=True,
                         label=f"{title}RMSE {rmse} {unit.symbol}",
                     )
-            axis.legend(frameon=False, fontsize="x-small", markerscale=3, loc="upper left", handletextpad=0.1)
+            place = {"loc": "upper left", "handletextpad": 0.1, "framealpha": 0.75, "edgecolor": "none"}
+            axis.legend(fontsize="x-small", markerscale=3, **place)
         for axis in panels[len(symbols) :]:
             axis.set_visible(False)
     figure.supxlabel(f"Force component, reference ({unit.symbol})", fontsize="medium")

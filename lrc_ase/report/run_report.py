@@ -64,7 +64,7 @@ def report_run(path: str | os.PathLike[str]) -> Path:
     training = _evaluate({name: sample(data_sets[name].train, LARGEST_TRAINING) for name in names}, bare)
     validation = _evaluate({name: data_sets[name].validation[:LARGEST_VALIDATION] for name in names}, bare)
     errors = {name: part[0].metrics for name, part in (("training", training), ("validation", validation)) if part}
-    sentences = [*potential.description.get("remarks", ()), *inspection.warnings]
+    sentences = [f"Note: {remark}" for remark in (*potential.description.get("remarks", ()), *inspection.warnings)]
     assert training is not None  # a run has training frames
     sentences.insert(0, overfitting_remark(errors["training"], errors.get("validation")))
     if validation is not None:
@@ -147,7 +147,8 @@ def _headline(evaluation: Evaluation) -> str:
         if evaluation.metrics[key] == evaluation.metrics[key]  # not NaN
     ]
     n_frames = len(evaluation.n_atoms)
-    return f"Root mean square errors on {n_frames} validation frames, not trained on: {', '.join(parts) or 'unknown'}."
+    frames = "1 validation frame" if n_frames == 1 else f"{n_frames} validation frames"
+    return f"Root mean square errors on {frames}, not trained on: {', '.join(parts) or 'unknown'}."
 
 
 def _sections(
@@ -228,7 +229,7 @@ def _model(potentials: Mapping[str, Potential], evaluations: Mapping[str, Evalua
     pictures = []
     if any(potential.settings.long_range is not None for potential in potentials.values()):
         plot_kernels(potentials, folder / "kernels.png")
-        caption = "A kernel that falls far less steeply than the cutoff reaches carries interactions beyond it."
+        caption = "Look beyond the cutoff: a kernel that is not small there carries long-range interactions."
         pictures.append(Picture(folder / "kernels.png", "Kernels of the long-range channels", caption))
     if any(evaluation.charges is not None for evaluation in evaluations.values()):
         plot_charges(evaluations, folder / "charges.png")

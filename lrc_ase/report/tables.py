@@ -28,6 +28,8 @@ __all__ = [
 
 _ENERGY_UNIT = ERROR_UNITS["energy"].symbol
 _FORCE_UNIT = ERROR_UNITS["forces"].symbol
+_INDENT = 2 * "\N{NO-BREAK SPACE}"
+"""Before the name of an evaluation below that of a group; a page does not collapse it."""
 
 
 def errors_table(errors: Mapping[str, Mapping[str, float]], title: str = "Errors") -> Table:
@@ -47,25 +49,42 @@ def config_type_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
 
 
 def _table_by(errors: Mapping[str, Mapping[str, Mapping[str, float]]], title: str) -> Table | None:
-    """Return errors by evaluation and group; the name of the evaluation stands in front where there are several."""
-    rows = {
-        (f"{name}, {group}" if len(errors) > 1 else group): values
-        for name, groups in errors.items()
-        for group, values in groups.items()
-    }
-    return errors_table(rows, title) if len(rows) > len(errors) else None
+    """Return errors by evaluation and group; several evaluations stand below the name of each group."""
+    columns, cells = error_cells(
+        {f"{name}/{group}": values for name, groups in errors.items() for group, values in groups.items()}
+    )
+    keys = [(name, group) for name, groups in errors.items() for group in groups]
+    if len(keys) <= len(errors):
+        return None
+    return Table(title, columns, _grouped({key: row[1:] for key, row in zip(keys, cells, strict=True)}))
+
+
+def _grouped(cells: Mapping[tuple[str, str], Sequence[str]]) -> list[list[str]]:
+    """Return rows from cells by evaluation and group: one per group, or below each group one per evaluation."""
+    names = list(dict.fromkeys(name for name, _ in cells))
+    groups = list(dict.fromkeys(group for _, group in cells))
+    if len(names) == 1:
+        return [[group, *cells[names[0], group]] for group in groups]
+    rows = []
+    for group in groups:
+        of_group = {name: cells[name, group] for name in names if (name, group) in cells}
+        rows.append([group, *("" for _ in next(iter(of_group.values())))])
+        rows += [[f"{_INDENT}{name}", *row] for name, row in of_group.items()]
+    return rows
 
 
 def element_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
     """Return the force errors of each element; None without force labels."""
-    rows = []
-    for name, evaluation in evaluations.items():
-        for element, errors in evaluation.force_errors_by_element().items():
-            label = f"{name}, {element}" if len(evaluations) > 1 else element
-            cells = [error_text(errors[key]) for key in ("forces_mae", "forces_rmse")]
-            rows.append([label, f"{errors['n_atoms']:.0f}", *cells])
+    keys = ("forces_mae", "forces_rmse")
+    cells = {
+        (name, element): [f"{errors['n_atoms']:.0f}", *(error_text(errors[key]) for key in keys)]
+        for name, evaluation in evaluations.items()
+        for element, errors in evaluation.force_errors_by_element().items()
+    }
     columns = ["", "Atoms", f"Force\nMAE\n{_FORCE_UNIT}", f"Force\nRMSE\n{_FORCE_UNIT}"]
-    return Table("Force errors by element", columns, rows) if any(row[-1] != "-" for row in rows) else None
+    if all(row[-1] == "-" for row in cells.values()):
+        return None
+    return Table("Force errors by element", columns, _grouped(cells))
 
 
 def hardest_table(evaluation: Evaluation, names: Sequence[str], hardest: Sequence[tuple[int, float]]) -> Table:
@@ -87,21 +106,18 @@ def hardest_table(evaluation: Evaluation, names: Sequence[str], hardest: Sequenc
 def uncertainty_table(evaluations: Mapping[str, Evaluation], title: str = "Uncertainty") -> Table | None:
     """Return how far the deviations of ensembles can be trusted; None where there is no ensemble."""
     units = {"energy": _ENERGY_UNIT, "forces": _FORCE_UNIT}
-    rows = []
-    for name, evaluation in evaluations.items():
-        for quantity, summary in evaluation.uncertainty().items():
-            label = f"{quantity}, {units[quantity]}"
-            rows.append(
-                [
-                    label if len(evaluations) == 1 else f"{name}, {label}",
-                    f"{summary.n_errors}",
-                    error_text(summary.mean_deviation),
-                    "-" if math.isnan(summary.coverage) else f"{summary.coverage:.1%}",
-                    "-" if math.isnan(summary.correlation) else f"{summary.correlation:.2f}",
-                ]
-            )
+    cells = {
+        (name, f"{quantity}, {units[quantity]}"): [
+            f"{summary.n_errors}",
+            error_text(summary.mean_deviation),
+            "-" if math.isnan(summary.coverage) else f"{summary.coverage:.1%}",
+            "-" if math.isnan(summary.correlation) else f"{summary.correlation:.2f}",
+        ]
+        for name, evaluation in evaluations.items()
+        for quantity, summary in evaluation.uncertainty().items()
+    }
     columns = ["", "Values", "Deviation\n(RMS)", "Errors inside\n90% interval", "Rank\ncorrelation\nwith errors"]
-    return Table(title, columns, rows) if rows else None
+    return Table(title, columns, _grouped(cells)) if cells else None
 
 
 def potential_table(potentials: Mapping[str, Potential]) -> Table:

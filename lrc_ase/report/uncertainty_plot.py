@@ -43,7 +43,7 @@ def plot_uncertainty(evaluations: Mapping[str, Evaluation], path: str | Path, *,
         left.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="Probability of the interval")
         left.set_ylabel("Part of the errors inside")
         left.legend(frameon=False, loc="upper left", fontsize="small")
-        left.set_title(plot_text(name))
+        left.set_title(plot_text(name, 36), fontsize="medium")
         _draw_errors(right, evaluation.force_errors, forces_std)
         right.set_title(f"rank correlation {evaluation.uncertainty()['forces'].correlation:.2f}")
         right.set_xlabel(f"Deviation of a force component ({ERROR_UNITS['forces'].symbol})")
