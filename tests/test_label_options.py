@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,9 @@ from typer.testing import CliRunner
 
 from lrc_ase import LongRangeSettings, ModelSettings, Potential, build_model, save_potential
 from lrc_ase.cli import app
+from lrc_ase.cli.console import read_structure
 from lrc_ase.models.ensemble import Ensemble
+from lrc_ase.structures.charge import total_charge
 from lrc_ase.training import load_configuration
 
 
@@ -51,9 +55,9 @@ KEYS = ("--energy-key", "E", "--forces-key", "F", "--virial-key", "W", "--charge
 
 
 def row(output: str, name: str) -> str:
-    """Second column of a table."""
+    """Second column of a table, whatever lines it is drawn with."""
     (line,) = [line for line in output.splitlines() if line.strip("│ ").startswith(name)]
-    return line.strip("│ ").split("│")[1].strip()
+    return re.split(r"\s{2,}|│", line.strip("│ "))[-1].strip()
 
 
 def test_data_reads_labels_under_the_names_of_its_options(folder):
@@ -152,3 +156,19 @@ def test_resume_takes_no_names_of_labels(folder, tmp_path):
         code, output = lrc_ase("train", "--resume", "-o", tmp_path / "run", *option)
         assert code == 1
         assert "--resume alone takes everything from the run folder" in output
+
+
+def test_structures_that_look_charged_are_doubted(tmp_path):
+    atoms = Atoms("NaCl", [[0, 0, 0], [0, 0, 2.5]])
+    atoms.set_initial_charges([1, 0])
+    write(tmp_path / "ion.traj", atoms)
+    with pytest.warns(UserWarning, match=r"ion\.traj: initial charges sum to \+1 e but no total charge is named"):
+        read_structure(str(tmp_path / "ion.traj"))
+
+
+@pytest.mark.parametrize("name", ["charge", "REF_charge"])
+@pytest.mark.parametrize("value", [1, "1"])
+def test_charge_of_a_repeated_cell_is_repeated(tmp_path, name, value):
+    atoms = Atoms("NaCl", [[0, 0, 0], [0, 0, 2.5]], cell=[5, 5, 5], pbc=True, info={name: value})
+    write(tmp_path / "ion.traj", atoms)
+    assert total_charge(read_structure(str(tmp_path / "ion.traj"), (2, 2, 1))) == 4.0

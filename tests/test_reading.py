@@ -131,6 +131,12 @@ def test_deepmd_clusters_and_frames_of_mixed_size_are_read(tmp_path):
     assert label_frame(frames[1]).forces.shape == (2, 3)
 
 
+def test_deepmd_arrays_that_are_not_read_are_named(tmp_path):
+    deepmd_folder(tmp_path / "water", fparam=np.ones((3, 1)))
+    with pytest.warns(UserWarning, match=r"set\.000: fparam\.npy not read; a total charge belongs into"):
+        read_frames(tmp_path / "water")
+
+
 def test_deepmd_structures_without_labels_are_read(tmp_path):
     deepmd_folder(tmp_path / "water", energy=None, force=None, virial=None)
     assert [atoms.calc for atoms in read_frames(tmp_path / "water")] == [None] * 3

@@ -68,6 +68,23 @@ def test_frames_with_energies_alone_train_beside_others_and_are_counted(tmp_path
     assert train(asked, tmp_path / "run", quiet=True).exists()
 
 
+def test_validation_frames_have_all_labels_wherever_the_seed_puts_them(tmp_path):
+    frames = metal_frames(6)
+    partial = with_labels(frames[:3], "energy")
+    ase.io.write(tmp_path / "train.traj", [*partial, *frames[3:], isolated("Cu", -3.5), isolated("Au", -2.5)])
+    for seed in range(5):
+        prepared = prepare(configuration(tmp_path, seed=seed)).data_sets["frames"]
+        assert (len(prepared.train), len(prepared.validation)) == (6, 2)
+        assert all(np.isfinite(frame.forces).all() for frame in prepared.validation)
+
+
+def test_validation_files_that_lack_a_label_are_counted(tmp_path):
+    ase.io.write(tmp_path / "train.traj", metal_frames(3))
+    ase.io.write(tmp_path / "test.traj", with_labels(metal_frames(2, seed=1), "energy"))
+    lines = describe(prepare(configuration(tmp_path, data={"validation": "test.traj"})))
+    assert any(line.startswith("note: data set 'frames', validation: 2 of 2 frames have no forces") for line in lines)
+
+
 def test_energy_of_a_frame_without_forces_moves_the_loss_and_forces_do_not(tmp_path):
     frames = metal_frames(4)
     ase.io.write(tmp_path / "train.traj", frames[:3] + with_labels(frames[3:], "energy"))

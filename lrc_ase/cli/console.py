@@ -176,7 +176,7 @@ def read_structure(path: str, repeat: tuple[int, int, int] | None = None) -> Ato
     import ase.io
     from ase.io.formats import UnknownFileTypeError
 
-    from lrc_ase.structures.charge import set_total_charge, total_charge
+    from lrc_ase.structures.charge import charge_doubt, set_total_charge, total_charge
 
     file = path if os.path.exists(path) else path.rpartition("@")[0] or path
     if not os.path.exists(file):
@@ -198,6 +198,8 @@ def read_structure(path: str, repeat: tuple[int, int, int] | None = None) -> Ato
         charge = total_charge(atoms)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    if doubt := charge_doubt(atoms):
+        warnings.warn(f"{path}: {doubt}", stacklevel=1)
     if repeat is not None:
         atoms = atoms.repeat(repeat)
         if charge:

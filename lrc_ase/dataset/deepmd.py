@@ -6,6 +6,7 @@ the negative derivative of the energy by the strain, so that stress = -virial / 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,8 @@ def _frames(folder: Path, types: np.ndarray, symbols: np.ndarray, *, periodic: b
     widths = {"coord": 3 * n, "box": 9, "energy": 1, "force": 3 * n, "virial": 9, "real_atom_types": n}
     paths = {name: folder / f"{name}.npy" for name in _ARRAYS}
     arrays = {name: _array(path, widths[name]) for name, path in paths.items() if path.exists()}
+    if unread := sorted({path.name for path in folder.glob("*.npy")} - {path.name for path in paths.values()}):
+        warnings.warn(f"{folder}: {', '.join(unread)} not read; a total charge belongs into `Atoms.info`", stacklevel=2)
     if "coord" not in arrays:
         raise ValueError(f"{folder}: coord.npy is missing")
     if periodic and "box" not in arrays:

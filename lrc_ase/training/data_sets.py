@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lrc_ase.dataset import DataReport, LabelKeys, LabelledGraph, LabelRules, inspect_frames, split_indices
+from lrc_ase.dataset import DataReport, Label, LabelKeys, LabelledGraph, LabelRules, inspect_frames, split_indices
 from lrc_ase.training.configuration import DataSetConfiguration, TrainingConfiguration
 from lrc_ase.training.frames import Frames, read_cached, read_into_memory
-from lrc_ase.training.partial_labels import check_stage_labels, partial_label_notes, required_labels
+from lrc_ase.training.partial_labels import check_stage_labels, is_complete, partial_label_notes, required_labels
 
 __all__ = ["DataSet", "describe_data_sets", "inspect_data_sets", "label_rules", "read_data_sets"]
 
@@ -30,6 +30,7 @@ def read_data_sets(
 ) -> dict[str, DataSet]:
     """Read, label and divide the frames of each data set that a stage uses."""
     used = {name for stage in configuration.stages for name in configuration.sets_of(stage)}
+    required = required_labels(stage.loss for stage in configuration.stages)
     cutoff, cache = configuration.model.cutoff, configuration.cache
 
     def read(files: Sequence[tuple[str, float]], keys: LabelKeys, weights: Mapping[str, float]) -> Frames:
@@ -40,7 +41,7 @@ def read_data_sets(
         return read_cached(files, rules, cutoff, cache, weights, n_workers=workers, report_progress=report_reading)
 
     data_sets = {
-        name: _divided(data_set, read, configuration.seed)
+        name: _divided(data_set, read, required, configuration.seed)
         for name, data_set in configuration.data.items()
         if name in used
     }
@@ -75,19 +76,26 @@ def describe_data_sets(configuration: TrainingConfiguration, data_sets: Mapping[
         )
         if data_set.n_skipped:
             yield f"note: data set '{name}': {data_set.n_skipped} frames without labels left out"
-        for text in partial_label_notes(data_set.train, required):
-            yield f"note: data set '{name}': {text}"
+        for part, frames in (("", data_set.train), (", validation", data_set.validation)):
+            for text in partial_label_notes(frames, required):
+                yield f"note: data set '{name}'{part}: {text}"
 
 
 def _divided(
     configuration: DataSetConfiguration,
     read: Callable[[Sequence[tuple[str, float]], LabelKeys, Mapping[str, float]], Frames],
+    required: Sequence[Label],
     seed: int,
 ) -> DataSet:
+    """Read a data set and set validation frames aside, of those that have all required labels."""
     keys = configuration.keys
     frames = read([(file.path, file.weight) for file in configuration.train], keys, configuration.config_type_weights)
     if configuration.validation:
         validation = read([(path, 1.0) for path in configuration.validation], keys, {})
         return DataSet(frames, validation, n_skipped=frames.n_skipped + validation.n_skipped)
-    train, aside = split_indices(len(frames), configuration.validation_fraction, seed)
+    # frames that lack a label, and single atoms, would leave the validation errors without that label
+    complete = [place for place, frame in enumerate(frames) if is_complete(frame, required)] or list(range(len(frames)))
+    fraction = configuration.validation_fraction * len(frames) / len(complete)
+    aside = [complete[place] for place in split_indices(len(complete), fraction, seed)[1]]
+    train = sorted(set(range(len(frames))) - set(aside))
     return DataSet(frames.part(train), frames.part(aside), n_skipped=frames.n_skipped)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from lrc_ase.dataset import Label, LabelKeys, LabelledFrame, Lazy, label_frame
+from lrc_ase.dataset import Label, LabelKeys, LabelledFrame, Lazy, joined, label_frame
 from lrc_ase.training.configuration import ConfigurationError, LossConfiguration, TrainingConfiguration
 from lrc_ase.training.frames import Frames
 
-__all__ = ["check_stage_labels", "keys_of_watched", "partial_label_notes", "required_labels"]
+__all__ = ["check_stage_labels", "is_complete", "keys_of_watched", "partial_label_notes", "required_labels"]
 
 
 def required_labels(losses: Iterable[LossConfiguration]) -> tuple[Label, ...]:
@@ -29,8 +29,8 @@ def check_stage_labels(configuration: TrainingConfiguration, frames: Mapping[str
     for stage in configuration.stages:
         names = configuration.sets_of(stage)
         for label in required_labels([stage.loss]):
-            every = [frame for name in names for frame in frames[name]]
-            if any(_has(frame, label) for frame in every):
+            every = joined([frames[name].items for name in names])
+            if any(_has(frame, label) for frame in every):  # one at a time: cached frames need not fit into memory
                 continue
             if not any(isinstance(frames[name].items, Lazy) for name in names):
                 _raise_missing(every, label, configuration.data[names[0]].keys)
@@ -38,6 +38,11 @@ def check_stage_labels(configuration: TrainingConfiguration, frames: Mapping[str
                 f"stage '{stage.name}' trains on {label}, but no frame of {list(names)} has a label of it, such as "
                 f"{every[0].name}: name it by `keys: {{{label}: ...}}`, or set the weight `loss: {{{label}: 0}}`"
             )
+
+
+def is_complete(frame: LabelledFrame, required: Sequence[Label]) -> bool:
+    """Return True for a frame of several atoms that has all required labels."""
+    return len(frame.atoms) > 1 and all(_has(frame, label) for label in required)
 
 
 def partial_label_notes(frames: Sequence[LabelledFrame], required: Sequence[Label]) -> Iterator[str]:
