@@ -12,7 +12,7 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian
-from ase.units import Bohr, GPa, Hartree, kcal, mol
+from ase.units import Bohr, GPa, Hartree, Rydberg, kcal, kJ, mol
 from training_frames import metal_frames
 from typer.testing import CliRunner
 
@@ -74,13 +74,18 @@ def test_numbers_are_those_of_the_frames():
         ({"energy": 1 / Hartree}, "energies are in Hartree but the forces in eV/Angstrom"),
         ({"forces": Bohr / Hartree}, "forces are in Hartree/Bohr but the energies in eV"),
         ({"energy": 1 / Hartree, "forces": Bohr / Hartree}, "in atomic units .* but positions in Angstrom"),
+        ({"forces": Bohr / Rydberg}, r"bonds are 0\.0\S+ times as stiff as usual: .* in Hartree/Bohr or Rydberg/Bohr"),
+        ({"forces": Bohr / Rydberg}, "forces are in Rydberg/Bohr but the energies in eV"),
+        ({"energy": 1 / Rydberg}, "energies are in Rydberg but the forces in eV/Angstrom"),
+        ({"energy": mol / kJ}, "energies are in kJ/mol"),
+        ({"forces": -1}, "stretched bonds are pushed apart: the forces are gradients"),
         ({"forces": -1}, "forces are gradients: their sign is wrong"),
         ({"energy": 0.25}, "energies are per atom"),
         ({"positions": 1 / Bohr}, "positions may be in Bohr"),
         ({"positions": 0.1}, "positions may be in nanometers"),
         ({"positions": Bohr}, "positions may be converted twice"),
-        ({"energy": mol / kcal, "forces": mol / kcal}, r"root mean square force of \S+ is large for eV/Angstrom"),
-        ({"energy": 1e-4, "forces": 1e-4}, r"root mean square force of \S+ is small for eV/Angstrom"),
+        ({"energy": mol / kcal, "forces": mol / kcal}, r"bonds are \S+ times as stiff as usual: .* in kcal/mol"),
+        ({"energy": 1e-4, "forces": 1e-4}, r"bonds are \S+ times as stiff as usual: .* in Hartree/Bohr"),
         ({"stress": 1 / GPa}, r"stress times volume is \S+ eV per atom: eV/Angstrom\^3 is expected, GPa"),
         ({"energy": 0.0}, "all energies are the same: they were filled in"),
     ],
@@ -163,9 +168,15 @@ def test_command_prints_table_and_warnings(tmp_path):
     ase.io.write(tmp_path / "frames.extxyz", metal_frames(5))
     result = CliRunner().invoke(app, ["data", str(tmp_path / "frames.extxyz")])
     assert result.exit_code == 0, result.output
-    assert "Nothing looks wrong." in result.output
+    assert "Nothing looks wrong in what was checked; the rest could not be." in result.output
+    assert "Checked: frames.extxyz: nearest-neighbor distances (20 atoms)" in result.output
+    assert (
+        "Not checked: frames.extxyz: energies against isolated atoms: no frame is a single open atom" in result.output
+    )
     unlabelled = [Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 2.4]])] * 2
     ase.io.write(tmp_path / "bare.xyz", unlabelled)
     result = CliRunner().invoke(app, ["data", str(tmp_path / "bare.xyz")])
     assert "Warning: 1 frames occur more than once in bare.xyz" in result.output
+    assert "Warning: bare.xyz: no frame has an energy or forces under a known name" in result.output
+    assert "Nothing looks wrong" not in result.output
     assert CliRunner().invoke(app, ["data", str(tmp_path / "none.xyz")]).exit_code == 1

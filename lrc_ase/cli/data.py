@@ -42,8 +42,8 @@ def data(
 ) -> None:
     """Report on frames: labels, compositions, distances, forces, and what looks wrong.
 
-    Warns of outliers, duplicates, units that are not eV and Angstrom, and forces that do not sum to zero. Labels may be
-    absent here; training demands them.
+    Warns of outliers, duplicates, units that are not eV and Angstrom, and forces that do not sum to zero, and says what
+    could not be checked. Labels may be absent here; training demands them.
     """
     keys = label_keys(energy_key, forces_key, stress_key, virial_key, charge_key)
     short = [os.path.basename(path) for path in files]
@@ -54,9 +54,12 @@ def data(
     }
     report = inspect_frames(frames)
     print_table(data_table(report, "Frames"))
+    for line in report.checked:
+        say(f"Checked: {line}")
+    for line in report.unchecked:
+        say(f"Not checked: {line}")
     for note in report.notes:
         say(f"Note: {note}")
     for warning in report.warnings:
         say(f"Warning: {warning}")
-    if not report.warnings:
-        print("Nothing looks wrong.")
+    print(report.verdict)

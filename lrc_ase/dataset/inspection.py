@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from lrc_ase.dataset.check import Check
+from lrc_ase.dataset.consecutive import consecutive_runs
+from lrc_ase.dataset.energy_scale import isolated_atoms
 from lrc_ase.dataset.labelled_graphs import elements_of
 from lrc_ase.dataset.labels import LabelledFrame
 from lrc_ase.dataset.lazy import sample
+from lrc_ase.dataset.outliers import check_outliers, net_forces, warn_of_duplicates
 from lrc_ase.dataset.remarks import counted_remarks
-from lrc_ase.dataset.units import suspicious_units
+from lrc_ase.dataset.units import check_units
 from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.domain import summarize
 from lrc_ase.structures.neighbors import neighbor_graph
@@ -26,6 +29,8 @@ _INSPECTED = 10_000
 """Frames of a set that are looked at."""
 _MEASURED = 200
 """Frames of a set in which distances are measured."""
+_LARGEST_SEQUENCE = 2000
+"""Frames of a set in which consecutive ones are looked for."""
 _SEARCH_RADIUS = 3.5
 """Angstrom."""
 
@@ -42,10 +47,26 @@ class DataReport:
     """One sentence each."""
     notes: tuple[str, ...] = ()
     """How labels were read where that is not obvious, one sentence each."""
+    checked: tuple[str, ...] = ()
+    """Checks that came to a verdict, with the samples they rest on; one line for each set."""
+    unchecked: tuple[str, ...] = ()
+    """Checks without a verdict, with the reason; one line for each set and reason."""
+
+    @property
+    def verdict(self) -> str:
+        """One sentence that claims no more than was checked."""
+        if self.warnings:
+            return f"{len(self.warnings)} warnings."
+        if self.unchecked:
+            return "Nothing looks wrong in what was checked; the rest could not be."
+        return "Nothing looks wrong."
 
 
 def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
-    """Counts, compositions, distances, distribution of forces, outliers, duplicates, units and net forces of sets.
+    """Describe sets of frames, and check labels and structures for mistakes.
+
+    Tells counts, compositions, distances and the distribution of forces; looks for outliers, duplicates, net forces and
+    units other than eV and Angstrom. The report names the checks that could not be made.
 
     Of large sets 10,000 frames are looked at, and distances measured in up to 200. Sets without frames are left out.
     """
@@ -66,91 +87,56 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
         "force: median, 99%, largest (eV/Angstrom)": _force_quantiles,
         "net force: median, largest (eV/Angstrom)": _net_forces,
         "shortest distances (Angstrom)": _shortest,
+        "consecutive frames of trajectories": _consecutive,
     }
     rows = {"frames": tuple(_count(len(sets[name]), len(frames)) for name, frames in filled.items())}
     rows |= {name: tuple(text(frames) for frames in filled.values()) for name, text in describe.items()}
     remarks = {name: counted_remarks(frames) for name, frames in filled.items()}
     doubts = [f"{name}: {remark.text}" for name, each in remarks.items() for remark in each if remark.is_warning]
     notes = [f"{name}: {remark.text}" for name, each in remarks.items() for remark in each if not remark.is_warning]
-    warnings = [f"{name}: {text}" for name, frames in filled.items() for text in _suspicious(frames)]
-    return DataReport(tuple(filled), rows, (*doubts, *warnings, *_duplicates(filled)), tuple(notes))
+    isolated = isolated_atoms(filled)
+    checks = {name: [*check_units(frames, isolated), *check_outliers(frames)] for name, frames in filled.items()}
+    warnings = [f"{name}: {text}" for name, frames in filled.items() for text in _missing_labels(frames)]
+    warnings += [f"{name}: {check.warning}" for name, each in checks.items() for check in each if check.warning]
+    return DataReport(
+        tuple(filled),
+        rows,
+        (*doubts, *warnings, *warn_of_duplicates(filled)),
+        tuple(notes),
+        tuple(f"{name}: {_made(each)}" for name, each in checks.items() if any(check.basis for check in each)),
+        tuple(
+            f"{name}: {check.subject}: {check.obstacle}"
+            for name, each in checks.items()
+            for check in each
+            if not check.basis
+        ),
+    )
 
 
-def _suspicious(frames: Sequence[LabelledFrame]) -> list[str]:
-    found = list(suspicious_units(frames))
-    if outliers := _outliers(frames):
-        found.append(f"forces far from the others, up to {outliers[0][1]:.3g} eV/Angstrom: {_names(outliers)}")
-    if outliers := _energy_outliers(frames):
-        found.append(f"energies per atom far from others of their composition: {_names(outliers)}")
-    net, expected = _net(frames), _rms(frames)
-    strong = [
-        (frame.name, float(value))
-        for frame, value in zip(frames, net, strict=True)
-        if value > max(0.02 * expected * np.sqrt(3 * len(frame.atoms)), 1e-3)
-    ]
-    if strong:
-        worst = max(value for _, value in strong)
-        found.append(
-            f"forces do not sum to zero in {len(strong)} of {len(frames)} frames, by up to {worst:.3g} eV/Angstrom: "
-            "noise in the labels, an outer field, or forces of fixed atoms that were set to zero"
-        )
-    energies = np.array([frame.energy for frame in frames])
-    if len(frames) > 2 and np.isfinite(energies).all() and np.ptp(energies) == 0:
-        found.append("all energies are the same: they were filled in, not computed")
-    return found
+def _made(checks: Sequence[Check]) -> str:
+    return ", ".join(f"{check.subject} ({check.basis})" for check in checks if check.basis)
 
 
-def _outliers(frames: Sequence[LabelledFrame]) -> list[tuple[str, float]]:
-    """Frames whose largest force is far beyond that of the others, the largest first."""
-    largest = np.array([_norms(frame).max(initial=0.0) for frame in frames])
-    chosen = [index for index in np.argsort(-largest) if largest[index] > _far(largest)]
-    return [(frames[index].name, float(largest[index])) for index in chosen]
+def _missing_labels(frames: Sequence[LabelledFrame]) -> list[str]:
+    """Sentences about labels that some frames have and others lack, and about sets without any."""
+    energies = [bool(np.isfinite(frame.energy)) for frame in frames]
+    # the force on a single atom is zero by symmetry and no label
+    forces = [bool(np.isfinite(frame.forces).any()) for frame in frames if len(frame.atoms) > 1]
+    if not any(energies) and not any(forces):
+        return ["no frame has an energy or forces under a known name: nothing about labels could be checked"]
+    sentences = []
+    for label, present in (("energy", energies), ("forces", forces)):
+        if any(present) and not all(present):
+            sentences.append(f"{present.count(False)} of {len(present)} frames have no {label}")
+    return sentences
 
 
-def _energy_outliers(frames: Sequence[LabelledFrame]) -> list[tuple[str, float]]:
-    """Frames whose energy per atom is far from the median of their composition, in units of its spread."""
-    by_formula: dict[str, list[LabelledFrame]] = {}
-    for frame in frames:
-        if np.isfinite(frame.energy):
-            by_formula.setdefault(frame.atoms.get_chemical_formula(), []).append(frame)
-    found = []
-    for group in by_formula.values():
-        if len(group) < 10:
-            continue
-        energies = np.array([frame.energy / len(frame.atoms) for frame in group])
-        gaps = np.abs(energies - np.median(energies))
-        limit = _far(gaps)
-        found += [(frame.name, float(gap)) for frame, gap in zip(group, gaps, strict=True) if gap > limit]
-    return sorted(found, key=lambda pair: -pair[1])
-
-
-def _far(values: np.ndarray) -> float:
-    """Where values are no longer the tail of a wide distribution."""
-    middle, high = np.quantile(values, [0.5, 0.95])
-    return float(max(10 * middle, 3 * high, 1e-6))
-
-
-def _duplicates(sets: Mapping[str, Sequence[LabelledFrame]]) -> list[str]:
-    """Frames that occur more than once, in a set or in several."""
-    places: dict[bytes, list[tuple[str, str]]] = {}
-    for name, frames in sets.items():
-        for frame in frames:
-            digest = hashlib.sha256()
-            for array in (frame.atoms.numbers, frame.atoms.positions, frame.atoms.cell.array):
-                digest.update(np.ascontiguousarray(np.round(array, 6) + 0.0).tobytes())
-            places.setdefault(digest.digest(), []).append((name, frame.name))
-    warnings = []
-    repeated: Counter[tuple[str, ...]] = Counter()
-    example: dict[tuple[str, ...], str] = {}
-    for found in places.values():
-        if len(found) > 1:
-            key = tuple(dict.fromkeys(name for name, _ in found))
-            repeated[key] += len(found) - 1
-            example.setdefault(key, f"{found[0][1]} and {found[1][1]}")
-    for key, count in repeated.items():
-        where = f"in {key[0]}" if len(key) == 1 else f"in both {' and '.join(key)}"
-        warnings.append(f"{count} frames occur more than once {where}, for example {example[key]}")
-    return warnings
+def _consecutive(frames: Sequence[LabelledFrame]) -> str:
+    runs = consecutive_runs(frames[:_LARGEST_SEQUENCE])
+    if not runs:
+        return "none"
+    looked_at = f" of the first {_LARGEST_SEQUENCE}" if len(frames) > _LARGEST_SEQUENCE else ""
+    return f"{sum(map(len, runs))}{looked_at} in {len(runs)} runs" if len(runs) > 1 else f"{len(runs[0])}{looked_at}"
 
 
 def _count(n_frames: int, n_inspected: int) -> str:
@@ -173,13 +159,8 @@ def _rms(frames: Sequence[LabelledFrame]) -> float:
     return float(np.sqrt(np.mean(components**2))) if components.size else float("nan")
 
 
-def _net(frames: Sequence[LabelledFrame]) -> np.ndarray:
-    """Norm of the summed forces of each frame; NaN where one has no label."""
-    return np.array([np.linalg.norm(frame.forces.sum(axis=0)) for frame in frames])
-
-
 def _net_forces(frames: Sequence[LabelledFrame]) -> str:
-    net = _net(frames)
+    net = net_forces(frames)
     net = net[np.isfinite(net)]
     return f"{np.median(net):.2g}, {net.max():.2g}" if net.size else "-"
 
@@ -223,8 +204,3 @@ def _share(flags: object) -> str:
     values = list(flags)  # type: ignore[call-overload]
     n_true = sum(bool(value) for value in values)
     return "all" if n_true == len(values) else "none" if n_true == 0 else str(n_true)
-
-
-def _names(pairs: Sequence[tuple[str, float]]) -> str:
-    rest = len(pairs) - _SHOWN
-    return ", ".join(name for name, _ in pairs[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,143 +1,119 @@
-"""Units that look wrong: what labels in kcal/mol, Hartree or Bohr give away without anyone saying so."""
+"""Checks of units: what labels in kcal/mol, Hartree or Bohr give away, and what could not be told."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from ase.data import covalent_radii
-from ase.units import Bohr, Hartree, Rydberg, kcal, kJ, mol
+from ase.units import Hartree, Rydberg, kcal, kJ, mol
 
+from lrc_ase.dataset.bonds import bond_constants, contact_radii, forces_against_bonds
+from lrc_ase.dataset.check import Check, nearest_meaning
+from lrc_ase.dataset.energy_scale import atomization_energies, variation_of_energies
 from lrc_ase.dataset.labels import LabelledFrame
+from lrc_ase.dataset.near_frames import energies_against_forces, energies_against_stresses
+from lrc_ase.dataset.stress_scale import pressure_against_volume, size_of_stresses, stresses_against_forces
 
-__all__ = ["suspicious_units"]
+__all__ = ["check_units"]
 
-_SLOPES = {
-    "the energies are in kcal/mol, or the forces in eV/Angstrom where the energies are not": mol / kcal,
-    "the forces are in kcal/mol/Angstrom but the energies in eV": kcal / mol,
-    "the energies are in kJ/mol": mol / kJ,
-    "the energies are in Hartree but the forces in eV/Angstrom": 1 / Hartree,
-    "the energies are in Rydberg but the forces in eV/Angstrom": 1 / Rydberg,
-    "the forces are in Hartree/Bohr but the energies in eV": Hartree / Bohr,
-    "the forces are in Rydberg/Bohr but the energies in eV": Rydberg / Bohr,
-    "energies and forces are in atomic units (Hartree, Hartree/Bohr) but positions in Angstrom": 1 / Bohr,
-    "positions are in Bohr but forces per Angstrom": Bohr,
-    "the forces are gradients: their sign is wrong": -1.0,
-}
-"""What it means when energies change by so many times the work of the forces."""
 _TOTAL_ENERGIES = {"Hartree": 1 / Hartree, "Rydberg": 1 / Rydberg, "kcal/mol": mol / kcal, "kJ/mol": mol / kJ}
-_FEWEST_STEPS, _LARGEST_STEP = 5, 0.5
-"""Pairs of frames, and largest displacement between them in Angstrom, for comparing energies with work."""
 _SAMPLE = 200
+"""Frames that are looked at one by one."""
+_SMALL_FORCE, _LARGE_FORCE = 0.01, 8.0
+"""Root mean square, eV/Angstrom."""
+_LARGEST_MEASURED = 2000
+"""Atoms of a frame of which all distances are computed."""
 
 
-def suspicious_units(frames: Sequence[LabelledFrame]) -> Iterator[str]:
-    """Sentences about units that do not look like eV and Angstrom; nothing where all is well or cannot be told."""
-    for check in (_work, _total_energies, _distances, _forces, _stresses):
-        if message := check(frames):
-            yield message
+def check_units(frames: Sequence[LabelledFrame], isolated: Mapping[int, float]) -> list[Check]:
+    """Check labels and positions of a set for units other than eV and Angstrom.
+
+    `isolated` holds energies of isolated atoms by atomic number, from any set. Labels that no frame has are one entry
+    without a basis.
+    """
+    checks = [_distances(frames)]
+    has_energy = any(np.isfinite(frame.energy) for frame in frames)
+    has_forces = any(np.isfinite(frame.forces).any() for frame in frames)
+    constants = bond_constants(frames) if has_forces else []
+    if has_energy:
+        checks.append(_total_energies(frames))
+        checks.append(atomization_energies(frames, isolated, constants))
+    else:
+        checks.append(Check("energies", obstacle="no frame has one"))
+    if has_forces:
+        bonds = forces_against_bonds(constants)
+        checks += [bonds] if bonds.basis else [bonds, _size_of_forces(frames)]
+    else:
+        checks.append(Check("forces", obstacle="no frame has any"))
+    if has_energy and has_forces:
+        near = energies_against_forces(frames)
+        checks += [near] if near.basis else [near, variation_of_energies(frames, constants)]
+    if any(np.isfinite(frame.stress).all() for frame in frames):
+        for check in (size_of_stresses, stresses_against_forces, energies_against_stresses, pressure_against_volume):
+            checks.append(check(frames))
+    else:
+        checks.append(Check("stresses", obstacle="no frame has one"))
+    return checks
 
 
-def _work(frames: Sequence[LabelledFrame]) -> str | None:
-    r"""Energies must change by the work of the forces, :math:`\Delta E = -\tfrac12 (F_1 + F_2) \cdot \Delta x`."""
-    pairs = []
-    for one, two in pairwise(frames):
-        if not np.array_equal(one.atoms.numbers, two.atoms.numbers):
-            continue
-        if not np.array_equal(one.atoms.cell.array, two.atoms.cell.array):
-            continue
-        step = two.atoms.positions - one.atoms.positions
-        done = -0.5 * float(((one.forces + two.forces) * step).sum())
-        change = two.energy - one.energy
-        if np.abs(step).max() < _LARGEST_STEP and math.isfinite(done + change):
-            pairs.append((done, change, len(one.atoms)))
-    if len(pairs) < _FEWEST_STEPS:
-        return None
-    work, changes, sizes = np.array(pairs).T
-    if not work.any() or not changes.any():
-        return None
-    slope = float(changes @ work / (work @ work))
-    correlation = slope * float(np.sqrt((work @ work) / (changes @ changes)))
-    if abs(correlation) < 0.95 or 0.8 < slope < 1.25:
-        return None
-    meanings = dict(_SLOPES)
-    if sizes.min() > 1:
-        meanings["the energies are per atom: total energies are expected"] = float(np.mean(1 / sizes))
-    meaning = min(meanings, key=lambda text: _distance(slope, meanings[text]))
-    says = meaning if _distance(slope, meanings[meaning]) < 0.08 else "energies and forces do not belong together"
-    return f"energies change by {slope:.3g} times the work of the forces between frames: {says}"
-
-
-def _total_energies(frames: Sequence[LabelledFrame]) -> str | None:
+def _total_energies(frames: Sequence[LabelledFrame]) -> Check:
     """All-electron energies follow a law of the nuclear charges (Thomas, Fermi, Scott, Schwinger) to some percent."""
     ratios = []
     for frame in frames[:_SAMPLE]:
         z = frame.atoms.numbers.astype(float)
         expected = -Hartree * float((0.768745 * z ** (7 / 3) - 0.5 * z**2 + 0.2699 * z ** (5 / 3)).sum())
-        ratios.append(frame.energy / expected)
+        ratios.append(frame.energy / expected if expected else math.nan)
     ratio = float(np.nanmedian(ratios)) if np.isfinite(ratios).any() else math.nan
-    for unit, factor in _TOTAL_ENERGIES.items():
-        if _distance(ratio, factor) < 0.03:
-            return f"the total energies are those of all electrons in {unit}: eV is expected"
-    return None
+    unit = nearest_meaning(ratio, _TOTAL_ENERGIES, 0.03)
+    text = f"the total energies are those of all electrons in {unit}: eV is expected" if unit else None
+    return Check("total energies of all electrons", f"{len(ratios)} frames", warning=text)
 
 
-def _distances(frames: Sequence[LabelledFrame]) -> str | None:
-    """Nearest neighbors stand about as far as the sum of their covalent radii."""
-    ratios = []
+def _distances(frames: Sequence[LabelledFrame]) -> Check:
+    """Nearest neighbors stand about as far as the sum of their covalent radii, noble gases of van der Waals radii."""
+    subject = "nearest-neighbor distances"
+    radii = contact_radii()
+    ratios: list[float] = []
     for frame in frames[:: max(len(frames) // 20, 1)]:
         positions = frame.atoms.positions
-        if not 1 < len(positions) <= 2000 or not np.isfinite(positions).all():
+        if not 1 < len(positions) <= _LARGEST_MEASURED or not np.isfinite(positions).all():
             continue
-        distances = frame.atoms.get_all_distances(mic=bool(frame.atoms.pbc.all()))
-        radii = covalent_radii[frame.atoms.numbers]
-        relative = distances / (radii[:, None] + radii)
+        distances = frame.atoms.get_all_distances(mic=bool(frame.atoms.pbc.any()))
+        each = radii[frame.atoms.numbers]
+        relative = distances / (each[:, None] + each)
         np.fill_diagonal(relative, np.inf)
         ratios.extend(relative.min(axis=1))
-    ratio = float(np.median(ratios)) if ratios else 1.0
-    if ratio > 1.6:
-        return f"nearest neighbors are {ratio:.2f} times their covalent distance apart: positions may be in Bohr"
-    if ratio < 0.2:
-        return f"nearest neighbors are {ratio:.2f} times their covalent distance apart: positions may be in nanometers"
-    if ratio < 0.7:
-        return (
-            f"nearest neighbors are {ratio:.2f} times their covalent distance apart: positions may be converted twice"
-        )
-    return None
+    if not ratios:
+        return Check(subject, obstacle=f"no frame has two to {_LARGEST_MEASURED} atoms")
+    ratio = float(np.median(ratios))
+    guess = None
+    if 1.6 < ratio < 2.4:
+        guess = "in Bohr"
+    elif ratio < 0.2:
+        guess = "in nanometers"
+    elif ratio < 0.7:
+        guess = "converted twice"
+    text = None
+    if guess:
+        text = f"nearest neighbors are {ratio:.2f} times their usual distance apart: positions may be {guess}"
+    return Check(subject, f"{len(ratios)} atoms", warning=text)
 
 
-def _forces(frames: Sequence[LabelledFrame]) -> str | None:
+def _size_of_forces(frames: Sequence[LabelledFrame]) -> Check:
+    subject = "size of forces"
     squares = np.concatenate([frame.forces.ravel() for frame in frames]) ** 2
-    rms = math.sqrt(np.nanmean(squares)) if np.isfinite(squares).any() else math.nan
-    if rms > 8:
-        return (
-            f"the root mean square force of {rms:.3g} is large for eV/Angstrom: kcal/mol/Angstrom, kJ/mol or meV "
-            "would give such numbers"
+    rms = math.sqrt(np.nanmean(squares))
+    basis = f"{int(np.isfinite(squares).sum())} components"
+    if rms < _SMALL_FORCE:
+        return Check(
+            subject,
+            obstacle=f"a root mean square of {rms:.3g} may mean relaxed or rigid structures, or Hartree/Bohr",
         )
-    if 0 < rms < 0.01:
-        return (
-            f"the root mean square force of {rms:.3g} is small for eV/Angstrom: Hartree/Bohr would give such numbers, "
-            "or all frames are relaxed"
-        )
-    return None
-
-
-def _stresses(frames: Sequence[LabelledFrame]) -> str | None:
-    energies = [
-        float(np.abs(frame.stress).max() * frame.atoms.get_volume() / len(frame.atoms))
-        for frame in frames
-        if np.isfinite(frame.stress).all()
-    ]
-    if energies and np.median(energies) > 20:
-        return (
-            f"stress times volume is {np.median(energies):.3g} eV per atom: eV/Angstrom^3 is expected, GPa "
-            "(160.2 times as large) or kbar would give such numbers"
-        )
-    return None
-
-
-def _distance(value: float, expected: float) -> float:
-    """How far apart two numbers of the same sign are, as a fraction."""
-    return abs(math.log(value / expected)) if value * expected > 0 else math.inf
+    if rms < _LARGE_FORCE:
+        return Check(subject, basis)
+    text = (
+        f"the root mean square force of {rms:.3g} is large for eV/Angstrom: kcal/mol/Angstrom, kJ/mol or meV "
+        "would give such numbers"
+    )
+    return Check(subject, basis, warning=text)

@@ -173,6 +173,8 @@ def describe(prepared: Prepared) -> list[str]:
         f"root mean square force {prepared.force_scale:.4f} eV/Angstrom, "
         f"{model.average_neighbors:.1f} neighbors per atom"
     )
+    lines += [f"checked: {line}" for line in prepared.inspection.checked]
+    lines += [f"not checked: {line}" for line in prepared.inspection.unchecked]
     lines += [f"note: {note}" for note in prepared.inspection.notes]
     lines += [f"warning: {warning}" for warning in prepared.inspection.warnings]
     return lines + [f"note: {remark}" for remark in prepared.remarks]

@@ -1,0 +1,39 @@
+"""Result of one check of a set of frames: a verdict, or the reason why there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["Check", "nearest_meaning"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was compared, on how much, and what looks wrong."""
+
+    subject: str
+    """Quantities that were compared, such as "energies against forces"."""
+    basis: str | None = None
+    """Number and kind of samples. None: the check could not be made."""
+    obstacle: str = ""
+    """Reason why the check could not be made or gives no verdict."""
+    warning: str | None = None
+    """Sentence about what looks wrong."""
+
+
+def nearest_meaning(ratio: float, meanings: Mapping[str, float], tolerance: float) -> str | None:
+    """Return the text in `meanings` whose factor is nearest to `ratio`; None if none of the same sign is near.
+
+    Distances are differences of logarithms: a tolerance of 0.1 accepts about 10%.
+
+    >>> nearest_meaning(23.5, {"kcal/mol": 23.06, "kJ/mol": 96.5}, 0.1)
+    'kcal/mol'
+    """
+
+    def distance(factor: float) -> float:
+        return abs(math.log(ratio / factor)) if ratio * factor > 0 else math.inf  # NaN is near nothing
+
+    best = min(meanings, key=lambda text: distance(meanings[text]))
+    return best if distance(meanings[best]) < tolerance else None

@@ -1,0 +1,231 @@
+r"""Compare energies with forces and stresses over pairs of frames that lie near each other, in any order.
+
+Between two frames of the same atoms the energy changes by the work of forces and stress,
+
+.. math::
+
+    E_2 - E_1 = -\tfrac12 (F_1 + F_2) \cdot \Delta x
+    + \tfrac12 (V_1 \sigma_1 + V_2 \sigma_2) : \epsilon + O(\Delta x^3),
+
+which is the trapezoid rule: exact for a harmonic energy. Its error is about
+:math:`|\Delta F \cdot \Delta x|\, a\, s / 12`, with :math:`a \approx 5` per Angstrom the ratio of third and second
+derivatives of bonds and s the largest displacement. Pairs are weighted by the inverse of that error, and those with
+displacements above 0.5 Angstrom are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from ase.units import Bohr, Hartree, Rydberg, kcal, kJ, mol
+
+from lrc_ase.dataset.check import Check, nearest_meaning
+from lrc_ase.dataset.labels import LabelledFrame
+from lrc_ase.structures.charge import total_charge
+
+__all__ = ["STRESS_SLOPES", "energies_against_forces", "energies_against_stresses"]
+
+_LARGEST_STEPS = 0.5, 0.3, 0.2
+"""Angstrom: pairs up to the first, or the next if the first ones do not correlate."""
+_LARGEST_STRAIN = 0.08
+_ANHARMONICITY = 5.0 / 12
+"""Error of the trapezoid rule per curvature and step, 1/Angstrom."""
+_FEWEST_PAIRS = 5
+_LARGEST_GROUP = 100
+"""Frames of the same atoms of which all pairs are looked at."""
+_LEAST_CORRELATION = 0.8
+_FITS = 0.5, 1.5
+"""Range of slopes that are no reason for doubt: anharmonic terms reduce the slope of far pairs to 0.6."""
+_TOLERANCE = 0.45
+"""Logarithmic distance up to which a slope is ascribed to a unit; units whose factors lie near 1 need `_STRICT`."""
+_STRICT = 0.05
+"""Relative error of the trapezoid rule in pairs that tell factors of Bohr (1.89, 0.53) from anharmonic terms."""
+_SLOPES = {
+    "the energies are in kcal/mol, or the forces in eV/Angstrom where the energies are not": mol / kcal,
+    "the forces are in kcal/mol/Angstrom but the energies in eV": kcal / mol,
+    "the energies are in kJ/mol": mol / kJ,
+    "the energies are in Hartree but the forces in eV/Angstrom": 1 / Hartree,
+    "the energies are in Rydberg but the forces in eV/Angstrom": 1 / Rydberg,
+    "the forces are in Hartree/Bohr but the energies in eV": Hartree / Bohr,
+    "the forces are in Rydberg/Bohr but the energies in eV": Rydberg / Bohr,
+    "the forces are gradients: their sign is wrong": -1.0,
+}
+"""Meaning of slopes between the change of the energy and the work of the forces."""
+_BOHR_SLOPES = {
+    "energies and forces are in atomic units (Hartree, Hartree/Bohr) but positions in Angstrom": 1 / Bohr,
+    "positions are in Bohr but forces per Angstrom": Bohr,
+}
+_GPA = 160.21766
+"""GPa per eV/Angstrom^3."""
+STRESS_SLOPES = {
+    f"the stress is {unit}{sign}": factor * direction
+    for unit, factor in {"in GPa": _GPA, "in kbar": 10 * _GPA, "in bar": 1e4 * _GPA}.items()
+    for sign, direction in {"": 1, ", with the opposite sign": -1}.items()
+} | {"the stress has the opposite sign: positive in tension is expected": -1.0}
+"""Meaning of slopes between the work of the stress and the change of the energy."""
+
+
+def energies_against_forces(frames: Sequence[LabelledFrame]) -> Check:
+    """Compare changes of the energy with the work of the forces over pairs of near frames in equal cells."""
+    subject = "energies against forces"
+    labelled = [frame for frame in frames if _has_forces(frame)]
+    if len(labelled) < 2:
+        return Check(subject, obstacle=f"{len(labelled)} frames have energy and all forces, two are needed")
+    rows = [row for group in _groups(labelled, with_cell=True) for row in _steps(group)]
+    if len(rows) < _FEWEST_PAIRS:
+        return Check(
+            subject,
+            obstacle=f"{len(rows)} pairs of frames of the same atoms and cell within {_LARGEST_STEPS[0]:g} Angstrom, "
+            f"{_FEWEST_PAIRS} are needed",
+        )
+    samples = np.array(rows).T
+    for largest in _LARGEST_STEPS:
+        near = samples[:, samples[4] < largest]
+        if near.shape[1] < _FEWEST_PAIRS:
+            break
+        change, work, error, n_atoms, _ = near
+        slope, correlation = _regression(change, work, error)
+        if abs(correlation) > _LEAST_CORRELATION:
+            return _verdict_on_energies(change, work, error, n_atoms, slope)
+    return Check(subject, obstacle=f"the {len(rows)} nearest pairs of frames are too far apart for a verdict")
+
+
+def _verdict_on_energies(
+    change: np.ndarray, work: np.ndarray, error: np.ndarray, n_atoms: np.ndarray, slope: float
+) -> Check:
+    subject, basis = "energies against forces", f"{len(change)} pairs of near frames"
+    fits = _FITS[0] < slope < _FITS[1]
+    meaning = None if fits else nearest_meaning(slope, _energy_slopes(n_atoms), _TOLERANCE)
+    exact = error < _STRICT * np.abs(work)
+    if meaning is None and exact.sum() >= _FEWEST_PAIRS:
+        exact_slope = float(np.median(change[exact] / work[exact]))
+        meaning = nearest_meaning(exact_slope, _BOHR_SLOPES, _STRICT)
+        slope = exact_slope if meaning else slope
+    if meaning:
+        text = f"energies change by {slope:.3g} times the work of the forces between frames: {meaning}"
+        return Check(subject, basis, warning=text)
+    if not _FITS[0] < slope < _FITS[1]:
+        return Check(subject, obstacle=f"{basis} have a slope of {slope:.3g}, which is that of no known unit")
+    return Check(subject, basis)
+
+
+def _energy_slopes(n_atoms: np.ndarray) -> dict[str, float]:
+    """Meaning of slopes between energy and work for frames of so many atoms."""
+    if n_atoms.min() < 3:  # 1 / 2 is no clear slope
+        return _SLOPES
+    return _SLOPES | {"the energies are per atom: total energies are expected": float(np.mean(1 / n_atoms))}
+
+
+def energies_against_stresses(frames: Sequence[LabelledFrame]) -> Check:
+    """Compare changes of the energy with the work of the stress over pairs of frames in different cells."""
+    subject = "energies against stresses"
+    labelled = [frame for frame in frames if _has_forces(frame) and np.isfinite(frame.stress).all()]
+    if not labelled:
+        return Check(subject, obstacle="no frame has energy, forces and stress")
+    rows = [row for group in _groups(labelled, with_cell=False) for row in _strains(group)]
+    if len(rows) < _FEWEST_PAIRS:
+        return Check(subject, obstacle="too few pairs of frames of the same atoms in slightly different cells")
+    change, work_of_forces, work, error, n_atoms = np.array(rows).T
+    basis = f"{len(rows)} pairs of near cells"
+    slope, correlation = _regression(work, change - work_of_forces, error)  # of the stress: 160 if it is in GPa
+    doubtful = abs(correlation) > _LEAST_CORRELATION and not _FITS[0] < slope < _FITS[1]
+    if doubtful and (meaning := nearest_meaning(slope, STRESS_SLOPES, _TOLERANCE)):
+        text = f"the work of the stress is {slope:.3g} times the change of energies between cells: {meaning}"
+        return Check(subject, basis, warning=text)
+    slope, correlation = _regression(change, work + work_of_forces, error)
+    if abs(correlation) < _LEAST_CORRELATION:
+        return Check(subject, obstacle=f"the {basis} are too far apart for a verdict")
+    if _FITS[0] < slope < _FITS[1]:
+        return Check(subject, basis)
+    if meaning := nearest_meaning(slope, _energy_slopes(n_atoms), _TOLERANCE):
+        text = f"energies change by {slope:.3g} times the work of forces and stress between cells: {meaning}"
+        return Check(subject, basis, warning=text)
+    return Check(subject, obstacle=f"the {basis} have a slope of {slope:.3g}, which is that of no known unit")
+
+
+def _has_forces(frame: LabelledFrame) -> bool:
+    return len(frame.atoms) > 1 and bool(np.isfinite(frame.energy)) and bool(np.isfinite(frame.forces).all())
+
+
+def _regression(response: np.ndarray, cause: np.ndarray, error: np.ndarray) -> tuple[float, float]:
+    """Slope through the origin and correlation, samples weighted by the inverse of their error."""
+    weight = 1 / (error + 1e-9 + 1e-3 * np.median(error))
+    x, y = cause * weight, response * weight
+    xx, yy, xy = float(x @ x), float(y @ y), float(x @ y)
+    if xx == 0 or yy == 0:
+        return 0.0, 0.0
+    return xy / xx, xy / (xx * yy) ** 0.5
+
+
+def _groups(frames: Sequence[LabelledFrame], *, with_cell: bool) -> Iterator[list[LabelledFrame]]:
+    """Up to `_LARGEST_GROUP` frames each of the same atoms, boundary and charge, and of the same cell if wanted."""
+    groups: dict[tuple[object, ...], list[LabelledFrame]] = {}
+    for frame in frames:
+        atoms = frame.atoms
+        cell = atoms.cell.array.round(6).tobytes() if with_cell and atoms.pbc.any() else b""
+        key = (atoms.numbers.tobytes(), atoms.pbc.tobytes(), total_charge(atoms), cell)
+        groups.setdefault(key, []).append(frame)
+    for group in groups.values():
+        if len(group) > 1:
+            yield group[:_LARGEST_GROUP]  # the first ones: neighbors of a trajectory stay together
+
+
+def _steps(group: Sequence[LabelledFrame]) -> Iterator[tuple[float, float, float, int, float]]:
+    """Energy change, work of the forces, error of that work, number of atoms and largest step per pair of frames."""
+    first = group[0].atoms
+    energies = np.array([frame.energy for frame in group])
+    positions = np.array([frame.atoms.positions for frame in group])
+    forces = np.array([frame.forces for frame in group])
+    if not first.pbc.any():
+        positions = positions - positions.mean(axis=1, keepdims=True)
+        for index in range(1, len(group)):  # molecules may be turned against each other
+            rotation = _rotation(positions[0], positions[index])
+            positions[index], forces[index] = positions[index] @ rotation, forces[index] @ rotation
+    cell = first.cell.complete().array
+    inverse = np.linalg.inv(cell)
+    for index in range(len(group) - 1):
+        step = positions[index + 1 :] - positions[index]
+        if first.pbc.any():
+            fractional = step @ inverse
+            fractional[..., first.pbc] -= np.round(fractional[..., first.pbc])
+            step = fractional @ cell
+            step = step - step.mean(axis=1, keepdims=True)
+        work = -0.5 * ((forces[index + 1 :] + forces[index]) * step).sum(axis=(1, 2))
+        curvature = np.abs(((forces[index + 1 :] - forces[index]) * step).sum(axis=(1, 2)))
+        largest = np.linalg.norm(step, axis=2).max(axis=1)
+        change = energies[index + 1 :] - energies[index]
+        for place in np.flatnonzero((largest < _LARGEST_STEPS[0]) & (largest > 0)):
+            error = _ANHARMONICITY * largest[place] * curvature[place]
+            yield float(change[place]), float(work[place]), float(error), len(first), float(largest[place])
+
+
+def _rotation(target: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Matrix (3, 3) that brings centered `positions` nearest to `target` when multiplied from the right (Kabsch)."""
+    left, _, right = np.linalg.svd(positions.T @ target)
+    handedness = np.sign(np.linalg.det(left @ right))
+    return np.asarray(left @ np.diag([1.0, 1.0, handedness]) @ right)
+
+
+def _strains(group: Sequence[LabelledFrame]) -> Iterator[tuple[float, float, float, float, int]]:
+    """Energy change, work of forces, work of stress, error and number of atoms for each pair of near cells."""
+    for index, one in enumerate(group):
+        cell = one.atoms.cell.array
+        volume = one.atoms.get_volume()
+        fractional = one.atoms.get_scaled_positions(wrap=False)
+        for two in group[index + 1 :]:
+            gradient = np.linalg.inv(cell) @ two.atoms.cell.array - np.eye(3)
+            strain = (gradient + gradient.T) / 2
+            if not 1e-4 < np.abs(gradient).max() < _LARGEST_STRAIN:
+                continue
+            step = two.atoms.get_scaled_positions(wrap=False) - fractional
+            step = (step - np.round(step)) @ ((cell + two.atoms.cell.array) / 2)
+            step -= step.mean(axis=0)
+            if (largest := float(np.linalg.norm(step, axis=1).max())) > _LARGEST_STEPS[0]:
+                continue
+            stresses = volume * one.stress, two.atoms.get_volume() * two.stress
+            work = 0.5 * float(((stresses[0] + stresses[1]) * strain).sum())
+            work_of_forces = -0.5 * float(((one.forces + two.forces) * step).sum())
+            error = abs(float(((two.forces - one.forces) * step).sum())) * _ANHARMONICITY * largest
+            error += abs(two.energy - one.energy - work_of_forces) * float(np.abs(strain).max())
+            yield two.energy - one.energy, work_of_forces, work, error, len(step)

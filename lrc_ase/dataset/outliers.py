@@ -1,0 +1,148 @@
+"""Frames that stand out from their set: forces and energies far from the others, net forces, duplicates."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lrc_ase.dataset.check import Check
+from lrc_ase.dataset.labels import LabelledFrame
+
+__all__ = ["check_outliers", "far_from_others", "net_forces", "warn_of_duplicates"]
+
+_SHOWN = 4
+"""Frames named before a list ends in their number."""
+_FEWEST = 4
+"""Frames, or frames of one composition, from which one can be told to be far from the others."""
+
+
+def check_outliers(frames: Sequence[LabelledFrame]) -> list[Check]:
+    """Look for single frames with absurd forces or energies, for net forces and for energies that were filled in."""
+    checks = [_outlying_forces(frames), _outlying_energies(frames), _net(frames)]
+    energies = np.array([frame.energy for frame in frames])
+    if len(frames) > 2 and np.isfinite(energies).all() and np.ptp(energies) == 0:
+        text = "all energies are the same: they were filled in, not computed"
+        checks.append(Check("filled-in energies", f"{len(frames)} frames", warning=text))
+    return checks
+
+
+def far_from_others(values: np.ndarray) -> np.ndarray:
+    """Return which non-negative values lie far beyond all others, bool.
+
+    Up to a fifth of the values count as far if the smallest of them exceeds ten times the median and 3 + 100 / n times
+    the 95% quantile of the rest. The quantile of the rest, not of all n, keeps an outlier of a small set from hiding
+    itself; the factor grows because a quantile of few values says little about their tail.
+
+    >>> far_from_others(np.array([1.0, 2.0, 1.5, 90.0, 1.0]))
+    array([False, False, False,  True, False])
+    """
+    order = np.argsort(-values)
+    factor = 3 + 100 / max(len(values), 1)
+    n_far = 0
+    for count in range(1, max(len(values) // 5, 1) + 1):
+        rest = values[order[count:]]
+        if len(rest) + 1 < _FEWEST:
+            break
+        middle, high = np.quantile(rest, [0.5, 0.95])
+        if values[order[count - 1]] > max(10 * middle, factor * high, 1e-6):
+            n_far = count
+        elif count > 50:  # far values of large sets come before the bulk, not inside it
+            break
+    far = np.zeros(len(values), dtype=bool)
+    far[order[:n_far]] = True
+    return far
+
+
+def net_forces(frames: Sequence[LabelledFrame]) -> np.ndarray:
+    """Return the norm of the summed forces of each frame, eV/Angstrom; NaN where an atom has no label."""
+    return np.array([np.linalg.norm(frame.forces.sum(axis=0)) for frame in frames])
+
+
+def warn_of_duplicates(sets: Mapping[str, Sequence[LabelledFrame]]) -> list[str]:
+    """Return sentences about frames that occur more than once, in a set or in several."""
+    places: dict[bytes, list[tuple[str, str]]] = {}
+    for name, frames in sets.items():
+        for frame in frames:
+            digest = hashlib.sha256()
+            for array in (frame.atoms.numbers, frame.atoms.positions, frame.atoms.cell.array):
+                digest.update(np.ascontiguousarray(np.round(array, 6) + 0.0).tobytes())
+            places.setdefault(digest.digest(), []).append((name, frame.name))
+    warnings = []
+    repeated: Counter[tuple[str, ...]] = Counter()
+    example: dict[tuple[str, ...], str] = {}
+    for copies in places.values():
+        if len(copies) > 1:
+            key = tuple(dict.fromkeys(name for name, _ in copies))
+            repeated[key] += len(copies) - 1
+            example.setdefault(key, f"{copies[0][1]} and {copies[1][1]}")
+    for key, count in repeated.items():
+        where = f"in {key[0]}" if len(key) == 1 else f"in both {' and '.join(key)}"
+        warnings.append(f"{count} frames occur more than once {where}, for example {example[key]}")
+    return warnings
+
+
+def _outlying_forces(frames: Sequence[LabelledFrame]) -> Check:
+    subject = "forces far from the others"
+    labelled = [frame for frame in frames if len(frame.atoms) > 1 and np.isfinite(frame.forces).any()]
+    if len(labelled) < _FEWEST:
+        return Check(subject, obstacle=f"fewer than {_FEWEST} frames have forces")
+    largest = np.array([np.nanmax(np.abs(frame.forces)) for frame in labelled])
+    far = np.flatnonzero(far_from_others(largest))
+    basis = f"{len(labelled)} frames"
+    if not len(far):
+        return Check(subject, basis)
+    names = _names([labelled[index].name for index in far[np.argsort(-largest[far])]])
+    text = f"forces far from the others, up to {largest.max():.3g} eV/Angstrom: {names}"
+    return Check(subject, basis, warning=text)
+
+
+def _outlying_energies(frames: Sequence[LabelledFrame]) -> Check:
+    """Compare the energy per atom with the median of its composition, in units of the spread."""
+    subject = "energies far from the others"
+    compositions: dict[object, list[LabelledFrame]] = {}
+    for frame in frames:
+        if np.isfinite(frame.energy) and len(frame.atoms):
+            # molecules of one formula may be isomers, which the order of their atoms tells apart
+            formula = frame.atoms.get_chemical_formula()
+            key = formula if frame.atoms.pbc.any() else frame.atoms.numbers.tobytes()
+            compositions.setdefault(key, []).append(frame)
+    groups = [group for group in compositions.values() if len(group) >= _FEWEST]
+    if not groups:
+        return Check(subject, obstacle=f"fewer than {_FEWEST} frames of equal compositions have an energy")
+    outliers: list[tuple[float, str]] = []
+    for group in groups:
+        energies = np.array([frame.energy / len(frame.atoms) for frame in group])
+        gaps = np.abs(energies - np.median(energies))
+        outliers += [(float(gaps[index]), group[index].name) for index in np.flatnonzero(far_from_others(gaps))]
+    basis = f"{sum(map(len, groups))} frames"
+    if not outliers:
+        return Check(subject, basis)
+    names = _names([name for _, name in sorted(outliers, reverse=True)])
+    return Check(subject, basis, warning=f"energies per atom far from others of their composition: {names}")
+
+
+def _net(frames: Sequence[LabelledFrame]) -> Check:
+    subject = "net forces"
+    net = net_forces(frames)
+    known = [index for index, frame in enumerate(frames) if np.isfinite(net[index]) and len(frame.atoms) > 1]
+    if not known:
+        return Check(subject, obstacle="no frame has forces on all atoms")
+    squares = np.concatenate([frames[index].forces.ravel() for index in known]) ** 2
+    limits = np.array([0.02 * np.sqrt(squares.mean() * 3 * len(frames[index].atoms)) for index in known])
+    strong = net[known][net[known] > np.maximum(limits, 1e-3)]
+    basis = f"{len(known)} frames"
+    if not len(strong):
+        return Check(subject, basis)
+    text = (
+        f"forces do not sum to zero in {len(strong)} of {len(frames)} frames, by up to {strong.max():.3g} eV/Angstrom: "
+        "noise in the labels, an outer field, or forces of fixed atoms that were set to zero"
+    )
+    return Check(subject, basis, warning=text)
+
+
+def _names(names: Sequence[str]) -> str:
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,115 @@
+"""Scale and sign of stresses: against forces of clusters in a box, against the volume, and by magnitude."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lrc_ase.dataset.check import Check, nearest_meaning
+from lrc_ase.dataset.labels import LabelledFrame
+from lrc_ase.dataset.near_frames import STRESS_SLOPES
+
+__all__ = ["pressure_against_volume", "size_of_stresses", "stresses_against_forces"]
+
+_LEAST_GAP = 6.0
+"""Angstrom of vacuum between a cluster and its images."""
+_LEAST_CORRELATION = 0.8
+_LARGEST_WORK = 20.0
+"""eV per atom, stress times volume: some 150 GPa in a dense crystal."""
+_LARGEST_MODULUS = 10.0
+"""eV/Angstrom^3, 1600 GPa: three times the bulk modulus of diamond."""
+
+
+def stresses_against_forces(frames: Sequence[LabelledFrame]) -> Check:
+    r"""Compare stresses of clusters in a box with their virials, :math:`V \sigma = -\sum_i F_i \otimes x_i`."""
+    subject = "stresses against forces of clusters"
+    virials, works = [], []
+    for frame in frames:
+        if not np.isfinite(frame.stress).all() or not np.isfinite(frame.forces).all() or len(frame.atoms) < 2:
+            continue
+        positions = _unwrapped_cluster(frame)
+        if positions is not None:
+            virial = -frame.forces.T @ (positions - positions.mean(axis=0))
+            virials.append((virial + virial.T).ravel() / 2)
+            works.append(frame.atoms.get_volume() * frame.stress.ravel())
+    if not virials:
+        return Check(subject, obstacle=f"no cluster with {_LEAST_GAP:g} Angstrom of vacuum on all sides has a stress")
+    x, y = np.concatenate(virials), np.concatenate(works)
+    squares = float(x @ x), float(y @ y)
+    basis = f"{len(virials)} frames"
+    if min(squares) == 0 or abs(x @ y) < _LEAST_CORRELATION * (squares[0] * squares[1]) ** 0.5:
+        return Check(subject, obstacle=f"stress and virial of {basis} do not follow each other")
+    slope = float(x @ y) / squares[0]
+    meaning = None if 0.5 < slope < 2 else nearest_meaning(slope, STRESS_SLOPES, 0.4)
+    if meaning:
+        return Check(subject, basis, warning=f"stress times volume is {slope:.3g} times the virial: {meaning}")
+    return Check(subject, basis)
+
+
+def pressure_against_volume(frames: Sequence[LabelledFrame]) -> Check:
+    """Compare stresses of different volumes: compression raises the pressure."""
+    subject = "stresses against volume"
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for frame in frames:
+        if np.isfinite(frame.stress).all():
+            volume = np.log(frame.atoms.get_volume() / len(frame.atoms))
+            formula = frame.atoms.symbols.formula.reduce()[0].format("metal")
+            groups.setdefault(formula, []).append((volume, float(np.trace(frame.stress)) / 3))
+    large = [np.array(group) for group in groups.values() if len(group) > 4]
+    if not large:
+        return Check(subject, obstacle="fewer than five frames of equal compositions have a stress")
+    x, y = np.concatenate([group - group.mean(axis=0) for group in large]).T
+    if x.std() < 0.01:
+        return Check(subject, obstacle="volumes differ by less than 1%")
+    squares = float(x @ x), float(y @ y)
+    if squares[1] == 0 or abs(x @ y) < _LEAST_CORRELATION * (squares[0] * squares[1]) ** 0.5:
+        return Check(subject, obstacle="stress does not follow the volume")
+    modulus, basis = float(x @ y) / squares[0], f"{len(x)} frames"
+    if modulus < 0:
+        return Check(subject, basis, warning="compression lowers the pressure: the stress has the opposite sign")
+    if modulus > _LARGEST_MODULUS:
+        return Check(
+            subject,
+            basis,
+            warning=f"stresses change with volume by {modulus:.3g}, stiffer than any solid in eV/Angstrom^3: GPa or "
+            "kbar would give such numbers",
+        )
+    return Check(subject, basis)
+
+
+def size_of_stresses(frames: Sequence[LabelledFrame]) -> Check:
+    """Compare the work of stresses with energies of bonds."""
+    subject = "size of stresses"
+    works = [
+        float(np.abs(frame.stress).max() * frame.atoms.get_volume() / len(frame.atoms))
+        for frame in frames
+        if np.isfinite(frame.stress).all()
+    ]
+    if not works:
+        return Check(subject, obstacle="no frame has a stress")
+    text = None
+    if np.median(works) > _LARGEST_WORK:
+        text = (
+            f"stress times volume is {np.median(works):.3g} eV per atom: eV/Angstrom^3 is expected, GPa (160.2 times "
+            "as large) or kbar would give such numbers"
+        )
+    return Check(subject, f"{len(works)} frames", warning=text)
+
+
+def _unwrapped_cluster(frame: LabelledFrame) -> np.ndarray | None:
+    """Positions of a cluster in one piece; None without enough vacuum on all sides."""
+    atoms = frame.atoms
+    if not atoms.pbc.all():
+        return None
+    heights = 1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0)
+    fractional = atoms.get_scaled_positions(wrap=True)
+    for axis in range(3):
+        order = np.sort(fractional[:, axis])
+        gaps = np.diff(np.append(order, order[0] + 1))
+        widest = int(gaps.argmax())
+        if gaps[widest] * heights[axis] < _LEAST_GAP:
+            return None
+        start = order[(widest + 1) % len(order)]  # the first atom behind the vacuum
+        fractional[:, axis] = (fractional[:, axis] - start) % 1
+    return np.asarray(fractional @ atoms.cell.array)
