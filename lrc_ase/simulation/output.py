@@ -46,6 +46,8 @@ COLUMNS = (
 )
 COLUMNS_BEFORE_CONSERVED = COLUMNS[:-1]
 """Header of logs of version 0.1, which lack the conserved quantity."""
+_LONGEST_NUMBER = 40
+"""Characters; Python writes at most 24."""
 KEPT_RESULTS = ("energy", "free_energy", "forces", "stress", "charges")
 
 
@@ -75,16 +77,17 @@ class ThermodynamicLog:
     def _rows_until(path: Path, last_step: int) -> list[list[str]]:
         if not path.exists():
             return [list(COLUMNS)]
-        with open(path, newline="", encoding="utf-8", errors="replace") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
+        text = path.read_bytes().decode("utf-8", errors="replace")
+        header, *rows = [line.split(",") for line in text.splitlines()] or [[]]
         if tuple(header) not in (COLUMNS, COLUMNS_BEFORE_CONSERVED):
             raise ValueError(f"{path} is not a thermodynamic log of lrc-ase, so the run cannot continue it")
         kept = [list(COLUMNS)]
         for line, row in enumerate(rows, start=2):
-            if len(row) != len(header):  # cut short by a kill
+            if len(row) != len(header) and line == len(rows) + 1:  # cut short by a kill
                 continue
-            if not row[0].isdecimal():
-                raise ValueError(f"{path}, line {line}: expected the number of a step, got {row[0][:20]!r}")
+            if len(row) != len(header) or not row[0].isdecimal() or not all(map(_is_number, row)):
+                text = ",".join(row)
+                raise ValueError(f"{path}, line {line}: expected {len(header)} numbers, got {text[:60]!r}")
             if int(row[0]) <= last_step:
                 kept.append(row + ["nan"] * (len(COLUMNS) - len(row)))
         return kept
@@ -111,6 +114,14 @@ class ThermodynamicLog:
         """Close the file."""
         with naming(self.path):
             self._file.close()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return len(text) < _LONGEST_NUMBER
 
 
 @contextmanager

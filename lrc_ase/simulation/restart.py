@@ -183,16 +183,16 @@ def read_restart(path: Path) -> Restart:
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read the members of an archive, none of which may be larger than its bytes in the file."""
-    size = path.stat().st_size
+    whole = path.read_bytes()
     arrays = {}
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
         members = archive.infolist()
         # np.savez compresses nothing, so that 4 MB cannot become 4 GB; overlapping members would multiply a size
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise ValueError("it holds compressed arrays")
         if len({member.filename for member in members}) < len(members):
             raise ValueError("an array occurs twice")
-        if len(members) > _MOST_MEMBERS or sum(member.file_size for member in members) > size:
+        if len(members) > _MOST_MEMBERS or sum(member.file_size for member in members) > len(whole):
             raise ValueError("its arrays are larger than the file")
         for member in members:
             content = io.BytesIO(archive.read(member))  # to the end, where zipfile compares the check sum

@@ -7,10 +7,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from lrc_ase.files.bounded_json import json_object
+from lrc_ase.files.bounded_json import first_mistake, json_object
 from lrc_ase.files.tensors import TensorFileError, digest, read_tensors, write_tensors
+from lrc_ase.training.progress import Progress
 
 __all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint"]
 
@@ -30,13 +32,18 @@ def save_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor],
     write_tensors(path, tensors, {HEADER_KEY: text, DIGEST_KEY: digest(tensors, text)})
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_checkpoint(
+    path: str | os.PathLike[str], *, n_stages: int | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_checkpoint` wrote.
+
+    With `n_stages` the values must be those of a run with so many stages: `stage`, `progress` and `fingerprint`.
 
     Raises
     ------
     CheckpointError
-        The file is missing, truncated, changed after it was written, no checkpoint, or of another format version.
+        The file is missing, truncated, changed after it was written, no checkpoint, of another format version, or holds
+        other values; one line with file and key.
     """
     try:
         tensors, metadata = read_tensors(path)
@@ -58,4 +65,30 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
         raise CheckpointError(
             f"{path} has changed since it was written: its digest does not fit its content; start anew"
         )
+    if n_stages is not None:
+        try:
+            _check_run(values, n_stages)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: header: {error}") from error
     return tensors, values
+
+
+class _RunValues(BaseModel):
+    """JSON of the checkpoint of a training run."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    stage: int = Field(ge=0)
+    progress: dict[str, Any]
+    fingerprint: str
+
+
+def _check_run(values: Mapping[str, Any], n_stages: int) -> None:
+    """Raise ValueError unless the values are those of a run with so many stages."""
+    try:
+        checked = _RunValues.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(first_mistake(error)) from error
+    if checked.stage >= n_stages:
+        raise ValueError(f"stage: the run has {n_stages} stages, the checkpoint is of stage {checked.stage + 1}")
+    Progress.from_json(checked.progress)

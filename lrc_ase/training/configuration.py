@@ -59,10 +59,11 @@ def _stages(value: Any) -> Any:
     stages = [value] if isinstance(value, Mapping) else value
     if not isinstance(stages, (list, tuple)):
         return value
-    named, taken = [], {stage.get("name") for stage in stages if isinstance(stage, Mapping)}
+    named, taken = [], {str(stage.get("name")) for stage in stages if isinstance(stage, Mapping)}
     for stage in stages:
         if isinstance(stage, Mapping) and stage.get("name") is None:
-            kind = "short-range-part" if stage.get("train") == "short-range-part" else stage.get("model", "full-range")
+            kind = "short-range-part" if stage.get("train") == "short-range-part" else stage.get("model")
+            kind = kind if isinstance(kind, str) else "full-range"  # other types are errors further on
             names = (kind if number == 1 else f"{kind}-{number}" for number in count(1))
             stage = {**stage, "name": next(name for name in names if name not in taken)}
             taken.add(stage["name"])

@@ -15,6 +15,7 @@ from lrc_ase.compiled.compilation_time import CompilationClock
 from lrc_ase.dataset import LabelledGraph, batch_indices
 from lrc_ase.models.ensemble import members_of
 from lrc_ase.models.model import ShortRangeModel
+from lrc_ase.training.checkpoint import CheckpointError
 from lrc_ase.training.configuration import StageConfiguration
 from lrc_ase.training.fetching import Fetcher
 from lrc_ase.training.losses import ErrorSums
@@ -162,16 +163,28 @@ class StageLoop:
         }
 
     def restore(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
-        """Go back (or on) to a state taken by `tensors` and `progress`."""
+        """Go back (or on) to a state taken by `tensors` and `progress`.
+
+        A CheckpointError names a tensor that does not fit the model, or says that the optimizer is another.
+        """
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "averaged": {}, "best": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
+            if part not in parts:
+                raise CheckpointError(f"the checkpoint does not fit the model: unknown tensor '{name:.100}'")
             parts[part][rest] = tensor
+        for part in ("model", "averaged", "best"):
+            _check_fit(part, self.model.state_dict(), parts[part])
         self.model.load_state_dict(parts["model"])
         self.averaged.load_state_dict(parts["averaged"])
         own = self.model.state_dict()
         self.best = {name: tensor.to(own[name].device, copy=True) for name, tensor in parts["best"].items()}
-        restore_optimizer(self.optimizer, parts["optimizer"])
+        try:
+            restore_optimizer(self.optimizer, parts["optimizer"])
+        except (KeyError, ValueError, TypeError, AttributeError) as error:  # of torch, or a missing tensor
+            raise CheckpointError(
+                f"the checkpoint does not fit the optimizer ({type(error).__name__}: {error!s:.100}): start anew"
+            ) from error
         self.progress = progress
 
     def best_model(self) -> ShortRangeModel:
@@ -316,3 +329,14 @@ class StageLoop:
         self.restore(tensors, copy.deepcopy(progress))
         self.progress.rewinds, self.progress.rate_factor, self.progress.seconds = rewinds, factor, seconds
         observer.log(f"{reason}: back to the end of epoch {progress.epoch}, learning rate times {factor:g} from here")
+
+
+def _check_fit(part: str, expected: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError unless names and shapes of the weights in a checkpoint are those of the model."""
+    for name in sorted(expected.keys() | stored.keys()):
+        shapes = [list(tensors[name].shape) if name in tensors else None for tensors in (expected, stored)]
+        if shapes[0] != shapes[1]:
+            raise CheckpointError(
+                f"the checkpoint does not fit the model: tensor '{part}.{name:.100}' must have shape {shapes[0]}, got "
+                f"{shapes[1]}; resume with the configuration and the lrc-ase that began the run"
+            )

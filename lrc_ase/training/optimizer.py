@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
+from lrc_ase.files.bounded_json import json_object
 from lrc_ase.training.configuration import StageConfiguration
 
 __all__ = ["build_optimizer", "optimizer_tensors", "restore_optimizer"]
@@ -57,6 +58,6 @@ def restore_optimizer(optimizer: optim.Optimizer, tensors: Mapping[str, Tensor])
             return tensors[value[_TENSOR]].clone()
         return {key: with_tensors(item) for key, item in value.items()}
 
-    content = with_tensors(json.loads(bytes(tensors[_STRUCTURE].tolist())))
+    content = with_tensors(json_object(bytes(tensors[_STRUCTURE].tolist()).decode("utf-8")))
     content["state"] = {int(number): entries for number, entries in content["state"].items()}
     optimizer.load_state_dict(content)

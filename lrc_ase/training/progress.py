@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
+from lrc_ase.files.bounded_json import first_mistake
 from lrc_ase.training.losses import ErrorSums
 
 __all__ = ["EpochRecord", "Progress", "StopReason"]
@@ -47,7 +51,18 @@ class Progress:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Progress:
-        return cls(**{**values, "sums": ErrorSums(**values["sums"])})
+        """Read what `to_json` returned; a ValueError names the entry that is missing, mistyped or negative."""
+        if unknown := sorted({*values} - {each.name for each in fields(cls)}):
+            raise ValueError(f"progress: unknown entry {unknown[0]!r:.50}")
+        try:
+            # strict JSON: no text for numbers, no numbers for flags
+            progress = TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
+        except ValidationError as error:
+            raise ValueError(first_mistake(error, "progress")) from error
+        for name, value in {**vars(progress), **vars(progress.sums)}.items():
+            if isinstance(value, (int, float)) and value < 0:
+                raise ValueError(f"progress: {name} must not be negative, got {value}")
+        return progress
 
 
 @dataclass(frozen=True)

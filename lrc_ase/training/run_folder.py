@@ -128,7 +128,10 @@ class RunFolder:
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, METRIC_COLUMNS, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
-        for row in csv.DictReader(io.StringIO(whole_lines)):
+        rows = csv.DictReader(whole_lines.splitlines(), quoting=csv.QUOTE_NONE)
+        if not {"stage", "epoch"} <= {*(rows.fieldnames or ("stage", "epoch"))}:
+            raise RunFolderError(f"{self.metrics} does not begin with the names of its columns: move it away to resume")
+        for row in rows:
             if None in row.values() or not (row.get("epoch") or "").isdecimal():
                 continue
             if row["stage"] in finished_stages or (row["stage"] == stage and int(row["epoch"]) <= epoch):

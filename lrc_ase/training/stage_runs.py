@@ -72,7 +72,7 @@ class Run:
         """Train the stages that are not finished; with `lengthened` they may have got more epochs or time."""
         tensors, values = None, None
         if resume and self.folder.checkpoint.exists():
-            tensors, values = load_checkpoint(self.folder.checkpoint)
+            tensors, values = load_checkpoint(self.folder.checkpoint, n_stages=len(self.configuration.stages))
             if values["fingerprint"] != self.prepared.fingerprint:
                 raise CheckpointError(
                     f"the training frames changed since the run in {self.folder.path} began: start anew"
