@@ -98,7 +98,7 @@ def test_report_of_a_run_shows_all_there_is(tmp_path):
         "large": {"train": "large.traj", "validation_fraction": 0.5},
     }
     stages = [{"name": "only", "epochs": 1, "batch_size": 4}]
-    configuration = two_stage_configuration(tmp_path, data=data, stages=stages, ensemble=2)
+    configuration = two_stage_configuration(tmp_path, data=data, stages=stages, ensemble=2, test=["large.traj"])
     train(configuration, tmp_path / "run", quiet=True)
     page = report_run(tmp_path / "run").read_text()
     for title in (
@@ -119,8 +119,11 @@ def test_report_of_a_run_shows_all_there_is(tmp_path):
         page.index("Root mean square errors on") < page.index("Force errors by element") < page.index("Learning curve")
     )
     assert "verfitting" in page or "overfits" in page
-    assert rows_of(page, "Errors of the potential").keys() == {"training", "validation"}
-    calibration = load_potential(tmp_path / "run" / "potential.safetensors").description["calibration"]
+    assert rows_of(page, "Errors of the potential").keys() == {"training", "validation", "test large.traj"}
+    description = load_potential(tmp_path / "run" / "potential.safetensors").description
+    calibration = description["calibration"]
+    training = rows_of(page, "Errors of the potential")["training"]
+    assert float(training[4]) == pytest.approx(description["errors"]["training"]["forces_rmse"], rel=0.01)
     uncertainty = rows_of(page, "Uncertainty, cross-validated: each half of the validation frames calibrated on")
     assert uncertainty["forces, meV/Å"][2] == f"{calibration['forces_coverage']:.1%}"
     assert len(ase.io.read(tmp_path / "run" / "hardest.extxyz", ":")) == 4

@@ -8,8 +8,8 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
-from lrc_ase.dataset import SOURCE_KEY, Atoms, LabelledFrame, labelled_atoms, sample, write_frames
-from lrc_ase.evaluation.error_tables import ERROR_UNITS, error_text, overfitting_remark
+from lrc_ase.dataset import SOURCE_KEY, Atoms, LabelledFrame, labelled_atoms, write_frames
+from lrc_ase.evaluation.error_tables import ERROR_UNITS, error_text
 from lrc_ase.evaluation.evaluate import Evaluation, cross_calibrated, evaluate_frames
 from lrc_ase.evaluation.pair_errors import pair_errors
 from lrc_ase.files.potential_file import Potential, load_potential
@@ -34,14 +34,13 @@ from lrc_ase.report.tables import (
 from lrc_ase.report.uncertainty_plot import plot_uncertainty
 from lrc_ase.training.configuration import load_configuration
 from lrc_ase.training.data_sets import inspect_data_sets, read_data_sets
+from lrc_ase.training.final_errors import TRAINING, VALIDATION, verdict
 from lrc_ase.training.run_folder import RunFolder
 
 __all__ = ["report_evaluations", "report_run", "training_file_remarks"]
 
 LARGEST_VALIDATION = 200
 """Frames of a set that are evaluated; a report must not take as long as the training."""
-LARGEST_TRAINING = 50
-"""Training frames of a set that are evaluated, evenly spread."""
 N_HARDEST = 4
 CROSS_VALIDATED = "cross-validated: each half of the validation frames calibrated on the other half"
 AS_STORED = "deviations as the potential gives them"
@@ -50,8 +49,8 @@ AS_STORED = "deviations as the potential gives them"
 def report_run(path: str | os.PathLike[str]) -> Path:
     """Evaluate the finished run in a folder, draw plots and write report.html; return the path of the page.
 
-    Of each data set of the last stage at most `LARGEST_VALIDATION` validation and `LARGEST_TRAINING` training frames
-    are evaluated.
+    Plots and details come from the validation frames of the last stage, at most `LARGEST_VALIDATION` of each set. The
+    errors on training, validation and test frames are those that the training noted in the potential.
     """
     folder = RunFolder(path)
     configuration = load_configuration(folder.configuration)
@@ -60,24 +59,19 @@ def report_run(path: str | os.PathLike[str]) -> Path:
     data_sets = read_data_sets(configuration)
     inspection = inspect_data_sets(data_sets)
     names = configuration.sets_of(configuration.stages[-1])
-    bare = _without_calibration(potential)
-    training = _evaluate({name: sample(data_sets[name].train, LARGEST_TRAINING) for name in names}, bare)
-    validation = _evaluate({name: data_sets[name].validation[:LARGEST_VALIDATION] for name in names}, bare)
-    errors = {name: part[0].metrics for name, part in (("training", training), ("validation", validation)) if part}
-    sentences = [f"Note: {remark}" for remark in (*potential.description.get("remarks", ()), *inspection.warnings)]
-    assert training is not None  # a run has training frames
-    sentences.insert(0, overfitting_remark(errors["training"], errors.get("validation")))
-    if validation is not None:
-        sentences = [_headline(validation[0]), *sentences, *label_remarks(validation[0])]
+    validation = _evaluate(
+        {name: data_sets[name].validation[:LARGEST_VALIDATION] for name in names}, _without_calibration(potential)
+    )
     shown = {} if validation is None else {run_name: cross_calibrated(validation[0])}
     frames = [] if validation is None else validation[1]
     sections = _sections({run_name: potential}, shown, frames, folder.path, uncertainty=CROSS_VALIDATED)
-    first = sections[0]
-    n_training = sum(len(data_set.train) for name, data_set in data_sets.items() if name in names)
-    title = "Errors of the potential"
-    if errors["training"]["n_frames"] < n_training:
-        title += f"; of {n_training} training frames a part was evaluated"
-    sections[0] = replace(first, sentences=sentences, tables=[errors_table(errors, title), *first.tables])
+    errors = _errors_of_parts(potential, None if validation is None else validation[0])
+    sentences = [] if TRAINING not in errors else [verdict(errors)]
+    if validation is not None:
+        sentences = [_headline(validation[0]), *sentences, *label_remarks(validation[0])]
+    sentences += [f"Note: {remark}" for remark in (*potential.description.get("remarks", ()), *inspection.warnings)]
+    tables = [errors_table(errors, "Errors of the potential")] if errors else []
+    sections[0] = replace(sections[0], sentences=sentences, tables=tables)
     sections.append(_training_section(folder, shown, data_table(inspection)))
     target = folder.path / "report.html"
     write_report(Report(f"Training run {run_name}", sections, folder.configuration.read_text("utf-8")), target)
@@ -119,6 +113,18 @@ def training_file_remarks(potentials: Mapping[str, Potential], evaluations: Mapp
     return remarks
 
 
+def _errors_of_parts(potential: Potential, validation: Evaluation | None) -> dict[str, dict[str, float]]:
+    """Return the errors on training, validation and test frames as noted at the end of the training.
+
+    An evaluation of all validation frames takes precedence: it includes stresses that were not trained on. A run that
+    did not reach its end has noted nothing.
+    """
+    errors: dict[str, dict[str, float]] = dict(potential.description.get("errors", {}))
+    if validation is not None and validation.metrics["n_frames"] >= errors.get(VALIDATION, {}).get("n_frames", 0.0):
+        errors[VALIDATION] = validation.metrics
+    return errors
+
+
 def _evaluate(
     sets: Mapping[str, Sequence[LabelledFrame]], potential: Potential
 ) -> tuple[Evaluation, list[Atoms]] | None:
@@ -127,7 +133,7 @@ def _evaluate(
     if not frames:
         return None
     names = [name for name, labelled in sets.items() for _ in labelled]
-    return evaluate_frames(potential, frames, sets=names), frames
+    return evaluate_frames(potential, frames, required=(), sets=names), frames
 
 
 def _without_calibration(potential: Potential) -> Potential:
