@@ -36,8 +36,14 @@ __all__ = ["LRCCalculator", "load"]
 _OF_CHARGES = ("charges", "dipole")
 """Properties that need latent charges."""
 _KEYWORDS = ("device", "dtype", "default_dtype", "skin", "label", "directory", "atoms")
-_OF_ATOMS = ("charge", "total_charge", "tot_charge", "net_charge")
-"""Keywords of other calculators for the total charge, which here belongs to the atoms."""
+_OF_OTHERS = {
+    **dict.fromkeys(
+        ("charge", "total_charge", "tot_charge", "net_charge"),
+        'the charge belongs to the structure, set atoms.info["charge"]',
+    ),
+    **dict.fromkeys(("spin", "multiplicity", "magmoms"), "its potentials know no spin"),
+}
+"""Keywords of other calculators, and what to do instead."""
 
 
 class LRCCalculator(Calculator):
@@ -108,12 +114,14 @@ class LRCCalculator(Calculator):
         potential: str | os.PathLike[str] | Potential,
         *,
         device: torch.device | str = "cpu",
-        dtype: torch.dtype | str | None = None,
+        dtype: torch.dtype | str = torch.float64,
         default_dtype: torch.dtype | str | None = None,
         skin: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        precision = _precision(dtype, default_dtype)
+        precision = floating_type(dtype if default_dtype is None else default_dtype)
+        if default_dtype is not None and dtype is not torch.float64 and floating_type(dtype) != precision:
+            raise ValueError(f"`dtype` {dtype} and `default_dtype` {default_dtype} differ: give one of them")
         super().__init__(**kwargs)
         if not isinstance(potential, Potential):
             potential = load_potential(potential, device=device, dtype=precision)
@@ -305,17 +313,9 @@ def _changes(before: Atoms | None, after: Atoms) -> list[str]:
     return [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
 
 
-def _precision(dtype: torch.dtype | str | None, default_dtype: torch.dtype | str | None) -> torch.dtype:
-    """Return the precision that one of two keywords asks for, float64 if none does."""
-    asked = [floating_type(name) for name in (dtype, default_dtype) if name is not None]
-    if len(set(asked)) > 1:
-        raise ValueError(f"`dtype` {dtype} and `default_dtype` {default_dtype} differ: give one of them")
-    return asked[0] if asked else torch.float64
-
-
 def _unknown_keyword(name: str) -> str:
-    if name in _OF_ATOMS:
-        return f"LRCCalculator has no keyword '{name}': the charge belongs to the structure, set atoms.info[\"charge\"]"
+    if name in _OF_OTHERS:
+        return f"LRCCalculator has no keyword '{name}': {_OF_OTHERS[name]}"
     near = difflib.get_close_matches(name, _KEYWORDS, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"it knows {', '.join(_KEYWORDS)}"
     return f"LRCCalculator has no keyword '{name}'; {hint}"

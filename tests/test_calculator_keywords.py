@@ -27,6 +27,7 @@ def file(tmp_path_factory):
     [
         ("charge", 1, CHARGE.format("charge")),
         ("total_charge", 1, CHARGE.format("total_charge")),
+        ("spin", 1, "no keyword 'spin': its potentials know no spin"),
         ("devise", "cuda", r"no keyword 'devise'; did you mean 'device'\?"),
         ("skinn", 3.0, r"no keyword 'skinn'; did you mean 'skin'\?"),
         ("cutoff", 9.0, r"no keyword 'cutoff'; it knows device, dtype, default_dtype, skin, label, directory, atoms"),
@@ -55,6 +56,8 @@ def test_default_dtype_is_another_name_of_dtype(file):
         LRCCalculator(file, dtype="float64", default_dtype="float32")
     with pytest.raises(ValueError, match="must be float32 or float64"):
         LRCCalculator(file, default_dtype="half")
+    with pytest.raises(ValueError, match="must be float32 or float64"):
+        LRCCalculator(file, dtype=None)
 
 
 @pytest.mark.parametrize(

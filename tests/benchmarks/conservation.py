@@ -3,12 +3,15 @@
 python tests/benchmarks/conservation.py nve [--dtype float64] [--state melt] [--picoseconds 10] [--timestep 0.5]
 python tests/benchmarks/conservation.py scan [--volumes 1000] [--length 14.0]
 python tests/benchmarks/conservation.py searches [--steps 2000]
+python tests/benchmarks/conservation.py crossings
 
 All with the shipped potential of NaCl (`--potential` for another) and `--frames` of 64 ions. nve: velocity Verlet
 after 2 ps of Langevin dynamics at 1200 K; the drift is that of a straight line through the total energy, the deviation
 the largest from its start. scan: energies, forces and pressures of one calculator over volumes from -5 % to +5 %, with
 `--length` about a cubic cell of that edge; a step shows in their third differences, which a smooth function leaves at
-nothing. searches: at each search of neighbors in dynamics, results with the list before and after it.
+nothing. searches: at each search of neighbors in dynamics, results with the list before and after it. crossings:
+forces, and energies less the work of the forces, on both sides of the places where an atom gains or loses points of the
+mesh, 1e-9 mesh points apart, along each axis.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 
 import lrc_ase
+from lrc_ase.models.ensemble import members_of
 from lrc_ase.simulation import energy_drift, thermalize
 
 FRAMES = Path(__file__).resolve().parents[2] / "examples" / "nacl" / "small.extxyz"
@@ -32,7 +36,7 @@ FRAMES = Path(__file__).resolve().parents[2] / "examples" / "nacl" / "small.extx
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=["nve", "scan", "searches"])
+    parser.add_argument("task", choices=["nve", "scan", "searches", "crossings"])
     parser.add_argument("--potential", default="nacl")
     parser.add_argument("--frames", default=str(FRAMES))
     parser.add_argument("--state", default="melt", choices=["melt", "crystal"])
@@ -51,6 +55,7 @@ def main() -> None:
         "nve": lambda: nve(atoms, arguments.temperature, arguments.picoseconds, arguments.timestep),
         "scan": lambda: scan(atoms, arguments.volumes, arguments.length),
         "searches": lambda: searches(atoms, arguments.temperature, arguments.steps, arguments.timestep),
+        "crossings": lambda: crossings(atoms),
     }
     tasks[arguments.task]()
 
@@ -146,6 +151,28 @@ def searches(atoms: Atoms, temperature: float, n_steps: int, timestep: float) ->
             worst_energy = max(worst_energy, abs(fresh.get_potential_energy(before) - energy))
             worst_force = max(worst_force, np.abs(fresh.get_forces(before) - forces).max())
     print(f"{n_compared} searches: energy {worst_energy:.1e} eV, forces {worst_force:.1e} eV/Angstrom at most")
+
+
+def crossings(atoms: Atoms) -> None:
+    """Print how much energy and forces differ where each atom's window changes its mesh points."""
+    calculator = atoms.calc
+    ((*mesh,),) = calculator.neighbor_list.graph(atoms).mesh_shapes
+    offset = 0.5 * (members_of(calculator.model)[0].long_range.convolution.window.n_points % 2)
+    start = atoms.get_scaled_positions(wrap=False)
+    energies, forces = [], []
+    for atom in range(len(atoms)):
+        for axis, n_points in enumerate(mesh):
+            sides = []
+            for side in (-0.5e-9, 0.5e-9):
+                scaled = start.copy()
+                scaled[atom, axis] = (round(scaled[atom, axis] * n_points - offset) + offset + side) / n_points
+                atoms.set_scaled_positions(scaled)
+                sides.append((atoms.get_potential_energy(), atoms.get_forces()))
+            (energy, below), (other_energy, above) = sides
+            work = 0.5 * (below + above)[atom] @ atoms.cell.array[axis] * 1e-9 / n_points
+            energies.append(abs(other_energy - energy + work))
+            forces.append(np.abs(above - below).max())
+    print(f"{len(energies)} crossings: energy {max(energies):.1e} eV, forces {max(forces):.1e} eV/Angstrom at most")
 
 
 if __name__ == "__main__":
