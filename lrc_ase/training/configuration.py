@@ -94,7 +94,8 @@ class DataSetConfiguration(Settings):
     validation: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
     """Files to validate on. Empty: a part of the training frames is set aside."""
     validation_fraction: float = Field(0.1, ge=0, lt=1)
-    """Part of the training frames set aside at random for validation, where `validation` names no file."""
+    """Part of the training frames set aside for validation, where `validation` names no file: at random, or in blocks
+    with gaps where frames are consecutive pieces of a trajectory. The log says which."""
     keys: LabelKeys = LabelKeys()
     """Where the labels stand in the files; looked for unless named."""
     config_type_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)

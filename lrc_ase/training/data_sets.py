@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lrc_ase.dataset import DataReport, Label, LabelKeys, LabelledGraph, LabelRules, inspect_frames, split_indices
+from lrc_ase.dataset import DataReport, Label, LabelKeys, LabelledGraph, LabelRules, inspect_frames
 from lrc_ase.training.configuration import DataSetConfiguration, TrainingConfiguration
+from lrc_ase.training.division import divide
 from lrc_ase.training.frames import Frames, read_cached, read_into_memory
 from lrc_ase.training.partial_labels import check_stage_labels, is_complete, partial_label_notes, required_labels
 
 __all__ = ["DataSet", "describe_data_sets", "inspect_data_sets", "label_rules", "read_data_sets"]
+
+
+_LARGEST_FRACTION = 0.95
+"""Of the frames with all labels, for validation."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,8 @@ class DataSet:
     validation_graphs: Sequence[LabelledGraph] = ()
     n_skipped: int = 0
     """Frames left out for want of labels."""
+    division: str = ""
+    """How the validation frames were chosen."""
 
 
 def read_data_sets(
@@ -74,6 +81,14 @@ def describe_data_sets(configuration: TrainingConfiguration, data_sets: Mapping[
             f"data set '{name}': {len(data_set.train)} frames to train on, {len(data_set.validation)} to validate; "
             f"{sizes[0]} to {sizes[-1]} atoms"
         )
+        if len(data_set.validation):
+            yield f"data set '{name}': validation frames: {data_set.division}"
+        else:
+            sign = "note" if configuration.data[name].validation_fraction == 0 else "warning"
+            yield (
+                f"{sign}: data set '{name}': no frames to validate on, so that the last weights are kept and nothing "
+                "tells whether the model overfits; add frames, or name some to validate on"
+            )
         if data_set.n_skipped:
             yield f"note: data set '{name}': {data_set.n_skipped} frames without labels left out"
         for part, frames in (("", data_set.train), (", validation", data_set.validation)):
@@ -92,10 +107,12 @@ def _divided(
     frames = read([(file.path, file.weight) for file in configuration.train], keys, configuration.config_type_weights)
     if configuration.validation:
         validation = read([(path, 1.0) for path in configuration.validation], keys, {})
-        return DataSet(frames, validation, n_skipped=frames.n_skipped + validation.n_skipped)
+        n_skipped = frames.n_skipped + validation.n_skipped
+        return DataSet(frames, validation, n_skipped=n_skipped, division="all of the files named for it")
     # frames that lack a label, and single atoms, would leave the validation errors without that label
     complete = [place for place, frame in enumerate(frames) if is_complete(frame, required)] or list(range(len(frames)))
-    fraction = configuration.validation_fraction * len(frames) / len(complete)
-    aside = [complete[place] for place in split_indices(len(complete), fraction, seed)[1]]
-    train = sorted(set(range(len(frames))) - set(aside))
-    return DataSet(frames.part(train), frames.part(aside), n_skipped=frames.n_skipped)
+    fraction = min(configuration.validation_fraction * len(frames) / len(complete), _LARGEST_FRACTION)
+    division = divide(frames.part(complete), fraction, seed)
+    aside = [complete[place] for place in division.validation]
+    train = sorted({*range(len(frames))} - {*complete} | {complete[place] for place in division.train})
+    return DataSet(frames.part(train), frames.part(aside), n_skipped=frames.n_skipped, division=division.text)
