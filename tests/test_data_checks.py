@@ -16,7 +16,7 @@ from ase.units import Bohr, GPa, Hartree, kcal, mol
 
 from lrc_ase.dataset import LabelledFrame, inspect_frames
 from lrc_ase.dataset.bonds import bond_constants, forces_against_bonds
-from lrc_ase.dataset.check import nearest_meaning
+from lrc_ase.dataset.check import Check, nearest_meaning
 from lrc_ase.dataset.energy_scale import (
     atomization_energies,
     doubt_about_references,
@@ -25,7 +25,12 @@ from lrc_ase.dataset.energy_scale import (
 )
 from lrc_ase.dataset.near_frames import energies_against_forces, energies_against_stresses
 from lrc_ase.dataset.outliers import far_from_others
-from lrc_ase.dataset.stress_scale import pressure_against_volume, size_of_stresses, stresses_against_forces
+from lrc_ase.dataset.stress_scale import (
+    pressure_against_volume,
+    size_of_stresses,
+    stresses_against_bonds,
+    stresses_against_forces,
+)
 
 COPPER = bulk("Cu", cubic=True)
 ARGON = bulk("Ar", a=5.26, cubic=True)
@@ -166,6 +171,24 @@ def test_volumes_tell_the_sign_of_stresses():
     assert "GPa" in str(size_of_stresses(scaled(frames, stress=1 / GPa)).warning)
 
 
+def test_bonds_tell_sign_and_unit_of_stresses_in_one_cell():
+    frames = rattled(COPPER, 20, 0.1)
+    constants = bond_constants(frames)
+    assert stresses_against_bonds(frames, constants) == Check("stresses against bond lengths", "20 frames")
+    assert "opposite sign" in str(stresses_against_bonds(scaled(frames, stress=-1), constants).warning)
+    assert "GPa, kbar or bar" in str(stresses_against_bonds(scaled(frames, stress=1 / GPa), constants).warning)
+    assert "fewer than 8 frames" in stresses_against_bonds(frames[:5], constants).obstacle
+    assert any("opposite sign" in text for text in inspect_frames({"s": scaled(frames, stress=-1)}).warnings)
+
+
+def test_obstacles_of_stresses_are_listed_only_without_a_verdict():
+    report = inspect_frames({"set": rattled(COPPER, 20, 0.1)})
+    assert "stresses against bond lengths (20 frames)" in report.checked[0]
+    assert not [text for text in report.unchecked if "stress" in text]
+    report = inspect_frames({"set": rattled(COPPER, 3, 0.1)})
+    assert report.unchecked[0].count("stresses against") == 3
+
+
 def test_force_constants_are_those_of_the_potential():
     # Morse: k = 2 D (rho0 / r0)^2 = 2 * 9.8 * (2.9 / 1.1)^2 = 136.2 eV/Angstrom^2
     (constant,) = bond_constants(rattled(NITROGEN, 40, 0.003))
@@ -284,9 +307,9 @@ def test_the_report_says_what_it_could_not_check():
     assert report.verdict == "Nothing looks wrong in what was checked; the rest could not be."
     unchecked = " / ".join(report.unchecked)
     for text in (
-        "one: energies against forces: 1 frames have energy and all forces, two are needed",
-        "one: energies against isolated atoms: no frame is a single open atom",
-        "one: forces far from the others: fewer than 4 frames have forces",
+        "energies against forces (1 frames have energy and all forces, two are needed)",
+        "energies against isolated atoms (no frame is a single open atom)",
+        "forces far from the others (fewer than 4 frames have forces)",
     ):
         assert text in unchecked
     (checked,) = report.checked
@@ -302,7 +325,7 @@ def test_missing_labels_are_warnings():
     assert report.warnings[0].startswith("set: no frame has an energy or forces under a known name")
     assert report.verdict == "1 warnings."
     unchecked = " / ".join(report.unchecked)
-    for label in ("energies: no frame has one", "forces: no frame has any", "stresses: no frame has one"):
+    for label in ("energies (no frame has one)", "forces (no frame has any)", "stresses (no frame has one)"):
         assert label in unchecked
 
 

@@ -171,7 +171,7 @@ def test_command_prints_table_and_warnings(tmp_path):
     assert "Nothing looks wrong in what was checked; the rest could not be." in result.output
     assert "Checked: frames.extxyz: nearest-neighbor distances (20 atoms)" in result.output
     assert (
-        "Not checked: frames.extxyz: energies against isolated atoms: no frame is a single open atom" in result.output
+        "Not checked: frames.extxyz: energies against isolated atoms (no frame is a single open atom)" in result.output
     )
     unlabelled = [Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 2.4]])] * 2
     ase.io.write(tmp_path / "bare.xyz", unlabelled)

@@ -6,6 +6,7 @@ from ase import Atoms
 
 from lrc_ase.dataset.cache import CachedFrames, cached_frames
 from lrc_ase.dataset.consecutive import consecutive_runs
+from lrc_ase.dataset.energy_scale import doubt_about_references
 from lrc_ase.dataset.frame_weights import CONFIG_TYPE_KEY
 from lrc_ase.dataset.inspection import DataReport, inspect_frames
 from lrc_ase.dataset.label_values import Label, Remark
@@ -47,6 +48,7 @@ __all__ = [
     "cached_frames",
     "collate_labelled",
     "consecutive_runs",
+    "doubt_about_references",
     "elements_of",
     "force_rms",
     "inspect_frames",

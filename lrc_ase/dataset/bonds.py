@@ -23,13 +23,13 @@ from lrc_ase.dataset.labelled_graphs import elements_of
 from lrc_ase.dataset.labels import LabelledFrame
 from lrc_ase.structures.neighbors import neighbor_graph
 
-__all__ = ["BondConstant", "bond_constants", "contact_radii", "forces_against_bonds"]
+__all__ = ["BondConstant", "bond_constants", "contact_radii", "forces_against_bonds", "neighbor_distance"]
 
 _LARGEST_SAMPLE = 6000
 """Atoms in which bonds are looked for."""
 _FEWEST_BONDS, _FEWEST_REPEATS = 8, 3
 """Bonds of a pair of elements, and frames that hold the same bond, for a slope."""
-_LEAST_SPREAD, _LARGEST_CHANGE = 0.004, 0.1
+_LEAST_SPREAD, _LARGEST_CHANGE = 0.004, 0.2
 """Angstrom: bonds that vary less are rigid; those further from their mean count if there are no others."""
 _LEAST_CORRELATION = {True: 0.6, False: 0.8}
 """Of force and length; of bonds that occur in several frames, and of bonds that are only alike."""
@@ -86,6 +86,12 @@ def bond_constants(frames: Sequence[LabelledFrame]) -> list[BondConstant]:
             predicted = _BADGER_CONSTANT / max(length - _badger_distance(*pair), 0.25) ** 3
             constants.append(BondConstant(pair, constant, predicted, n_bonds))
     return constants
+
+
+def neighbor_distance(frame: LabelledFrame) -> float:
+    """Return the mean distance of nearest neighbors in Angstrom; NaN without any or without forces."""
+    lengths = [length for samples in _bonds([frame]).values() for length, _ in samples]
+    return float(np.mean(lengths)) if lengths else float("nan")
 
 
 def forces_against_bonds(constants: Sequence[BondConstant]) -> Check:

@@ -104,7 +104,7 @@ def atomization_energies(
 
 
 def doubt_about_references(frames: Sequence[LabelledFrame], references: Mapping[str, float]) -> str | None:
-    """Return a sentence if given energies of elements (eV by symbol) do not fit the energies of frames."""
+    """Return a sentence if element references (eV by symbol) do not fit the energies of frames."""
     per_atom = [
         (frame.energy - sum(references[symbol] for symbol in frame.atoms.get_chemical_symbols())) / len(frame.atoms)
         for frame in frames
@@ -113,6 +113,6 @@ def doubt_about_references(frames: Sequence[LabelledFrame], references: Mapping[
     if not per_atom or abs(energy := float(np.median(per_atom))) < abs(_STRONGEST):
         return None
     return (
-        f"energies lie {energy:+.3g} eV per atom from the given references, more than any bond explains: the "
+        f"energies lie {energy:+.3g} eV per atom from the element references, more than any bond explains: the "
         "references are of another level of theory, another unit, or other pseudopotentials than the frames"
     )

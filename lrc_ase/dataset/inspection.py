@@ -50,7 +50,7 @@ class DataReport:
     checked: tuple[str, ...] = ()
     """Checks that came to a verdict, with the samples they rest on; one line for each set."""
     unchecked: tuple[str, ...] = ()
-    """Checks without a verdict, with the reason; one line for each set and reason."""
+    """Checks without a verdict, with the reason; one line for each set."""
 
     @property
     def verdict(self) -> str:
@@ -103,18 +103,17 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
         rows,
         (*doubts, *warnings, *warn_of_duplicates(filled)),
         tuple(notes),
-        tuple(f"{name}: {_made(each)}" for name, each in checks.items() if any(check.basis for check in each)),
-        tuple(
-            f"{name}: {check.subject}: {check.obstacle}"
-            for name, each in checks.items()
-            for check in each
-            if not check.basis
-        ),
+        tuple(f"{name}: {text}" for name, each in checks.items() if (text := _made(each))),
+        tuple(f"{name}: {text}" for name, each in checks.items() if (text := _not_made(each))),
     )
 
 
 def _made(checks: Sequence[Check]) -> str:
     return ", ".join(f"{check.subject} ({check.basis})" for check in checks if check.basis)
+
+
+def _not_made(checks: Sequence[Check]) -> str:
+    return "; ".join(f"{check.subject} ({check.obstacle})" for check in checks if not check.basis)
 
 
 def _missing_labels(frames: Sequence[LabelledFrame]) -> list[str]:

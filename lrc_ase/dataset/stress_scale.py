@@ -1,4 +1,4 @@
-"""Scale and sign of stresses: against forces of clusters in a box, against the volume, and by magnitude."""
+"""Scale and sign of stresses: against forces of clusters in a box, bonds and the volume, and by magnitude."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lrc_ase.dataset.bonds import BondConstant, neighbor_distance
 from lrc_ase.dataset.check import Check, nearest_meaning
 from lrc_ase.dataset.labels import LabelledFrame
+from lrc_ase.dataset.lazy import sample
 from lrc_ase.dataset.near_frames import STRESS_SLOPES
 
-__all__ = ["pressure_against_volume", "size_of_stresses", "stresses_against_forces"]
+__all__ = ["pressure_against_volume", "size_of_stresses", "stresses_against_bonds", "stresses_against_forces"]
 
 _LEAST_GAP = 6.0
 """Angstrom of vacuum between a cluster and its images."""
 _LEAST_CORRELATION = 0.8
+_LEAST_CORRELATION_OF_BONDS = 0.6
+_LARGEST_RATIO = 10.0
+"""Change of stress times volume with the length of bonds, over force constant and length; 0.15 to 2.6 in sound sets."""
+_FEWEST_FRAMES, _LARGEST_SAMPLE = 8, 60
 _LARGEST_WORK = 20.0
 """eV per atom, stress times volume: some 150 GPa in a dense crystal."""
 _LARGEST_MODULUS = 10.0
@@ -75,6 +81,38 @@ def pressure_against_volume(frames: Sequence[LabelledFrame]) -> Check:
             warning=f"stresses change with volume by {modulus:.3g}, stiffer than any solid in eV/Angstrom^3: GPa or "
             "kbar would give such numbers",
         )
+    return Check(subject, basis)
+
+
+def stresses_against_bonds(frames: Sequence[LabelledFrame], constants: Sequence[BondConstant]) -> Check:
+    """Compare stresses with nearest-neighbor distances, which are longer under tension even in equal cells."""
+    subject = "stresses against bond lengths"
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for frame in sample([frame for frame in frames if np.isfinite(frame.stress).all()], _LARGEST_SAMPLE):
+        length = neighbor_distance(frame)
+        if np.isfinite(length):
+            work = float(np.trace(frame.stress)) * frame.atoms.get_volume() / len(frame.atoms)
+            groups.setdefault(frame.atoms.get_chemical_formula(), []).append((length, work))
+    large = [np.array(group) for group in groups.values() if len(group) > 3]
+    if sum(map(len, large)) < _FEWEST_FRAMES:
+        return Check(
+            subject, obstacle=f"fewer than {_FEWEST_FRAMES} frames of equal compositions have stress and forces"
+        )
+    x, y = np.concatenate([group - group.mean(axis=0) for group in large]).T
+    squares = float(x @ x), float(y @ y)
+    correlation = float(x @ y) / (squares[0] * squares[1]) ** 0.5 if min(squares) > 0 else 0.0
+    if abs(correlation) < _LEAST_CORRELATION_OF_BONDS:
+        return Check(subject, obstacle="stress does not follow the bonds")
+    basis = f"{len(x)} frames"
+    if correlation < 0:
+        text = "bonds are shorter under tension: the stress has the opposite sign, positive in tension is expected"
+        return Check(subject, basis, warning=text)
+    length = float(np.mean(np.concatenate([np.array(group)[:, 0] for group in groups.values()])))
+    stiffness = float(np.mean([abs(each.constant) for each in constants])) * length if constants else np.inf
+    ratio = float(x @ y) / squares[0] / stiffness
+    if ratio > _LARGEST_RATIO:
+        text = f"stresses are {ratio:.3g} times those of the bonds: GPa, kbar or bar would give such numbers"
+        return Check(subject, basis, warning=text)
     return Check(subject, basis)
 
 

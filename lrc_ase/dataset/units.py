@@ -8,12 +8,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ase.units import Hartree, Rydberg, kcal, kJ, mol
 
-from lrc_ase.dataset.bonds import bond_constants, contact_radii, forces_against_bonds
+from lrc_ase.dataset.bonds import BondConstant, bond_constants, contact_radii, forces_against_bonds
 from lrc_ase.dataset.check import Check, nearest_meaning
 from lrc_ase.dataset.energy_scale import atomization_energies, variation_of_energies
 from lrc_ase.dataset.labels import LabelledFrame
 from lrc_ase.dataset.near_frames import energies_against_forces, energies_against_stresses
-from lrc_ase.dataset.stress_scale import pressure_against_volume, size_of_stresses, stresses_against_forces
+from lrc_ase.dataset.stress_scale import (
+    pressure_against_volume,
+    size_of_stresses,
+    stresses_against_bonds,
+    stresses_against_forces,
+)
 
 __all__ = ["check_units"]
 
@@ -49,12 +54,22 @@ def check_units(frames: Sequence[LabelledFrame], isolated: Mapping[int, float]) 
     if has_energy and has_forces:
         near = energies_against_forces(frames)
         checks += [near] if near.basis else [near, variation_of_energies(frames, constants)]
-    if any(np.isfinite(frame.stress).all() for frame in frames):
-        for check in (size_of_stresses, stresses_against_forces, energies_against_stresses, pressure_against_volume):
-            checks.append(check(frames))
-    else:
-        checks.append(Check("stresses", obstacle="no frame has one"))
+    checks += _check_stresses(frames, constants)
     return checks
+
+
+def _check_stresses(frames: Sequence[LabelledFrame], constants: Sequence[BondConstant]) -> list[Check]:
+    """Make the checks of stresses; obstacles count only if none of those that tell the sign came to a verdict."""
+    if not any(np.isfinite(frame.stress).all() for frame in frames):
+        return [Check("stresses", obstacle="no frame has one")]
+    signed = [
+        energies_against_stresses(frames),
+        stresses_against_forces(frames),
+        stresses_against_bonds(frames, constants),
+        pressure_against_volume(frames),
+    ]
+    made = [check for check in signed if check.basis]
+    return [size_of_stresses(frames), *(made or signed)]
 
 
 def _total_energies(frames: Sequence[LabelledFrame]) -> Check:

@@ -16,6 +16,7 @@ from lrc_ase.dataset import (
     DataReport,
     LabelledFrame,
     LabelledGraph,
+    doubt_about_references,
     elements_of,
     force_rms,
     joined,
@@ -45,6 +46,8 @@ DEFAULT_STEPS = 12_000
 FEWEST_EPOCHS, MOST_EPOCHS = 20, 4000
 SURVEYED = 2000
 """Graphs from which a descriptor derives its settings."""
+_DOUBTED = 200
+"""Frames whose energies are compared with the element references."""
 
 ReportProgress = Callable[[int, int], None]
 """Called with the number of structures done and their total."""
@@ -97,6 +100,9 @@ def prepare(
         configuration = continued(configuration, start, elements)
         elements = configuration.model.elements or ()
     references = _references(configuration, data_sets, elements, remarks, start)
+    energies = dict(zip(elements, references.tolist(), strict=True))
+    if doubt := doubt_about_references(sample(frames, _DOUBTED), energies):
+        remarks.append(doubt)
     cutoff = configuration.model.cutoff
     total = sum(len(data_set.train) + len(data_set.validation) for data_set in data_sets.values())
     done = 0
