@@ -106,6 +106,17 @@ def test_potentials_stand_side_by_side_by_folder_file_and_name(run, tmp_path):
     assert "run[a]$_x" in page
 
 
+def test_files_called_alike_in_two_folders_are_two_sets(run, tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "a.extxyz", crystals())
+    arguments = [tmp_path / "one" / "a.extxyz", tmp_path / "two" / "a.extxyz", "--report", tmp_path / "out"]
+    code, output = lrc_ase("evaluate", run, *arguments)
+    assert code == 0, output
+    by_set = json.loads((tmp_path / "out" / "errors.json").read_text())["by_set"]
+    assert [errors["n_frames"] for errors in by_set.values()] == [2, 2]
+
+
 def test_evaluating_on_training_files_is_said(run, tmp_path):
     write(tmp_path / "seen.extxyz", crystals())
     _, output = lrc_ase("evaluate", run, tmp_path / "seen.extxyz")

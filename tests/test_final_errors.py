@@ -59,10 +59,10 @@ def test_the_table_has_units_and_fits_into_80_columns():
     [
         (
             {"training": 10, "validation": 20},
-            "The model overfits: its force error on the validation frames is 2.0 times",
+            "The model overfits: the force error on the validation frames is 2.0 times",
         ),
         ({"training": 10, "validation": 11, "test x": 90}, "No sign of overfitting: .* validation frames is 1.1 times"),
-        ({"training": 10, "test x": 30}, "The model overfits: its force error on the test x frames is 3.0 times"),
+        ({"training": 10, "test x": 30}, "The model overfits: the force error on the test x frames is 3.0 times"),
         ({"training": 10}, "Overfitting cannot be judged: no frames were kept apart"),
     ],
 )

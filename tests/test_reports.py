@@ -34,7 +34,7 @@ def drawn(monkeypatch):
     """Figures as they are saved; each is rendered, so that its text is laid out."""
     figures = []
     monkeypatch.setattr(
-        Figure, "savefig", lambda figure, path: (figure.draw_without_rendering(), figures.append(figure))
+        Figure, "savefig", lambda figure, path, **_: (figure.draw_without_rendering(), figures.append(figure))
     )
     return figures
 

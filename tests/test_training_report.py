@@ -124,7 +124,7 @@ def test_report_of_a_run_shows_all_there_is(tmp_path):
     calibration = description["calibration"]
     training = rows_of(page, "Errors of the potential")["training"]
     assert float(training[4]) == pytest.approx(description["errors"]["training"]["forces_rmse"], rel=0.01)
-    uncertainty = rows_of(page, "Uncertainty, cross-validated: each half of the validation frames calibrated on")
+    uncertainty = rows_of(page, "Uncertainty: deviations cross-validated (each half of the validation frames")
     assert uncertainty["forces, meV/Å"][2] == f"{calibration['forces_coverage']:.1%}"
     assert len(ase.io.read(tmp_path / "run" / "hardest.extxyz", ":")) == 4
 

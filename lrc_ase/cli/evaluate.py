@@ -115,7 +115,7 @@ def evaluate(
         set_table(evaluations),
         config_type_table(evaluations),
         element_table(evaluations),
-        uncertainty_table(evaluations, f"Uncertainty: {AS_STORED}"),
+        uncertainty_table(evaluations, f"Uncertainty: deviations {AS_STORED}"),
     ):
         if table is not None:
             print_table(table)

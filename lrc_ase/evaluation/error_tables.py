@@ -104,7 +104,7 @@ def overfitting_remark(
 
     >>> errors = {"n_frames": 90.0, "forces_rmse": 20.0}, {"n_frames": 10.0, "forces_rmse": 60.0}
     >>> overfitting_remark(*errors)
-    'The model overfits: its force error on the validation frames is 3.0 times that on the training frames.'
+    'The model overfits: the force error on the validation frames is 3.0 times that on the training frames.'
     """
     if unseen is None or not unseen.get("n_frames", 0.0):
         return "Overfitting cannot be judged: no frames were kept apart from training."
@@ -115,7 +115,7 @@ def overfitting_remark(
         ratio = new / seen
         verdict = "The model overfits" if ratio >= _SIGN_OF_OVERFITTING else "No sign of overfitting"
         sentence = (
-            f"{verdict}: its {quantity} on the {unseen_name} frames is {ratio:.1f} times that on the training frames"
+            f"{verdict}: the {quantity} on the {unseen_name} frames is {ratio:.1f} times that on the training frames"
         )
         n_frames = int(unseen["n_frames"])
         few = f" ({n_frames} {unseen_name} frame{'s' if n_frames > 1 else ''}: an uncertain number)"

@@ -197,7 +197,7 @@ def evaluate_frames(
     frames
         Labelled structures, see `lrc_ase.dataset.label_frame`.
     keys
-        Where the labels stand; looked for if None.
+        Names of the labels; common names are tried if None.
     required
         Labels of which every frame must have at least one; a label that is absent counts in no error.
     sets
@@ -244,7 +244,7 @@ def evaluate_frames(
     return Evaluation(
         n_atoms=np.array([len(atoms) for atoms in frames]),
         symbols=np.concatenate([atoms.get_chemical_symbols() for atoms in frames]),
-        sets=tuple(sets) if sets is not None else tuple(_file_of(atoms) for atoms in frames),
+        sets=tuple(sets) if sets is not None else _files_of(frames),
         energy=torch.cat(energies).numpy(),
         reference_energy=np.array([frame.energy for frame in labelled]),
         forces=torch.cat(forces).numpy(),
@@ -259,8 +259,13 @@ def evaluate_frames(
     )
 
 
-def _file_of(atoms: Atoms) -> str:
-    return Path(atoms.info.get(SOURCE_KEY, "frames").rpartition("@")[0] or "frames").name
+def _files_of(frames: Sequence[Atoms]) -> tuple[str, ...]:
+    """Return the name of the file of each frame, with the folders of files that are called alike."""
+    paths = [atoms.info.get(SOURCE_KEY, "frames").rpartition("@")[0] or "frames" for atoms in frames]
+    files_of_name: dict[str, set[str]] = {}
+    for path in paths:
+        files_of_name.setdefault(Path(path).name, set()).add(path)
+    return tuple(path if len(files_of_name[Path(path).name]) > 1 else Path(path).name for path in paths)
 
 
 def _config_types(frames: Sequence[Atoms]) -> tuple[str, ...]:

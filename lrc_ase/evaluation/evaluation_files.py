@@ -78,7 +78,7 @@ def _write_stresses(evaluation: Evaluation, path: Path) -> None:
     columns = ["frame", *(f"{name}_{component}_eV_per_Angstrom3" for name in parts for component in _VOIGT)]
     labelled = np.flatnonzero(np.isfinite(evaluation.reference_stress).any(axis=(1, 2)))
     rows = (
-        [int(frame), *(_number(stress[frame][place], 9) for stress in parts.values() for place in _VOIGT.values())]
+        [int(frame), *(_number(stress[frame][pair], 9) for stress in parts.values() for pair in _VOIGT.values())]
         for frame in labelled
     )
     _write(path, columns, rows)

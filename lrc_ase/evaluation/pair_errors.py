@@ -1,10 +1,10 @@
-r"""Force errors along the line between two atoms, by their distance: what a cutoff hides shows beyond it.
+r"""Average force errors along the line between two atoms, by their distance.
 
 .. math:: e(r) = \Big\langle \tfrac12 (\Delta F_j - \Delta F_i) \cdot \hat r_{ij} \Big\rangle_{r_{ij} = r},
           \qquad \Delta F = F_{\mathrm{predicted}} - F_{\mathrm{reference}}.
 
-Errors of atoms that have nothing to do with each other average to zero; a pair force that the model lacks does not, and
-its curve is the missing pair force itself, smoothed by what the other neighbors take over.
+Errors of independent atoms average to zero. A pair force that the model lacks does not: beyond the cutoff the curve is
+the missing pair force itself, smoothed by what the forces of other neighbors compensate.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lrc_ase.structures.vectors import neighbor_vectors
 __all__ = ["PairErrors", "pair_errors"]
 
 _LARGEST_SAMPLE = 40
-"""Frames looked at; all pairs within twice the cutoff are many."""
+"""Frames that are averaged over; pairs within twice the cutoff are many."""
 _FEWEST_PAIRS = 2
 """Pairs in a bin from which its mean has a standard error."""
 
@@ -35,7 +35,7 @@ class PairErrors:
     distances: np.ndarray
     """Middle of each bin, Angstrom, (n_bins,)."""
     mean: np.ndarray
-    """meV/Angstrom, positive where the model lets the atoms repel too much, (n_bins,); NaN without pairs."""
+    """meV/Angstrom, positive where the predicted force is too repulsive, (n_bins,); NaN without pairs."""
     uncertainty: np.ndarray
     """Standard error of the mean, as if pairs were independent, (n_bins,); NaN for a single pair."""
     n_pairs: int
@@ -80,11 +80,11 @@ def pair_errors(
 def _binned(pairs: np.ndarray, edges: np.ndarray) -> PairErrors:
     distances, errors = pairs
     n_bins = len(edges) - 1
-    place = np.clip(np.digitize(distances, edges) - 1, 0, n_bins - 1)
-    counts = np.bincount(place, minlength=n_bins) / 2  # every pair is met from both ends
+    bin_index = np.clip(np.digitize(distances, edges) - 1, 0, n_bins - 1)
+    counts = np.bincount(bin_index, minlength=n_bins) / 2  # every pair is counted from both ends
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean = np.bincount(place, errors, minlength=n_bins) / 2 / counts
-        square = np.bincount(place, errors**2, minlength=n_bins) / 2 / counts
+        mean = np.bincount(bin_index, errors, minlength=n_bins) / 2 / counts
+        square = np.bincount(bin_index, errors**2, minlength=n_bins) / 2 / counts
         uncertainty = np.sqrt(np.maximum(square - mean**2, 0) / counts)
     uncertainty[counts < _FEWEST_PAIRS] = np.nan
     return PairErrors(0.5 * (edges[1:] + edges[:-1]), mean, uncertainty, n_pairs=len(errors) // 2)

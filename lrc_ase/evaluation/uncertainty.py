@@ -1,13 +1,14 @@
-r"""How far the deviations of an ensemble can be trusted: calibration, coverage, likelihood, correlation with errors.
+r"""Calibrate the deviations of an ensemble, and compare them with errors.
 
-The spread s of a few members is too small, and it misses what all members do alike. On held-out frames deviations
+The spread s of a few members underestimates the error, and errors common to all members do not show up in it. We
+therefore predict deviations
 
 .. math:: \sigma^2 = b^2 + (a s)^2
 
-are fitted to the errors by the likelihood of normal errors (of energies without the floor b, which would have to grow
-with the structure), and then stretched so that the interval :math:`\pm 1.645\,\sigma` holds nine true values in ten,
-with the finite-sample correction of conformal prediction (Vovk, Gammerman, Shafer, *Algorithmic Learning in a Random
-World*, 2005).
+with a scale a and a floor b. Both are fitted to the errors on held-out frames by the likelihood of normal errors.
+Energies have no floor, because it would have to grow with the structure. The deviations are then stretched so that the
+interval :math:`\pm 1.645\,\sigma` holds nine true values in ten. The stretch contains the finite-sample correction of
+conformal prediction (Vovk, Gammerman, Shafer, *Algorithmic Learning in a Random World*, 2005).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class UncertaintySummary:
     """Deviations beside the errors that were made, all in one unit; `Evaluation.uncertainty` says which."""
 
     coverage: float
-    """Part of the errors within the interval of 90%."""
+    """Part of the errors inside the 90% interval."""
     negative_log_likelihood: float
     """Mean of :math:`\\tfrac12 \\ln 2\\pi\\sigma^2 + e^2/2\\sigma^2`, e and :math:`\\sigma` in the unit of the
     errors: a unit a thousand times smaller adds :math:`\\ln 1000`."""
@@ -59,23 +60,29 @@ class UncertaintySummary:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Deviations from the spread of members, in the unit of the spread."""
+    """Map from the spread of the members to deviations."""
 
     scale: float = 1.0
+    """Factor a of the spread."""
     floor: float = 0.0
+    """Smallest deviation b, in the unit of the spread."""
 
     def deviations(self, spread: np.ndarray) -> np.ndarray:
-        r"""Calibrated deviations, :math:`\sqrt{b^2 + (a s)^2}`."""
+        r"""Return the calibrated deviations :math:`\sqrt{b^2 + (a s)^2}`."""
         return np.asarray(np.hypot(self.floor, self.scale * spread))
 
 
 def calibrate_spread(errors: np.ndarray, spread: np.ndarray, *, with_floor: bool) -> Calibration:
-    """Calibration of `spread` by errors of the same shape but NaN; fewer than 5 errors calibrate nothing."""
+    """Fit a calibration of `spread` to errors of the same shape; NaN errors do not count.
+
+    Fewer than 5 errors, or errors that are all zero, give the identity.
+    """
     known = _known(errors, spread)
     sizes, spreads = np.abs(errors[known]), spread[known]
     if sizes.size < _FEWEST or not sizes.any():
         return Calibration()
     shape = _most_likely(sizes, spreads) if with_floor else Calibration()
+    # conformal prediction: the rank is that of n + 1 values, as the next error is one of them
     ratios = np.sort(sizes / shape.deviations(spreads))
     rank = min(math.ceil((len(ratios) + 1) * INTERVAL_LEVEL), len(ratios))
     stretch = float(ratios[rank - 1] / _quantile(INTERVAL_LEVEL))
@@ -83,7 +90,7 @@ def calibrate_spread(errors: np.ndarray, spread: np.ndarray, *, with_floor: bool
 
 
 def _most_likely(errors: np.ndarray, spread: np.ndarray) -> Calibration:
-    """Scale and floor by maximum likelihood."""
+    """Return scale and floor of maximum likelihood."""
     step = max(errors.size // _LARGEST_FIT, 1)
     errors, spread = errors[::step], spread[::step]
     start = np.log([np.sqrt(np.mean(errors**2) / np.mean(spread**2)), np.median(errors) + 1e-12])
@@ -97,7 +104,7 @@ def _most_likely(errors: np.ndarray, spread: np.ndarray) -> Calibration:
 
 
 def coverage(errors: np.ndarray, deviations: np.ndarray, level: float = INTERVAL_LEVEL) -> float:
-    """Part of the errors that the normal interval of probability `level` holds; NaN without errors."""
+    """Return the part of the errors inside the normal interval of probability `level`; NaN without errors."""
     ratios = _ratios(errors, deviations)
     return float((ratios <= _quantile(level)).mean()) if ratios.size else math.nan
 
@@ -122,7 +129,7 @@ def crossed_coverage(errors: np.ndarray, spread: np.ndarray, group: np.ndarray, 
 
 
 def negative_log_likelihood(errors: np.ndarray, deviations: np.ndarray) -> float:
-    r"""Mean over values of :math:`\tfrac12 \ln 2\pi\sigma^2 + e^2 / 2\sigma^2` (a normal error of each deviation)."""
+    r"""Return the mean of :math:`\tfrac12 \ln 2\pi\sigma^2 + e^2 / 2\sigma^2`, normal errors e of deviation sigma."""
     known = np.isfinite(errors) & (deviations > 0)
     variance = deviations[known] ** 2
     if not known.any():
@@ -145,19 +152,19 @@ def summarize_uncertainty(errors: np.ndarray, deviations: np.ndarray) -> Uncerta
 
 
 def _known(errors: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Mask of the values that can calibrate."""
+    """Return the mask of the values that a calibration can use."""
     return np.asarray(np.isfinite(errors) & np.isfinite(spread) & (spread > 0))
 
 
 def _quantile(level: float) -> float:
-    """Half width of the normal interval of probability `level`, in standard deviations."""
+    """Return the half width of the normal interval of probability `level`, in standard deviations."""
     return NormalDist().inv_cdf(0.5 + level / 2)
 
 
 def _ratios(errors: np.ndarray, deviations: np.ndarray) -> np.ndarray:
-    """Absolute errors in units of their deviations, where known; infinite for an error without deviation."""
+    """Return known absolute errors over their deviations; infinite for an error without deviation."""
     known = np.isfinite(errors) & np.isfinite(deviations)
-    found, expected = np.abs(errors[known]), deviations[known]
+    sizes, expected = np.abs(errors[known]), deviations[known]
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = found / expected
-    return np.where((found == 0) & (expected == 0), 0.0, ratios)
+        ratios = sizes / expected
+    return np.where((sizes == 0) & (expected == 0), 0.0, ratios)

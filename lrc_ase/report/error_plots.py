@@ -118,7 +118,7 @@ def plot_hardest_frames(
         title = f"{plot_text(names[index], 30)}\nRMSE {error_text(error)} {_FORCE_UNIT}, {projection.view}"
         axis.set_title(title, fontsize="medium")
     figure.colorbar(scale, ax=list(axes), label=f"Norm of the force error of an atom ({_FORCE_UNIT})", shrink=0.8)
-    figure.savefig(path)
+    figure.savefig(path, bbox_inches="tight")
 
 
 def _draw_atoms(

@@ -64,7 +64,7 @@ def plot_parity(evaluations: Mapping[str, Evaluation], path: str | Path) -> None
     if len(evaluations) > 1:
         for axis, name in zip(grid[0], evaluations, strict=True):
             axis.set_title(plot_text(name, 30), fontsize="medium")
-    figure.savefig(path)
+    figure.savefig(path, bbox_inches="tight")
 
 
 def plot_parity_by_element(evaluations: Mapping[str, Evaluation], path: str | Path) -> None:
@@ -109,13 +109,13 @@ def plot_parity_by_element(evaluations: Mapping[str, Evaluation], path: str | Pa
                         rasterized=True,
                         label=f"{title}RMSE {rmse} {unit.symbol}",
                     )
-            place = {"loc": "upper left", "handletextpad": 0.1, "framealpha": 0.75, "edgecolor": "none"}
-            axis.legend(fontsize="x-small", markerscale=3, **place)
+            layout = {"loc": "upper left", "handletextpad": 0.1, "framealpha": 0.75, "edgecolor": "none"}
+            axis.legend(fontsize="x-small", markerscale=3, **layout)
         for axis in panels[len(symbols) :]:
             axis.set_visible(False)
     figure.supxlabel(f"Force component, reference ({unit.symbol})", fontsize="medium")
     figure.supylabel(f"Force component, predicted ({unit.symbol})", fontsize="medium")
-    figure.savefig(path)
+    figure.savefig(path, bbox_inches="tight")
 
 
 def _frame(axis: Axes, limits: tuple[float, float]) -> None:

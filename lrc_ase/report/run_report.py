@@ -42,8 +42,8 @@ __all__ = ["report_evaluations", "report_run", "training_file_remarks"]
 LARGEST_VALIDATION = 200
 """Frames of a set that are evaluated; a report must not take as long as the training."""
 N_HARDEST = 4
-CROSS_VALIDATED = "cross-validated: each half of the validation frames calibrated on the other half"
-AS_STORED = "deviations as the potential gives them"
+CROSS_VALIDATED = "cross-validated (each half of the validation frames calibrated on the other half)"
+AS_STORED = "as the potential gives them"
 
 
 def report_run(path: str | os.PathLike[str]) -> Path:
@@ -100,11 +100,11 @@ def training_file_remarks(potentials: Mapping[str, Potential], evaluations: Mapp
     remarks = []
     for name, potential in potentials.items():
         trained = {
-            file.rpartition("@")[0] or file
+            Path(file.rpartition("@")[0] or file).name
             for each in potential.description.get("training_set", {}).values()
             for file in each.get("files", ())
         }
-        both = sorted(trained & set(evaluations[name].sets))
+        both = sorted(trained & {Path(each).name for each in evaluations[name].sets})
         if both:
             remarks.append(
                 f"{name} was trained on files called {', '.join(both)}: on its training frames errors are smaller, and "
@@ -218,13 +218,13 @@ def _where_it_errs(
 
 
 def _uncertainty(evaluations: Mapping[str, Evaluation], folder: Path, origin: str) -> Section:
-    table = uncertainty_table(evaluations, f"Uncertainty, {origin}")
+    table = uncertainty_table(evaluations, f"Uncertainty: deviations {origin}")
     if table is None:
         return Section("Can its uncertainties be trusted?")
-    plot_uncertainty(evaluations, folder / "uncertainty.png", title=origin)
+    plot_uncertainty(evaluations, folder / "uncertainty.png", title=f"deviations {origin}")
     caption = (
         "Left, curves below the line are deviations that are too small. Right, groups on the line err as much as they "
-        f"say. Shown are {origin}."
+        f"say. Deviations are {origin}."
     )
     sentence = "Nine errors in ten should lie within the 90% interval; larger deviations should go with larger errors."
     picture = Picture(folder / "uncertainty.png", "Errors beside deviations", caption)
