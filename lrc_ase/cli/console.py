@@ -100,28 +100,31 @@ def one_line_errors(command: Command) -> Command:
 
 def _show_warnings_of_ours() -> None:
     """Show warnings that `lrc_ase` means for users, one line each, and no others."""
-    from lrc_ase.structures.domain import ExtrapolationWarning
-
     warnings.simplefilter("ignore")
     warnings.filterwarnings("always", category=UserWarning, module=r"lrc_ase(\.|$)")
-    warnings.simplefilter("always", ExtrapolationWarning)
-    warnings.showwarning = lambda message, *_, **__: say(f"Warning: {message}", to_stderr=True)
+    warnings.showwarning = lambda message, *_, **__: _say(f"Warning: {message}")
+
+
+# errors that a user can act on; any other is a fault of ours and says so
+_EXPECTED = (
+    ("ase.calculators.calculator", "CalculatorError"),
+    ("lrc_ase.simulation.dynamics", "SimulationStopped"),
+    ("lrc_ase.simulation.relaxation", "RelaxationNotConverged"),
+)
+_INTERRUPTIONS = (("lrc_ase.training.interruption", "TrainingInterrupted"),)
 
 
 def _is_interruption(error: Exception) -> bool:
-    from lrc_ase.training.interruption import TrainingInterrupted
-
-    return isinstance(error, TrainingInterrupted)
+    return isinstance(error, _loaded(_INTERRUPTIONS))
 
 
 def _is_expected(error: Exception) -> bool:
-    """Return True for an error that a user can act on; any other is a fault of ours and says so."""
-    from ase.calculators.calculator import CalculatorError
+    return isinstance(error, (ValueError, OSError, NotImplementedError, *_loaded(_EXPECTED)))
 
-    from lrc_ase.simulation import RelaxationNotConverged, SimulationStopped
 
-    expected = (ValueError, OSError, CalculatorError, SimulationStopped, RelaxationNotConverged, NotImplementedError)
-    return isinstance(error, expected)
+def _loaded(classes: Iterable[tuple[str, str]]) -> tuple[type[BaseException], ...]:
+    """Return the classes whose modules are loaded: importing the others, for errors that cannot be, would take long."""
+    return tuple(getattr(sys.modules[module], name) for module, name in classes if module in sys.modules)
 
 
 def _message(error: BaseException) -> str:
