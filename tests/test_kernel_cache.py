@@ -1,8 +1,10 @@
 """Kernels on disk: damaged files, folders that cannot be written, and what the cache takes from Numba's internals."""
 
 import errno
+import importlib
 import importlib.util
 import inspect
+import re
 import warnings
 from pathlib import Path
 
@@ -162,3 +164,25 @@ def test_numba_still_keeps_the_cache_where_we_set_it(kernel):
     assert isinstance(cached._cache, caching.FunctionCache), hint
     assert isinstance(cached._cache._cache_file, caching.IndexDataCacheFile), hint
     assert isinstance(numba.njit(lambda: 1)._cache, caching.NullCache), hint
+
+
+USED_BY_VECTORS = {
+    "numba.core.cgutils": ("get_or_insert_function",),
+    "numba.core.types": ("CPointer", "Float", "IntegerLiteral", "Type", "float32", "int64", "void"),
+    "numba.extending": ("intrinsic", "lower_builtin", "register_model", "type_callable"),
+    "numba.core.datamodel.models": ("PrimitiveModel",),
+    "llvmlite.ir": ("Constant", "FunctionType", "IntType", "Undefined", "VectorType"),
+}
+
+
+@pytest.mark.parametrize("module", USED_BY_VECTORS)
+def test_numba_still_has_what_vectors_are_made_of(module):
+    missing = [name for name in USED_BY_VECTORS[module] if not hasattr(importlib.import_module(module), name)]
+    assert not missing, f"Numba {numba.__version__} lacks {module}.{missing}: adapt lrc_ase/compiled/simd.py"
+
+
+def test_the_installed_numba_lies_within_the_bounds():
+    project = Path(__file__).resolve().parents[1] / "pyproject.toml"
+    (bounds,) = re.findall(r'"numba>=([\d.]+),<([\d.]+)"', project.read_text())
+    lowest, above = (tuple(map(int, bound.split("."))) for bound in bounds)
+    assert lowest <= tuple(map(int, numba.__version__.split(".")[:2])) < above

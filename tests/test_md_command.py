@@ -107,13 +107,13 @@ def test_output_that_is_there_is_no_interruption():
 
 
 @pytest.mark.parametrize("name", ["out.foo", "out", "out.png", "nowhere/out.cif"])
-@pytest.mark.parametrize("command", ["relax", "md"])
+@pytest.mark.parametrize("command", ["relax", "md", "select"])
 def test_outputs_are_refused_before_the_potential_is_read(command, name):
-    code, output = run(
-        command, "no-such-potential", "start.extxyz", "-o", name, *(["-t", 300] if command == "md" else [])
-    )
+    options = ["-t", 300] if command == "md" else []
+    code, output = run(command, "no-such-potential", "start.extxyz", "-o", name, *options)
     assert code == 1
     assert re.search(r"out(\.foo|\.png)?: ASE|the folder nowhere does not exist", output)
+    assert output.strip().count("\n") == 0
 
 
 def test_relax_keeps_the_structure_elsewhere_if_the_disk_fails(monkeypatch):

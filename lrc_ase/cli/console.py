@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -58,10 +58,8 @@ StructureArgument = Annotated[
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 DeviceOption = Annotated[str, typer.Option(help="Device of torch: cpu, cuda, cuda:1.")]
-DtypeOption = Annotated[str, typer.Option(help="float64, or float32 for speed.")]
-ThreadsOption = Annotated[
-    int | None, typer.Option(help="Threads of torch on the CPU; its own choice if not given.", min=1)
-]
+DtypeOption = Annotated[str, typer.Option(help="Precision: float64, or float32 for speed.")]
+ThreadsOption = Annotated[int | None, typer.Option(help="Threads on the CPU; torch's choice if not given.", min=1)]
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -102,7 +100,7 @@ def _show_warnings_of_ours() -> None:
     """Show warnings that `lrc_ase` means for users, one line each, and no others."""
     warnings.simplefilter("ignore")
     warnings.filterwarnings("always", category=UserWarning, module=r"lrc_ase(\.|$)")
-    warnings.showwarning = lambda message, *_, **__: _say(f"Warning: {message}")
+    warnings.showwarning = lambda message, *_, **__: say(f"Warning: {message}", to_stderr=True)
 
 
 # errors that a user can act on; any other is a fault of ours and says so

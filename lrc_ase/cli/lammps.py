@@ -25,20 +25,21 @@ def lammps(
     charge: Annotated[float, typer.Option(help="Total charge of the box, e.")] = 0.0,
     dtype: DtypeOption = "float64",
     threads: Annotated[
-        int | None, typer.Option(help="Threads of each process; the cores of a node shared evenly if not given.", min=1)
+        int | None,
+        typer.Option(help="Threads of each process; if not given, the cores of a node are shared evenly.", min=1),
     ] = None,
     extrapolate: Annotated[
         bool, typer.Option("--extrapolate", help="Go on where atoms lie far outside the training set.")
     ] = False,
     mliap: Annotated[
-        bool, typer.Option("--mliap", help="As pair_style mliap unified, in a LAMMPS built with PYTHON and ML-IAP.")
+        bool, typer.Option("--mliap", help="Run as pair_style mliap unified, in a LAMMPS built with PYTHON and ML-IAP.")
     ] = False,
     debug: DebugOption = False,
 ) -> None:
     """Run an input of LAMMPS with a potential, alone or under mpirun.
 
-    The input is an ordinary one but for the line 'pair_style lrc' followed by the elements of the atom types. Further
-    arguments go to LAMMPS: -var T 300 -log run.log
+    The input is an ordinary one, with the line 'pair_style lrc' and the elements of the atom types in place of
+    pair_style and pair_coeff. Arguments that are not listed here go to LAMMPS: -var T 300 -log run.log
     """
     try:
         from mpi4py import MPI  # before LAMMPS: whoever comes first starts MPI

@@ -41,11 +41,15 @@ def md(
     potential: PotentialArgument,
     structure: StructureArgument,
     ensemble: Annotated[
-        str, typer.Option("--ensemble", "-e", help="nve (velocity Verlet), nvt (Langevin) or npt (MTK).")
+        str, typer.Option("--ensemble", "-e", help="Ensemble: nve (velocity Verlet), nvt (Langevin) or npt (MTK).")
     ] = "nvt",
     temperature: Annotated[
         float | None,
-        typer.Option("--temperature", "-t", help="K. May be left out with nve: the structure's own velocities."),
+        typer.Option(
+            "--temperature",
+            "-t",
+            help="Target temperature, K; with nve of the first velocities, which are the structure's if not given.",
+        ),
     ] = None,
     steps: Annotated[
         int, typer.Option("--steps", "-n", help="Steps in all, those before a --resume counted.", min=0)

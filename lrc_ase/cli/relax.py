@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -21,6 +20,7 @@ from lrc_ase.cli.console import (
     progress_bar,
     read_structure,
     refuse_existing,
+    say,
     set_threads,
 )
 
@@ -40,7 +40,7 @@ def relax(
     fmax: Annotated[float, typer.Option(help="Largest force that may remain, eV/Angstrom.")] = 0.01,
     pressure: Annotated[float, typer.Option(help="Pressure on the cell, GPa; with --cell.")] = 0.0,
     steps: Annotated[int, typer.Option("--steps", "-n", help="Steps at most.", min=0)] = 1000,
-    optimizer: Annotated[str, typer.Option(help="lbfgs, bfgs or fire.")] = "lbfgs",
+    optimizer: Annotated[str, typer.Option(help="Optimizer: lbfgs, bfgs or fire.")] = "lbfgs",
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Relaxed structure; its ending says the format of ASE.")
     ] = Path("relaxed.extxyz"),
@@ -105,9 +105,9 @@ def _keep(output: Path, atoms: Atoms) -> Path | None:
         try:
             write_structure(path, atoms)
         except Exception as error:  # the disk, or ASE's writer of this format
-            print(f"Error: {path} could not be written: {error}", file=sys.stderr)
+            say(f"Error: {path} could not be written: {error}", to_stderr=True)
         else:
             if path != output:
-                print(f"The structure is kept in {path}", file=sys.stderr)
+                say(f"The structure is kept in {path}", to_stderr=True)
             return path
     return None

@@ -26,7 +26,7 @@ __all__ = ["serve"]
 def serve(
     potential: PotentialArgument,
     structure: StructureArgument,
-    unix: Annotated[str | None, typer.Option(help="Name of a Unix socket, the `address` of i-PI's ffsocket.")] = None,
+    unix: Annotated[str | None, typer.Option(help="Name of a Unix socket: the address of i-PI's ffsocket.")] = None,
     host: Annotated[str, typer.Option(help="Host of an internet socket.")] = "localhost",
     port: Annotated[int, typer.Option(help="Port of an internet socket.")] = 31415,
     timeout: Annotated[float | None, typer.Option(help="Seconds of silence after which to give up.")] = None,
@@ -37,9 +37,9 @@ def serve(
 ) -> None:
     """Serve energies, forces and stress over a socket until the other side ends.
 
-    The protocol sends positions and cell alone: elements, periodic directions and total charge are those of the
-    structure, whose atoms must be in the order of the other program. Start as many as there are cores; i-PI deals its
-    beads or replicas among them.
+    The protocol sends only positions and cell. Elements, periodic directions and total charge are those of the
+    structure, whose atoms must be in the order of the other program. Start as many clients as there are cores: i-PI
+    deals its beads or replicas among them.
     """
     from lrc_ase.engines.sockets import serve_over_socket
 
