@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
-from ase.calculators.calculator import InputError, PropertyNotImplementedError
+from ase.calculators.calculator import CalculationFailed, InputError, PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.constraints import FixAtoms
 from ase.filters import FrechetCellFilter
@@ -103,6 +103,28 @@ def test_vacuum_around_a_slab_changes_nothing(own_potential):
         forces.append(atoms.get_forces())
     assert np.ptp(energies) < 1e-6 * abs(energies[0])
     assert np.abs(forces[0] - forces[2]).max() < 1e-5 * np.abs(forces[0]).max()
+
+
+@pytest.mark.parametrize("distance", [1e4, 1e6])
+def test_molecules_far_apart_have_the_energy_of_two(distance, own_potential):
+    """A cell list of the box around both would have 1e9 bins and more."""
+    alone, both = water(), water()
+    both.extend(Atoms(alone.numbers, alone.positions + distance))
+    alone.calc = both.calc = LRCCalculator(own_potential)
+    energy, forces = alone.get_potential_energy(), alone.get_forces()
+    assert both.get_potential_energy() == pytest.approx(2 * energy, rel=1e-10)
+    np.testing.assert_allclose(both.get_forces(), np.tile(forces, (2, 1)), rtol=0, atol=1e-7)
+
+
+def test_lack_of_memory_for_neighbors_is_ases_error(own_potential, monkeypatch):
+    def failing(*arguments, **options):
+        raise RuntimeError("Failed to allocate last array")
+
+    monkeypatch.setattr("lrc_ase.structures.pairs.neighbour_list", failing)
+    atoms = water()
+    atoms.calc = LRCCalculator(own_potential)
+    with pytest.raises(CalculationFailed, match="out of memory with 3 atoms: take a smaller structure"):
+        atoms.get_potential_energy()
 
 
 def test_stress_is_left_out_where_the_cell_has_no_volume(own_potential):
