@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
-from training_frames import two_stage_configuration, write_frames
+from rich.console import Console
+from test_training_run import rows_of
+from training_frames import TINY_MODEL, metal_frames, two_stage_configuration, write_frames
 
 from lrc_ase.training import ConfigurationError, train
+from lrc_ase.training.configuration import StageConfiguration
+from lrc_ase.training.monitor import Monitor
+from lrc_ase.training.progress import Progress
+from lrc_ase.training.run_folder import RunFolder
 
 STAGES = [{"name": "only", "epochs": 2, "batch_size": 2}]
 
@@ -20,14 +27,73 @@ def configuration(tmp_path):
     return lambda **changes: two_stage_configuration(tmp_path, data=data, stages=STAGES, **changes)
 
 
-def test_lines_tell_speed_and_time_left(configuration, tmp_path, capsys):
-    train(configuration(), tmp_path / "run")
+def test_rows_tell_errors_speed_and_time_left_in_80_columns(configuration, tmp_path, capsys):
+    train(configuration(watch="large.traj"), tmp_path / "run")
     printed = capsys.readouterr().out
-    assert "only epoch 1: train loss" in printed
-    assert "atoms/s, 0:00:0" in printed
-    assert "left" in printed
+    lines = [line for line in printed.splitlines() if not line.startswith("compiling")]
+    start = lines.index("    epoch  train loss  val. loss   energy   forces   stress  atoms/s     left")
+    assert lines[start + 1].split() == ["RMSE", "on", "validation", "frames:", "meV/atom", "meV/Å", "meV/Å³"]
+    metrics = rows_of(tmp_path / "run")
+    for index, metric in enumerate(metrics):
+        cells = lines[start + 2 + 2 * index].split()
+        assert cells[0] == f"{index + 1}/2"
+        assert float(cells[1]) == pytest.approx(float(metric["train_loss"]), rel=1e-3)
+        assert float(cells[2]) == pytest.approx(float(metric["validation_loss"]), rel=1e-3)
+        for cell, label in zip(cells[3:6], ("energy", "forces", "stress"), strict=True):
+            assert float(cell) == pytest.approx(float(metric[f"validation_{label}_rmse"]), rel=0.01)
+        assert float(cells[6]) > 0
+        assert cells[7].startswith("0:00:0")
+        assert lines[start + 3 + 2 * index].split()[0] == "watched"
+    assert max(map(len, lines[start : start + 6])) <= 80
     train(configuration(), tmp_path / "quiet", quiet=True)
     assert capsys.readouterr().out == ""
+
+
+def test_twenty_rows_of_a_long_stage_are_printed_and_all_logged(tmp_path, capsys):
+    frames, options = metal_frames(2), {"model": TINY_MODEL, "n_threads": 1, "stages.optimizer": "adamw"}
+    train(frames, tmp_path / "run", epochs=50, settings=options | {"data.frames.validation_fraction": 0})
+    printed = capsys.readouterr().out
+    assert "RMSE on training batches" in printed
+    assert 15 <= sum("/50 " in line for line in printed.splitlines()) <= 20
+    assert "50/50" in printed
+    assert (tmp_path / "run" / "log.txt").read_text().count("full-range epoch ") == 50
+
+
+def test_a_stage_with_little_time_tells_the_time_that_is_left(tmp_path, capsys):
+    options = {"model": TINY_MODEL, "n_threads": 1, "stages.optimizer": "adamw"}
+    train(metal_frames(3), tmp_path / "run", epochs=100000, time_limit=0.02, settings=options)
+    printed = capsys.readouterr().out
+    assert "stopped by time_limit (0.02 minutes) after" in printed
+    assert "0:00:0" in [line for line in printed.splitlines() if "/100000" in line][-1]
+
+
+def test_compiling_is_said_once_and_not_logged(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    monitor = Monitor(RunFolder(tmp_path / "run"), is_first=True, quiet=False, tensorboard=False)
+    monitor.compiling()
+    with monitor.task_shown("reading"):
+        monitor.compiling()
+    assert capsys.readouterr().out == "compiling kernels (once, about half a minute)\n"
+    assert not (tmp_path / "run" / "log.txt").exists()
+
+
+@pytest.mark.parametrize("stage", ["s", "a-stage-with-a-name-of-some-forty-letters"])
+def test_the_bar_fits_into_80_columns(tmp_path, monkeypatch, stage):
+    text = io.StringIO()
+    terminal = Console(file=text, width=80, force_terminal=True, color_system=None)
+    monkeypatch.setattr("lrc_ase.training.monitor.Console", lambda **_: terminal)
+    monitor = Monitor(RunFolder(tmp_path), is_first=True, quiet=False, tensorboard=False)
+    progress = Progress(epoch=998, step=9000, seconds=1.0)
+    loop = SimpleNamespace(
+        stage=StageConfiguration(name=stage), n_epochs=1000, n_batches=20, progress=progress, n_atoms_done=123456
+    )  # fmt: skip
+    with monitor.task_shown(stage, total=9999):
+        monitor.step(loop)
+        line = "".join(segment.text for segment in terminal.render(monitor.bar.get_renderable()))
+    assert "999/1000" in line
+    assert "atoms/s" in line
+    assert len(line.rstrip("\n")) <= 80
+    assert line.count("\n") <= 1
 
 
 def test_tensorboard_gets_the_metrics(configuration, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ __all__ = ["errors_of_parts", "table_of_errors", "verdict"]
 
 _LARGEST = 500
 """Frames of a part that are evaluated; evenly spread where there are more."""
-_WIDTH, _LONGEST_NAME = 80, 18
+_WIDTH, _LONGEST_NAME = 80, 24
 TRAINING, VALIDATION = "training", "validation"
 
 

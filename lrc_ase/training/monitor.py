@@ -1,28 +1,29 @@
-"""What a run tells while it goes on: one line on the console, a log, a table of metrics, TensorBoard."""
+"""What a run tells while it goes on: rows of epochs and a bar on the console, a log, metrics, TensorBoard."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from lrc_ase.dataset import Label
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
+from lrc_ase.models.ensemble import members_of
 from lrc_ase.training.configuration import ConfigurationError
+from lrc_ase.training.epoch_table import epoch_heading, epoch_row, watched_row
 from lrc_ase.training.loop import StageLoop
 from lrc_ase.training.progress import EpochRecord
 from lrc_ase.training.run_folder import RunFolder
 
 __all__ = ["Monitor"]
 
-_LINES_WITHOUT_TERMINAL = 20
-"""Epochs of a stage printed where no bar can be seen."""
+_ROWS = 20
+"""Epochs of a stage that are printed; the log holds all."""
 
 
 _STYLES: dict[Label, str] = {"energy": ".2f", "forces": ".1f", "stress": ".2f"}
@@ -37,16 +38,9 @@ class Monitor:
         self.is_first = is_first
         self.console = Console(quiet=quiet or not is_first)
         self.bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[loss]}"),
-            TextColumn("{task.fields[validation]}"),
-            TextColumn("{task.fields[speed]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=12),
+            TextColumn("{task.fields[status]}"),
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal,
@@ -55,13 +49,13 @@ class Monitor:
         self.board: Any = None
         self.task: TaskID | None = None
         self.said_compiling = False
-        self.begin = time.monotonic()
+        self.seconds_before = 0.0
+        """Time of the stage that an earlier process spent."""
 
     @contextmanager
     def task_shown(self, description: str, *, total: int | None = None, completed: int = 0) -> Iterator[TaskID]:
         """Show a line of the progress bar."""
-        self.task = self.bar.add_task(description, total=total, completed=completed, loss="", validation="", speed="")
-        self.begin = time.monotonic()
+        self.task = self.bar.add_task(description, total=total, completed=completed, status="")
         try:
             yield self.task
         finally:
@@ -71,24 +65,37 @@ class Monitor:
     def reading(self, done: int, total: int) -> None:
         """Show how many structures have been read and prepared."""
         assert self.task is not None
-        self.bar.update(self.task, completed=done, total=total, description="neighbors")
+        self.bar.update(self.task, completed=done, total=total, description=f"neighbors {done}/{total}")
 
     def caching(self, done: int, file: str) -> None:
         """Show how many frames of a file have been put into the cache."""
         assert self.task is not None
-        self.bar.update(self.task, completed=done, description=f"cache, {Path(file).name}")
+        self.bar.update(self.task, completed=done, description=f"cache, {Path(file).name:.30}: {done}")
 
     def step(self, loop: StageLoop) -> None:
         """Show the loss so far and the speed."""
         progress = loop.progress
         assert self.task is not None
+        loss = progress.sums.loss / max(progress.sums.n_structures, 1)
         self.bar.update(
             self.task,
             completed=progress.step,
-            description=f"{loop.stage.name} {progress.epoch + 1}/{loop.n_epochs}",
-            loss=f"loss {progress.sums.loss / max(progress.sums.n_structures, 1):.2e}",
-            speed=f"{self._speed(loop):.0f} atoms/s",
+            description=f"{loop.stage.name:.20} {progress.epoch + 1}/{loop.n_epochs}",
+            status=f"loss {loss:.2e}  {self._speed(loop):.0f} atoms/s  {self._left(loop)} left",
         )
+
+    def stage(self, loop: StageLoop) -> None:
+        """Print what a stage trains and the heading of its rows."""
+        members = members_of(loop.model)
+        n_parameters = sum(parameter.numel() for parameter in members[0].parameters())
+        ensemble = f"{len(members)} members of " if len(members) > 1 else ""
+        stage = loop.stage
+        self.log(
+            f"stage '{stage.name}': {ensemble}{stage.model} model, {n_parameters} parameters, {loop.n_epochs} epochs"
+        )
+        self.seconds_before = loop.progress.seconds
+        if self.is_first:
+            self._print(epoch_heading(validated=bool(loop.validation_graphs)))
 
     def epoch(self, loop: StageLoop, record: EpochRecord, watched: Mapping[str, float] | None) -> None:
         """Record an epoch everywhere."""
@@ -116,24 +123,21 @@ class Monitor:
             + (" *" if record.improved and record.validation else "")
         )
         self.folder.log(line)
-        if not self.console.is_terminal and record.epoch % math.ceil(loop.n_epochs / _LINES_WITHOUT_TERMINAL) == 0:
-            left = (loop.n_epochs - record.epoch) * record.seconds / max(record.epoch, 1)
-            self._print(f"{line}; {self._speed(loop):.0f} atoms/s, {_duration(left)} left")
-        if record.validation and self.task is not None:
-            shown = (
-                f"validation {record.validation['energy_rmse']:.2f} meV/atom "
-                f"{record.validation['forces_rmse']:.1f} meV/Angstrom"
-            )
-            self.bar.update(self.task, validation=shown)
+        if record.epoch % math.ceil(loop.n_epochs / _ROWS) == 0 or loop.finished:
+            validated = bool(loop.validation_graphs)
+            self._print(epoch_row(record, validated=validated, speed=self._speed(loop), left=self._left(loop)))
+            if watched:
+                self._print(watched_row(watched))
 
     def compiling(self) -> None:
         """Say, once, that kernels are being compiled."""
         if self.said_compiling or not self.is_first:
             return
         self.said_compiling = True
-        self._print("compiling kernels (once, about half a minute)")
+        text = "compiling kernels (once, about half a minute)"
+        self._print(text)
         if self.task is not None:
-            self.bar.update(self.task, description="compiling kernels")
+            self.bar.update(self.task, description=text, status="")
 
     def log(self, text: str) -> None:
         """Say what the user must know."""
@@ -149,8 +153,16 @@ class Monitor:
     def _print(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def _left(self, loop: StageLoop) -> str:
+        """Time to the end of the stage, by its epochs or its limit, whichever is nearer."""
+        progress, n_steps = loop.progress, loop.n_epochs * loop.n_batches
+        left = (n_steps - progress.step) * progress.seconds / max(progress.step, 1)
+        if loop.stage.time_limit is not None:
+            left = min(left, max(60 * loop.stage.time_limit - progress.seconds, 0.0))
+        return _duration(left)
+
     def _speed(self, loop: StageLoop) -> float:
-        return loop.n_atoms_done / max(time.monotonic() - self.begin, 1e-9)
+        return loop.n_atoms_done / max(loop.progress.seconds - self.seconds_before, 1e-9)
 
 
 def _errors(metrics: Mapping[str, float]) -> str:

@@ -13,7 +13,7 @@ import torch
 from lrc_ase.compiled.compilation_time import CompilationClock
 from lrc_ase.dataset import LabelledGraph, Lazy, joined
 from lrc_ase.files.potential_file import Potential, load_potential, save_potential
-from lrc_ase.models.ensemble import Ensemble, members_of
+from lrc_ase.models.ensemble import Ensemble
 from lrc_ase.models.equivariance import rotation_error
 from lrc_ase.models.model import ShortRangeModel
 from lrc_ase.structures.domain import DOMAIN_KEY
@@ -162,13 +162,7 @@ class Run:
     def _run_stage(self, loop: StageLoop) -> ShortRangeModel:
         stage, progress = loop.stage, loop.progress
         if not loop.finished:
-            members = members_of(loop.model)
-            n_parameters = sum(parameter.numel() for parameter in members[0].parameters())
-            ensemble = f"{len(members)} members of " if len(members) > 1 else ""
-            self.monitor.log(
-                f"stage '{stage.name}': {ensemble}{stage.model} model, {n_parameters} parameters, "
-                f"{loop.n_epochs} epochs"
-            )
+            self.monitor.stage(loop)
             total = loop.n_epochs * loop.n_batches
             with (
                 self.monitor.task_shown(stage.name, total=total, completed=progress.step),
