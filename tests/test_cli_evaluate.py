@@ -103,7 +103,7 @@ def test_potentials_stand_side_by_side_by_folder_file_and_name(run, tmp_path):
         assert re.search(rf"^\s*{re.escape(name)}\s+2 ", output, re.MULTILINE)
         assert (tmp_path / "out" / name / "errors.json").exists()
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "run[a]$_x" in page
+    assert "Hardest frames of run[a]$_x" in page
 
 
 def test_files_called_alike_in_two_folders_are_two_sets(run, tmp_path):

@@ -192,11 +192,12 @@ def _where_it_errs(
 ) -> Section:
     tables = [set_table(evaluations), config_type_table(evaluations), element_table(evaluations)]
     pictures = []
-    evaluation = next(iter(evaluations.values()))
+    first, evaluation = next(iter(evaluations.items()))
+    title = "Hardest frames" if len(evaluations) == 1 else f"Hardest frames of {first}"
     hardest = evaluation.hardest_frames(N_HARDEST, "forces" if has_forces else "energy")
     names = [Path(atoms.info.get(SOURCE_KEY, f"frame {index}")).name for index, atoms in enumerate(frames)]
     if hardest:
-        tables.append(hardest_table(evaluation, names, hardest))
+        tables.append(hardest_table(evaluation, names, hardest, title))
         write_frames(folder / "hardest.extxyz", [frames[index] for index, _ in hardest])
     if has_forces:
         plot_parity_by_element(evaluations, folder / "parity-by-element.png")
@@ -204,7 +205,7 @@ def _where_it_errs(
         pictures.append(Picture(folder / "parity-by-element.png", "Forces by element", caption))
         plot_hardest_frames(frames, names, evaluation, hardest, folder / "hardest.png")
         caption = "Dark atoms err most: look for a defect, a rare neighborhood or a label that did not converge."
-        pictures.append(Picture(folder / "hardest.png", "Hardest frames", f"{caption} They are in hardest.extxyz."))
+        pictures.append(Picture(folder / "hardest.png", title, f"{caption} They are in hardest.extxyz."))
     cutoffs = [potential.settings.cutoff for potential in potentials.values()]
     errors = {name: pair_errors(frames, each, largest_distance=2 * max(cutoffs)) for name, each in evaluations.items()}
     if any(errors.values()):

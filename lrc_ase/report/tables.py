@@ -87,7 +87,9 @@ def element_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
     return Table("Force errors by element", columns, _grouped(cells))
 
 
-def hardest_table(evaluation: Evaluation, names: Sequence[str], hardest: Sequence[tuple[int, float]]) -> Table:
+def hardest_table(
+    evaluation: Evaluation, names: Sequence[str], hardest: Sequence[tuple[int, float]], title: str = "Hardest frames"
+) -> Table:
     """Return the errors of the frames in `hardest`; `names` are those of all frames."""
     force_errors = dict(evaluation.hardest_frames(len(evaluation.n_atoms)))
     rows = [
@@ -100,7 +102,7 @@ def hardest_table(evaluation: Evaluation, names: Sequence[str], hardest: Sequenc
         for index, _ in hardest
     ]
     columns = ["", "Atoms", f"Force\nRMSE\n{_FORCE_UNIT}", f"Energy\nerror\n{_ENERGY_UNIT}"]
-    return Table("Hardest frames", columns, rows)
+    return Table(title, columns, rows)
 
 
 def uncertainty_table(evaluations: Mapping[str, Evaluation], title: str = "Uncertainty") -> Table | None:
