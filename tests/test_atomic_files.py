@@ -5,8 +5,10 @@ import os
 import stat
 
 import pytest
+from matplotlib.figure import Figure
 
 from lrc_ase.files.atomic import remove_leftovers, replacing, write_atomically, writing
+from lrc_ase.report.style import save_figure
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002])
@@ -113,3 +115,16 @@ def test_leftovers_of_killed_writes_are_removed_and_nothing_else(tmp_path):
         file.touch()
     remove_leftovers(path)
     assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
+@pytest.mark.parametrize(("name", "start"), [("plot.png", b"\x89PNG"), ("plot", b"\x89PNG"), ("plot.pdf", b"%PDF")])
+def test_a_figure_that_cannot_be_drawn_leaves_the_old_one(tmp_path, name, start):
+    path = tmp_path / name
+    save_figure(Figure(), path)
+    assert path.read_bytes().startswith(start)
+    broken = Figure()
+    broken.text(0.5, 0.5, "$_{$")
+    with pytest.raises(ValueError, match=r"ParseException|Expected"):
+        save_figure(broken, path)
+    assert path.read_bytes().startswith(start)
+    assert list(tmp_path.iterdir()) == [path]

@@ -109,3 +109,23 @@ def test_no_file_outgrows_its_subject():
 def test_every_folder_of_the_library_is_a_package():
     folders = {path.parent for path in LIBRARY + ORACLES}
     assert not [relative(folder) for folder in folders if not (folder / "__init__.py").exists()]
+
+
+WRITE_IN_PLACE = {
+    "lrc_ase/files/atomic.py",
+    "lrc_ase/files/lock.py",
+    "lrc_ase/dataset/cache.py",  # into a folder that gets its name when it is complete
+    "lrc_ase/cli/lammps.py",  # into a temporary folder
+}
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=relative)
+def test_files_are_written_through_one_atomic_write(path):
+    """Appending to logs and trajectories is allowed."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    for call in calls:
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        modes = [each.value for each in call.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+        in_place = name in ("write_text", "write_bytes") or (name == "open" and modes and modes[-1][:1] in ("w", "x"))
+        assert relative(path) in WRITE_IN_PLACE or not in_place, f"line {call.lineno}"
+        assert name != "savefig" or getattr(call.args[0], "id", "") == "temporary", f"line {call.lineno}"

@@ -14,6 +14,7 @@ import numpy as np
 
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
 from lrc_ase.evaluation.evaluate import Evaluation
+from lrc_ase.files.atomic import write_atomically, writing
 
 __all__ = ["write_evaluation"]
 
@@ -40,7 +41,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str]) -> 
         "by_element": evaluation.force_errors_by_element(),
         "uncertainty": {name: asdict(summary) for name, summary in evaluation.uncertainty().items()},
     }
-    (target / "errors.json").write_text(json.dumps(_nan_to_null(errors), indent=2) + "\n", encoding="utf-8")
+    write_atomically(target / "errors.json", f"{json.dumps(_nan_to_null(errors), indent=2)}\n".encode())
     _write_energies(evaluation, target / "energies.csv")
     _write_forces(evaluation, target / "forces.csv")
     if np.isfinite(evaluation.reference_stress).any():
@@ -85,7 +86,7 @@ def _write_stresses(evaluation: Evaluation, path: Path) -> None:
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with writing(path, text=True) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lrc_ase.files.atomic import replacing
+
 __all__ = ["plot_curve", "plot_table", "plot_timing"]
 
 _PAPER, _OURS, _SHORT = "#c8501e", "#0b5fa5", "#8a8a8a"
@@ -78,4 +80,5 @@ def _finish(figure: Figure, axes: Axes, path: Path, *, x_log: bool = True) -> No
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path, metadata={"Software": None})
+    with replacing(path) as temporary:
+        figure.savefig(temporary, metadata={"Software": None})

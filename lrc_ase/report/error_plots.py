@@ -18,7 +18,7 @@ from lrc_ase.evaluation.error_tables import ERROR_UNITS, error_text
 from lrc_ase.evaluation.evaluate import Evaluation
 from lrc_ase.evaluation.pair_errors import PairErrors
 from lrc_ase.report.projection import Projection, project
-from lrc_ase.report.style import ANGSTROM, REFERENCE_COLOR, colors, new_figure, plot_text
+from lrc_ase.report.style import ANGSTROM, REFERENCE_COLOR, colors, new_figure, plot_text, save_figure
 
 __all__ = ["plot_hardest_frames", "plot_pair_errors"]
 
@@ -72,7 +72,7 @@ def plot_pair_errors(errors: Mapping[str, Mapping[str, PairErrors]], cutoff: flo
         label += f"; the {len(pairs)} of {len(n_pairs)} pairs of elements with most data"
     figure.supxlabel(label, fontsize="medium")
     figure.supylabel(f"Mean force error along the pair ({_FORCE_UNIT})", fontsize="medium")
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _set_error_scale(axis: Axes, curves: Sequence[PairErrors]) -> None:
@@ -118,7 +118,7 @@ def plot_hardest_frames(
         title = f"{plot_text(names[index], 30)}\nRMSE {error_text(error)} {_FORCE_UNIT}, {projection.view}"
         axis.set_title(title, fontsize="medium")
     figure.colorbar(scale, ax=list(axes), label=f"Norm of the force error of an atom ({_FORCE_UNIT})", shrink=0.8)
-    figure.savefig(path, bbox_inches="tight")
+    save_figure(figure, path, tight=True)
 
 
 def _draw_atoms(

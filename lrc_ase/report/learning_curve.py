@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
-from lrc_ase.report.style import colors, new_figure, plot_text, say_in, set_log_scale
+from lrc_ase.report.style import colors, new_figure, plot_text, save_figure, say_in, set_log_scale
 
 __all__ = ["plot_learning_curve", "read_metrics"]
 
@@ -75,7 +75,7 @@ def plot_learning_curve(metrics: str | Path | Mapping[str, str | Path], path: st
     _mark_stages(axes, [columns["stage"] for columns in tables.values()])
     if panels:
         axes[0].legend(frameon=False)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _column(columns: Mapping[str, Sequence[str]], prefix: str, quantity: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lrc_ase.evaluation.error_tables import ERROR_UNITS, error_text
 from lrc_ase.evaluation.evaluate import Evaluation
-from lrc_ase.report.style import REFERENCE_COLOR, colors, new_figure, plot_text, say_in, thinned
+from lrc_ase.report.style import REFERENCE_COLOR, colors, new_figure, plot_text, save_figure, say_in, thinned
 
 __all__ = ["plot_parity", "plot_parity_by_element"]
 
@@ -64,7 +64,7 @@ def plot_parity(evaluations: Mapping[str, Evaluation], path: str | Path) -> None
     if len(evaluations) > 1:
         for axis, name in zip(grid[0], evaluations, strict=True):
             axis.set_title(plot_text(name, 30), fontsize="medium")
-    figure.savefig(path, bbox_inches="tight")
+    save_figure(figure, path, tight=True)
 
 
 def plot_parity_by_element(evaluations: Mapping[str, Evaluation], path: str | Path) -> None:
@@ -115,7 +115,7 @@ def plot_parity_by_element(evaluations: Mapping[str, Evaluation], path: str | Pa
             axis.set_visible(False)
     figure.supxlabel(f"Force component, reference ({unit.symbol})", fontsize="medium")
     figure.supylabel(f"Force component, predicted ({unit.symbol})", fontsize="medium")
-    figure.savefig(path, bbox_inches="tight")
+    save_figure(figure, path, tight=True)
 
 
 def _frame(axis: Axes, limits: tuple[float, float]) -> None:

@@ -12,7 +12,7 @@ from lrc_ase.evaluation.evaluate import Evaluation
 from lrc_ase.files.potential_file import Potential
 from lrc_ase.models.ensemble import members_of
 from lrc_ase.models.model import FullRangeModel
-from lrc_ase.report.style import ANGSTROM, COLORS, REFERENCE_COLOR, colors, new_figure, plot_text
+from lrc_ase.report.style import ANGSTROM, COLORS, REFERENCE_COLOR, colors, new_figure, plot_text, save_figure
 
 __all__ = ["plot_charges", "plot_kernels"]
 
@@ -62,7 +62,7 @@ def plot_kernels(potentials: Mapping[str, Potential], path: str | Path) -> None:
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, fontsize="small")
     axes[0].set_ylabel(f"Kernel \N{GREEK SMALL LETTER PHI}(r) (1/{ANGSTROM})")
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def plot_charges(evaluations: Mapping[str, Evaluation], path: str | Path) -> None:
@@ -96,4 +96,4 @@ def plot_charges(evaluations: Mapping[str, Evaluation], path: str | Path) -> Non
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, title="mean \N{PLUS-MINUS SIGN} spread (e)", loc="upper left", bbox_to_anchor=(1, 1))
     axes[-1].set_xlabel("Latent charge (e): a variable of the model, not the charge of an ion")
-    figure.savefig(path)
+    save_figure(figure, path)

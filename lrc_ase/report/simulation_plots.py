@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lrc_ase.report.style import ANGSTROM, COLORS, REFERENCE_COLOR, colors, new_figure, plot_text
+from lrc_ase.report.style import ANGSTROM, COLORS, REFERENCE_COLOR, colors, new_figure, plot_text, save_figure
 
 __all__ = ["plot_energy_conservation", "plot_rdf"]
 
@@ -45,7 +45,7 @@ def plot_energy_conservation(
         axis.grid(alpha=0.3)
     if title:
         above.set_title(plot_text(title, 80))
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def plot_rdf(
@@ -77,4 +77,4 @@ def plot_rdf(
     axis.legend(frameon=False)
     if title:
         axis.set_title(plot_text(title, 80))
-    figure.savefig(path)
+    save_figure(figure, path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from lrc_ase.files.atomic import replacing
 from lrc_ase.files.printable import printable
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "colors",
     "new_figure",
     "plot_text",
+    "save_figure",
     "say_in",
     "set_log_scale",
     "thinned",
@@ -102,3 +105,13 @@ def set_log_scale(axes: Axes, direction: Literal["x", "y"], values: Iterable[flo
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,), numticks=8))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def save_figure(figure: Figure, path: str | Path, *, tight: bool = False) -> None:
+    """Write a figure atomically, in the format that the suffix of `path` names; PNG without one.
+
+    `tight` extends the figure to texts that stand beyond its edges.
+    """
+    box = "tight" if tight else None
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=Path(path).suffix[1:] or "png", bbox_inches=box)

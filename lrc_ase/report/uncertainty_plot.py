@@ -11,7 +11,16 @@ from matplotlib.axes import Axes
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
 from lrc_ase.evaluation.evaluate import Evaluation
 from lrc_ase.evaluation.uncertainty import coverage
-from lrc_ase.report.style import COLORS, REFERENCE_COLOR, new_figure, plot_text, say_in, set_log_scale, thinned
+from lrc_ase.report.style import (
+    COLORS,
+    REFERENCE_COLOR,
+    new_figure,
+    plot_text,
+    save_figure,
+    say_in,
+    set_log_scale,
+    thinned,
+)
 
 __all__ = ["plot_uncertainty"]
 
@@ -52,7 +61,7 @@ def plot_uncertainty(evaluations: Mapping[str, Evaluation], path: str | Path, *,
             axis.grid(alpha=0.3)
     if title:
         figure.suptitle(plot_text(title, 110), fontsize="medium")
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _draw_coverage(axis: Axes, quantity: str, errors: np.ndarray, deviations: np.ndarray, color: str) -> None:
