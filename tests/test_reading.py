@@ -9,7 +9,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from lrc_ase.dataset import label_frame, read_frames
+from lrc_ase.dataset import label_frame, read_frames, write_frames
 from lrc_ase.dataset.paths import matching_files
 from lrc_ase.dataset.reading import iterate_frames, source_files
 from lrc_ase.structures.charge import total_charge
@@ -82,6 +82,19 @@ def test_databases_without_a_charge_say_that_they_keep_none(tmp_path, suffix):
     ase.io.write(tmp_path / f"frames.{suffix}", salt(1.0, charge=1))
     (frame,) = [label_frame(atoms) for atoms in read_frames(tmp_path / f"frames.{suffix}")]
     assert [remark.text.partition(":")[0] for remark in frame.remarks] == ["neutral"]
+
+
+@pytest.mark.parametrize("suffix", ["db", "json", "extxyz", "traj"])
+def test_total_charges_survive_writing(tmp_path, suffix):
+    path = tmp_path / f"frames.{suffix}"
+    write_frames(path, [salt(1.0, charge=-1), salt(2.0)])
+    write_frames(path, [salt(1.0, charge=1), salt(2.0)])  # in place of the former
+    assert [total_charge(atoms) for atoms in read_frames(path)] == [1.0, 0.0]
+
+
+def test_a_format_without_charges_is_named(tmp_path):
+    with pytest.warns(UserWarning, match=r"frames\.cif: this format keeps no total charge"):
+        write_frames(tmp_path / "frames.cif", [salt(1.0, charge=1)])
 
 
 def deepmd_folder(folder, n_frames=3, **changes):

@@ -22,10 +22,12 @@ from lrc_ase.training.configuration import (
     LossConfiguration,
     parse_configuration,
 )
+from lrc_ase.training.frame_files import FrameFiles
 from lrc_ase.training.losses import loss_of
 from lrc_ase.training.prepare import describe, model_settings, prepare
 from lrc_ase.training.processes import Processes
 from lrc_ase.training.references import isolated_references
+from lrc_ase.training.run_folder import RunFolder
 from lrc_ase.training.watch import Watch
 
 
@@ -160,7 +162,7 @@ def test_isolated_atoms_need_no_forces_wherever_the_split_puts_them(tmp_path):
         ase.io.write(tmp_path / "train.traj", metal_frames(4) + atoms)
         prepared = prepare(configuration(tmp_path, references="isolated-atoms", seed=seed))
         assert prepared.configuration.references == {"Cu": -3.5, "Au": -2.5}
-        assert not any("no forces" in line for line in describe(prepared))
+        assert not any("frames have no forces" in line for line in describe(prepared))
 
 
 def labelled(atoms, name="frame"):
@@ -268,3 +270,32 @@ def test_keys_of_the_charge_reach_the_graph(tmp_path):
     data = {"train": "train.extxyz", "validation_fraction": 0.0, "keys": LabelKeys(charge="Q").model_dump()}
     prepared = prepare(configuration(tmp_path, data=data))
     assert [float(graph.graph.charge) for graph in prepared.data_sets["frames"].train_graphs] == [2.0, 2.0]
+
+
+def test_frames_from_memory_keep_weights_virials_and_charges(tmp_path):
+    frames = metal_frames(3)
+    for atoms in frames:
+        atoms.info = {"config_weight": 3.0, "REF_virial": np.eye(3), "total_charge": 1}
+        del atoms.calc.results["stress"]
+    with FrameFiles(RunFolder(tmp_path)) as files:
+        (path,) = files.paths("train", frames)
+        graphs = prepare(configuration(tmp_path, data={"train": path, "validation_fraction": 0.0}))
+    for graph in graphs.data_sets["frames"].train_graphs:
+        assert float(graph.weight) == 3.0
+        assert np.allclose(graph.stress[0], -np.eye(3) / frames[0].get_volume())
+        assert float(graph.graph.charge) == 1.0
+
+
+def test_doubts_about_frames_from_memory_are_warnings(tmp_path):
+    frames = metal_frames(2)
+    frames[1].set_initial_charges([1, 0, 0, 0])
+    with (
+        FrameFiles(RunFolder(tmp_path)) as files,
+        pytest.warns(UserWarning, match=r"initial charges sum to \+1 e .* \(1 of 2 frames, first train frame 1\)"),
+    ):
+        files.paths("train", frames)
+
+
+def test_references_of_unknown_elements_are_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="'cu' is no chemical symbol; did you mean Cu"):
+        configuration(tmp_path, references={"cu": -3.5, "Au": -2.5})

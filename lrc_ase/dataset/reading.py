@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from ase.io.formats import UnknownFileTypeError, filetype, string2index
 
 from lrc_ase.dataset.deepmd import deepmd_files, is_deepmd_folder, iterate_deepmd
 from lrc_ase.dataset.paths import matching_files
+from lrc_ase.structures.charge import charge_entries, total_charge
 
 __all__ = ["SOURCE_KEY", "iterate_frames", "read_frames", "source_files", "write_frames"]
 
@@ -47,8 +49,20 @@ def read_frames(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def write_frames(path: str | os.PathLike[str], frames: Sequence[Atoms]) -> None:
-    """Write frames to a file; its ending says which of ASE's formats."""
-    ase.io.write(Path(path), list(frames))
+    """Write frames to a file; its ending says which of ASE's formats.
+
+    ASE's databases keep no `Atoms.info`: total charges become key-value pairs `total_charge` there. Other formats than
+    these, extended XYZ and ASE's trajectories lose them, with a warning.
+    """
+    target = Path(path)
+    if target.suffix in (".db", ".json"):
+        with ase.db.connect(target, append=False) as database:
+            for atoms in frames:
+                database.write(atoms, {"total_charge": total_charge(atoms)} if charge_entries(atoms) else {})
+        return
+    if target.suffix not in (".extxyz", ".xyz", ".traj") and any(total_charge(atoms) for atoms in frames):
+        warnings.warn(f"{target}: this format keeps no total charge of a frame; write .extxyz or .traj", stacklevel=2)
+    ase.io.write(target, list(frames))
 
 
 def iterate_frames(path: str, index: str) -> Iterator[Atoms]:

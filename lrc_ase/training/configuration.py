@@ -102,6 +102,10 @@ class DataSetConfiguration(Settings):
     """Weights by ``info["config_type"]``; each multiplies the loss of the training frames of that type."""
 
 
+Element = Annotated[str, AfterValidator(lambda symbol: check_elements((symbol,))[0])]
+"""A chemical symbol."""
+
+
 class ModelConfiguration(ModelSettings):
     """Model settings; what is null is derived from the training frames."""
 
@@ -186,7 +190,7 @@ class TrainingConfiguration(Settings):
     """Data sets by name. Files alone (`data: frames.extxyz`) are one set, called frames."""
     model: ModelConfiguration = ModelConfiguration()
     """The model."""
-    references: Literal["fit", "isolated-atoms"] | dict[str, float] = "fit"
+    references: Literal["fit", "isolated-atoms"] | dict[Element, float] = "fit"
     """Energy of each element: least squares, from one-atom frames, or given in eV."""
     stages: Annotated[tuple[StageConfiguration, ...], BeforeValidator(_stages)] = Field(min_length=1)
     """Stages in their order. Default: one, full-range unless `model.long_range` is null."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from types import TracebackType
 
 import numpy as np
 
-from lrc_ase.dataset import Atoms, LabelKeys, label_frame, labelled_atoms, write_frames
+from lrc_ase.dataset import Atoms, LabelKeys, LabelledFrame, label_frame, labelled_atoms, write_frames
+from lrc_ase.dataset.frame_weights import WEIGHT_KEYS
+from lrc_ase.dataset.remarks import counted_remarks
 from lrc_ase.training.run_folder import RunFolder
 
 __all__ = ["FrameFiles", "FramesOrPaths", "paths_alone"]
@@ -57,7 +60,13 @@ class FrameFiles:
                 f"expected paths or ase.Atoms for the {part} frames, got {type(strange).__name__} among them"
             )
         path = self.folder.path / f"{part}-frames.traj"
-        write_frames(path, [_kept(each, self.keys, f"{part} frame {index}") for index, each in enumerate(atoms)])
+        labelled = [
+            label_frame(each, self.keys, required=(), name=f"{part} frame {index}") for index, each in enumerate(atoms)
+        ]
+        for remark in counted_remarks(labelled):
+            if remark.is_warning:
+                warnings.warn(remark.text, stacklevel=2)
+        write_frames(path, [_kept(*each) for each in zip(atoms, labelled, strict=True)])
         self.written.append(str(path))
         return [str(path)]
 
@@ -71,11 +80,12 @@ def paths_alone(frames: FramesOrPaths) -> list[str]:
     return [os.fspath(item) for item in items if not isinstance(item, Atoms)]
 
 
-def _kept(atoms: Atoms, keys: LabelKeys | None, name: str) -> Atoms:
+def _kept(atoms: Atoms, frame: LabelledFrame) -> Atoms:
     """Copy with the labels under ASE's names, and all that decides about them."""
-    frame = label_frame(atoms, keys, required=(), name=name)
     kept = labelled_atoms(frame)
     kept.info |= {key: atoms.info[key] for key in _LABEL_INFO if key in atoms.info}
+    if frame.weight != 1:
+        kept.info[WEIGHT_KEYS[0]] = frame.weight
     kept.set_constraint(atoms.constraints)
     if "forces" in kept.calc.results:
         # forces that constraints hide are NaN now; as zeros beside their constraint they are read back the same way
