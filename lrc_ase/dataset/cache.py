@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import threading
 import uuid
 import warnings
 import zlib
@@ -18,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ from lrc_ase.dataset.labels import LabelRules
 from lrc_ase.dataset.paths import matching_files
 from lrc_ase.dataset.reading import iterate_frames, source_files
 from lrc_ase.files.lock import exclusive_use
+from lrc_ase.files.workers import end_with_parent
 from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.graph import Graph
 from lrc_ase.structures.neighbors import neighbor_graph
@@ -223,7 +223,7 @@ def _prepared(chunks: Iterator[list[Atoms]], cutoff: float, rules: LabelRules, n
             for chunk in part:
                 yield _arrays(chunk, cutoff, rules)
         return
-    with ProcessPoolExecutor(n_workers, get_context("spawn"), _end_with_parent) as pool:
+    with ProcessPoolExecutor(n_workers, get_context("spawn"), end_with_parent) as pool:
         pending: deque[Future[Chunk]] = deque()
         for part in (first, chunks):
             for chunk in part:
@@ -232,17 +232,6 @@ def _prepared(chunks: Iterator[list[Atoms]], cutoff: float, rules: LabelRules, n
                     yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-
-
-def _end_with_parent() -> None:
-    """End this worker process when its parent ends, be it by SIGKILL, which leaves no time to stop workers."""
-
-    def wait() -> None:
-        if parent := parent_process():
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _wrapped_shifts(graph: Graph, name: str) -> tuple[np.ndarray, np.ndarray]:
