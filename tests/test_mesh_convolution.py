@@ -1,4 +1,6 @@
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -8,8 +10,8 @@ from tolerances import ROUNDING
 from lrc_ase.layer.boundaries import Layout
 from lrc_ase.layer.kernels import Coulomb, Exponential, Matrix, Stack, Yukawa
 from lrc_ase.layer.lattice import half_mesh_indices
-from lrc_ase.layer.mesh import MultiplierTables, Stencil, convolve, evaluation, filtered
-from lrc_ase.layer.mesh.differentiation import composed
+from lrc_ase.layer.mesh import MultiplierTables, Stencil, convolve, differentiation, field_and_energy, filtered
+from lrc_ase.layer.mesh.evaluation import Convolver, composed
 from lrc_ase.layer.mesh.filtering import filter_in_place, paired_waves
 from lrc_ase.layer.windows import gaussian_window, semicircle_window
 
@@ -113,32 +115,57 @@ def test_first_and_second_derivatives(d, n_outputs):
         assert torch.autograd.gradgradcheck(field, (*inputs[:2], scale), atol=1e-5, rtol=1e-4)
 
 
-def gradients(inputs, stencil, cotangent, convolve=convolve):
-    field = convolve(*inputs, stencil)
-    return torch.autograd.grad(field, inputs, cotangent(field, inputs[0]).detach())
+def composed_field_and_energy(weights, points, table, stencil, n_energies):
+    """The same two values, by differentiable steps."""
+    field = composed(weights, points, table, stencil)
+    products = 0.5 * (weights * field)[:, :n_energies]
+    energy = torch.zeros(stencil.n_structures, n_energies, dtype=torch.float64)
+    return field[:, n_energies:], energy.index_add(0, stencil.structure, products)
 
 
-@pytest.mark.parametrize("case", ["energy", "one channel only", "per structure", "zero", "anything"])
+@pytest.mark.parametrize("loss", ["forces", "by weights", "by both and table"])
+@pytest.mark.parametrize("n_energies", [1, 3])
 @pytest.mark.parametrize("d", [1, 3])
-def test_short_cut_for_cotangents_proportional_to_the_weights(case, d, monkeypatch):
-    inputs, stencil = problem(d)
-    convolved = []
-    plain = evaluation.convolved
-    monkeypatch.setattr(
-        evaluation, "convolved", lambda *args, **options: convolved.append(args[0].shape[1]) or plain(*args, **options)
-    )
-    per_structure = torch.tensor([0.5, 0.5, 0.5, -2.0, -2.0], dtype=torch.float64)[:, None]
-    cotangent, channels = {
-        "energy": (lambda field, weights: 7.2 * weights, [2]),
-        "one channel only": (lambda field, weights: torch.stack([weights[:, 0], field[:, 0]], dim=1), [2, 1]),
-        "per structure": (lambda field, weights: per_structure * weights, [2]),
-        "zero": (lambda field, weights: 0 * weights, [2]),
-        "anything": (lambda field, weights: torch.cos(field), [2, 2]),
-    }[case]
-    found = gradients(inputs, stencil, cotangent)
-    assert convolved == channels
-    for own, reference in zip(found, gradients(inputs, stencil, cotangent, composed), strict=True):
-        torch.testing.assert_close(meant(own, d), meant(reference, d), rtol=1e-11, atol=1e-11)
+def test_energies_and_field_differentiate_three_times_as_their_composition(d, n_energies, loss):
+    """Each structure and channel with a weight of its own, which depends on the energy itself."""
+    inputs, stencil = problem(d, n_inputs=3)
+    inputs[2] = (1e-2 * inputs[2].detach()).requires_grad_()
+    factors = torch.tensor([[1.3, 0.4, 2.0], [-0.7, 1.0, 0.1]], dtype=torch.float64)[:, :n_energies]
+    results = []
+    for function in (lambda *given: field_and_energy(*given)[:2], composed_field_and_energy):
+        field, energy = function(*inputs, stencil, n_energies)
+        value = (factors * energy).sum() + 0.1 * energy.pow(2).sum() + field.sin().sum()
+        first = torch.autograd.grad(value, inputs, create_graph=True)
+        second_loss = {
+            "forces": lambda first: first[1].pow(2).sum(),
+            "by weights": lambda first: first[0].pow(2).sum(),
+            "by both and table": lambda first: (first[0][:, :1] * first[1]).sum() + meant(first[2], d).pow(2).sum(),
+        }[loss](first)
+        second = torch.autograd.grad(second_loss, inputs, create_graph=True)
+        third = torch.autograd.grad(sum(gradient.pow(2).sum() for gradient in second[:2]), inputs)
+        results.append([tensor.detach() for tensor in (field, energy, *first, *second, *third)])
+    for own, expected in zip(*results, strict=True):
+        scale = float(expected.abs().max()) if expected.numel() else 0
+        torch.testing.assert_close(meant(own, d), meant(expected, d), rtol=1e-10, atol=1e-10 * scale)
+
+
+def test_potential_of_the_energies_is_the_field_without_derivatives():
+    (weights, points, table), stencil = problem(3)
+    sums = field_and_energy(weights, points, table, stencil, 2)
+    assert not sums.potential.requires_grad
+    torch.testing.assert_close(sums.potential, convolve(weights, points, table, stencil).detach(), rtol=0, atol=0)
+
+
+def test_energies_of_float32_weights_are_summed_in_float64():
+    (weights, points, table), stencil = problem(3)
+    single = [tensor.detach().float().requires_grad_() for tensor in (weights, points, table)]
+    energy = field_and_energy(*single, stencil, 2).energy
+    assert energy.dtype == torch.float64
+    gradients = torch.autograd.grad(energy.sum(), single)
+    assert {gradient.dtype for gradient in gradients} == {torch.float32}
+    expected = torch.autograd.grad(field_and_energy(weights, points, table, stencil, 2).energy.sum(), [weights, points])
+    for own, exact in zip(gradients, expected, strict=False):
+        torch.testing.assert_close(own.double(), exact, rtol=1e-4, atol=1e-5)
 
 
 def meant(gradient, d):
@@ -155,9 +182,7 @@ def test_windows_too_wide_for_the_kernels_go_by_torch_around_the_same_filter():
     table = paired_waves(shape) / (1 + (half_mesh_indices(shape).double() ** 2).sum(dim=-1))
     table = table.expand(2, 2, *table.shape)
     expected = composed(weights, points, table, stencil)
-    for _ in range(2):  # the second time in memory that is kept
-        field = convolve(weights, points, table, stencil)
-        torch.testing.assert_close(field, expected, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(convolve(weights, points, table, stencil), expected, rtol=1e-11, atol=1e-11)
 
 
 LOSSES = {
@@ -168,7 +193,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("energy", ["proportional", "one channel only", "anything"])
+@pytest.mark.parametrize("energy", ["of charges", "one channel only", "anything"])
 @pytest.mark.parametrize("n_outputs", [None, 3], ids=["diagonal", "matrix"])
 def test_second_and_third_derivatives_equal_those_of_the_composition(n_outputs, energy, loss):
     """Second ones in three dimensions, by everything; third ones by weights and positions."""
@@ -181,7 +206,7 @@ def test_second_and_third_derivatives_equal_those_of_the_composition(n_outputs, 
         if energy == "one channel only":
             value = 0.5 * (own * field)[:, 0].sum() + field[:, 1].sin().sum()
         else:
-            value = 0.5 * (own * field).sum() if energy == "proportional" else field.sin().sum()
+            value = 0.5 * (own * field).sum() if energy == "of charges" else field.sin().sum()
         first = torch.autograd.grad(value, inputs[:2], create_graph=True)
         second = torch.autograd.grad(LOSSES[loss](first), inputs, create_graph=True)
         third = torch.autograd.grad(sum(found.pow(2).sum() for found in second[:2]), inputs)
@@ -191,17 +216,58 @@ def test_second_and_third_derivatives_equal_those_of_the_composition(n_outputs, 
         torch.testing.assert_close(meant(found, 3), meant(expected, 3), rtol=1e-10, atol=1e-10 * scale)
 
 
-def test_training_step_convolves_twice(monkeypatch):
-    """Once for the field and once for the second derivative: forces and their loss, by weights and table."""
+@pytest.fixture
+def convolutions(monkeypatch):
+    """Number of channels of each convolution, as they come."""
+    channels = []
+    plain = Convolver.__call__
+
+    def counted(self, orders, **options):
+        channels.append(orders.shape[2])
+        return plain(self, orders, **options)
+
+    monkeypatch.setattr(Convolver, "__call__", counted)
+    return channels
+
+
+def test_forces_of_energies_need_no_convolution_and_their_training_one(convolutions):
     (weights, points, table), stencil = problem(3)
-    spreads = []
-    plain = evaluation.convolved
-    monkeypatch.setattr(evaluation, "convolved", lambda *args, **own: spreads.append(args) or plain(*args, **own))
-    energy = 0.5 * (weights * convolve(weights, points, table, stencil)).sum()
+    energy = field_and_energy(weights, points, table, stencil, 2).energy.sum()
+    torch.autograd.grad(energy, [weights, points, table], retain_graph=True)
+    assert convolutions == [2]
     forces = torch.autograd.grad(energy, points, create_graph=True)[0]
-    assert len(spreads) == 1
+    assert convolutions == [2]
     torch.autograd.grad(forces.pow(2).sum(), [weights, table])
-    assert len(spreads) == 2
+    assert convolutions == [2, 2]
+
+
+def test_only_the_channels_of_the_field_are_convolved_again(convolutions):
+    (weights, points, table), stencil = problem(3, n_inputs=3)
+    field, energy, _ = field_and_energy(weights, points, table, stencil, 1)
+    forces = torch.autograd.grad(energy.sum() + field.sin().sum(), points, create_graph=True)[0]
+    assert convolutions == [3, 2]
+    torch.autograd.grad(forces.pow(2).sum(), [weights, table])
+    assert sorted(convolutions[2:]) == [1, 2, 2, 2]  # the loss asks for the cotangent of the field once more
+
+
+def test_graphs_are_freed_without_the_garbage_collector(monkeypatch):
+    """A node that held its own output would keep meshes until the collector runs."""
+    (weights, points, table), stencil = problem(3)
+    evaluations = []
+    plain = differentiation._differentiable
+    monkeypatch.setattr(
+        differentiation, "_differentiable", lambda *own: evaluations.append(weakref.ref(own[1])) or plain(*own)
+    )
+    gc.disable()
+    try:
+        field, energy, _ = field_and_energy(weights, points, table, stencil, 1)
+        forces = torch.autograd.grad(energy.sum() + field.sin().sum(), points, create_graph=True)[0]
+        torch.autograd.grad(forces.pow(2).sum(), [weights, table])
+        assert None not in [reference() for reference in evaluations]
+        del field, energy, forces
+        assert [reference() for reference in evaluations] == [None, None]
+    finally:
+        gc.enable()
 
 
 def multiplier():

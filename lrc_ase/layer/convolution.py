@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,10 +30,11 @@ from lrc_ase.layer.exchange import Exchange
 from lrc_ase.layer.kernels import Multiplier, apply_kernel
 from lrc_ase.layer.lattice import fractional_coordinates, mesh_shape_for_spacing
 from lrc_ase.layer.memory import check_mesh_memory
-from lrc_ase.layer.mesh import MultiplierTables, Stencil, convolve
+from lrc_ase.layer.mesh import FieldAndEnergy, MultiplierTables, Stencil, convolve, field_and_energy
+from lrc_ase.layer.mesh.evaluation import sum_by_structure
 from lrc_ase.layer.windows import Window
 
-__all__ = ["LongRangeConvolution"]
+__all__ = ["FieldAndEnergy", "LongRangeConvolution"]
 
 Method = Literal["mesh", "ewald", "direct"]
 
@@ -113,7 +114,7 @@ class LongRangeConvolution(nn.Module):
         mesh_shapes: Sequence[tuple[int, ...]] | None = None,
         exchange: Exchange | None = None,
     ) -> Tensor:
-        """Field u at the atoms.
+        """Compute the field u at the atoms.
 
         Parameters
         ----------
@@ -146,7 +147,47 @@ class LongRangeConvolution(nn.Module):
             Shapes that do not fit, coordinates that are not finite, a singular cell, a kernel that has no form in this
             boundary, a mesh larger than the memory, processes that would share what has no mesh.
         """
+        boundary = _Boundary(structure, pbc, mesh_shapes, exchange)
+        return self._sum(weights, fractional, cell, boundary, n_energies=0).field
+
+    def field_and_energy(
+        self,
+        weights: Tensor,
+        fractional: Tensor,
+        cell: Tensor,
+        *,
+        n_energies: int,
+        structure: Tensor | None = None,
+        pbc: Tensor | None = None,
+        mesh_shapes: Sequence[tuple[int, ...]] | None = None,
+        exchange: Exchange | None = None,
+    ) -> FieldAndEnergy:
+        r"""Energies :math:`\tfrac12\sum_i f_i u_i` of the first `n_energies` channels, and the field of the others.
+
+        One convolution does for both. Forces of the energies need no second one, and a training step on forces
+        convolves twice, where the same energies made from the field would need more. Other arguments as in `forward`.
+
+        Raises
+        ------
+        ValueError
+            More energies than channels, energies of a `Matrix` of kernels, and what `forward` raises.
+        """
+        if not 0 <= n_energies <= self.multiplier.n_channels:
+            raise ValueError(
+                f"`n_energies` must lie between 0 and the number of channels ({self.multiplier.n_channels}), got "
+                f"{n_energies}"
+            )
+        if self.multiplier.is_matrix and n_energies:
+            raise ValueError("energies 1/2 sum f u need one field for each weight, got a Matrix: use `forward`")
+        boundary = _Boundary(structure, pbc, mesh_shapes, exchange)
+        return self._sum(weights, fractional, cell, boundary, n_energies)
+
+    def _sum(
+        self, weights: Tensor, fractional: Tensor, cell: Tensor, boundary: _Boundary, n_energies: int
+    ) -> FieldAndEnergy:
+        """Sum each group of structures with the same mesh and the same open directions."""
         d, multiplier = fractional.shape[-1], self.multiplier
+        structure, pbc, mesh_shapes, exchange = boundary
         cells = self._check(weights, fractional, cell, multiplier.n_inputs)
         if exchange is not None and (len(cells) != 1 or self.method != "mesh" or (pbc is not None and not pbc.any())):
             raise ValueError(
@@ -160,31 +201,36 @@ class LongRangeConvolution(nn.Module):
         layouts = []
         for index in range(len(cells)):
             if (periodic is None or all(periodic[index])) and self.method != "direct":
-                given = None if mesh_shapes is None else mesh_shapes[index]
-                layout = _periodic_layout(given or self.mesh_shape_for(cells[index]))
+                held = None if mesh_shapes is None else mesh_shapes[index]
+                layout = _periodic_layout(held or self.mesh_shape_for(cells[index]))
             else:
-                own_pbc = (True,) * d if periodic is None else periodic[index]
-                layout = self._open_layout(fractional[structure == index], cell[index], own_pbc, exchange)
+                of_structure = (True,) * d if periodic is None else periodic[index]
+                layout = self._open_layout(fractional[structure == index], cell[index], of_structure, exchange)
             layouts.append(layout)
             groups.setdefault((layout.open_axes, layout.mesh_shape), []).append(index)
         if len(groups) == 1:
-            return self._group(weights, fractional, cell, structure, layouts, exchange)
-        field = weights.new_zeros(len(weights), multiplier.n_outputs)
+            return self._group(weights, fractional, cell, structure, layouts, exchange, n_energies)
+        field = weights.new_zeros(len(weights), multiplier.n_outputs - n_energies)
+        energy = weights.new_zeros(len(cell), n_energies, dtype=torch.float64)
+        potential = weights.new_zeros(len(weights), n_energies)
         for members in groups.values():
             chosen = torch.tensor(members, device=structure.device)
             position_in_group = structure.new_full((len(cell),), -1)
             position_in_group[chosen] = torch.arange(len(members), device=structure.device)
             atoms = (position_in_group[structure] >= 0).nonzero()[:, 0]
-            own_field = self._group(
+            of_group = self._group(
                 weights[atoms],
                 fractional[atoms],
                 cell[chosen],
                 position_in_group[structure[atoms]],
                 [layouts[index] for index in members],
                 exchange,
+                n_energies,
             )
-            field = field.index_copy(0, atoms, own_field)
-        return field
+            field = field.index_copy(0, atoms, of_group.field)
+            energy = energy.index_copy(0, chosen, of_group.energy)
+            potential = potential.index_copy(0, atoms, of_group.potential)
+        return FieldAndEnergy(field, energy, potential)
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...]:
         """Mesh of a periodic cell; `held` is kept while fine enough and at most a quarter finer than needed."""
@@ -211,13 +257,14 @@ class LongRangeConvolution(nn.Module):
         structure: Tensor,
         layouts: Sequence[Layout],
         exchange: Exchange | None,
-    ) -> Tensor:
-        """Field of structures with the same mesh and the same open directions."""
+        n_energies: int,
+    ) -> FieldAndEnergy:
+        """Sum structures with the same mesh and the same open directions."""
         mesh_shape, open_axes = layouts[0].mesh_shape, layouts[0].open_axes
-        d, multiplier = fractional.shape[-1], self.multiplier
+        multiplier, dimension = self.multiplier, fractional.shape[-1]
         state = multiplier.state()
         if mesh_shape is None:
-            field = self._direct(weights, fractional, cell, structure)
+            sums = _split(self._direct(weights, fractional, cell, structure), weights, structure, len(cell), n_energies)
         else:
             if open_axes:
                 padded = torch.cat([padded_cell(cell[i : i + 1], layout) for i, layout in enumerate(layouts)])
@@ -226,20 +273,22 @@ class LongRangeConvolution(nn.Module):
             n_channels = max(multiplier.n_channels, multiplier.n_inputs)
             check_mesh_memory(mesh_shape, len(cell), n_channels, weights.dtype, weights.device)
             table = self._tables(multiplier, state, cell, mesh_shape, layouts)
-            if self.method == "mesh":
+            if self.method == "ewald":
+                field = ewald_sum(weights, fractional, structure, table, mesh_shape)
+                sums = _split(field, weights, structure, len(cell), n_energies)
+            else:
                 assert self.window is not None
                 stencil = Stencil(self.window, mesh_shape, structure, len(cell), exchange)
-                field = convolve(weights, fractional, table, stencil)
-            else:
-                field = ewald_sum(weights, fractional, structure, table, mesh_shape)
+                if n_energies:
+                    sums = field_and_energy(weights, fractional, table, stencil, n_energies)
+                else:
+                    field = convolve(weights, fractional, table, stencil)
+                    sums = _split(field, weights, structure, len(cell), 0)
         pairs_alone = mesh_shape is None
         if pairs_alone == self.remove_self:  # pair sums leave i = j out, sums over waves hold it
-            return field
-        at_origin = self._tables.at_origin(multiplier, state, d, weights.dtype, weights.device)
-        sign = 1 if pairs_alone else -1
-        if multiplier.is_matrix:
-            return torch.add(field, apply_kernel(at_origin[None], weights), alpha=sign)
-        return torch.addcmul(field, at_origin, weights, value=sign)
+            return sums
+        at_origin = self._tables.at_origin(multiplier, state, dimension, weights.dtype, weights.device)
+        return _add_self_term(sums, at_origin if pairs_alone else -at_origin, weights, structure)
 
     def _open_layout(self, own: Tensor, cell: Tensor, pbc: tuple[bool, ...], exchange: Exchange | None) -> Layout:
         """Layout of a structure with open directions, of atoms at `own` (n_atoms, d) in units of its `cell` (d, d)."""
@@ -303,6 +352,36 @@ class LongRangeConvolution(nn.Module):
             )
         self._sound_cells = fixed.tobytes()
         return fixed
+
+
+class _Boundary(NamedTuple):
+    """Arguments of `LongRangeConvolution.forward` that say which atoms and directions belong together."""
+
+    structure: Tensor | None
+    pbc: Tensor | None
+    mesh_shapes: Sequence[tuple[int, ...]] | None
+    exchange: Exchange | None
+
+
+def _split(field: Tensor, weights: Tensor, structure: Tensor, n_structures: int, n_energies: int) -> FieldAndEnergy:
+    """Make energies of the first channels of a field by differentiable steps; the others stay as they are."""
+    products = 0.5 * weights[:, :n_energies] * field[:, :n_energies]
+    energy = sum_by_structure(products, structure, n_structures)
+    return FieldAndEnergy(field[:, n_energies:] if n_energies else field, energy, field[:, :n_energies].detach())
+
+
+def _add_self_term(sums: FieldAndEnergy, at_origin: Tensor, weights: Tensor, structure: Tensor) -> FieldAndEnergy:
+    """Add what each atom feels of its own weight; `at_origin` is the kernel there as `apply_kernel` takes it."""
+    field, energy, potential = sums
+    if at_origin.ndim > 1:  # a matrix of kernels
+        return FieldAndEnergy(field + apply_kernel(at_origin[None], weights), energy, potential)
+    n_energies = energy.shape[1]
+    if n_energies:
+        own_potential = at_origin[:n_energies] * weights[:, :n_energies]
+        energy = energy + sum_by_structure(0.5 * weights[:, :n_energies] * own_potential, structure, len(energy))
+        potential = potential + own_potential.detach()
+        at_origin, weights = at_origin[n_energies:], weights[:, n_energies:]
+    return FieldAndEnergy(torch.addcmul(field, at_origin, weights), energy, potential)
 
 
 @lru_cache(maxsize=64)

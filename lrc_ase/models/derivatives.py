@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lrc_ase.layer.convolution import FieldAndEnergy
 from lrc_ase.layer.lattice import fractional_coordinates, volume
+from lrc_ase.layer.mesh.evaluation import sum_by_structure
 from lrc_ase.models.ensemble import Ensemble, members_of
+from lrc_ase.models.long_range import LongRangePart
 from lrc_ase.models.model import FullRangeModel, ShortRangeModel
 from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.graph import Graph
@@ -69,17 +72,14 @@ def evaluate(
         symmetric = 0.5 * (strain + strain.transpose(-1, -2))
     with torch.set_grad_enabled(forces or stress or training):
         output = model(graph, strain=symmetric if stress else None)
-        atomic_energies = output.atomic_energies.double()
-        energy = atomic_energies.new_zeros(graph.n_structures).index_add(
-            0, graph.of_own(graph.structure), atomic_energies
-        )
+        energy = output.energies(graph.of_own(graph.structure), graph.n_structures)
     inputs = ([graph.positions] if forces else []) + ([strain] if strain is not None else [])
     gradients: list[Tensor] = []
     if inputs:
         gradients = list(torch.autograd.grad(energy.sum(), inputs, create_graph=training, materialize_grads=True))
     results = Results(
         energy=energy,
-        atomic_energies=atomic_energies,
+        atomic_energies=output.atomic_energies.double(),
         forces=-gradients[0] if forces else None,
         stress=gradients[-1] / volume(graph.cell)[:, None, None] if stress else None,
         charges=output.charges,
@@ -183,27 +183,32 @@ def atomic_stresses(model: ShortRangeModel, graph: Graph) -> Tensor:
         return torch.stack([atomic_stresses(member, graph) for member in members_of(model)]).mean(dim=0)
     graph = _recordable(graph)
     local = graph.positions.new_zeros(graph.n_atoms, 3, 3, requires_grad=True)
-    with _strained_atom_by_atom(model, local):
-        energy = model(graph).atomic_energies.double().sum()
+    with _strained_atom_by_atom(model, graph, local):
+        energy = model(graph).energies(graph.of_own(graph.structure), graph.n_structures).sum()
     virial = torch.autograd.grad(energy, local)[0]
     return 0.5 * (virial + virial.transpose(-1, -2)) / volume(graph.cell)[graph.structure, None, None]
 
 
 @contextmanager
-def _strained_atom_by_atom(model: ShortRangeModel, local: Tensor) -> Iterator[None]:
+def _strained_atom_by_atom(model: ShortRangeModel, graph: Graph, local: Tensor) -> Iterator[None]:
     """Let each atom see its neighbors, and feel its field, under a strain of its own, to first order in `local`."""
 
     def strain_vectors(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         vectors, *others = inputs
         return vectors + torch.matmul(vectors, local.to(vectors)), *others
 
-    def strain_field(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any], field: Tensor) -> Tensor:
-        slopes = _field_by_strain(module, inputs, options)
-        return field + torch.einsum("nab,ncab->nc", local.to(field), slopes.to(field))
+    def strain_field(long_range: LongRangePart, inputs: tuple[Tensor, FieldAndEnergy]) -> tuple[Any, ...]:
+        weights, (field, energy, potential) = inputs
+        slopes = _field_by_strain(long_range, weights, graph).to(field)
+        change = torch.einsum("nab,ncab->nc", local.to(field), slopes)
+        n_energies = energy.shape[1]
+        of_energies = 0.5 * weights.detach()[:, :n_energies] * change[:, :n_energies]
+        energy = energy + sum_by_structure(of_energies, graph.structure, graph.n_structures)
+        return weights, FieldAndEnergy(field + change[:, n_energies:], energy, potential)
 
     hooks = [model.descriptor.register_forward_pre_hook(strain_vectors)]
     if isinstance(model, FullRangeModel):
-        hooks.append(model.long_range.convolution.register_forward_hook(strain_field, with_kwargs=True))
+        hooks.append(model.long_range.register_forward_pre_hook(strain_field))
     try:
         yield
     finally:
@@ -211,15 +216,16 @@ def _strained_atom_by_atom(model: ShortRangeModel, local: Tensor) -> Iterator[No
             hook.remove()
 
 
-def _field_by_strain(convolution: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
-    """Derivative of the field by a strain of its structure, weights and fractional coordinates fixed.
+def _field_by_strain(long_range: LongRangePart, weights: Tensor, graph: Graph) -> Tensor:
+    """Differentiate the field of all weights by a strain of its structure, weights and fractional coordinates fixed.
 
     (n_atoms, n_channels, 3, 3). The gradient of the field times v is linear in v; its own derivative by v is the
     Jacobian's row of one strain component for all atoms at once.
     """
-    weights, fractional, cell = (value.detach() for value in inputs)
+    arguments, options = long_range.arguments(weights, graph, None)
+    weights, fractional, cell = (value.detach() for value in arguments)
     strain = torch.zeros_like(cell, requires_grad=True)
-    field = convolution.forward(weights, fractional, cell + torch.matmul(cell, strain), **options)
+    field = long_range.convolution(weights, fractional, cell + torch.matmul(cell, strain), **options)
     v = torch.zeros_like(field, requires_grad=True)
     by_strain = torch.autograd.grad(field, strain, v, create_graph=True)[0].sum(dim=0)
     rows = [torch.autograd.grad(entry, v, retain_graph=True)[0] for entry in by_strain.flatten()]

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from scipy.constants import elementary_charge, epsilon_0
 from torch import Tensor, nn
 
-from lrc_ase.layer.convolution import LongRangeConvolution
+from lrc_ase.layer.convolution import FieldAndEnergy, LongRangeConvolution
 from lrc_ase.layer.kernels import Coulomb, Multiplier, Stack, Yukawa
 from lrc_ase.layer.lattice import fractional_coordinates
 from lrc_ase.layer.mesh import total
@@ -39,7 +40,9 @@ class LongRangeOutput:
     hidden: Tensor | None
     """Addition to the first hidden layer of the read-out, (n_own, n_hidden)."""
     electrostatic: Tensor | None
-    """Electrostatic energy of each atom, eV (n_own,)."""
+    """Electrostatic energy of each structure, eV (n_structures,) in float64; of the own atoms alone."""
+    atomic_electrostatic: Tensor | None
+    """Electrostatic energy of each atom, eV (n_own,). Values alone: derivatives are those of `electrostatic`."""
     charges: Tensor | None
     """Latent charges, e (n_own,)."""
 
@@ -80,32 +83,43 @@ class LongRangePart(nn.Module):
         charges = _neutralized(weights[:, 0], graph)
         return torch.cat([charges[:, None], weights[:, 1:]], dim=1)
 
-    def field(self, weights: Tensor, graph: Graph, strain: Tensor | None) -> Tensor:
-        """Field of all weights at the own atoms (n_own, n_weights): spread, mesh, gather."""
+    def field(self, weights: Tensor, graph: Graph, strain: Tensor | None) -> FieldAndEnergy:
+        """Convolve all weights (n_own, n_weights): the energy of the charges and the field of the latent weights.
+
+        The energy is an output of the layer: its forces then need no second convolution.
+        """
+        arguments, options = self.arguments(weights, graph, strain)
+        return self.convolution.field_and_energy(*arguments, n_energies=int(self.settings.electrostatics), **options)
+
+    def arguments(
+        self, weights: Tensor, graph: Graph, strain: Tensor | None
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Any]]:
+        """Return weights, fractional coordinates and cells as the layer takes them, and its keywords."""
         structure = graph.of_own(graph.structure)
         fractional = fractional_coordinates(graph.of_own(graph.positions), graph.cell, structure)
         # before the cast, so that structures far from the origin lose no digits in float32
         fractional = _near_origin(fractional, graph).to(weights)
         cell = graph.cell if strain is None else graph.cell + torch.matmul(graph.cell, strain)
-        return self.convolution(
-            weights,
-            fractional,
-            cell.to(weights),
-            structure=structure,
-            pbc=graph.pbc,
-            mesh_shapes=graph.mesh_shapes,
-            exchange=graph.exchange,
-        )
+        options = {
+            "structure": structure,
+            "pbc": graph.pbc,
+            "mesh_shapes": graph.mesh_shapes,
+            "exchange": graph.exchange,
+        }
+        return (weights, fractional, cell.to(weights)), options
 
-    def forward(self, weights: Tensor, field: Tensor) -> LongRangeOutput:
-        """What weights and field (n_own, n_weights) add to the energies of their atoms."""
-        electrostatic = 0.5 * COULOMB_CONSTANT * weights[:, 0] * field[:, 0] if self.settings.electrostatics else None
-        hidden = None
+    def forward(self, weights: Tensor, sums: FieldAndEnergy) -> LongRangeOutput:
+        """Compute what weights (n_own, n_weights) and their convolution add to the energies."""
+        electrostatic = atomic = charges = hidden = None
+        if self.settings.electrostatics:
+            electrostatic = COULOMB_CONSTANT * sums.energy[:, 0]
+            charges = weights[:, 0]
+            atomic = 0.5 * COULOMB_CONSTANT * charges.detach() * sums.potential[:, 0]
         if self.settings.n_channels:
-            latent, latent_field = weights[:, -self.settings.n_channels :], field[:, -self.settings.n_channels :]
-            mixed = self.mix(torch.cat([latent_field, latent * latent_field], dim=-1))
+            latent = weights[:, -self.settings.n_channels :]
+            mixed = self.mix(torch.cat([sums.field, latent * sums.field], dim=-1))
             hidden = self.to_hidden(nn.functional.silu(mixed))
-        return LongRangeOutput(hidden, electrostatic, weights[:, 0] if self.settings.electrostatics else None)
+        return LongRangeOutput(hidden, electrostatic, atomic, charges)
 
     @torch.no_grad()
     def _start_weights(self, elements: tuple[str, ...]) -> None:

@@ -33,12 +33,29 @@ __all__ = ["FullRangeModel", "ModelOutput", "ShortRangeModel", "build_model", "e
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What a model says of every atom."""
+    """Energies of a model, without the elements' references, and its latent charges."""
 
-    atomic_energies: Tensor
-    """(n_own,), eV, without the elements' references."""
+    local_energies: Tensor
+    """Energies of the atoms without the electrostatic part, (n_own,), eV."""
     charges: Tensor | None = None
     """Latent charges (n_own,), e; None without an electrostatic head."""
+    electrostatic: Tensor | None = None
+    """Electrostatic energy of each structure, of the own atoms alone, (n_structures,), eV."""
+    atomic_electrostatic: Tensor | None = None
+    """Electrostatic energy of each atom, (n_own,), eV, without derivatives."""
+
+    @property
+    def atomic_energies(self) -> Tensor:
+        """Energies of the atoms, (n_own,), eV. To differentiate, take `energies`."""
+        if self.atomic_electrostatic is None:
+            return self.local_energies
+        return self.local_energies + self.atomic_electrostatic
+
+    def energies(self, structure: Tensor, n_structures: int) -> Tensor:
+        """Sum the energies of the own atoms over each structure, differentiable, (n_structures,), eV in float64."""
+        local = self.local_energies.double()
+        energies = local.new_zeros(n_structures).index_add(0, structure, local)
+        return energies if self.electrostatic is None else energies + self.electrostatic
 
 
 class ShortRangeModel(nn.Module):
@@ -93,12 +110,10 @@ class FullRangeModel(ShortRangeModel):
     def forward(self, graph: Graph, *, strain: Tensor | None = None) -> ModelOutput:
         features = self.local(graph, strain)
         weights = self.long_range.latent_weights(features, graph)
-        field = self.long_range.field(weights, graph, strain)  # spread, mesh, gather
-        added = self.long_range(weights, field)
+        sums = self.long_range.field(weights, graph, strain)  # spread, mesh, gather
+        added = self.long_range(weights, sums)
         energies = self.settings.energy_scale * self.readout(features, graph.of_own(graph.species), added.hidden)
-        if added.electrostatic is not None:
-            energies = energies + added.electrostatic
-        return ModelOutput(energies, added.charges)
+        return ModelOutput(energies, added.charges, added.electrostatic, added.atomic_electrostatic)
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
         return self.long_range.convolution.mesh_shape_for(cell, held)

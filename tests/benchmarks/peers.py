@@ -67,13 +67,18 @@ class TorchPeer:
         """Field u, (n_atoms, n_channels)."""
         raise TypeError(f"{type(self).__name__} does not say how it computes the field")
 
+    def field_and_energy(self, positions: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Field and the energy 1/2 sum f.u."""
+        field = self.convolve(positions, weights)
+        return field, 0.5 * (weights * field).sum()
+
     def field(self) -> tuple[np.ndarray, ...]:
         with torch.no_grad():
             return (self.convolve(self.fixed_positions, self.weights).numpy(),)
 
     def forces(self) -> tuple[np.ndarray, ...]:
-        field = self.convolve(self.positions, self.weights)
-        (slope,) = torch.autograd.grad(0.5 * (self.weights * field).sum(), self.positions)
+        field, energy = self.field_and_energy(self.positions, self.weights)
+        (slope,) = torch.autograd.grad(energy, self.positions)
         return field.detach().numpy(), -slope.numpy()
 
     def gradient(self) -> tuple[np.ndarray, ...]:
@@ -84,8 +89,7 @@ class TorchPeer:
     def training(self) -> tuple[np.ndarray, ...]:
         for parameter in self.trainable:
             parameter.requires_grad_(True)
-        field = self.convolve(self.positions, self.trained_weights)
-        energy = 0.5 * (self.trained_weights * field).sum()
+        _, energy = self.field_and_energy(self.positions, self.trained_weights)
         (slope,) = torch.autograd.grad(energy, self.positions, create_graph=True)
         loss = ((slope + self.force_targets) ** 2).sum()
         by_weights, *by_kernel = torch.autograd.grad(loss, [self.trained_weights, *self.trainable])
@@ -108,6 +112,11 @@ class Layer(TorchPeer):
 
     def convolve(self, positions: Tensor, weights: Tensor) -> Tensor:
         return self.layer(weights, positions / self.problem.length, self.cell[None])
+
+    def field_and_energy(self, positions: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        arguments = weights, positions / self.problem.length, self.cell[None]
+        sums = self.layer.field_and_energy(*arguments, n_energies=weights.shape[1])
+        return sums.potential, sums.energy.sum()
 
 
 class ScreenedTable:

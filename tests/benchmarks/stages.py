@@ -63,7 +63,7 @@ def layer_stages(n_atoms: int, watch: Stopwatch) -> None:
 
     def field_and_forces() -> None:
         moving = points.clone().requires_grad_()
-        energy = 0.5 * (weights * layer(weights, moving, cell)).sum()
+        energy = layer.field_and_energy(weights, moving, cell, n_energies=1).energy.sum()
         torch.autograd.grad(energy, moving)
 
     trained = LongRangeConvolution(Yukawa([0.3], smearing=1.0), smearing=1.0, accuracy=1e-3)
@@ -71,7 +71,7 @@ def layer_stages(n_atoms: int, watch: Stopwatch) -> None:
 
     def training_step() -> None:
         moving = points.clone().requires_grad_()
-        energy = 0.5 * (leaf * trained(leaf, moving, cell)).sum()
+        energy = trained.field_and_energy(leaf, moving, cell, n_energies=1).energy.sum()
         forces = torch.autograd.grad(energy, moving, create_graph=True)[0]
         torch.autograd.grad((forces**2).sum(), [leaf, *trained.parameters()])
 

@@ -8,11 +8,22 @@ spreading and gathering: `cpu` (Numba), `triton` (NVIDIA GPUs), or `torch`, whic
 
 from __future__ import annotations
 
-from lrc_ase.layer.mesh.differentiation import convolve
+from lrc_ase.layer.mesh.differentiation import FieldAndEnergy, convolve, field_and_energy
 from lrc_ase.layer.mesh.filtering import filtered
 from lrc_ase.layer.mesh.spreading import gather, spread
 from lrc_ase.layer.mesh.stencil import Stencil, multi_indices
 from lrc_ase.layer.mesh.table import MultiplierTables
 from lrc_ase.layer.mesh.totals import total
 
-__all__ = ["MultiplierTables", "Stencil", "convolve", "filtered", "gather", "multi_indices", "spread", "total"]
+__all__ = [
+    "FieldAndEnergy",
+    "MultiplierTables",
+    "Stencil",
+    "convolve",
+    "field_and_energy",
+    "filtered",
+    "gather",
+    "multi_indices",
+    "spread",
+    "total",
+]

@@ -1,10 +1,11 @@
 r"""The convolution as a differentiable function, :math:`u = G\,\mathcal F^{-1} T\,\mathcal F\,G^T f`.
 
-G gathers at the atoms, its transpose spreads. First and second derivatives are written out (`evaluation`); what they
-need is computed once and remembered. An autograd function does not know which of its derivatives is wanted, only which
-of its inputs could be differentiated. So the derivatives that are costly and often unwanted are functions of their own,
-whose value is zero and is added: by the table; and of the gradients, by positions and by the table. Higher derivatives
-are those of the composition of `spread`, `filtered` and `gather`.
+G gathers at the atoms, its transpose spreads. `convolve` gives the field u, `field_and_energy` the energies
+:math:`\tfrac12\sum f u` of some channels, whose derivatives are cheaper, and the field of the others.
+
+First and second derivatives are written out in `evaluation`, for values of both kinds; higher ones are those of
+`composed`. Derivatives that are costly and often unwanted are nodes of their own (`lrc_ase.layer.postponed`): by the
+table; and, of the gradients, by positions and by the table.
 """
 
 from __future__ import annotations
@@ -14,19 +15,26 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lrc_ase.layer.mesh.evaluation import Evaluation
-from lrc_ase.layer.mesh.filtering import filtered
-from lrc_ase.layer.mesh.spreading import gather, spread
+from lrc_ase.layer.mesh.evaluation import Convolver, EnergyEvaluation, Evaluation, FieldEvaluation, Gradients
 from lrc_ase.layer.mesh.stencil import Sites, Stencil
-from lrc_ase.layer.mesh.totals import total
+from lrc_ase.layer.postponed import zeros_with_derivative
 
-__all__ = ["composed", "convolve"]
+__all__ = ["FieldAndEnergy", "convolve", "field_and_energy"]
 
-Gradients = tuple[Tensor | None, ...]
+
+class FieldAndEnergy(NamedTuple):
+    """Energies of the first channels, field of the others."""
+
+    field: Tensor
+    """u of the channels without an energy, (n_atoms, n_channels - n_energies)."""
+    energy: Tensor
+    """1/2 sum f u of each structure, (n_structures, n_energies) in float64."""
+    potential: Tensor
+    """u of the channels with an energy, (n_atoms, n_energies). Values alone: differentiate `energy`."""
 
 
 def convolve(weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil) -> Tensor:
-    """Field at the atoms, (n_atoms, n_outputs); differentiable to any order in the three tensors.
+    """Compute the field at the atoms, (n_atoms, n_outputs); differentiable to any order in the three tensors.
 
     Parameters
     ----------
@@ -37,21 +45,39 @@ def convolve(weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stenci
     table
         Multiplier over the square of the window's transform; see `filtered`.
     """
+    convolver = _convolver(fractional, table, stencil)
+    fixed = weights.detach()
+    evaluation = FieldEvaluation(fixed, convolver, convolver(fixed[:, None]))
+    return _differentiable(_Inputs(weights, fractional, table), evaluation)
+
+
+def field_and_energy(
+    weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil, n_energies: int
+) -> FieldAndEnergy:
+    """Compute energies of the first `n_energies` channels and the field of the others, in one convolution.
+
+    Arguments as in `convolve`; the table maps channels one to one.
+    """
+    convolver = _convolver(fractional, table, stencil)
+    fixed = weights.detach()
+    potential = convolver(fixed[:, None])
+    if n_energies == weights.shape[1]:
+        of_energies = EnergyEvaluation(fixed, convolver, potential)
+        energy = _differentiable(_Inputs(weights, fractional, table), of_energies)
+        return FieldAndEnergy(weights.new_empty(len(weights), 0), energy, potential.values[:, :n_energies])
+    first, rest = slice(None, n_energies), slice(n_energies, None)
+    of_energies = EnergyEvaluation(fixed[:, first], convolver.of_channels(first), potential.of_channels(first))
+    of_field = FieldEvaluation(fixed[:, rest], convolver.of_channels(rest), potential.of_channels(rest))
+    energy = _differentiable(_Inputs(weights[:, first], fractional, table[:, first]), of_energies)
+    field = _differentiable(_Inputs(weights[:, rest], fractional, table[:, rest]), of_field)
+    return FieldAndEnergy(field, energy, potential.values[:, :n_energies])
+
+
+def _convolver(fractional: Tensor, table: Tensor, stencil: Stencil) -> Convolver:
     differentiated = torch.is_grad_enabled()
-    needs = fractional.requires_grad and differentiated, table.requires_grad and differentiated
-    evaluation = Evaluation(weights, fractional, table, stencil, needs)
-    if not differentiated:
-        return evaluation.result.values
-    inputs = _Inputs(weights, fractional, table)
-    field = _Field.apply(weights, fractional, inputs, evaluation)
-    return field + _FieldByTable.apply(table, inputs, evaluation) if needs[1] else field
-
-
-def composed(weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil) -> Tensor:
-    """The same, as a composition that autograd differentiates step by step."""
+    level = int(fractional.requires_grad and differentiated)
     sites = Sites(fractional.detach(), stencil)
-    density = total(spread(weights, fractional, stencil, sites), stencil.exchange)
-    return gather(filtered(density, table), fractional, stencil, sites)
+    return Convolver(table.detach(), sites, level, keeps_spectra=table.requires_grad and differentiated)
 
 
 class _Inputs(NamedTuple):
@@ -63,123 +89,150 @@ class _Inputs(NamedTuple):
     cotangent: Tensor | None = None
 
 
-class _Field(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor, fractional: Tensor, inputs: _Inputs, evaluation: Evaluation) -> Tensor:
-        ctx.inputs, ctx.evaluation = inputs, evaluation
-        return evaluation.result.values
+def _differentiable(inputs: _Inputs, evaluation: Evaluation) -> Tensor:
+    """Attach the derivatives of an evaluation to its value."""
+    if not torch.is_grad_enabled():
+        return evaluation.value
+    by_table = None
+    if inputs.table.requires_grad:
+        last: list[Gradients] = []
 
-    @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> Gradients:
-        if not torch.is_grad_enabled():
-            return *ctx.evaluation.by_weights_and_positions(cotangent), None, None
-        # somebody differentiates further
-        inputs, evaluation = ctx.inputs._replace(cotangent=cotangent), ctx.evaluation
-        found = _Gradients.apply(cotangent, inputs.weights, inputs, evaluation)
-        for tensor, by_input in ((inputs.fractional, _GradientsByPositions), (inputs.table, _GradientsByTable)):
-            if tensor.requires_grad:
-                zeros = by_input.apply(tensor, inputs, evaluation)
-                found = tuple(None if own is None else own + zero for own, zero in zip(found, zeros, strict=True))
-        return *found, None, None
+        def derivative(cotangent: Tensor) -> Tensor:
+            if torch.is_grad_enabled():  # somebody differentiates further
+                value = evaluation.composed(inputs.weights, inputs.fractional, inputs.table)
+                return torch.autograd.grad(value, inputs.table, cotangent, create_graph=True)[0]
+            return last[0].by_table()
 
-
-class _FieldByTable(torch.autograd.Function):
-    """Zeros of the field's shape, with their derivative by the table."""
-
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, inputs: _Inputs, evaluation: Evaluation) -> Tensor:
-        ctx.inputs, ctx.evaluation = inputs, evaluation
-        return _zeros(evaluation.result.values)
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> Gradients:
-        if not torch.is_grad_enabled():
-            return ctx.evaluation.by_table(cotangent), None, None
-        weights, fractional, table = ctx.inputs.weights, ctx.inputs.fractional, ctx.inputs.table
-        field = composed(weights, fractional, table, ctx.evaluation.stencil)
-        return torch.autograd.grad(field, table, cotangent, create_graph=True)[0], None, None
+        (by_table,) = zeros_with_derivative(inputs.table, (evaluation.value,), derivative)
+        return _Value.apply(inputs.weights, inputs.fractional, by_table, inputs, evaluation, last)
+    return _Value.apply(inputs.weights, inputs.fractional, None, inputs, evaluation, [])
 
 
-class _Gradients(torch.autograd.Function):
-    """dL/df, and dL/dx unless positions are fixed; differentiable here by the cotangent and the weights."""
+class _Value(torch.autograd.Function):
+    """The value of an evaluation, and its derivatives by weights and positions.
+
+    `by_table` are zeros with the derivative by the table, which uses the gradients that `backward` leaves in `last`.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, cotangent: Tensor, weights: Tensor, inputs: _Inputs, evaluation: Evaluation
-    ) -> tuple[Tensor, Tensor | None]:
-        _keep(ctx, inputs, evaluation)
-        return evaluation.by_weights_and_positions(cotangent)
+        ctx: Any,
+        weights: Tensor,
+        fractional: Tensor,
+        by_table: Tensor | None,
+        inputs: _Inputs,
+        evaluation: Evaluation,
+        last: list[Gradients],
+    ) -> Tensor:
+        ctx.inputs, ctx.evaluation, ctx.last = inputs, evaluation, last
+        return evaluation.value.detach()  # another tensor: one that knew this node would keep itself alive
 
     @staticmethod
-    def backward(ctx: Any, *given: Tensor | None) -> Gradients:
-        if given == (None, None):
-            return None, None, None, None
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = ctx.evaluation.gradients(cotangent.detach())
+        ctx.last[:] = [gradients]
+        for_table = cotangent if ctx.inputs.table.requires_grad else None
+        if not torch.is_grad_enabled():
+            return gradients.by_weights, gradients.by_positions, for_table, None, None, None
+        inputs = ctx.inputs._replace(cotangent=cotangent)
+        return *_differentiable_gradients(inputs, ctx.evaluation, gradients), for_table, None, None, None
+
+
+def _differentiable_gradients(
+    inputs: _Inputs, evaluation: Evaluation, gradients: Gradients
+) -> tuple[Tensor, Tensor | None]:
+    """Attach second derivatives to the gradients by weights and positions."""
+    last: list[Any] = []
+    like = [gradients.by_weights, *([] if gradients.by_positions is None else [gradients.by_positions])]
+
+    def postponed(name: str) -> tuple[Tensor, ...]:
+        """Zeros of the gradients' shapes with the derivative by one of the inputs."""
+
+        def derivative(*cotangents: Tensor | None) -> Tensor | None:
+            if torch.is_grad_enabled():
+                return _composed_second(inputs, evaluation, cotangents, name)[0]
+            second = last[0]
+            by_input: Tensor = second.by_positions() if name == "fractional" else second.by_table()
+            return by_input
+
+        return zeros_with_derivative(getattr(inputs, name), like, derivative)
+
+    zeros: list[Tensor] = []
+    for name in ("fractional", "table"):
+        if getattr(inputs, name).requires_grad:
+            zeros += postponed(name)
+    assert inputs.cotangent is not None
+    arguments = inputs.cotangent, inputs.weights, inputs, evaluation, gradients, last
+    by_weights, *by_positions = _FirstDerivatives.apply(*arguments, *zeros)
+    return by_weights, by_positions[0] if by_positions else None
+
+
+class _FirstDerivatives(torch.autograd.Function):
+    """dL/df, and dL/dx unless positions are fixed; differentiates by the cotangent and the weights.
+
+    Further inputs are zeros with the derivatives by positions and table, which use what `backward` leaves in `last`.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        cotangent: Tensor,
+        weights: Tensor,
+        inputs: _Inputs,
+        evaluation: Evaluation,
+        gradients: Gradients,
+        last: list[Any],
+        *zeros: Tensor,
+    ) -> tuple[Tensor, ...]:
+        ctx.inputs, ctx.evaluation, ctx.gradients, ctx.last, ctx.n_zeros = (
+            inputs,
+            evaluation,
+            gradients,
+            last,
+            len(zeros),
+        )
+        ctx.set_materialize_grads(False)
+        if gradients.by_positions is None:
+            return (gradients.by_weights.detach(),)
+        return gradients.by_weights.detach(), gradients.by_positions.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        nothing = (None,) * 4
+        if all(cotangent is None for cotangent in cotangents):
+            return None, None, *nothing, *(None,) * ctx.n_zeros
+        for_zeros = cotangents * (ctx.n_zeros // len(cotangents))
         if torch.is_grad_enabled():
-            return *_differentiated(ctx, given, "cotangent", "weights"), None, None
-        return *ctx.evaluation.second_by_cotangent_and_weights(ctx.inputs.cotangent, *given), None, None
+            by_inputs = _composed_second(ctx.inputs, ctx.evaluation, cotangents, "cotangent", "weights")
+            return *by_inputs, *nothing, *for_zeros
+        fixed = [None if cotangent is None else cotangent.detach() for cotangent in cotangents]
+        second = ctx.gradients.second(*fixed, *(None,) * (2 - len(fixed)))
+        ctx.last[:] = [second]
+        return second.by_cotangent, second.by_weights, *nothing, *for_zeros
 
 
-class _GradientsByPositions(torch.autograd.Function):
-    """Zeros of the gradients' shapes, with their derivative by positions."""
-
-    @staticmethod
-    def forward(ctx: Any, fractional: Tensor, inputs: _Inputs, evaluation: Evaluation) -> tuple[Tensor, Tensor]:
-        _keep(ctx, inputs, evaluation)
-        return _zeros(inputs.weights), _zeros(fractional)
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor | None) -> Gradients:
-        if given == (None, None):
-            return None, None, None
-        if torch.is_grad_enabled():
-            return *_differentiated(ctx, given, "fractional"), None, None
-        return ctx.evaluation.second_by_positions(ctx.inputs.cotangent, *given), None, None
-
-
-class _GradientsByTable(torch.autograd.Function):
-    """Zeros of the gradients' shapes, with their derivative by the table."""
-
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, inputs: _Inputs, evaluation: Evaluation) -> tuple[Tensor, Tensor]:
-        _keep(ctx, inputs, evaluation)
-        return _zeros(inputs.weights), _zeros(inputs.fractional)
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor | None) -> Gradients:
-        if given == (None, None):
-            return None, None, None
-        if torch.is_grad_enabled():
-            return *_differentiated(ctx, given, "table"), None, None
-        return ctx.evaluation.second_by_table(ctx.inputs.cotangent, *given), None, None
-
-
-def _keep(ctx: Any, inputs: _Inputs, evaluation: Evaluation) -> None:
-    ctx.inputs, ctx.evaluation = inputs, evaluation
-    ctx.set_materialize_grads(False)
-
-
-def _differentiated(ctx: Any, given: tuple[Tensor | None, ...], *wanted: str) -> tuple[Tensor | None, ...]:
-    """Derivatives of the gradients by some of their inputs, themselves differentiable; `given` are the cotangents."""
+def _composed_second(
+    inputs: _Inputs, evaluation: Evaluation, cotangents: tuple[Tensor | None, ...], *wanted: str
+) -> tuple[Tensor | None, ...]:
+    """Differentiate the gradients by some of their inputs, differentiably; `cotangents` are those of the gradients."""
     # views, so that each derivative is by one input alone, even where the cotangent was made of the weights
     names = ("weights", "fractional", "table", "cotangent")
-    views = {name: getattr(ctx.inputs, name).view_as(getattr(ctx.inputs, name)) for name in names}
+    views = {name: getattr(inputs, name).view_as(getattr(inputs, name)) for name in names}
     weights, fractional, table, cotangent = views.values()
     needed = [name for name in wanted if views[name].requires_grad]
     if not weights.requires_grad:  # the gradients are by weights all the same
         weights.requires_grad_()
-    field = composed(weights, fractional, table, ctx.evaluation.stencil)
-    gradients = [
-        torch.autograd.grad(field, own, cotangent, create_graph=True)[0]
-        for own, cotangent_of_own in zip((weights, fractional), given, strict=True)
-        if cotangent_of_own is not None
+    value = evaluation.composed(weights, fractional, table)
+    pairs = [
+        (torch.autograd.grad(value, tensor, cotangent, create_graph=True)[0], of_tensor)
+        for tensor, of_tensor in zip((weights, fractional), cotangents, strict=False)
+        if of_tensor is not None
     ]
-    cotangents = [own for own in given if own is not None]
-    found = torch.autograd.grad(
-        gradients, [views[name] for name in needed], cotangents, create_graph=True, allow_unused=True
+    derivatives = torch.autograd.grad(
+        [gradient for gradient, _ in pairs],
+        [views[name] for name in needed],
+        [of_gradient for _, of_gradient in pairs],
+        create_graph=True,
+        allow_unused=True,
     )
-    return tuple(dict(zip(needed, found, strict=True)).get(name) for name in wanted)
-
-
-def _zeros(like: Tensor) -> Tensor:
-    """Zeros that take no memory."""
-    return like.new_zeros(()).expand(like.shape)
+    return tuple(dict(zip(needed, derivatives, strict=True)).get(name) for name in wanted)

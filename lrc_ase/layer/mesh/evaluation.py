@@ -1,14 +1,23 @@
-r"""One evaluation of :math:`u = K f` and what its derivatives share, without a graph.
+r"""Values of a convolution and their first and second derivatives, written out, without a graph.
 
-K spreads, filters and gathers; its adjoint :math:`K^T` has the transposed table. With F the density of f, G that of the
-cotangent g of u, :math:`\langle\cdot,\cdot\rangle` the sum over the filtered mesh and gradients in mesh coordinates,
+K spreads, filters and gathers; its adjoint :math:`K^T` has the transposed table. F is the density of the weights f on
+the mesh, T the table, :math:`\langle\cdot,\cdot\rangle` the sum over waves; gradients are in mesh coordinates.
 
-    first:   a_i = dL/df_i = (K^T g)_i,    b_i = dL/dx_i = g_i grad(K f)_i + f_i grad(K^T g)_i,
+**The field** u = K f, with the cotangent g of u and its density G:
+
+    first:   a_i = dL/df_i = (K^T g)_i,    b_i = dL/dx_i = g_i grad(K f)_i + f_i grad(K^T g)_i,    dL/dT = <G, F>
     second:  with cotangents a', b' of these:  L' = <G, T H> + <D, T F>,
 
-where H is the density of a' and of the dipoles f b', and D that of the dipoles g b'. All derivatives of L' follow from
-the potentials of F, G, H and D. In the energy :math:`\tfrac12\sum_i f_i u_i` g is c f with a number c: then G is c F, D
-is c H (where a' is zero, as in forces at fixed weights), and one convolution does for two.
+where H is the density of a' and of the dipoles f b', and D that of the dipoles g b': a convolution in the first
+derivative, two in the second.
+
+**The energy** :math:`E = \tfrac12 \sum_i f_i u_i` of each structure, channel by channel, with the cotangent c of E. K
+is its own adjoint here, so
+
+    first:   a_i = c u_i,    b_i = c f_i grad u_i,    dL/dT = c <F, F> / 2
+    second:  L' = c <F, T H>:
+
+no convolution in the first derivative, one in the second. A training step on forces spreads and filters twice.
 """
 
 from __future__ import annotations
@@ -21,282 +30,302 @@ import torch
 from torch import Tensor
 
 from lrc_ase.layer.mesh.filtering import correlate_spectra, density_spectrum, filter_in_place, filtered
-from lrc_ase.layer.mesh.proportionality import proportionality
-from lrc_ase.layer.mesh.spreading import contract_raised, gather_level, spread_level
+from lrc_ase.layer.mesh.spreading import contract_raised, gather, gather_level, spread, spread_level
 from lrc_ase.layer.mesh.stencil import Sites, Stencil
+from lrc_ase.layer.mesh.totals import total
 
-__all__ = ["Convolved", "Evaluation", "convolved"]
-
-
-class Convolved(Protocol):
-    """Values of a convolution at the atoms, and what was asked for with them."""
-
-    @property
-    def values(self) -> Tensor:
-        """(n_atoms, n_channels)."""
-        ...
-
-    @property
-    def orders(self) -> Tensor:
-        """Before its derivatives by mesh coordinates, if asked for, (n_atoms, 1 + d, n_channels)."""
-        ...
-
-    @property
-    def spectrum(self) -> Tensor | None:
-        """Of the density that was filtered; see `filter_in_place`."""
-        ...
+__all__ = ["Convolved", "Convolver", "EnergyEvaluation", "Evaluation", "FieldEvaluation", "Gradients", "composed"]
 
 
-@dataclass(eq=False)
-class _Gathered:
+def composed(weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil) -> Tensor:
+    """Compute the field as a composition that autograd differentiates step by step, (n_atoms, n_outputs)."""
+    sites = Sites(fractional.detach(), stencil)
+    density = total(spread(weights, fractional, stencil, sites), stencil.exchange)
+    return gather(filtered(density, table), fractional, stencil, sites)
+
+
+@dataclass(frozen=True, eq=False)
+class Convolved:
+    """A potential at the atoms, and the spectrum of the density that made it."""
+
     orders: Tensor
+    """Potential and its derivatives by mesh coordinates, (n_atoms, n_orders, n_channels) as in `multi_indices`."""
     spectrum: Tensor | None
+    """Of the density, (n_structures, n_channels, *half mesh); None unless derivatives by the table may be asked for."""
 
     @property
     def values(self) -> Tensor:
+        """The potential, (n_atoms, n_channels)."""
         return self.orders[:, 0]
 
-
-class _Multiple:
-    """The convolution of weights that are larger by `scale` (n_structures, n_channels), made as far as asked for.
-
-    `own` is that of each atom (n_atoms, n_channels), or one row for all.
-    """
-
-    def __init__(self, of: Convolved, scale: Tensor, own: Tensor) -> None:
-        self._of, self._scale, self._own = of, scale, own
-
-    @cached_property
-    def values(self) -> Tensor:
-        return self._of.values * self._own
-
-    @cached_property
-    def orders(self) -> Tensor:
-        return self._of.orders * self._own[:, None]
-
-    @cached_property
-    def spectrum(self) -> Tensor | None:
-        spectrum = self._of.spectrum
-        return None if spectrum is None else spectrum * self._scale[(...,) + (None,) * (spectrum.ndim - 2)]
+    def of_channels(self, channels: slice) -> Convolved:
+        """Return the part of some channels."""
+        spectrum = None if self.spectrum is None else self.spectrum[:, channels]
+        return Convolved(self.orders[..., channels], spectrum)
 
 
-def convolved(
-    weights: Tensor, table: Tensor, sites: Sites, *, gradient: bool = False, spectrum: bool = False
-) -> Convolved:
-    """Spread, filter, gather; `weights` (n_atoms, n_channels), or (n_atoms, 1 + d, n_channels) with dipoles."""
-    return _Gathered(*_gathered(weights, table, sites, int(gradient), keep_spectrum=spectrum))
+@dataclass(frozen=True, eq=False)
+class Convolver:
+    """Spreads, filters and gathers at fixed sites with a fixed table."""
 
+    table: Tensor
+    sites: Sites
+    level: int
+    """Derivatives of potentials that are gathered: 1 where positions may be differentiated, else 0."""
+    keeps_spectra: bool
+    """Whether the table may be differentiated."""
 
-def _gathered(
-    weights: Tensor, table: Tensor, sites: Sites, level: int, *, keep_spectrum: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    """The potential at the atoms with all derivatives up to `level`, and the density's spectrum."""
-    orders = weights if weights.ndim == 3 else weights[:, None]
-    mesh = spread_level(orders, sites, int(orders.shape[1] > 1))
-    if sites.stencil.exchange is not None:
-        mesh = sites.stencil.exchange.sum(mesh)
-    if table.ndim == mesh.ndim:
-        kept = filter_in_place(mesh, table, keep_spectrum=keep_spectrum)
-    else:
-        mesh, kept = filtered(mesh, table), density_spectrum(mesh) if keep_spectrum else None
-    return gather_level(mesh, sites, level), kept
+    @property
+    def stencil(self) -> Stencil:
+        return self.sites.stencil
 
+    @property
+    def is_matrix(self) -> bool:
+        return self.table.ndim > 2 + self.stencil.dimension
 
-class _Known:
-    """A tensor, as it was: kept, so that no other can take its memory."""
+    def __call__(self, orders: Tensor, *, transposed: bool = False, level: int | None = None) -> Convolved:
+        """Convolve monopoles (n_atoms, 1, n_channels), or monopoles and dipoles (n_atoms, 1 + d, n_channels)."""
+        table = self.table.transpose(1, 2) if transposed and self.is_matrix else self.table
+        mesh = spread_level(orders, self.sites, int(orders.shape[1] > 1))
+        if self.stencil.exchange is not None:
+            mesh = self.stencil.exchange.sum(mesh)
+        if self.is_matrix:
+            mesh, spectrum = filtered(mesh, table), density_spectrum(mesh) if self.keeps_spectra else None
+        else:
+            spectrum = filter_in_place(mesh, table, keep_spectrum=self.keeps_spectra)
+        return Convolved(gather_level(mesh, self.sites, self.level if level is None else level), spectrum)
 
-    def __init__(self, tensor: Tensor | None) -> None:
-        self._tensor = None if tensor is None else tensor.detach()
-        self._version = None if tensor is None else tensor._version
-
-    def is_same(self, other: Tensor | None) -> bool:
-        """Whether another holds the same numbers in the same memory, not changed since."""
-        own = self._tensor
-        if own is None or other is None:
-            return own is other
-        # the storage, not its address: those of all empty tensors are the same
-        own_place = own.untyped_storage()._cdata, own.storage_offset(), self._version, own.shape, own.stride()
-        return own_place == (
-            other.untyped_storage()._cdata,
-            other.storage_offset(),
-            other._version,
-            other.shape,
-            other.stride(),
-        )
-
-
-@dataclass(eq=False)
-class _First:
-    """What belongs to one cotangent g."""
-
-    known: _Known
-    cotangent: Tensor
-    adjoint: Convolved
-    """Of g, by the transposed table."""
-    scale: Tensor | None
-    """c (n_structures, n_channels) where g = c f in all channels."""
-    second: _Second | None = None
-    raised: tuple[Tensor, Tensor] | None = None
-    """Potentials of F and of G at the atoms with all derivatives up to the second, (n_atoms, n_orders, n_channels)."""
-
-
-@dataclass(eq=False)
-class _Second:
-    """What belongs to one pair of cotangents a', b'; None where a density is zero, or D where it is c H."""
-
-    known: tuple[_Known, _Known]
-    h_orders: Tensor
-    d_orders: Tensor | None
-    h: Convolved
-    d: Convolved | None
-    scale: Tensor | None
-    """c where G is c F and D is c H."""
-
-
-class Evaluation:
-    """The convolution of some weights; tensors without a graph go in and out.
-
-    The last cotangents are remembered: derivatives by weights, positions and table are asked for one by one.
-    """
-
-    def __init__(self, weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil, needs: tuple[bool, bool]):
-        self.weights, self.fractional, self.table = weights.detach(), fractional.detach(), table.detach()
-        self.stencil, self.sites = stencil, Sites(self.fractional, stencil)
-        self.gradient_needed, self.spectrum_needed = needs
-        self.is_matrix = table.ndim > 2 + stencil.dimension
-        self.result = self._convolved(self.weights, self.table, gradient=self.gradient_needed)
-        self._first: _First | None = None
+    def of_channels(self, channels: slice) -> Convolver:
+        """Return the convolution of some channels of a table without matrix."""
+        return Convolver(self.table[:, channels], self.sites, self.level, self.keeps_spectra)
 
     @property
     def n_mesh(self) -> Tensor:
-        """Mesh points along each axis, (d,)."""
-        return _n_mesh(self.stencil.mesh_shape, self.fractional.dtype, self.fractional.device)
+        """Mesh points along each axis, (d,): derivatives of mesh coordinates by fractional ones."""
+        return _n_mesh(self.stencil.mesh_shape, self.sites.fractional.dtype, self.sites.fractional.device)
 
-    def by_weights_and_positions(self, cotangent: Tensor) -> tuple[Tensor, Tensor | None]:
-        """dL/df (n_atoms, n_inputs) and dL/dx (n_atoms, d)."""
-        first = self._with(cotangent)
-        if not self.gradient_needed:
-            return first.adjoint.values, None
-        if first.scale is not None:
-            return first.adjoint.values, self._by_positions(first.cotangent, self.result, 2.0)
-        by_positions = self._by_positions(first.cotangent, self.result)
-        return first.adjoint.values, by_positions.add_(self._by_positions(self.weights, first.adjoint))
+    def slopes(self, weights: Tensor, potential: Convolved) -> Tensor:
+        """Sum weights times the gradient of a potential over channels, by fractional coordinates (n_atoms, d)."""
+        d = self.stencil.dimension
+        return torch.einsum("nc,nac->na", weights, potential.orders[:, 1 : 1 + d]).mul_(self.n_mesh)
 
-    def by_table(self, cotangent: Tensor) -> Tensor:
-        """dL/dT, of the table's shape."""
-        return self._correlation(self._with(cotangent).adjoint, self.result)
+    def along(self, directions: Tensor, potential: Convolved) -> Tensor:
+        """Change of a potential along `directions` (n_atoms, d) of fractional coordinates, (n_atoms, n_channels)."""
+        d = self.stencil.dimension
+        return torch.einsum("na,nac->nc", directions * self.n_mesh, potential.orders[:, 1 : 1 + d])
 
-    def second_by_cotangent_and_weights(
-        self, cotangent: Tensor, by_weights: Tensor | None, by_positions: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """dL'/dg and dL'/df for cotangents of dL/df and dL/dx."""
-        first, second = self._with(cotangent), self._with_second(cotangent, by_weights, by_positions)
-        if by_positions is None:
-            return second.h.values, None
-        steps = (self.n_mesh * by_positions)[:, :, None]
-        by_cotangent = second.h.values + (steps * self.result.orders[:, 1:]).sum(dim=1)
-        if second.scale is not None:
-            return by_cotangent, by_cotangent * self._of_atoms(second.scale)
-        assert second.d is not None
-        return by_cotangent, second.d.values + (steps * first.adjoint.orders[:, 1:]).sum(dim=1)
+    def dipoles(self, directions: Tensor, weights: Tensor) -> Tensor:
+        """Return the dipoles of weights (n_atoms, n_channels) moved along `directions`, (n_atoms, d, n_channels)."""
+        return (directions * self.n_mesh)[:, :, None] * weights[:, None]
 
-    def second_by_table(self, cotangent: Tensor, by_weights: Tensor | None, by_positions: Tensor | None) -> Tensor:
-        """dL'/dT."""
-        first, second = self._with(cotangent), self._with_second(cotangent, by_weights, by_positions)
-        if second.scale is not None:  # <G, H> and <D, F> are the same
-            found = self._correlation(self.result, second.h)
-            return found * (2 * second.scale)[(...,) + (None,) * (found.ndim - 2)]
-        found = self._correlation(first.adjoint, second.h)
-        return found if second.d is None else found + self._correlation(second.d, self.result)
-
-    def second_by_positions(self, cotangent: Tensor, by_weights: Tensor | None, by_positions: Tensor | None) -> Tensor:
-        """dL'/dx, what Hessians are made of."""
-        first, second = self._with(cotangent), self._with_second(cotangent, by_weights, by_positions)
-        if first.raised is None:
-            first.raised = self._raised(self.weights, self.table), self._raised(first.cotangent, self._transposed())
-        of_f, of_g = first.raised
-        level = int(second.h_orders.shape[1] > 1)
-        found = self._by_positions(first.cotangent, second.h) + contract_raised(
-            second.h_orders, of_g, self.stencil, level
-        )
-        d_orders, d = second.d_orders, second.d
-        if second.scale is not None:
-            scale = self._of_atoms(second.scale)
-            d_orders, d = second.h_orders * scale[:, None], _Multiple(second.h, second.scale, scale)
-        if d_orders is not None:
-            assert d is not None
-            found = found + self._by_positions(self.weights, d) + contract_raised(d_orders, of_f, self.stencil, level)
-        return found
-
-    def _with(self, cotangent: Tensor) -> _First:
-        if self._first is None or not self._first.known.is_same(cotangent):
-            known, cotangent, scale = _Known(cotangent), cotangent.detach(), None
-            if self.is_matrix:
-                adjoint: Convolved = self._convolved(cotangent, self._transposed(), gradient=self.gradient_needed)
-            else:
-                scale, rest = proportionality(cotangent, self.weights, self.stencil)
-                adjoint = _Multiple(self.result, scale, self._of_atoms(scale))
-                if rest:
-                    scale = None
-                    self._replace(adjoint, rest, cotangent)
-            self._first = _First(known, cotangent, adjoint, scale)
-        return self._first
-
-    def _replace(self, adjoint: Convolved, channels: list[int], cotangent: Tensor) -> None:
-        """Convolve some channels of g, where it is not proportional to f."""
-        own = self._convolved(cotangent[:, channels], self.table[:, channels], gradient=self.gradient_needed)
-        adjoint.values[:, channels] = own.values
-        if self.gradient_needed:
-            adjoint.orders[..., channels] = own.orders
-        if adjoint.spectrum is not None and own.spectrum is not None:
-            adjoint.spectrum[:, channels] = own.spectrum
-
-    def _with_second(self, cotangent: Tensor, by_weights: Tensor | None, by_positions: Tensor | None) -> _Second:
-        first = self._with(cotangent)
-        given = by_weights, by_positions
-        if first.second is not None and all(map(_Known.is_same, first.second.known, given)):
-            return first.second
-        scale = first.scale if by_weights is None else None
-        d_orders: Tensor | None = None
-        if by_positions is None:
-            assert by_weights is not None
-            h_orders = by_weights.detach()[:, None]
-        else:
-            steps = (self.n_mesh * by_positions.detach())[:, :, None]
-            monopoles = torch.zeros_like(self.weights) if by_weights is None else by_weights.detach()
-            h_orders = torch.cat([monopoles[:, None], steps * self.weights[:, None]], dim=1)
-            if scale is None:
-                nothing = torch.zeros_like(first.cotangent)[:, None]
-                d_orders = torch.cat([nothing, steps * first.cotangent[:, None]], dim=1)
-        # with slopes, which only derivatives by positions want: a kernel less to compile
-        h = self._convolved(h_orders, self.table, gradient=True)
-        d = None if d_orders is None else self._convolved(d_orders, self._transposed(), gradient=True)
-        first.second = _Second((_Known(by_weights), _Known(by_positions)), h_orders, d_orders, h, d, scale)
-        return first.second
-
-    def _convolved(self, weights: Tensor, table: Tensor, *, gradient: bool = False) -> Convolved:
-        return convolved(weights, table, self.sites, gradient=gradient, spectrum=self.spectrum_needed)
-
-    def _raised(self, weights: Tensor, table: Tensor) -> Tensor:
-        return _gathered(weights, table, self.sites, 2)[0]
-
-    def _by_positions(self, weights: Tensor, of: Convolved, factor: float = 1.0) -> Tensor:
-        return torch.einsum("nc,nac->na", weights, of.orders[:, 1:]).mul_(factor * self.n_mesh)
-
-    def _of_atoms(self, scale: Tensor) -> Tensor:
-        """Numbers of structures (n_structures, n_channels) for each atom, or one row for all."""
-        return scale if scale.shape[0] == 1 else scale[self.stencil.structure]
-
-    def _transposed(self) -> Tensor:
-        return self.table.transpose(1, 2) if self.is_matrix else self.table
-
-    def _correlation(self, outputs: Convolved, inputs: Convolved) -> Tensor:
+    def correlation(self, outputs: Convolved, inputs: Convolved) -> Tensor:
+        """Derivative by the table of the sum over the mesh of `outputs`' density times `inputs`' potential."""
         assert outputs.spectrum is not None
         assert inputs.spectrum is not None
-        exchange, mesh_shape = self.stencil.exchange, self.stencil.mesh_shape
-        found = correlate_spectra(outputs.spectrum, inputs.spectrum, mesh_shape, is_matrix=self.is_matrix)
+        exchange, shape = self.stencil.exchange, self.stencil.mesh_shape
+        whole = correlate_spectra(outputs.spectrum, inputs.spectrum, shape, is_matrix=self.is_matrix)
         # every process finds the whole: each keeps its share
-        return found if exchange is None else found / exchange.n_processes
+        return whole if exchange is None else whole / exchange.n_processes
+
+
+class Gradients(Protocol):
+    """First derivatives for one cotangent, and what their own derivatives need."""
+
+    by_weights: Tensor
+    """dL/df, (n_atoms, n_inputs)."""
+    by_positions: Tensor | None
+    """dL/dx, (n_atoms, d); None where positions are fixed."""
+
+    def by_table(self) -> Tensor:
+        """Compute dL/dT, of the table's shape."""
+
+    def second(self, by_weights: Tensor | None, by_positions: Tensor | None) -> SecondGradients:
+        """Differentiate L', the sum of dL/df and dL/dx times these cotangents, of which one may be None."""
+
+
+class SecondGradients(Protocol):
+    """Derivatives of first derivatives."""
+
+    by_cotangent: Tensor
+    by_weights: Tensor | None
+
+    def by_table(self) -> Tensor:
+        """Compute dL'/dT."""
+
+    def by_positions(self) -> Tensor:
+        """Compute dL'/dx, of which Hessians are made."""
+
+
+class Evaluation(Protocol):
+    """A value of the convolution, and how to differentiate it."""
+
+    value: Tensor
+
+    def gradients(self, cotangent: Tensor) -> Gradients:
+        """Compute the first derivatives for a cotangent of `value`."""
+
+    def composed(self, weights: Tensor, fractional: Tensor, table: Tensor) -> Tensor:
+        """Compute `value` from differentiable steps, for third derivatives."""
+
+
+class FieldEvaluation:
+    """The field u = K f, (n_atoms, n_outputs)."""
+
+    def __init__(self, weights: Tensor, convolve: Convolver, potential: Convolved) -> None:
+        self.weights, self.convolve, self.potential = weights, convolve, potential
+        self.value = potential.values
+
+    def gradients(self, cotangent: Tensor) -> _FieldGradients:
+        return _FieldGradients(self, cotangent)
+
+    def composed(self, weights: Tensor, fractional: Tensor, table: Tensor) -> Tensor:
+        return composed(weights, fractional, table, self.convolve.stencil)
+
+
+class _FieldGradients:
+    def __init__(self, of: FieldEvaluation, cotangent: Tensor) -> None:
+        self.of, self.cotangent = of, cotangent
+        self.adjoint = of.convolve(cotangent[:, None], transposed=True)
+        self.by_weights = self.adjoint.values
+        self.by_positions: Tensor | None = None
+        if of.convolve.level:
+            by_positions = of.convolve.slopes(cotangent, of.potential)
+            self.by_positions = by_positions.add_(of.convolve.slopes(of.weights, self.adjoint))
+
+    @cached_property
+    def raised(self) -> tuple[Tensor, Tensor]:
+        """Potentials of F and G with all derivatives up to the second, kept for the rows of a Hessian."""
+        of_g = self.of.convolve(self.cotangent[:, None], transposed=True, level=2)
+        return self.of.convolve(self.of.weights[:, None], level=2).orders, of_g.orders
+
+    def by_table(self) -> Tensor:
+        return self.of.convolve.correlation(self.adjoint, self.of.potential)
+
+    def second(self, by_weights: Tensor | None, by_positions: Tensor | None) -> _FieldSecond:
+        return _FieldSecond(self, by_weights, by_positions)
+
+
+class _FieldSecond:
+    def __init__(self, first: _FieldGradients, by_weights: Tensor | None, by_positions: Tensor | None) -> None:
+        self.first = first
+        of, convolve = first.of, first.of.convolve
+        self.h_orders = _monopoles_and_dipoles(of.weights, by_weights, by_positions, convolve)
+        self.h = convolve(self.h_orders)
+        self.by_cotangent = self.h.values
+        self.by_weights: Tensor | None = None
+        self.d: Convolved | None = None
+        if by_positions is not None:
+            self.d_orders = _monopoles_and_dipoles(first.cotangent, None, by_positions, convolve)
+            self.d = convolve(self.d_orders, transposed=True)
+            self.by_cotangent = self.h.values + convolve.along(by_positions, of.potential)
+            self.by_weights = self.d.values + convolve.along(by_positions, first.adjoint)
+
+    def by_table(self) -> Tensor:
+        convolve = self.first.of.convolve
+        by_table = convolve.correlation(self.first.adjoint, self.h)
+        return by_table if self.d is None else by_table + convolve.correlation(self.d, self.first.of.potential)
+
+    def by_positions(self) -> Tensor:
+        of, first, convolve = self.first.of, self.first, self.first.of.convolve
+        of_f, of_g = first.raised
+        level = int(self.h_orders.shape[1] > 1)
+        by_positions = convolve.slopes(first.cotangent, self.h)
+        by_positions = by_positions + contract_raised(self.h_orders, of_g, convolve.stencil, level)
+        if self.d is not None:
+            by_positions = by_positions + convolve.slopes(of.weights, self.d)
+            by_positions = by_positions + contract_raised(self.d_orders, of_f, convolve.stencil, level)
+        return by_positions
+
+
+class EnergyEvaluation:
+    """The energies 1/2 sum f u of each structure and channel, (n_structures, n_channels) in float64.
+
+    Where processes share a structure each gets the share of its atoms, and the cotangents must be the same in all of
+    them: what is differentiated is a function of the sum.
+    """
+
+    def __init__(self, weights: Tensor, convolve: Convolver, potential: Convolved) -> None:
+        self.weights, self.convolve, self.potential = weights, convolve, potential
+        stencil = convolve.stencil
+        self.value = sum_by_structure(0.5 * weights * potential.values, stencil.structure, stencil.n_structures)
+
+    @cached_property
+    def raised(self) -> Tensor:
+        """Potential of F with all derivatives up to the second, kept for the rows of a Hessian."""
+        return self.convolve(self.weights[:, None], level=2).orders
+
+    def gradients(self, cotangent: Tensor) -> _EnergyGradients:
+        return _EnergyGradients(self, cotangent.to(self.weights.dtype))
+
+    def composed(self, weights: Tensor, fractional: Tensor, table: Tensor) -> Tensor:
+        stencil = self.convolve.stencil
+        products = 0.5 * weights * composed(weights, fractional, table, stencil)
+        return sum_by_structure(products, stencil.structure, stencil.n_structures)
+
+
+class _EnergyGradients:
+    def __init__(self, of: EnergyEvaluation, cotangent: Tensor) -> None:
+        self.of, self.cotangent = of, cotangent
+        # one row serves all atoms of a single structure
+        self.scale = cotangent if len(cotangent) == 1 else cotangent[of.convolve.stencil.structure]
+        self.by_weights = of.potential.values * self.scale
+        self.by_positions: Tensor | None = None
+        if of.convolve.level:
+            self.by_positions = of.convolve.slopes(of.weights * self.scale, of.potential)
+
+    def by_table(self) -> Tensor:
+        return 0.5 * self._times_cotangent(self.of.convolve.correlation(self.of.potential, self.of.potential))
+
+    def second(self, by_weights: Tensor | None, by_positions: Tensor | None) -> _EnergySecond:
+        return _EnergySecond(self, by_weights, by_positions)
+
+    def _times_cotangent(self, by_table: Tensor) -> Tensor:
+        return by_table * self.cotangent[(...,) + (None,) * self.of.convolve.stencil.dimension]
+
+
+class _EnergySecond:
+    def __init__(self, first: _EnergyGradients, by_weights: Tensor | None, by_positions: Tensor | None) -> None:
+        self.first = first
+        of, convolve = first.of, first.of.convolve
+        self.h_orders = _monopoles_and_dipoles(of.weights, by_weights, by_positions, convolve)
+        self.h = convolve(self.h_orders)
+        products, at_atoms = torch.zeros_like(of.weights), self.h.values
+        if by_weights is not None:
+            products = by_weights * of.potential.values
+        if by_positions is not None:
+            along = convolve.along(by_positions, of.potential)
+            products, at_atoms = products + of.weights * along, at_atoms + along
+        stencil = convolve.stencil
+        self.by_cotangent = sum_by_structure(products, stencil.structure, stencil.n_structures)
+        self.by_weights: Tensor | None = at_atoms * first.scale
+
+    def by_table(self) -> Tensor:
+        of = self.first.of
+        return self.first._times_cotangent(of.convolve.correlation(of.potential, self.h))
+
+    def by_positions(self) -> Tensor:
+        of, convolve, scale = self.first.of, self.first.of.convolve, self.first.scale
+        level = int(self.h_orders.shape[1] > 1)
+        raised = contract_raised(self.h_orders * scale[:, None], of.raised, convolve.stencil, level)
+        return convolve.slopes(of.weights * scale, self.h) + raised
+
+
+def sum_by_structure(values: Tensor, structure: Tensor, n_structures: int) -> Tensor:
+    """Sum values of atoms (n_atoms, n_channels) over each structure, (n_structures, n_channels) in float64."""
+    if n_structures == 1:
+        return values.sum(dim=0, keepdim=True, dtype=torch.float64)
+    sums = values.new_zeros(n_structures, values.shape[1], dtype=torch.float64)
+    return sums.index_add(0, structure, values.double())
+
+
+def _monopoles_and_dipoles(
+    weights: Tensor, by_weights: Tensor | None, by_positions: Tensor | None, convolve: Convolver
+) -> Tensor:
+    """Return the monopoles a' and the dipoles f b', (n_atoms, 1 or 1 + d, n_channels)."""
+    monopoles = torch.zeros_like(weights) if by_weights is None else by_weights
+    if by_positions is None:
+        return monopoles[:, None]
+    return torch.cat([monopoles[:, None], convolve.dipoles(by_positions, weights)], dim=1)
 
 
 @lru_cache(maxsize=64)
