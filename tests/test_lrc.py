@@ -9,7 +9,7 @@ import torch
 from scipy.special import erfc
 
 from lrc_ase.layer.convolution import LongRangeConvolution
-from lrc_ase.layer.kernels import Coulomb, Exponential, Matrix, Stack, Yukawa
+from lrc_ase.layer.kernels import Coulomb, Exponential, Stack, Yukawa
 from lrc_ase.layer.windows import PAPER_GAUSSIAN_WIDTH, gaussian_window, semicircle_window
 
 MADELUNG = 1.747564594633  # NaCl, per nearest-neighbor distance; OEIS A085469
@@ -251,49 +251,6 @@ def test_self_term_is_the_kernel_at_the_origin():
         if not isinstance(multiplier, Exponential):
             near = multiplier.radial(torch.tensor([1e-4], dtype=torch.float64))[0]
             torch.testing.assert_close(near, multiplier.at_origin(3), rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("remove_self", [False, True])
-@pytest.mark.parametrize(
-    ("method", "pbc"), [("mesh", "TTT"), ("ewald", "TTT"), ("direct", "FFF"), ("mesh", "TTF"), ("mesh", "TTT FFF")]
-)
-def test_energies_are_half_the_sum_of_weights_and_field(method, pbc, remove_self):
-    """Values and derivatives by everything; with two boundaries structures are summed in two groups."""
-    weights, fractional = cloud(3, n_atoms=12, n_channels=3)
-    kernel = Stack([Coulomb(smearing=1.0), Yukawa([0.5, 1.1], [0.7, -1.2], smearing=1.0)]).double()
-    layer = LongRangeConvolution(
-        kernel, smearing=1.0, accuracy=1e-3, mesh_shape=(8, 10, 8), method=method, remove_self=remove_self
-    )
-    n_structures = len(pbc.split())
-    cell = TRICLINIC.expand(n_structures, 3, 3).clone().requires_grad_()
-    structure = torch.arange(12) * n_structures // 12
-    options = {"structure": structure, "pbc": torch.cat([_pbc(letters) for letters in pbc.split()])}
-    inputs = [weights.requires_grad_(), fractional.requires_grad_(), cell, *kernel.parameters()]
-    factors = torch.tensor([[1.0, -0.3], [2.0, 0.7]], dtype=torch.float64)[:n_structures]
-    field = layer(weights, fractional, cell, **options)
-    products = 0.5 * (weights * field)[:, :2]
-    energy = torch.zeros(n_structures, 2, dtype=torch.float64).index_add(0, structure, products)
-    sums = layer.field_and_energy(weights, fractional, cell, n_energies=2, **options)
-    torch.testing.assert_close(sums.field, field[:, 2:], rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(sums.energy, energy, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(sums.potential, field[:, :2].detach(), rtol=1e-12, atol=1e-12)
-    results = []
-    for own_field, own_energy in ((field[:, 2:], energy), sums[:2]):
-        value = (factors * own_energy).sum() + own_field.sin().sum()
-        first = torch.autograd.grad(value, inputs, create_graph=True)
-        results.append([*first, *torch.autograd.grad(first[1].pow(2).sum(), inputs)])
-    for own, expected in zip(*results, strict=True):
-        torch.testing.assert_close(own, expected, rtol=1e-9, atol=1e-9)
-
-
-def test_energies_are_refused_where_there_are_none():
-    weights, fractional = cloud(3)
-    layer = LongRangeConvolution(Yukawa([0.5, 1.0]).double(), smearing=1.0)
-    with pytest.raises(ValueError, match=r"`n_energies` must lie between 0 and the number of channels \(2\), got 3"):
-        layer.field_and_energy(weights, fractional, TRICLINIC, n_energies=3)
-    matrix = LongRangeConvolution(Matrix(Yukawa([0.5] * 4).double(), 2, 2), smearing=1.0)
-    with pytest.raises(ValueError, match="one field for each weight, got a Matrix: use `forward`"):
-        matrix.field_and_energy(weights, fractional, TRICLINIC, n_energies=1)
 
 
 def test_self_term_on_a_ring_matches_quadrature():

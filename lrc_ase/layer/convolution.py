@@ -13,7 +13,6 @@ space).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -27,8 +26,9 @@ from lrc_ase.layer.boundaries import Layout, open_layout, padded_cell, pairs_cos
 from lrc_ase.layer.direct import pair_sums
 from lrc_ase.layer.ewald import ewald_sum
 from lrc_ase.layer.exchange import Exchange
+from lrc_ase.layer.inputs import check_inputs
 from lrc_ase.layer.kernels import Multiplier, apply_kernel
-from lrc_ase.layer.lattice import fractional_coordinates, mesh_shape_for_spacing
+from lrc_ase.layer.lattice import fractional_coordinates, held_mesh_shape
 from lrc_ase.layer.memory import check_mesh_memory
 from lrc_ase.layer.mesh import FieldAndEnergy, MultiplierTables, Stencil, convolve, field_and_energy
 from lrc_ase.layer.mesh.evaluation import sum_by_structure
@@ -39,8 +39,6 @@ __all__ = ["FieldAndEnergy", "LongRangeConvolution"]
 Method = Literal["mesh", "ewald", "direct"]
 
 _HIGHEST_ACCURACY = 1e-10
-_SMALLEST_SKEWNESS = 1e-6
-"""Volume over the product of the edges below which cell vectors count as linearly dependent."""
 
 
 class LongRangeConvolution(nn.Module):
@@ -100,8 +98,6 @@ class LongRangeConvolution(nn.Module):
         self.method = method
         self.remove_self = remove_self
         self._tables = MultiplierTables(window if method == "mesh" else None)
-        self._sound_cells = b""
-        self._last_shape: tuple[tuple, tuple[int, ...]] = (), ()
 
     def forward(
         self,
@@ -188,7 +184,7 @@ class LongRangeConvolution(nn.Module):
         """Sum each group of structures with the same mesh and the same open directions."""
         d, multiplier = fractional.shape[-1], self.multiplier
         structure, pbc, mesh_shapes, exchange = boundary
-        cells = self._check(weights, fractional, cell, multiplier.n_inputs)
+        cells = check_inputs(weights, fractional, cell, multiplier.n_inputs)
         if exchange is not None and (len(cells) != 1 or self.method != "mesh" or (pbc is not None and not pbc.any())):
             raise ValueError(
                 f"processes share one structure with a mesh, got {len(cells)} structures, method='{self.method}', "
@@ -202,7 +198,7 @@ class LongRangeConvolution(nn.Module):
         for index in range(len(cells)):
             if (periodic is None or all(periodic[index])) and self.method != "direct":
                 held = None if mesh_shapes is None else mesh_shapes[index]
-                layout = _periodic_layout(held or self.mesh_shape_for(cells[index]))
+                layout = Layout(held or self.mesh_shape_for(cells[index]))
             else:
                 of_structure = (True,) * d if periodic is None else periodic[index]
                 layout = self._open_layout(fractional[structure == index], cell[index], of_structure, exchange)
@@ -233,21 +229,12 @@ class LongRangeConvolution(nn.Module):
         return FieldAndEnergy(field, energy, potential)
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...]:
-        """Mesh of a periodic cell; `held` is kept while fine enough and at most a quarter finer than needed."""
+        """Return the mesh of a periodic cell (d, d): `held` as long as it serves, see `held_mesh_shape`."""
         if self.mesh_shape is not None:
             return self.mesh_shape
         assert self.spacing is not None
         assert self.window is not None
-        asked = cell.tobytes(), held
-        if asked != self._last_shape[0]:
-            lengths = np.linalg.norm(cell, axis=-1)
-            shape = mesh_shape_for_spacing(lengths, self.spacing, minimum=self.window.n_points)
-            if held is not None and all(
-                length / n <= self.spacing and n <= 1.25 * m for length, n, m in zip(lengths, held, shape, strict=True)
-            ):
-                shape = held
-            self._last_shape = asked, shape
-        return self._last_shape[1]
+        return held_mesh_shape(cell.tobytes(), cell.dtype.name, self.spacing, self.window.n_points, held)
 
     def _group(
         self,
@@ -320,39 +307,6 @@ class LongRangeConvolution(nn.Module):
         positions = torch.einsum("ni,nij->nj", fractional, cell[structure])
         return pair_sums(self.multiplier, weights, positions, structure, len(cell))
 
-    def _check(self, weights: Tensor, fractional: Tensor, cell: Tensor, n_inputs: int) -> np.ndarray:
-        """Refuse what cannot be summed; the numbers of the cells."""
-        if fractional.ndim != 2:
-            raise ValueError(f"`fractional` must have shape (n_atoms, d), got {tuple(fractional.shape)}")
-        n_atoms, d = fractional.shape
-        if weights.shape != (n_atoms, n_inputs):
-            raise ValueError(
-                f"`weights` must have shape ({n_atoms}, {n_inputs}), got {tuple(weights.shape)}: one row per "
-                "atom, one column per input channel of the multiplier"
-            )
-        if cell.ndim != 3 or cell.shape[1:] != (d, d):
-            raise ValueError(f"`cell` must have shape (n_structures, {d}, {d}), got {tuple(cell.shape)}")
-        numbers = fractional.detach()
-        if not math.isfinite(numbers.sum()):  # one number that is not finite makes the sum so
-            finite = torch.isfinite(numbers).all(dim=-1)
-            raise ValueError(
-                f"`fractional` holds coordinates that are not finite (NaN or infinite), of atoms "
-                f"{(~finite).nonzero()[:5, 0].tolist()}: look at the step that made these positions"
-            )
-        fixed: np.ndarray = cell.detach().cpu().numpy()
-        if fixed.tobytes() == self._sound_cells:
-            return fixed
-        with np.errstate(all="ignore"):  # what is not a number fails the test below
-            skewness = np.abs(np.linalg.det(fixed)) / np.sqrt((fixed**2).sum(axis=-1)).prod(axis=-1)
-        if not (skewness > _SMALLEST_SKEWNESS).all():
-            singular = int((~(skewness > _SMALLEST_SKEWNESS)).argmax())
-            raise ValueError(
-                f"`cell` {singular} is singular or not finite: {fixed[singular].tolist()}; give "
-                "independent vectors, unit ones in open directions (`lrc_ase.structures.neighbors.complete_cell`)"
-            )
-        self._sound_cells = fixed.tobytes()
-        return fixed
-
 
 class _Boundary(NamedTuple):
     """Arguments of `LongRangeConvolution.forward` that say which atoms and directions belong together."""
@@ -382,11 +336,6 @@ def _add_self_term(sums: FieldAndEnergy, at_origin: Tensor, weights: Tensor, str
         potential = potential + own_potential.detach()
         at_origin, weights = at_origin[n_energies:], weights[:, n_energies:]
     return FieldAndEnergy(torch.addcmul(field, at_origin, weights), energy, potential)
-
-
-@lru_cache(maxsize=64)
-def _periodic_layout(mesh_shape: tuple[int, ...]) -> Layout:
-    return Layout(mesh_shape)
 
 
 @lru_cache(maxsize=2)

@@ -9,12 +9,14 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 __all__ = [
     "fractional_coordinates",
     "half_mesh_indices",
+    "held_mesh_shape",
     "mesh_shape_for_spacing",
     "reciprocal_cell",
     "volume",
@@ -69,6 +71,24 @@ def mesh_shape_for_spacing(lengths: Sequence[float], spacing: float, *, minimum:
         # a hair of tolerance, so that rounding in a cell's lengths cannot change the mesh
         shape.append(_fast_length(max(math.ceil(length / spacing * (1 - 1e-12)), minimum)))
     return tuple(shape)
+
+
+@lru_cache(maxsize=64)
+def held_mesh_shape(
+    cell: bytes, dtype: str, spacing: float, minimum: int, held: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """Return `held` while it is fine enough and at most a quarter finer than needed, else a mesh for the cell.
+
+    `cell` holds the numbers of the cell vectors (d, d), which tell one cell from another at no cost in every step.
+    """
+    vectors = np.frombuffer(cell, dtype)
+    lengths = np.linalg.norm(vectors.reshape(math.isqrt(len(vectors)), -1), axis=-1)
+    shape = mesh_shape_for_spacing(lengths.tolist(), spacing, minimum=minimum)
+    if held is not None and all(
+        length / n <= spacing and n <= 1.25 * m for length, n, m in zip(lengths, held, shape, strict=True)
+    ):
+        return held
+    return shape
 
 
 @lru_cache(maxsize=1024)

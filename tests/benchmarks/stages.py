@@ -80,7 +80,7 @@ def layer_stages(n_atoms: int, watch: Stopwatch) -> None:
 
     show("sort", lambda: backend.sort(points, stencil))
     show("spread", lambda: spreading.spread_level(weights[:, None], sites, 0))
-    show("filter", lambda: filtering.filter_in_place(mesh, table))
+    show("filter", lambda: filtering.filter_mesh(mesh, table))
     show("gather", lambda: spreading.gather_level(mesh, sites, 0))
     show("gather with gradient", lambda: spreading.gather_level(mesh, sites, 1))
     show("layer: field", lambda: layer(weights, points, cell))

@@ -29,7 +29,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lrc_ase.layer.mesh.filtering import correlate_spectra, density_spectrum, filter_in_place, filtered
+from lrc_ase.layer.mesh.filtering import correlate_spectra, density_spectrum, filter_mesh, filtered
 from lrc_ase.layer.mesh.spreading import contract_raised, gather, gather_level, spread, spread_level
 from lrc_ase.layer.mesh.stencil import Sites, Stencil
 from lrc_ase.layer.mesh.totals import total
@@ -92,7 +92,7 @@ class Convolver:
         if self.is_matrix:
             mesh, spectrum = filtered(mesh, table), density_spectrum(mesh) if self.keeps_spectra else None
         else:
-            spectrum = filter_in_place(mesh, table, keep_spectrum=self.keeps_spectra)
+            mesh, spectrum = filter_mesh(mesh, table, keep_spectrum=self.keeps_spectra)
         return Convolved(gather_level(mesh, self.sites, self.level if level is None else level), spectrum)
 
     def of_channels(self, channels: slice) -> Convolver:

@@ -22,7 +22,7 @@ from torch import Tensor
 from lrc_ase.layer.lattice import half_mesh_indices
 from lrc_ase.layer.windows import Window
 
-__all__ = ["correlate_spectra", "deconvolution", "density_spectrum", "filter_in_place", "filtered", "paired_waves"]
+__all__ = ["correlate_spectra", "deconvolution", "density_spectrum", "filter_mesh", "filtered", "paired_waves"]
 
 _ONE_BY_ONE = 2**15
 """Points of a mesh from which channels are transformed one after the other.
@@ -46,9 +46,8 @@ class _Filter(torch.autograd.Function):
         ctx.save_for_backward(density, table)
         if table.ndim > density.ndim:
             return _filtered_by_matrix(density_spectrum(density), table, density.shape[2:])
-        potential = density.clone(memory_format=torch.contiguous_format)
-        filter_in_place(potential, table)
-        return potential
+        copied = density.detach().clone(memory_format=torch.contiguous_format)
+        return filter_mesh(copied, table.detach())[0]
 
     @staticmethod
     def backward(ctx: Any, grad_potential: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -87,25 +86,26 @@ def density_spectrum(density: Tensor) -> Tensor:
     return torch.fft.rfftn(density, dim=tuple(range(2, density.ndim)))
 
 
-def filter_in_place(mesh: Tensor, table: Tensor, *, keep_spectrum: bool = False) -> Tensor | None:
-    """Turn a density into a potential in its own memory, channel by channel; return the density's spectrum if kept."""
-    d, mesh_shape = mesh.ndim - 2, mesh.shape[2:]
-    one_by_one = mesh_shape.numel() >= _ONE_BY_ONE
-    meshes, factors = mesh.flatten(0, 1), table.detach().flatten(0, 1)
-    axes = tuple(range(-d, 0))
-    kept = []
-    for density, factor in zip(meshes, factors, strict=True) if one_by_one else ((meshes, factors),):
+def filter_mesh(mesh: Tensor, table: Tensor, *, keep_spectrum: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Turn a density into a potential, channel by channel; the memory of the density may be used for it.
+
+    Returns the potential, and the density's spectrum if kept.
+    """
+    mesh_shape, axes = mesh.shape[2:], tuple(range(2 - mesh.ndim, 0))
+    # norm="forward" leaves out the 1 / n of an inverse transform: the table holds all factors
+    if mesh_shape.numel() < _ONE_BY_ONE:
+        half = torch.fft.rfftn(mesh, dim=axes)
+        product = half * table if keep_spectrum else half.mul_(table)
+        potential = torch.fft.irfftn(product, s=mesh_shape, dim=axes, norm="forward")
+        return potential, half if keep_spectrum else None
+    spectra = []
+    for density, factor in zip(mesh.flatten(0, 1), table.flatten(0, 1), strict=True):
         half = torch.fft.rfftn(density, dim=axes)
+        product = half * factor if keep_spectrum else half.mul_(factor)
         if keep_spectrum:
-            kept.append(half)
-            half = half * factor
-        else:
-            half.mul_(factor)
-        # norm="forward" leaves out the 1 / n of an inverse transform: the table holds all factors
-        density.copy_(torch.fft.irfftn(half, s=mesh_shape, dim=axes, norm="forward"))
-    if not keep_spectrum:
-        return None
-    return (torch.stack(kept) if one_by_one else kept[0]).unflatten(0, mesh.shape[:2])
+            spectra.append(half)
+        density.copy_(torch.fft.irfftn(product, s=mesh_shape, dim=axes, norm="forward"))
+    return mesh, torch.stack(spectra).unflatten(0, mesh.shape[:2]) if keep_spectrum else None
 
 
 def _filtered_by_matrix(spectrum: Tensor, table: Tensor, mesh_shape: torch.Size) -> Tensor:

@@ -1,0 +1,53 @@
+"""Checks of what the layer is asked to sum."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["check_inputs"]
+
+_SMALLEST_SKEWNESS = 1e-6
+"""Volume over the product of the edges below which cell vectors count as linearly dependent."""
+
+
+def check_inputs(weights: Tensor, fractional: Tensor, cell: Tensor, n_inputs: int) -> np.ndarray:
+    """Raise a `ValueError` for shapes, coordinates or cells that cannot be summed; return the numbers of the cells."""
+    if fractional.ndim != 2:
+        raise ValueError(f"`fractional` must have shape (n_atoms, d), got {tuple(fractional.shape)}")
+    n_atoms, d = fractional.shape
+    if weights.shape != (n_atoms, n_inputs):
+        raise ValueError(
+            f"`weights` must have shape ({n_atoms}, {n_inputs}), got {tuple(weights.shape)}: one row per "
+            "atom, one column per input channel of the multiplier"
+        )
+    if cell.ndim != 3 or cell.shape[1:] != (d, d):
+        raise ValueError(f"`cell` must have shape (n_structures, {d}, {d}), got {tuple(cell.shape)}")
+    numbers = fractional.detach()
+    if not math.isfinite(numbers.sum()):  # one number that is not finite makes the sum so
+        finite = torch.isfinite(numbers).all(dim=-1)
+        raise ValueError(
+            f"`fractional` holds coordinates that are not finite (NaN or infinite), of atoms "
+            f"{(~finite).nonzero()[:5, 0].tolist()}: look at the step that made these positions"
+        )
+    cells: np.ndarray = cell.detach().cpu().numpy()
+    _check_cells(cells.tobytes(), cells.dtype.name, d)
+    return cells
+
+
+@lru_cache(maxsize=32)
+def _check_cells(content: bytes, dtype: str, d: int) -> None:
+    """Raise a `ValueError` for singular cells. Cached: a determinant costs as much as spreading a few atoms."""
+    cells = np.frombuffer(content, dtype).reshape(-1, d, d)
+    with np.errstate(all="ignore"):  # what is not a number fails the test below
+        skewness = np.abs(np.linalg.det(cells)) / np.sqrt((cells**2).sum(axis=-1)).prod(axis=-1)
+    if not (skewness > _SMALLEST_SKEWNESS).all():
+        singular = int((~(skewness > _SMALLEST_SKEWNESS)).argmax())
+        raise ValueError(
+            f"`cell` {singular} is singular or not finite: {cells[singular].tolist()}; give "
+            "independent vectors, unit ones in open directions (`lrc_ase.structures.neighbors.complete_cell`)"
+        )
