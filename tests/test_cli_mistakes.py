@@ -118,7 +118,7 @@ def bad_input(case: str, folder: Path, potential: Path, tmp_path: Path) -> list[
         ("nothing to train on", "needs either data files"),
         ("no potential to start from", "none.safetensors does not exist"),
         ("foreign start", "foreign.safetensors is truncated or no safetensors file"),
-        ("wrong device", "torch knows no device 'warp'; usable here: cpu"),
+        ("wrong device", "torch knows no device 'warp'"),
         ("wrong training dtype", "dtype: Input should be 'float32' or 'float64', got 'float16'"),
         ("unreadable frames", "ASE cannot read"),
         ("empty slice", "holds no frame"),
