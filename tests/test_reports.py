@@ -30,9 +30,10 @@ HOSTILE = r"_m$x_{$^\frac [/b][red] <img src=x>"
 
 
 @pytest.fixture
-def drawn(monkeypatch):
+def drawn(monkeypatch, tmp_path):
     """Figures as they are saved; each is rendered, so that its text is laid out."""
     figures = []
+    monkeypatch.chdir(tmp_path)  # where the empty files go
     monkeypatch.setattr(
         Figure, "savefig", lambda figure, path, **_: (figure.draw_without_rendering(), figures.append(figure))
     )
