@@ -49,6 +49,14 @@ def test_rows_tell_errors_speed_and_time_left_in_80_columns(configuration, tmp_p
     assert capsys.readouterr().out == ""
 
 
+def test_details_of_the_data_report_are_logged_only(configuration, tmp_path, capsys):
+    train(configuration(), tmp_path / "run")
+    assert "checked: " in (tmp_path / "run" / "log.txt").read_text()
+    printed = capsys.readouterr().out
+    assert "checked: " not in printed
+    assert "data set 'small'" in printed
+
+
 def test_twenty_rows_of_a_long_stage_are_printed_and_all_logged(tmp_path, capsys):
     frames, options = metal_frames(2), {"model": TINY_MODEL, "n_threads": 1, "stages.optimizer": "adamw"}
     train(frames, tmp_path / "run", epochs=50, settings=options | {"data.frames.validation_fraction": 0})

@@ -56,7 +56,7 @@ def exclusive_use(lock_file: str | os.PathLike[str], what: str) -> Iterator[None
             raise
         warnings.warn(
             f"{what} cannot be locked ({error.strerror}): do not start a second process that writes there",
-            stacklevel=3,
+            stacklevel=1,  # ours: the command line shows warnings of this package alone
         )
         yield
         return

@@ -139,11 +139,12 @@ class Monitor:
         if self.task is not None:
             self.bar.update(self.task, description=text, status="")
 
-    def log(self, text: str) -> None:
-        """Say what the user must know."""
+    def log(self, text: str, *, shown: bool = True) -> None:
+        """Write a line to the log and, if `shown`, to the console."""
         if self.is_first:
             self.folder.log(text)
-            self._print(text)
+            if shown:
+                self._print(text)
 
     def close(self) -> None:
         """End what is open."""

@@ -179,7 +179,8 @@ def _train(
                 if not resume:
                     write_configuration(folder.configuration, prepared.configuration)
                     for line in describe(prepared):
-                        monitor.log(line)
+                        # what the data report could look at fills screens: the log keeps it
+                        monitor.log(line, shown=not line.startswith(("checked: ", "not checked: ")))
             try:
                 run = Run(folder, prepared, monitor, device, processes, clock, on_epoch)
                 return run.go(resume=resume, lengthened=lengthened)
