@@ -51,6 +51,20 @@ def test_help_and_version_load_no_heavy_library(arguments):
     assert [name for name in modules if name.startswith("lrc_ase.")] == ["lrc_ase.cli"]
 
 
+@pytest.mark.parametrize("name", ["md", "relax", "serve", "lammps"])
+def test_help_of_a_command_loads_no_heavy_library(name):
+    output, modules = run(name, "--help")
+    assert f"Usage: lrc-ase {name}" in output or f"{name} [OPTIONS]" in output
+    assert not modules & (set(HEAVY) - {"pydantic"})  # typer's
+
+
+def test_a_command_keeps_freed_memory(monkeypatch):
+    calls = []
+    monkeypatch.setattr("lrc_ase.layer.memory.keep_freed_memory", lambda: calls.append(True))
+    CliRunner().invoke(app, ["info", "nacl"])
+    assert calls == [True]
+
+
 def test_help_lists_every_command_with_the_first_sentence_of_its_own_help():
     result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"})
     commands = "data", "train", "evaluate", "select", "relax", "md", "lammps", "serve", "info", "paper"

@@ -91,14 +91,12 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _before_each_command(
+def _options(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    from lrc_ase.layer.memory import keep_freed_memory
-
-    keep_freed_memory()
+    """Take the options of `lrc-ase` itself, in front of a command."""
 
 
 app = typer.Typer(
@@ -109,5 +107,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    callback=_before_each_command,
+    callback=_options,
 )

@@ -73,6 +73,7 @@ def one_line_errors(command: Command) -> Command:
             with warnings.catch_warnings():
                 if not debug:
                     _show_warnings_of_ours()
+                _keep_freed_memory()
                 command(*args, debug=debug, **kwargs)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
@@ -94,6 +95,13 @@ def one_line_errors(command: Command) -> Command:
             raise typer.Exit(1) from None
 
     return wrapped  # type: ignore[return-value]
+
+
+def _keep_freed_memory() -> None:
+    """Set the allocator up; here and not in the group, whose callback runs before a command shows its help."""
+    from lrc_ase.layer.memory import keep_freed_memory
+
+    keep_freed_memory()
 
 
 def _show_warnings_of_ours() -> None:
