@@ -4,8 +4,8 @@
     LRC_ASE_DATA=folder python tests/benchmarks/data_report_rates.py  # with public sets in extended XYZ
 
 A sound set that gets any warning counts as a false alarm, a falsified set as a hit if it gets a warning that its sound
-original does not get. Thresholds were chosen on the synthetic sets, on the public sets without falsification and on the
-falsifications marked "tuned"; those marked "unseen" were first run when the thresholds stood.
+original does not get. Thresholds were chosen on the synthetic sets, on public sets without falsification and on the
+falsifications marked "tuned". None was chosen on those marked "unseen", nor on falsified public sets.
 """
 
 from __future__ import annotations
