@@ -5,7 +5,8 @@ function with one cheap and one costly derivative would compute both in every ba
 a separate node: zeros that count as a summand of the result, and whose derivative is the costly one. PyTorch visits the
 node only where a path from the asked inputs leads through it.
 
-The zeros are handed to the main function as inputs, not added to its output:
+Zeros may be added to a result. Where the costly derivative needs what the cheap one has computed, they are handed to
+the main function as inputs instead:
 
     result = Main.apply(x, zeros_with_derivative(y, (like,), derivative))
 

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from lrc_ase.layer.postponed import zeros_with_derivative
 from lrc_ase.models.descriptors.sphere import compiled_moments
 from lrc_ase.models.descriptors.sphere.reference import independent, moments_reference
 from lrc_ase.models.descriptors.sphere.shape import SphereShape
@@ -51,12 +52,22 @@ class _Moments(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         vectors, weights = ctx.saved_tensors
-        # Two nodes of the graph: a derivative by parameters does not visit the second one, whose own derivative is
-        # slow. What a node does not differentiate by is hidden from it in a tuple.
+        # `_Gradient` does not differentiate by the vectors: that is slow, and no loss on forces wants it
         rest = ctx.around, ctx.shape
         by_vectors, by_weights = _Gradient.apply(vectors.detach(), weights, given, (vectors,), *rest)
         if torch.is_grad_enabled():
-            zeros = _Curvature.apply(vectors, (weights, given), *rest)
+
+            def curvature(*directions: Tensor | None) -> Tensor:
+                """Derivative of the gradients by the vectors."""
+                full = [
+                    torch.zeros_like(own) if along is None else along
+                    for own, along in zip(like, directions, strict=True)
+                ]
+                pair = full[0], full[1] if weights is not None else None
+                return _second(vectors, weights, given, pair, *rest, by_vectors=True)[0]
+
+            like = [vectors] if weights is None else [vectors, weights]
+            zeros = zeros_with_derivative(vectors, like, curvature)
             by_vectors = by_vectors + zeros[0]
             by_weights = None if weights is None else by_weights + zeros[1]
         return by_vectors, by_weights, None, None
@@ -101,28 +112,6 @@ class _Gradient(torch.autograd.Function):
             of, own, along = _arrays(ctx.vectors, *ctx.around), weights.contiguous().numpy(), _array(direction)
             compiled_moments.weight_slope(of, own, _array(given), along, by_weights.numpy(), ctx.shape, n_threads)
         return None, by_weights, slope, None, None, None
-
-
-class _Curvature(torch.autograd.Function):
-    """Zeros, with the derivative by the vectors that `_Gradient` leaves out."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, vectors: Tensor, hidden: tuple[Tensor | None, Tensor], around: Surroundings, shape: SphereShape
-    ) -> tuple[Tensor, Tensor | None]:
-        ctx.save_for_backward(vectors)
-        (ctx.weights, ctx.given), ctx.around, ctx.shape = hidden, around, shape
-        return torch.zeros_like(vectors), None if ctx.weights is None else torch.zeros_like(ctx.weights)
-
-    @staticmethod
-    def backward(ctx: Any, direction: Tensor, weight_direction: Tensor | None) -> tuple[Tensor, None, None, None]:
-        (vectors,), directions = ctx.saved_tensors, (direction, weight_direction)
-        return (
-            _second(vectors, ctx.weights, ctx.given, directions, ctx.around, ctx.shape, by_vectors=True)[0],
-            None,
-            None,
-            None,
-        )
 
 
 def _second(
