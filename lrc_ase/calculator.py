@@ -49,18 +49,20 @@ _OF_OTHERS = {
 class LRCCalculator(Calculator):
     """Compute energies, forces, stress and latent charges with a trained potential, in ASE's units and signs.
 
-    One evaluation fills all that is cheap: `energy`, `free_energy` (the same), `energies` (per atom, sum to `energy`),
-    `forces`, `stress` (Voigt; where all three directions are periodic), `charges` (where the model has them) and
-    `dipole` (where no direction is periodic; about the origin of the coordinates). `stresses` (per atom, sum to
-    `stress`) cost more and come when asked. `results` holds these properties alone, under ASE's names and in ASE's
-    shapes, so that every writer and helper of ASE takes them. A property that a structure does not have raises ASE's
-    `PropertyNotImplementedError`. See docs/calculator.md and docs/conventions.md.
+    Each evaluation computes all inexpensive properties: `energy`, `free_energy` (the same), `energies` (per atom, sum
+    to `energy`), `forces`, `stress` (Voigt; where all three directions are periodic), `charges` (where the model has
+    latent charges) and `dipole` (where no direction is periodic; about the origin of the coordinates). `stresses` (per
+    atom, sum to `stress`) cost more and are computed on request. `results` holds only properties of ASE, under ASE's
+    names and in ASE's shapes, so that every writer and helper of ASE accepts them. A property that a structure does
+    not have raises ASE's `PropertyNotImplementedError`. See docs/calculator.md and docs/conventions.md.
 
-    What ASE has no place for comes from methods and attributes:
+    Methods and attributes return the quantities for which ASE has no name:
 
-    - `extrapolation`: why the structure evaluated last lies far outside the training set;
-    - `get_energy_std`, `get_forces_std`: standard deviations, with the potential of an ensemble;
-    - `get_born_effective_charges`: response of the latent charges' polarization.
+    - `extrapolation`: the reasons why the structure evaluated last lies far outside the training set;
+    - `get_energy_std`, `get_forces_std`: standard deviations, for the potential of an ensemble;
+    - `get_born_effective_charges`: response of the polarization of the latent charges to displacements.
+
+    A latent charge is a charge per atom that the model learns from energies and forces alone.
 
     The total charge of a structure is ``atoms.info["charge"]`` or another name of
     `lrc_ase.structures.charge.CHARGE_NAMES`, 0 when absent.
@@ -72,10 +74,10 @@ class LRCCalculator(Calculator):
     device
         Torch device.
     dtype
-        Precision of the model, by name or torch's own: float64 conserves energy in long runs, float32 is faster.
+        Precision of the model, a name or a `torch.dtype`: float64 conserves energy in long runs, float32 is faster.
         `default_dtype` is another name for it.
     skin
-        Extra range of the neighbor list in Angstrom; the list is searched anew when an atom has moved half of it.
+        Extra range of the neighbor list in Angstrom; the search is repeated when an atom has moved by half of it.
     label, directory, atoms
         As in every calculator of ASE.
 
@@ -84,18 +86,18 @@ class LRCCalculator(Calculator):
     TypeError
         An unknown keyword.
     ValueError
-        A device or precision that cannot be used here.
+        The device or precision is not available on this machine.
     ase.calculators.calculator.InputError
-        At evaluation, for atoms that the model cannot take: none at all, positions or charge that are not finite, a
-        zero or singular cell in a periodic direction, an element the model does not know, two atoms at the same place.
+        At evaluation, for atoms that the model cannot evaluate: no atoms, positions or charge that are not finite, a
+        zero or singular cell in a periodic direction, an element unknown to the model, two atoms at one position.
     ase.calculators.calculator.CalculationFailed
-        The model gives what is not finite, or memory is short.
+        Energy or forces are not finite, or the memory does not suffice.
 
     Warns
     -----
     ExtrapolationWarning
-        Once each: atoms closer than any such pair in training, a total charge that training never saw, neighbors or
-        forces far outside; for potential files that say so.
+        Once per kind: a pair of atoms closer than in training, a total charge absent from training, a number of
+        neighbors or a force far outside the training set. Potential files without a training domain give no warning.
     """
 
     implemented_properties = [  # noqa: RUF012
@@ -152,9 +154,9 @@ class LRCCalculator(Calculator):
         return cls(trained_potential(name), **options)
 
     def reset(self) -> None:
-        """Forget results, neighbors and mesh, so that the next evaluation depends on the structure alone.
+        """Forget results, neighbors and mesh, so that the next evaluation depends only on the structure.
 
-        `lrc_ase.simulation.run_md` calls this at every restart file: it makes a resumed run equal to the last bit.
+        `lrc_ase.simulation.run_md` calls this at every restart file, so that resumed runs agree to the last bit.
         """
         super().reset()
         self.neighbor_list.forget()
@@ -162,16 +164,16 @@ class LRCCalculator(Calculator):
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
-        """Precision and digest of the potential, which a molecular-dynamics run compares when it is resumed."""
+        """Return precision and digest of the potential; a resumed molecular-dynamics run compares them."""
         precision = str(next(self.model.parameters()).dtype).removeprefix("torch.")
         return {"precision": precision, "potential": self.potential.digest()}
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last evaluation, to the last bit, of what a model sees; the total charge is of it."""
+        """Return the model inputs, total charge included, that differ in any bit from the last evaluation."""
         return _changes(self.atoms, atoms)
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
-        """Refuse any parameter: those of a calculator are fixed when it is made."""
+        """Raise a `TypeError` for any parameter: all of them are fixed at construction."""
         for name in kwargs:
             raise TypeError(_unknown_keyword(name))
         changed: dict[str, Any] = super().set()
@@ -184,16 +186,16 @@ class LRCCalculator(Calculator):
         properties: Sequence[str] | None = ("energy",),
         system_changes: Sequence[str] | None = all_changes,
     ) -> None:
-        """Fill `results`: all cheap properties if anything has changed, `stresses` if asked for.
+        """Fill `results`: all inexpensive properties after a change of the atoms, `stresses` on request.
 
-        None stands for the default of `properties` and of `system_changes`.
+        None selects the default of `properties` and of `system_changes`.
         """
         properties = ("energy",) if properties is None else properties
         system_changes = all_changes if system_changes is None else system_changes
         super().calculate(atoms, properties, system_changes)
         if self.atoms is None:
             raise InputError("LRCCalculator needs atoms, got None: set atoms.calc and ask the atoms")
-        # callers who wrap a calculator (ASE's checkpoints) say that nothing changed when they saw no change themselves
+        # wrappers of a calculator (ASE's checkpoints) pass no changes whenever they noticed none themselves
         if system_changes or "forces" not in self.results or _changes(self._evaluated, self.atoms):
             self.results, self._extras, self._evaluated = {}, {}, None
         with self._ases_errors():
@@ -207,17 +209,17 @@ class LRCCalculator(Calculator):
 
     @property
     def extrapolation(self) -> tuple[str, ...]:
-        """Sentences that say why the structure evaluated last lies far outside the training set.
+        """Return the reasons why the structure evaluated last lies far outside the training set, one sentence each.
 
-        Empty where it does not, or where the potential file does not record its training set.
+        Empty for a structure within the training set and for a potential file that does not record its training set.
         """
         extrapolation: tuple[str, ...] = self._extras.get("extrapolation", ())
         return extrapolation
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """Return a property of ASE; Born effective charges are one of them, but are not kept in `results`.
+        """Return a property of ASE, or the Born effective charges, which `results` never holds.
 
-        ASE's writers of extended XYZ fail for arrays of three dimensions.
+        ASE's writers of extended XYZ fail for three-dimensional arrays in `results`.
         """
         if name == "born_effective_charges" and allow_calculation:
             return self.get_born_effective_charges(atoms)
@@ -227,8 +229,8 @@ class LRCCalculator(Calculator):
     def get_born_effective_charges(self, atoms: Atoms | None = None) -> np.ndarray:
         """Return the Born effective charges of the latent charges, (n_atoms, 3, 3) in e.
 
-        Indices are atom, polarization, displacement. They cost 1.2 to 2.9 evaluations; see
-        `lrc_ase.models.derivatives.born_effective_charges` for what they are.
+        Indices are atom, polarization, displacement. `lrc_ase.models.derivatives.born_effective_charges` gives the
+        definition, docs/calculator.md the cost.
         """
         self.get_property("charges", atoms)
         if "born_effective_charges" not in self._extras:
@@ -240,14 +242,14 @@ class LRCCalculator(Calculator):
         return charges
 
     def get_energy_std(self, atoms: Atoms | None = None) -> float:
-        """Return the standard deviation of the energy, eV; for the potential of an ensemble.
+        """Return the standard deviation of the energy predicted by an ensemble, eV.
 
-        Calibrated so that nine of ten true values lie within 1.645 of them.
+        It is calibrated so that nine of ten true values lie within 1.645 standard deviations of the prediction.
         """
         return float(self._deviation("energy_std", atoms))
 
     def get_forces_std(self, atoms: Atoms | None = None) -> np.ndarray:
-        """Return the standard deviation of each force component, (n_atoms, 3), eV/Angstrom; as `get_energy_std`."""
+        """Return the calibrated standard deviation of each force component, (n_atoms, 3), eV/Angstrom."""
         return np.array(self._deviation("forces_std", atoms))
 
     def _deviation(self, name: str, atoms: Atoms | None) -> Any:
@@ -258,7 +260,7 @@ class LRCCalculator(Calculator):
 
     @contextmanager
     def _ases_errors(self) -> Iterator[None]:
-        """Raise ASE's errors in place of those of the model and of Python."""
+        """Translate errors of the model and a lack of memory into ASE's exceptions."""
         assert self.atoms is not None
         try:
             yield
@@ -273,34 +275,35 @@ class LRCCalculator(Calculator):
             ) from error
 
     def _cheap(self, graph: Graph) -> dict[str, Any]:
-        """All results of one evaluation."""
+        """Evaluate energy, forces, stress, charges and deviations once; return ASE's results."""
         assert self.atoms is not None
-        found = evaluate(self.model, graph, stress=bool(self.atoms.pbc.all()))
-        assert found.forces is not None
-        energies = found.atomic_energies + self._references[graph.species]
+        evaluation = evaluate(self.model, graph, stress=bool(self.atoms.pbc.all()))
+        assert evaluation.forces is not None
+        # the model's energies leave out the reference energies of the elements, which are large and kept in float64
+        energies = evaluation.atomic_energies + self._references[graph.species]
         energy = float(energies.sum())
-        forces = _array(found.forces)
+        forces = _array(evaluation.forces)
         results = {"energy": energy, "free_energy": energy, "energies": _array(energies), "forces": forces}
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise CalculationFailed(
                 "the model gives energies or forces that are not finite for these atoms: look at the step that made "
                 "their positions, or evaluate in float64"
             )
-        if found.stress is not None:
-            results["stress"] = full_3x3_to_voigt_6_stress(_array(found.stress[0]))
-        if found.energy_std is not None and found.forces_std is not None:
-            self._extras |= {"energy_std": float(found.energy_std[0]), "forces_std": _array(found.forces_std)}
-        if found.charges is not None:
-            charges = _array(found.charges)
+        if evaluation.stress is not None:
+            results["stress"] = full_3x3_to_voigt_6_stress(_array(evaluation.stress[0]))
+        if evaluation.energy_std is not None and evaluation.forces_std is not None:
+            self._extras |= {"energy_std": float(evaluation.energy_std[0]), "forces_std": _array(evaluation.forces_std)}
+        if evaluation.charges is not None:
+            charges = _array(evaluation.charges)
             results["charges"] = charges
-            if not self.atoms.pbc.any():
+            if not self.atoms.pbc.any():  # positions in a periodic cell define no dipole
                 results["dipole"] = charges @ self.atoms.positions
         self._extras["extrapolation"] = self._lookout.far_outside(graph, forces, self.neighbor_list.n_searches)
         return results
 
 
 def _changes(before: Atoms | None, after: Atoms) -> list[str]:
-    """Which of ASE's `all_changes` a model can tell; the total charge counts as one of the initial charges."""
+    """Return the entries of `all_changes` that a model depends on and that differ; total charge: initial_charges."""
     if before is None:
         return list(all_changes)
     pairs = {
@@ -322,7 +325,7 @@ def _unknown_keyword(name: str) -> str:
 
 
 def _is_lack_of_memory(error: Exception) -> bool:
-    # torch has a class for it on GPUs alone
+    # torch has an exception class for lack of memory only on GPUs; on the CPU the message tells
     known = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
     return known or "can't allocate memory" in str(error)
 

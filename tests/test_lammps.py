@@ -139,10 +139,10 @@ lmp = cases.start(comm, cases.crystal())
 attach(lmp, {potential!r}, comm, species=cases.TYPES)
 find = LammpsCoupling.evaluate
 
-def broken(self, n_own):
+def broken(self, n_local):
     if lmp.extract_global("ntimestep") == 3 and comm.Get_rank() == 1:
         {happens}
-    return find(self, n_own)
+    return find(self, n_local)
 
 LammpsCoupling.evaluate = broken
 lmp.commands_list([*cases.NVE, "run 10"])

@@ -1,4 +1,4 @@
-"""Neighbors of own atoms among own atoms and ghosts, for engines that divide space between processes."""
+"""Neighbors of local atoms among local atoms and ghosts, for engines that divide space between processes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class GhostNeighbors:
         """Number of searches so far."""
         return self._skin.n_searches
 
-    def is_valid(self, tags: np.ndarray, positions: np.ndarray, n_own: int) -> bool:
+    def is_valid(self, tags: np.ndarray, positions: np.ndarray, n_local: int) -> bool:
         """Return True if the last pairs hold for atoms `tags` (n_atoms,) at `positions` (n_atoms, 3)."""
-        return self._skin.holds(torch.from_numpy(positions), _unmoving(tags, n_own))
+        return self._skin.holds(torch.from_numpy(positions), _unmoving(tags, n_local))
 
-    def search(self, tags: np.ndarray, positions: np.ndarray, n_own: int) -> None:
+    def search(self, tags: np.ndarray, positions: np.ndarray, n_local: int) -> None:
         """Find all pairs anew.
 
         Raises
@@ -45,13 +45,13 @@ class GhostNeighbors:
         finite = np.isfinite(positions).all(axis=1)
         if not finite.all():
             raise ValueError(f"positions are not finite (NaN or infinite) for atoms {tags[~finite][:5].tolist()}")
-        self._skin.searched(torch.from_numpy(positions), _unmoving(tags, n_own))
+        self._skin.searched(torch.from_numpy(positions), _unmoving(tags, n_local))
         first, second, distances, _ = pairs_within(positions, np.eye(3), [False] * 3, self.cutoff + self._skin.width)
-        n_pairs = int(np.searchsorted(first, n_own))  # pairs come sorted; those of ghosts are not wanted
+        n_pairs = int(np.searchsorted(first, n_local))  # pairs come sorted; those of ghosts are not wanted
         if n_pairs and distances[:n_pairs].min() < 1e-6:
             pair = int(distances[:n_pairs].argmin())
             raise ValueError(f"atoms {tags[first[pair]]} and {tags[second[pair]]} are at the same place")
-        neighbors, mask, _ = padded_rows(first[:n_pairs], second[:n_pairs], n_own)
+        neighbors, mask, _ = padded_rows(first[:n_pairs], second[:n_pairs], n_local)
         self._neighbors, self._mask = torch.from_numpy(neighbors), torch.from_numpy(mask)
         self._shifts = torch.zeros(*neighbors.shape, 3, dtype=torch.float64)
         self._structure = torch.zeros(len(positions), dtype=torch.int64)
@@ -83,6 +83,6 @@ class GhostNeighbors:
         )
 
 
-def _unmoving(tags: np.ndarray, n_own: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _unmoving(tags: np.ndarray, n_local: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what LAMMPS changes when it deals atoms to processes anew."""
-    return torch.from_numpy(np.ascontiguousarray(tags)), torch.tensor(n_own, device="cpu")
+    return torch.from_numpy(np.ascontiguousarray(tags)), torch.tensor(n_local, device="cpu")

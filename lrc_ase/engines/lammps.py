@@ -174,11 +174,11 @@ class LammpsCoupling:
         return self._neighbors.n_searches
 
     def __call__(
-        self, caller: object, step: int, n_own: int, tags: np.ndarray, positions: np.ndarray, forces: np.ndarray
+        self, caller: object, step: int, n_local: int, tags: np.ndarray, positions: np.ndarray, forces: np.ndarray
     ) -> None:
-        """Fill `forces` (n_own, 3) and hand energy and virial to LAMMPS."""
+        """Fill `forces` (n_local, 3) and hand energy and virial to LAMMPS."""
         with self.ending_all():
-            energies, totals, forces[:] = self.evaluate(n_own)
+            energies, totals, forces[:] = self.evaluate(n_local)
             self.lmp.fix_external_set_energy_global(FIX, float(totals[0]))
             self.set_virial(totals[1:10])
             self.lmp.numpy.fix_external_set_energy_peratom(FIX, energies)
@@ -195,12 +195,12 @@ class LammpsCoupling:
             end_all(self.comm, f"lrc-ase: {where}: {error}")
 
     @undisturbed()
-    def evaluate(self, n_own: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Energies of the own atoms (n_own,), eV; energy and virial (10,) of all processes; forces (n_own, 3)."""
-        n_atoms = n_own + self.lmp.extract_setting("nghost")
+    def evaluate(self, n_local: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Energies of the local atoms (n_local,), eV; energy and virial (10,) of all processes; forces (n_local, 3)."""
+        n_atoms = n_local + self.lmp.extract_setting("nghost")
         tags, types, positions = (self.atoms(name, n_atoms) for name in ("id", "type", "x"))
         species = self._species_of_type[types]
-        self._find_neighbors(tags, positions, n_own)
+        self._find_neighbors(tags, positions, n_local)
         cell, pbc = self._box()
         if all(pbc):
             self.mesh_shape = self.model.mesh_shape_for(cell, self.mesh_shape)
@@ -218,23 +218,23 @@ class LammpsCoupling:
         assert self._owners is not None
         forces = self._owners.add_to_owners(found.forces.numpy())
         far = self._lookout.far_outside(graph, forces, self.n_searches, tags)
-        energies = (found.atomic_energies + self._references[species[:n_own]]).numpy()
+        energies = (found.atomic_energies + self._references[species[:n_local]]).numpy()
         totals = self._totals(found, energies, forces, abs(float(np.linalg.det(graph.cell[0]))), bool(far))
         self.lmp.fix_external_set_vector(FIX, 1, float(totals[-1]))
         if totals[-1] and not self.extrapolate and self.stopped is None:
             self._stop(far)
         if self._has_charges and found.charges is not None:
-            self.atoms("q", n_own)[:] = found.charges.double().numpy()
+            self.atoms("q", n_local)[:] = found.charges.double().numpy()
         return energies, totals, forces
 
-    def _find_neighbors(self, tags: np.ndarray, positions: np.ndarray, n_own: int) -> None:
+    def _find_neighbors(self, tags: np.ndarray, positions: np.ndarray, n_local: int) -> None:
         """Search where an atom of any process has moved too far or LAMMPS has dealt atoms anew, on all at once."""
-        valid = self._neighbors.is_valid(tags, positions, n_own)
+        valid = self._neighbors.is_valid(tags, positions, n_local)
         if self.exchange is not None:
             valid = not bool(self.exchange.largest(torch.tensor([float(not valid)]))[0])
         if not valid:
-            self._neighbors.search(tags, positions, n_own)
-            self._owners = GhostOwners(self.comm, tags, n_own)
+            self._neighbors.search(tags, positions, n_local)
+            self._owners = GhostOwners(self.comm, tags, n_local)
 
     def _totals(
         self, found: Results, energies: np.ndarray, forces: np.ndarray, volume: float, is_far: bool

@@ -90,10 +90,10 @@ class PairCoupling(LammpsCoupling):
     def compute_forces(self, data: Any) -> None:
         """Add to LAMMPS' forces and energies, and hand the virial to the fix."""
         with self.ending_all():
-            n_own = data.nlocal
-            energies, totals, forces = self.evaluate(n_own)
+            n_local = data.nlocal
+            energies, totals, forces = self.evaluate(n_local)
             self.set_virial(totals[1:10])
             data.energy = float(energies.sum())
-            if n_own:
-                data.f[:n_own] += forces
+            if n_local:
+                data.f[:n_local] += forces
                 data.eatoms = energies[data.iatoms]

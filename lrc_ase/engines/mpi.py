@@ -48,19 +48,19 @@ class MPIExchange:
 
 
 class GhostOwners:
-    """Which process owns each ghost, and the way that forces on ghosts go home.
+    """Owners of the ghosts of a process, and the communication that adds forces on ghosts to their owners.
 
-    Built by all processes at the same moment, from the tags (numbers that name atoms, whole and positive) of own atoms
-    and then ghosts, (n_atoms,). Process ``tag % n_processes`` keeps the place of an atom and tells who asks, so that no
-    process ever holds a list of all.
+    All processes construct it at the same time, from the tags of their local atoms and then ghosts, (n_atoms,). A tag
+    is a positive integer that identifies an atom. Process ``tag % n_processes`` records which process holds the atom
+    and answers the others, so that no process holds a list of all atoms.
     """
 
-    def __init__(self, comm: Comm, tags: np.ndarray, n_own: int) -> None:
+    def __init__(self, comm: Comm, tags: np.ndarray, n_local: int) -> None:
         self.comm = comm
         n_processes = comm.Get_size()
-        own, ghosts = tags[:n_own].astype(np.int64), tags[n_own:].astype(np.int64)
+        own, ghosts = tags[:n_local].astype(np.int64), tags[n_local:].astype(np.int64)
         # every process writes down where it holds its atoms: rows of tag, process, place
-        rows = np.stack([own, np.full(n_own, comm.Get_rank()), np.arange(n_own)], axis=1)
+        rows = np.stack([own, np.full(n_local, comm.Get_rank()), np.arange(n_local)], axis=1)
         entries, _ = _sent(comm, rows, own % n_processes)
         entries = entries[np.argsort(entries[:, 0])]
         # and asks for its ghosts
@@ -73,14 +73,14 @@ class GhostOwners:
         # those who answer do so in the order of their ranks, as the questions went
         owner, place = answers[:, 0], answers[:, 1]
         order = np.argsort(owner, kind="stable")
-        self._leaving = n_own + asking[order]
+        self._leaving = n_local + asking[order]
         self._sent_counts = np.bincount(owner, minlength=n_processes)
         arriving, sources = _sent(comm, place[order, None], owner[order])
         self._arriving = torch.from_numpy(arriving[:, 0].copy())
         self._received_counts = np.bincount(sources, minlength=n_processes)
 
     def add_to_owners(self, forces: np.ndarray) -> np.ndarray:
-        """Forces on own atoms (n_own, 3) with what all processes found for their ghosts; `forces` (n_atoms, 3)."""
+        """Forces on local atoms (n_local, 3) with what all processes found for their ghosts; `forces` (n_atoms, 3)."""
         own = forces[: len(forces) - len(self._leaving)].copy()
         leaving = np.ascontiguousarray(forces[self._leaving])
         received = np.empty((len(self._arriving), 3))

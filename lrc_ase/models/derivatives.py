@@ -1,4 +1,4 @@
-"""Energies, forces, stress and Born charges of a graph: the one place that differentiates a model."""
+"""Energies, forces, stress and Born charges of a graph: the only module that differentiates a model."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ __all__ = ["Results", "atomic_stresses", "born_effective_charges", "evaluate"]
 class Results:
     """Energies without the elements' references, and their derivatives, in ASE's units and signs.
 
-    Where processes share the structure, energy, stress and the forces on an atom sum over them (and its ghosts) to the
-    whole.
+    If several processes share a structure, each holds a part: energy and stress are sums over the processes, the force
+    on an atom is a sum over the processes that hold the atom or a ghost of the atom.
     """
 
     energy: Tensor
     """(n_structures,), eV."""
     atomic_energies: Tensor
-    """(n_own,), eV; sum to `energy`."""
+    """(n_local,), eV; sum to `energy`."""
     forces: Tensor | None = None
     """:math:`-dE/dx`, (n_atoms, 3), eV/Angstrom."""
     stress: Tensor | None = None
     """:math:`(1/V)\\, dE/d\\epsilon`, (n_structures, 3, 3), eV/Angstrom^3; of use where all directions are periodic."""
     charges: Tensor | None = None
-    """Latent charges, (n_own,), e."""
+    """Latent charges, (n_local,), e."""
     energy_std: Tensor | None = None
     """Standard deviation of `energy` as an ensemble sees it, (n_structures,), eV; None for a single model."""
     forces_std: Tensor | None = None
@@ -51,31 +51,34 @@ class Results:
 def evaluate(
     model: ShortRangeModel, graph: Graph, *, forces: bool = True, stress: bool = False, training: bool = False
 ) -> Results:
-    """Evaluate a model and differentiate its total energy; of an ensemble the mean and the standard deviations.
+    """Evaluate a model and differentiate its total energy; for an ensemble, return mean and standard deviations.
 
     Parameters
     ----------
     forces, stress
-        What to compute besides energies.
+        Properties to compute besides energies.
     training
-        Keep the graph, so that losses on energy, forces and stress can be differentiated by the parameters.
+        Keep the autograd graph, so that losses on energy, forces and stress can be differentiated by the parameters.
     """
     graph = _recordable(graph)
     if isinstance(model, Ensemble):
-        own = [evaluate(each, graph, forces=forces, stress=stress, training=training) for each in members_of(model)]
-        return _mean(own, model)
+        members = [evaluate(each, graph, forces=forces, stress=stress, training=training) for each in members_of(model)]
+        return _mean(members, model)
     strain = None
     if forces:
         graph = replace(graph, positions=graph.positions.detach().requires_grad_())
     if stress:
         strain = torch.zeros_like(graph.cell, requires_grad=True)
+        # only the symmetric part deforms the structure: the stress is symmetric even where the mesh breaks rotations
         symmetric = 0.5 * (strain + strain.transpose(-1, -2))
     with torch.set_grad_enabled(forces or stress or training):
         output = model(graph, strain=symmetric if stress else None)
-        energy = output.energies(graph.of_own(graph.structure), graph.n_structures)
+        energy = output.energies(graph.of_local(graph.structure), graph.n_structures)
     inputs = ([graph.positions] if forces else []) + ([strain] if strain is not None else [])
     gradients: list[Tensor] = []
     if inputs:
+        # structures of a batch do not interact: the gradient of the sum holds the gradient of each energy;
+        # `materialize_grads` gives zeros for inputs that the energy does not depend on, as for an atom alone
         gradients = list(torch.autograd.grad(energy.sum(), inputs, create_graph=training, materialize_grads=True))
     results = Results(
         energy=energy,
@@ -88,7 +91,7 @@ def evaluate(
 
 
 def _recordable(graph: Graph) -> Graph:
-    """Copy tensors that were made under `torch.inference_mode`: gradients cannot be recorded through them."""
+    """Copy tensors created under `torch.inference_mode`: autograd cannot record operations on such tensors."""
     copies: dict[str, Any] = {}
     for field in fields(graph):
         value = getattr(graph, field.name)
@@ -98,7 +101,7 @@ def _recordable(graph: Graph) -> Graph:
 
 
 def _mean(members: Sequence[Results], ensemble: Ensemble) -> Results:
-    """Mean of the members' results, and calibrated standard deviations of energies and forces."""
+    """Return the mean of the members' results, and calibrated standard deviations of energies and forces."""
     stacked: dict[str, Tensor] = {}
     for field in fields(Results):
         values = [value for each in members if (value := getattr(each, field.name)) is not None]
@@ -108,6 +111,7 @@ def _mean(members: Sequence[Results], ensemble: Ensemble) -> Results:
     energy_scale, forces_scale = ensemble.uncertainty_scale.double()
     deviations = {"energy_std": energy_scale * stacked["energy"].std(dim=0)}
     if "forces" in stacked:
+        # errors common to all members do not show up in their spread: a constant floor is added in quadrature
         spread = forces_scale * stacked["forces"].std(dim=0)
         deviations["forces_std"] = torch.hypot(spread, ensemble.forces_floor.double())
     return Results(**means, **deviations)
@@ -120,23 +124,28 @@ def _detached(results: Results) -> Results:
 
 @undisturbed()
 def born_effective_charges(model: ShortRangeModel, graph: Graph) -> Tensor:
-    r"""Response of the latent charges' polarization to displacements, (n_atoms, 3, 3) in e, indices i, a, b.
+    r"""Compute Born effective charges of the latent charges, (n_atoms, 3, 3) in e, indices i, a, b.
+
+    They are the response of the polarization M of the latent charges q to displacements x of the atoms.
 
     .. math:: Z^*_{i,ab} = \frac{\partial M_a}{\partial x_{ib}}
                          = q_i \delta_{ab} + \sum_j \frac{\partial q_j}{\partial x_{ib}}\, D_a(x_j - x_i).
 
-    D is the way that charge goes from atom i to atom j: the vector between them along open directions, so that for a
-    neutral molecule M is its dipole moment; along a periodic cell vector :math:`A_c`, where no image of j is the right
-    one, :math:`A_c \sin(2\pi s_c)/2\pi` of the fractional difference :math:`s_c`, which is periodic and the vector
-    itself while short against the cell (the polarization at the longest wave of the cell, Zhong, Kim, King and Cheng,
-    arXiv:2504.05169). Charges that do not depend on surroundings give :math:`q_i \delta_{ab}` exactly. What flows does
-    so over all atoms, as charges are shifted evenly to sum to the total: values depend a little on the size of a
-    periodic cell, and sum over atoms to the total charge times the unit matrix exactly in molecules alone.
+    D is the path of charge that flows from atom i to atom j. Along open directions D is the vector between the atoms;
+    M of a neutral molecule is then its dipole moment. Along a periodic cell vector :math:`A_c` all images of j are
+    equivalent. There D is :math:`A_c \sin(2\pi s_c)/2\pi` with the fractional difference :math:`s_c`: a periodic
+    function, equal to the vector while the vector is short compared with the cell (the polarization at the longest wave
+    of the cell, Zhong, Kim, King and Cheng, arXiv:2504.05169).
+
+    Charges that do not depend on their surroundings give :math:`q_i \delta_{ab}` exactly. The model shifts all charges
+    evenly to the total charge, so that a displacement moves charge of every atom. Values in a periodic cell therefore
+    depend slightly on its size. The sum over atoms equals the total charge times the unit matrix exactly only in
+    molecules.
 
     Raises
     ------
     ValueError
-        A model without latent charges.
+        The model has no latent charges.
     """
     graph = _recordable(graph)
     graph = replace(graph, positions=graph.positions.detach().requires_grad_())
@@ -146,62 +155,70 @@ def born_effective_charges(model: ShortRangeModel, graph: Graph) -> Tensor:
     charges = charges.double()
 
     def flow(phase: Tensor) -> Tensor:
-        """Sum over j of w_j dq_j/dx_i for weights w (n_atoms,), (n_atoms, 3)."""
-        found = torch.autograd.grad(charges @ phase, graph.positions, retain_graph=True, materialize_grads=True)
-        return found[0]
+        """Sum w_j dq_j/dx_i over j for weights w = `phase` (n_atoms,); return (n_atoms, 3)."""
+        gradients = torch.autograd.grad(charges @ phase, graph.positions, retain_graph=True, materialize_grads=True)
+        return gradients[0]
 
     fractional = fractional_coordinates(graph.positions.detach(), graph.cell, graph.structure)
+    # into the cell along periodic directions: sine and cosine lose digits for large arguments
     fractional = fractional - fractional.floor() * graph.pbc[graph.structure]
     total = charges.detach()[:, None, None] * torch.eye(3).to(charges)
     for axis in range(3):
-        own = fractional[:, axis]
-        wave = 2 * math.pi * own
+        coordinate = fractional[:, axis]
+        wave = 2 * math.pi * coordinate
         periodic = graph.pbc[graph.structure, axis][:, None]
         responses = torch.zeros_like(graph.positions)
-        if periodic.any():  # sin(w_j - w_i), a product of functions of j and of i
+        # sin(w_j - w_i) = sin w_j cos w_i - cos w_j sin w_i: two gradients serve all pairs
+        if periodic.any():
             sines = wave.cos()[:, None] * flow(wave.sin()) - wave.sin()[:, None] * flow(wave.cos())
             responses = torch.where(periodic, sines / (2 * math.pi), responses)
-        if not periodic.all():  # charge is conserved, so that the place of atom i drops out
-            responses = torch.where(periodic, responses, flow(own))
+        # sum_j dq_j/dx_i = 0, as charge is conserved: the coordinate of atom i drops out of x_j - x_i
+        if not periodic.all():
+            responses = torch.where(periodic, responses, flow(coordinate))
+        # cell vector (polarization) times response (displacement): (n_atoms, 3, 1) * (n_atoms, 1, 3)
         total = total + graph.cell[graph.structure, axis][:, :, None] * responses[:, None, :]
     return total.detach()
 
 
 @undisturbed()
 def atomic_stresses(model: ShortRangeModel, graph: Graph) -> Tensor:
-    r"""Stress of each atom, (n_atoms, 3, 3) in eV/Angstrom^3; they sum to the stress of the structure.
+    r"""Compute the stress of each atom, (n_atoms, 3, 3) in eV/Angstrom^3; their sum is the stress of the structure.
 
     .. math:: \sigma_i = \frac1V \mathrm{sym}\Big[\sum_k \frac{\partial E}{\partial r_{ik}} \otimes r_{ik}
                         + \sum_c \lambda_{ic} \frac{\partial u_{ic}}{\partial\epsilon}\Big]
 
-    An atom owns the virial of the edges to its neighbors, whichever energy they act on, and of the long-range field at
-    its place: the field's derivative by strain at fixed weights f, times :math:`\lambda = \partial E/\partial u`. For
-    a pair potential that is half of the pair's virial to each. How a stress is shared between atoms is a choice; these
-    are not derivatives of the atoms' energies.
+    The stress of an atom has two parts: the virial of the edges to its neighbors, whichever atom's energy depends on
+    the edge, and the virial of the long-range field u at the atom. The latter is the derivative of the field by strain
+    at fixed weights f, times :math:`\lambda = \partial E/\partial u`. For a pair potential, each atom of a pair gets
+    half of the virial. The division of a stress between atoms is a convention; the stress of an atom is not a
+    derivative of the energy of the atom.
     """
     if isinstance(model, Ensemble):
         return torch.stack([atomic_stresses(member, graph) for member in members_of(model)]).mean(dim=0)
     graph = _recordable(graph)
-    local = graph.positions.new_zeros(graph.n_atoms, 3, 3, requires_grad=True)
-    with _strained_atom_by_atom(model, graph, local):
-        energy = model(graph).energies(graph.of_own(graph.structure), graph.n_structures).sum()
-    virial = torch.autograd.grad(energy, local)[0]
+    # at zero strain: the hooks change no value and add the derivatives by the strain of each atom
+    strains = graph.positions.new_zeros(graph.n_atoms, 3, 3, requires_grad=True)
+    with _strained_atom_by_atom(model, graph, strains):
+        energy = model(graph).energies(graph.of_local(graph.structure), graph.n_structures).sum()
+    virial = torch.autograd.grad(energy, strains)[0]
     return 0.5 * (virial + virial.transpose(-1, -2)) / volume(graph.cell)[graph.structure, None, None]
 
 
 @contextmanager
-def _strained_atom_by_atom(model: ShortRangeModel, graph: Graph, local: Tensor) -> Iterator[None]:
-    """Let each atom see its neighbors, and feel its field, under a strain of its own, to first order in `local`."""
+def _strained_atom_by_atom(model: ShortRangeModel, graph: Graph, strains: Tensor) -> Iterator[None]:
+    """Apply a separate strain per atom, `strains` (n_atoms, 3, 3), to neighbor vectors and field, to first order."""
 
     def strain_vectors(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         vectors, *others = inputs
-        return vectors + torch.matmul(vectors, local.to(vectors)), *others
+        # (n_atoms, n_neighbors, 3) @ (n_atoms, 3, 3)
+        return vectors + torch.matmul(vectors, strains.to(vectors)), *others
 
     def strain_field(long_range: LongRangePart, inputs: tuple[Tensor, FieldAndEnergy]) -> tuple[Any, ...]:
         weights, (field, energy, potential) = inputs
         slopes = _field_by_strain(long_range, weights, graph).to(field)
-        change = torch.einsum("nab,ncab->nc", local.to(field), slopes)
+        change = torch.einsum("nab,ncab->nc", strains.to(field), slopes)  # (n_atoms, n_channels)
         n_energies = energy.shape[1]
+        # the energy channels come first: their energy 1/2 sum f u is an output of its own, which changes by f du / 2
         of_energies = 0.5 * weights.detach()[:, :n_energies] * change[:, :n_energies]
         energy = energy + sum_by_structure(of_energies, graph.structure, graph.n_structures)
         return weights, FieldAndEnergy(field + change[:, n_energies:], energy, potential)
@@ -219,8 +236,9 @@ def _strained_atom_by_atom(model: ShortRangeModel, graph: Graph, local: Tensor) 
 def _field_by_strain(long_range: LongRangePart, weights: Tensor, graph: Graph) -> Tensor:
     """Differentiate the field of all weights by a strain of its structure, weights and fractional coordinates fixed.
 
-    (n_atoms, n_channels, 3, 3). The gradient of the field times v is linear in v; its own derivative by v is the
-    Jacobian's row of one strain component for all atoms at once.
+    Return (n_atoms, n_channels, 3, 3). Reverse mode gives the gradient of field times v by the strain, for a tensor v
+    of the field's shape. This gradient is linear in v. Its derivative by v is one row of the Jacobian: one component of
+    the strain for all atoms, in 9 backward passes instead of one per atom and channel.
     """
     arguments, options = long_range.arguments(weights, graph, None)
     weights, fractional, cell = (value.detach() for value in arguments)

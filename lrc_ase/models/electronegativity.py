@@ -1,4 +1,4 @@
-"""Pauling electronegativities: the sign from which latent charges start."""
+"""Pauling electronegativities, which set the signs of untrained latent charges."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Au 2.40 Hg 1.90 Tl 1.80 Pb 1.80 Bi 1.90 Po 2.00 At 2.20 Ra 0.90 Ac 1.10 Th 1.30 
 """
 _TABLE = dict(zip(_PAULING.split()[::2], map(float, _PAULING.split()[1::2]), strict=True))
 _UNLISTED = 1.9
-"""For elements without a value (noble gases and some lanthanides and actinides): about the mean of the table."""
+"""Value for elements not in the table (noble gases, some lanthanides and actinides): about the mean of the table."""
 
 
 def electronegativities(elements: Sequence[str]) -> list[float]:
-    """Pauling electronegativity of each chemical symbol."""
+    """Return the Pauling electronegativity of each chemical symbol."""
     return [_TABLE.get(element, _UNLISTED) for element in elements]

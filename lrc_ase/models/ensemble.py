@@ -1,12 +1,12 @@
-r"""Several models trained alike from different starts, as one: their mean predicts, their spread tells how sure it is.
+r"""Ensembles: models trained alike from different seeds; the mean predicts, the spread estimates the uncertainty.
 
 .. math:: E = \frac1M \sum_m E_m, \qquad
           s_E^2 = \frac{1}{M-1} \sum_m (E_m - E)^2, \qquad
           \sigma_E = a_E s_E, \quad \sigma_F^2 = b_F^2 + (a_F s_F)^2,
 
-for each structure's energy and each component of the forces. Factors a and floor b are calibrated on held-out frames so
-that the true value lies within 1.645 deviations in nine cases of ten (`lrc_ase.evaluation.uncertainty`); they are 1
-and 0 before.
+for the energy of each structure and each component of the forces. Factors a and floor b are calibrated on held-out
+frames so that the true value lies within 1.645 standard deviations in nine cases of ten
+(`lrc_ase.evaluation.uncertainty`). Before the calibration they are 1 and 0.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = ["Ensemble", "members_of"]
 
 
 class Ensemble(ShortRangeModel):
-    """The mean of `members`, which share their settings.
+    """Mean of several models, `members`, that share their settings.
 
-    To be asked like any other model; `lrc_ase.models.derivatives.evaluate` gives the deviations too.
+    An ensemble evaluates like any other model; `lrc_ase.models.derivatives.evaluate` adds the standard deviations.
     """
 
     uncertainty_scale: Tensor
@@ -36,7 +36,7 @@ class Ensemble(ShortRangeModel):
     """Smallest deviation of a force component, eV/Angstrom, a scalar."""
 
     def __init__(self, members: Sequence[ShortRangeModel]) -> None:
-        nn.Module.__init__(self)  # the parts of a single model are those of the members
+        nn.Module.__init__(self)  # skips ShortRangeModel: an ensemble has no descriptor of its own
         if len(members) < 2:
             raise ValueError(f"`members` of an ensemble must be at least 2, got {len(members)}")
         if any(member.settings != members[0].settings for member in members):
@@ -48,12 +48,13 @@ class Ensemble(ShortRangeModel):
 
     @property
     def descriptor(self) -> Descriptor:  # type: ignore[override]
-        """Descriptor of the first member."""
+        """Return the descriptor of the first member."""
         return members_of(self)[0].descriptor
 
     def forward(self, graph: Graph, *, strain: Tensor | None = None) -> ModelOutput:
         outputs = [member(graph, strain=strain) for member in members_of(self)]
         charges = [output.charges for output in outputs if output.charges is not None]
+        # values alone: `evaluate` differentiates each member, not their mean
         energies = torch.stack([output.atomic_energies for output in outputs]).mean(dim=0)
         return ModelOutput(energies, torch.stack(charges).mean(dim=0) if charges else None)
 
@@ -62,7 +63,7 @@ class Ensemble(ShortRangeModel):
 
 
 def members_of(model: ShortRangeModel) -> list[ShortRangeModel]:
-    """Members of an ensemble; the model alone where it is none."""
+    """Return the members of an ensemble, or a list of the model alone if it is no ensemble."""
     if not isinstance(model, Ensemble):
         return [model]
     return [member for member in model.members if isinstance(member, ShortRangeModel)]

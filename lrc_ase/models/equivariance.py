@@ -1,4 +1,4 @@
-"""By how much a model's answers depend on how the structure is turned."""
+"""Error under rotation: the change of a model's predictions when the structure is rotated."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ __all__ = ["RotationError", "rotation_error"]
 
 @dataclass(frozen=True)
 class RotationError:
-    """Root mean squares over rotations and atoms of what should not change, and does."""
+    """Root mean square changes, over rotations and atoms, of quantities that an exact model leaves unchanged."""
 
     features: float
     """Change of the descriptor's features, in units of their root mean square."""
     energy: float
     """Change of the energy per atom, eV."""
     forces: float
-    """Forces turned back minus forces before, per component, eV/Angstrom."""
+    """Forces of the rotated structure, rotated back, minus forces before, per component, eV/Angstrom."""
     relative_forces: float
-    """The same in units of the root mean square force."""
+    """`forces` in units of the root mean square force."""
 
 
 def rotation_error(
     model: ShortRangeModel, graph: Graph, *, n_rotations: int = 8, generator: torch.Generator | None = None
 ) -> RotationError:
-    """Turn the structures of `graph`, positions and cells, at random and compare with the answers before.
+    """Rotate the structures of `graph`, positions and cells, at random and compare the predictions.
 
-    Rounding for `sphere`, and what the finite number of orientations costs for `ponita`; a long-range part adds the
-    error of its mesh. Says nothing of how right the answers are.
+    The error of `sphere` is rounding. The error of `ponita` comes from its finite number of orientations. A long-range
+    part adds the error of its mesh. A small error under rotation says nothing about the accuracy of the predictions.
     """
+    # a mesh held for the old cell would not fit the rotated one
     graph = replace(graph, mesh_shapes=None)
     features = _features(model, graph)
     before = evaluate(model, graph)
@@ -50,7 +51,7 @@ def rotation_error(
         differences = [
             _features(model, turned) - features,
             (after.energy - before.energy) / n_atoms,
-            after.forces @ turn - before.forces,
+            after.forces @ turn - before.forces,  # rows were rotated by turn.T; `turn` rotates them back
         ]
         squares += torch.tensor([float(difference.double().square().mean()) for difference in differences])
     errors = (squares / n_rotations).sqrt()
@@ -64,7 +65,7 @@ def rotation_error(
 
 @torch.no_grad()
 def _features(model: ShortRangeModel, graph: Graph) -> torch.Tensor:
-    """Return the descriptor's answer (n_atoms, n_features), caught on its way through the model."""
+    """Return the features (n_atoms, n_features) that the descriptor passes to the rest of the model."""
     caught: list[torch.Tensor] = []
     hook = model.descriptor.register_forward_hook(lambda module, inputs, output: caught.append(output))
     try:

@@ -1,9 +1,10 @@
-r"""The long-range part of a model: latent weights, their convolution, and what becomes of the field.
+r"""The long-range part of a model: latent weights, their convolution, and energies from the field.
 
 .. math:: D^{lr}_i = g(u_i, f_i * u_i), \quad u = \phi_\theta * f, \quad f_i = \mathrm{MLP}(D^{sr}_i)
 
-(the paper's eq. 15 with learned weights), and the electrostatic head :math:`\tfrac12 k_e q_i u_i`, whose first channel
-is a latent charge q in e that sums to the total charge of the structure.
+(the paper's eq. 15 with learned weights), and the electrostatic head :math:`\tfrac12 k_e q_i u_i`. Its weights q, the
+first channel, are latent charges in e: learned from energies and forces, and shifted to sum to the total charge of the
+structure.
 """
 
 from __future__ import annotations
@@ -35,58 +36,64 @@ _STARTING_CHARGE = 0.5
 
 @dataclass(frozen=True)
 class LongRangeOutput:
-    """What the long-range part adds; None where the settings leave a piece out."""
+    """Contributions of the long-range part; None for a part that the settings leave out."""
 
     hidden: Tensor | None
-    """Addition to the first hidden layer of the read-out, (n_own, n_hidden)."""
+    """Addition to the first hidden layer of the read-out, (n_local, n_hidden)."""
     electrostatic: Tensor | None
-    """Electrostatic energy of each structure, eV (n_structures,) in float64; of the own atoms alone."""
+    """Electrostatic energy of the local atoms of each structure, eV (n_structures,) in float64."""
     atomic_electrostatic: Tensor | None
-    """Electrostatic energy of each atom, eV (n_own,). Values alone: derivatives are those of `electrostatic`."""
+    """Electrostatic energy of each atom, eV (n_local,). Not to be differentiated: `electrostatic` is."""
     charges: Tensor | None
-    """Latent charges, e (n_own,)."""
+    """Latent charges, e (n_local,)."""
 
 
 class LongRangePart(nn.Module):
-    """Latent weights, their convolutions, and what they add to the read-out and to the energy."""
+    """Latent weights, their convolutions, and their contributions to read-out and energy."""
 
     def __init__(
-        self, settings: ModelSettings, own: LongRangeSettings, n_features: int, generator: torch.Generator | None
+        self,
+        settings: ModelSettings,
+        long_range: LongRangeSettings,
+        n_features: int,
+        generator: torch.Generator | None,
     ) -> None:
         super().__init__()
-        if own.n_channels == 0 and not own.electrostatics:
+        if long_range.n_channels == 0 and not long_range.electrostatics:
             raise ValueError("`long_range` needs `n_channels` > 0 or `electrostatics`, got neither")
         n_elements = len(settings.elements)
-        self.settings = own
+        self.settings = long_range
         kernels: list[Multiplier] = []
-        if own.electrostatics:
-            kernels.append(Coulomb(smearing=own.smearing))
-        if own.n_channels:
-            # screening lengths from twice the cutoff to a quarter of it: a generic guess, the rest is training
-            screening = [2.0**exponent / settings.cutoff for exponent in torch.linspace(-1, 2, own.n_channels).tolist()]
-            kernels.append(Yukawa(screening, smearing=own.smearing))
+        if long_range.electrostatics:
+            kernels.append(Coulomb(smearing=long_range.smearing))
+        if long_range.n_channels:
+            # screening lengths from twice the cutoff to a quarter of it: a generic guess that training refines
+            screening = [
+                2.0**exponent / settings.cutoff for exponent in torch.linspace(-1, 2, long_range.n_channels).tolist()
+            ]
+            kernels.append(Yukawa(screening, smearing=long_range.smearing))
         kernel = Stack(kernels).to(torch.get_default_dtype())
-        self.convolution = LongRangeConvolution(kernel, smearing=own.smearing, accuracy=own.accuracy)
-        n_weights = int(own.electrostatics) + own.n_channels
+        self.convolution = LongRangeConvolution(kernel, smearing=long_range.smearing, accuracy=long_range.accuracy)
+        n_weights = int(long_range.electrostatics) + long_range.n_channels
         self.weights = ReadOut(n_features, n_elements, settings.hidden[-1:], generator, n_outputs=n_weights)
         self._start_weights(settings.elements)
-        if own.n_channels:
-            self.mix = random_linear(2 * own.n_channels, own.n_features, generator)
-            self.to_hidden = nn.Linear(own.n_features, settings.hidden[0], bias=False)
+        if long_range.n_channels:
+            self.mix = random_linear(2 * long_range.n_channels, long_range.n_features, generator)
+            self.to_hidden = nn.Linear(long_range.n_features, settings.hidden[0], bias=False)
             nn.init.zeros_(self.to_hidden.weight)
 
     def latent_weights(self, features: Tensor, graph: Graph) -> Tensor:
-        """What each own atom spreads onto the mesh (n_own, n_weights): its charge, if there is one, comes first."""
-        weights = self.weights(features, graph.of_own(graph.species), squeeze=False)
+        """Compute the weights that local atoms spread on the mesh, (n_local, n_weights), latent charges first."""
+        weights = self.weights(features, graph.of_local(graph.species), squeeze=False)
         if not self.settings.electrostatics:
             return weights
         charges = _neutralized(weights[:, 0], graph)
         return torch.cat([charges[:, None], weights[:, 1:]], dim=1)
 
     def field(self, weights: Tensor, graph: Graph, strain: Tensor | None) -> FieldAndEnergy:
-        """Convolve all weights (n_own, n_weights): the energy of the charges and the field of the latent weights.
+        """Convolve all weights (n_local, n_weights); return energy of the charges and field of the latent weights.
 
-        The energy is an output of the layer: its forces then need no second convolution.
+        The layer returns the energy itself, whose derivative needs no second convolution.
         """
         arguments, options = self.arguments(weights, graph, strain)
         return self.convolution.field_and_energy(*arguments, n_energies=int(self.settings.electrostatics), **options)
@@ -94,11 +101,12 @@ class LongRangePart(nn.Module):
     def arguments(
         self, weights: Tensor, graph: Graph, strain: Tensor | None
     ) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Any]]:
-        """Return weights, fractional coordinates and cells as the layer takes them, and its keywords."""
-        structure = graph.of_own(graph.structure)
-        fractional = fractional_coordinates(graph.of_own(graph.positions), graph.cell, structure)
+        """Return the arguments of the layer, weights, fractional coordinates and cells, and its keywords."""
+        structure = graph.of_local(graph.structure)
+        fractional = fractional_coordinates(graph.of_local(graph.positions), graph.cell, structure)
         # before the cast, so that structures far from the origin lose no digits in float32
         fractional = _near_origin(fractional, graph).to(weights)
+        # a strain leaves fractional coordinates unchanged: it enters through the cell alone
         cell = graph.cell if strain is None else graph.cell + torch.matmul(graph.cell, strain)
         options = {
             "structure": structure,
@@ -109,25 +117,27 @@ class LongRangePart(nn.Module):
         return (weights, fractional, cell.to(weights)), options
 
     def forward(self, weights: Tensor, sums: FieldAndEnergy) -> LongRangeOutput:
-        """Compute what weights (n_own, n_weights) and their convolution add to the energies."""
+        """Compute the contributions of weights (n_local, n_weights) and their convolution `sums` to the energies."""
         electrostatic = atomic = charges = hidden = None
         if self.settings.electrostatics:
+            # the layer's energy is 1/2 sum q u in e^2/Angstrom
             electrostatic = COULOMB_CONSTANT * sums.energy[:, 0]
             charges = weights[:, 0]
             atomic = 0.5 * COULOMB_CONSTANT * charges.detach() * sums.potential[:, 0]
         if self.settings.n_channels:
             latent = weights[:, -self.settings.n_channels :]
+            # u and f * u, the arguments of g: (n_local, 2 * n_channels)
             mixed = self.mix(torch.cat([sums.field, latent * sums.field], dim=-1))
             hidden = self.to_hidden(nn.functional.silu(mixed))
         return LongRangeOutput(hidden, electrostatic, atomic, charges)
 
     @torch.no_grad()
     def _start_weights(self, elements: tuple[str, ...]) -> None:
-        """Charges start from the electronegativities, latent weights near one."""
+        """Initialize latent charges from electronegativities and the other weights near one."""
         layer = self.weights.last
-        layer.weight.mul_(0.1)
+        layer.weight.mul_(0.1)  # so that the bias of the element dominates before training
         if self.settings.electrostatics:
-            layer.weight[0] = 0.0
+            layer.weight[0] = 0.0  # charges start independent of the surroundings
             values = torch.tensor(electronegativities(elements))
             self.weights.element_bias.weight[:, 0] = _STARTING_CHARGE * (values.mean() - values)
         self.weights.element_bias.weight[:, int(self.settings.electrostatics) :] = 1.0
@@ -136,10 +146,11 @@ class LongRangePart(nn.Module):
 def _near_origin(fractional: Tensor, graph: Graph) -> Tensor:
     """Move atoms near the origin: by whole cells along periodic directions, by their mean along open ones.
 
-    (n_own, 3). The mean is differentiated. Without steps of any kind the mesh follows the structure: the energy does
-    not depend on its place along open directions, and forces on all atoms sum to zero there.
+    Return (n_local, 3). Autograd differentiates the mean, so that the mesh follows the structure without steps. Along
+    open directions the energy therefore does not depend on the position of the structure, and forces sum to zero.
     """
-    structure = graph.of_own(graph.structure)
+    structure = graph.of_local(graph.structure)
+    # floor has no derivative: whole cells are subtracted as constants
     periodic = fractional - torch.floor(fractional.detach())
     if graph.pbc.all():
         return periodic
@@ -151,8 +162,8 @@ def _near_origin(fractional: Tensor, graph: Graph) -> Tensor:
 
 
 def _neutralized(charges: Tensor, graph: Graph) -> Tensor:
-    """Charges shifted evenly so that each structure sums to its total charge."""
-    structure = graph.of_own(graph.structure)
+    """Shift charges evenly so that those of each structure sum to its total charge."""
+    structure = graph.of_local(graph.structure)
     counts = torch.bincount(structure, minlength=graph.n_structures).to(charges)
     totals = charges.new_zeros(graph.n_structures).index_add(0, structure, charges)
     counts, totals = total(torch.stack([counts, totals]), graph.exchange)

@@ -3,14 +3,19 @@ r"""The short-range and the full-range model: atomic energies from a graph.
 .. math:: E_i = \epsilon\, F(D^{sr}_i, D^{lr}_i) + \tfrac12 k_e\, q_i u_i, \qquad
           D^{lr}_i = g(u_i, f_i * u_i), \quad u = \phi_\theta * f, \quad f_i = \mathrm{MLP}(D^{sr}_i),
 
-the paper's eqs. 12, 15 and 17 with weights f learned from the descriptor and, in the electrostatic head, one channel
-that is a latent charge q in e (k_e = 14.399645 eV Angstrom / e^2) summing to the total charge. Energies leave out the
-elements' reference energies, which live in the potential, in float64.
+the paper's eqs. 12, 15 and 17. The weights f are learned from the descriptor. One channel, in the electrostatic head,
+is a latent charge q in e (k_e = 14.399645 eV Angstrom / e^2); the latent charges sum to the total charge. Energies
+leave out the reference energies of the elements, which the potential keeps in float64.
 
-Four steps, between which processes may share a structure (`Graph.exchange`): *local*, own atoms and ghosts to features
-and weights; *spread*, own atoms to the mesh, which is then summed over the processes; *mesh*, every process the same;
-*gather*, field at the own atoms to their energies. The derivative goes through them backwards and sums once more on the
-mesh. One process is the case where there is nothing to sum.
+Several processes may share a structure (`Graph.exchange`). An evaluation then takes four steps:
+
+- *local*: local atoms and ghosts to features and latent weights;
+- *spread*: weights of the local atoms to the mesh, which is summed over the processes;
+- *mesh*: the filter, the same in every process;
+- *gather*: the field at the local atoms to their energies.
+
+The derivative passes the steps backwards and sums over the processes once more, on the mesh. A single process has
+nothing to sum.
 """
 
 from __future__ import annotations
@@ -33,27 +38,28 @@ __all__ = ["FullRangeModel", "ModelOutput", "ShortRangeModel", "build_model", "e
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """Energies of a model, without the elements' references, and its latent charges."""
+    """Energies of a model, without reference energies of the elements, and its latent charges."""
 
     local_energies: Tensor
-    """Energies of the atoms without the electrostatic part, (n_own,), eV."""
+    """Energies of the atoms without the electrostatic part, (n_local,), eV."""
     charges: Tensor | None = None
-    """Latent charges (n_own,), e; None without an electrostatic head."""
+    """Latent charges (n_local,), e; None without an electrostatic head."""
     electrostatic: Tensor | None = None
-    """Electrostatic energy of each structure, of the own atoms alone, (n_structures,), eV."""
+    """Electrostatic energy of each structure, of the local atoms alone, (n_structures,), eV."""
     atomic_electrostatic: Tensor | None = None
-    """Electrostatic energy of each atom, (n_own,), eV, without derivatives."""
+    """Electrostatic energy of each atom, (n_local,), eV, without derivatives."""
 
     @property
     def atomic_energies(self) -> Tensor:
-        """Energies of the atoms, (n_own,), eV. To differentiate, take `energies`."""
+        """Return the energies of the atoms, (n_local,), eV; `energies` is the output to differentiate."""
         if self.atomic_electrostatic is None:
             return self.local_energies
         return self.local_energies + self.atomic_electrostatic
 
     def energies(self, structure: Tensor, n_structures: int) -> Tensor:
-        """Sum the energies of the own atoms over each structure, differentiable, (n_structures,), eV in float64."""
+        """Sum the energies of the local atoms over each structure, differentiable, (n_structures,), eV in float64."""
         local = self.local_energies.double()
+        # the electrostatic energy of a structure can be differentiated, its division among atoms cannot
         energies = local.new_zeros(n_structures).index_add(0, structure, local)
         return energies if self.electrostatic is None else energies + self.electrostatic
 
@@ -75,31 +81,36 @@ class ShortRangeModel(nn.Module):
         self.readout = ReadOut(self.descriptor.n_features, n_elements, settings.hidden, generator)
 
     def forward(self, graph: Graph, *, strain: Tensor | None = None) -> ModelOutput:
-        """Atomic energies. `strain` (n_structures, 3, 3) deforms positions and cells together, x -> x (1 + strain)."""
+        """Compute atomic energies; `strain` (n_structures, 3, 3) deforms positions and cells, x -> x (1 + strain)."""
         features = self.local(graph, strain)
-        return ModelOutput(self.settings.energy_scale * self.readout(features, graph.of_own(graph.species)))
+        return ModelOutput(self.settings.energy_scale * self.readout(features, graph.of_local(graph.species)))
 
     def local(self, graph: Graph, strain: Tensor | None) -> Tensor:
-        """Short-range features of the own atoms, (n_own, n_features)."""
-        if self.descriptor.reach > 1 and graph.n_own < graph.n_atoms:
+        """Compute the short-range features of the local atoms, (n_local, n_features)."""
+        if self.descriptor.reach > 1 and graph.n_local < graph.n_atoms:
             raise ValueError(
                 f"the descriptor reaches {self.descriptor.reach} cutoffs: ghosts would need features of their own, "
                 "which no other process hands over; take a potential with one block, or run in one process (ASE)"
             )
         positions, cell = graph.positions, graph.cell
         if strain is not None:
+            # row vectors: (n_atoms, 1, 3) @ (n_atoms, 3, 3), then back to (n_atoms, 3)
             positions = positions + torch.matmul(positions[:, None], strain[graph.structure])[:, 0]
             cell = cell + torch.matmul(cell, strain)
         vectors = neighbor_vectors(positions, cell, graph.neighbors, graph.shifts, graph.structure, self.readout.dtype)
         return self.descriptor(vectors, graph.neighbor_mask, graph.species, graph.neighbors)
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
-        """Mesh of a periodic cell; None for a model without a mesh."""
+        """Return the mesh shape for a periodic cell, None for a model without a mesh.
+
+        `held` is the mesh of the structure before a small change of its cell. It is returned while it is fine enough,
+        so that the energy stays smooth.
+        """
         return None
 
 
 class FullRangeModel(ShortRangeModel):
-    """Short-range descriptor and long-range convolution together, the paper's eq. 17."""
+    """Model with a short-range descriptor and a long-range convolution, the paper's eq. 17."""
 
     def __init__(self, settings: ModelSettings, *, generator: torch.Generator | None = None) -> None:
         super().__init__(settings, generator=generator)
@@ -112,7 +123,7 @@ class FullRangeModel(ShortRangeModel):
         weights = self.long_range.latent_weights(features, graph)
         sums = self.long_range.field(weights, graph, strain)  # spread, mesh, gather
         added = self.long_range(weights, sums)
-        energies = self.settings.energy_scale * self.readout(features, graph.of_own(graph.species), added.hidden)
+        energies = self.settings.energy_scale * self.readout(features, graph.of_local(graph.species), added.hidden)
         return ModelOutput(energies, added.charges, added.electrostatic, added.atomic_electrostatic)
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
@@ -120,7 +131,7 @@ class FullRangeModel(ShortRangeModel):
 
 
 def build_model(settings: ModelSettings, *, generator: torch.Generator | None = None) -> ShortRangeModel:
-    """Untrained model: full range when `settings.long_range` is given, short range otherwise."""
+    """Build an untrained model: full range if `settings.long_range` is set, short range otherwise."""
     kind = ShortRangeModel if settings.long_range is None else FullRangeModel
     return kind(settings, generator=generator)
 
@@ -128,14 +139,16 @@ def build_model(settings: ModelSettings, *, generator: torch.Generator | None = 
 def extend_to_full_range(
     model: ShortRangeModel, long_range: LongRangeSettings, *, generator: torch.Generator | None = None
 ) -> FullRangeModel:
-    """Full-range model whose short-range part is a copy of `model`.
+    """Build a full-range model whose short-range part is a copy of `model`.
 
-    The non-linear long-range path starts at zero: without electrostatics the predictions stay as they are. Latent
-    charges start from electronegativities, so that with electrostatics the copied part has to unlearn what it imitates.
+    The non-linear long-range path starts at zero: without electrostatics the predictions do not change. With
+    electrostatics they do, since latent charges start from electronegativities. Training then has to remove from the
+    copied part the electrostatic energy that it had imitated.
     """
     if isinstance(model, FullRangeModel):
         raise ValueError("`model` already has a long-range part")
     extended = FullRangeModel(model.settings.model_copy(update={"long_range": long_range}), generator=generator)
     extended.to(next(model.parameters()))
+    # not strict: the long-range part has no counterpart in `model`
     extended.load_state_dict(model.state_dict(), strict=False)
     return extended

@@ -31,6 +31,7 @@ class ReadOut(nn.Module):
         self.element_bias = nn.Embedding(n_elements, n_outputs)
         with torch.no_grad():
             self.element_shift.weight.copy_(0.5 * torch.randn(self.element_shift.weight.shape, generator=generator))
+            # reference energies already cover the mean energy of each element: its bias starts at zero
             self.element_bias.weight.zero_()
 
     @property
@@ -40,7 +41,11 @@ class ReadOut(nn.Module):
     def forward(
         self, features: Tensor, species: Tensor, addition: Tensor | None = None, *, squeeze: bool = True
     ) -> Tensor:
-        """(n_atoms, n_outputs), or (n_atoms,) squeezed. `addition` (n_atoms, hidden[0]) enters the first layer."""
+        """Compute the outputs of each atom, (n_atoms, n_outputs), or (n_atoms,) if squeezed.
+
+        `features` (n_atoms, n_inputs), `species` (n_atoms,). `addition` (n_atoms, hidden[0]) is added to the first
+        hidden layer before its activation.
+        """
         hidden = self.first(features) + self.element_shift(species)
         if addition is not None:
             hidden = hidden + addition
@@ -52,6 +57,7 @@ class ReadOut(nn.Module):
 
 
 def random_linear(n_inputs: int, n_outputs: int, generator: torch.Generator | None) -> nn.Linear:
+    """Return a linear layer with normal weights of variance 1/n_inputs and zero biases."""
     layer = nn.Linear(n_inputs, n_outputs)
     with torch.no_grad():
         layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) / math.sqrt(n_inputs))

@@ -1,8 +1,8 @@
 """Descriptors by name: built in, registered by a program, or offered by an installed package.
 
-A potential file or a configuration can only name a descriptor. Which code stands behind the name is decided here, by
-this package, the user's program and what is installed, never by the file. A descriptor is imported when it is first
-needed, so that settings can be read without compiled kernels.
+A potential file or a configuration can only name a descriptor. The code behind the name comes from this package, the
+user's program or an installed package, never from the file. A descriptor is imported at its first use, so that settings
+can be read without compiled kernels.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def descriptor_class(name: str) -> type[Any]:
 
 
 def names() -> list[str]:
-    """Return the names of all descriptors that can be chosen, those from outside last."""
+    """Return the names of all available descriptors, built-in ones first."""
     return [*BUILT_IN, *sorted({*_registered, *_offers()} - set(BUILT_IN))]
 
 

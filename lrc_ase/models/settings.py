@@ -1,4 +1,4 @@
-"""What a model is made of, as plain validated values that travel in the potential file."""
+"""Settings of a model: plain validated values, stored in the potential file."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with some values replaced and validated; pydantic itself would take any.
+        """Return a copy with some values replaced and validated; pydantic's own method does not validate.
 
         Raises
         ------
         ValueError
-            A key is unknown, with the nearest one, or a value is not valid.
+            A key is unknown (the message suggests the nearest one), or a value is not valid.
         """
         if not update:
             return super().model_copy(deep=deep)
@@ -64,11 +64,11 @@ class Settings(BaseModel):
             return type(self).model_validate(unchanged | dict(update))
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
-            place = ".".join([type(self).__name__, *map(str, first["loc"])])
-            raise ValueError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
+            key = ".".join([type(self).__name__, *map(str, first["loc"])])
+            raise ValueError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from None
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Yield the values that differ from their defaults: what a reader wants to see."""
+        """Yield the names and values that differ from their defaults, for a short `repr`."""
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             if field.is_required() or value != field.get_default(call_default_factory=True):
@@ -142,7 +142,7 @@ class PaperSettings(DescriptorSettings):
 
 
 def descriptor_settings_class(name: str) -> type[DescriptorSettings]:
-    """Return the settings class of the descriptor called `name`: built in, registered, or of an installed plug-in."""
+    """Return the settings class of a descriptor: built in, registered, or of an installed plug-in."""
     settings_class: type[DescriptorSettings] = registry.descriptor_class(name).settings_class
     return settings_class
 
@@ -155,7 +155,7 @@ def descriptor_settings_classes() -> Iterator[type[DescriptorSettings]]:
 
 
 def _choose_descriptor(value: Any) -> Any:
-    """Validate a mapping by the settings class that its `name` calls for."""
+    """Validate a mapping with the settings class of the descriptor that its entry `name` selects."""
     if not isinstance(value, Mapping):
         return value
     name = value.get("name", "sphere")

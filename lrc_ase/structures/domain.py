@@ -134,7 +134,7 @@ class TrainingDomain:
         far_neighbors = self._far_neighbors((graph.neighbor_mask & (distances < cutoff)).sum(1).tolist(), names)
         if self.shortest is None:
             return Watch(names, far_neighbors)
-        limits = self.shortest.to(distances)[graph.of_own(graph.species)[:, None], graph.species[graph.neighbors]]
+        limits = self.shortest.to(distances)[graph.of_local(graph.species)[:, None], graph.species[graph.neighbors]]
         # between two searches an atom moves half the skin at most, and so does its neighbor
         near = graph.neighbor_mask & (limits > 0) & (distances < limits + skin)
         first, column = near.nonzero(as_tuple=True)
@@ -226,13 +226,13 @@ class Lookout:
         Parameters
         ----------
         graph, forces
-            The structure, and the forces on its own atoms, (n_own, 3), eV/Angstrom.
+            The structure, and the forces on its local atoms, (n_local, 3), eV/Angstrom.
         n_searches
             How often neighbors have been searched: a new search is a new list of pairs to look at.
         numbers
             What messages call the atoms, (n_atoms,); their places if not given.
         """
-        if graph.n_own == 0:
+        if graph.n_local == 0:
             return ()
         if self._watch is None or self._followed != n_searches:
             self._followed, self._watch = n_searches, self.domain.watch(graph, self.cutoff, self.skin, numbers)

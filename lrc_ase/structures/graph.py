@@ -1,7 +1,7 @@
 """Structures as the model reads them: tensors of atoms, cells and padded neighbor lists.
 
-Where several processes share a structure, each has a graph of its own atoms, followed by ghosts: copies of atoms of
-other processes, and of periodic images, within reach of the own ones. Ghosts have no row of neighbors.
+If several processes share a structure, the graph of each process holds its local atoms, followed by ghosts: copies of
+atoms of other processes, and of periodic images, within reach of the local atoms. Ghosts have no row of neighbors.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Graph:
     charge: Tensor
     """Total charge of each structure in e, (n_structures,)."""
     neighbors: Tensor
-    """Neighbors of each atom but the ghosts, int64 (n_own, n_neighbors). Padding points at the atom itself."""
+    """Neighbors of each atom but the ghosts, int64 (n_local, n_neighbors). Padding points at the atom itself."""
     shifts: Tensor
-    """Lattice translation of each neighbor in units of the cell vectors, whole numbers, (n_own, n_neighbors, 3)."""
+    """Lattice translation of each neighbor in units of the cell vectors, whole numbers, (n_local, n_neighbors, 3)."""
     neighbor_mask: Tensor
-    """False where a column is padding, bool (n_own, n_neighbors)."""
+    """False where a column is padding, bool (n_local, n_neighbors)."""
     mesh_shapes: tuple[tuple[int, ...], ...] | None = None
     """Mesh of the long-range part for each structure, to hold it while a cell changes; None lets the model choose."""
     exchange: Exchange | None = None
@@ -54,13 +54,13 @@ class Graph:
         return self.positions.shape[0]
 
     @property
-    def n_own(self) -> int:
-        """Atoms whose energies this graph holds: all but the ghosts."""
+    def n_local(self) -> int:
+        """Return the number of atoms with a row of neighbors: all but the ghosts."""
         return self.neighbors.shape[0]
 
-    def of_own(self, values: Tensor) -> Tensor:
-        """Rows of the own atoms, (n_atoms, ...) -> (n_own, ...)."""
-        return values if self.n_own == len(values) else values[: self.n_own]
+    def of_local(self, values: Tensor) -> Tensor:
+        """Return the rows of the local atoms, (n_atoms, ...) -> (n_local, ...)."""
+        return values if self.n_local == len(values) else values[: self.n_local]
 
     @property
     def n_structures(self) -> int:
@@ -77,18 +77,19 @@ class Graph:
 
 
 def collate(graphs: Sequence[Graph]) -> Graph:
-    """Join graphs into one batch; neighbor rows are padded to the longest."""
+    """Join graphs into one batch; pad rows of neighbors to the longest."""
     if not graphs:
         raise ValueError("`graphs` must hold at least one graph, got none")
     width = max(graph.neighbors.shape[1] for graph in graphs)
     neighbors, shifts, masks, structures = [], [], [], []
     first_atom = first_structure = 0
     for graph in graphs:
-        n_atoms, own_width = graph.neighbors.shape
-        padding = torch.arange(n_atoms, device=graph.neighbors.device)[:, None].expand(n_atoms, width - own_width)
+        n_atoms, graph_width = graph.neighbors.shape
+        # padding points at the atom itself, a valid index; the mask excludes it
+        padding = torch.arange(n_atoms, device=graph.neighbors.device)[:, None].expand(n_atoms, width - graph_width)
         neighbors.append(torch.cat([graph.neighbors, padding], dim=1) + first_atom)
-        shifts.append(torch.nn.functional.pad(graph.shifts, (0, 0, 0, width - own_width)))
-        masks.append(torch.nn.functional.pad(graph.neighbor_mask, (0, width - own_width)))
+        shifts.append(torch.nn.functional.pad(graph.shifts, (0, 0, 0, width - graph_width)))
+        masks.append(torch.nn.functional.pad(graph.neighbor_mask, (0, width - graph_width)))
         structures.append(graph.structure + first_structure)
         first_atom += n_atoms
         first_structure += graph.n_structures

@@ -21,7 +21,7 @@ __all__ = ["neighbor_vectors"]
 def neighbor_vectors(
     positions: Tensor, cell: Tensor, neighbors: Tensor, shifts: Tensor, structure: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """Vectors (n_own, n_neighbors, 3) in `dtype`, from differences that are taken in float64.
+    """Vectors (n_local, n_neighbors, 3) in `dtype`, from differences that are taken in float64.
 
     `positions` (n_atoms, 3), `cell` (n_structures, 3, 3); `neighbors`, `shifts` and `structure` as in `Graph`. Points
     of one or two dimensions do as well, and are not compiled.
@@ -29,9 +29,9 @@ def neighbor_vectors(
     compiles = positions.device.type == "cpu" and positions.shape[1] == 3
     if compiles and dtype in (torch.float32, torch.float64):
         return _Vectors.apply(positions, cell, (neighbors, shifts, structure), dtype)
-    n_own = len(neighbors)
-    offsets = torch.matmul(shifts, cell[structure[:n_own]])
-    return (positions[neighbors] - positions[:n_own, None] + offsets).to(dtype)
+    n_local = len(neighbors)
+    offsets = torch.matmul(shifts, cell[structure[:n_local]])
+    return (positions[neighbors] - positions[:n_local, None] + offsets).to(dtype)
 
 
 Pairs = tuple[Tensor, Tensor, Tensor]
