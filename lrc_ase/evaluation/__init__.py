@@ -1,4 +1,4 @@
-"""Predictions beside labels: errors, uncertainties, and frames worth labeling."""
+"""Comparison of predictions with labels: errors, uncertainties, and the choice of frames to label."""
 
 from lrc_ase.evaluation.comparable import check_comparable
 from lrc_ase.evaluation.evaluate import Evaluation, evaluate_frames

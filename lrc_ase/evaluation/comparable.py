@@ -1,4 +1,4 @@
-"""A check, before anything is computed, that frames have labels to compare predictions with."""
+"""Check, before anything is computed, that frames have labels to compare predictions with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["check_comparable"]
 
 
 def check_comparable(frames: Sequence[Atoms], keys: LabelKeys | None = None) -> list[str]:
-    """Return sentences about how the labels of frames were read.
+    """Check that frames have labels, and return sentences about how these labels were read.
 
     Raises
     ------
@@ -31,6 +31,7 @@ def check_comparable(frames: Sequence[Atoms], keys: LabelKeys | None = None) -> 
     }
     which = f"the frame {labelled[0].name}" if len(labelled) == 1 else f"any of the {len(labelled)} frames"
     for name, is_known in known.items():
+        # a virial is read as a stress, so that its key stands for the same label
         key = keys.stress or keys.virial if name == "stress" else getattr(keys, name)
         if key is not None and not is_known:
             raise ValueError(f"no {name} under the key '{key}' in {which}; {_entries(frames)}")
@@ -43,7 +44,7 @@ def check_comparable(frames: Sequence[Atoms], keys: LabelKeys | None = None) -> 
 
 
 def _entries(frames: Sequence[Atoms]) -> str:
-    """Return a phrase that lists what stands in the first frame."""
+    """Return a phrase that lists the results, info entries and arrays of the first frame."""
     atoms = frames[0]
     results = {} if atoms.calc is None else atoms.calc.results
     names = sorted({*results, *atoms.info, *atoms.arrays} - {SOURCE_KEY, "numbers", "positions"})

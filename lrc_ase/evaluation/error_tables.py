@@ -1,4 +1,4 @@
-"""Units and columns of errors, and the sentence on overfitting: for log, terminal, reports and files alike."""
+"""Units, columns and sentences about errors, the same in log, terminal, reports and files."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ ERROR_COLUMNS = (
 
 
 def error_text(value: float) -> str:
-    """Return three digits without an exponent where that is short, a dash for NaN.
+    """Return a number with three digits, without an exponent where that is short; a dash for NaN.
 
     >>> [error_text(value) for value in (math.nan, 0.0030012, 0.5, 41.26, 276.61, 12345.6, 1e-7, -3.0)]
     ['-', '0.003', '0.5', '41.3', '277', '12346', '1e-07', '-3']
@@ -80,7 +80,7 @@ def error_text(value: float) -> str:
 
 
 def error_cells(errors: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[list[str]]]:
-    """Return titles and rows of a table of errors, one row per name; columns without any value are left out.
+    """Return titles and rows of a table of errors, one row per name, without columns that hold no value.
 
     >>> error_cells({"training": {"n_frames": 9.0, "forces_rmse": 41.26}})[1]
     [['training', '9', '41.3']]
@@ -110,7 +110,7 @@ def overfitting_remark(
         return "Overfitting cannot be judged: no frames were kept apart from training."
     for key, quantity in (("forces_rmse", "force error"), ("energy_rmse", "energy error")):
         seen, new = training.get(key, math.nan), unseen.get(key, math.nan)
-        if math.isnan(seen) or math.isnan(new) or seen <= 0:
+        if math.isnan(seen) or math.isnan(new) or seen <= 0:  # a zero error has no ratio
             continue
         ratio = new / seen
         verdict = "The model overfits" if ratio >= _SIGN_OF_OVERFITTING else "No sign of overfitting"

@@ -1,4 +1,4 @@
-"""Predictions of a potential beside the labels of frames, and the errors that follow."""
+"""Evaluation of a potential on labelled frames: predictions, references and errors."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class Evaluation:
     energy: np.ndarray
     """Predicted total energy, references included, eV, (n_frames,)."""
     reference_energy: np.ndarray
-    """eV, (n_frames,)."""
+    """Labelled total energy, eV, (n_frames,)."""
     forces: np.ndarray
-    """Predicted, eV/Angstrom, (n_atoms, 3)."""
+    """Predicted forces, eV/Angstrom, (n_atoms, 3)."""
     reference_forces: np.ndarray
-    """eV/Angstrom, (n_atoms, 3)."""
+    """Labelled forces, eV/Angstrom, (n_atoms, 3)."""
     stress: np.ndarray
-    """Predicted, eV/Angstrom^3, positive in tension, (n_frames, 3, 3); NaN where not all directions are periodic."""
+    """Predicted stress, eV/Angstrom^3, positive in tension, (n_frames, 3, 3); NaN unless periodic in all directions."""
     reference_stress: np.ndarray
-    """eV/Angstrom^3, (n_frames, 3, 3)."""
+    """Labelled stress, eV/Angstrom^3, (n_frames, 3, 3)."""
     config_types: tuple[str, ...] = ()
     """``config_type`` of each frame, as in `Atoms.info`; empty if no frame has one."""
     charges: np.ndarray | None = None
@@ -62,22 +62,22 @@ class Evaluation:
 
     @property
     def frame(self) -> np.ndarray:
-        """Index of the frame each atom belongs to, (n_atoms,)."""
+        """Return the index of the frame each atom belongs to, (n_atoms,)."""
         return np.repeat(np.arange(len(self.n_atoms)), self.n_atoms)
 
     @property
     def energy_errors(self) -> np.ndarray:
-        """Predicted minus reference energy per atom, meV/atom, (n_frames,); NaN without label."""
+        """Return predicted minus reference energy per atom, meV/atom, (n_frames,); NaN without label."""
         return ERROR_UNITS["energy"].per_ase_unit * (self.energy - self.reference_energy) / self.n_atoms
 
     @property
     def force_errors(self) -> np.ndarray:
-        """Predicted minus reference forces, meV/Angstrom, (n_atoms, 3); NaN without label."""
+        """Return predicted minus reference forces, meV/Angstrom, (n_atoms, 3); NaN without label."""
         return ERROR_UNITS["forces"].per_ase_unit * (self.forces - self.reference_forces)
 
     @property
     def stress_errors(self) -> np.ndarray:
-        """Predicted minus reference stress, meV/Angstrom^3, (n_frames, 3, 3); NaN without label."""
+        """Return predicted minus reference stress, meV/Angstrom^3, (n_frames, 3, 3); NaN without label."""
         return ERROR_UNITS["stress"].per_ase_unit * (self.stress - self.reference_stress)
 
     def errors(self, frames: np.ndarray | None = None) -> dict[str, float]:
@@ -91,7 +91,7 @@ class Evaluation:
         chosen = np.ones(len(self.n_atoms), dtype=bool) if frames is None else frames
         of_atoms = chosen[self.frame]
         forces = self.force_errors[of_atoms]
-        labelled = np.isfinite(forces)
+        labelled = np.isfinite(forces)  # NaN without label
         with_forces = np.unique(self.frame[of_atoms][labelled.any(axis=1)])
         reference = ERROR_UNITS["forces"].per_ase_unit * self.reference_forces[of_atoms][labelled]
         norm = np.linalg.norm(reference)
@@ -115,11 +115,12 @@ class Evaluation:
         return self._errors_by(self.config_types)
 
     def _errors_by(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
-        array = np.array(names, dtype=object)
+        """Return the `errors` of the frames of each name, in the order of first appearance."""
+        array = np.array(names, dtype=object)  # as objects: NumPy would pad text to the longest name
         return {name: self.errors(np.asarray(array == name, dtype=bool)) for name in dict.fromkeys(names)}
 
     def force_errors_by_element(self) -> dict[str, dict[str, float]]:
-        """Return force errors in meV/Angstrom of the atoms of each element, and the number of these atoms."""
+        """Return the force errors in meV/Angstrom and the number of atoms of each element."""
         errors = {}
         for symbol in np.unique(self.symbols):
             of_element = self.symbols == symbol
@@ -141,7 +142,7 @@ class Evaluation:
         }
 
     def hardest_frames(self, count: int, by: Literal["forces", "energy"] = "forces") -> list[tuple[int, float]]:
-        """Return the frames with the largest error, the hardest first, with that error.
+        """Return index and error of the `count` frames with the largest error, the hardest first.
 
         Frames are ordered by their root mean square force error in meV/Angstrom, or by the absolute energy error in
         meV/atom. Frames without such a label are left out.
@@ -149,6 +150,7 @@ class Evaluation:
         if by == "energy":
             errors = np.abs(self.energy_errors)
         else:
+            # mean over the labelled components of each frame; NaN without any
             squares = self.force_errors**2
             labelled = np.isfinite(squares)
             frame = np.repeat(self.frame[:, None], 3, axis=1)[labelled]
@@ -160,13 +162,15 @@ class Evaluation:
 
 
 def cross_calibrated(uncalibrated: Evaluation) -> Evaluation:
-    """Return an evaluation whose deviations are calibrated on the frames that they are not compared with.
+    """Calibrate the deviations of an ensemble by two-fold cross-validation.
 
     `uncalibrated` holds the bare spread of the members on held-out frames. Each half of the frames is calibrated on the
-    other half, see `lrc_ase.evaluation.uncertainty.crossed_deviations`; NaN where there are too few frames.
+    other half, see `lrc_ase.evaluation.uncertainty.crossed_deviations`; NaN where there are too few frames. A single
+    model has no deviations; its evaluation is returned unchanged.
     """
     if uncalibrated.energy_std is None or uncalibrated.forces_std is None:
         return uncalibrated
+    # components of one frame share its half: their errors are correlated
     of_component = np.repeat(uncalibrated.frame[:, None], 3, axis=1)
     energy_errors = uncalibrated.energy - uncalibrated.reference_energy
     force_errors = uncalibrated.forces - uncalibrated.reference_forces
@@ -201,11 +205,16 @@ def evaluate_frames(
     required
         Labels of which every frame must have at least one; a label that is absent counts in no error.
     sets
-        Name of the set of each frame; None: the file it was read from.
+        Name of the set of each frame; None takes the name of its file.
     batch_size
         Frames evaluated at once.
     report_progress
         Called with the number of frames done and their total.
+
+    Raises
+    ------
+    ValueError
+        There are no frames, or a frame has none of the `required` labels.
     """
     if not frames:
         raise ValueError("`frames` must hold at least one frame, got none")
@@ -228,10 +237,12 @@ def evaluate_frames(
         assert results.forces is not None
         assert results.stress is not None
         graph = batch.graph
+        # the model predicts energies relative to the element references, labels are totals
         references = potential.references[graph.species.cpu()]
         offsets = references.new_zeros(graph.n_structures).index_add(0, graph.structure.cpu(), references)
         energies.append(results.energy.detach().cpu().double() + offsets)
         forces.append(results.forces.detach().cpu().double())
+        # without a volume there is no stress
         periodic = graph.pbc.all(dim=1)[:, None, None]
         stresses.append(torch.where(periodic, results.stress.detach(), torch.nan).cpu().double())
         if results.charges is not None:
@@ -260,7 +271,7 @@ def evaluate_frames(
 
 
 def _files_of(frames: Sequence[Atoms]) -> tuple[str, ...]:
-    """Return the name of the file of each frame, with the folders of files that are called alike."""
+    """Return the name of the file of each frame, its whole path where files in different folders share a name."""
     paths = [atoms.info.get(SOURCE_KEY, "frames").rpartition("@")[0] or "frames" for atoms in frames]
     files_of_name: dict[str, set[str]] = {}
     for path in paths:
@@ -269,7 +280,7 @@ def _files_of(frames: Sequence[Atoms]) -> tuple[str, ...]:
 
 
 def _config_types(frames: Sequence[Atoms]) -> tuple[str, ...]:
-    """Return the ``config_type`` of each frame, or nothing if no frame has one."""
+    """Return the ``config_type`` of each frame, or an empty tuple if no frame has one."""
     names = [atoms.info.get("config_type") for atoms in frames]
     if all(name is None for name in names):
         return ()
@@ -277,6 +288,7 @@ def _config_types(frames: Sequence[Atoms]) -> tuple[str, ...]:
 
 
 def _mae_rmse(name: str, errors: np.ndarray) -> dict[str, float]:
+    """Return mean absolute and root mean square of the finite errors; NaN without any."""
     errors = errors[np.isfinite(errors)]
     if not errors.size:
         return {f"{name}_mae": float("nan"), f"{name}_rmse": float("nan")}

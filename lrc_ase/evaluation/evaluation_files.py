@@ -1,4 +1,4 @@
-"""Files of an evaluation: errors as JSON, energies, forces and stresses of all frames as CSV."""
+"""Files of an evaluation: errors as JSON; energies, forces and stresses of all frames as CSV."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _VOIGT = {"xx": (0, 0), "yy": (1, 1), "zz": (2, 2), "yz": (1, 2), "xz": (0, 2), 
 
 
 def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str]) -> None:
-    """Write errors.json and tables of all predictions beside their references to `folder`.
+    """Write errors.json and tables of all predictions and references to `folder`.
 
     errors.json
         Errors over all frames, by set, by ``config_type`` and by element, and the uncertainty of an ensemble, in the
@@ -49,6 +49,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str]) -> 
 
 
 def _write_energies(evaluation: Evaluation, path: Path) -> None:
+    """Write a row per frame."""
     columns = ["frame", "set", "config_type", "n_atoms", "reference_energy_eV", "energy_eV"]
     deviations = evaluation.energy_std
     config_types = evaluation.config_types or [""] * len(evaluation.n_atoms)
@@ -61,6 +62,7 @@ def _write_energies(evaluation: Evaluation, path: Path) -> None:
 
 
 def _write_forces(evaluation: Evaluation, path: Path) -> None:
+    """Write a row per atom."""
     parts = {"reference_force": evaluation.reference_forces, "force": evaluation.forces}
     if evaluation.forces_std is not None:
         parts["force_std"] = evaluation.forces_std
@@ -75,6 +77,7 @@ def _write_forces(evaluation: Evaluation, path: Path) -> None:
 
 
 def _write_stresses(evaluation: Evaluation, path: Path) -> None:
+    """Write a row per frame that has a stress label."""
     parts = {"reference_stress": evaluation.reference_stress, "stress": evaluation.stress}
     columns = ["frame", *(f"{name}_{component}_eV_per_Angstrom3" for name in parts for component in _VOIGT)]
     labelled = np.flatnonzero(np.isfinite(evaluation.reference_stress).any(axis=(1, 2)))
@@ -86,6 +89,7 @@ def _write_stresses(evaluation: Evaluation, path: Path) -> None:
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV table atomically."""
     with writing(path, text=True) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -93,10 +97,12 @@ def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]])
 
 
 def _number(value: float, digits: int) -> str:
+    """Return a number with fixed decimals, nothing for NaN."""
     return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _nan_to_null(value: object) -> object:
+    """Replace NaN, which JSON does not know, by None in nested mappings."""
     if isinstance(value, Mapping):
         return {key: _nan_to_null(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

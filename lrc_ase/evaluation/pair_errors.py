@@ -45,10 +45,10 @@ class PairErrors:
 def pair_errors(
     frames: Sequence[Atoms], evaluation: Evaluation, *, largest_distance: float, n_bins: int = 40
 ) -> dict[str, PairErrors]:
-    """Return mean force errors along pairs, by pair of elements (``"Na-Cl"``), for pairs with known errors.
+    """Return mean force errors along pairs of atoms, by pair of elements (``"Na-Cl"``).
 
-    `frames` are those of `evaluation`; distances go up to `largest_distance` (Angstrom). An atom and its own periodic
-    image are no pair: they move together, so that their error is zero whatever the model does.
+    `frames` are those of `evaluation`; distances go up to `largest_distance` (Angstrom). Pairs without force labels are
+    left out. An atom and its periodic image are no pair: both have the same force, so that their error is always zero.
     """
     errors = evaluation.force_errors
     first_atoms = np.concatenate([[0], np.cumsum(evaluation.n_atoms)])
@@ -61,11 +61,13 @@ def pair_errors(
         vectors = neighbor_vectors(
             graph.positions, graph.cell, graph.neighbors, graph.shifts, graph.structure, torch.float64
         ).numpy()
+        # rows of padded neighbors (n_atoms, n_neighbors) become a flat list of pairs, each from both of its ends
         mask, neighbors, species = graph.neighbor_mask.numpy(), graph.neighbors.numpy(), graph.species.numpy()
         atom, column = np.nonzero(mask)
         other = neighbors[atom, column]
         lengths = np.linalg.norm(vectors[atom, column], axis=1)
         along = 0.5 * ((frame_errors[other] - frame_errors[atom]) * vectors[atom, column]).sum(axis=1) / lengths
+        # Na-Cl and Cl-Na are one kind
         kinds = np.sort(np.stack([species[atom], species[other]], axis=1), axis=1)
         known = np.isfinite(along) & (atom != other)
         for kind in np.unique(kinds[known], axis=0):
@@ -78,6 +80,7 @@ def pair_errors(
 
 
 def _binned(pairs: np.ndarray, edges: np.ndarray) -> PairErrors:
+    """Average the errors of `pairs`, rows of distances and errors (2, n_pairs), in bins of distance."""
     distances, errors = pairs
     n_bins = len(edges) - 1
     bin_index = np.clip(np.digitize(distances, edges) - 1, 0, n_bins - 1)

@@ -1,12 +1,12 @@
-r"""Which frames of a trajectory are worth labeling: those that an ensemble disagrees about, and different ones.
+r"""Choice of frames for labeling: frames that an ensemble disagrees about and that differ from each other.
 
-One frame after the other is taken, each time the one with the largest product of disagreement and distance to all that
-are taken or known already,
+The method is farthest-point sampling with weights. Frames are chosen one by one. Each choice is the frame with the
+largest product of disagreement and distance to the nearest frame that is chosen or known,
 
-.. math:: i = \arg\max_i\; s_i \min_{j \in \mathrm{taken}} |d_i - d_j|,
+.. math:: i = \arg\max_i\; s_i \min_{j \in \mathrm{chosen}} |d_i - d_j|.
 
-with the disagreement s (the largest norm of an atom's force deviation, or their mean) and the mean descriptor d of each
-element's atoms, in units of its spread: farthest-point sampling with weights.
+The disagreement s is the largest norm of an atom's force deviation, or the mean over atoms. The descriptor d of a frame
+is the mean feature vector of each element's atoms, in units of its spread over all frames.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Selection:
     """Frames chosen from a trajectory, in the order of their choice."""
 
     frames: tuple[int, ...]
-    """Indices."""
+    """Indices of the chosen frames."""
     disagreement: np.ndarray
-    """Of every frame of the trajectory, eV/Angstrom, (n_frames,)."""
+    """Force deviation of every frame of the trajectory, eV/Angstrom, (n_frames,)."""
     descriptors: np.ndarray
-    """Of every frame, (n_frames, n_features), in units of their spread."""
+    """Mean features of every frame, in units of their spread, (n_frames, n_features)."""
 
 
 def select_frames(
@@ -61,19 +61,24 @@ def select_frames(
     Parameters
     ----------
     potential
-        That of an ensemble.
+        Potential of an ensemble; a single model has no disagreement.
     frames
-        Structures without or with labels, which are not looked at.
+        Structures; labels, if any, are ignored.
     count
-        How many to choose; all where there are fewer.
+        Number of frames to choose; all frames are chosen where there are fewer.
     known
-        Structures that are labeled already: frames like these are not worth labeling.
+        Structures that are labeled already; frames similar to them are not chosen.
     by
-        Whether the atom with the largest force deviation or the mean over atoms decides.
+        Disagreement of a frame: the largest force deviation of an atom (max), or the mean over atoms (mean).
     charge_key
         Name of the total charge in `Atoms.info`; common names are tried if None.
     report_progress
         Called with the number of frames evaluated and their total.
+
+    Raises
+    ------
+    ValueError
+        The potential is a single model, `count` is below 1, or there are no frames.
     """
     if potential.n_members < 2:
         raise ValueError(
@@ -93,6 +98,7 @@ def select_frames(
             report_progress(min(start + batch_size, len(every)), len(every))
     descriptors = torch.cat(features).double().numpy()
     spread = descriptors.std(axis=0)
+    # a feature that never changes has no spread to be divided by
     descriptors = descriptors / np.where(spread > 0, spread, 1.0) / np.sqrt(descriptors.shape[1])
     disagreement = torch.cat(scores).double().numpy()[: len(frames)]
     chosen = farthest_points(descriptors[: len(frames)], count, disagreement, descriptors[len(frames) :])
@@ -100,7 +106,9 @@ def select_frames(
 
 
 def farthest_points(points: np.ndarray, count: int, weights: np.ndarray, known: np.ndarray) -> list[int]:
-    """Indices of `count` of `points` (n, d), far from each other and from `known` (m, d), preferring large `weights`.
+    """Return indices of `count` of `points` (n, d), far from each other and from `known` (m, d), by `weights`.
+
+    Each choice maximizes the weight times the distance to the nearest point that is chosen or known.
 
     >>> line = np.array([[0.0], [0.1], [5.0], [9.0]])
     >>> farthest_points(line, 3, np.array([1.0, 2.0, 1.0, 1.0]), np.empty((0, 1)))
@@ -111,6 +119,7 @@ def farthest_points(points: np.ndarray, count: int, weights: np.ndarray, known: 
         distances = np.minimum(distances, np.linalg.norm(points - point, axis=1))
     chosen: list[int] = []
     while len(chosen) < min(count, len(points)):
+        # nothing chosen or known: all distances are infinite, and the weights alone decide
         merit = weights * distances if np.isfinite(distances).all() else weights.astype(float)
         merit[chosen] = -np.inf
         chosen.append(int(merit.argmax()))
@@ -119,7 +128,7 @@ def farthest_points(points: np.ndarray, count: int, weights: np.ndarray, known: 
 
 
 def _graph(potential: Potential, frames: Sequence[Atoms], first: int, charge_key: str | None) -> Graph:
-    """Join the graphs of structures; their labels are not looked at."""
+    """Return the batched graph of `frames`; `first` is the number of the first one in messages."""
     settings = potential.settings
     graphs = []
     for index, atoms in enumerate(frames, start=first):
@@ -132,7 +141,7 @@ def _graph(potential: Potential, frames: Sequence[Atoms], first: int, charge_key
 
 
 def _disagreement(model: ShortRangeModel, graph: Graph, by: Disagreement) -> Tensor:
-    """Of each structure, eV/Angstrom, (n_structures,)."""
+    """Return the disagreement of the members about each structure, eV/Angstrom, (n_structures,)."""
     forces_std = evaluate(model, graph).forces_std
     assert forces_std is not None
     norms = forces_std.norm(dim=1)
@@ -143,10 +152,14 @@ def _disagreement(model: ShortRangeModel, graph: Graph, by: Disagreement) -> Ten
 
 @torch.no_grad()
 def _mean_descriptors(potential: Potential, graph: Graph) -> Tensor:
-    """Mean features of each element's atoms, zero for an absent element; (n_structures, n_elements * n_features)."""
-    member = members_of(potential.model)[0]
+    """Return the mean features of each element's atoms, (n_structures, n_elements * n_features).
+
+    Features of an absent element are zero.
+    """
+    member = members_of(potential.model)[0]  # members share the descriptor, not its weights; one is enough
     features = member.local(graph, None)
     n_elements = len(potential.settings.elements)
+    # one row of sums for each structure and element
     kind = graph.structure * n_elements + graph.species
     sums = features.new_zeros(graph.n_structures * n_elements, features.shape[1]).index_add(0, kind, features)
     counts = torch.bincount(kind, minlength=len(sums)).clamp(min=1)

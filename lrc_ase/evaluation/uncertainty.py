@@ -1,4 +1,4 @@
-r"""Calibrate the deviations of an ensemble, and compare them with errors.
+r"""Calibration of the deviations of an ensemble, and their comparison with errors.
 
 The spread s of a few members underestimates the error, and errors common to all members do not show up in it. We
 therefore predict deviations
@@ -36,14 +36,14 @@ __all__ = [
 INTERVAL_LEVEL = 0.9
 """Probability for which deviations are calibrated."""
 _FEWEST = 5
-"""Held-out values below which there is no calibration."""
+"""Smallest number of held-out values that are calibrated on."""
 _LARGEST_FIT = 20_000
-"""Errors that the likelihood is taken of."""
+"""Largest number of errors in the likelihood; of more an even sample is taken."""
 
 
 @dataclass(frozen=True)
 class UncertaintySummary:
-    """Deviations beside the errors that were made, all in one unit; `Evaluation.uncertainty` says which."""
+    """Comparison of predicted deviations with actual errors, both in the unit that `Evaluation.uncertainty` names."""
 
     coverage: float
     """Part of the errors inside the 90% interval."""
@@ -55,7 +55,7 @@ class UncertaintySummary:
     mean_deviation: float
     """Root mean square of the deviations, in the unit of the errors."""
     n_errors: int = 0
-    """Errors with a deviation."""
+    """Number of errors with a deviation."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,10 @@ def calibrate_spread(errors: np.ndarray, spread: np.ndarray, *, with_floor: bool
 
 
 def _most_likely(errors: np.ndarray, spread: np.ndarray) -> Calibration:
-    """Return scale and floor of maximum likelihood."""
+    """Fit scale and floor by maximum likelihood."""
     step = max(errors.size // _LARGEST_FIT, 1)
     errors, spread = errors[::step], spread[::step]
+    # in logarithms both stay positive; the small number stands for a median of zero
     start = np.log([np.sqrt(np.mean(errors**2) / np.mean(spread**2)), np.median(errors) + 1e-12])
 
     def cost(logarithms: np.ndarray) -> float:
@@ -110,9 +111,10 @@ def coverage(errors: np.ndarray, deviations: np.ndarray, level: float = INTERVAL
 
 
 def crossed_deviations(errors: np.ndarray, spread: np.ndarray, group: np.ndarray, *, with_floor: bool) -> np.ndarray:
-    """Return deviations of the shape of `spread`: each half of the groups (frames) calibrated on the other half.
+    """Return calibrated deviations (shape of `spread`), each half of the groups (frames) calibrated on the other half.
 
-    No error then judges a calibration that it was used for. NaN where the other half has fewer than 5 errors.
+    A calibration is thus never compared with the errors that it was fitted to. NaN where the other half has fewer than
+    5 errors.
     """
     second = np.isin(group, np.unique(group)[1::2])
     deviations = np.full(spread.shape, math.nan)
@@ -124,12 +126,12 @@ def crossed_deviations(errors: np.ndarray, spread: np.ndarray, group: np.ndarray
 
 
 def crossed_coverage(errors: np.ndarray, spread: np.ndarray, group: np.ndarray, *, with_floor: bool) -> float:
-    """Return the coverage by `crossed_deviations`; NaN where there are too few errors for it."""
+    """Return the coverage of the errors by `crossed_deviations`; NaN where there are too few errors."""
     return coverage(errors, crossed_deviations(errors, spread, group, with_floor=with_floor))
 
 
 def negative_log_likelihood(errors: np.ndarray, deviations: np.ndarray) -> float:
-    r"""Return the mean of :math:`\tfrac12 \ln 2\pi\sigma^2 + e^2 / 2\sigma^2`, normal errors e of deviation sigma."""
+    r"""Return the mean of :math:`\tfrac12 \ln 2\pi\sigma^2 + e^2 / 2\sigma^2` for errors e and deviations sigma."""
     known = np.isfinite(errors) & (deviations > 0)
     variance = deviations[known] ** 2
     if not known.any():
@@ -141,6 +143,7 @@ def summarize_uncertainty(errors: np.ndarray, deviations: np.ndarray) -> Uncerta
     """Compare deviations with errors of the same shape; NaN errors do not count."""
     known = np.isfinite(errors) & np.isfinite(deviations)
     sizes, expected = np.abs(errors[known]), deviations[known]
+    # a rank correlation needs values that differ
     varied = sizes.size > 2 and np.ptp(sizes) > 0 and np.ptp(expected) > 0
     return UncertaintySummary(
         coverage=coverage(sizes, expected),

@@ -1,4 +1,4 @@
-"""The plot of a thermodynamic log."""
+"""Plot of a thermodynamic log."""
 
 from __future__ import annotations
 
@@ -27,16 +27,20 @@ DPI = 120
 
 
 def plot_log(log: str | Path, path: str | Path, targets: Mapping[str, float] | None = None) -> None:
-    """Draw the quantities of a run's log over time; ValueError for a log without rows.
+    """Draw the quantities of a run's log over time.
 
-    A quantity that is never a number, or never changes, is left out. Energies are shown against the first row. Where
-    the total energy is the conserved one, as with velocity Verlet, one panel shows both.
+    A quantity that is never a number, or never changes, is left out. Energies are shown relative to the first row.
+    Where the total energy is the conserved one, as with velocity Verlet, one panel shows both.
 
     Parameters
     ----------
     targets
-        Values that the run was to hold, by the name of the column (``temperature_K``, ``pressure_GPa``); drawn as
-        dashed lines.
+        Target values by the name of the column (``temperature_K``, ``pressure_GPa``); drawn as dashed lines.
+
+    Raises
+    ------
+    ValueError
+        The log has no rows.
     """
     with open(log, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

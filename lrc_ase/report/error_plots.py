@@ -1,4 +1,4 @@
-"""Plots of where a potential errs: along pairs of atoms, and on the atoms of its hardest frames."""
+"""Plots of errors in space: along pairs of atoms, and on the atoms of the hardest frames."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ __all__ = ["plot_hardest_frames", "plot_pair_errors"]
 _LARGEST_NUMBER_OF_PANELS = 15
 _FORCE_UNIT = ERROR_UNITS["forces"].symbol
 _COLORMAP = "YlOrRd"
-_UNKNOWN_COLOR = "0.8"
-"""Of atoms without a force label."""
+_UNKNOWN_COLOR = (0.8, 0.8, 0.8, 1.0)
+"""Color of atoms without a force label, red, green, blue and opacity."""
 _MOST_LETTERED = 150
-"""Atoms of a frame up to which symbols are written on them."""
+"""Largest number of atoms in a frame whose symbols are written on them."""
 
 
 def plot_pair_errors(errors: Mapping[str, Mapping[str, PairErrors]], cutoff: float, path: str | Path) -> None:
     """Draw mean force errors along pairs over their distance: a panel for each pair of elements, a color per potential.
 
-    `errors` are those of `pair_errors`, by potential; `cutoff` (Angstrom) is marked. Every mean lies within its panel;
-    where the largest is many times the typical one, the axis is linear up to this one and logarithmic beyond.
+    `errors` holds the result of `pair_errors` for each potential. A dashed line marks `cutoff` (Angstrom). Every mean
+    lies within its panel. Where the largest error is many times the typical one, the axis is linear up to twice the
+    typical error and logarithmic beyond.
     """
     n_pairs: dict[str, int] = {}
     for curves in errors.values():
@@ -76,7 +77,7 @@ def plot_pair_errors(errors: Mapping[str, Mapping[str, PairErrors]], cutoff: flo
 
 
 def _set_error_scale(axis: Axes, curves: Sequence[PairErrors]) -> None:
-    """Show all means and bars: logarithmic beyond the typical mean where the largest would hide the others."""
+    """Set limits that hold all means and bars, and a logarithmic scale where the largest would hide the others."""
     typical = float(np.nanmedian(np.abs(np.concatenate([curve.mean for curve in curves]))))
     reach = [np.abs(curve.mean) + 2 * np.nan_to_num(curve.uncertainty) for curve in curves]
     largest = float(np.nanmax(np.concatenate(reach)))
@@ -87,7 +88,7 @@ def _set_error_scale(axis: Axes, curves: Sequence[PairErrors]) -> None:
         axis.yaxis.set_major_formatter(
             FuncFormatter(lambda value, _: "" if 0 < abs(value) < near_zero else f"{value:g}")
         )
-    axis.set_ylim(-1.1 * largest or -1.0, 1.1 * largest or 1.0)
+    axis.set_ylim(-1.1 * largest or -1.0, 1.1 * largest or 1.0)  # errors that are all zero need limits too
 
 
 def plot_hardest_frames(
@@ -97,9 +98,9 @@ def plot_hardest_frames(
     hardest: Sequence[tuple[int, float]],
     path: str | Path,
 ) -> None:
-    """Draw frames from the side that shows most of their atoms, colored by their force error.
+    """Draw the `hardest` frames, each from the side that shows most of its atoms, colored by force error.
 
-    `frames` and their `names` are those of `evaluation`, `hardest` is made by `Evaluation.hardest_frames`.
+    `frames` and `names` belong to `evaluation`; `hardest` comes from `Evaluation.hardest_frames`.
     """
     n_columns = min(len(hardest), 2)
     n_rows = -(-len(hardest) // n_columns)
@@ -129,7 +130,7 @@ def _draw_atoms(
         axis.plot(*edge.T, color="0.75", lw=0.8, zorder=0)
     order = np.argsort(projection.depths)
     fills = np.array(scale.to_rgba(np.nan_to_num(errors)))
-    fills[~np.isfinite(errors)] = (0.8, 0.8, 0.8, 1.0)
+    fills[~np.isfinite(errors)] = _UNKNOWN_COLOR
     diameters = 2 * projection.radii[order]
     circles = EllipseCollection(
         diameters,
@@ -152,7 +153,7 @@ def _draw_atoms(
         return
     # the axes are 3.2 inches wide, about
     size = float(np.clip(0.9 * 72 * 3.2 * np.median(projection.radii) / max(high_x - low_x, high_y - low_y), 3.0, 10.0))
-    luminance = fills[:, :3] @ (0.2126, 0.7152, 0.0722)
+    luminance = fills[:, :3] @ (0.2126, 0.7152, 0.0722)  # weights of ITU-R BT.709
     for index in np.flatnonzero(~projection.hidden).tolist():
         axis.annotate(
             symbols[index],

@@ -38,9 +38,9 @@ def read_metrics(path: str | Path) -> dict[str, list[str]]:
 
 
 def plot_learning_curve(metrics: str | Path | Mapping[str, str | Path], path: str | Path) -> None:
-    """Draw errors per epoch of every stage, from the metrics table of a run folder, or of several runs by name.
+    """Draw the errors of every epoch from the metrics table of a run, or of several runs by name.
 
-    A panel each for forces, energies and stresses that were trained or validated on. Curves are interrupted between
+    Forces, energies and stresses have a panel each if they were trained or validated on. Curves are interrupted between
     stages, as stages may differ in their training and validation frames.
     """
     runs = {"": metrics} if isinstance(metrics, (str, Path)) else dict(metrics)
@@ -79,18 +79,19 @@ def plot_learning_curve(metrics: str | Path | Mapping[str, str | Path], path: st
 
 
 def _column(columns: Mapping[str, Sequence[str]], prefix: str, quantity: str) -> np.ndarray:
-    """Return errors of all epochs, NaN where there are none; (n_epochs,)."""
+    """Return the errors of all epochs, NaN where an epoch has none; (n_epochs,)."""
     values = columns.get(f"{prefix}_{quantity}_rmse", ["nan"] * len(columns["stage"]))
     return np.array(values, dtype=float)
 
 
 def _values(columns: Mapping[str, Sequence[str]], prefix: str, quantity: str) -> np.ndarray:
+    """Return the errors that are finite."""
     errors = _column(columns, prefix, quantity)
     return errors[np.isfinite(errors)]
 
 
 def _stages(names: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Yield the first epoch of each stage, counted from zero, and the first one after it."""
+    """Yield the first epoch of each stage and the first epoch after the stage, both counted from zero."""
     begins = [index for index, name in enumerate(names) if index == 0 or name != names[index - 1]]
     yield from zip(begins, [*begins[1:], len(names)], strict=True)
 
@@ -112,6 +113,7 @@ def _mark_stages(axes: Sequence[Axes], runs: Sequence[Sequence[str]]) -> None:
                 axis.axvline(first + 0.5, color="0.5", lw=1, ls="--")
         text = plot_text(" / ".join(dict.fromkeys(begun[first])), 30)
         begin = first * points_per_epoch
+        # the first line whose last name ends before this one begins, or a new line above
         line = next((number for number, end in enumerate(ends) if end <= begin), len(ends))
         ends[line : line + 1] = [begin + _LETTER_WIDTH * (len(text) + 2)]
         axes[0].annotate(

@@ -1,4 +1,4 @@
-"""A one-page report as a single HTML file: tables, plots, configuration, versions and hardware, nothing loaded."""
+"""A one-page report as a single HTML file, with pictures inside and nothing loaded from the network."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ __all__ = ["Picture", "Report", "Section", "Table", "environment", "write_report
 _SCALE = 0.62
 """CSS pixels per pixel of a picture."""
 _HALF_PAGE = 560
-"""CSS pixels."""
+"""Width of half a page, CSS pixels."""
 PACKAGES = ("lrc-ase", "torch", "numpy", "scipy", "ase", "matscipy")
+"""Packages whose versions a report names."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text."""
+    """Table of text with a title."""
 
     title: str
     columns: Sequence[str]
@@ -39,7 +40,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file with the sentence that tells what to look for in it."""
+    """PNG file with a title and a caption that says what to look for."""
 
     path: Path
     title: str
@@ -47,23 +48,24 @@ class Picture:
 
     @property
     def width(self) -> int:
-        """Width on the page in CSS pixels: letters then have the size of those of the text."""
+        """Return the width on the page in CSS pixels, at which letters are as large as those of the text."""
         return round(_SCALE * self._size[0])
 
     @property
     def is_wide(self) -> bool:
-        """Whether the picture needs more than half of the page to be read."""
+        """Return True if the picture needs more than half the width of the page."""
         return self.width > _HALF_PAGE
 
     @property
     def _size(self) -> tuple[int, int]:
-        width, height = struct.unpack(">2I", self.path.read_bytes()[16:24])  # of the header of a PNG file
+        """Read width and height in pixels from the header of the PNG file."""
+        width, height = struct.unpack(">2I", self.path.read_bytes()[16:24])
         return width, height
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report: sentences, then tables, then pictures."""
+    """Part of a report: sentences, then tables, then pictures."""
 
     title: str
     sentences: Sequence[str] = ()
@@ -72,18 +74,18 @@ class Section:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to show."""
+        """Return True if the section has neither sentences nor tables nor pictures."""
         return not (self.sentences or self.tables or self.pictures)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Content of a page, in this order."""
+    """Content of a page, from top to bottom."""
 
     title: str
     sections: Sequence[Section]
     configuration: str = ""
-    """Text of the configuration, as it would be read back."""
+    """Configuration as YAML text."""
     environment: Mapping[str, str] | None = None
     """Versions and hardware; None describes this machine."""
 
@@ -121,7 +123,7 @@ def write_report(report: Report, path: str | Path) -> None:
 
 
 def _encoded(path: Path) -> str:
-    """Return the content of a picture for its place in the page."""
+    """Return the content of a picture in base64, as a page can hold it."""
     return base64.b64encode(path.read_bytes()).decode()
 
 
@@ -135,6 +137,7 @@ def _printable_lines(text: object) -> str:
 
 
 def _processor() -> str:
+    """Return the name of the processor; `platform.processor` is empty on most Linux systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Predicted over reference values."""
+"""Plots of predicted over reference values."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from lrc_ase.report.style import REFERENCE_COLOR, colors, new_figure, plot_text,
 __all__ = ["plot_parity", "plot_parity_by_element"]
 
 _LARGEST_LEGEND = 6
-"""Sets with a color and an error of their own; all others share the last one."""
+"""Largest number of entries of a legend; the least frequent sets share the last color."""
 _TITLES = {"energy": "Energy per atom - mean", "forces": "Force component", "stress": "Stress component"}
 
 
 def plot_parity(evaluations: Mapping[str, Evaluation], path: str | Path) -> None:
-    """Draw predictions over references: a column per evaluation, rows for energies, forces and stresses with labels.
+    """Draw predictions over references: a column per evaluation, a row for each quantity that has labels.
 
     Axes and errors of a panel have the same unit. The mean reference is subtracted from energies per atom.
     """
@@ -31,6 +31,7 @@ def plot_parity(evaluations: Mapping[str, Evaluation], path: str | Path) -> None
     for evaluation in evaluations.values():
         per_atom = np.array([evaluation.reference_energy, evaluation.energy]) / evaluation.n_atoms
         known = np.isfinite(per_atom[0])
+        # the mean of several evaluations on the same frames is the same: their axes agree
         rows["energy"].append(per_atom - (per_atom[0, known].mean() if known.any() else 0.0))
         rows["forces"].append(np.array([evaluation.reference_forces.ravel(), evaluation.forces.ravel()]))
         rows["stress"].append(np.array([evaluation.reference_stress.ravel(), evaluation.stress.ravel()]))
@@ -119,7 +120,7 @@ def plot_parity_by_element(evaluations: Mapping[str, Evaluation], path: str | Pa
 
 
 def _frame(axis: Axes, limits: tuple[float, float]) -> None:
-    """Draw the diagonal into equal axes."""
+    """Set equal axes with limits and grid, and draw the diagonal."""
     axis.axline((0, 0), slope=1, color=REFERENCE_COLOR, lw=1)
     axis.set(xlim=limits, ylim=limits, aspect="equal")
     for each in (axis.xaxis, axis.yaxis):
@@ -128,7 +129,7 @@ def _frame(axis: Axes, limits: tuple[float, float]) -> None:
 
 
 def _limits(pairs: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Return limits that hold references and predictions, with a margin that shows single points too."""
+    """Return limits that hold references and predictions, with a margin; a single value gets one too."""
     shown = np.concatenate([pair.ravel() for pair in pairs])
     if not shown.size:
         return -1.0, 1.0
@@ -137,7 +138,7 @@ def _limits(pairs: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _most_frequent(names: Sequence[str]) -> list[str]:
-    """Return the names that get a color, in the order of their first appearance."""
+    """Return the names that get a color each, in the order of their first appearance."""
     distinct = list(dict.fromkeys(names))
     if len(distinct) <= _LARGEST_LEGEND:
         return distinct

@@ -17,15 +17,15 @@ from lrc_ase.report.style import ANGSTROM, COLORS, REFERENCE_COLOR, colors, new_
 __all__ = ["plot_charges", "plot_kernels"]
 
 _LARGEST_DISTANCE = 20.0
-"""Angstrom, of the kernels drawn."""
+"""Distance up to which kernels are drawn, Angstrom."""
 _SMALLEST_KERNEL = 1e-4
-"""1/Angstrom, lower end of the axis."""
+"""Lower end of the axis of kernels, 1/Angstrom."""
 
 
 def plot_kernels(potentials: Mapping[str, Potential], path: str | Path) -> None:
-    """Draw the kernels of the long-range channels over distance beside 1/r, one column for each potential.
+    """Draw the kernels of the long-range channels and 1/r over distance, one column for each potential.
 
-    The axis is logarithmic: absolute values are drawn, dotted where a kernel is negative.
+    The axis is logarithmic. Negative values are drawn by their magnitude, as a dotted line.
     """
     models = {
         name: [member for member in members_of(potential.model) if isinstance(member, FullRangeModel)]
@@ -68,7 +68,7 @@ def plot_kernels(potentials: Mapping[str, Potential], path: str | Path) -> None:
 def plot_charges(evaluations: Mapping[str, Evaluation], path: str | Path) -> None:
     """Draw the distribution of latent charges by element, one row for each potential that has them.
 
-    Latent charges are variables of the model, fitted to energies and forces; the axis says so.
+    Latent charges are variables of the model, fitted to energies and forces, as the label of the axis says.
     """
     rows = {name: evaluation for name, evaluation in evaluations.items() if evaluation.charges is not None}
     if not rows:

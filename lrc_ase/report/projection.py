@@ -1,4 +1,4 @@
-"""The side from which a structure shows most of its atoms."""
+"""Projection of a structure onto paper, from the side that shows most of its atoms."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ _LARGEST_RADIUS = 0.9
 
 @dataclass(frozen=True)
 class Projection:
-    """A structure on paper."""
+    """Two-dimensional drawing of a structure: circles for atoms, lines for the edges of the cell."""
 
     positions: np.ndarray
-    """Angstrom, (n_atoms, 2)."""
+    """Centers of the circles, Angstrom, (n_atoms, 2)."""
     depths: np.ndarray
-    """Angstrom towards the viewer, (n_atoms,)."""
+    """Distance towards the viewer, Angstrom, (n_atoms,)."""
     radii: np.ndarray
-    """Of the circles drawn, Angstrom, (n_atoms,)."""
+    """Radii of the circles, Angstrom, (n_atoms,)."""
     hidden: np.ndarray
-    """Whether another atom covers the middle of this one, bool (n_atoms,)."""
+    """True where another atom covers the center of an atom, bool (n_atoms,)."""
     cell_edges: np.ndarray
     """Ends of the cell's edges, Angstrom, (12, 2, 2); empty for an open structure."""
     view: str
-    """Direction, for a title."""
+    """Name of the direction, for a title."""
 
 
 def project(atoms: Atoms) -> Projection:
     """Return the projection that hides the fewest atoms.
 
-    Directions tried are those of the structure's principal axes for a molecule, and x, y and z, tilted by a few
-    degrees, for a periodic structure. A slab is seen from a side, so that its layers do not lie on each other. Of
-    equally good directions the one that shows the largest area is taken.
+    Three directions are compared: the principal axes of a molecule, or x, y and z of a periodic structure, tilted by a
+    few degrees. A slab is seen from a side, so that its layers do not lie on each other. Among directions that hide
+    equally many atoms, the one that shows the largest area wins.
     """
     positions = atoms.positions - atoms.positions.mean(axis=0)
     radii = _radii(positions)
@@ -54,6 +54,7 @@ def project(atoms: Atoms) -> Projection:
         axes, names = np.eye(3), ("seen along x", "seen along y", "seen along z")
         tilt = _TILT
     else:
+        # rows of V^T: principal axes, the longest extent first
         axes = np.linalg.svd(positions, full_matrices=True)[2] if len(positions) > 1 else np.eye(3)
         names = ("seen along its length", "seen from its edge", "seen from its flat side")
         tilt = np.zeros(2)
@@ -67,6 +68,7 @@ def project(atoms: Atoms) -> Projection:
         hidden = _hidden(seen, radii)
         edges = _cell_edges(atoms) @ frame.T
         projection = Projection(seen[:, :2], seen[:, 2], radii, hidden, edges[..., :2], name)
+        # the Angstrom keeps the area of a chain or a plane above zero
         area = float(np.prod(np.ptp(seen[:, :2], axis=0) + 1.0))
         rank = (float(hidden.sum()), -area)
         if best is None or rank < best[0]:
@@ -96,15 +98,15 @@ def _rotation(axes: np.ndarray, view: int, tilt: np.ndarray) -> np.ndarray:
 
 
 def _radii(positions: np.ndarray) -> np.ndarray:
-    """Return equal radii from the typical distance to the nearest neighbor within the structure."""
+    """Return equal radii for all atoms, from the typical distance to the nearest neighbor."""
     if len(positions) < 2:
         return np.full(len(positions), _LARGEST_RADIUS)
-    nearest = cKDTree(positions).query(positions, k=2)[0][:, 1]
+    nearest = cKDTree(positions).query(positions, k=2)[0][:, 1]  # the first neighbor is the atom itself
     return np.full(len(positions), min(_SIZE * float(np.median(nearest)), _LARGEST_RADIUS) or _LARGEST_RADIUS)
 
 
 def _hidden(seen: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Return a mask of the atoms whose middle is covered by an atom in front of them."""
+    """Return a mask of the atoms whose center is covered by an atom in front of them."""
     hidden = np.zeros(len(seen), dtype=bool)
     pairs = cKDTree(seen[:, :2]).query_pairs(float(radii.max()), output_type="ndarray")
     first, second = pairs[:, 0], pairs[:, 1]
@@ -116,6 +118,7 @@ def _cell_edges(atoms: Atoms) -> np.ndarray:
     """Return the ends of the cell's edges relative to the center of the atoms, (12, 2, 3)."""
     if not atoms.pbc.any():
         return np.empty((0, 2, 3))
+    # an edge leads from each corner along each axis that the corner does not lie at the end of: 12 in all
     corners = np.array([[(n >> axis) & 1 for axis in range(3)] for n in range(8)])
     ends = [
         (corner, corner + np.eye(3, dtype=int)[axis]) for corner in corners for axis in range(3) if corner[axis] == 0

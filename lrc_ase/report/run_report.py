@@ -1,4 +1,4 @@
-"""Reports about a training run and an evaluation: plots as PNG and one HTML page, the errors first."""
+"""Reports on training runs and evaluations: one HTML page and plots as PNG files."""
 
 from __future__ import annotations
 
@@ -40,17 +40,18 @@ from lrc_ase.training.run_folder import RunFolder
 __all__ = ["report_evaluations", "report_run", "training_file_remarks"]
 
 LARGEST_VALIDATION = 200
-"""Frames of a set that are evaluated; a report must not take as long as the training."""
+"""Largest number of frames evaluated per set; a report must not take as long as the training."""
 N_HARDEST = 4
+"""Number of frames shown for their large errors."""
 CROSS_VALIDATED = "cross-validated (each half of the validation frames calibrated on the other half)"
 AS_STORED = "as the potential gives them"
 
 
 def report_run(path: str | os.PathLike[str]) -> Path:
-    """Evaluate the finished run in a folder, draw plots and write report.html; return the path of the page.
+    """Evaluate the run in a folder, draw plots and write report.html; return the path of the page.
 
     Plots and details come from the validation frames of the last stage, at most `LARGEST_VALIDATION` of each set. The
-    errors on training, validation and test frames are those that the training noted in the potential.
+    errors on training, validation and test frames are those that the training stored in the potential.
     """
     folder = RunFolder(path)
     configuration = load_configuration(folder.configuration)
@@ -84,7 +85,10 @@ def report_evaluations(
     frames: Sequence[Atoms],
     path: str | os.PathLike[str],
 ) -> Path:
-    """Write report.html and plots about potentials evaluated on the same `frames` to the folder `path`."""
+    """Write report.html and plots on potentials evaluated on the same `frames`; return the path of the page.
+
+    `potentials` and `evaluations` have the same names. The folder `path` is created if it is missing.
+    """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     sections = _sections(potentials, evaluations, frames, folder, uncertainty=AS_STORED)
@@ -96,7 +100,7 @@ def report_evaluations(
 
 
 def training_file_remarks(potentials: Mapping[str, Potential], evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """Return a sentence for each potential that was trained on files with the names of evaluated ones."""
+    """Return a sentence for each potential that was trained on files of the same names as the evaluated files."""
     remarks = []
     for name, potential in potentials.items():
         trained = {
@@ -114,10 +118,10 @@ def training_file_remarks(potentials: Mapping[str, Potential], evaluations: Mapp
 
 
 def _errors_of_parts(potential: Potential, validation: Evaluation | None) -> dict[str, dict[str, float]]:
-    """Return the errors on training, validation and test frames as noted at the end of the training.
+    """Return the errors on training, validation and test frames that the training stored in the potential.
 
     An evaluation of all validation frames takes precedence: it includes stresses that were not trained on. A run that
-    did not reach its end has noted nothing.
+    did not reach its end has stored no errors.
     """
     errors: dict[str, dict[str, float]] = dict(potential.description.get("errors", {}))
     if validation is not None and validation.metrics["n_frames"] >= errors.get(VALIDATION, {}).get("n_frames", 0.0):
@@ -128,7 +132,7 @@ def _errors_of_parts(potential: Potential, validation: Evaluation | None) -> dic
 def _evaluate(
     sets: Mapping[str, Sequence[LabelledFrame]], potential: Potential
 ) -> tuple[Evaluation, list[Atoms]] | None:
-    """Evaluate frames by set; None without frames."""
+    """Evaluate the frames of all sets; return the evaluation and the frames, or None without frames."""
     frames = [labelled_atoms(frame) for labelled in sets.values() for frame in labelled]
     if not frames:
         return None
@@ -137,7 +141,10 @@ def _evaluate(
 
 
 def _without_calibration(potential: Potential) -> Potential:
-    """Return a copy of an ensemble that gives the bare spread of its members."""
+    """Return a copy of an ensemble whose deviations are the bare spread of its members.
+
+    The stored calibration was fitted to the same validation frames, and would look better than it is.
+    """
     if not isinstance(potential.model, Ensemble):
         return potential
     model = deepcopy(potential.model)
@@ -147,6 +154,7 @@ def _without_calibration(potential: Potential) -> Potential:
 
 
 def _headline(evaluation: Evaluation) -> str:
+    """Return the sentence with the errors on validation frames."""
     parts = [
         f"{quantity} {error_text(evaluation.metrics[key])} {ERROR_UNITS[unit].symbol}"
         for key, quantity, unit in (("forces_rmse", "forces", "forces"), ("energy_rmse", "energies", "energy"))
@@ -165,7 +173,10 @@ def _sections(
     *,
     uncertainty: str,
 ) -> list[Section]:
-    """Draw plots of potentials that were evaluated on the same frames; the first section says how good they are."""
+    """Draw all plots and return the sections that explain them; the first section is about the errors.
+
+    `uncertainty` says in captions where the deviations of ensembles come from.
+    """
     if not evaluations:
         return [Section("How good is it?"), _model(potentials, evaluations, folder)]
     has_forces = any(evaluation.metrics["n_forces"] for evaluation in evaluations.values())
@@ -190,6 +201,7 @@ def _where_it_errs(
     *,
     has_forces: bool,
 ) -> Section:
+    """Return the section on errors by set, element, frame and distance."""
     tables = [set_table(evaluations), config_type_table(evaluations), element_table(evaluations)]
     pictures = []
     first, evaluation = next(iter(evaluations.items()))
@@ -219,6 +231,7 @@ def _where_it_errs(
 
 
 def _uncertainty(evaluations: Mapping[str, Evaluation], folder: Path, origin: str) -> Section:
+    """Return the section on the deviations of ensembles, empty for single models."""
     table = uncertainty_table(evaluations, f"Uncertainty: deviations {origin}")
     if table is None:
         return Section("Can its uncertainties be trusted?")
@@ -233,6 +246,7 @@ def _uncertainty(evaluations: Mapping[str, Evaluation], folder: Path, origin: st
 
 
 def _model(potentials: Mapping[str, Potential], evaluations: Mapping[str, Evaluation], folder: Path) -> Section:
+    """Return the section on the long-range kernels and latent charges of the models."""
     pictures = []
     if any(potential.settings.long_range is not None for potential in potentials.values()):
         plot_kernels(potentials, folder / "kernels.png")
@@ -250,6 +264,7 @@ def _model(potentials: Mapping[str, Potential], evaluations: Mapping[str, Evalua
 
 
 def _training_section(folder: RunFolder, evaluations: Mapping[str, Evaluation], data: Table) -> Section:
+    """Return the section on learning curve, time and data of a run."""
     path = folder.path / "learning-curve.png"
     plot_learning_curve(folder.metrics, path)
     caption = (

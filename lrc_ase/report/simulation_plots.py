@@ -15,9 +15,9 @@ __all__ = ["plot_energy_conservation", "plot_rdf"]
 def plot_energy_conservation(
     times: np.ndarray, total: np.ndarray, kinetic: np.ndarray, n_atoms: int, path: str | Path, *, title: str = ""
 ) -> None:
-    """Draw the total energy of a run at constant energy, beside the kinetic energy that it exchanges.
+    """Draw the total energy of a run at constant energy, above it the kinetic energy for comparison.
 
-    `times` in ps, energies in eV, all (n_samples,).
+    `times` in ps, energies in eV, all (n_samples,). The slope of a straight line is given as the drift.
     """
     times = np.asarray(times, dtype=float)
     deviation = 1000 * (np.asarray(total, dtype=float) - total[0]) / n_atoms
@@ -56,9 +56,9 @@ def plot_rdf(
     reference_name: str = "reference",
     title: str = "",
 ) -> None:
-    """Draw radial distributions by pair, each with the reference of the same name, if any.
+    """Draw radial distributions by pair, each beside the reference of the same name, if there is one.
 
-    A curve is r in Angstrom and g(r), both (n_bins,).
+    A curve consists of distances r in Angstrom and g(r), both (n_bins,).
     """
     figure = new_figure(8.0, 5.0)
     axis = figure.subplots()

@@ -1,4 +1,4 @@
-"""Look of all plots: colors, figures, logarithmic axes, and labels made of text from files.
+"""Style of all plots: colors, figures, logarithmic axes, and labels made of text from files.
 
 Figures are built with matplotlib's object interface: no backend is chosen and no global state touched.
 """
@@ -36,9 +36,9 @@ COLORS = ("#0b5fa5", "#c8501e", "#2a8f4f", "#7a4fa3", "#8a6d1b", "#b03a74", "#4d
 REFERENCE_COLOR = "#303030"
 DPI = 160
 LARGEST_SCATTER = 20000
-"""Points of a panel; more only make the file larger."""
+"""Largest number of points in a panel; more make the file larger and look the same."""
 LONGEST_LABEL = 44
-"""Letters of a label; longer ones are shortened in the middle."""
+"""Largest number of letters in a label; longer labels are shortened in the middle."""
 
 
 def new_figure(width: float, height: float, *, equal_axes: bool = False) -> Figure:
@@ -86,7 +86,7 @@ def say_in(axes: Axes, text: str) -> None:
 def set_log_scale(axes: Axes, direction: Literal["x", "y"], values: Iterable[float]) -> None:
     """Make an axis logarithmic, from the smallest to the largest positive value, with few ticks as plain numbers.
 
-    Zeros and negative values have no place on the axis and lie beyond its lower end.
+    Zeros and negative values lie beyond the lower end of the axis.
     """
     array = np.asarray(list(values), dtype=float)
     positive = array[np.isfinite(array) & (array > 0)]

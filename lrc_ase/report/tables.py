@@ -29,27 +29,27 @@ __all__ = [
 _ENERGY_UNIT = ERROR_UNITS["energy"].symbol
 _FORCE_UNIT = ERROR_UNITS["forces"].symbol
 _INDENT = 2 * "\N{NO-BREAK SPACE}"
-"""Before the name of an evaluation below that of a group; a page does not collapse it."""
+"""Indent of the name of an evaluation below its group; HTML does not collapse such spaces."""
 
 
 def errors_table(errors: Mapping[str, Mapping[str, float]], title: str = "Errors") -> Table:
-    """Return errors (`Evaluation.errors`), one row per name; a dash where there are no labels."""
+    """Return a table of errors (`Evaluation.errors`), one row per name; a dash stands for an absent label."""
     return Table(title, *error_cells(errors))
 
 
 def set_table(evaluations: Mapping[str, Evaluation], title: str = "Errors by set") -> Table | None:
-    """Return the errors of each evaluation on each set; None where there is one set alone."""
+    """Return the errors of each evaluation on each set; None if there is only one set."""
     return _table_by({name: evaluation.errors_by_set() for name, evaluation in evaluations.items()}, title)
 
 
 def config_type_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
-    """Return the errors of each evaluation on each ``config_type``; None where there are fewer than two."""
+    """Return the errors of each evaluation on each ``config_type``; None if there are fewer than two."""
     errors = {name: evaluation.errors_by_config_type() for name, evaluation in evaluations.items()}
     return _table_by(errors, "Errors by config_type")
 
 
 def _table_by(errors: Mapping[str, Mapping[str, Mapping[str, float]]], title: str) -> Table | None:
-    """Return errors by evaluation and group; several evaluations stand below the name of each group."""
+    """Return a table of errors by evaluation and group, or None for a single group; see `_grouped` for its rows."""
     columns, cells = error_cells(
         {f"{name}/{group}": values for name, groups in errors.items() for group, values in groups.items()}
     )
@@ -60,7 +60,10 @@ def _table_by(errors: Mapping[str, Mapping[str, Mapping[str, float]]], title: st
 
 
 def _grouped(cells: Mapping[tuple[str, str], Sequence[str]]) -> list[list[str]]:
-    """Return rows from cells by evaluation and group: one per group, or below each group one per evaluation."""
+    """Return rows of a table from cells by evaluation and group.
+
+    A single evaluation has one row per group. Several evaluations have a row each below the name of the group.
+    """
     names = list(dict.fromkeys(name for name, _ in cells))
     groups = list(dict.fromkeys(group for _, group in cells))
     if len(names) == 1:
@@ -90,7 +93,7 @@ def element_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
 def hardest_table(
     evaluation: Evaluation, names: Sequence[str], hardest: Sequence[tuple[int, float]], title: str = "Hardest frames"
 ) -> Table:
-    """Return the errors of the frames in `hardest`; `names` are those of all frames."""
+    """Return the errors of the frames in `hardest` (indices and errors); `names` has an entry for every frame."""
     force_errors = dict(evaluation.hardest_frames(len(evaluation.n_atoms)))
     rows = [
         [
@@ -106,7 +109,7 @@ def hardest_table(
 
 
 def uncertainty_table(evaluations: Mapping[str, Evaluation], title: str = "Uncertainty") -> Table | None:
-    """Return how far the deviations of ensembles can be trusted; None where there is no ensemble."""
+    """Return size, coverage and rank correlation of the deviations of each ensemble; None without ensembles."""
     units = {"energy": _ENERGY_UNIT, "forces": _FORCE_UNIT}
     cells = {
         (name, f"{quantity}, {units[quantity]}"): [
@@ -123,7 +126,7 @@ def uncertainty_table(evaluations: Mapping[str, Evaluation], title: str = "Uncer
 
 
 def potential_table(potentials: Mapping[str, Potential]) -> Table:
-    """Return what the potentials are."""
+    """Return kind, elements, cutoff and number of parameters of each potential."""
     rows = []
     for name, potential in potentials.items():
         settings = potential.settings
@@ -136,12 +139,12 @@ def potential_table(potentials: Mapping[str, Potential]) -> Table:
 
 
 def data_table(report: DataReport, title: str = "Data") -> Table:
-    """Return what sets of frames hold, one column each."""
+    """Return the statistics of a data report, one column per set."""
     return Table(title, ["", *report.sets], [[name, *values] for name, values in report.rows.items()])
 
 
 def cost_table(metrics: Path, evaluations: Mapping[str, Evaluation]) -> Table:
-    """Return the time of each stage, from the table of metrics, and of an evaluation."""
+    """Return the time of each stage, from the metrics table of a run, and of each evaluation."""
     columns = read_metrics(metrics)
     rows = []
     for stage in dict.fromkeys(columns["stage"]):
@@ -158,7 +161,7 @@ def cost_table(metrics: Path, evaluations: Mapping[str, Evaluation]) -> Table:
 
 
 def label_remarks(evaluation: Evaluation) -> list[str]:
-    """Return a sentence for each label that only a part of the frames has."""
+    """Return a sentence for each label that only some frames have, and for energies or forces that none has."""
     metrics = evaluation.metrics
     n_frames = int(metrics["n_frames"])
     remarks = []

@@ -1,4 +1,4 @@
-"""Uncertainties of ensembles beside the errors that were made."""
+"""Plot of the predicted deviations of ensembles against actual errors."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from lrc_ase.report.style import (
 __all__ = ["plot_uncertainty"]
 
 _LEVELS = np.linspace(0.02, 0.98, 25)
+"""Probabilities of the intervals whose coverage is drawn."""
 _SMALLEST_SHOWN = 1e-3
-"""Part of the largest error below which errors are drawn at the lower edge; zero has no place on a logarithmic axis."""
+"""Smaller errors, relative to the largest, are drawn at the lower edge: a logarithmic axis has no zero."""
 
 
 def plot_uncertainty(evaluations: Mapping[str, Evaluation], path: str | Path, *, title: str = "") -> None:
-    """Draw how far the deviations of ensembles can be trusted, a row for each evaluation that has them.
+    """Draw coverage and calibration of the deviations of ensembles, a row for each evaluation that has deviations.
 
-    Left, the part of the errors within normal intervals over the probability of the interval. Right, the root mean
-    square error over the deviation, of force components in ten groups of the same size. `title` says which frames
-    these are and what the deviations were calibrated on.
+    The left panel shows the fraction of errors within normal intervals over the probability of the interval. The right
+    panel shows errors of force components over their deviations, and the root mean squares of both in ten groups of
+    equal size. `title` names the frames and the frames that the deviations were calibrated on.
     """
     rows = {name: evaluation for name, evaluation in evaluations.items() if evaluation.forces_std is not None}
     if not rows:
@@ -65,7 +66,7 @@ def plot_uncertainty(evaluations: Mapping[str, Evaluation], path: str | Path, *,
 
 
 def _draw_coverage(axis: Axes, quantity: str, errors: np.ndarray, deviations: np.ndarray, color: str) -> None:
-    """Draw the part of the errors inside intervals of every probability."""
+    """Draw the fraction of errors inside intervals of each probability."""
     known = np.isfinite(errors) & np.isfinite(deviations)
     if not known.any():
         axis.plot([], [], color=color, lw=2, label=f"{quantity}: too few to calibrate")
@@ -76,7 +77,7 @@ def _draw_coverage(axis: Axes, quantity: str, errors: np.ndarray, deviations: np
 
 
 def _draw_errors(axis: Axes, errors: np.ndarray, deviations: np.ndarray) -> None:
-    """Draw errors over deviations, one by one and in tenths, on logarithmic axes."""
+    """Draw errors over deviations, as points and as root mean squares of ten groups, on logarithmic axes."""
     known = np.isfinite(errors) & (deviations > 0)
     sizes, expected = np.abs(errors[known]), deviations[known]
     if not sizes.any():
