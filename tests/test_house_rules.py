@@ -135,7 +135,7 @@ VERBS = """
 Accept Add Advance Aggregate Allocate Allow Annotate Answer Append Apply Approximate Ask Assemble Assert Assign Attach
 Average Begin Bin Bind Bring Broadcast Build Cache Calibrate Call Cast Center Change Check Choose Classify Clear Clip
 Close Collect Combine Compare Compile Complete Compute Configure Connect Continue Contract Convert Convolve Copy
-Correct Count Cover Create Cut Decide Declare Decode Define Delay Delete Derive Describe Detect Determine
+Correct Count Cover Create Cut Decide Declare Decode Decorate Define Delay Delete Derive Describe Detect Determine
 Differentiate Disable Discard Display Distribute Divide Download Draw Drop Emit Enable Encode End Enlarge Enter
 Enumerate Escape Estimate Evaluate Evict Exchange Exclude Exit Expand Explain Export Express Extend Extract Fetch Fill
 Filter Find Finish Fit Flag Flatten Flush Fold Follow Forget Format Forward Free Freeze Gather Generate Get Give Group
@@ -153,16 +153,13 @@ Validate Verify Visit Wait Walk Warn Weigh Widen Wrap Write Yield
 """
 """First words of docstrings of functions; a verb in the imperative that is missing may be added."""
 NOUNS_ALLOWED = (
-    "lrc_ase/cli",
     "lrc_ase/compiled",
     "lrc_ase/dataset",
     "lrc_ase/engines",
-    "lrc_ase/evaluation",
     "lrc_ase/files",
     "lrc_ase/layer",
     "lrc_ase/models",
     "lrc_ase/paper",
-    "lrc_ase/report",
     "lrc_ase/simulation",
     "lrc_ase/structures",
     "lrc_ase/training",

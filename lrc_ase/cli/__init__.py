@@ -23,10 +23,10 @@ __all__ = ["app"]
 
 
 class _WithRepeat(TyperCommand):
-    """A command whose option --repeat takes one word, ``2,1,1``, or three, ``2 1 1``."""
+    """Command whose option --repeat takes one word, ``2,1,1``, or three, ``2 1 1``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Join three numbers behind --repeat."""
+        """Parse arguments after joining three numbers behind --repeat into one word."""
         joined = list(args)
         for index, word in enumerate(joined):
             numbers = joined[index + 1 : index + 4]
@@ -53,19 +53,20 @@ _COMMANDS: Mapping[str, dict[str, Any]] = {
 
 
 class _Commands(TyperGroup):
-    """Commands that are imported when they are called."""
+    """Group of commands, each imported when it is called."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.commands = {name: TyperCommand(name, help=_summary(name)) for name in _COMMANDS}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Replace the entry of the list by the command itself."""
+        """Return the command itself instead of its entry in the list, which has a summary and no options."""
         name, _, rest = super().resolve_command(ctx, args)
         return name, None if name is None else _imported(name), rest
 
 
 def _imported(name: str) -> Any:
+    """Import the module of a command and return the command."""
     function = getattr(import_module(f"{__name__}.{name}"), name)
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(name, help=_unwrapped(function.__doc__), **_COMMANDS[name])(function)
@@ -73,7 +74,7 @@ def _imported(name: str) -> Any:
 
 
 def _unwrapped(docstring: str) -> str:
-    """Join the lines of each paragraph, which a terminal breaks elsewhere."""
+    """Join the lines of each paragraph; the help of a command is wrapped at the width of the terminal."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
 
 

@@ -1,4 +1,4 @@
-"""What all commands share: errors in one line, progress bars, structures to read and files to write.
+"""Parts that all commands share: errors in one line, progress bars, structures to read and files to write.
 
 Torch, ASE and the kernels are imported inside functions: a command that imports this module shows its help at once.
 """
@@ -65,7 +65,10 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def one_line_errors(command: Command) -> Command:
-    """Make a command end with one clear line and a non-zero exit code; with ``--debug`` errors keep their traceback."""
+    """Decorate a command to end an error with one line and a non-zero exit code.
+
+    With ``--debug`` errors keep their traceback.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: Any, debug: bool = False, **kwargs: Any) -> None:
@@ -121,19 +124,25 @@ _INTERRUPTIONS = (("lrc_ase.training.interruption", "TrainingInterrupted"),)
 
 
 def _is_interruption(error: Exception) -> bool:
+    """Return True for an error that stands for Ctrl-C or SIGTERM."""
     return isinstance(error, _loaded(_INTERRUPTIONS))
 
 
 def _is_expected(error: Exception) -> bool:
+    """Return True for an error that a user can act on."""
     return isinstance(error, (ValueError, OSError, NotImplementedError, *_loaded(_EXPECTED)))
 
 
 def _loaded(classes: Iterable[tuple[str, str]]) -> tuple[type[BaseException], ...]:
-    """Return the classes whose modules are loaded: importing the others, for errors that cannot be, would take long."""
+    """Return those of the `classes`, pairs of module and name, whose modules are loaded.
+
+    A module that is not loaded cannot have raised anything, and importing it would take long.
+    """
     return tuple(getattr(sys.modules[module], name) for module, name in classes if module in sys.modules)
 
 
 def _message(error: BaseException) -> str:
+    """Return the text of an error, or its class if it has none."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__
@@ -145,9 +154,9 @@ def say(text: str, *, to_stderr: bool = False) -> None:
 
 
 def show_rows(title: str, rows: Sequence[tuple[str, str]]) -> None:
-    """Print names and values that may come from files, letter by letter.
+    """Print names and values that may come from files, without markup and escape codes.
 
-    In a terminal values are folded at its width. In a pipe or a file every row is one line, with nothing cut off.
+    A terminal folds values at its width. In a pipe or a file every row is one line, with nothing cut off.
     """
     if not console.is_terminal:
         say("\n".join([printable(title), *(f"{printable(name)}: {printable(value)}" for name, value in rows)]))
@@ -161,7 +170,7 @@ def show_rows(title: str, rows: Sequence[tuple[str, str]]) -> None:
 
 
 def progress_bar() -> Progress:
-    """Bar with elapsed and remaining time; set the field `status` to show more."""
+    """Return a bar with elapsed and remaining time; the field `status` of a task shows more."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -179,14 +188,21 @@ def progress_bar() -> Progress:
 def read_structure(path: str, repeat: tuple[int, int, int] | None = None) -> Atoms:
     """Read one structure in any format of ASE, the last frame unless ``@index`` says otherwise.
 
-    `repeat` multiplies the structure along its cell vectors, and its total charge with it. Labels are dropped: they are
-    not the potential's.
+    `repeat` multiplies the structure along its cell vectors, and its total charge with it. Results stored in the file
+    are dropped, as the potential did not compute them.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file does not exist, ASE cannot read it, it holds no atoms or several frames were requested, or its total
+        charge is no number.
     """
     import ase.io
     from ase.io.formats import UnknownFileTypeError
 
     from lrc_ase.structures.charge import charge_doubt, set_total_charge, total_charge
 
+    # a name that contains '@' is a file first, and a file with an index only if there is no such file
     file = path if os.path.exists(path) else path.rpartition("@")[0] or path
     if not os.path.exists(file):
         raise FileNotFoundError(f"{file} does not exist")
@@ -242,7 +258,7 @@ def calculator(potential: str, device: str, dtype: str) -> LRCCalculator:
 
 
 def set_threads(threads: int | None) -> None:
-    """Use so many threads; a command owns its process, so that it may set them."""
+    """Set the number of threads of torch for the whole process; None leaves torch's choice."""
     if threads is not None:
         import torch
 
@@ -250,7 +266,7 @@ def set_threads(threads: int | None) -> None:
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise when `path` exists, unless it may be replaced."""
+    """Raise FileExistsError if `path` may not be replaced, FileNotFoundError if its folder does not exist."""
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists already: give another name, or --overwrite")
     if not path.parent.is_dir():

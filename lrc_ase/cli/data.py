@@ -1,4 +1,4 @@
-"""``lrc-ase data``: what files of frames hold, before anything is trained on them."""
+"""``lrc-ase data``: report on files of frames, before anything is trained on them."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def evaluate(
 
 
 def print_table(table: Table) -> None:
-    """Show a table of a report on the console, its text letter by letter: names from files are no markup."""
+    """Print a table of a report to the console; names from files are not read as markup or escape codes."""
     shown = RichTable(title=Text(printable(table.title)), box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(table.columns):
         heading = Text("\n".join(printable(line) for line in column.split("\n")))
@@ -143,7 +143,7 @@ def print_table(table: Table) -> None:
 
 
 def _check_outputs(plot: Path | None, report: Path | None) -> None:
-    """Raise, before anything is computed, if a plot or a report cannot be written."""
+    """Raise an error if plot or report cannot be written, before anything is computed."""
     if plot is not None:
         formats = Figure().canvas.get_supported_filetypes()
         if plot.suffix.removeprefix(".").lower() not in formats:
@@ -157,7 +157,7 @@ def _check_outputs(plot: Path | None, report: Path | None) -> None:
 
 
 def _short_names(potentials: list[str]) -> list[str]:
-    """Return a name for each potential: that of its file or folder, with the folder above where two are the same."""
+    """Return a name for each potential: its file or folder, preceded by the folder above where two are the same."""
     files = [Path(name).resolve() for name in potentials]
     names = [file.stem if file.suffix == ".safetensors" else file.name for file in files]
     if len(set(names)) < len(names):

@@ -1,4 +1,4 @@
-"""``lrc-ase info``: what a potential file holds."""
+"""``lrc-ase info``: content of a potential file."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def info(potential: PotentialArgument, debug: DebugOption = False) -> None:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield dotted names and values, with their units, of nested mappings.
+    """Yield the dotted names and the values of nested mappings, with units.
 
     >>> list(flat({"cutoff": 5.0, "descriptor": {"name": "sphere"}, "validation": {"energy_mae": 0.25}}))
     [('cutoff', '5.0 Angstrom'), ('descriptor.name', 'sphere'), ('validation.energy_mae', '0.25 meV/atom')]
@@ -68,6 +68,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def _unit(name: str) -> str:
+    """Return the unit of a setting after a space, nothing for a number without unit."""
     from lrc_ase.evaluation.error_tables import ERROR_UNITS
 
     *_, group, key = ("", *name.split("."))
@@ -82,6 +83,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
+    """Return a value as text, numbers with six digits."""
     if isinstance(value, float):
         return f"{value:.6g}" if value != round(value, 1) else str(value)
     return "none" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Options that say where the labels of frames stand, the same for all commands that read frames."""
+"""Options that name the labels of frames, the same for all commands that read frames."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SkipUnlabelledOption = Annotated[
 def label_keys(
     energy: str | None, forces: str | None, stress: str | None, virial: str | None, charge: str | None
 ) -> LabelKeys:
-    """Return the keys of the five options; raise `ValueError` if stress and virial are both named."""
+    """Return the keys that the five options name; ValueError if stress and virial are both named."""
     if stress is not None and virial is not None:
         raise ValueError("give --stress-key or --virial-key, not both: a virial is read as stress = -virial / volume")
     return LabelKeys(energy=energy, forces=forces, stress=stress, virial=virial, charge=charge)

@@ -68,7 +68,7 @@ def lammps(
 def run(
     comm: Any, potential: str, script: Path, arguments: list[str], *, mliap: bool = False, **options: Any
 ) -> str | None:
-    """Run an input of LAMMPS on all processes of `comm`; return why it ended before its time, or None.
+    """Run an input of LAMMPS on all processes of `comm`; return the reason if the run was stopped, else None.
 
     `options` are those of `lrc_ase.engines.lammps.attach`.
     """
@@ -96,14 +96,15 @@ def run(
 
 
 def _execute(lmp: Any, file: Path) -> None:
+    """Run a file of commands; a ValueError carries the message of LAMMPS."""
     try:
         lmp.file(os.fspath(file))
-    except Exception as error:  # LAMMPS has no other kind
+    except Exception as error:  # LAMMPS raises no narrower class
         raise ValueError(f"LAMMPS: {error}") from error
 
 
 def _even_share(comm: Any, shared: int) -> int:
-    """Return the number of threads that leaves each process of a node its part of the cores."""
+    """Return the number of threads per process that divides the cores of a node evenly."""
     import torch
 
     node = comm.Split_type(shared)

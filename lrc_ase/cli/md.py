@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["md"]
 
 LONGEST_SILENCE = 60.0
-"""Seconds between two lines of a log file."""
+"""Longest time between two lines of progress in a log file, seconds."""
 LINES = 20
-"""Lines of a log file that a fast run prints."""
+"""Number of lines of progress that a fast run prints to a log file."""
 
 
 @one_line_errors
@@ -127,7 +127,7 @@ def md(
 
 @contextmanager
 def _progress(settings: MDSettings, n_atoms: int) -> Iterator[Callable[[MDState], None]]:
-    """Yield a function that shows a state: a bar on a terminal, some lines in a file."""
+    """Yield a function that shows the state of a run: as a bar on a terminal, as lines in a file or pipe."""
     heading = f"{settings.ensemble}, {n_atoms} atoms, {settings.steps} steps of {settings.timestep:g} fs"
     if settings.temperature is not None:
         heading += f", {settings.temperature:g} K"
@@ -148,7 +148,7 @@ def _progress(settings: MDSettings, n_atoms: int) -> Iterator[Callable[[MDState]
 
 
 class _Lines:
-    """Lines of a log file: some twenty in a run, and one a minute at least."""
+    """Printer of progress for log files: about `LINES` lines in a run, and one a minute at least."""
 
     def __init__(self, settings: MDSettings, heading: str) -> None:
         self.settings, self.heading = settings, heading
@@ -167,6 +167,7 @@ class _Lines:
             return
         self.printed = now
         done = state.step - self.first_step
+        # the first step is not timed: it compiles or loads kernels
         left = (now - self.started) / (done - 1) * (state.steps - state.step) if done > 1 else float("nan")
         clock = f"{int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02}" if left == left else "-"
         print(
@@ -178,7 +179,7 @@ class _Lines:
 
 @contextmanager
 def _after_a_stop(files: MDFiles, settings: MDSettings) -> Iterator[None]:
-    """When a run stops early, say where its state is kept, and plot the log of one that went astray."""
+    """Print where the state of an interrupted run is kept; plot the log of a run that `SimulationStopped` ended."""
     from lrc_ase.simulation import SimulationStopped
 
     before = _modified(files.restart)
@@ -197,10 +198,12 @@ def _after_a_stop(files: MDFiles, settings: MDSettings) -> Iterator[None]:
 
 
 def _modified(path: Path) -> int | None:
+    """Return the time of the last change in ns, None without a file."""
     return path.stat().st_mtime_ns if path.exists() else None
 
 
 def _print_summary(summary: MDSummary, settings: MDSettings, n_atoms: int) -> None:
+    """Print speed and final state of a run."""
     final = summary.final
     done = summary.steps - summary.first_step
     per_day = 86.4 * settings.timestep / summary.ms_per_step if done else 0.0
@@ -208,11 +211,12 @@ def _print_summary(summary: MDSummary, settings: MDSettings, n_atoms: int) -> No
         f"{done} steps of {n_atoms} atoms in {summary.seconds:.1f} s "
         f"({summary.ms_per_step:.2f} ms per step, {per_day:.3g} ns/day)\n"
         f"end: {final.temperature:.1f} K, potential {final.potential:.6f} eV, total {final.total:.6f} eV"
-        + (f",\n     pressure {final.pressure:.3f} GPa" if final.pressure == final.pressure else "")
+        + (f",\n     pressure {final.pressure:.3f} GPa" if final.pressure == final.pressure else "")  # not NaN
     )
 
 
 def _plot(files: MDFiles, settings: MDSettings) -> None:
+    """Draw the log of a run with the targets of its thermostat and barostat."""
     from lrc_ase.report.dynamics_plots import plot_log
 
     targets = {} if settings.ensemble == "nve" else {"temperature_K": cast(float, settings.temperature)}

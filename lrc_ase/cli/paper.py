@@ -55,7 +55,7 @@ def paper(
 
 
 class _Narrator:
-    """Prints the first report, each that ends a piece of work, and of the rest one every few seconds."""
+    """Printer of reports: the first, each that ends a piece of work, and of the others one every `_PAUSE` seconds."""
 
     def __init__(self) -> None:
         self.begin = time.monotonic()

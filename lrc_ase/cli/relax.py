@@ -94,9 +94,10 @@ def relax(
 
 
 def _keep(output: Path, atoms: Atoms) -> Path | None:
-    """Write the structure, to the current or the temporary folder if it must be, and return the file.
+    """Write the structure to `output` and return the path, None if nothing could be written.
 
-    Problems are said and not raised: an error of the relaxation itself must not be hidden.
+    If `output` cannot be written, a rescue file in the same, the current or the temporary folder takes its place.
+    Failures are printed and not raised, as they would hide an error of the relaxation itself.
     """
     from lrc_ase.simulation.output import write_structure
 

@@ -1,4 +1,4 @@
-"""``lrc-ase select``: frames of a trajectory that are worth labeling."""
+"""``lrc-ase select``: choice of frames of a trajectory for labeling."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lrc_ase.simulation.output import check_trajectory_output
 __all__ = ["select"]
 
 DISAGREEMENT_KEY = "lrc_ase_forces_std"
-"""Where the disagreement about a chosen frame is noted in its `Atoms.info`, eV/Angstrom."""
+"""Entry of `Atoms.info` that holds the disagreement about a chosen frame, eV/Angstrom."""
 
 
 @one_line_errors

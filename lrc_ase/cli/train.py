@@ -143,7 +143,7 @@ def train(
     else:
         configuration = changed_configuration(configuration, changes)
         potential = train_potential(configuration, output, resume=resume, quiet=quiet)
-    if os.environ.get("RANK", "0") != "0":  # of several processes the first one reports
+    if os.environ.get("RANK", "0") != "0":  # of several processes (torchrun) the first one writes the report
         return
     report = report_run(output)
     if not quiet:
@@ -153,7 +153,7 @@ def train(
 def _configuration(
     files: list[str], small: list[str], large: list[str], validation: list[str], short_range: bool, resume: bool
 ) -> TrainingConfiguration | None:
-    """Return what the files ask for; None when the run folder says it."""
+    """Return the configuration that the files stand for; None if --resume takes that of the run folder."""
     yaml = [name for name in files if name.endswith((".yaml", ".yml"))]
     if yaml:
         if len(files) > 1 or small or large or validation or short_range:
