@@ -1,1 +1,1 @@
-"""Files of potentials, those shipped with the package among them."""
+"""Files: potentials, those shipped with the package among them, and the means to read and write files safely."""

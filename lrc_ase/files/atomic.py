@@ -64,9 +64,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: str | os.PathLike[str], *, text: bool = False) -> Iterator[IO]:
-    """Open a file, binary or UTF-8 text with unchanged line ends, that becomes `path` at the end of the context.
+    """Open a temporary file that becomes `path` at the end of the context; see `replacing`.
 
-    See `replacing`.
+    The file is binary, or UTF-8 text with unchanged line ends.
     """
     with replacing(path) as temporary:
         file: IO = temporary.open("w", encoding="utf-8", newline="") if text else temporary.open("wb")
@@ -81,7 +81,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove temporary files of writes to `path` that were killed. Call it only where nobody else writes `path`."""
+    """Remove temporary files of writes to `path` that were killed; call it only where nobody else writes `path`."""
     target = Path(path)
     prefix, suffix = _temporary_name(target)
     for leftover in target.parent.iterdir():
@@ -92,7 +92,7 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
 
 
 def _permissions(target: Path) -> int | None:
-    """Permissions of an existing file; OSError where `target` is neither a file nor free."""
+    """Return the permissions of an existing file, None for a free name; OSError where `target` is no regular file."""
     try:
         mode = os.stat(target).st_mode
     except FileNotFoundError:
@@ -105,15 +105,18 @@ def _permissions(target: Path) -> int | None:
 
 
 def _set_permissions(file: Path, permissions: int) -> None:
+    """Set permissions that differ from the present ones."""
     if os.stat(file).st_mode & 0o777 != permissions:  # some file systems refuse even a change that changes nothing
         os.chmod(file, permissions)
 
 
 def _temporary_name(target: Path) -> tuple[str, str]:
+    """Return beginning and end of temporary names for `target`; random digits stand between them."""
     return f".{target.name[:_LONGEST_PREFIX]}.", target.suffix
 
 
 def _create(target: Path) -> Path:
+    """Create an empty temporary file in the folder of `target`."""
     prefix, suffix = _temporary_name(target)
     temporary = target.with_name(f"{prefix}{secrets.token_hex(_RANDOM_BYTES)}{suffix}")
     # 0o666: the kernel takes off what the umask forbids, which `tempfile` would not ask
@@ -122,6 +125,7 @@ def _create(target: Path) -> Path:
 
 
 def _flush(file: Path) -> None:
+    """Wait until the content of a file is on disk: a rename may reach the disk before the content does."""
     descriptor = os.open(file, os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -130,6 +134,7 @@ def _flush(file: Path) -> None:
 
 
 def _concerns(error: OSError, target: Path) -> bool:
+    """Return True if an error is about `target`, its temporary file, or a file that the error does not name."""
     if error.filename is None:  # a write to an open file, such as on a full disk
         return True
     name = os.path.basename(os.fsdecode(error.filename)) if not isinstance(error.filename, int) else ""

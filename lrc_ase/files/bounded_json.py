@@ -1,4 +1,4 @@
-"""JSON from files that anybody may have written: bounded in size and depth, without repeated keys."""
+"""Reading of JSON from untrusted files: bounded in size and depth, without repeated keys."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pydantic import ValidationError
 __all__ = ["first_mistake", "json_object"]
 
 LARGEST_TEXT = 4 * 2**20
-"""Characters. Parsed JSON takes some thirty times the memory of its text."""
+"""Largest number of characters. Parsed JSON takes some thirty times the memory of its text."""
 DEEPEST = 32
-"""Levels of nesting; ours have five."""
+"""Largest number of nested levels; the files of lrc-ase have five."""
 
 
 def json_object(text: str, *, largest: int = LARGEST_TEXT) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def json_object(text: str, *, largest: int = LARGEST_TEXT) -> dict[str, Any]:
 
 
 def first_mistake(error: ValidationError, where: str = "") -> str:
-    """Return the first mistake that pydantic reports, in one line: dotted key, what is wrong, what was there.
+    """Return the first mistake that pydantic reports, in one line: dotted key, problem and offending value.
 
     `where` is the dotted key of the validated object.
     """
@@ -63,6 +63,7 @@ def first_mistake(error: ValidationError, where: str = "") -> str:
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a dictionary of `pairs`; ValueError for a repeated key, of which `json` would keep the last."""
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]

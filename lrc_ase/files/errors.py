@@ -6,8 +6,8 @@ __all__ = ["PotentialFileError", "ShadowedNameWarning"]
 
 
 class PotentialFileError(ValueError):
-    """A potential file that is missing, damaged, foreign or of a newer format."""
+    """Error about a potential file that is missing, damaged, foreign or of a newer format."""
 
 
 class ShadowedNameWarning(UserWarning):
-    """A local file or folder has the name of a potential that is shipped."""
+    """Warning about a local file or folder that has the name of a shipped potential."""

@@ -17,7 +17,7 @@ from lrc_ase.structures.domain import TrainingDomain
 __all__ = ["FORMAT_VERSION", "HEADER_KEY", "UNITS", "PotentialHeader", "parse_header", "signed_text"]
 
 FORMAT_VERSION = 4
-"""Of files that are written. Earlier ones are read too: until 3 without a digest; until 2 see `upgrade`."""
+"""Version of files that are written. Earlier ones are read too: until 3 without a digest; until 2 see `upgrade`."""
 FIRST_WITH_DIGEST = 4
 HEADER_KEY = "lrc_ase"
 UNITS = {"energy": "eV", "length": "Angstrom", "charge": "e"}
@@ -26,7 +26,7 @@ _ShortText = Annotated[str, StringConstraints(max_length=1000)]
 
 
 class _Units(BaseModel):
-    """Units of the numbers in the file; no others are read."""
+    """Units of the numbers in the file; a file with other units is refused."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -36,7 +36,7 @@ class _Units(BaseModel):
 
 
 class _Description(BaseModel):
-    """The entries of the description that lrc-ase reads; any others may stand beside them."""
+    """Entries of the description that lrc-ase reads; other entries are allowed and ignored."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -52,12 +52,12 @@ class PotentialHeader(BaseModel):
     model: dict[str, Any]
     """Settings of the model, not yet validated."""
     n_members: Annotated[int, Field(strict=True, ge=1, le=MOST_MEMBERS)] = 1
-    """Members of an ensemble."""
+    """Number of members of an ensemble."""
     units: _Units
     versions: dict[_ShortText, _ShortText] = {}
     """Versions of the packages that wrote the file."""
     description: dict[str, Any]
-    """Anything worth knowing about the training."""
+    """Facts about the training, as JSON values."""
     digest: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = None
     """SHA-256 of header and tensors; see `signed_text`."""
 
@@ -110,12 +110,12 @@ def parse_header(path: object, metadata: Mapping[str, str]) -> tuple[PotentialHe
 
 
 def signed_text(content: Mapping[str, Any]) -> str:
-    """Return the part of the digest that stands for the header: all entries but the digest itself, keys sorted."""
+    """Return the text of the header that enters the digest: all entries but the digest itself, keys sorted."""
     return json.dumps({key: value for key, value in content.items() if key != "digest"}, sort_keys=True)
 
 
 def _check_version(path: object, content: Mapping[str, Any]) -> None:
-    """Say that a newer lrc-ase is needed, before any complaint about what only that one knows."""
+    """Raise PotentialFileError for a later format, before its unknown entries are complained about."""
     version = content.get("format_version")
     if not isinstance(version, int) or version <= FORMAT_VERSION:
         return
@@ -128,7 +128,7 @@ def _check_version(path: object, content: Mapping[str, Any]) -> None:
 
 
 def _check_descriptor(path: object, header: PotentialHeader) -> None:
-    """Say that a plug-in is missing, before all other complaints."""
+    """Raise PotentialFileError for a missing plug-in, before its unknown settings are complained about."""
     descriptor = header.model.get("descriptor", {})
     name = descriptor.get("name", "sphere") if isinstance(descriptor, dict) else None
     if not isinstance(name, str) or name in registry.names():

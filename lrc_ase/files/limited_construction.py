@@ -1,4 +1,4 @@
-"""Building a model from the numbers of a file without trusting them."""
+"""Limit on the memory of a model that is built from the settings in an untrusted file."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch.overrides import TorchFunctionMode
 __all__ = ["LargerThanFileError", "limited_construction"]
 
 _COPIES = 6
-"""Tensors of the size of a parameter that its initialisation makes: the parameter, random numbers, products."""
+"""Number of tensors that the initialization of a parameter allocates: parameter, random numbers, products."""
 _SLACK = 2**22
-"""Numbers that a model may use beside its parameters, 32 MiB at most."""
+"""Numbers that a model may allocate beside its parameters, 32 MiB at most."""
 
 
 class LargerThanFileError(ValueError):
-    """A model needs more numbers than the file holds."""
+    """Error of a model that needs more numbers than the file holds."""
 
 
 @contextmanager
@@ -39,6 +39,8 @@ def limited_construction(n_numbers: int) -> Iterator[None]:
 
 
 class _Allowance(TorchFunctionMode):
+    """Mode of torch that counts the numbers that calls allocate, and stops at the first that exceeds the allowance."""
+
     def __init__(self, n_numbers: int) -> None:
         super().__init__()
         self.left = n_numbers
@@ -53,7 +55,7 @@ class _Allowance(TorchFunctionMode):
 
 
 def _size(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """Return the numbers that a call allocates, if its arguments or its `size` are dimensions; else 0."""
+    """Return how many numbers a call allocates if its arguments or its `size` are dimensions; else 0."""
     size = kwargs.get("size", args)
     if size and isinstance(size[0], Tensor):  # a method, such as `new_zeros`
         size = size[1:]

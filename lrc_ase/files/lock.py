@@ -1,4 +1,4 @@
-"""Lock files: a run folder or a trajectory is written by one process at a time."""
+"""Lock files, which keep two processes from writing the same run folder or trajectory."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ import filelock
 __all__ = ["InUseError", "exclusive_use"]
 
 _LARGEST_RECORD = 1024
-"""Bytes of a lock file that are read for a message; nobody but us writes more."""
+"""Number of bytes of a lock file that are read for a message."""
 _NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 """Errors of file systems without locks, such as NFS without its lock daemon."""
 
 
 class InUseError(ValueError):
-    """Another process writes there; the message names it."""
+    """Error of a lock that another process holds; the message names that process."""
 
 
 @contextmanager
 def exclusive_use(lock_file: str | os.PathLike[str], what: str) -> Iterator[None]:
     """Hold `lock_file` for the duration of the context; the kernel releases it however the process ends.
 
-    The file holds the process number and the host of its holder, and is removed at the end. `what` is the name of
-    the locked thing in messages.
+    The file contains process number and host of the process that holds it, and is removed at the end. `what` names
+    the locked output in messages.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def exclusive_use(lock_file: str | os.PathLike[str], what: str) -> Iterator[None
 
 
 def _holder(path: Path) -> str:
-    """Process and host from a lock file, as far as it tells them."""
+    """Return process and host from a lock file, or "another process" if the file does not tell."""
     try:
         with path.open("rb") as file:
             lines = file.read(_LARGEST_RECORD).decode("utf-8", errors="replace").split()

@@ -41,28 +41,28 @@ _TYPES = (torch.float32, torch.float64)
 
 @dataclass(frozen=True)
 class Potential:
-    """A trained model with what is needed to use it."""
+    """Trained model with the energy references of its elements and a description of the training."""
 
     model: ShortRangeModel
     """Predicts energies without element references; carries its `settings`. May be an `Ensemble`."""
     references: Tensor
     """Energy of each element in eV, float64 (n_elements,), in the order of `model.settings.elements`."""
     description: dict[str, Any] = field(default_factory=dict)
-    """Anything worth knowing about the training, as JSON values."""
+    """Facts about the training, as JSON values."""
 
     @property
     def settings(self) -> ModelSettings:
-        """Settings the model was built from."""
+        """Return the settings that the model was built from."""
         return self.model.settings
 
     @property
     def n_members(self) -> int:
-        """Models in it: more than one for an ensemble."""
+        """Return the number of models: more than one for an ensemble."""
         return len(members_of(self.model))
 
     @undisturbed()
     def for_evaluation(self, device: torch.device | str, dtype: torch.dtype | str) -> Potential:
-        """Return a copy on `device`, its model in `dtype` and without gradients by parameters."""
+        """Return a copy on `device` with the model in `dtype` and parameters that need no gradients."""
         device = usable_device(device)
         model = deepcopy(self.model).to(device=device, dtype=floating_type(dtype)).requires_grad_(False)
         references = self.references.to(device=device, dtype=torch.float64, copy=True)
@@ -79,8 +79,8 @@ def save_potential(path: str | os.PathLike[str], potential: Potential) -> None:
     Raises
     ------
     ValueError
-        The potential does not make a file that `load_potential` reads: references that do not fit the elements, weights
-        that are not finite, a description that is no JSON or whose training domain cannot be used.
+        `load_potential` could not read the file: references do not fit the elements, weights are not finite, the
+        description is no JSON, or its training domain is invalid.
     """
     settings = potential.settings
     if potential.references.shape != (len(settings.elements),):
@@ -115,7 +115,7 @@ def load_potential(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str | None = None,
 ) -> Potential:
-    """Read a potential.
+    """Read a potential from a file, a run folder, or the potentials that are shipped.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def load_potential(
         File written by `save_potential`, folder of a training run, or name of a shipped potential; see
         `lrc_ase.files.pretrained.find_potential`.
     device
-        Where the model is put. The references stay on the CPU.
+        Device of the model. The references stay on the CPU.
     dtype
         torch.float32 or torch.float64, or its name; None keeps the type of the file.
 
@@ -169,6 +169,7 @@ def load_potential(
 
 
 def _stored_tensors(potential: Potential) -> dict[str, Tensor]:
+    """Return the tensors of a potential under their names in the file."""
     tensors = {f"model.{name}": tensor for name, tensor in potential.model.state_dict().items()}
     return tensors | {"references": potential.references.to(torch.float64)}
 
@@ -190,9 +191,10 @@ def _build_within(file: TensorFile, header: PotentialHeader, settings: ModelSett
 
 
 def _expected(member: ShortRangeModel, n_members: int) -> dict[str, Tensor]:
-    """Return the tensors of a model of which one member has been built."""
+    """Return names and tensors that the file must hold, from the one member that has been built."""
     if n_members == 1:
         return member.state_dict()
+    # the ensemble has tensors of its own beside those of its members; two members tell their names
     shared = Ensemble([member, member]).state_dict()
     names = member.state_dict()
     return {name: tensor for name, tensor in shared.items() if not name.startswith("members.")} | {
@@ -201,6 +203,7 @@ def _expected(member: ShortRangeModel, n_members: int) -> dict[str, Tensor]:
 
 
 def _check_tensors(path: str | os.PathLike[str], expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Raise PotentialFileError unless names, shapes and types of the `weights` are the `expected` ones."""
     if missing := sorted(expected.keys() - weights.keys()):
         raise PotentialFileError(f"{path} lacks the tensors {_some(missing)}")
     if surplus := sorted(weights.keys() - expected.keys()):
@@ -216,12 +219,14 @@ def _check_tensors(path: str | os.PathLike[str], expected: Mapping[str, Tensor],
 
 
 def _check_finite(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
+    """Raise PotentialFileError if a tensor holds NaN or infinity."""
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise PotentialFileError(f"{path}: tensor '{name}' holds numbers that are not finite")
 
 
 def _some(names: list[str]) -> str:
+    """Return at most five names as text, and the number of the others."""
     return f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
 
 

@@ -1,7 +1,7 @@
-"""Where potentials are: files, folders of training runs, and those shipped with the package.
+"""Paths of potentials: files, folders of training runs, and potentials shipped with the package.
 
-Shipped potentials are folders of ``potentials/trained``, each with a ``potential.safetensors``. They come in a package
-of their own beside this one, which is located and never imported.
+Shipped potentials are folders of ``potentials/trained``, each with a ``potential.safetensors``. They form the package
+`lrc_ase.potentials`, which is located and never imported.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = [
 ]
 
 POTENTIAL_FILE = "potential.safetensors"
-"""Name of the final potential in a run folder and in the folder of a shipped one."""
+"""Name of the final potential in a run folder and in the folder of a shipped potential."""
 
 
 def trained_potentials() -> dict[str, Path]:
-    """Files of the potentials that are installed, by name."""
+    """Return the files of the shipped potentials by name."""
     package = find_spec("lrc_ase.potentials")
     folders = [] if package is None else list(package.submodule_search_locations or ())
     files = [file for folder in folders for file in sorted(Path(folder, "trained").glob(f"*/{POTENTIAL_FILE}"))]
@@ -36,9 +36,12 @@ def trained_potentials() -> dict[str, Path]:
 
 
 def trained_potential(name: str) -> Path:
-    """Return the file of the shipped potential called `name`, whatever the working folder holds.
+    """Return the file of the shipped potential `name`, even if the working folder holds a file of that name.
 
-    A ValueError lists the shipped potentials if there is none of that name.
+    Raises
+    ------
+    PotentialFileError
+        No shipped potential has that name; the message lists them.
     """
     shipped = trained_potentials()
     if name not in shipped:
@@ -100,7 +103,11 @@ def find_potential(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def is_potential(name_or_path: str | os.PathLike[str]) -> bool:
-    """Return True if an argument means a potential: by its ending, a run folder, or a shipped name without a file."""
+    """Return True if an argument names a potential, not a file of frames.
+
+    Potentials are names that end in ``.safetensors``, run folders, and names of shipped potentials unless a file has
+    the same name.
+    """
     name = os.fspath(name_or_path)
     if name.endswith(".safetensors") or os.path.isfile(os.path.join(name, POTENTIAL_FILE)):
         return True
@@ -110,7 +117,7 @@ def is_potential(name_or_path: str | os.PathLike[str]) -> bool:
 def absolute_potential(name_or_path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> str:
     """Make a path absolute, starting from `folder`; leave the name of a shipped potential as it is.
 
-    A name is one unless `folder` holds a potential of that name.
+    A file or run folder in `folder` takes precedence over a shipped potential of the same name.
     """
     name = os.fspath(name_or_path)
     path = os.path.abspath(os.path.join(folder, name))
@@ -119,16 +126,19 @@ def absolute_potential(name_or_path: str | os.PathLike[str], folder: str | os.Pa
 
 
 def _empty_folder(folder: Path) -> str:
+    """Return the message on a folder without a final potential, with the potentials of finished stages in it."""
     stages = sorted(file.name for file in folder.glob("potential-*.safetensors"))
     hint = f"name one of {', '.join(stages)} in it" if stages else "a run writes it after its first validation"
     return f"{folder} is a folder without a {POTENTIAL_FILE}: {hint}"
 
 
 def _absent(name: str) -> str:
+    """Return the message on a path that does not exist or a name that nothing has."""
     if Path(name).suffix or len(Path(name).parts) > 1:
         return f"{name} does not exist: expected a potential file or a run folder"
     return f"no file, run folder or shipped potential is called {name!r}; {_listed(trained_potentials())}"
 
 
 def _listed(shipped: Mapping[str, Path]) -> str:
+    """Return a phrase that lists the shipped potentials."""
     return f"shipped are: {', '.join(sorted(shipped))}" if shipped else "no potential is shipped with this installation"

@@ -1,4 +1,4 @@
-"""Text that comes from files (names, descriptions, keys), made safe to show."""
+"""Escaping of text from files (names, descriptions, keys), so that a terminal shows it and does not obey it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Safetensors files: written atomically, read without memory maps, looked at before their tensors are loaded."""
+"""Safetensors files: written atomically, read without memory maps, checked before their tensors are loaded."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16
 """Element types that potentials and checkpoints may hold, and their sizes."""
 _MOST_DIMENSIONS = 16
 _LARGEST_HEADER = 2**24
-"""Bytes. Checkpoints of large ensembles have some megabytes of names."""
+"""Largest number of bytes of a header. Checkpoints of large ensembles have some megabytes of names."""
 
 
 class TensorFileError(ValueError):
-    """A file that is missing, truncated, or no safetensors file."""
+    """Error about a file that is missing, truncated, or no safetensors file."""
 
 
 class _Entry(BaseModel):
-    """What the header says of one tensor."""
+    """Entry of the header about one tensor."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -44,12 +44,12 @@ class _Entry(BaseModel):
 
 
 class TensorFile:
-    """An open safetensors file whose header has been read and compared with its size."""
+    """Open safetensors file whose header has been read and compared with the size of the file."""
 
     def __init__(self, path: Path, file: IO[bytes], header: bytes, content: Mapping[str, Any]) -> None:
         self.path, self._file, self._header = path, file, header
         self.metadata: dict[str, str] = content.get("__metadata__") or {}
-        """Free text of the header."""
+        """Texts of the header by name, not interpreted here."""
         entries = {name: entry for name, entry in content.items() if name != "__metadata__"}
         try:
             TypeAdapter(dict[str, str]).validate_python(self.metadata, strict=True)
@@ -60,16 +60,16 @@ class TensorFile:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each tensor, by name."""
+        """Return the shape of each tensor by name."""
         return {name: tuple(entry.shape) for name, entry in self._entries.items()}
 
     @property
     def n_numbers(self) -> int:
-        """Numbers in all tensors together."""
+        """Return the number of elements of all tensors together."""
         return sum(prod(entry.shape) for entry in self._entries.values())
 
     def read(self) -> dict[str, Tensor]:
-        """Read the tensors into memory of their own: what happens to the file later does not change them."""
+        """Read the tensors into memory; later changes of the file do not reach them."""
         try:
             return safetensors.torch.load(self._header + self._file.read(self._n_bytes))
         except (safetensors.SafetensorError, ValueError, KeyError) as error:
@@ -142,4 +142,5 @@ def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
 
 
 def _damaged(path: Path, reason: str) -> TensorFileError:
+    """Return the error about a damaged file, for the caller to raise."""
     return TensorFileError(f"{path} is truncated or no safetensors file ({reason})")

@@ -1,4 +1,4 @@
-"""Potential files of earlier formats in the form of today's."""
+"""Conversion of the tensors of earlier potential files to the current format."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ __all__ = ["upgraded"]
 
 
 def upgraded(tensors: Mapping[str, Tensor], version: int, settings: ModelSettings) -> dict[str, Tensor]:
-    """Return the tensors as today's model has them, which predicts what the one of the file did.
+    """Convert tensors of format `version` to those of the current model, with unchanged predictions.
 
-    Until version 2 a sphere descriptor mixed alike for all elements and scaled each mixed factor by the element; its
-    radial functions were of equal size. A ValueError names a tensor whose shape does not allow that.
+    Until version 2 a sphere descriptor had one mixing matrix for all elements, multiplied by a scale per element, and
+    radial functions of equal size. Now each element has a matrix and radial functions decrease in size.
+
+    Raises
+    ------
+    ValueError
+        A tensor has a shape that no file of that version has.
     """
     new = dict(tensors)
     if version > 2 or not isinstance(settings.descriptor, SphereSettings):
@@ -38,5 +43,6 @@ def upgraded(tensors: Mapping[str, Tensor], version: int, settings: ModelSetting
                 )
             mixing = mixing / sizes.to(mixing).repeat(mixing.shape[1] // len(sizes))[:, None]
             new[f"{block}mixing"] = mixing
+            # the matrix of an element is `mixing` plus its own `element_mixing`: together the scaled matrix
             new[f"{block}element_mixing"] = mixing * (scale[:, None, None] - 1)
     return new

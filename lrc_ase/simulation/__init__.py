@@ -1,7 +1,7 @@
-"""Relaxation, molecular dynamics and what is measured on them, for any ASE calculator.
+"""Relaxation, molecular dynamics and their observables, for any ASE calculator.
 
-These are the functions behind ``lrc-ase relax`` and ``lrc-ase md``. ASE does the physics; what is added here is a
-restart that continues bit for bit, a stop before an exploding run ruins its own output, and logs.
+These are the functions behind ``lrc-ase relax`` and ``lrc-ase md``. ASE does the physics. This package adds restarts
+that continue bit for bit, a stop before an exploding run ruins its output, and logs.
 """
 
 from lrc_ase.simulation.conditions import MDFiles, MDSettings

@@ -1,4 +1,4 @@
-"""Settings of a molecular-dynamics run, the names of its files, and what a continuation must have in common with it."""
+"""Settings of a molecular-dynamics run, names of its files, and the conditions under which it can be continued."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ FREE_ON_RESUME = {"steps", "seed", "log_every", "write_every", "restart_every", 
 
 @dataclass(frozen=True)
 class MDSettings:
-    """How a molecular-dynamics run goes."""
+    """Settings of a molecular-dynamics run."""
 
     ensemble: Literal["nve", "nvt", "npt"]
     """nve: velocity Verlet. nvt: Langevin. npt: Martyna-Tobias-Klein."""
     steps: int
-    """Steps in all, those before a restart counted."""
+    """Total number of steps, including those before a restart."""
     timestep: float = 1.0
-    """fs."""
+    """Length of a step, fs."""
     temperature: float | None = None
-    """K. Momenta are drawn at it; None keeps the momenta of the structure (nve only)."""
+    """Temperature of initial momenta and thermostat, K; None keeps the momenta of the structure (nve only)."""
     pressure: float = 0.0
-    """GPa, npt only."""
+    """Target pressure, GPa, npt only."""
     npt_mode: Literal["isotropic", "flexible"] = "isotropic"
     """isotropic: the cell is scaled as a whole. flexible: lengths and angles change; a liquid may shear without end."""
     friction: float = 0.01
-    """1/fs, nvt only."""
+    """Friction of the Langevin thermostat, 1/fs, nvt only."""
     thermostat_time: float = 100.0
     """Period of the Nose-Hoover chain, fs, npt only."""
     barostat_time: float = 1000.0
@@ -50,12 +50,12 @@ class MDSettings:
     restart_every: int = 100
     """Steps between restart files."""
     max_temperature: float = 20000.0
-    """K, the run stops above it."""
+    """Temperature above which the run stops, K."""
     extrapolate: bool = False
-    """Whether to go on where the calculator says that a structure lies far outside its training set."""
+    """True continues a run where the calculator reports a structure far outside its training set."""
 
     def __post_init__(self) -> None:
-        """Refuse values that have no meaning."""
+        """Raise ValueError for a setting without meaning."""
         if self.ensemble not in ("nve", "nvt", "npt"):
             raise ValueError(f"`ensemble` must be nve, nvt or npt, got {self.ensemble!r}")
         if self.npt_mode not in ("isotropic", "flexible"):
@@ -81,22 +81,22 @@ class MDSettings:
 
 @dataclass(frozen=True)
 class MDFiles:
-    """Where a run writes."""
+    """Paths of the files of a run."""
 
     trajectory: Path
-    """As asked for."""
+    """Trajectory in the format that the user chose."""
     frames: Path
-    """Where frames are added while the run goes on: the trajectory, or a ``.traj`` that becomes it at the end."""
+    """File that frames are appended to during the run: the trajectory, or a ``.traj`` that is converted at the end."""
     log: Path
     plot: Path
     restart: Path
     last_sane: Path
     lock: Path
-    """There as long as a process writes the others."""
+    """Lock file; it exists while a process writes the other files."""
 
     @classmethod
     def beside(cls, trajectory: str | Path) -> MDFiles:
-        """Derive all names from that of the trajectory; ValueError where ASE cannot write a trajectory of that name."""
+        """Derive all paths from that of the trajectory; ValueError if ASE cannot write a trajectory of that name."""
         trajectory = Path(trajectory)
         stem = trajectory.with_suffix("")
         return cls(
@@ -110,17 +110,17 @@ class MDFiles:
         )
 
     def existing(self) -> list[Path]:
-        """Return the files that are there already."""
+        """Return the files of a run that exist already."""
         return [path for path in (self.trajectory, self.frames, self.log, self.restart) if path.exists()]
 
     def check_free(self) -> None:
-        """Raise FileExistsError if a run is there, and say how to go on with it or replace it."""
-        if there := self.existing():
+        """Raise FileExistsError if files of a run exist; the message says how to continue or replace that run."""
+        if existing := self.existing():
             remedy = "--resume goes on with that run" if self.restart.exists() else self.no_restart()
-            raise FileExistsError(f"{there[0]} exists already: {remedy}, --overwrite replaces it")
+            raise FileExistsError(f"{existing[0]} exists already: {remedy}, --overwrite replaces it")
 
     def check_resumable(self) -> None:
-        """Raise FileNotFoundError if there is no restart file, and say what can be done instead."""
+        """Raise FileNotFoundError if there is no restart file; the message says what can be done instead."""
         if self.restart.exists():
             return
         if self.existing():
@@ -128,7 +128,7 @@ class MDFiles:
         raise FileNotFoundError(f"no restart file {self.restart}: start the run without --resume")
 
     def no_restart(self) -> str:
-        """Return the message that a run without a restart file cannot go on, and from where a new one can start."""
+        """Return the message that a run without a restart file cannot continue, and where a new run can start."""
         return (
             f"the run has no restart file {self.restart.name}, so that --resume cannot go on with it; a new run can "
             f"start from its last frame, '{self.frames.name}@-1'"
@@ -136,10 +136,10 @@ class MDFiles:
 
 
 def run_identity(atoms: Atoms) -> dict[str, Any]:
-    """Describe what a continuation must have in common with a run beside its settings.
+    """Return the properties besides its settings that a run and its continuation must have in common.
 
-    The total charge in e, a digest of the masses, the constraints, and what the calculator says of itself in its
-    attribute `fingerprint` (for `LRCCalculator` a digest of the potential, and its precision).
+    These are the total charge in e, digests of masses and constraints, and the entries of the calculator's attribute
+    `fingerprint` (for `LRCCalculator` a digest of the potential, and its precision).
     """
     identity: dict[str, Any] = {
         "charge": total_charge(atoms),
@@ -156,7 +156,7 @@ _OTHERS = {
     "potential": "the run that is there was made with another potential: give the same one",
     "precision": "the run that is there was made in {before}, not {now}: give --dtype {before}",
 }
-"""Messages on an identity that differs."""
+"""Messages about an entry of `run_identity` that differs."""
 
 
 def check_same_run(before: dict[str, Any], settings: MDSettings, identity: dict[str, Any]) -> None:

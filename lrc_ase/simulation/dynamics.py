@@ -36,25 +36,27 @@ Integrator = VelocityVerlet | Langevin | IsotropicMTKNPT | MTKNPT
 
 
 class SimulationStopped(RuntimeError):
-    """A run whose numbers mean nothing any more: not finite, absurdly hot, or refused by the calculator."""
+    """Error of a run whose results became meaningless: not finite, too hot, or refused by the calculator."""
 
 
 @dataclass(frozen=True)
 class MDState:
-    """Where a run stands, for whoever shows its progress."""
+    """State of a run after a step, for a display of progress."""
 
     step: int
     steps: int
+    """Total number of steps."""
     temperature: float
-    """K."""
+    """Temperature, K."""
     potential: float
-    """eV."""
+    """Potential energy, eV."""
     ns_per_day: float
+    """Speed since the start or the restart."""
 
 
 @dataclass(frozen=True)
 class MDSummary:
-    """What a run did."""
+    """Summary of a run: steps, time, final state and files."""
 
     steps: int
     first_step: int
@@ -66,12 +68,12 @@ class MDSummary:
 
     @property
     def ms_per_step(self) -> float:
-        """Wall time of one step, ms."""
+        """Return the mean wall time of a step, ms."""
         return 1000 * self.seconds / max(self.steps - self.first_step, 1)
 
 
 def thermalize(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
-    """Draw Maxwell-Boltzmann momenta at `temperature` (K) and take out the motion of the center of mass."""
+    """Draw Maxwell-Boltzmann momenta at `temperature` (K) and remove the motion of the center of mass."""
     masses = atoms.get_masses()[:, None]
     momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(masses * units.kB * temperature)
     if len(atoms) > 1:
@@ -88,11 +90,11 @@ def run_md(
     overwrite: bool = False,
     report: Callable[[MDState], None] | None = None,
 ) -> MDSummary:
-    """Run molecular dynamics on `atoms`, in place, writing trajectory, log and restart file.
+    """Run molecular dynamics on `atoms`, in place, and write trajectory, log and restart file.
 
-    A run that was interrupted, by Ctrl-C or a kill, goes on with ``resume=True`` from its last restart file: log and
-    trajectory are cut back to that step, and the continuation equals an uninterrupted run bit for bit. For that the
-    calculator is reset at every restart file, so that no neighbor list outlives it in one run and not in the other.
+    With ``resume=True`` a run that was interrupted, by Ctrl-C or a kill, continues from its last restart file. Log and
+    trajectory are cut back to that step, and the continuation equals an uninterrupted run bit for bit. To this end the
+    calculator is reset at every restart file: both runs then build their neighbor lists anew at the same step.
 
     Parameters
     ----------
@@ -102,14 +104,14 @@ def run_md(
         File to write, in any format of ASE that holds several frames; log and restart file are named after it, see
         `MDFiles.beside`. Formats other than .traj and .extxyz are written at the end.
     resume, overwrite
-        Go on with a run that is there, or replace it. Without either, files that are there are an error.
+        Continue an existing run, or replace it. Without either, existing files are an error.
     report
         Called after every step.
 
     Raises
     ------
     FileExistsError, ValueError
-        Output is there already; settings and structure do not fit.
+        Files of a run exist already; settings and structure do not fit.
     SimulationStopped
         Energy, forces or positions are not finite, the temperature passes `settings.max_temperature`, the volume
         changes tenfold, the calculator refuses the structure or says that it lies far outside the training set
@@ -136,7 +138,7 @@ def _run(
     restart: Restart | None,
     report: Callable[[MDState], None] | None,
 ) -> MDSummary:
-    """Run from the start, or from a restart file, while nobody else writes to the files."""
+    """Run from the start, or from a restart file; the caller holds the lock of the files."""
     rng = np.random.default_rng(settings.seed)
     if restart is not None:
         same_atoms = np.array_equal(atoms.numbers, restart.numbers)  # else `apply` says what differs
@@ -193,7 +195,7 @@ def _warn_of_a_gap(log: ThermodynamicLog, restart: Restart) -> None:
 
 
 class _Run:
-    """The moving parts of `run_md`: one step, its checks and its files."""
+    """Mutable state of `run_md`: steps, their checks, and the files that are written."""
 
     def __init__(
         self,
@@ -213,13 +215,13 @@ class _Run:
         self.temperature = self.potential = float("nan")
 
     def begin(self) -> None:
-        """Check and write the first structure."""
+        """Check and write the initial structure."""
         if reason := self.unreasonable():
             self.stop(0, reason)
         self.write(0)
 
     def step(self, step: int) -> None:
-        """Move one step on; stop when it leads nowhere."""
+        """Advance by one step; raise SimulationStopped if the new state is unreasonable."""
         try:
             self.integrator.step()
             reason = self.unreasonable()
@@ -229,13 +231,13 @@ class _Run:
             self.stop(step, reason)
 
     def unreasonable(self) -> str | None:
-        """Why the present state is not to be trusted, or None."""
+        """Return the reason why the present state cannot be trusted, or None after keeping a copy of it."""
         self.temperature = float(self.atoms.get_temperature())
         self.potential = float(self.atoms.get_potential_energy())
         forces = self.atoms.get_forces(apply_constraint=False, md=True)
         if not (np.isfinite(self.potential) and np.isfinite(forces).all() and np.isfinite(self.atoms.positions).all()):
             return "energy, forces or positions are not finite"
-        if not self.temperature <= self.settings.max_temperature:
+        if not self.temperature <= self.settings.max_temperature:  # "not <=" holds for NaN too
             return f"the temperature reached {self.temperature:.0f} K"
         if not self.settings.extrapolate and (far := getattr(self.atoms.calc, "extrapolation", ())):
             return f"far outside the training set: {far[0]}"
@@ -249,7 +251,7 @@ class _Run:
         return None
 
     def stop(self, step: int, reason: str, error: Exception | None = None) -> None:
-        """Keep the last sane frame and raise."""
+        """Write the last sane frame and raise SimulationStopped."""
         try:
             write_structure(self.files.last_sane, self.sane)
             kept = f"The last sane frame is in {self.files.last_sane}"
@@ -261,7 +263,7 @@ class _Run:
         ) from error
 
     def write(self, step: int) -> None:
-        """Write what is due at `step`."""
+        """Write log, trajectory and restart file if they are due at `step`."""
         settings = self.settings
         last = step == settings.steps
         if step % settings.log_every == 0 or last:
@@ -274,9 +276,9 @@ class _Run:
             self.atoms.calc.reset()
 
     def conserved(self, state: ThermodynamicState) -> float:
-        """Return what the equations of motion conserve, eV; NaN for a stochastic thermostat.
+        """Return the conserved quantity of the equations of motion, eV; NaN for a stochastic thermostat.
 
-        NaN as well where ASE asks the calculator for a `free_energy` that it does not have.
+        It is NaN too if ASE needs a `free_energy` that the calculator does not have.
         """
         if isinstance(self.integrator, VelocityVerlet):
             return state.total
@@ -287,7 +289,7 @@ class _Run:
         return float("nan")
 
     def restart(self, step: int) -> Restart:
-        """Collect everything that the continuation needs."""
+        """Return the state that a continuation needs."""
         atoms = self.atoms
         return Restart(
             step=step,
@@ -304,10 +306,11 @@ class _Run:
 
 
 def _integrator(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> Integrator:
+    """Return ASE's integrator for the ensemble, in ASE's units."""
     timestep = settings.timestep * units.fs
     if settings.ensemble == "nve":
         return VelocityVerlet(atoms, timestep)
-    assert settings.temperature is not None  # MDSettings sees to it
+    assert settings.temperature is not None  # checked by MDSettings
     if settings.ensemble == "nvt":
         # fixcm=False: holding the center of mass does not sample the canonical distribution
         return Langevin(
@@ -330,6 +333,7 @@ def _integrator(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) ->
 
 
 def _check_structure(atoms: Atoms, settings: MDSettings) -> None:
+    """Raise ValueError for a structure that cannot be run with these settings."""
     if len(atoms) == 0:
         raise ValueError("`atoms` must hold at least one atom, got none")
     if atoms.calc is None:

@@ -1,4 +1,4 @@
-"""What is measured on a structure or a trajectory: thermodynamic state, radial distribution, energy drift."""
+"""Observables of a structure or a trajectory: thermodynamic state, radial distribution, energy drift."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ThermodynamicState:
-    """One row of a thermodynamic log; NaN where a quantity does not exist."""
+    """Thermodynamic quantities of one structure; NaN where a quantity does not exist."""
 
     potential: float
     """Potential energy, eV."""
@@ -40,12 +40,12 @@ class ThermodynamicState:
 
     @property
     def total(self) -> float:
-        """Potential plus kinetic energy, eV."""
+        """Return potential plus kinetic energy, eV."""
         return self.potential + self.kinetic
 
 
 def thermodynamic_state(atoms: Atoms) -> ThermodynamicState:
-    """Energies, temperature, pressure and volume of `atoms` with its calculator."""
+    """Compute energies, temperature, pressure and volume of `atoms` with its calculator."""
     volume = pressure = float("nan")
     if atoms.cell.rank == 3:
         volume = float(atoms.get_volume())
@@ -66,14 +66,16 @@ def thermodynamic_state(atoms: Atoms) -> ThermodynamicState:
 def radial_distribution(
     frames: Iterable[Atoms], pair: tuple[str, str], *, cutoff: float, n_bins: int = 100
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Partial radial distribution :math:`g_{ab}(r) = V/(N_a N_b)\, \langle n_{ab}(r) \rangle / (4\pi r^2 \Delta r)`.
+    r"""Compute the partial radial distribution of a pair of elements.
+
+    .. math:: g_{ab}(r) = \frac{V}{N_a N_b} \, \frac{\langle n_{ab}(r) \rangle}{4\pi r^2 \Delta r}
 
     Pairs are counted through periodic boundaries, so `cutoff` may exceed half the cell; g tends to 1 in a liquid.
 
     Parameters
     ----------
     frames
-        Periodic structures; the average runs over them.
+        Periodic structures to average over.
     pair
         Two chemical symbols, equal or not.
     cutoff
@@ -102,6 +104,7 @@ def radial_distribution(
         first, second, distances = neighbour_list("ijd", frame, cutoff)
         of_pair = (symbols[first] == pair[0]) & (symbols[second] == pair[1])
         counts, _ = np.histogram(distances[of_pair], bins=edges)
+        # an atom is no partner of itself
         n_partners = n_second - (pair[0] == pair[1])
         total += counts / shells * frame.get_volume() / (n_first * max(n_partners, 1))
         n_frames += 1
@@ -112,14 +115,14 @@ def radial_distribution(
 
 @dataclass(frozen=True)
 class ReferenceRDF:
-    """A table of radial distributions made elsewhere."""
+    """Table of radial distributions from another source."""
 
     r: np.ndarray
     """Distances, Angstrom, (n_bins,)."""
     g: dict[str, np.ndarray]
     """g(r) by pair, ``NaCl``, each (n_bins,)."""
     conditions: dict[str, str]
-    """What the comment lines ``# name: value`` say."""
+    """Values of the comment lines ``# name: value`` by name."""
 
 
 def read_reference_rdf(path: str | Path) -> ReferenceRDF:
@@ -141,7 +144,7 @@ def read_reference_rdf(path: str | Path) -> ReferenceRDF:
 
 @dataclass(frozen=True)
 class EnergyDrift:
-    """How well a run at constant energy kept it."""
+    """Deviation of the total energy from a constant in a run at constant energy."""
 
     slope: float
     """Slope of a straight line through the total energy, eV per atom and ps."""
@@ -152,7 +155,7 @@ class EnergyDrift:
 
 
 def energy_drift(times: np.ndarray, total_energies: np.ndarray, n_atoms: int) -> EnergyDrift:
-    """Drift of a run at constant energy, by a straight line through the total energy.
+    """Fit a straight line to the total energy of a run at constant energy, and return its drift.
 
     `times` in ps and `total_energies` in eV, both (n_samples,).
     """

@@ -1,4 +1,4 @@
-"""Files of a simulation: outputs checked before the work, logs and trajectories cut back to a known step on resume."""
+"""Files of a simulation: checks of outputs before the work begins, logs, trajectories, and their cut on resume."""
 
 from __future__ import annotations
 
@@ -47,12 +47,13 @@ COLUMNS = (
 COLUMNS_BEFORE_CONSERVED = COLUMNS[:-1]
 """Header of logs of version 0.1, which lack the conserved quantity."""
 _LONGEST_NUMBER = 40
-"""Characters; Python writes at most 24."""
+"""Largest number of characters of a number; Python writes at most 24."""
 KEPT_RESULTS = ("energy", "free_energy", "forces", "stress", "charges")
+"""Results of a calculator that are written with a frame."""
 
 
 def snapshot(atoms: Atoms) -> Atoms:
-    """Return a copy of `atoms` that carries the results at hand instead of a calculator."""
+    """Return a copy of `atoms` that carries the computed results instead of the calculator."""
     frame = atoms.copy()
     results = {name: value for name, value in atoms.calc.results.items() if name in KEPT_RESULTS}
     frame.calc = SinglePointCalculator(frame, **results)
@@ -60,21 +61,22 @@ def snapshot(atoms: Atoms) -> Atoms:
 
 
 class ThermodynamicLog:
-    """CSV table of a run, one row per sample, each on disk when `write` returns."""
+    """CSV table of a run, one row per sample, flushed after each row."""
 
     def __init__(self, path: Path, *, last_step: int | None = None) -> None:
-        """Begin a new table, or keep the rows of an old one up to `last_step`."""
+        """Begin a new table, or keep the rows of an existing one up to `last_step`."""
         rows = [list(COLUMNS)] if last_step is None else self._rows_until(path, last_step)
         with writing(path, text=True) as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
         self.path = path
         self.last_step = int(rows[-1][0]) if len(rows) > 1 else None
-        """Step of the last row kept, None for a table without rows."""
+        """Step of the last row that was kept, None for a table without rows."""
         self._file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115 - open as long as the run
         self._writer = csv.writer(self._file, lineterminator="\n")
 
     @staticmethod
     def _rows_until(path: Path, last_step: int) -> list[list[str]]:
+        """Return header and rows of the table at `path` up to `last_step`; ValueError for a foreign or damaged one."""
         if not path.exists():
             return [list(COLUMNS)]
         text = path.read_bytes().decode("utf-8", errors="replace")
@@ -93,9 +95,10 @@ class ThermodynamicLog:
         return kept
 
     def write(self, step: int, time: float, state: ThermodynamicState, conserved: float) -> None:
-        """Append a row; `time` in ps. Energies keep every digit, as a drift is a small difference of large numbers.
+        """Append a row; `time` in ps.
 
-        `conserved` is the quantity that the equations of motion conserve, eV; NaN for a stochastic thermostat.
+        `conserved` is the conserved quantity of the equations of motion, eV; NaN for a stochastic thermostat. Energies
+        keep every digit, as a drift is a small difference of large numbers.
         """
         values = (
             state.potential,
@@ -117,6 +120,7 @@ class ThermodynamicLog:
 
 
 def _is_number(text: str) -> bool:
+    """Return True for the text of a number that is no longer than Python writes it."""
     try:
         float(text)
     except ValueError:
@@ -126,7 +130,7 @@ def _is_number(text: str) -> bool:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Add the name of a file to an OSError that lacks one, as that of a full disk does."""
+    """Add the name of a file to an OSError that lacks one, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -136,7 +140,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def structure_format(path: Path) -> str:
-    """Return the name of ASE's format for one structure at `path`; ValueError where ASE cannot write one."""
+    """Return the name of ASE's format for one structure at `path`; ValueError if ASE cannot write and read it."""
     written = _format_of(path)
     if not written.can_write or written.name == "bundletrajectory":  # the last is a folder
         raise ValueError(f"{path.name}: ASE cannot write files of format {written.name}; write .extxyz")
@@ -146,15 +150,15 @@ def structure_format(path: Path) -> str:
 
 
 def write_structure(path: Path, atoms: Atoms) -> None:
-    """Write one structure in the format that the name says, whole or not at all."""
+    """Write one structure atomically, in the format that the suffix of `path` names."""
     with replacing(path) as temporary:
         ase.io.write(temporary, atoms, format=structure_format(path))
 
 
 def check_structure_output(path: Path, atoms: Atoms) -> None:
-    """Raise ValueError or OSError if `atoms` cannot be written to `path`: format, folder, permission, space.
+    """Raise ValueError or OSError if `atoms` cannot be written to `path` : format, folder, permission, space.
 
-    A copy without results is written to another file in the same folder and removed.
+    The check writes a copy without results to a temporary file in the same folder.
     """
     _try_to_write(path, atoms.copy(), structure_format(path))
 
@@ -165,6 +169,7 @@ def check_trajectory_output(path: Path, atoms: Atoms) -> None:
 
 
 def _try_to_write(path: Path, frames: Atoms | list[Atoms], name: str) -> None:
+    """Write `frames` in the format `name` to a temporary folder beside `path`, to see whether it works."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file in it")
     if not path.parent.is_dir():
@@ -187,6 +192,7 @@ def _try_to_write(path: Path, frames: Atoms | list[Atoms], name: str) -> None:
 
 
 def _format_of(path: Path) -> IOFormat:
+    """Return ASE's format for a file of that name; ValueError for an unknown one."""
     try:
         return get_ioformat(filetype(str(path), read=False))
     except UnknownFileTypeError:
@@ -194,7 +200,7 @@ def _format_of(path: Path) -> IOFormat:
 
 
 def trajectory_format(path: Path) -> str:
-    """Return the name of ASE's format for `path`; ValueError where it cannot hold several frames."""
+    """Return the name of ASE's format for `path`; ValueError if it cannot hold several frames."""
     written = _format_of(path)
     if written.single or not written.can_write or written.name == "bundletrajectory":  # the last is a folder
         raise ValueError(
@@ -204,12 +210,12 @@ def trajectory_format(path: Path) -> str:
 
 
 def grows(path: Path) -> bool:
-    """Return True if frames are added to the file one by one, and taken off again where a run resumes."""
+    """Return True if the format allows frames to be appended, and removed again on resume."""
     return trajectory_format(path) in ("traj", "extxyz")
 
 
 def convert_frames(source: Path, target: Path) -> None:
-    """Write all frames of `source` to `target`, in the format of that name."""
+    """Write all frames of `source` to `target`, in the format that the suffix of `target` names."""
     with replacing(target) as temporary:
         ase.io.write(temporary, ase.io.read(source, ":"), format=trajectory_format(target))
 
@@ -218,7 +224,7 @@ class TrajectoryFile:
     """Trajectory that grows by one frame at a time."""
 
     def __init__(self, path: Path, *, keep: dict[str, int] | None = None) -> None:
-        """Begin a new file, or cut an old one back to the `position` it had at a restart."""
+        """Begin a new file, or cut an existing one back to the `position` of the restart."""
         self.path = path
         self._format = trajectory_format(path)
         self._n_frames = 0
@@ -237,6 +243,7 @@ class TrajectoryFile:
         self._traj: Any = Trajectory(path, "a" if path.exists() else "w") if self._format == "traj" else None
 
     def _keep_frames(self, n_frames: int) -> None:
+        """Remove the frames after the first `n_frames` from a file of ASE's own format."""
         with Trajectory(self.path) as old:
             if len(old) < n_frames:
                 raise ValueError(f"{self.path} holds {len(old)} frames, the restart file counts {n_frames}")
@@ -247,6 +254,7 @@ class TrajectoryFile:
         self._n_frames = n_frames
 
     def _keep_bytes(self, n_bytes: int) -> None:
+        """Remove the bytes after the first `n_bytes` from a text file."""
         size = self.path.stat().st_size
         if size < n_bytes:
             raise ValueError(f"{self.path} holds {size} bytes, the restart file counts {n_bytes}")
@@ -254,11 +262,11 @@ class TrajectoryFile:
 
     @property
     def position(self) -> dict[str, int]:
-        """Frames and bytes so far, to be kept in a restart file."""
+        """Return the number of frames and bytes so far, for a restart file."""
         return {"frames": self._n_frames, "bytes": self.path.stat().st_size if self.path.exists() else 0}
 
     def write(self, atoms: Atoms) -> None:
-        """Append `atoms` with the results at hand."""
+        """Append `atoms` with the computed results."""
         frame = snapshot(atoms)
         with naming(self.path):
             if self._traj is not None:

@@ -1,4 +1,4 @@
-"""Relaxation of positions and, when asked, of the cell."""
+"""Relaxation of positions and, optionally, of the cell."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ OPTIMIZERS = {"lbfgs": LBFGS, "bfgs": BFGS, "fire": FIRE}
 
 
 class RelaxationNotConverged(RuntimeError):
-    """The force criterion was not reached within the steps allowed; `atoms` holds the last structure."""
+    """Error of a relaxation that missed its force criterion; `atoms` holds the last structure."""
 
 
 @dataclass(frozen=True)
 class RelaxSettings:
-    """How a structure is relaxed."""
+    """Settings of a relaxation."""
 
     fmax: float = 0.01
     """Largest force that may remain, eV/Angstrom."""
     cell: bool = False
-    """Whether the cell relaxes too."""
+    """True relaxes the cell too."""
     pressure: float = 0.0
     """Pressure on a relaxing cell, GPa."""
     optimizer: Literal["lbfgs", "bfgs", "fire"] = "lbfgs"
     max_steps: int = 1000
 
     def __post_init__(self) -> None:
-        """Refuse values that have no meaning."""
+        """Raise ValueError for a setting without meaning."""
         if not self.fmax > 0:
             raise ValueError(f"`fmax` must be positive, got {self.fmax}")
         if self.max_steps < 0:
@@ -47,7 +47,7 @@ class RelaxSettings:
 
 @dataclass(frozen=True)
 class Relaxation:
-    """The state of a relaxation after a step, or at its end."""
+    """State of a relaxation after a step, or at its end."""
 
     steps: int
     energy: float
@@ -55,24 +55,24 @@ class Relaxation:
     fmax: float
     """Largest force on an atom, constraints applied, eV/Angstrom."""
     pressure: float
-    """GPa; NaN when the cell is fixed."""
+    """Pressure, GPa; NaN for a fixed cell."""
     volume: float
-    """Angstrom^3; NaN when the cell is fixed."""
+    """Volume of the cell, Angstrom^3; NaN for a fixed cell."""
 
 
 def relax(
     atoms: Atoms, settings: RelaxSettings | None = None, *, report: Callable[[Relaxation, Atoms], None] | None = None
 ) -> Relaxation:
-    """Move the atoms (and the cell) of `atoms`, in place, to a minimum of the energy.
+    """Relax the positions of `atoms`, and its cell if requested, in place to a minimum of the energy.
 
     `report` is called after each step with the state so far.
 
     Raises
     ------
     ValueError
-        A cell that is to relax without three periodic directions.
+        `settings.cell` is set, and the structure is not periodic in three directions.
     RelaxationNotConverged
-        After `settings.max_steps` steps, or when energy or forces are no longer finite.
+        The criterion is not met after `settings.max_steps` steps, or energy or forces are not finite.
     """
     settings = settings or RelaxSettings()
     if settings.cell and not atoms.pbc.all():

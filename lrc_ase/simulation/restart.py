@@ -1,4 +1,4 @@
-"""The restart file of a molecular-dynamics run: an ``.npz`` archive, written whole or not at all, nothing pickled."""
+"""Restart file of a molecular-dynamics run: an ``.npz`` archive, written atomically and without pickling."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FORMAT_VERSION = 1
 _INTEGRATOR = "integrator."
 """Prefix of arrays with variables of the integrator."""
 _MOST_MEMBERS = 64
-"""Arrays in an archive; a run writes at most fourteen."""
+"""Largest number of arrays in an archive; a run writes at most fourteen."""
 
 # What ASE's Martyna-Tobias-Klein integrators, isotropic or of the whole cell, carry from step to step beside positions,
 # momenta and cell. ASE offers no way to read it out; a test of bit-equal continuation guards these names.
@@ -49,11 +49,13 @@ _Text = Annotated[str, StringConstraints(max_length=_LONGEST_TEXT)]
 
 
 class _Strict(BaseModel):
+    """Base of the models of a restart file: exact types, no unknown entries, finite numbers."""
+
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class _GeneratorWords(_Strict):
-    """The two numbers of 128 bits in the state of NumPy's PCG64."""
+    """Two numbers of 128 bits, the state of NumPy's PCG64."""
 
     state: Annotated[int, Field(ge=0, lt=2**128)]
     inc: Annotated[int, Field(ge=0, lt=2**128)]
@@ -69,14 +71,14 @@ class _RandomState(_Strict):
 
 
 class _Position(_Strict):
-    """Where the trajectory was."""
+    """Length of the trajectory at the restart."""
 
     frames: _Count
     bytes: _Count
 
 
 class _Description(_Strict):
-    """The JSON in a restart file."""
+    """JSON part of a restart file."""
 
     format_version: Annotated[int, Field(ge=1, le=FORMAT_VERSION)]
     step: _Count
@@ -87,6 +89,7 @@ class _Description(_Strict):
     @field_validator("settings")
     @classmethod
     def _plain_values(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Refuse settings that are neither numbers, short texts nor null."""
         for name, value in settings.items():
             if not isinstance(value, (str, int, float, type(None))) or len(str(value)) > _LONGEST_TEXT:
                 raise ValueError(f"expected a number, a short text or null for {name!r}")
@@ -95,11 +98,11 @@ class _Description(_Strict):
 
 @dataclass(frozen=True)
 class Restart:
-    """All that a run needs to go on as if it had never stopped."""
+    """Complete state of a run, from which its continuation equals an uninterrupted run."""
 
     step: int
     settings: dict[str, Any]
-    """The run's settings, compared with those of the run that resumes."""
+    """Settings and identity of the run, compared with those of its continuation."""
     numbers: np.ndarray
     positions: np.ndarray
     momenta: np.ndarray
@@ -110,7 +113,7 @@ class Restart:
     integrator: dict[str, np.ndarray]
 
     def apply(self, atoms: Atoms) -> None:
-        """Give `atoms` the positions, momenta and cell of the restart."""
+        """Set positions, momenta, cell and boundaries of `atoms` to those of the restart."""
         if not np.array_equal(atoms.numbers, self.numbers):
             raise ValueError(
                 f"the restart file is of {len(self.numbers)} atoms, the structure has {len(atoms)} or other elements; "
@@ -138,15 +141,16 @@ def write_restart(path: Path, restart: Restart) -> None:
 
 
 def read_restart(path: Path) -> Restart:
-    """Read a file of `write_restart`.
+    """Read a file written by `write_restart`.
 
     Raises
     ------
     FileNotFoundError
-        There is none.
+        The file does not exist.
     ValueError
-        In one line with file and entry: the file is no restart file, damaged, of a later format, or holds what no run
-        writes, such as compressed members, a negative step, or a variable that no integrator has.
+        The file is no restart file, damaged, of a later format, or holds an entry that no run writes, such as a
+        compressed array, a negative step, or an unknown variable of an integrator. The message is one line and names
+        file and entry.
     """
     try:
         arrays = _read_arrays(path)
@@ -182,7 +186,7 @@ def read_restart(path: Path) -> Restart:
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read the members of an archive, none of which may be larger than its bytes in the file."""
+    """Read the arrays of an archive; ValueError if they claim more memory than the file has bytes."""
     whole = path.read_bytes()
     arrays = {}
     with zipfile.ZipFile(io.BytesIO(whole)) as archive:
@@ -202,7 +206,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_array_size(content: io.BytesIO, member: zipfile.ZipInfo) -> None:
-    """Compare shape and type in the header of an array with its bytes, before NumPy allocates them."""
+    """Check that shape and type in the header of an array fit its size, before NumPy allocates the array."""
     version = np.lib.format.read_magic(content)
     read_header = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -217,7 +221,7 @@ def _check_array_size(content: io.BytesIO, member: zipfile.ZipInfo) -> None:
 
 
 def _check_arrays(arrays: dict[str, np.ndarray], integrator: dict[str, np.ndarray]) -> None:
-    """Compare names, shapes and types with what `write_restart` writes; all numbers must be finite."""
+    """Check names, shapes and types of all arrays, and that all numbers are finite."""
     n_atoms = arrays["numbers"].size if "numbers" in arrays else 0
     expected = {
         "numbers": ((n_atoms,), "iu"),
@@ -242,7 +246,7 @@ def _check_arrays(arrays: dict[str, np.ndarray], integrator: dict[str, np.ndarra
 
 
 def integrator_state(integrator: MolecularDynamics) -> dict[str, np.ndarray]:
-    """Return the variables of a thermostat and barostat chain, by dotted name; none for integrators without any."""
+    """Return the variables of thermostat and barostat by dotted name; other integrators have none."""
     state = {}
     for name in INTEGRATOR_STATE:
         value: Any = integrator
@@ -254,7 +258,7 @@ def integrator_state(integrator: MolecularDynamics) -> dict[str, np.ndarray]:
 
 
 def restore_integrator(integrator: MolecularDynamics, state: dict[str, np.ndarray]) -> None:
-    """Put back what `integrator_state` returned; ValueError unless names and shapes are those of this integrator."""
+    """Set the variables that `integrator_state` returned; ValueError if they do not fit the integrator."""
     present = integrator_state(integrator)
     if state.keys() != present.keys():
         different = ", ".join(sorted(state.keys() ^ present.keys()))
