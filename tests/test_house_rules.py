@@ -159,7 +159,6 @@ NOUNS_ALLOWED = (
     "lrc_ase/layer",
     "lrc_ase/models",
     "lrc_ase/paper",
-    "lrc_ase/structures",
     "lrc_ase/training",
     "potentials",
 )

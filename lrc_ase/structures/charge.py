@@ -1,4 +1,4 @@
-"""Total charge of a structure: the entries of `Atoms.info` that hold it, and doubts where none does."""
+"""Total charge of a structure: the entries of `Atoms.info` that hold it, and signs of one that is not read."""
 
 from __future__ import annotations
 

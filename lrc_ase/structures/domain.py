@@ -1,4 +1,4 @@
-"""What a potential saw in training, as far as its file says, and whether a structure lies beyond.
+"""Training domain of a potential: limits of the training set, and the comparison of structures with them.
 
 The header's description may hold ``training_domain``, an object with
 
@@ -7,7 +7,8 @@ The header's description may hold ``training_domain``, an object with
 - ``neighbors``, the fewest and the most that an atom had within the cutoff;
 - ``largest_force``, the norm of the largest force label, eV/Angstrom.
 
-What is missing is not looked at. A structure a little beyond is worth a warning, one far outside is not to be trusted.
+A missing entry is not checked. A structure slightly beyond the limits causes a warning. Predictions for a structure
+far outside the limits are not reliable.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ __all__ = ["DOMAIN_KEY", "ExtrapolationWarning", "Lookout", "TrainingDomain", "W
 
 DOMAIN_KEY = "training_domain"
 FAR_DISTANCE = 0.8
-"""Of the shortest distance of training: closer atoms are far outside."""
+"""Fraction of the shortest training distance below which a pair of atoms is far outside."""
 FAR_NEIGHBORS = 2.0
-"""More times the most neighbors of training, or fewer than the fewest divided by it, are far outside."""
+"""Factor above the most, or below the fewest, neighbors in training beyond which an atom is far outside."""
 FAR_FORCE = 2.0
-"""More times the largest force of training are far outside."""
+"""Factor above the largest training force beyond which a force is far outside."""
 _CHARGE_DIGITS = 6
 
 
 class ExtrapolationWarning(UserWarning):
-    """A structure lies beyond what the potential was trained on."""
+    """Warning that a structure lies outside the training set of the potential."""
 
 
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -47,7 +48,7 @@ _Count = Annotated[int, Field(strict=True, ge=0)]
 
 
 class _RecordedDomain(BaseModel):
-    """The entry ``training_domain`` of a description, as a file has it."""
+    """Entry ``training_domain`` of a description, as stored in a file."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -66,7 +67,7 @@ class _RecordedDomain(BaseModel):
 
 @dataclass(frozen=True)
 class TrainingDomain:
-    """Limits of the training set that a structure can be held against; None where not recorded."""
+    """Limits of the training set with which structures are compared; None where not recorded."""
 
     elements: tuple[str, ...]
     shortest: Tensor | None = None
@@ -97,12 +98,12 @@ class TrainingDomain:
                         f"{DOMAIN_KEY}.shortest_distances: expected pairs of the model's elements, such as "
                         f"'{elements[0]}-{elements[-1]}', got {reprlib.repr(pair)}"
                     )
-                first_place, second_place = (elements.index(symbol) for symbol in symbols)
-                shortest[first_place, second_place] = shortest[second_place, first_place] = distance
+                a, b = (elements.index(symbol) for symbol in symbols)
+                shortest[a, b] = shortest[b, a] = distance
         return cls(tuple(elements), shortest, recorded.total_charges, recorded.neighbors, recorded.largest_force)
 
     def unseen_charge(self, graph: Graph) -> str | None:
-        """Say which total charge never occurred in training, if there is one."""
+        """Return a sentence on the first total charge that is absent from the training set, or None."""
         if self.total_charges is None:
             return None
         for charge in graph.charge.tolist():
@@ -112,13 +113,13 @@ class TrainingDomain:
         return None
 
     def far_force(self, forces: np.ndarray, names: Names) -> str | None:
-        """Say which of the forces (n_atoms, 3) is far above any of training, if there is one."""
+        """Return a sentence on the largest of the forces (n_atoms, 3) if it is far above training, else None."""
         if self.largest_force is None:
             return None
         squared = np.einsum("ij,ij->i", forces, forces)
         atom = int(squared.argmax())
         norm = float(np.sqrt(squared[atom]))
-        if not norm > FAR_FORCE * self.largest_force:
+        if not norm > FAR_FORCE * self.largest_force:  # None for NaN too: callers refuse forces that are not finite
             return None
         return (
             f"the force on atom {names[atom]} is {norm:.1f} eV/Angstrom, the largest in training "
@@ -126,7 +127,7 @@ class TrainingDomain:
         )
 
     def watch(self, graph: Graph, cutoff: float, skin: float, numbers: np.ndarray | None = None) -> Watch:
-        """What is to be looked at while the neighbor list of `graph`, of range cutoff + skin, serves."""
+        """Collect the checks to repeat at each step while the neighbor list of `graph`, cutoff + skin, is valid."""
         names = Names(self.elements, graph.species.cpu().numpy(), numbers)
         if self.shortest is None and self.neighbors is None:
             return Watch(names)
@@ -135,11 +136,11 @@ class TrainingDomain:
         if self.shortest is None:
             return Watch(names, far_neighbors)
         limits = self.shortest.to(distances)[graph.of_local(graph.species)[:, None], graph.species[graph.neighbors]]
-        # between two searches an atom moves half the skin at most, and so does its neighbor
+        # between two searches an atom moves by half the skin at most, and so does its neighbor
         near = graph.neighbor_mask & (limits > 0) & (distances < limits + skin)
         first, column = near.nonzero(as_tuple=True)
         second = graph.neighbors[first, column]
-        once = first <= second
+        once = first <= second  # each pair has an edge in both directions; an atom and its own image have equal indices
         first, second, column = first[once], second[once], column[once]
         offsets = torch.einsum("pa,pab->pb", graph.shifts[first, column], graph.cell[graph.structure[first]])
         pairs = torch.stack([first, second]).cpu().numpy()
@@ -161,13 +162,13 @@ class TrainingDomain:
 
 @dataclass(frozen=True)
 class Names:
-    """What messages call the atoms of a graph, as in ``12 (Na)``."""
+    """Names of atoms in messages, such as ``12 (Na)``."""
 
     elements: tuple[str, ...]
     species: np.ndarray
     """Index of each atom's element, (n_atoms,)."""
     numbers: np.ndarray | None = None
-    """Number that each atom goes by, (n_atoms,); its place where None."""
+    """Number of each atom in messages, (n_atoms,); None: its index."""
 
     def __getitem__(self, atom: int) -> str:
         number = atom if self.numbers is None else self.numbers[atom]
@@ -176,11 +177,11 @@ class Names:
 
 @dataclass(frozen=True)
 class Watch:
-    """The few pairs of a neighbor list that can come closer than in training before the next search."""
+    """Pairs of a neighbor list that may approach closer than in training before the next search."""
 
     names: Names
     far_neighbors: str | None = None
-    """Which atom has far more or fewer neighbors than any in training."""
+    """Sentence on an atom with far more or fewer neighbors than in training, or None."""
     pairs: np.ndarray = field(default_factory=lambda: np.empty((2, 0), dtype=int))
     """Indices of the atoms, (2, n_pairs)."""
     offsets: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))
@@ -189,7 +190,7 @@ class Watch:
     """Shortest distance of such a pair in training, Angstrom, (n_pairs,)."""
 
     def closest(self, positions: np.ndarray) -> tuple[float, str] | None:
-        """The worst of the pairs that are closer than in training: how far, as a ratio below 1, and in words."""
+        """Return the ratio of distance to training distance, below 1, and a sentence for the worst pair, or None."""
         if not len(self.limits):
             return None
         first, second = self.pairs
@@ -207,7 +208,7 @@ class Watch:
 
 
 class Lookout:
-    """Holds a moving structure against the training set; warns once of each kind of thing that training did not see.
+    """Comparison of a moving structure with the training domain, with one warning per kind of violation.
 
     `cutoff` + `skin` (Angstrom) is the range of the neighbor lists.
     """
@@ -221,16 +222,16 @@ class Lookout:
     def far_outside(
         self, graph: Graph, forces: np.ndarray, n_searches: int, numbers: np.ndarray | None = None
     ) -> tuple[str, ...]:
-        """Say in sentences why the structure lies far outside the training set; nothing where it does not.
+        """Return the reasons why the structure lies far outside the training set, one sentence each.
 
         Parameters
         ----------
         graph, forces
             The structure, and the forces on its local atoms, (n_local, 3), eV/Angstrom.
         n_searches
-            How often neighbors have been searched: a new search is a new list of pairs to look at.
+            Number of neighbor searches so far: a new search means a new list of pairs to check.
         numbers
-            What messages call the atoms, (n_atoms,); their places if not given.
+            Numbers of the atoms in messages, (n_atoms,); their indices by default.
         """
         if graph.n_local == 0:
             return ()
@@ -272,9 +273,9 @@ def summarize(graphs: Sequence[Graph], elements: Sequence[str], forces: Sequence
         shortest = shortest.scatter_reduce(0, pairs[mask].cpu(), _distances(graph)[mask].cpu(), "amin")
         counts.append(mask.sum(1))
     table = shortest.reshape(n_elements, n_elements)
-    table = torch.minimum(table, table.T)
+    table = torch.minimum(table, table.T)  # a pair (a, b) may have been met as (b, a) alone
     charges = {round(charge, _CHARGE_DIGITS) for graph in graphs for charge in graph.charge.tolist()}
-    found: dict[str, Any] = {
+    domain: dict[str, Any] = {
         "shortest_distances": {
             f"{elements[a]}-{elements[b]}": round(float(table[a, b]), 6)
             for a in range(n_elements)
@@ -285,11 +286,11 @@ def summarize(graphs: Sequence[Graph], elements: Sequence[str], forces: Sequence
         "neighbors": [min(int(each.min()) for each in counts), max(int(each.max()) for each in counts)],
     }
     largest = max((float(labels.norm(dim=1).nan_to_num(0.0).max()) for labels in forces), default=0.0)
-    return found | ({"largest_force": round(largest, 6)} if largest else {})
+    return domain | ({"largest_force": round(largest, 6)} if largest else {})
 
 
 def _distances(graph: Graph) -> Tensor:
-    """Distance from each atom to each neighbor, (n_atoms, n_neighbors), Angstrom."""
+    """Compute the distance from each atom to each neighbor, (n_atoms, n_neighbors), Angstrom."""
     with torch.no_grad():
         vectors = neighbor_vectors(
             graph.positions, graph.cell, graph.neighbors, graph.shifts, graph.structure, torch.float64

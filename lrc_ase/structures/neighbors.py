@@ -1,4 +1,4 @@
-"""ASE atoms to graphs: neighbor lists by matscipy, with a Verlet skin for dynamics."""
+"""Graphs of ASE atoms: neighbor lists, reused during dynamics while atoms move less than half a skin."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from lrc_ase.structures.skin import Skin
 __all__ = ["NeighborList", "check_structure", "complete_cell", "is_continuation", "neighbor_graph", "padded_rows"]
 
 _LARGEST_STRAIN = 0.02
-"""Change of a cell between two searches beyond which it belongs to another structure."""
+"""Largest strain between two searches of one structure; a larger one marks another structure."""
 _LARGEST_MOVE = 1.0
-"""Angstrom by which an atom may move against its cell between two searches of the same structure."""
+"""Largest displacement of an atom relative to its cell between two searches of one structure, Angstrom."""
 
 
 def complete_cell(cell: np.ndarray, pbc: Sequence[bool]) -> np.ndarray:
-    """Cell with unit vectors, perpendicular to the periodic ones, in the open directions.
+    """Return a cell whose vectors in open directions are unit vectors perpendicular to the periodic ones.
 
-    The vectors of open directions carry no information for the model: those that the user gave are replaced, so that
-    vacuum around a molecule or slab changes nothing.
+    The vectors of open directions carry no information for the model. The user's vectors are replaced, so that vacuum
+    around a molecule or slab changes nothing.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def complete_cell(cell: np.ndarray, pbc: Sequence[bool]) -> np.ndarray:
 
 
 def check_structure(atoms: Atoms, elements: Sequence[str]) -> None:
-    """Raise a `ValueError` for atoms that no model can evaluate."""
+    """Raise a `ValueError` for atoms that a model of these elements cannot evaluate."""
     if len(atoms) == 0:
         raise ValueError("`atoms` is empty: a structure needs at least one atom")
     finite = np.isfinite(atoms.positions).all(axis=1)
@@ -78,10 +78,9 @@ def neighbor_graph(
     *,
     device: torch.device | str = "cpu",
 ) -> Graph:
-    """Graph of one structure with all neighbors within `cutoff` (Angstrom).
+    """Build the graph of one structure with all neighbors within `cutoff` (Angstrom).
 
-    Positions are taken as they are, never wrapped. The total charge is that of
-    `lrc_ase.structures.charge.total_charge`.
+    Positions are never wrapped. `lrc_ase.structures.charge.total_charge` reads the total charge.
 
     Raises
     ------
@@ -101,6 +100,7 @@ def neighbor_graph(
     neighbors, mask, column = padded_rows(first, second, n_atoms)
     padded_shifts = np.zeros((*neighbors.shape, 3))
     padded_shifts[first, column] = shifts
+    # atomic number -> index in the model's elements
     lookup = np.full(max(atomic_numbers.values()) + 1, -1)
     lookup[[atomic_numbers[symbol] for symbol in elements]] = np.arange(len(elements))
     graph = Graph(
@@ -118,9 +118,10 @@ def neighbor_graph(
 
 
 def padded_rows(first: np.ndarray, second: np.ndarray, n_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs sorted by the first atom as `neighbors` and `neighbor_mask` of a `Graph`, and the column of each pair."""
+    """Return `neighbors` and `neighbor_mask` of a `Graph` for pairs sorted by `first`, and the column of each pair."""
     counts = np.bincount(first, minlength=n_rows)
     width = max(int(counts.max(initial=0)), 1)
+    # position of each pair in its row: its index minus the index of the row's first pair
     column = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
     neighbors = np.tile(np.arange(n_rows)[:, None], (1, width))
     neighbors[first, column] = second
@@ -128,10 +129,10 @@ def padded_rows(first: np.ndarray, second: np.ndarray, n_rows: int) -> tuple[np.
 
 
 def is_continuation(before: Atoms, after: Atoms) -> bool:
-    """Return True if a structure is another one moved a little: a step of dynamics, a relaxation, a scan of strains.
+    """Return True if `after` is a small change of `before`: a step of dynamics, a relaxation, a scan of strains.
 
-    Meshes are held between such structures, so that energies stay smooth while a cell changes. Between others they are
-    not: the energy of a structure must not depend on what was computed before.
+    Such structures share a mesh, so that energies stay smooth while a cell changes. Unrelated structures do not: the
+    energy of a structure must not depend on the structures evaluated before.
     """
     if not (np.array_equal(before.numbers, after.numbers) and np.array_equal(before.pbc, after.pbc)):
         return False
@@ -145,10 +146,10 @@ def is_continuation(before: Atoms, after: Atoms) -> bool:
 
 
 class NeighborList:
-    """Graphs for a moving structure: the list is searched anew only when an atom has moved half the skin.
+    """Graphs of a moving structure, with a new neighbor search only when an atom has moved by half the skin.
 
-    Between searches the pairs are those within cutoff + skin, and the positions are never wrapped. Anything else that
-    changes (cell, elements, boundary, charge) starts a new search.
+    Between searches the pairs are those within cutoff + skin, and positions are never wrapped. A change of cell,
+    elements, boundary or charge starts a new search too.
 
     Parameters
     ----------
@@ -157,8 +158,8 @@ class NeighborList:
     skin
         Extra range in Angstrom.
     mesh_shape_for
-        Choose the mesh of a periodic cell, given one to hold where it still does; a method of the model. The list
-        offers the mesh of the last search if `is_continuation` says that the structure has only moved since.
+        Function that returns the mesh for a periodic cell and the mesh to keep if possible; a method of the model. The
+        second argument is the mesh of the last search if `is_continuation` holds for the structures, else None.
     """
 
     def __init__(
@@ -180,7 +181,7 @@ class NeighborList:
 
     @property
     def n_searches(self) -> int:
-        """Number of searches so far."""
+        """Return the number of searches so far."""
         return self._skin.n_searches
 
     def graph(self, atoms: Atoms) -> Graph:
@@ -201,12 +202,12 @@ class NeighborList:
         return graph
 
     def forget(self) -> None:
-        """Drop the list and the mesh held: the next graph is built anew."""
+        """Drop list and mesh: the next graph needs a new search."""
         self._atoms = self._graph = self._mesh_shape = None
 
 
 def _unmoving(atoms: Atoms) -> tuple[Tensor, ...]:
-    """Return everything but positions that a graph depends on."""
+    """Return everything except positions that a graph depends on."""
     cell, numbers = np.array(atoms.cell.array, dtype=np.float64), np.array(atoms.numbers, dtype=np.int64)
     charge = torch.tensor([total_charge(atoms)], dtype=torch.float64, device="cpu")
     return torch.from_numpy(numbers), torch.from_numpy(cell), torch.from_numpy(np.array(atoms.pbc)), charge

@@ -1,7 +1,7 @@
 """Search for the pairs of atoms within a cutoff, in any boundary, wherever the atoms are.
 
-matscipy's cell list serves where atoms fill their box. It keeps a table of the whole box: atoms far apart, such as a
-molecule that has evaporated, go through SciPy's k-d tree instead, whose memory depends on the atoms alone.
+matscipy's cell list finds the pairs of atoms that fill their box. It keeps a table of the whole box. Atoms far apart,
+such as an evaporated molecule, need SciPy's k-d tree, whose memory depends only on the number of atoms.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def pairs_within(positions: np.ndarray, cell: np.ndarray, pbc: Sequence[bool], c
     Raises
     ------
     MemoryError
-        There are too many pairs for the memory.
+        The memory does not suffice for the pairs.
     """
     periodic = np.array(pbc, dtype=bool)
     # bins start at the lowest corner: matscipy before 1.3 translates atoms outside of [0, cell) along open directions
@@ -78,17 +78,18 @@ def pairs_within(positions: np.ndarray, cell: np.ndarray, pbc: Sequence[bool], c
 
 
 def _heights(cell: np.ndarray) -> np.ndarray:
-    """Distance between opposite faces along each cell vector, (3,)."""
+    """Return the distance between the opposite faces of the cell along each cell vector, (3,)."""
     heights: np.ndarray = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
     return heights
 
 
 def _pairs_by_tree(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> Pairs:
-    """Find pairs of the atoms with themselves and with images within `cutoff` of the cell."""
+    """Find the pairs between atoms, and between atoms and their periodic images near the cell."""
     n_atoms = len(positions)
     fractional = positions @ np.linalg.inv(cell)
     cells = np.where(pbc, np.floor(fractional), 0.0)  # the cell that each atom is in
     wrapped = fractional - cells
+    # images further than the cutoff from the cell have no pair with an atom in it
     margin = np.where(pbc, cutoff / _heights(cell), 0.0)
     reach = np.ceil(margin).astype(int)
     atoms, translations = [np.arange(n_atoms)], [np.zeros((n_atoms, 3))]
@@ -100,11 +101,12 @@ def _pairs_by_tree(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cut
             translations.append(np.tile(np.array(steps, dtype=float), (len(near), 1)))
     atom, translation = np.concatenate(atoms), np.concatenate(translations)
     images = (wrapped[atom] + translation) @ cell
-    found = cKDTree(images[:n_atoms]).sparse_distance_matrix(cKDTree(images), cutoff, output_type="ndarray")
-    first, image = found["i"], found["j"]
-    order = np.flatnonzero(first != image)  # the first n_atoms images are the atoms themselves
+    # the first n_atoms images are the atoms themselves
+    pairs = cKDTree(images[:n_atoms]).sparse_distance_matrix(cKDTree(images), cutoff, output_type="ndarray")
+    first, image = pairs["i"], pairs["j"]
+    order = np.flatnonzero(first != image)  # without the distance zero of an atom to itself
     order = order[np.lexsort((image[order], first[order]))]
     first, image = first[order], image[order]
-    # from wrapped atoms back to the atoms as they are
+    # the caller's atoms are not wrapped: r_j + S A - r_i is the same vector for wrapped and original positions
     shifts = translation[image] - cells[atom[image]] + cells[first]
-    return first, atom[image], found["v"][order], shifts
+    return first, atom[image], pairs["v"][order], shifts

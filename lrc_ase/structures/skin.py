@@ -1,4 +1,4 @@
-"""The rule by which a list of pairs serves a moving structure, the same for ASE, LAMMPS and torch-sim."""
+"""Reuse of a list of pairs for a moving structure: one rule for ASE, LAMMPS and torch-sim."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ __all__ = ["Skin"]
 
 
 class Skin:
-    """Extra range of a list of pairs, and the structure that it was searched for.
+    """Extra range of a list of pairs, and the structure of the last search.
 
-    A list of all pairs within cutoff + skin holds every pair within the cutoff until two atoms have approached by the
-    skin. It is therefore searched anew when an atom has moved half the skin, or when anything else has changed.
+    A list of all pairs within cutoff + skin holds every pair within the cutoff until two atoms have approached each
+    other by the skin. A new search is therefore needed when an atom has moved by half the skin, or when any other
+    quantity has changed.
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ class Skin:
         self._unmoving: tuple[Tensor, ...] = ()
 
     def holds(self, positions: Tensor, unmoving: Sequence[Tensor]) -> bool:
-        """Return True if the last list serves for `positions` (n_atoms, 3), on one device with those of the search.
+        """Return True if the last list is valid for `positions` (n_atoms, 3), on the device of the last search.
 
         `unmoving` are all other quantities that pairs or the graph depend on: elements, cell, boundary, charge.
         """
@@ -47,7 +48,7 @@ class Skin:
         return bool(squared <= (0.5 * self.width) ** 2)  # False for NaN, so that the search reports it
 
     def searched(self, positions: Tensor, unmoving: Sequence[Tensor]) -> None:
-        """Record the structure of a new list, of which it keeps copies."""
+        """Record copies of the structure of a new list, and count the search."""
         self._positions = positions.clone()
         self._unmoving = tuple(value.clone() for value in unmoving)
         self.n_searches += 1

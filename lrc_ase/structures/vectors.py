@@ -1,6 +1,7 @@
 r"""Vectors from atoms to their neighbors, :math:`r_{ij} = x_j + s_{ij} A - x_i`, linear in positions and cell.
 
-The map and its adjoint differentiate into each other, to any order; on the CPU both are compiled.
+The backward pass of the map is its adjoint and vice versa, so that derivatives of any order exist. On the CPU both are
+compiled.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ __all__ = ["neighbor_vectors"]
 def neighbor_vectors(
     positions: Tensor, cell: Tensor, neighbors: Tensor, shifts: Tensor, structure: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """Vectors (n_local, n_neighbors, 3) in `dtype`, from differences that are taken in float64.
+    """Compute vectors (n_local, n_neighbors, 3) in `dtype` from differences of positions in float64.
 
     `positions` (n_atoms, 3), `cell` (n_structures, 3, 3); `neighbors`, `shifts` and `structure` as in `Graph`. Points
-    of one or two dimensions do as well, and are not compiled.
+    in one or two dimensions go through plain torch.
     """
     compiles = positions.device.type == "cpu" and positions.shape[1] == 3
     if compiles and dtype in (torch.float32, torch.float64):
         return _Vectors.apply(positions, cell, (neighbors, shifts, structure), dtype)
     n_local = len(neighbors)
+    # (n_local, n_neighbors, d) @ (n_local, d, d)
     offsets = torch.matmul(shifts, cell[structure[:n_local]])
     return (positions[neighbors] - positions[:n_local, None] + offsets).to(dtype)
 
@@ -39,6 +41,8 @@ Pairs = tuple[Tensor, Tensor, Tensor]
 
 
 class _Vectors(torch.autograd.Function):
+    """The map from positions and cells to neighbor vectors, compiled; its backward pass is `_Pulls`."""
+
     @staticmethod
     def forward(ctx: Any, positions: Tensor, cell: Tensor, pairs: Pairs, dtype: torch.dtype) -> Tensor:
         ctx.pairs, ctx.sizes = pairs, (len(positions), len(cell))
@@ -49,12 +53,13 @@ class _Vectors(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        # the map is linear: its backward pass needs no values of the forward pass and can itself be differentiated
         by_positions, by_cell = _Pulls.apply(gradient, ctx.pairs, ctx.sizes, ctx.needs_input_grad[1])
         return by_positions, by_cell if ctx.needs_input_grad[1] else None, None, None
 
 
 class _Pulls(torch.autograd.Function):
-    """Sums of pulls along the vectors over each atom and structure; the adjoint of `_Vectors`."""
+    """Adjoint of `_Vectors`: sums of gradients by the vectors ("pulls") over each atom and each cell."""
 
     @staticmethod
     def forward(
@@ -64,6 +69,7 @@ class _Pulls(torch.autograd.Function):
         kernel = _kernel("pulls", _array(pulls).dtype.name)
         arguments = (_array(pulls), *map(_array, pairs), *sizes, with_cell)
         parts = run_over_atoms(kernel, arguments, len(pulls), torch.get_num_threads())
+        # each range of atoms has its own arrays: neighbors lie in any range, and threads must not add to one array
         by_positions, by_cell = (sum(part[1:], start=part[0]) for part in zip(*parts, strict=True))
         return torch.from_numpy(by_positions), torch.from_numpy(by_cell)
 
@@ -82,24 +88,29 @@ def _kernel(name: str, precision: str) -> Any:
 
 
 def _vectors() -> Any:
+    """Return the kernel of `_Vectors` for atoms `first` to `last`."""
+
     def kernel(positions, cell, neighbors, shifts, structure, vectors, first, last):
         for atom in range(first, last):
-            own = structure[atom]
+            s = structure[atom]
             for column in range(neighbors.shape[1]):
                 neighbor = neighbors[atom, column]
                 a, b, c = shifts[atom, column, 0], shifts[atom, column, 1], shifts[atom, column, 2]
                 for axis in range(3):
-                    offset = a * cell[own, 0, axis] + b * cell[own, 1, axis] + c * cell[own, 2, axis]
+                    offset = a * cell[s, 0, axis] + b * cell[s, 1, axis] + c * cell[s, 2, axis]
+                    # float64 until the assignment: positions far from the origin lose no digits
                     vectors[atom, column, axis] = positions[neighbor, axis] - positions[atom, axis] + offset
 
     return kernel
 
 
 def _pulls() -> Any:
+    """Return the kernel of `_Pulls` for atoms `first` to `last`; it sums in float64."""
+
     def kernel(pulls, neighbors, shifts, structure, n_atoms, n_structures, with_cell, first, last):
         by_positions, by_cell = np.zeros((n_atoms, 3)), np.zeros((n_structures, 3, 3))
         for atom in range(first, last):
-            x, y, z = 0.0, 0.0, 0.0
+            x, y, z = 0.0, 0.0, 0.0  # the sum over the row of neighbors, minus the gradient by the central atom
             for column in range(neighbors.shape[1]):
                 neighbor = neighbors[atom, column]
                 px = np.float64(pulls[atom, column, 0])
@@ -110,12 +121,12 @@ def _pulls() -> Any:
                 by_positions[neighbor, 2] += pz
                 x, y, z = x + px, y + py, z + pz
                 if with_cell:
-                    own = structure[atom]
+                    s = structure[atom]
                     for vector in range(3):
                         shift = shifts[atom, column, vector]
-                        by_cell[own, vector, 0] += shift * px
-                        by_cell[own, vector, 1] += shift * py
-                        by_cell[own, vector, 2] += shift * pz
+                        by_cell[s, vector, 0] += shift * px
+                        by_cell[s, vector, 1] += shift * py
+                        by_cell[s, vector, 2] += shift * pz
             by_positions[atom, 0] -= x
             by_positions[atom, 1] -= y
             by_positions[atom, 2] -= z

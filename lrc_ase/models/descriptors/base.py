@@ -1,4 +1,4 @@
-"""The interface that every short-range descriptor fills."""
+"""Interface of short-range descriptors."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ class Descriptor(nn.Module):
     """
 
     settings_class: ClassVar[type[DescriptorSettings]]
-    """What `settings` is made of; its `name` names the descriptor in configurations and potential files."""
+    """Class of `settings`; its `name` selects the descriptor in configurations and potential files."""
     rotation_invariant: ClassVar[bool] = True
-    """Whether features are invariant to rounding. Where not, the training measures by how much and writes it into the
-    potential."""
+    """True if a rotation changes the features by rounding alone. Otherwise the training measures the error under
+    rotation and writes it to the potential."""
     n_features: int
     """Width of the output."""
     reach: int = 1
-    """Cutoffs that the features of an atom see. Beyond one, they are features of other atoms' features."""
+    """Range of the features in units of the cutoff. Above one, features of an atom depend on features of others."""
 
     def forward(self, vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor) -> Tensor:
-        """Features of each atom.
+        """Compute the features of each atom, (n_atoms, n_features).
 
         `vectors` (n_atoms, n_neighbors, 3) from atom to neighbor in Angstrom, `mask` (n_atoms, n_neighbors) False where
-        padded, `species` (n_atoms,) element indices, `neighbors` (n_atoms, n_neighbors) the atom in each column ->
-        (n_atoms, n_features). Neighbors beyond the cutoff (a skin) contribute exactly zero. With a reach of one,
-        `neighbors` may name ghosts: further atoms, that have a place in `species` alone.
+        padded, `species` (n_atoms,) element indices, `neighbors` (n_atoms, n_neighbors) the atom in each column.
+        Neighbors beyond the cutoff (in the skin) contribute exactly zero. With a reach of one, `neighbors` may refer to
+        ghosts: atoms without a row of neighbors, whose elements follow in `species`.
         """
         raise TypeError(f"{type(self).__name__} does not define its features")
 
     @classmethod
     def settings_from_data(cls, settings: Any, graphs: Sequence[Graph], *, cutoff: float) -> Any:
-        """`settings` with what they leave open derived from the training graphs."""
+        """Return `settings` with values that are None replaced by statistics of the training graphs."""
         return settings

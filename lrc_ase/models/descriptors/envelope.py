@@ -1,4 +1,4 @@
-"""What makes contributions fade at the cutoff."""
+"""Smooth cutoff of contributions of neighbors."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ __all__ = ["distances_and_envelope"]
 
 
 def distances_and_envelope(vectors: Tensor, mask: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Vectors and distances safe to divide by, and :math:`1 - 28 x^6 + 48 x^7 - 21 x^8` with x = r / cutoff.
+    r"""Compute vectors, nonzero distances and the envelope :math:`1 - 28 x^6 + 48 x^7 - 21 x^8`, x = r / cutoff.
 
-    The polynomial, its slope and its curvature vanish at the cutoff. Beyond it and where `mask` is False the envelope
-    is exactly zero; padded vectors are replaced by one of the length of the cutoff.
+    The polynomial, its slope and its curvature vanish at the cutoff. Beyond the cutoff and where `mask` is False the
+    envelope is exactly zero. A vector of the length of the cutoff replaces padded vectors, so that callers may divide
+    by all distances.
 
     `vectors` (..., n_neighbors, d), `mask` (..., n_neighbors) -> (..., n_neighbors, d), and twice (..., n_neighbors).
     """
+    # before the norm: its derivative at a zero vector is NaN, which a later mask would not remove
     at_cutoff = torch.zeros_like(vectors[..., :1, :])
     at_cutoff[..., 0] = cutoff
     vectors = torch.where(mask[..., None], vectors, at_cutoff)

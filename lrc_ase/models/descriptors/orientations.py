@@ -1,4 +1,4 @@
-"""Directions spread evenly over the sphere, and random rotations."""
+"""Directions distributed evenly over the sphere, and random rotations."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 __all__ = ["even_directions", "random_rotation"]
 
 _SHARPNESS = 0.15
-"""Exponent of the repulsion per point; makes the first moments of the set vanish as nearly as its size allows."""
+"""Exponent of the repulsion per point, chosen so that the first moments of the set nearly vanish."""
 
 
 def even_directions(n: int) -> np.ndarray:
-    r"""`n` unit vectors (n, 3) that minimise :math:`\sum_{ij} \exp(0.15\, n\, o_i \cdot o_j)`.
+    r"""Return `n` unit vectors (n, 3) that minimize :math:`\sum_{ij} \exp(0.15\, n\, o_i \cdot o_j)`.
 
-    Started from a Fibonacci spiral. The mean of a function over them is close to its mean over the sphere up to the
-    degree that the number allows: 12 come out as the icosahedron, exact to degree 5.
+    The minimization starts from a Fibonacci spiral. The mean of a function over the vectors approximates its mean over
+    the sphere, for polynomials up to a degree that grows with `n`: 12 vectors form an icosahedron, exact to degree 5.
 
     >>> directions = even_directions(20)
     >>> bool(abs(directions.T @ directions / 20 - np.eye(3) / 3).max() < 1e-3)
@@ -32,18 +32,21 @@ def even_directions(n: int) -> np.ndarray:
         points = flat.reshape(n, 3)
         lengths = np.linalg.norm(points, axis=1, keepdims=True)
         unit = points / lengths
+        # minus one in the exponent against overflow: a constant factor
         terms = np.exp(_SHARPNESS * n * (unit @ unit.T - 1))
         gradient = 2 * _SHARPNESS * n * terms @ unit
+        # only the component along the sphere moves the point; the length of `points` is free
         gradient -= (gradient * unit).sum(axis=1, keepdims=True) * unit
         return float(terms.sum()), (gradient / lengths).ravel()
 
     options = {"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-10}
-    found = minimize(repulsion, start.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(n, 3)
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    minimum = minimize(repulsion, start.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(n, 3)
+    return minimum / np.linalg.norm(minimum, axis=1, keepdims=True)
 
 
 def random_rotation(generator: torch.Generator | None = None) -> Tensor:
-    """Rotation matrix (3, 3), float64, uniform over all rotations: that of a random unit quaternion."""
+    """Return a random rotation matrix (3, 3), float64, uniform over all rotations."""
+    # a uniform unit quaternion gives a uniform rotation
     w, x, y, z = torch.nn.functional.normalize(torch.randn(4, dtype=torch.float64, generator=generator), dim=0).tolist()
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],

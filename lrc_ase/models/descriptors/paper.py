@@ -7,10 +7,10 @@ over neighbors within the cutoff, with two tanh networks f_1, f_2 of 2-4-8-16-32
 is the standardised distance, in two and three the direction :math:`(x_i - x_j)/|x_i - x_j|`.
 
 These features are *not* invariant under rotation in two and three dimensions: they hold the direction in the frame of
-the laboratory, and a model on top of them has to learn what a rotation does. As printed they also jump where a neighbor
-crosses the cutoff, by :math:`f\,(1/R - \mu)/\sigma`; `PaperSettings.envelope` mends that and is on unless switched
-off. With several elements, of which the paper has none, a trained factor for each feature and element of the neighbor
-weighs its contribution; with one element there is no such factor.
+the laboratory, and a model on top of them has to learn the effect of a rotation. As printed they also jump by
+:math:`f\,(1/R - \mu)/\sigma` where a neighbor crosses the cutoff. `PaperSettings.envelope`, on by default, removes the
+jump. For several elements, which the paper does not treat, a trained factor per feature and element of the neighbor
+multiplies its contribution. With one element there is no such factor.
 
 Source: Peng, Lin, Ying, Zepeda-Nunez, *Efficient long-range convolutions for point clouds*,
 doi:10.48550/arXiv.2010.05295, section 4.
@@ -34,7 +34,7 @@ from lrc_ase.structures.graph import Graph
 __all__ = ["PaperDescriptor", "ResidualFittingNetwork", "standardized"]
 
 _NEAREST = 0.1
-"""Where neighbors begin, in units of the cutoff, if no data say so."""
+"""Assumed shortest distance of neighbors without training data, in units of the cutoff."""
 
 
 class PaperDescriptor(Descriptor):
@@ -66,34 +66,35 @@ class PaperDescriptor(Descriptor):
             self.neighbor_element = nn.Parameter(torch.randn(n_elements, self.n_features, generator=generator))
 
     def forward(self, vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor) -> Tensor:
-        """As in the base class, with `vectors` (n_atoms, n_neighbors, n_dimensions)."""
+        """Compute features as in the base class, from `vectors` (n_atoms, n_neighbors, n_dimensions)."""
         if vectors.shape[-1] != self.n_dimensions:
             raise ValueError(
                 f"`vectors` must have shape (n_atoms, n_neighbors, {self.n_dimensions}), got {list(vectors.shape)}"
             )
-        own = self.settings
+        settings = self.settings
         vectors, distances, envelope = distances_and_envelope(vectors, mask, self.cutoff)
-        inverse = _standardize(1 / distances, own.inverse_mean, own.inverse_deviation)[..., None]
+        inverse = _standardize(1 / distances, settings.inverse_mean, settings.inverse_deviation)[..., None]
         if self.n_dimensions == 1:
-            position = _standardize(distances, own.distance_mean, own.distance_deviation)[..., None]
+            position = _standardize(distances, settings.distance_mean, settings.distance_deviation)[..., None]
         else:
             position = -vectors / distances[..., None]  # x_i - x_j, the paper's sign
+        # (n_atoms, n_neighbors, n_features)
         each = torch.cat([self.of_position(position), self.of_distance(inverse)], dim=-1) * inverse
         if self.neighbor_element is not None:
             each = each * self.neighbor_element[species[neighbors]]
-        weight = envelope if own.envelope else (mask & (distances < self.cutoff)).to(each)
+        weight = envelope if settings.envelope else (mask & (distances < self.cutoff)).to(each)
         return (each * weight[..., None]).sum(dim=1)
 
     @classmethod
     def settings_from_data(cls, settings: PaperSettings, graphs: Sequence[Graph], *, cutoff: float) -> PaperSettings:
-        """Mean and deviation of 1/r over all neighbors within the cutoff in the graphs."""
+        """Return `settings` with mean and deviation of r and 1/r over all neighbors within the cutoff."""
         distances = torch.cat([_distances(graph) for graph in graphs])
         distances = distances[distances < cutoff]
         return standardized(settings, distances) if len(distances) > 1 else settings
 
 
 class ResidualFittingNetwork(nn.Module):
-    """The paper's read-out F: six tanh layers of 32 units, each added to its input where their widths agree."""
+    """The paper's read-out F: tanh layers, each added to its input where the widths agree."""
 
     def __init__(
         self, n_inputs: int, *, width: int = 32, n_layers: int = 6, generator: torch.Generator | None = None
@@ -105,7 +106,7 @@ class ResidualFittingNetwork(nn.Module):
         self.last = _glorot_linear(width, 1, generator)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(..., n_inputs) -> (...), an energy for each row."""
+        """Compute an energy per row of features, (..., n_inputs) -> (...)."""
         for layer in self.layers:
             hidden = torch.tanh(layer(features))
             features = features + hidden if hidden.shape == features.shape else hidden
@@ -113,17 +114,17 @@ class ResidualFittingNetwork(nn.Module):
 
 
 def standardized(settings: PaperSettings, distances: Tensor) -> PaperSettings:
-    """`settings` with what is open of mean and deviation of r and 1/r taken from `distances` (n,), Angstrom."""
+    """Return `settings` whose missing means and deviations of r and 1/r come from `distances` (n,), Angstrom."""
     inverse = 1 / distances.double()
-    found: dict[str, Any] = {
+    statistics: dict[str, Any] = {
         "inverse_mean": float(inverse.mean()),
         "inverse_deviation": float(inverse.std(correction=0)),
         "distance_mean": float(distances.double().mean()),
         "distance_deviation": float(distances.double().std(correction=0)),
     }
-    is_open = {name: value for name, value in found.items() if getattr(settings, name) is None}
+    missing = {name: value for name, value in statistics.items() if getattr(settings, name) is None}
     # equal distances have no spread to divide by
-    return settings.model_copy(update={name: 1.0 if value < 1e-6 else value for name, value in is_open.items()})
+    return settings.model_copy(update={name: 1.0 if value < 1e-6 else value for name, value in missing.items()})
 
 
 def _distances(graph: Graph) -> Tensor:
@@ -133,9 +134,9 @@ def _distances(graph: Graph) -> Tensor:
 
 
 def _evenly_spread(cutoff: float, n_dimensions: int) -> Tensor:
-    """Distances of neighbors that fill the ball around an atom evenly, outside its own tenth."""
+    """Return the distances of neighbors that fill the ball around an atom evenly, except its innermost tenth."""
     fractions = (np.arange(10_000) + 0.5) / 10_000
-    lowest = _NEAREST**n_dimensions
+    lowest = _NEAREST**n_dimensions  # the volume within a distance grows with its power n_dimensions
     return torch.from_numpy(cutoff * (lowest + (1 - lowest) * fractions) ** (1 / n_dimensions))
 
 

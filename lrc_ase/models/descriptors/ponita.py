@@ -7,17 +7,19 @@ Features f_i(o) live at each atom i and each of a fixed set of orientations o. A
           g_i(o)  &= \frac{1}{n_o} \sum_{o'} k_2(o \cdot o') * h_i(o')   && \text{over the sphere} \\
           f_i(o) &\leftarrow f_i(o) + s * \mathrm{MLP}(\mathrm{norm}(g_i(o)))  && \text{over channels}
 
-with * channel by channel; f starts from a vector for each element, w is another one: the ConvNeXt block with its
-convolution separated in three. The arguments of the kernels are the invariants of two (position, orientation) pairs
-under rotations and translations; |r| stands for the distance from the axis o, :math:`\sqrt{r^2 - (o \cdot r)^2}`, which
-says the same but has a cusp on the axis. The kernels are mixed from a common basis, an MLP of all monomials of the
-scaled invariants up to a degree (3). The features of an atom are means over o of the change of f_i(o): integrals over
-the sphere, invariant in the limit of many orientations.
+where * multiplies channel by channel. The initial f and the factor w are trained vectors, one of each per element. This
+is a ConvNeXt block with its convolution separated in three. The arguments of the kernels are the invariants of two
+(position, orientation) pairs under rotations and translations. The length |r| replaces the distance from the axis o,
+:math:`\sqrt{r^2 - (o \cdot r)^2}`: both carry the same information, but the distance has a cusp on the axis. The
+kernels are mixed from a common basis, an MLP of all monomials of the scaled invariants up to a degree (3). The features
+of an atom are means over o of the change of f_i(o): integrals over the sphere, invariant in the limit of many
+orientations.
 
 Source: Bekkers, Vadgama, Hesselink, van der Linden, Romero, *Fast, expressive SE(n) equivariant networks through
-weight-sharing in position-orientation space* (2024), arXiv:2310.02970. Differences: envelope e and distance make it
-smooth; the norm has no bias and adds 1 to the variance, so that a neighbor comes in gently at the cutoff however
-empty the rest; biases stand in the gates of the activation, x sigmoid(x + b), so that no neighbors give zero.
+weight-sharing in position-orientation space* (2024), arXiv:2310.02970. Differences: the envelope e and the distance
+make the features smooth. The norm has no bias and adds 1 to the variance, so that a neighbor enters smoothly at the
+cutoff even if it is the only one. Biases enter through the gates of the activation, x sigmoid(x + b), so that the
+features of an atom without neighbors are zero.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from lrc_ase.models.settings import DescriptorSettings, PonitaSettings
 __all__ = ["PonitaDescriptor"]
 
 _BASIS_GAIN, _PAIR_GAIN, _SPHERE_GAIN = 3.0, 2.0, 6.0
-"""Of the first weights: with them features differ by order one between atoms and orientations before training."""
+"""Gains of the initial weights, with which untrained features vary by order one between atoms and orientations."""
 
 
 class PonitaDescriptor(Descriptor):
@@ -63,10 +65,10 @@ class PonitaDescriptor(Descriptor):
         self.settings, self.cutoff = settings, cutoff
         self.n_features = settings.n_channels
         self.reach = settings.n_layers
-        # in the file: another version of the optimizer may find another set
+        # saved in the potential file: another version of the optimizer may return another set
         directions = torch.from_numpy(even_directions(settings.n_orientations)).to(torch.get_default_dtype())
         self.register_buffer("orientations", directions)
-        # the seed of the next turn of the grid, counted up: with it in the checkpoint a resumed run draws the same
+        # seed of the next random rotation of the grid; saved in the checkpoint, so that a resumed run draws the same
         self.register_buffer("next_turn", torch.randint(2**31, (), generator=generator))
         self.species = nn.Parameter(torch.randn(n_elements, settings.n_channels, generator=generator))
         self.pair_basis = _Basis(2, settings, generator)
@@ -79,9 +81,9 @@ class PonitaDescriptor(Descriptor):
         return self._on_the_sphere(vectors, mask, species, neighbors)[0].mean(dim=0)
 
     def vector_features(self, vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor) -> Tensor:
-        """Vectors that turn with the surroundings, :math:`3 <o f_i(o)>`, as nearly as the features stay.
+        """Compute vectors :math:`3 <o f_i(o)>`, (n_atoms, n_features, 3), which rotate with the surroundings.
 
-        Arguments as in `forward` -> (n_atoms, n_features, 3).
+        Their error under rotation is that of the features. Arguments as in `forward`.
         """
         features, orientations = self._on_the_sphere(vectors, mask, species, neighbors)
         return 3 * torch.einsum("oac,od->acd", features, orientations) / len(orientations)
@@ -89,14 +91,16 @@ class PonitaDescriptor(Descriptor):
     def _on_the_sphere(
         self, vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Features at each orientation (n_orientations, n_atoms, n_channels), and the orientations."""
+        """Compute the features at each orientation, (n_orientations, n_atoms, n_channels), and the orientations."""
         orientations = self._orientations(vectors)
         vectors, distances, envelope = distances_and_envelope(vectors, mask, self.cutoff)
         along = torch.einsum("od,akd->oak", orientations, vectors / self.cutoff)
+        # invariants of about -1 to 1, the range in which the basis bends; both (n_orientations, n_atoms, n_neighbors)
         scaled = (2 * distances / self.cutoff - 1).expand_as(along)
         pair_basis = self.pair_basis([along, scaled]) * envelope[..., None]
         sphere_basis = _centered(self.sphere_basis([orientations @ orientations.T]))
-        # what neighbors bring by their elements is the same in all blocks: summed before it is mixed into channels
+        # the initial features of neighbors depend on their elements alone, in all blocks: the basis is summed over the
+        # neighbors of each element before it is mixed into channels
         is_element = nn.functional.one_hot(species[neighbors], len(self.species)).to(vectors)
         densities = torch.matmul(
             is_element.transpose(1, 2), pair_basis
@@ -110,7 +114,7 @@ class PonitaDescriptor(Descriptor):
         return change, orientations
 
     def _orientations(self, like: Tensor) -> Tensor:
-        """Unit vectors; in training turned at random where the settings say so."""
+        """Return the orientations as unit vectors, randomly rotated in training if `settings.rotate_grid` is set."""
         orientations = nn.functional.normalize(self.orientations.to(like), dim=1)
         if self.training and self.settings.rotate_grid:
             generator = torch.Generator().manual_seed(int(self.next_turn))
@@ -121,18 +125,18 @@ class PonitaDescriptor(Descriptor):
 
 @dataclass(frozen=True)
 class _Bases:
-    """Functions from which every block mixes its kernels."""
+    """Basis functions from which every block mixes its kernels."""
 
     pair: Tensor
     """(n_orientations, n_atoms, n_neighbors, n_basis), with the envelope."""
     densities: Tensor
-    """The same summed over the neighbors of each element, (n_orientations, n_atoms, n_elements, n_basis)."""
+    """`pair` summed over the neighbors of each element, (n_orientations, n_atoms, n_elements, n_basis)."""
     sphere: Tensor
-    """Of two orientations, (n_orientations, n_orientations, n_basis + 1)."""
+    """Functions of two orientations, (n_orientations, n_orientations, n_basis + 1)."""
 
 
 class _Basis(nn.Module):
-    """MLP of the monomials of invariants."""
+    """Multilayer perceptron of all monomials of the invariants up to a degree."""
 
     def __init__(self, n_invariants: int, settings: PonitaSettings, generator: torch.Generator | None) -> None:
         super().__init__()
@@ -143,14 +147,15 @@ class _Basis(nn.Module):
         self.first = random_linear(len(self.monomials), settings.n_basis, generator)
         self.second = random_linear(settings.n_basis, settings.n_basis, generator)
         with torch.no_grad():
-            for layer in (self.first, self.second):  # bends of the basis all over the range of the invariants
+            for layer in (self.first, self.second):  # spreads the bends of the basis over the range of the invariants
                 layer.weight.mul_(_BASIS_GAIN)
                 layer.bias.copy_(torch.randn(layer.bias.shape, generator=generator))
 
     def forward(self, invariants: list[Tensor]) -> Tensor:
-        """Invariants of one shape (...) -> (..., n_basis)."""
+        """Compute the basis functions (..., n_basis) of invariants of one shape (...)."""
         known: dict[tuple[int, ...], Tensor] = {}
         for factors in self.monomials:
+            # each monomial is one of a lower degree, computed before, times one invariant
             last = invariants[factors[-1]]
             known[factors] = known[factors[:-1]] * last if len(factors) > 1 else last
         hidden = nn.functional.silu(self.first(torch.stack([known[factors] for factors in self.monomials], dim=-1)))
@@ -158,7 +163,7 @@ class _Basis(nn.Module):
 
 
 class _Block(nn.Module):
-    """Separated convolution, then mixing of the channels; zero where nothing comes in."""
+    """Separable convolution followed by mixing of the channels; maps zero to zero."""
 
     def __init__(
         self, settings: PonitaSettings, n_elements: int, average_neighbors: float, generator: torch.Generator | None
@@ -181,25 +186,27 @@ class _Block(nn.Module):
     def forward(
         self, embedding: Tensor, change: Tensor | None, species: Tensor, neighbors: Tensor, bases: _Bases
     ) -> Tensor:
-        """Change of the features (n_orientations, n_atoms, n_channels) by this block.
+        """Compute the change of the features (n_orientations, n_atoms, n_channels) by this block.
 
-        `change` that by the blocks before, None for the first.
+        `change` is the sum of the changes by the blocks before, None for the first block.
         """
         gathered = (self.pair_kernel(bases.densities) * embedding).sum(dim=2)
         if change is not None:
-            # for each pair of basis function and channel first: the kernel itself would be larger
+            # sum over neighbors for each basis function and channel first: the kernels of single edges, mixed from the
+            # basis, are then never stored
             sums = torch.matmul(bases.pair.transpose(-1, -2), change[:, neighbors])  # (..., n_basis, n_channels)
             gathered = gathered + (sums * self.pair_kernel.weight.T).sum(dim=-2)
         gathered = gathered * (self.center_scale[species[: len(neighbors)]] / math.sqrt(self.average_neighbors))
+        # the mean over orientations o, a quadrature of the sphere
         spread = torch.einsum("poc,oac->pac", self.sphere_kernel(bases.sphere), gathered) / len(gathered)
         expanded = self.expand(self.norm(spread))
-        return self.scale * self.contract(expanded * torch.sigmoid(expanded + self.gate))  # zero stays zero
+        return self.scale * self.contract(expanded * torch.sigmoid(expanded + self.gate))  # zero for zero input
 
 
 def _centered(sphere_basis: Tensor) -> Tensor:
-    """Functions of two orientations less their mean over one, and the constant function as one more.
+    """Subtract from functions of two orientations their mean over one; append the constant function.
 
-    The mean over the sphere would drown what tells orientations apart: it gets a weight of its own.
+    The mean over the sphere is much larger than the differences between orientations, so it gets a separate weight.
     """
     centered = sphere_basis - sphere_basis.mean(dim=1, keepdim=True)
     return torch.cat([centered, torch.ones_like(centered[..., :1])], dim=-1)
