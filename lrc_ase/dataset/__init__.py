@@ -1,4 +1,4 @@
-"""Labelled structures: from files that ASE reads to batches that a model learns from."""
+"""Labelled structures: reading from files, checks, cache, graphs and batches."""
 
 from __future__ import annotations
 

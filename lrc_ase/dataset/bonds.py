@@ -26,15 +26,15 @@ from lrc_ase.structures.neighbors import neighbor_graph
 __all__ = ["BondConstant", "bond_constants", "contact_radii", "forces_against_bonds", "neighbor_distance"]
 
 _LARGEST_SAMPLE = 6000
-"""Atoms in which bonds are looked for."""
+"""Number of atoms whose bonds are measured."""
 _FEWEST_BONDS, _FEWEST_REPEATS = 8, 3
-"""Bonds of a pair of elements, and frames that hold the same bond, for a slope."""
+"""Smallest number of bonds of a pair of elements, and of frames that hold the same bond, for a slope."""
 _LEAST_SPREAD, _LARGEST_CHANGE = 0.004, 0.2
 """Angstrom: bonds that vary less are rigid; those further from their mean count if there are no others."""
 _LEAST_CORRELATION = {True: 0.6, False: 0.8}
-"""Of force and length; of bonds that occur in several frames, and of bonds that are only alike."""
+"""Least correlation of force and length, for bonds that occur in several frames and for bonds that are only alike."""
 _SOUND = 0.075, 3.0
-"""Measured over predicted force constant."""
+"""Range of measured over predicted force constants that is no reason for doubt."""
 _ROWS = (2, 10, 18, 36, 54, 86)
 """Last atomic numbers of the rows of the periodic table."""
 _BADGER = np.array(
@@ -49,11 +49,11 @@ _BADGER = np.array(
 )
 """d in Angstrom by the rows of the two elements; the first three rows are Badger's, the others rounded."""
 _BADGER_CONSTANT = 1.86 * 6.2415
-"""eV Angstrom, from 1.86 mdyn Angstrom^2."""
+"""Constant of Badger's rule, eV Angstrom, from 1.86 mdyn Angstrom^2."""
 
 
 def contact_radii() -> np.ndarray:
-    """Return radii in Angstrom by atomic number: covalent, and van der Waals for noble gases."""
+    """Return radii in Angstrom by atomic number: covalent radii, and van der Waals radii of noble gases."""
     radii = np.array(covalent_radii)
     for number in _ROWS:
         radii[number] = vdw_radii[number]
@@ -69,7 +69,7 @@ class BondConstant:
     constant: float
     """Measured from the forces, eV/Angstrom^2; negative if forces drive stretched bonds apart."""
     predicted: float
-    """By Badger's rule, eV/Angstrom^2."""
+    """Prediction of Badger's rule, eV/Angstrom^2."""
     n_bonds: int
 
 
@@ -122,7 +122,11 @@ def forces_against_bonds(constants: Sequence[BondConstant]) -> Check:
 def _bonds(
     frames: Sequence[LabelledFrame],
 ) -> dict[tuple[bytes, tuple[int, int], tuple[int, int]], list[tuple[float, float]]]:
-    """Length and force along the bond from each atom to its nearest neighbor, by composition, atoms and elements."""
+    """Return length and force of the bond from each atom to its nearest neighbor.
+
+    Keys are the elements of all atoms of the frame (as bytes), the indices of the two atoms, and their elements: bonds
+    of different frames under one key are the same bond.
+    """
     radii = contact_radii()
     bonds: dict[tuple[bytes, tuple[int, int], tuple[int, int]], list[tuple[float, float]]] = {}
     n_atoms = 0
@@ -141,6 +145,7 @@ def _bonds(
         vectors = positions[neighbors] + shifts @ cell - positions[:, None]
         distances = np.linalg.norm(vectors, axis=-1)
         relative = distances / (radii[atoms.numbers][:, None] + radii[atoms.numbers[neighbors]])
+        # no neighbor: padding, and images of the atom itself, which no force can move against it
         relative[~graph.neighbor_mask.numpy() | (neighbors == np.arange(len(atoms))[:, None])] = np.inf
         seen = set()
         for one, column in enumerate(relative.argmin(axis=1)):
@@ -158,10 +163,10 @@ def _bonds(
 
 
 def _slope(samples: Sequence[np.ndarray]) -> tuple[float, float, int] | None:
-    """Typical length, force constant and number of the bonds of a pair of elements; None if they tell nothing.
+    """Return typical length, force constant and number of the bonds of a pair of elements, or None without a verdict.
 
-    A bond that occurs in several frames is compared with itself: bonds of one pair of elements, such as single and
-    double ones, have different lengths at rest.
+    A bond that occurs in several frames is compared with its mean over frames: single and double bonds of one pair of
+    elements have different lengths at rest.
     """
     repeated = [each - each.mean(axis=0) for each in samples if len(each) >= _FEWEST_REPEATS]
     together = np.concatenate(samples)
@@ -184,5 +189,6 @@ def _slope(samples: Sequence[np.ndarray]) -> tuple[float, float, int] | None:
 
 
 def _badger_distance(one: int, two: int) -> float:
+    """Return the distance d of Badger's rule for two atomic numbers, Angstrom."""
     rows = np.searchsorted(_ROWS, (one, two))
     return float(_BADGER[min(rows[0], 5), min(rows[1], 5)])

@@ -1,7 +1,8 @@
-"""Large sets of frames on disk: read, checked and searched for neighbors once.
+"""Cache of large sets of frames on disk: read, checked and searched for neighbors once.
 
-An entry of the cache is a folder named after the content of a file of frames, the slice of it, the rules of labels and
-the cutoff, so that any run finds it again and it is never stale. `lrc_ase.dataset.entries` describes its files.
+An entry of the cache is a folder. Its name is a digest of the content of a file of frames, the slice, the rules of
+labels and the cutoff. Every run with the same input finds it, and it is never stale. `lrc_ase.dataset.entries`
+describes the files of an entry.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ from lrc_ase.structures.neighbors import neighbor_graph
 __all__ = ["CachedFrames", "cached_frames"]
 
 _CHUNK = 100
-"""Frames that a worker process takes at a time."""
+"""Number of frames that a worker process takes at a time."""
 _FEWEST_FOR_WORKERS = 400
-"""Frames below which starting processes would take longer than the work."""
+"""Smallest number of frames for worker processes; starting them takes longer than the work on fewer frames."""
 Chunk = tuple[dict[str, np.ndarray], list[FrameKind], int]
 """Arrays of some frames, the kinds of frames to which their array `kind` refers, and the number of frames left out."""
 _BLOCK = 1 << 20
-"""Bytes of a file that are held at once."""
+"""Number of bytes of a file that are read at once."""
 _UNFINISHED = ".unfinished-"
 """Prefix of folders that are being filled; beside each lies its lock, named FOLDER.lock."""
 
@@ -68,20 +69,20 @@ def cached_frames(
     n_workers: int | None = None,
     report_progress: Callable[[int, str], None] | None = None,
 ) -> list[CachedFrames]:
-    """Return the entries of the cache for a path of the user (wildcards, ``@`` slices); make those that are absent.
+    """Return the cache entries for a path of the user (wildcards, ``@`` slices), after creating those that are absent.
 
-    Entries are verified when they are opened. A damaged one is made anew, with one warning.
+    Entries are verified when they are opened. A damaged entry is created anew, with one warning.
 
     Parameters
     ----------
     cache
-        Folder of all entries, made if absent. Remains of processes that were killed while they filled it are removed.
+        Folder of all entries, created if absent. Unfinished entries of processes that were killed are removed.
     cutoff
-        Angstrom.
+        Cutoff of the neighbor lists, Angstrom.
     rules
-        How the frames are labelled.
+        Rules by which the frames are labelled.
     n_workers
-        Processes that label frames and search neighbors; None: one for each core.
+        Number of processes that label frames and search neighbors; None starts one for each core.
     report_progress
         Called with the number of frames done and the file.
     """
@@ -101,15 +102,15 @@ def cached_frames(
 
 
 def _key(file: str, selection: str, cutoff: float, rules: LabelRules) -> str:
-    """Return the name of an entry: a digest of the content of its files and of all that was asked."""
+    """Return the name of an entry: a digest of the content of its files, the slice, the cutoff and the rules."""
     digest = hashlib.sha256()
     for path in source_files(file):
         digest.update(f"{path.relative_to(file)} {path.stat().st_size}\n".encode())
         with path.open("rb") as content:
             while block := content.read(_BLOCK):
                 digest.update(block)
-    asked = [FORMAT_VERSION, selection, float(cutoff), rules.model_dump(mode="json")]
-    digest.update(json.dumps(asked).encode())
+    request = [FORMAT_VERSION, selection, float(cutoff), rules.model_dump(mode="json")]
+    digest.update(json.dumps(request).encode())
     return digest.hexdigest()[:32]
 
 
@@ -122,7 +123,7 @@ def _make(
     n_workers: int,
     report_progress: Callable[[int, str], None] | None,
 ) -> None:
-    """Write an entry; it gets its name when it is complete, so that an interruption leaves none."""
+    """Write an entry under a temporary name and rename it when it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder.parent)
     unfinished = folder.parent / f"{_UNFINISHED}{uuid.uuid4().hex}"
@@ -184,7 +185,7 @@ def _write(
 
 
 def _sweep(cache: Path) -> None:
-    """Remove what processes left that were killed while they filled the cache; the kernel has released their locks."""
+    """Remove unfinished entries of processes that were killed; the kernel has released the locks of such processes."""
     for name in sorted({path.name.removesuffix(".lock") for path in cache.glob(f"{_UNFINISHED}*")}):
         lock = filelock.FileLock(cache / f"{name}.lock", timeout=0)
         try:
@@ -199,6 +200,7 @@ def _sweep(cache: Path) -> None:
 
 
 def _chunks(file: str, selection: str) -> Iterator[list[Atoms]]:
+    """Yield the frames of a file in lists of `_CHUNK`."""
     chunk: list[Atoms] = []
     for atoms in iterate_frames(file, selection):
         chunk.append(atoms)
@@ -210,7 +212,7 @@ def _chunks(file: str, selection: str) -> Iterator[list[Atoms]]:
 
 
 def _prepared(chunks: Iterator[list[Atoms]], cutoff: float, rules: LabelRules, n_workers: int) -> Iterator[Chunk]:
-    """Arrays of each chunk, in order; by worker processes from a certain number of frames on."""
+    """Yield the arrays of each chunk in order, computed by worker processes from `_FEWEST_FOR_WORKERS` frames on."""
     first: list[list[Atoms]] = []
     for chunk in chunks:
         first.append(chunk)
@@ -228,14 +230,14 @@ def _prepared(chunks: Iterator[list[Atoms]], cutoff: float, rules: LabelRules, n
         for part in (first, chunks):
             for chunk in part:
                 pending.append(pool.submit(_arrays, chunk, cutoff, rules))
-                if len(pending) > 2 * n_workers:
+                if len(pending) > 2 * n_workers:  # a limit on the chunks that wait in memory
                     yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
 
 
 def _wrapped_shifts(graph: Graph, name: str) -> tuple[np.ndarray, np.ndarray]:
-    r"""Split lattice translations into cells of atoms and translations between wrapped atoms.
+    r"""Split the shifts of neighbors into the cells of the atoms and shifts between wrapped atoms.
 
     With :math:`k_i` the cell that atom i lies in, :math:`S_{ij} = s_{ij} + k_i - k_j`. Positions of an unwrapped
     trajectory may lie any number of cells away, while s stays small and fits two bytes.

@@ -11,7 +11,7 @@ __all__ = ["Check", "nearest_meaning"]
 
 @dataclass(frozen=True)
 class Check:
-    """What was compared, on how much, and what looks wrong."""
+    """Result of a check: quantities compared, samples, and a warning or the reason why there is no verdict."""
 
     subject: str
     """Quantities that were compared, such as "energies against forces"."""
@@ -33,6 +33,7 @@ def nearest_meaning(ratio: float, meanings: Mapping[str, float], tolerance: floa
     """
 
     def distance(factor: float) -> float:
+        """Return the logarithmic distance of a factor from the ratio; infinite for another sign."""
         return abs(math.log(ratio / factor)) if ratio * factor > 0 else math.inf  # NaN is near nothing
 
     best = min(meanings, key=lambda text: distance(meanings[text]))

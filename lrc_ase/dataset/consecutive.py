@@ -1,4 +1,4 @@
-"""Recognize frames that follow each other in a trajectory.
+"""Recognition of frames that follow each other in a trajectory.
 
 Consecutive frames resemble each other more than frames further apart. A validation set that is drawn from between its
 training frames therefore looks better than it is, and has to be split off in blocks.
@@ -19,7 +19,7 @@ from lrc_ase.dataset.labels import LabelledFrame
 __all__ = ["consecutive_runs", "displacements"]
 
 _LAGS = (2, 3, 5, 8, 13)
-"""Distances in order at which frames count as far apart. No common divisor, so that no vibration returns at all."""
+"""Lags at which frames count as far apart, without common divisor: no vibration returns at all of them."""
 _NEAR = 0.7
 """Share of the distance between far frames below which a step is a small one. Frames in random order have 1 on average;
 a harmonic vibration has 0.7 where its autocorrelation has fallen to one half."""
@@ -71,9 +71,9 @@ def displacements(one: Atoms, two: Atoms) -> np.ndarray:
 
 
 def _segments(frames: Sequence[LabelledFrame]) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
-    """First index of each stretch of frames with the same atoms, and its step lengths by lag.
+    """Yield the first index of each stretch of frames with the same atoms, and the lengths of its steps by lag.
 
-    The step at place i of lag k leads from frame i to frame i + k of the stretch.
+    Step i of lag k leads from frame i to frame i + k of the stretch.
     """
     lags = (1, *_LAGS)
     recent: deque[Atoms] = deque(maxlen=max(lags) + 1)  # most recent frame last
@@ -94,11 +94,12 @@ def _segments(frames: Sequence[LabelledFrame]) -> Iterator[tuple[int, dict[int, 
 
 
 def _comparable(one: Atoms, two: Atoms) -> bool:
+    """Return True for the same elements in the same order under the same boundaries."""
     return np.array_equal(one.numbers, two.numbers) and np.array_equal(one.pbc, two.pbc)
 
 
 def _step_length(one: Atoms, two: Atoms) -> float:
-    """Root mean square displacement without drift, Angstrom; infinite if positions or cells are not numbers."""
+    """Return the root mean square displacement without drift, Angstrom; infinite unless all numbers are finite."""
     try:
         step = displacements(one, two)
     except np.linalg.LinAlgError:  # a cell without volume
@@ -108,10 +109,10 @@ def _step_length(one: Atoms, two: Atoms) -> float:
 
 
 def _ratios(steps: dict[int, np.ndarray]) -> tuple[np.ndarray, float]:
-    """Length of each step relative to the median step to farther frames; chance of a ratio below `_NEAR`.
+    """Return the length of each step relative to the median step to farther frames, and the chance of small ratios.
 
-    The chance is the share of such ratios among the steps of lag 3 and above, which are what steps of lag 1 would be
-    if the order carried no information.
+    The chance is the share of ratios below `_NEAR` among the steps of lag 3 and above. Steps of lag 1 would have the
+    same share if the order carried no information.
     """
     n_frames = len(steps[1]) + 1
     far = np.full((n_frames, 2 * len(_LAGS)), np.nan)  # of each frame: steps forwards and backwards
@@ -133,19 +134,19 @@ def _ratios(steps: dict[int, np.ndarray]) -> tuple[np.ndarray, float]:
 
 
 def _links(ratios: np.ndarray) -> np.ndarray:
-    """Return which neighbors belong together: small steps on the median of a window, and no jump in between."""
+    """Return a mask of the steps that link two frames: small in the median of a window, and no jump themselves."""
     half = _WINDOW // 2
     jumps = ratios > 1
     smooth = np.empty(len(ratios))
-    for place in range(len(ratios)):
-        low, high = max(place - half, 0), min(place + half + 1, len(ratios))
+    for step in range(len(ratios)):
+        low, high = max(step - half, 0), min(step + half + 1, len(ratios))
         near = ratios[low:high][~jumps[low:high]]  # a jump between two trajectories is not the step of either
-        smooth[place] = np.median(near) if len(near) else np.inf
+        smooth[step] = np.median(near) if len(near) else np.inf
     return np.asarray((smooth < _NEAR) & ~jumps)
 
 
 def _true_stretches(flags: np.ndarray) -> list[tuple[int, int]]:
-    """Begin and end of each stretch of True.
+    """Return begin and end of each stretch of True.
 
     >>> _true_stretches(np.array([False, True, True, False, True]))
     [(1, 3), (4, 5)]

@@ -1,4 +1,4 @@
-"""Force components that ASE's constraints set to zero, which are no labels."""
+"""Detection of force components that ASE's constraints set to zero, which are no labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PARALLEL = 1e-9
 
 
 def constrained_components(atoms: Atoms) -> np.ndarray:
-    """Return the Cartesian components that constraints may have zeroed, bool (n_atoms, 3).
+    """Return a mask of the Cartesian components that constraints may have zeroed, bool (n_atoms, 3).
 
     A program that zeroes along a cell vector or along an oblique direction leaves an exact zero in a Cartesian
     component only where the two agree. Callers therefore combine this mask with ``forces == 0``.

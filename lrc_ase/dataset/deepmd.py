@@ -18,7 +18,7 @@ from ase.data import atomic_numbers
 __all__ = ["deepmd_files", "is_deepmd_folder", "iterate_deepmd"]
 
 _ARRAYS = ("coord", "box", "energy", "force", "virial", "real_atom_types")
-"""Arrays of a set that are read; `coord` alone must be there."""
+"""Arrays of a set that are read; only `coord` is required."""
 
 
 def is_deepmd_folder(path: str | Path) -> bool:
@@ -35,7 +35,7 @@ def deepmd_files(folder: str | Path) -> list[Path]:
 
 
 def iterate_deepmd(folder: str | Path) -> Iterator[Atoms]:
-    """Yield the frames of a folder, set after set, with the energies, forces and virials that it holds.
+    """Yield the frames of a folder, set after set, with energies, forces and virials where the folder has them.
 
     Raises
     ------
@@ -53,10 +53,12 @@ def iterate_deepmd(folder: str | Path) -> Iterator[Atoms]:
 
 
 def _sets(root: Path) -> list[Path]:
+    """Return the folders of sets in alphabetical order."""
     return sorted(path for path in root.glob("set.*") if path.is_dir())
 
 
 def _frames(folder: Path, types: np.ndarray, symbols: np.ndarray, *, periodic: bool) -> Iterator[Atoms]:
+    """Yield the frames of one set."""
     n = len(types)
     widths = {"coord": 3 * n, "box": 9, "energy": 1, "force": 3 * n, "virial": 9, "real_atom_types": n}
     paths = {name: folder / f"{name}.npy" for name in _ARRAYS}
@@ -109,7 +111,7 @@ def _symbols(root: Path) -> np.ndarray:
 
 
 def _array(path: Path, width: int) -> np.ndarray:
-    """Map an array into memory as (n_frames, width); a header that promises more than the file holds is refused."""
+    """Map an array into memory as (n_frames, width); ValueError for a header that does not fit the file."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OverflowError, SyntaxError) as error:

@@ -1,4 +1,4 @@
-"""Scale of energies: against forces where frames are far apart, and against isolated atoms or given references."""
+"""Checks of the scale of energies: against forces of frames far apart, isolated atoms, and element references."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["atomization_energies", "doubt_about_references", "isolated_atoms", "
 _FEWEST_FRAMES = 8
 _LEAST_CORRELATION = 0.6
 _SOUND_VARIATION = 0.06, 8.0
-"""Change of the energy over that of harmonic bonds under the same forces; 0.16 to 2.9 in sound sets."""
+"""Range of the ratio of energy changes to those of harmonic bonds under the same forces; 0.16 to 2.9 in sound sets."""
 _STRONG_BOND = 8.0
 """eV/Angstrom^2: bonds that are stiffer are covalent and cost at least `_WEAKEST` per atom."""
 _STRONGEST, _WEAKEST = -13.0, -0.6
@@ -26,8 +26,8 @@ _STRONGEST, _WEAKEST = -13.0, -0.6
 def variation_of_energies(frames: Sequence[LabelledFrame], constants: Sequence[BondConstant]) -> Check:
     r"""Compare the variation of energies with that of :math:`\sum_i |F_i|^2 / 2 k_i`, the energy of harmonic bonds.
 
-    Needs neither order nor near frames, but tells only factors of more than ten. The force constants k are those that
-    `bond_constants` measured from the same forces.
+    The check needs neither order nor near frames, but detects only factors of more than ten. `bond_constants` measured
+    the force constants k from the same forces.
     """
     subject = "variation of energies against forces"
     by_element: dict[int, list[float]] = {}
@@ -80,7 +80,7 @@ def isolated_atoms(sets: Mapping[str, Sequence[LabelledFrame]]) -> dict[int, flo
 def atomization_energies(
     frames: Sequence[LabelledFrame], isolated: Mapping[int, float], constants: Sequence[BondConstant]
 ) -> Check:
-    """Compare energies with those of isolated atoms."""
+    """Compare energies with the sums of the energies of isolated atoms: the difference is the energy of the bonds."""
     subject = "energies against isolated atoms"
     if not isolated:
         return Check(subject, obstacle="no frame is a single open atom")

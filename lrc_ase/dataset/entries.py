@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION: Final = 4
-"""To be raised with every change of the arrays, and whenever labels are read differently: entries hold labels."""
+"""Version of the entries. Raise it with every change of the arrays or of the reading of labels."""
 HEADER = "header.json"
 FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "number": ("<i8", ()),
@@ -91,16 +91,16 @@ _LARGEST_DESCRIPTOR = 512
 
 
 class DamagedEntryError(ValueError):
-    """The files of a cache entry are not what was written."""
+    """Error of a cache entry whose files differ from what was written."""
 
 
 class FrameKind(Settings):
-    """Text that frames share, kept once in the header."""
+    """Texts that many frames share, stored once in the header."""
 
     config_type: str | None
     """Entry `config_type` of `Atoms.info`."""
     remarks: tuple[Remark, ...]
-    """How the labels were read, as in `LabelledFrame`."""
+    """Remarks on the reading of labels, as in `LabelledFrame`."""
 
     @classmethod
     def of(cls, frame: LabelledFrame) -> FrameKind:
@@ -117,14 +117,14 @@ class Header(Settings):
     """Name of the file that the frames were read from, for people who look into the folder."""
     n_frames: int = Field(ge=1)
     n_skipped: int = Field(0, ge=0)
-    """Frames of the file that were left out for want of labels."""
+    """Number of frames of the file that were left out for lack of labels."""
     cutoff: float
-    """Angstrom."""
+    """Cutoff of the neighbor lists, Angstrom."""
     kinds: tuple[FrameKind, ...]
     checksums: dict[str, int]
     """CRC-32 of each file of the entry."""
     digest: int = 0
-    """CRC-32 of the header without it."""
+    """CRC-32 of the header without this entry."""
 
     def with_digest(self) -> Header:
         """Return the header with its digest."""
@@ -133,10 +133,10 @@ class Header(Settings):
 
 
 class _OpenFiles:
-    """Pieces of the files of a folder, read into memory.
+    """Reader of pieces of the files of a folder.
 
-    Files are not mapped: one that is cut short while it is mapped ends the process by SIGBUS. They stay open, because
-    opening takes longer than reading a frame, unless the process has so many open files that it may run out of them.
+    Files are not mapped into memory: a mapped file that is cut short ends the process by SIGBUS. Files stay open,
+    because opening takes longer than reading a frame, unless the process may run out of open files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -167,7 +167,7 @@ class _OpenFiles:
 
 @dataclass(frozen=True)
 class CachedFrames:
-    """One entry of the cache: frames of one file, as labelled frames and as labelled graphs."""
+    """Entry of the cache: frames of one file, as labelled frames and as labelled graphs."""
 
     folder: Path
     source: str
@@ -215,7 +215,7 @@ class CachedFrames:
         return len(self.arrays["energy"])
 
     def frame(self, index: int, weight: float = 1.0) -> LabelledFrame:
-        """Read labelled frame number `index`. `weight` is multiplied by the weight that the frame carries itself."""
+        """Read labelled frame number `index`; `weight` is multiplied by the weight stored with the frame."""
         of_frame = {name: self.arrays[name][index] for name in _OF_FRAME}
         of_atom = self._read(index, _ATOMS, "atoms_checksum")
         atoms = Atoms(
@@ -231,7 +231,7 @@ class CachedFrames:
         return LabelledFrame(atoms, energy, of_atom["force"], stress, name, weight, kind.remarks)
 
     def graph(self, index: int, elements: Sequence[str], references: Tensor, weight: float = 1.0) -> LabelledGraph:
-        """Read labelled graph number `index`, equal to that of `labelled_graph` to the last bit."""
+        """Read labelled graph number `index`, bit-equal to the result of `labelled_graph`."""
         of_frame = {name: self.arrays[name][index] for name in _OF_FRAME}
         of_atom = self._read(index, _ATOMS, "atoms_checksum")
         of_pair = self._read(index, _PAIRS, "pairs_checksum")
@@ -274,8 +274,8 @@ class CachedFrames:
         )
 
     def _read(self, index: int, names: Iterable[str], checksum: str) -> dict[str, np.ndarray]:
-        """Read arrays of one frame into memory of their own and compare their checksum."""
-        content, found = {}, 0
+        """Read arrays of one frame into memory; DamagedEntryError if their checksum is wrong."""
+        content, computed = {}, 0
         for name in names:
             first = self.first_atom if name in _OF_ATOM else self.first_pair
             start, stop = int(first[index]), int(first[index + 1])
@@ -286,10 +286,10 @@ class CachedFrames:
                 raise self._damaged(index, f"'{name}': {error.strerror}") from error
             if len(data) != n_bytes:
                 raise self._damaged(index, f"'{name}' is cut short")
-            found = zlib.crc32(data, found)
+            computed = zlib.crc32(data, computed)
             kind, shape = FIELDS[name]
             content[name] = np.frombuffer(data, kind).reshape(-1, *shape)
-        if found != self.arrays[checksum][index]:
+        if computed != self.arrays[checksum][index]:
             raise self._damaged(index, "wrong checksum")
         return content
 
@@ -313,7 +313,7 @@ def frame_checksums(arrays: Mapping[str, np.ndarray]) -> tuple[int, int]:
 
 @lru_cache(maxsize=16)
 def _places(elements: tuple[str, ...]) -> np.ndarray:
-    """Return the place of each atomic number among `elements`, -1 for numbers of other elements."""
+    """Return the index of each atomic number in `elements`, -1 for other elements."""
     places = np.full(256, -1)  # all that an atomic number on disk can hold
     places[[chemical_symbols.index(symbol) for symbol in elements]] = np.arange(len(elements))
     return places
@@ -326,6 +326,7 @@ def _check_length(folder: Path, name: str, length: int) -> None:
 
 
 def _whole_array(folder: Path, name: str, header: Header) -> np.ndarray:
+    """Read an array of frames and verify its checksum."""
     _check_length(folder, name, header.n_frames)
     data = (folder / name).read_bytes()
     if zlib.crc32(data) != header.checksums[name]:
@@ -343,7 +344,7 @@ def _file_checksum(path: Path) -> int:
 
 
 def _offsets(counts: np.ndarray) -> np.ndarray:
-    """Place of the first atom or pair of each frame, and the number of all."""
+    """Return the index of the first atom or pair of each frame, and the total number as the last item."""
     if (counts < 0).any():
         raise DamagedEntryError("a number of atoms or pairs is negative")
     return np.concatenate([[0], np.cumsum(counts)])

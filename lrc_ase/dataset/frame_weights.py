@@ -1,4 +1,4 @@
-"""Weights that frames carry themselves, after the conventions of MACE's data files."""
+"""Weights of frames and labels in `Atoms.info`, after the conventions of MACE's data files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["CONFIG_TYPE_KEY", "WEIGHT_KEYS", "frame_weight", "without_switched_o
 WEIGHT_KEYS = ("config_weight", "weight")
 """Entries of `Atoms.info` that multiply the frame's part of the loss."""
 CONFIG_TYPE_KEY = "config_type"
-"""Entry of `Atoms.info` that names the kind of a frame, to which a configuration may give a weight."""
+"""Entry of `Atoms.info` that names the kind of a frame; a configuration may assign weights to kinds."""
 _LABEL_WEIGHTS: dict[str, Label] = {
     "config_energy_weight": "energy",
     "config_forces_weight": "forces",
@@ -25,7 +25,7 @@ _LABEL_WEIGHTS: dict[str, Label] = {
 
 
 def frame_weight(atoms: Atoms, name: str, remarks: list[Remark]) -> float:
-    """Return the weight of a frame under `WEIGHT_KEYS`, 1 where it has none."""
+    """Return the weight of a frame under `WEIGHT_KEYS`, 1 if it has none."""
     weights = {key: _as_weight(atoms.info[key], key, name) for key in WEIGHT_KEYS if key in atoms.info}
     if len(set(weights.values())) > 1:
         raise ValueError(f"{name}: the weights 'config_weight' and 'weight' differ; keep one of them")
@@ -39,7 +39,7 @@ def frame_weight(atoms: Atoms, name: str, remarks: list[Remark]) -> float:
 def without_switched_off(
     values: dict[Label, np.ndarray | None], atoms: Atoms, name: str, remarks: list[Remark]
 ) -> dict[Label, np.ndarray | None]:
-    """Return the labels without those to which the frame gives a weight of zero; doubt other weights of labels."""
+    """Return the labels of a frame without those of weight zero; add a doubt about other weights to `remarks`."""
     kept = dict(values)
     for key, label in _LABEL_WEIGHTS.items():
         if key not in atoms.info or kept[label] is None:
@@ -54,6 +54,7 @@ def without_switched_off(
 
 
 def _as_weight(value: Any, key: str, name: str) -> float:
+    """Return a weight as a number; ValueError for text, negative or infinite values."""
     try:
         weight = float(value)
     except (TypeError, ValueError) as error:

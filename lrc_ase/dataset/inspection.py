@@ -1,4 +1,4 @@
-"""A look at labelled frames before anything is trained on them."""
+"""Report on labelled frames before anything is trained on them: statistics, checks, warnings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SEARCH_RADIUS = 3.5
 
 @dataclass(frozen=True)
 class DataReport:
-    """What sets of frames hold, and what about them looks wrong."""
+    """Statistics of sets of frames, checks of their labels and structures, and warnings."""
 
     sets: tuple[str, ...]
     """Names of the sets, the columns of the table."""
@@ -46,7 +46,7 @@ class DataReport:
     warnings: tuple[str, ...]
     """One sentence each."""
     notes: tuple[str, ...] = ()
-    """How labels were read where that is not obvious, one sentence each."""
+    """Remarks on the reading of labels, one sentence each."""
     checked: tuple[str, ...] = ()
     """Checks that came to a verdict, with the samples they rest on; one line for each set."""
     unchecked: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class DataReport:
 
     @property
     def verdict(self) -> str:
-        """One sentence that claims no more than was checked."""
+        """Return one sentence that claims no more than was checked."""
         if self.warnings:
             return f"{len(self.warnings)} warnings."
         if self.unchecked:
@@ -117,7 +117,7 @@ def _not_made(checks: Sequence[Check]) -> str:
 
 
 def _missing_labels(frames: Sequence[LabelledFrame]) -> list[str]:
-    """Sentences about labels that some frames have and others lack, and about sets without any."""
+    """Return sentences about labels that some frames have and others lack, or about a set without labels."""
     energies = [bool(np.isfinite(frame.energy)) for frame in frames]
     # the force on a single atom is zero by symmetry and no label
     forces = [bool(np.isfinite(frame.forces).any()) for frame in frames if len(frame.atoms) > 1]
@@ -147,7 +147,7 @@ def _boundary(frame: LabelledFrame) -> str:
 
 
 def _norms(frame: LabelledFrame) -> np.ndarray:
-    """Force on each atom that has one, eV/Angstrom."""
+    """Return the norm of the force on each atom that has a label, eV/Angstrom."""
     norms = np.linalg.norm(frame.forces, axis=1)
     return np.asarray(norms[np.isfinite(norms)])
 

@@ -1,4 +1,4 @@
-"""Values of labels: the names under which they are looked up, numbers from text, shapes, virials, contradictions."""
+"""Values of labels: names, numbers from text, shapes, conversion of virials, contradictions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _OTHER_MEANINGS = ("weight", "std", "error", "uncert", "kinetic", "per_atom", "f
 
 
 class Remark(NamedTuple):
-    """One sentence about how the labels of a frame were read."""
+    """Sentence about the reading of the labels of a frame."""
 
     text: str
     is_warning: bool = False
@@ -59,7 +59,7 @@ class Remark(NamedTuple):
 
 @dataclass(frozen=True)
 class Value:
-    """A label and the place it was read from."""
+    """Value of a label and the entry it was read from."""
 
     source: str
     numbers: np.ndarray
@@ -100,9 +100,9 @@ def find_forces(atoms: Atoms, key: str | None, name: str) -> np.ndarray | None:
 def find_stress(
     atoms: Atoms, stress_key: str | None, virial_key: str | None, name: str, remarks: list[Remark]
 ) -> np.ndarray | None:
-    r"""Return the stress in eV/Angstrom^3, (3, 3), or None; also from a virial, :math:`\sigma = -W / V`.
+    r"""Return the stress in eV/Angstrom^3, (3, 3), or None; a virial W is converted by :math:`\sigma = -W / V`.
 
-    A key for one of the two leaves the other out. Structures that are open in some direction have no volume and hence
+    A key for stress or virial excludes the other. Structures that are open in some direction have no volume and hence
     no stress.
     """
     stresses = [] if virial_key else [_matrix(value, name) for value in _values(atoms, "stress", stress_key, name)]
@@ -127,7 +127,7 @@ def find_stress(
 
 
 def lookalike(atoms: Atoms, label: Label) -> str | None:
-    """Return the name of an entry that looks like a label of a kind but is not looked up, or None."""
+    """Return the name of an entry that looks like the label but is not read, or None."""
     quantities: tuple[Quantity, ...] = ("stress", "virial") if label == "stress" else (label,)
     shapes: dict[Label, tuple[tuple[int, ...], ...]] = {
         "energy": ((),),
@@ -152,10 +152,10 @@ def _results(atoms: Atoms) -> Mapping[str, Any]:
 
 
 def _values(atoms: Atoms, quantity: Quantity, key: str | None, name: str) -> Iterator[Value]:
-    """Yield the values of a quantity under the names that are looked up, from the calculator first."""
+    """Yield the values of a quantity under the key of the user or the common names, from the calculator first."""
     stored = atoms.arrays if quantity == "forces" else atoms.info
-    place = "array" if quantity == "forces" else "info entry"
-    for kind, entries in (("calculator result", _results(atoms)), (place, stored)):
+    stored_kind = "array" if quantity == "forces" else "info entry"
+    for kind, entries in (("calculator result", _results(atoms)), (stored_kind, stored)):
         for candidate in (key,) if key else DETECTED_KEYS[quantity]:
             if (value := entries.get(candidate)) is not None:
                 source = f"{kind} '{candidate}'"
@@ -172,7 +172,7 @@ def _free_energy(atoms: Atoms, name: str) -> Value | None:
 
 
 def _numbers(value: Any, where: str, unit: str) -> np.ndarray:
-    """Return a value as float64; text of numbers is read, with Fortran's exponents too."""
+    """Return a value as float64; text is parsed, including exponents as Fortran writes them (1.0D+02)."""
     if isinstance(value, (str, bytes)):
         words = (value.decode(errors="replace") if isinstance(value, bytes) else value).replace(",", " ").split()
         try:
@@ -198,7 +198,7 @@ def _scalar(value: Value, name: str) -> Value:
 
 
 def _rows(value: Value, n_atoms: int, name: str) -> Value:
-    """Return forces as (n_atoms, 3). A transposed array is an error, as its numbers would land on other atoms."""
+    """Return forces as (n_atoms, 3); ValueError for a transposed array, whose numbers would land on other atoms."""
     shape = value.numbers.shape
     if shape not in ((n_atoms, 3), (1, n_atoms, 3), (3 * n_atoms,)):
         raise ValueError(f"{name}: forces must have shape {[n_atoms, 3]}, got {list(shape)} in {value.source}")
@@ -219,13 +219,14 @@ def _matrix(value: Value, name: str) -> Value:
 
 
 def _same(one: np.ndarray, other: np.ndarray, label: Label) -> bool:
+    """Return True if two values are the same number, possibly written with different digits."""
     absolute, relative = _TOLERANCES[label]
     scale = np.abs(other[np.isfinite(other)]).max(initial=0.0)
     return bool(np.allclose(one, other, rtol=0, atol=absolute + relative * scale, equal_nan=True))
 
 
 def _agreed(values: Sequence[Value], label: Label, name: str) -> np.ndarray | None:
-    """Return the first of several values; raise if another one differs, since only the user knows which is meant."""
+    """Return the first of several values; ValueError if another one differs, as only the user knows the right one."""
     for other in values[1:]:
         if not _same(other.numbers, values[0].numbers, label):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Labelled graphs: what a model learns from, one by one and in batches."""
+"""Labelled graphs, the input of training: a graph with its labels, one by one and in batches."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ __all__ = [
 
 @dataclass(frozen=True)
 class LabelledGraph:
-    """One structure or a batch of several, with labels in float64."""
+    """Graph of one structure or a batch of several, with labels in float64."""
 
     graph: Graph
     energy: Tensor
     """Energy without element references in eV, (n_structures,); NaN without label."""
     forces: Tensor
-    """eV/Angstrom, (n_atoms, 3); NaN without label."""
+    """Forces, eV/Angstrom, (n_atoms, 3); NaN without label."""
     stress: Tensor
-    """eV/Angstrom^3, (n_structures, 3, 3); NaN without label."""
+    """Stress, eV/Angstrom^3, (n_structures, 3, 3); NaN without label."""
     weight: Tensor
     """Weight of each structure in the loss, (n_structures,)."""
 
     def to(self, device: torch.device | str) -> LabelledGraph:
-        """Move to `device`."""
+        """Return a copy on `device`."""
         return LabelledGraph(
             self.graph.to(device),
             self.energy.to(device),
@@ -57,7 +57,10 @@ def labelled_graph(
     cutoff: float,
     references: Tensor,
 ) -> LabelledGraph:
-    """Graph and labels of a frame, in float64; the element `references` (n_elements,) in eV are subtracted."""
+    """Return graph and labels of a frame, in float64.
+
+    The element `references` (n_elements,) in eV are subtracted from the energy.
+    """
     try:
         graph = neighbor_graph(frame.atoms, elements, cutoff)
     except ValueError as error:
@@ -84,13 +87,13 @@ def collate_labelled(graphs: Sequence[LabelledGraph]) -> LabelledGraph:
 
 
 def elements_of(frames: Iterable[Atoms]) -> tuple[str, ...]:
-    """Chemical symbols that occur, by atomic number."""
+    """Return the chemical symbols that occur in the frames, ordered by atomic number."""
     numbers = sorted({int(number) for atoms in frames for number in atoms.numbers})
     return tuple(chemical_symbols[number] for number in numbers)
 
 
 def force_rms(frames: Sequence[LabelledFrame]) -> float:
-    """Root mean square of the labelled force components, eV/Angstrom."""
+    """Return the root mean square of the labelled force components, eV/Angstrom; 0 without labels."""
     squares = counts = 0.0
     for frame in frames:
         known = frame.forces[np.isfinite(frame.forces)]
@@ -100,7 +103,9 @@ def force_rms(frames: Sequence[LabelledFrame]) -> float:
 
 
 def split_indices(n_frames: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Divide frames at random into training and validation, `fraction` of them (at least one, if any) for validation.
+    """Divide the indices of frames at random into training and validation, a `fraction` of them for validation.
+
+    A `fraction` above zero takes at least one frame, and leaves at least one for training.
 
     >>> split_indices(5, 0.4, seed=0)
     ([0, 1, 3], [2, 4])
@@ -111,6 +116,6 @@ def split_indices(n_frames: int, fraction: float, seed: int) -> tuple[list[int],
 
 
 def batch_indices(n_frames: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Frames of each batch of an epoch, in an order that depends on `seed` and `epoch` alone."""
+    """Return the indices of the frames of each batch, in an order that depends on `seed` and `epoch` alone."""
     order = np.random.default_rng([seed, epoch]).permutation(n_frames).tolist()
     return [order[start : start + batch_size] for start in range(0, n_frames, batch_size)]

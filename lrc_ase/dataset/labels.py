@@ -1,4 +1,4 @@
-"""Labels of frames: energies, forces, stresses, total charges and weights, and what is wrong with them."""
+"""Labels of frames: energies, forces, stresses, total charges and weights, with remarks on doubtful ones."""
 
 from __future__ import annotations
 
@@ -53,26 +53,26 @@ class LabelKeys(Settings):
 
 @dataclass(frozen=True)
 class LabelledFrame:
-    """An `Atoms` with its labels, in float64."""
+    """Structure with its labels in float64."""
 
     atoms: Atoms
     energy: float
     """Total energy, eV; NaN without label."""
     forces: np.ndarray
-    """eV/Angstrom, (n_atoms, 3); NaN without label. As stored: constraints do not zero them, and what a program wrote
-    as exactly zero for fixed atoms counts as no label."""
+    """Forces, eV/Angstrom, (n_atoms, 3); NaN without label. Constraints do not zero them. Exact zeros of fixed atoms
+    are no labels."""
     stress: np.ndarray
-    """eV/Angstrom^3, (3, 3), positive in tension; NaN without label or where not all directions are periodic."""
+    """Stress, eV/Angstrom^3, (3, 3), positive in tension; NaN without label or unless all directions are periodic."""
     name: str
     """Name of the frame in messages."""
     weight: float = 1.0
-    """Multiplies the frame's part of the loss."""
+    """Factor of the frame's part of the loss."""
     remarks: tuple[Remark, ...] = ()
-    """How the labels were read where that is not obvious, and doubts about them."""
+    """Remarks on the reading of the labels, and doubts about them."""
 
 
 class UnlabelledFrame(ValueError):
-    """A frame has none of the labels that are required."""
+    """Error of a frame that has none of the required labels."""
 
 
 def label_frame(
@@ -88,12 +88,12 @@ def label_frame(
 
     Without a key of the user, a label is looked up among the results of the frame's calculator and then in
     `Atoms.info` (energy, stress, virial) or `Atoms.arrays` (forces), under the names of `DETECTED_KEYS`. Two different
-    values under two of these names are an error: only the user knows which is meant. `weight` is multiplied by the
-    weight that the frame carries itself (see `lrc_ase.dataset.frame_weights`). The atoms of the result hold the total
-    charge of `keys`.
+    values under two of these names are an error, as only the user knows the right one. `weight` is multiplied by the
+    weight stored with the frame (see `lrc_ase.dataset.frame_weights`). The atoms of the result hold the total charge of
+    `keys`.
 
-    A single atom needs no forces: its force is zero by symmetry and teaches nothing. With `partial`, one of the
-    `required` labels suffices, unless an entry looks like a missing one.
+    A single atom needs no forces: its force is zero by symmetry. With `partial`, one of the `required` labels suffices,
+    unless an entry looks like a missing label.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def label_frame(
 
 
 class LabelRules(Settings):
-    """How the frames of a set are labelled."""
+    """Rules by which the frames of a set are labelled."""
 
     keys: LabelKeys = LabelKeys()
     """Names of the labels."""
@@ -145,7 +145,7 @@ class LabelRules(Settings):
     """Leave out frames that have none of the required labels, in place of an error."""
 
     def label(self, atoms: Atoms, *, weight: float = 1.0) -> LabelledFrame | None:
-        """Label a frame (see `label_frame`); return None for one to leave out."""
+        """Label a frame (see `label_frame`); return None if the frame is to be left out."""
         try:
             return label_frame(atoms, self.keys, required=self.required, partial=self.partial, weight=weight)
         except UnlabelledFrame as error:
@@ -155,7 +155,7 @@ class LabelRules(Settings):
 
 
 def labelled_atoms(frame: LabelledFrame) -> Atoms:
-    """Return structure and labels of a frame and nothing else, the labels where ASE looks for them."""
+    """Return the structure of a frame with its labels as results of a calculator, and no other entries."""
     atoms = Atoms(
         frame.atoms.numbers, positions=frame.atoms.positions, cell=frame.atoms.cell.array, pbc=frame.atoms.pbc
     )
@@ -169,7 +169,7 @@ def labelled_atoms(frame: LabelledFrame) -> Atoms:
 
 
 def _with_charge(atoms: Atoms, key: str | None, name: str, remarks: list[Remark]) -> Atoms:
-    """Return the atoms with the total charge of the user's key, and note a charge under another name than 'charge'."""
+    """Return the atoms with the total charge of the user's key; add remarks on charges under unusual names."""
     try:
         if key is not None:
             return take_charge_from(atoms, key)
@@ -198,7 +198,7 @@ def _check_presence(
     name: str,
     remarks: list[Remark],
 ) -> None:
-    """Raise for required labels that are absent, and doubt entries that look like an absent label."""
+    """Raise an error for required labels that are absent; add doubts about entries that look like an absent label."""
     absent = [label for label in values if values[label] is None]
     missing = [label for label in required if label in absent and not (label == "forces" and len(atoms) == 1)]
     if missing and (not partial or all(values[label] is None for label in required)):
@@ -221,6 +221,7 @@ def _check_presence(
 
 
 def _missing(atoms: Atoms, label: Label, keys: LabelKeys, name: str) -> str:
+    """Return the message on a missing label: names that were tried, and entries of the frame."""
     results = {} if atoms.calc is None else atoms.calc.results
     known = sorted({*results, *map(str, atoms.info), *atoms.arrays} - {SOURCE_KEY, "numbers", "positions"})
     quantity: Quantity = "virial" if label == "stress" and keys.virial else label

@@ -1,4 +1,4 @@
-"""Sequences whose items are made when they are asked for, so that memory holds a batch and not a data set."""
+"""Sequences that create their items on access, so that memory holds a batch and not a data set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 
 class Lazy(Sequence[Item], Generic[Item]):
-    """`length` items, the one at a place made by `make(place)` each time anew."""
+    """Sequence of `length` items; each access creates item `index` anew by `make(index)`."""
 
     def __init__(self, length: int, make: Callable[[int], Item]) -> None:
         self.length = length
@@ -30,15 +30,15 @@ class Lazy(Sequence[Item], Generic[Item]):
 
     def __getitem__(self, index: int | slice) -> Item | Lazy[Item]:
         if isinstance(index, slice):
-            places = range(self.length)[index]
-            return Lazy(len(places), lambda place: self.make(places[place]))
-        return self.make(range(self.length)[index])  # negative places, and IndexError beyond
+            indices = range(self.length)[index]
+            return Lazy(len(indices), lambda number: self.make(indices[number]))
+        return self.make(range(self.length)[index])  # `range` resolves negative indices and raises IndexError
 
 
 def joined(parts: Sequence[Sequence[Item]]) -> Sequence[Item]:
-    """Items of all parts in order; a part that is lazy stays so.
+    """Join sequences; the result is lazy if a part is.
 
-    >>> list(joined([Lazy(2, lambda place: 10 * place), [5]]))
+    >>> list(joined([Lazy(2, lambda index: 10 * index), [5]]))
     [0, 10, 5]
     """
     if len(parts) == 1:
@@ -47,15 +47,15 @@ def joined(parts: Sequence[Sequence[Item]]) -> Sequence[Item]:
         return [item for part in parts for item in part]
     ends = np.cumsum([len(part) for part in parts])
 
-    def make(place: int) -> Item:
-        part = int(np.searchsorted(ends, place, side="right"))
-        return parts[part][place - int(ends[part]) + len(parts[part])]
+    def make(index: int) -> Item:
+        part = int(np.searchsorted(ends, index, side="right"))
+        return parts[part][index - int(ends[part]) + len(parts[part])]
 
     return Lazy(int(ends[-1]), make)
 
 
 def sample(items: Sequence[Item], largest: int) -> list[Item]:
-    """All items, or `largest` of them evenly spread."""
+    """Return all items, or `largest` of them, evenly spread."""
     if len(items) <= largest:
         return list(items)
-    return [items[int(place)] for place in np.linspace(0, len(items) - 1, largest).round()]
+    return [items[int(index)] for index in np.linspace(0, len(items) - 1, largest).round()]

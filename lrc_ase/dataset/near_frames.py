@@ -1,4 +1,4 @@
-r"""Compare energies with forces and stresses over pairs of frames that lie near each other, in any order.
+r"""Checks of energies against forces and stresses over pairs of frames that lie near each other, in any order.
 
 Between two frames of the same atoms the energy changes by the work of forces and stress,
 
@@ -111,7 +111,7 @@ def _verdict_on_energies(
 
 
 def _energy_slopes(n_atoms: np.ndarray) -> dict[str, float]:
-    """Meaning of slopes between energy and work for frames of so many atoms."""
+    """Return the meaning of slopes between energy and work for frames of `n_atoms` (n_pairs,) atoms."""
     if n_atoms.min() < 3:  # 1 / 2 is no clear slope
         return _SLOPES
     return _SLOPES | {"the energies are per atom: total energies are expected": float(np.mean(1 / n_atoms))}
@@ -145,11 +145,12 @@ def energies_against_stresses(frames: Sequence[LabelledFrame]) -> Check:
 
 
 def _has_forces(frame: LabelledFrame) -> bool:
+    """Return True for a frame of several atoms with an energy and all forces."""
     return len(frame.atoms) > 1 and bool(np.isfinite(frame.energy)) and bool(np.isfinite(frame.forces).all())
 
 
 def _regression(response: np.ndarray, cause: np.ndarray, error: np.ndarray) -> tuple[float, float]:
-    """Slope through the origin and correlation, samples weighted by the inverse of their error."""
+    """Return the slope through the origin and the correlation, with samples weighted by the inverse of their error."""
     weight = 1 / (error + 1e-9 + 1e-3 * np.median(error))
     x, y = cause * weight, response * weight
     xx, yy, xy = float(x @ x), float(y @ y), float(x @ y)
@@ -159,7 +160,10 @@ def _regression(response: np.ndarray, cause: np.ndarray, error: np.ndarray) -> t
 
 
 def _groups(frames: Sequence[LabelledFrame], *, with_cell: bool) -> Iterator[list[LabelledFrame]]:
-    """Up to `_LARGEST_GROUP` frames each of the same atoms, boundary and charge, and of the same cell if wanted."""
+    """Yield groups of frames of the same atoms, boundary and charge, and `with_cell` of the same cell.
+
+    A group holds at most `_LARGEST_GROUP` frames.
+    """
     groups: dict[tuple[object, ...], list[LabelledFrame]] = {}
     for frame in frames:
         atoms = frame.atoms
@@ -172,7 +176,7 @@ def _groups(frames: Sequence[LabelledFrame], *, with_cell: bool) -> Iterator[lis
 
 
 def _steps(group: Sequence[LabelledFrame]) -> Iterator[tuple[float, float, float, int, float]]:
-    """Energy change, work of the forces, error of that work, number of atoms and largest step per pair of frames."""
+    """Yield energy change, work of the forces, error of the work, number of atoms and largest step of each pair."""
     first = group[0].atoms
     energies = np.array([frame.energy for frame in group])
     positions = np.array([frame.atoms.positions for frame in group])
@@ -195,20 +199,21 @@ def _steps(group: Sequence[LabelledFrame]) -> Iterator[tuple[float, float, float
         curvature = np.abs(((forces[index + 1 :] - forces[index]) * step).sum(axis=(1, 2)))
         largest = np.linalg.norm(step, axis=2).max(axis=1)
         change = energies[index + 1 :] - energies[index]
-        for place in np.flatnonzero((largest < _LARGEST_STEPS[0]) & (largest > 0)):
-            error = _ANHARMONICITY * largest[place] * curvature[place]
-            yield float(change[place]), float(work[place]), float(error), len(first), float(largest[place])
+        for pair in np.flatnonzero((largest < _LARGEST_STEPS[0]) & (largest > 0)):
+            error = _ANHARMONICITY * largest[pair] * curvature[pair]
+            yield float(change[pair]), float(work[pair]), float(error), len(first), float(largest[pair])
 
 
 def _rotation(target: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Matrix (3, 3) that brings centered `positions` nearest to `target` when multiplied from the right (Kabsch)."""
+    """Return the matrix (3, 3) that, multiplied from the right, rotates centered `positions` onto `target` (Kabsch)."""
     left, _, right = np.linalg.svd(positions.T @ target)
+    # without the sign the best match of a molecule may be its mirror image
     handedness = np.sign(np.linalg.det(left @ right))
     return np.asarray(left @ np.diag([1.0, 1.0, handedness]) @ right)
 
 
 def _strains(group: Sequence[LabelledFrame]) -> Iterator[tuple[float, float, float, float, int]]:
-    """Energy change, work of forces, work of stress, error and number of atoms for each pair of near cells."""
+    """Yield energy change, work of forces, work of stress, error and number of atoms of each pair of near cells."""
     for index, one in enumerate(group):
         cell = one.atoms.cell.array
         volume = one.atoms.get_volume()

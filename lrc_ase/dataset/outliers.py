@@ -1,4 +1,4 @@
-"""Frames that stand out from their set: forces and energies far from the others, net forces, duplicates."""
+"""Checks for frames that stand out from their set: outlying forces and energies, net forces, duplicates."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lrc_ase.dataset.labels import LabelledFrame
 __all__ = ["check_outliers", "far_from_others", "net_forces", "warn_of_duplicates"]
 
 _SHOWN = 4
-"""Frames named before a list ends in their number."""
+"""Number of frames that a message names."""
 _FEWEST = 4
-"""Frames, or frames of one composition, from which one can be told to be far from the others."""
+"""Smallest number of frames (of one composition) among which an outlier can be detected."""
 
 
 def check_outliers(frames: Sequence[LabelledFrame]) -> list[Check]:
-    """Look for single frames with absurd forces or energies, for net forces and for energies that were filled in."""
+    """Look for frames with outlying forces or energies, for net forces, and for energies that are all the same."""
     checks = [_outlying_forces(frames), _outlying_energies(frames), _net(frames)]
     energies = np.array([frame.energy for frame in frames])
     if len(frames) > 2 and np.isfinite(energies).all() and np.ptp(energies) == 0:
@@ -30,7 +30,7 @@ def check_outliers(frames: Sequence[LabelledFrame]) -> list[Check]:
 
 
 def far_from_others(values: np.ndarray) -> np.ndarray:
-    """Return which non-negative values lie far beyond all others, bool.
+    """Return a mask of the non-negative values that lie far beyond all others.
 
     Up to a fifth of the values count as far if the smallest of them exceeds ten times the median and 3 + 100 / n times
     the 95% quantile of the rest. The quantile of the rest, not of all n, keeps an outlier of a small set from hiding

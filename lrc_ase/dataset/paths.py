@@ -1,4 +1,4 @@
-"""Files that a path of the user stands for: wildcards, ASE's slices, and names that look like either."""
+"""Expansion of paths of the user: wildcards, ASE's slices, and names that look like either."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _is_source(path: str) -> bool:
+    """Return True for a file or a folder of DeePMD-kit."""
     return Path(path).is_file() or is_deepmd_folder(path)
 
 
@@ -56,8 +57,8 @@ def _with_literal_folders(pattern: str) -> str:
     """Escape the leading folders that exist under their exact names, such as ``run[2]`` in ``run[2]/*.traj``."""
     parts = Path(pattern).parts
     literal = Path()
-    for place, part in enumerate(parts):
+    for depth, part in enumerate(parts):
         if not (literal / part).is_dir():
-            return str(Path(glob.escape(str(literal)), *parts[place:])) if place else pattern
+            return str(Path(glob.escape(str(literal)), *parts[depth:])) if depth else pattern
         literal /= part
     return glob.escape(pattern)

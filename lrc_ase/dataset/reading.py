@@ -1,4 +1,4 @@
-"""Frames from files in any format of ASE or folders of DeePMD-kit, each with a note of its origin, and to files."""
+"""Reading and writing of frames: files in any format of ASE and folders of DeePMD-kit, with their origin."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lrc_ase.structures.charge import charge_entries, total_charge
 __all__ = ["SOURCE_KEY", "iterate_frames", "read_frames", "source_files", "write_frames"]
 
 SOURCE_KEY = "lrc_ase_source"
-"""Where `read_frames` notes in `Atoms.info` which frame of which file an `Atoms` was, as ASE writes it: file@frame."""
+"""Entry of `Atoms.info` in which `read_frames` stores the origin of a frame as ASE writes it: file@frame."""
 CONVERSION = (
     "The program dpdata (pip install dpdata) reads more: `dpdata {path} -i cp2k/output -o deepmd/npy -O frames` "
     "converts output of CP2K, `-i cp2k/aimd_output` the folder of a CP2K trajectory; then name the folder frames"
@@ -36,8 +36,8 @@ def read_frames(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     """Read structures from files in any format of ASE, or from folders of DeePMD-kit.
 
     A path may hold wildcards (``run*/frames.traj``) and end in ASE's slice (``frames.traj@::10``, ``@-1``); without a
-    slice all frames are read. The origin of each frame is noted in ``atoms.info["lrc_ase_source"]``. Key-value pairs
-    and data of an ASE database are put into `Atoms.info` and `Atoms.arrays`.
+    slice all frames are read. The origin of each frame is stored in ``atoms.info["lrc_ase_source"]``. Key-value pairs
+    and data of an ASE database are stored in `Atoms.info` and `Atoms.arrays`.
     """
     entries = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     return [
@@ -49,10 +49,10 @@ def read_frames(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def write_frames(path: str | os.PathLike[str], frames: Sequence[Atoms]) -> None:
-    """Write frames to a file; its ending says which of ASE's formats.
+    """Write frames to a file in the format of ASE that its suffix names.
 
-    ASE's databases keep no `Atoms.info`: total charges become key-value pairs `total_charge` there. Other formats than
-    these, extended XYZ and ASE's trajectories lose them, with a warning.
+    Extended XYZ and ASE's trajectories keep total charges. ASE's databases keep no `Atoms.info`; total charges become
+    key-value pairs `total_charge`. Other formats lose total charges, with a warning.
     """
     target = Path(path)
     if target.suffix in (".db", ".json"):
@@ -66,7 +66,7 @@ def write_frames(path: str | os.PathLike[str], frames: Sequence[Atoms]) -> None:
 
 
 def iterate_frames(path: str, index: str) -> Iterator[Atoms]:
-    """Yield the structures of one file one after the other, without holding all of them where the format allows.
+    """Yield the structures of one file one by one, without holding all of them in memory if the format allows it.
 
     `index` is ASE's slice as a text, or a query of an ASE database.
 
@@ -142,7 +142,7 @@ def _rows(path: str, query: str | None) -> Iterator[Atoms]:
 
 
 def _named(error: Exception, path: str) -> ValueError:
-    """Return an error that names the file and, where there is one, the way out."""
+    """Return an error that names the file and the remedy, if one is known."""
     if is_deepmd_folder(path) and isinstance(error, ValueError):
         return error
     if isinstance(error, KeyError) and re.fullmatch("[A-Z][a-z]?", str(error.args[0])):
@@ -155,6 +155,7 @@ def _named(error: Exception, path: str) -> ValueError:
 
 
 def _advice(path: str) -> str:
+    """Return the sentence on the conversion of files that ASE does not read."""
     return f". {CONVERSION.format(path=path)}"
 
 

@@ -1,4 +1,4 @@
-"""Remarks about the labels of many frames, each kind once with its count."""
+"""Summary of the remarks about the labels of many frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["counted_remarks"]
 
 
 def counted_remarks(frames: Iterable[LabelledFrame]) -> list[Remark]:
-    """Return each remark once, with the number of frames it is about and the first of them."""
+    """Return each remark once, with the number of frames that have it and the name of the first of them."""
     n_frames = 0
     counts: dict[Remark, int] = {}
     first: dict[Remark, str] = {}

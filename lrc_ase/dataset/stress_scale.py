@@ -1,4 +1,4 @@
-"""Scale and sign of stresses: against forces of clusters in a box, bonds and the volume, and by magnitude."""
+"""Checks of scale and sign of stresses: against forces of clusters in a box, bonds and volume, and by magnitude."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def size_of_stresses(frames: Sequence[LabelledFrame]) -> Check:
 
 
 def _unwrapped_cluster(frame: LabelledFrame) -> np.ndarray | None:
-    """Positions of a cluster in one piece; None without enough vacuum on all sides."""
+    """Return the positions of a cluster in one piece; None without enough vacuum on all sides."""
     atoms = frame.atoms
     if not atoms.pbc.all():
         return None

@@ -1,4 +1,4 @@
-"""Checks of units: what labels in kcal/mol, Hartree or Bohr give away, and what could not be told."""
+"""Checks of units: signs of labels in kcal/mol, Hartree or Bohr, and checks that came to no verdict."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["check_units"]
 
 _TOTAL_ENERGIES = {"Hartree": 1 / Hartree, "Rydberg": 1 / Rydberg, "kcal/mol": mol / kcal, "kJ/mol": mol / kJ}
 _SAMPLE = 200
-"""Frames that are looked at one by one."""
+"""Number of frames whose total energies are compared."""
 _SMALL_FORCE, _LARGE_FORCE = 0.01, 8.0
-"""Root mean square, eV/Angstrom."""
+"""Root mean square forces below and above which units are doubted, eV/Angstrom."""
 _LARGEST_MEASURED = 2000
 """Atoms of a frame of which all distances are computed."""
 
@@ -59,7 +59,7 @@ def check_units(frames: Sequence[LabelledFrame], isolated: Mapping[int, float]) 
 
 
 def _check_stresses(frames: Sequence[LabelledFrame], constants: Sequence[BondConstant]) -> list[Check]:
-    """Make the checks of stresses; obstacles count only if none of those that tell the sign came to a verdict."""
+    """Check stresses; report the checks without verdict only if no check of the sign came to one."""
     if not any(np.isfinite(frame.stress).all() for frame in frames):
         return [Check("stresses", obstacle="no frame has one")]
     signed = [
@@ -68,12 +68,15 @@ def _check_stresses(frames: Sequence[LabelledFrame], constants: Sequence[BondCon
         stresses_against_bonds(frames, constants),
         pressure_against_volume(frames),
     ]
-    made = [check for check in signed if check.basis]
-    return [size_of_stresses(frames), *(made or signed)]
+    verdicts = [check for check in signed if check.basis]
+    return [size_of_stresses(frames), *(verdicts or signed)]
 
 
 def _total_energies(frames: Sequence[LabelledFrame]) -> Check:
-    """All-electron energies follow a law of the nuclear charges (Thomas, Fermi, Scott, Schwinger) to some percent."""
+    """Compare total energies with those of all electrons, which point to a unit other than eV.
+
+    All-electron energies follow a law of the nuclear charges (Thomas, Fermi, Scott, Schwinger) to some percent.
+    """
     ratios = []
     for frame in frames[:_SAMPLE]:
         z = frame.atoms.numbers.astype(float)
@@ -86,7 +89,7 @@ def _total_energies(frames: Sequence[LabelledFrame]) -> Check:
 
 
 def _distances(frames: Sequence[LabelledFrame]) -> Check:
-    """Nearest neighbors stand about as far as the sum of their covalent radii, noble gases of van der Waals radii."""
+    """Compare nearest-neighbor distances with the sums of covalent radii (of van der Waals radii for noble gases)."""
     subject = "nearest-neighbor distances"
     radii = contact_radii()
     ratios: list[float] = []
