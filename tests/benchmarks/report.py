@@ -260,6 +260,23 @@ def write_table(rows: list[dict[str, Any]], path: Path) -> None:
         writer.writerows([{key: f"{v:.4g}" if isinstance(v, float) else v for key, v in row.items()} for row in rows])
 
 
+def append_history(rows: list[dict[str, Any]], described: dict[str, Any], path: Path) -> None:
+    """Add one line to the history: the layer's own times of this run, of one thread, float64 and one channel."""
+    line = {"date": time.strftime("%Y-%m-%d"), "cpu": described["cpu"], **described["versions"]}
+    line = {key: line.get(key, "") for key in ("date", "cpu", "lrc-ase", "torch", "numba")}
+    for job, n_atoms in (("forces", 1000), ("forces", 10_000), ("forces", 100_000), ("training", 10_000)):
+        wanted = {"program": "lrc-ase", "job": job, "n_atoms": n_atoms, "threads": 1, "n_channels": 1}
+        wanted |= {"precision": "float64", "accuracy": 1e-4}
+        times = [row["seconds"] for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+        line[f"{job} of {n_atoms} atoms, s"] = f"{min(times):.4g}" if times else ""
+    is_first = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(line), lineterminator="\n")
+        if is_first:
+            writer.writeheader()
+        writer.writerow(line)
+
+
 def main() -> None:
     parts = ("times", "scaling", "stages", "crossover", "memory", "first_call")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -288,6 +305,8 @@ def main() -> None:
         else:
             rows = measure_first_call()
         write_table(rows, arguments.output / f"{part}.csv")
+        if part == "times" and not arguments.quick:
+            append_history(rows, described, arguments.output / "history.csv")
         minutes = round((time.perf_counter() - start) / 60, 1)
         described["parts"][part] = {
             "date": time.strftime("%Y-%m-%d"),
