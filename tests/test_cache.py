@@ -14,7 +14,6 @@ from structures import rattled_crystal, salt_water_slab, water
 from training_frames import metal_frames, two_stage_configuration, write_frames
 
 from lrc_ase.dataset import (
-    LabelRules,
     Lazy,
     cached_frames,
     elements_of,
@@ -57,7 +56,7 @@ def mixed(tmp_path):
 
 
 def entries_of(path, tmp_path, **options):
-    return cached_frames(str(path), tmp_path / "cache", 4.5, LabelRules(required=REQUIRED), **options)
+    return cached_frames(str(path), tmp_path / "cache", 4.5, required=REQUIRED, **options)
 
 
 def assert_equal_graphs(found, expected):
@@ -140,7 +139,7 @@ def test_an_entry_is_found_again_by_its_content(mixed, tmp_path, monkeypatch):
     ase.io.write(mixed, [labelled(rattled_crystal(seed=1))])
     (changed,) = entries_of(mixed, tmp_path)
     assert changed.folder != first.folder
-    (wider,) = cached_frames(str(mixed), tmp_path / "cache", 5.0, LabelRules(required=REQUIRED))
+    (wider,) = cached_frames(str(mixed), tmp_path / "cache", 5.0, required=REQUIRED)
     assert wider.folder != changed.folder
 
 

@@ -21,8 +21,8 @@ from structures import water
 from test_cache import REQUIRED, assert_equal_graphs, labelled
 from training_frames import metal_frames
 
-from lrc_ase.dataset import LabelRules, cached_frames, label_frame, labelled_graph, read_frames
 from lrc_ase.dataset import cache as cache_module
+from lrc_ase.dataset import cached_frames, label_frame, labelled_graph, read_frames
 from lrc_ase.dataset import entries as entries_module
 from lrc_ase.dataset.entries import FIELDS, DamagedEntryError
 
@@ -41,7 +41,7 @@ def small_set(folder):
 
 
 def opened(file):
-    (entry,) = cached_frames(str(file), file.parent / "cache", 4.0, LabelRules(required=REQUIRED), n_workers=1)
+    (entry,) = cached_frames(str(file), file.parent / "cache", 4.0, required=REQUIRED, n_workers=1)
     return entry
 
 
@@ -280,7 +280,7 @@ def test_entries_follow_the_umask(tmp_path):
 
 FILL = """
 import sys, time, multiprocessing
-from lrc_ase.dataset import LabelRules, cached_frames, cache
+from lrc_ase.dataset import cached_frames, cache
 cache._CHUNK, cache._FEWEST_FOR_WORKERS = 2, 4
 
 def stop(count, file):
@@ -288,7 +288,7 @@ def stop(count, file):
     time.sleep(600)
 
 if __name__ == "__main__":
-    cached_frames(sys.argv[1], sys.argv[2], 4.0, LabelRules(required=("energy",)), n_workers=2, report_progress=stop)
+    cached_frames(sys.argv[1], sys.argv[2], 4.0, required=("energy",), n_workers=2, report_progress=stop)
 """
 
 

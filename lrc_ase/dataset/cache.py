@@ -37,7 +37,7 @@ from lrc_ase.dataset.entries import (
     frame_checksums,
 )
 from lrc_ase.dataset.labelled_graphs import elements_of
-from lrc_ase.dataset.labels import LabelRules
+from lrc_ase.dataset.labels import Label, LabelKeys, LabelRules
 from lrc_ase.dataset.paths import matching_files
 from lrc_ase.dataset.reading import iterate_frames, source_files
 from lrc_ase.files.lock import exclusive_use
@@ -64,8 +64,11 @@ def cached_frames(
     path: str,
     cache: str | os.PathLike[str],
     cutoff: float,
-    rules: LabelRules,
+    keys: LabelKeys | None = None,
+    required: Sequence[Label] = ("energy", "forces"),
     *,
+    partial: bool = False,
+    skip_unlabelled: bool = False,
     n_workers: int | None = None,
     report_progress: Callable[[int, str], None] | None = None,
 ) -> list[CachedFrames]:
@@ -79,13 +82,16 @@ def cached_frames(
         Folder of all entries, created if absent. Unfinished entries of processes that were killed are removed.
     cutoff
         Cutoff of the neighbor lists, Angstrom.
-    rules
-        Rules by which the frames are labelled.
+    keys, required, partial, skip_unlabelled
+        Rules by which the frames are labelled; see `LabelRules`.
     n_workers
         Number of processes that label frames and search neighbors; None starts one for each core.
     report_progress
         Called with the number of frames done and the file.
     """
+    rules = LabelRules(
+        keys=keys or LabelKeys(), required=tuple(required), partial=partial, skip_unlabelled=skip_unlabelled
+    )
     entries = []
     for file, selection in matching_files(path):
         folder = Path(cache) / _key(file, selection, cutoff, rules)

@@ -124,7 +124,17 @@ def read_cached(
     entries = [
         (entry, weight)
         for path, weight in files
-        for entry in cached_frames(path, cache, cutoff, rules, n_workers=n_workers, report_progress=report_progress)
+        for entry in cached_frames(
+            path,
+            cache,
+            cutoff,
+            rules.keys,
+            rules.required,
+            partial=rules.partial,
+            skip_unlabelled=rules.skip_unlabelled,
+            n_workers=n_workers,
+            report_progress=report_progress,
+        )
     ]
     _check_types(by_type, {str(kind.config_type) for entry, _ in entries for kind in entry.header.kinds}, files)
     ends = np.cumsum([len(entry) for entry, _ in entries])
