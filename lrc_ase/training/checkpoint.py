@@ -1,4 +1,4 @@
-"""The state of a training run on disk: tensors and JSON in one safetensors file, replaced atomically."""
+"""Checkpoints: the state of a training run as tensors and JSON in one safetensors file, replaced atomically."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIGEST_KEY = "digest"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is damaged, foreign, of another format, or does not fit the model."""
+    """Error about a checkpoint that is damaged, foreign, of another format, or does not fit the model."""
 
 
 def save_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
@@ -35,9 +35,9 @@ def save_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor],
 def load_checkpoint(
     path: str | os.PathLike[str], *, n_stages: int | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_checkpoint` wrote.
+    """Read the tensors and values that `save_checkpoint` wrote.
 
-    With `n_stages` the values must be those of a run with so many stages: `stage`, `progress` and `fingerprint`.
+    With `n_stages` the values must be `stage`, `progress` and `fingerprint` of a run with that number of stages.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def load_checkpoint(
 
 
 class _RunValues(BaseModel):
-    """JSON of the checkpoint of a training run."""
+    """JSON part of the checkpoint of a training run."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -84,7 +84,7 @@ class _RunValues(BaseModel):
 
 
 def _check_run(values: Mapping[str, Any], n_stages: int) -> None:
-    """Raise ValueError unless the values are those of a run with so many stages."""
+    """Raise ValueError unless the values are those of a run with `n_stages` stages."""
     try:
         checked = _RunValues.model_validate(values)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""What a training run is made of: a YAML file, or a few data files and defaults."""
+"""Configuration of a training run: data sets, model, stages, and the YAML file that holds them."""
 
 from __future__ import annotations
 
@@ -35,16 +35,17 @@ __all__ = [
 
 
 def _one_or_many(value: Any) -> Any:
+    """Return a single item as a list of one."""
     return [value] if isinstance(value, (str, os.PathLike, Mapping)) else value
 
 
 def _data_set(value: Any) -> Any:
-    """Data set that only names its files."""
+    """Return the settings of a data set for which only files are named."""
     return {"train": value} if isinstance(value, (str, os.PathLike, list, tuple)) else value
 
 
 def _data_sets(value: Any) -> Any:
-    """Data sets by name; files alone, or the keys of one data set without a name, are the set `frames`."""
+    """Return data sets by name; files alone, or the keys of a single data set, become the set `frames`."""
     if isinstance(value, (str, os.PathLike, list, tuple)):
         return {"frames": {"train": value}}
     if not isinstance(value, Mapping) or not value.keys() <= DataSetConfiguration.model_fields.keys():
@@ -55,7 +56,7 @@ def _data_sets(value: Any) -> Any:
 
 
 def _stages(value: Any) -> Any:
-    """Stages with names: the kind of model, or the part that is trained, numbered where it occurs again."""
+    """Give stages without a name that of their model or of the part that they train, numbered if it repeats."""
     stages = [value] if isinstance(value, Mapping) else value
     if not isinstance(stages, (list, tuple)):
         return value
@@ -81,6 +82,7 @@ class TrainFile(Settings):
 
 
 def _train_file(value: Any) -> Any:
+    """Return the settings of a file for which only the path is named."""
     return {"path": os.fspath(value)} if isinstance(value, (str, os.PathLike)) else value
 
 
@@ -234,6 +236,7 @@ class TrainingConfiguration(Settings):
     @model_validator(mode="before")
     @classmethod
     def _one_stage(cls, content: Any) -> Any:
+        """Add one stage to a configuration without stages."""
         if not isinstance(content, Mapping) or content.get("stages") is not None:
             return content
         model = content.get("model")
@@ -242,6 +245,7 @@ class TrainingConfiguration(Settings):
 
     @model_validator(mode="after")
     def _check_stages(self) -> TrainingConfiguration:
+        """Raise ValueError for stages that contradict each other, the data sets or the model."""
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"stages must have different names, got {names}")
@@ -262,12 +266,12 @@ class TrainingConfiguration(Settings):
         return self
 
     def sets_of(self, stage: StageConfiguration) -> tuple[str, ...]:
-        """Names of the data sets that `stage` trains on."""
+        """Return the names of the data sets that `stage` trains on."""
         return stage.data or tuple(self.data)
 
 
 def load_configuration(path: str | os.PathLike[str]) -> TrainingConfiguration:
-    """Read a YAML file. Relative paths of data files start from its folder.
+    """Read a YAML file; relative paths of data files start from its folder.
 
     Raises
     ------
@@ -298,14 +302,14 @@ def parse_configuration(
         raise ConfigurationError(describe_errors(error, TrainingConfiguration, source, content)) from None
     if folder is None:
         return configuration
-    place = Path(folder)
+    base = Path(folder)
     return configuration.model_copy(
         update={
-            "data": {name: _anchor(data_set, place) for name, data_set in configuration.data.items()},
-            "start": configuration.start and absolute_potential(configuration.start, place),
-            "watch": tuple(str(place / path) for path in configuration.watch),
-            "test": tuple(str(place / path) for path in configuration.test),
-            "cache": None if configuration.cache is None else str(place / configuration.cache),
+            "data": {name: _anchor(data_set, base) for name, data_set in configuration.data.items()},
+            "start": configuration.start and absolute_potential(configuration.start, base),
+            "watch": tuple(str(base / path) for path in configuration.watch),
+            "test": tuple(str(base / path) for path in configuration.test),
+            "cache": None if configuration.cache is None else str(base / configuration.cache),
         }
     )
 
@@ -316,21 +320,22 @@ def write_configuration(path: str | os.PathLike[str], configuration: TrainingCon
     write_atomically(path, f"# Resolved configuration; `lrc-ase train` takes this file.\n{content}".encode())
 
 
-def differences(given: Any, stored: Any, path: str = "") -> Iterator[str]:
-    """Dotted keys in which a dumped configuration differs from the resolved `stored`; null agrees with all."""
-    if given is None or given == stored:
+def differences(requested: Any, stored: Any, path: str = "") -> Iterator[str]:
+    """Yield the dotted keys in which a dumped configuration differs from the resolved `stored`; null agrees."""
+    if requested is None or requested == stored:
         return
-    if isinstance(given, Mapping) and isinstance(stored, Mapping):
-        for key in given.keys() | stored.keys():
-            yield from differences(given.get(key), stored.get(key), f"{path}.{key}" if path else str(key))
-    elif isinstance(given, tuple) and isinstance(stored, tuple) and len(given) == len(stored):
-        for index, (one, other) in enumerate(zip(given, stored, strict=True)):
+    if isinstance(requested, Mapping) and isinstance(stored, Mapping):
+        for key in requested.keys() | stored.keys():
+            yield from differences(requested.get(key), stored.get(key), f"{path}.{key}" if path else str(key))
+    elif isinstance(requested, tuple) and isinstance(stored, tuple) and len(requested) == len(stored):
+        for index, (one, other) in enumerate(zip(requested, stored, strict=True)):
             yield from differences(one, other, f"{path}[{index}]")
     else:
         yield path
 
 
 def _anchor(data_set: DataSetConfiguration, folder: Path) -> DataSetConfiguration:
+    """Return a data set whose relative paths start from `folder`."""
     return data_set.model_copy(
         update={
             "train": tuple(file.model_copy(update={"path": str(folder / file.path)}) for file in data_set.train),

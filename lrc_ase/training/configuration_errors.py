@@ -16,27 +16,27 @@ __all__ = ["ConfigurationError", "describe_errors"]
 
 
 class ConfigurationError(ValueError):
-    """A configuration that cannot be used; the message is one line."""
+    """Error about a configuration that cannot be used, in one line."""
 
 
 _SHOWN = 3
-"""Mistakes that a message names before it ends in their number."""
+"""Number of mistakes that a message names."""
 _LONGEST_KEY, _LONGEST_MESSAGE = 80, 400
-"""Characters."""
+"""Largest number of characters of a key and of a message."""
 _Bounded = reprlib.Repr()
 _Bounded.maxlevel, _Bounded.maxstring, _Bounded.maxother = 2, 80, 80
 """Shows values of any size in a bounded time."""
 
 
 def describe_errors(error: ValidationError, root: type[BaseModel], source: str, content: Any) -> str:
-    """Return one line with the first mistakes in `content`: dotted keys, and for an unknown key the nearest one."""
+    """Return one line with the first mistakes in `content`: dotted keys, and the nearest key for an unknown one."""
     items = error.errors(include_url=False, include_context=False)
     # pydantic counts invalid items of a list as absent ones: one message less
-    places = [item["loc"] for item in items if item["type"] != "too_short"]
+    locations = [item["loc"] for item in items if item["type"] != "too_short"]
     items = [
         item
         for item in items
-        if item["type"] != "too_short" or not any(place[: len(item["loc"])] == item["loc"] for place in places)
+        if item["type"] != "too_short" or not any(each[: len(item["loc"])] == item["loc"] for each in locations)
     ]
     texts = list(islice(_describe(items, root, content), _SHOWN))
     more = len(items) - len(texts) if len(texts) == _SHOWN else 0
@@ -44,6 +44,7 @@ def describe_errors(error: ValidationError, root: type[BaseModel], source: str, 
 
 
 def _describe(items: Sequence[Any], root: type[BaseModel], content: Any) -> Iterator[str]:
+    """Yield a phrase for each mistake that pydantic reports."""
     for item in items:
         path = dotted(item["loc"])
         if item["type"] == "extra_forbidden":
@@ -67,7 +68,7 @@ def dotted(location: tuple[int | str, ...]) -> str:
 
 
 def _suggestion(location: tuple[int | str, ...], root: type[BaseModel], content: Any) -> str:
-    """Nearest key beside the unknown one, else the nearest anywhere."""
+    """Return a phrase with the nearest key beside the unknown one, else with the nearest key anywhere."""
     name = str(location[-1])[:_LONGEST_KEY]
     siblings = list(_class_at(location[:-1], root, content).model_fields)
     if near := difflib.get_close_matches(name, siblings, n=1):
@@ -79,7 +80,7 @@ def _suggestion(location: tuple[int | str, ...], root: type[BaseModel], content:
 
 
 def _class_at(location: tuple[int | str, ...], root: type[BaseModel], content: Any) -> type[BaseModel]:
-    """Class of the settings at `location`, where there are several the one that the `name` in `content` chooses."""
+    """Return the class of the settings at `location`; the `name` in `content` chooses among several."""
     current = root
     for part in location:
         content = _inside(content, part)
@@ -91,7 +92,7 @@ def _class_at(location: tuple[int | str, ...], root: type[BaseModel], content: A
 
 
 def _inside(content: Any, part: int | str) -> Any:
-    """Return the content at a key or index; a single item that stands for a list of one is its own first."""
+    """Return the content at a key or index; a single item in place of a list is the item at every index."""
     if isinstance(content, Mapping):
         return content.get(part, content)
     return content[part] if isinstance(content, (list, tuple)) and isinstance(part, int) else content
@@ -102,7 +103,7 @@ def _name_of(settings_class: type[BaseModel]) -> Any:
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Each key with its dotted pattern; outer keys last, so that they win in a dict."""
+    """Yield each key with its dotted pattern; outer keys come last, so that they win in a dict."""
     for name, field in model.model_fields.items():
         inner = list(_models(field.annotation))
         pattern = f"{prefix}{name}"
@@ -116,7 +117,7 @@ def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Settings classes inside a type such as ``dict[str, A] | None``; all that a descriptor may choose from."""
+    """Yield the settings classes inside a type such as ``dict[str, A] | None``; for a descriptor all its classes."""
     if annotation is DescriptorSettings:
         yield from descriptor_settings_classes()
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -1,4 +1,4 @@
-"""All keys of a configuration with meaning, unit and default, from the docstrings: as a YAML template, as tables."""
+"""Keys of a configuration with meaning, unit and default, from the docstrings: as a YAML template and as tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["key_tables", "template"]
 
 _WIDTH = 100
 _UNITS = ("eV/Angstrom^3", "eV/Angstrom", "1/Angstrom", "eV", "Angstrom", "Minutes", "e")
-"""Units that a docstring may name; the first one in it is that of the value."""
+"""Units that a docstring may name; the first of them is the unit of the value."""
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("", TrainingConfiguration),
     ("data.NAME", DataSetConfiguration),
@@ -61,17 +61,18 @@ def template() -> str:
 def key_tables() -> str:
     """Return one table of keys in Markdown for each place in a configuration."""
     parts = []
-    for place, settings in _SECTIONS:
-        if place == "model.descriptor":
+    for section, settings in _SECTIONS:
+        if section == "model.descriptor":
             for each in descriptor_settings_classes():
                 name = each.model_fields["name"].default
-                parts.append(_table(f"`{place}` with `name: {name}`", each))
+                parts.append(_table(f"`{section}` with `name: {name}`", each))
         else:
-            parts.append(_table(f"`{place}`" if place else "Top level", settings))
+            parts.append(_table(f"`{section}`" if section else "Top level", settings))
     return "\n".join(parts)
 
 
 def _table(title: str, settings: type[BaseModel]) -> str:
+    """Return the table of the keys of one class of settings."""
     rows = [f"### {title}", _text(settings.__doc__), "", "| key | meaning | unit | default |", "|---|---|---|---|"]
     for name, field in settings.model_fields.items():
         meaning = f"{_meaning(field)}{_choices(field)}".strip()
@@ -81,6 +82,7 @@ def _table(title: str, settings: type[BaseModel]) -> str:
 
 
 def _template_lines(settings: type[BaseModel], content: Any, indent: int) -> Iterator[str]:
+    """Yield the lines of the keys of one class of settings, with those of the settings inside it."""
     pad = " " * indent
     for name, field in settings.model_fields.items():
         if name == "remarks":
@@ -137,7 +139,7 @@ def _default_text(settings: type[BaseModel], name: str, field: FieldInfo) -> str
 
 
 def _choices(field: FieldInfo) -> str:
-    """Sentence with the words that a key allows, if it allows words only."""
+    """Return a sentence with the words that a key allows, nothing for a key that allows other values."""
     annotation = field.annotation
     return (
         f" One of {', '.join(map(str, get_args(annotation)))}."

@@ -1,4 +1,4 @@
-"""Training that starts from a potential: what of the configuration is then decided by it."""
+"""Training that starts from a potential: model settings taken from the potential."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["continued", "with_cutoff_of"]
 
 
 def with_cutoff_of(configuration: TrainingConfiguration, start: Potential) -> TrainingConfiguration:
-    """Configuration with the cutoff of the potential, where it does not ask for a model itself."""
+    """Return the configuration with the cutoff of the potential, unless the configuration has model settings."""
     if configuration.model != ModelConfiguration():
         return configuration
     return configuration.model_copy(
@@ -20,23 +20,22 @@ def with_cutoff_of(configuration: TrainingConfiguration, start: Potential) -> Tr
 
 
 def continued(configuration: TrainingConfiguration, start: Potential, elements: Sequence[str]) -> TrainingConfiguration:
-    """Configuration with the model of the potential `start`, its elements first and what `elements` adds after them.
+    """Return the configuration with the model of the potential `start`, extended by new `elements` at the end.
 
     Raises
     ------
     ConfigurationError
         The configuration asks for another model, or for a short-range one where the potential is full-range.
     """
-    own = start.settings
-    every = own.elements + tuple(element for element in elements if element not in own.elements)
-    model = ModelConfiguration.model_validate(
-        own.model_dump() | {"elements": every, "long_range": (own.long_range or configuration.model.long_range or None)}
-    )
-    if configuration.model not in (ModelConfiguration(cutoff=own.cutoff), model):
+    settings = start.settings
+    every = settings.elements + tuple(element for element in elements if element not in settings.elements)
+    long_range = settings.long_range or configuration.model.long_range or None
+    model = ModelConfiguration.model_validate(settings.model_dump() | {"elements": every, "long_range": long_range})
+    if configuration.model not in (ModelConfiguration(cutoff=settings.cutoff), model):
         raise ConfigurationError(
             "with `start` the model is that of the potential: leave the key `model` out, or train from the beginning"
         )
-    if own.long_range is not None and any(stage.model == "short-range" for stage in configuration.stages):
+    if settings.long_range is not None and any(stage.model == "short-range" for stage in configuration.stages):
         raise ConfigurationError("a stage is short-range but the potential in `start` is full-range")
     n_members = start.n_members if configuration.ensemble == 1 else configuration.ensemble
     return configuration.model_copy(update={"model": model, "ensemble": n_members})

@@ -15,21 +15,21 @@ __all__ = ["DataSet", "describe_data_sets", "inspect_data_sets", "label_rules", 
 
 
 _LARGEST_FRACTION = 0.95
-"""Of the frames with all labels, for validation."""
+"""Largest part of the frames with all labels that is set aside for validation."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A named set of labelled frames, divided, and their graphs."""
+    """Labelled frames of one data set, divided into training and validation frames, and their graphs."""
 
     train: Frames
     validation: Frames
     train_graphs: Sequence[LabelledGraph] = ()
     validation_graphs: Sequence[LabelledGraph] = ()
     n_skipped: int = 0
-    """Frames left out for want of labels."""
+    """Number of frames left out for lack of labels."""
     division: str = ""
-    """How the validation frames were chosen."""
+    """Description of the choice of validation frames."""
 
 
 def read_data_sets(
@@ -57,7 +57,7 @@ def read_data_sets(
 
 
 def label_rules(configuration: TrainingConfiguration, keys: LabelKeys) -> LabelRules:
-    """Return how frames are labelled: one of the labels that a stage weighs suffices."""
+    """Return the rules by which frames are labelled: one of the labels that a stage weighs suffices."""
     return LabelRules(
         keys=keys,
         required=required_labels(stage.loss for stage in configuration.stages),
@@ -73,7 +73,7 @@ def inspect_data_sets(data_sets: Mapping[str, DataSet]) -> DataReport:
 
 
 def describe_data_sets(configuration: TrainingConfiguration, data_sets: Mapping[str, DataSet]) -> Iterator[str]:
-    """Yield the sizes of the sets, and how many of their frames lack a label, line by line."""
+    """Yield lines on the sizes of the sets, the choice of validation frames and missing labels."""
     required = required_labels(stage.loss for stage in configuration.stages)
     for name, data_set in data_sets.items():
         sizes = sorted(len(frame.atoms) for frame in data_set.train)
@@ -102,7 +102,7 @@ def _divided(
     required: Sequence[Label],
     seed: int,
 ) -> DataSet:
-    """Read a data set and set validation frames aside, of those that have all required labels."""
+    """Read a data set and set aside validation frames among the frames that have all required labels."""
     keys = configuration.keys
     frames = read([(file.path, file.weight) for file in configuration.train], keys, configuration.config_type_weights)
     if configuration.validation:
@@ -110,9 +110,9 @@ def _divided(
         n_skipped = frames.n_skipped + validation.n_skipped
         return DataSet(frames, validation, n_skipped=n_skipped, division="all of the files named for it")
     # frames that lack a label, and single atoms, would leave the validation errors without that label
-    complete = [place for place, frame in enumerate(frames) if is_complete(frame, required)] or list(range(len(frames)))
+    complete = [index for index, frame in enumerate(frames) if is_complete(frame, required)] or list(range(len(frames)))
     fraction = min(configuration.validation_fraction * len(frames) / len(complete), _LARGEST_FRACTION)
     division = divide(frames.part(complete), fraction, seed)
-    aside = [complete[place] for place in division.validation]
-    train = sorted({*range(len(frames))} - {*complete} | {complete[place] for place in division.train})
+    aside = [complete[index] for index in division.validation]
+    train = sorted({*range(len(frames))} - {*complete} | {complete[index] for index in division.train})
     return DataSet(frames.part(train), frames.part(aside), n_skipped=frames.n_skipped, division=division.text)

@@ -1,4 +1,4 @@
-"""Which frames are set aside for validation: at random, or in blocks where frames follow each other in a trajectory."""
+"""Choice of validation frames: at random, or in blocks where frames follow each other in a trajectory."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from lrc_ase.dataset import LabelledFrame, consecutive_runs, split_indices
 __all__ = ["Division", "divide"]
 
 _FEWEST_IN_A_BLOCK = 5
-"""Frames of a validation block, where the run is long enough for several."""
+"""Smallest number of frames of a validation block in a run that is long enough for several blocks."""
 _MOST_BLOCKS = 5
-"""Blocks in one run."""
+"""Largest number of blocks in one run of consecutive frames."""
 _GAP = 0.2
-"""Frames left out on either side of a block, as a part of its length."""
+"""Number of frames left out on either side of a block, as a fraction of its length."""
 
 
 @dataclass(frozen=True)
 class Division:
-    """Frames to train on and frames to validate on, by their indices."""
+    """Indices of the frames to train on and of the frames to validate on."""
 
     train: list[int]
     validation: list[int]
     text: str
-    """How they were chosen."""
+    """Description of the choice."""
 
 
 def divide(frames: Sequence[LabelledFrame], fraction: float, seed: int) -> Division:
@@ -76,7 +76,7 @@ def divide(frames: Sequence[LabelledFrame], fraction: float, seed: int) -> Divis
 
 
 def _blocks(length: int, fraction: float, generator: np.random.Generator) -> list[tuple[int, int]]:
-    """Return begin and end of validation blocks in a run of consecutive frames, one in each of equal parts of it."""
+    """Return begin and end of the validation blocks in a run of consecutive frames, one block in each equal part."""
     n_validation = max(round(fraction * length), 1)
     n_blocks = min(max(n_validation // _FEWEST_IN_A_BLOCK, 1), _MOST_BLOCKS)
     edges = np.linspace(0, length, n_blocks + 1).round().astype(int)

@@ -13,7 +13,7 @@ _LABELS = ("energy", "forces", "stress")
 
 
 def epoch_heading(*, validated: bool) -> str:
-    """Return the two lines above the rows; errors are those of the validation frames, or of the batches without any."""
+    """Return the two lines above the rows; errors are of validation frames, or of training batches without those."""
     titles = _line("epoch", "train loss", "val. loss", list(_LABELS), "atoms/s", "left")
     of = "RMSE on validation frames:" if validated else "RMSE on training batches:"
     units = "".join(f"{ERROR_UNITS[label].symbol:>9}" for label in _LABELS)
@@ -21,7 +21,7 @@ def epoch_heading(*, validated: bool) -> str:
 
 
 def epoch_row(record: EpochRecord, *, validated: bool, speed: float, left: str) -> str:
-    """Return the row of an epoch; a star marks the best weights so far, a dash what was not validated."""
+    """Return the row of an epoch; a star marks the best weights so far, a dash an epoch without validation."""
     errors = (record.validation or {}) if validated else record.train
     loss = f"{record.validation['loss']:.3e}" if record.validation else "-"
     star = " *" if record.validation and record.improved else ""
@@ -30,7 +30,7 @@ def epoch_row(record: EpochRecord, *, validated: bool, speed: float, left: str) 
 
 
 def watched_row(errors: Mapping[str, float]) -> str:
-    """Return the row of watched frames below that of their epoch."""
+    """Return the row with the errors on watched frames, which follows the row of the epoch."""
     return _line("watched", "", "", _cells(errors), "", "").rstrip()
 
 

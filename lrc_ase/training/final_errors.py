@@ -1,4 +1,4 @@
-"""The table at the end of a training: errors on training, validation, test and watched frames, and on overfitting."""
+"""Errors at the end of a training, on training, validation, test and watched frames, and a verdict on overfitting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lrc_ase.training.steps import mean_errors
 __all__ = ["errors_of_parts", "table_of_errors", "verdict"]
 
 _LARGEST = 500
-"""Frames of a part that are evaluated; evenly spread where there are more."""
+"""Largest number of frames of a part that are evaluated, evenly spread over the part."""
 _WIDTH, _LONGEST_NAME = 80, 24
 TRAINING, VALIDATION = "training", "validation"
 
@@ -30,7 +30,7 @@ def errors_of_parts(
     force_scale: float,
     processes: Processes,
 ) -> dict[str, dict[str, float]]:
-    """Return the errors of a finished model on each part of the frames that has any, with their number `n_frames`."""
+    """Return the errors of a finished model and `n_frames` for each part that is not empty."""
     errors = {}
     for name, graphs in parts.items():
         if not graphs:
@@ -43,7 +43,7 @@ def errors_of_parts(
 
 
 def table_of_errors(errors: Mapping[str, Mapping[str, float]]) -> str:
-    """Return the errors of parts as lines of at most 80 columns, units in the heading."""
+    """Return a table of the errors of parts, at most 80 columns wide, with units in the heading."""
     titles, rows = error_cells(errors)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for index, title in enumerate(titles):
@@ -61,7 +61,7 @@ def table_of_errors(errors: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def verdict(errors: Mapping[str, Mapping[str, float]]) -> str:
-    """Return a sentence on overfitting, from the validation frames or else the first part that was not trained on."""
+    """Return a sentence on overfitting from the validation frames, else from the first part that was not trained on."""
     unseen = next((name for name in (VALIDATION, *errors) if name in errors and name != TRAINING), None)
     if unseen is None:
         return overfitting_remark(errors[TRAINING], None)

@@ -1,4 +1,4 @@
-"""Frames that are handed over as `Atoms`: written to the run folder, so that a run can be resumed and reported on."""
+"""Files for frames passed as `Atoms`: written to the run folder, so that a run can be resumed and reported on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LABEL_INFO = ("config_type",)
 
 
 class FrameFiles:
-    """Files of a run that hold frames from memory; removed if the run does not begin."""
+    """Files of a run that hold frames from memory; they are removed if the run does not begin."""
 
     def __init__(self, folder: RunFolder, keys: LabelKeys | None = None) -> None:
         self.folder = folder
@@ -46,7 +46,7 @@ class FrameFiles:
         Raises
         ------
         TypeError
-            Paths and `Atoms` are mixed, or there is something else.
+            Paths and `Atoms` are mixed, or an item is neither.
         ValueError
             A label cannot be used.
         """
@@ -72,7 +72,7 @@ class FrameFiles:
 
 
 def paths_alone(frames: FramesOrPaths) -> list[str]:
-    """Return paths as text; `TypeError` if there is something else among them."""
+    """Return paths as text; TypeError if an item is no path."""
     items = [frames] if isinstance(frames, (str, os.PathLike, Atoms)) else list(frames)
     for item in items:
         if not isinstance(item, (str, os.PathLike)):
@@ -81,7 +81,7 @@ def paths_alone(frames: FramesOrPaths) -> list[str]:
 
 
 def _kept(atoms: Atoms, frame: LabelledFrame) -> Atoms:
-    """Copy with the labels under ASE's names, and all that decides about them."""
+    """Return a copy with labels under ASE's names, and with the entries and constraints that affect the labels."""
     kept = labelled_atoms(frame)
     kept.info |= {key: atoms.info[key] for key in _LABEL_INFO if key in atoms.info}
     if frame.weight != 1:

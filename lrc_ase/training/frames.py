@@ -24,18 +24,18 @@ from lrc_ase.dataset import (
 __all__ = ["Frames", "read_cached", "read_into_memory"]
 
 MakeGraph = Callable[[int, Sequence[str], Tensor], LabelledGraph]
-"""Graph of the frame at a place, from the elements of a model and their references in eV."""
+"""Function that returns the graph of frame `index` from the elements of a model and their references in eV."""
 
 
 class Frames(Sequence[LabelledFrame]):
-    """Frames that know how their graphs are made."""
+    """Sequence of labelled frames that can build their graphs."""
 
     def __init__(self, items: Sequence[LabelledFrame], make_graph: MakeGraph, n_skipped: int = 0) -> None:
         self.items = items
-        """In memory, or `Lazy`."""
+        """Frames in memory, or `Lazy`."""
         self.make_graph = make_graph
         self.n_skipped = n_skipped
-        """Frames of the files that were left out for want of labels."""
+        """Number of frames of the files that were left out for lack of labels."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -49,26 +49,26 @@ class Frames(Sequence[LabelledFrame]):
     def __getitem__(self, index: int | slice) -> LabelledFrame | Sequence[LabelledFrame]:
         return self.items[index]
 
-    def part(self, places: Sequence[int]) -> Frames:
-        """Frames at some places, in that order."""
+    def part(self, indices: Sequence[int]) -> Frames:
+        """Return the frames at `indices`, in that order."""
         items: Sequence[LabelledFrame]
         if isinstance(self.items, Lazy):
-            kept = np.asarray(places)
-            items = Lazy(len(kept), lambda place: self.items[int(kept[place])])
+            kept = np.asarray(indices)
+            items = Lazy(len(kept), lambda number: self.items[int(kept[number])])
         else:
-            items = [self.items[place] for place in places]
-        return Frames(items, lambda place, *model: self.make_graph(int(places[place]), *model))
+            items = [self.items[index] for index in indices]
+        return Frames(items, lambda number, *model: self.make_graph(int(indices[number]), *model))
 
     def graphs(
-        self, elements: Sequence[str], references: Tensor, made: Callable[[], None] = lambda: None
+        self, elements: Sequence[str], references: Tensor, on_graph: Callable[[], None] = lambda: None
     ) -> Sequence[LabelledGraph]:
-        """Graph of every frame; `made` is called for each one, unless they stay on disk."""
+        """Return the graph of every frame; `on_graph` is called for each graph built in memory, not for lazy ones."""
         if isinstance(self.items, Lazy):
-            return Lazy(len(self), lambda place: self.make_graph(place, elements, references))
+            return Lazy(len(self), lambda index: self.make_graph(index, elements, references))
         graphs = []
-        for place in range(len(self)):
-            graphs.append(self.make_graph(place, elements, references))
-            made()
+        for index in range(len(self)):
+            graphs.append(self.make_graph(index, elements, references))
+            on_graph()
         return tuple(graphs)
 
 
@@ -80,8 +80,12 @@ def read_into_memory(
 ) -> Frames:
     """Read the frames of files with their weights into memory.
 
-    `config_type_weights` multiply the weights of frames by their ``info["config_type"]``; a type that does not occur
-    is an error.
+    `config_type_weights` holds factors of the weights of frames by ``info["config_type"]``.
+
+    Raises
+    ------
+    ValueError
+        No frame has a label, or no frame has a type that `config_type_weights` names.
     """
     by_type = config_type_weights or {}
     frames: list[LabelledFrame] = []
@@ -101,7 +105,7 @@ def read_into_memory(
     _check_types(by_type, types, files)
     return Frames(
         frames,
-        lambda place, elements, references: labelled_graph(frames[place], elements, cutoff, references),
+        lambda index, elements, references: labelled_graph(frames[index], elements, cutoff, references),
         n_skipped,
     )
 
@@ -116,9 +120,9 @@ def read_cached(
     n_workers: int | None = None,
     report_progress: Callable[[int, str], None] | None = None,
 ) -> Frames:
-    """Read the frames of files with their weights from the cache, where they are put if they are not there yet.
+    """Read the frames of files with their weights through the cache, which is filled with files that it lacks.
 
-    `config_type_weights`: as in `read_into_memory`.
+    `config_type_weights`: see `read_into_memory`.
     """
     by_type = config_type_weights or {}
     entries = [
@@ -145,11 +149,11 @@ def read_cached(
     def frames_of(entry: CachedFrames, weight: float) -> Lazy[LabelledFrame]:
         return Lazy(len(entry), lambda index: entry.frame(index, weight * weight_of(entry, index)))
 
-    def make_graph(place: int, elements: Sequence[str], references: Tensor) -> LabelledGraph:
-        number = int(np.searchsorted(ends, place, side="right"))
+    def make_graph(index: int, elements: Sequence[str], references: Tensor) -> LabelledGraph:
+        number = int(np.searchsorted(ends, index, side="right"))
         entry, weight = entries[number]
-        index = place - int(ends[number]) + len(entry)
-        return entry.graph(index, elements, references, weight * weight_of(entry, index))
+        inside = index - int(ends[number]) + len(entry)  # counted from the first frame of the entry
+        return entry.graph(inside, elements, references, weight * weight_of(entry, inside))
 
     n_skipped = sum(entry.header.n_skipped for entry, _ in entries)
     return Frames(joined([frames_of(entry, weight) for entry, weight in entries]), make_graph, n_skipped)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop at the next safe point."""
+"""Ctrl-C and SIGTERM as requests to stop at the next safe point."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["StopWish", "TrainingInterrupted", "catch_signals"]
 
 
 class TrainingInterrupted(Exception):
-    """Training was stopped by Ctrl-C or SIGTERM; the state is kept."""
+    """Exception of a training that Ctrl-C or SIGTERM stopped after its state was written."""
 
 
 @dataclass
 class StopWish:
-    """Which signal asked to stop, if one did."""
+    """Name of the signal that asked to stop, None if none did."""
 
     signal_name: str | None = None
 
 
 @contextmanager
 def catch_signals() -> Iterator[StopWish]:
-    """Note the first SIGINT or SIGTERM in the wish; a second one acts as without this.
+    """Record the first SIGINT or SIGTERM instead of obeying it; a second signal acts as usual.
 
-    Outside the main thread, where Python delivers no signals, it does nothing.
+    Outside the main thread Python delivers no signals, and the context does nothing.
     """
     wish = StopWish()
     previous: dict[int, Any] = {}

@@ -1,4 +1,4 @@
-"""The training loop of one stage: steps, running mean of the weights, validation, rewinding."""
+"""Training loop of one stage: steps, running mean of the weights, validation, rewinding."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ __all__ = ["EpochRecord", "Observer", "Progress", "StageLoop", "TrainingDiverged
 MAX_REWINDS = 10
 RATE_AFTER_REWIND = 0.5
 AS_GOOD = 1.01
-"""Of all epochs within this factor of the lowest validation loss the last is the best: some hundred frames do not know
-better, and steps have become smaller since."""
+"""The best epoch is the latest within this factor of the lowest validation loss: the difference is noise for some
+hundred validation frames, and later steps are smaller."""
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss stayed non-finite although the step size was lowered again and again."""
+    """Error of a stage whose loss stayed non-finite after repeated reductions of the step size."""
 
 
 class _NonFiniteLossError(ArithmeticError):
@@ -43,24 +43,23 @@ class _NonFiniteLossError(ArithmeticError):
 
 
 class Observer(Protocol):
-    """What happens around the loop: progress bar, files, interruption."""
+    """Interface of the code around the loop: progress bar, files, interruption."""
 
     def step_done(self, loop: StageLoop) -> None:
-        """Called after each step; may raise to stop the loop."""
+        """Handle the end of a step; an exception stops the loop."""
 
     def epoch_done(self, loop: StageLoop, record: EpochRecord) -> None:
-        """Called after each epoch."""
+        """Handle the end of an epoch."""
 
     def log(self, text: str) -> None:
-        """Called with what the user must know."""
+        """Show a message to the user."""
 
 
 class StageLoop:
-    """Trains one model, or the members of an ensemble side by side, on one set of graphs.
+    """Training of one model, or of the members of an ensemble side by side, on one set of graphs.
 
-    Members see the same batches but for the frames in `left_out`, a collection for each. All that the course of the
-    training depends on is in `tensors` and `progress`: a loop restored from them goes on exactly as the one they were
-    taken from.
+    Members see the same batches without the frames in `left_out`, a collection for each member. The state of the
+    training is in `tensors` and `progress`: a loop restored from them continues exactly as the original loop.
     """
 
     def __init__(
@@ -85,14 +84,14 @@ class StageLoop:
         self.left_out = left_out or [()] * len(members_of(model))
         self.processes = processes or Processes()
         self.clock = clock or CompilationClock()
-        """Time of compiling kernels, which does not count."""
+        """Clock of the compilation of kernels, whose time does not count."""
         self.n_atoms_done = 0
-        """Atoms trained on since the loop was made, by all members and processes."""
+        """Number of atoms trained on since the loop was created, over all members and processes."""
         self.fetcher = Fetcher(train_graphs)
         self.averaged = copy.deepcopy(model)
-        """Running mean of the weights; validated and kept."""
+        """Model with the exponential moving average of the weights, which is validated and saved."""
         self.best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        """Mean weights with the lowest validation loss."""
+        """Mean weights of the best epoch, see `AS_GOOD`."""
         for member in members_of(model):
             for name, parameter in member.named_parameters():
                 parameter.requires_grad_(stage.train == "all" or not name.startswith("long_range."))
@@ -119,7 +118,7 @@ class StageLoop:
 
     @property
     def stop_text(self) -> str | None:
-        """How the stage ended, if it did so before its last epoch."""
+        """Return a phrase on the limit that ended the stage before its last epoch, else None."""
         progress, stage = self.progress, self.stage
         if progress.stopped_by is None or progress.epoch >= self.n_epochs:
             return None
@@ -129,7 +128,7 @@ class StageLoop:
         return f"stopped by {progress.stopped_by} ({limit}) after {progress.epoch} of {self.n_epochs} epochs"
 
     def stop_when_due(self) -> None:
-        """Note the limit that the stage has reached."""
+        """Set `progress.stopped_by` if the stage has reached its time limit or its patience."""
         progress, stage = self.progress, self.stage
         if stage.time_limit is not None and progress.seconds > 60 * stage.time_limit:
             progress.stopped_by = "time_limit"
@@ -138,23 +137,23 @@ class StageLoop:
 
     @property
     def rate(self) -> float:
-        """Step size of the latest step."""
+        """Return the step size of the latest step."""
         rate: float = self.optimizer.param_groups[0]["lr"]
         return rate
 
     @property
     def next_rate(self) -> float:
-        """Step size that the next step would have now."""
+        """Return the step size that the next step would have now."""
         return self._rate(self.progress.step, self.progress.seconds)
 
     @property
     def n_epochs(self) -> int:
-        """Epochs of the stage."""
-        assert self.stage.epochs is not None  # resolved
+        """Return the number of epochs of the stage."""
+        assert self.stage.epochs is not None  # filled in by `prepare`
         return self.stage.epochs
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, mean weights, best weights and optimizer state, not copied."""
+        """Return weights, mean weights, best weights and optimizer state, not copied."""
         return {
             **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
             **{f"averaged.{name}": tensor for name, tensor in self.averaged.state_dict().items()},
@@ -163,9 +162,9 @@ class StageLoop:
         }
 
     def restore(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
-        """Go back (or on) to a state taken by `tensors` and `progress`.
+        """Restore a state of `tensors` and `progress`.
 
-        A CheckpointError names a tensor that does not fit the model, or says that the optimizer is another.
+        CheckpointError names a tensor that does not fit the model, or reports another optimizer.
         """
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "averaged": {}, "best": {}, "optimizer": {}}
         for name, tensor in tensors.items():
@@ -177,8 +176,8 @@ class StageLoop:
             _check_fit(part, self.model.state_dict(), parts[part])
         self.model.load_state_dict(parts["model"])
         self.averaged.load_state_dict(parts["averaged"])
-        own = self.model.state_dict()
-        self.best = {name: tensor.to(own[name].device, copy=True) for name, tensor in parts["best"].items()}
+        current = self.model.state_dict()
+        self.best = {name: tensor.to(current[name].device, copy=True) for name, tensor in parts["best"].items()}
         try:
             restore_optimizer(self.optimizer, parts["optimizer"])
         except (KeyError, ValueError, TypeError, AttributeError) as error:  # of torch, or a missing tensor
@@ -206,7 +205,7 @@ class StageLoop:
         return self._finish_epoch()
 
     def _step(self, graphs: Mapping[int, LabelledGraph]) -> None:
-        """Take a step on a batch, graphs by their index in the training set."""
+        """Take a step of the optimizer on a batch of graphs by their index in the training set."""
         progress, stage = self.progress, self.stage
         self.optimizer.zero_grad(set_to_none=True)
         pending, norms = [], []
@@ -239,7 +238,7 @@ class StageLoop:
         progress.step += 1
 
     def _share_gradient(self, member: ShortRangeModel) -> None:
-        """Sum the gradient over the processes; one that had no part of the batch adds nothing."""
+        """Sum the gradient over the processes; a process without a part of the batch adds zero."""
         if self.processes.size == 1:
             return
         parameters = trained_parameters(member)
@@ -253,7 +252,7 @@ class StageLoop:
         return learning_rate(self.stage, step, n_steps, seconds=seconds) * self.progress.rate_factor
 
     def _now(self) -> float:
-        """Seconds on a clock that stands still while kernels are compiled."""
+        """Return the seconds of a clock that stops while kernels are compiled."""
         return time.monotonic() - self.clock.seconds
 
     @torch.no_grad()
@@ -300,7 +299,7 @@ class StageLoop:
         )
 
     def _compare(self, loss: float, epoch: int) -> bool:
-        """Note a validation loss, and return True if it is as good as the lowest."""
+        """Record a validation loss; return True if it lies within a factor `AS_GOOD` of the lowest one."""
         progress = self.progress
         if progress.lowest_score is None or loss < progress.lowest_score:
             progress.lowest_score, progress.lowest_epoch, progress.validations_since_lowest = loss, epoch, 0
@@ -310,7 +309,7 @@ class StageLoop:
         return loss <= AS_GOOD * progress.lowest_score
 
     def _agreed(self, seconds: float) -> float:
-        """Return the seconds of the first process in every process."""
+        """Return the seconds of the first process, the same in every process."""
         return self.processes.add_up_numbers([seconds if self.processes.is_first else 0.0])[0]
 
     def _snapshot(self) -> tuple[dict[str, Tensor], Progress]:

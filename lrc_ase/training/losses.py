@@ -1,4 +1,4 @@
-"""What training minimises and what it reports on the way."""
+"""Loss that training minimizes, and mean errors that it reports."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["ErrorSums", "LabelCounts", "loss_of"]
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """How many labels the means of a loss go over."""
+    """Numbers of labels in the means of a loss."""
 
     energies: int
     forces: int
-    """Components."""
+    """Number of force components."""
     stresses: int
-    """Components."""
+    """Number of stress components."""
 
     @classmethod
     def of(cls, graphs: Sequence[LabelledGraph]) -> LabelCounts:
-        """Count the labels of a batch that is not joined yet."""
+        """Count the labels of a batch of separate graphs."""
         return cls(
             energies=_n_labels([graph.energy for graph in graphs]),
             forces=_n_labels([graph.forces for graph in graphs]),
@@ -47,15 +47,16 @@ def loss_of(
     force_scale: float,
     counts: LabelCounts | None = None,
 ) -> Tensor:
-    r"""Weighted loss of a batch, a dimensionless scalar.
+    r"""Compute the weighted loss of a batch, a dimensionless scalar.
 
     .. math:: L = w_E \langle \ell(\Delta E_s / (N_s F\,\mathrm{A})) \rangle_s
               + w_F \langle \ell(\Delta F_{ic} / F) \rangle_{ic}
               + w_S \langle \ell(V_s \Delta\sigma_{s,cd} / (N_s F\,\mathrm{A})) \rangle_{s,cd}
 
-    in float64, with the root mean square F of the training forces, so that the force part with :math:`\ell(x) = x^2`
-    is a relative squared error. Means go over what has labels. `force_scale` is F in eV/Angstrom. Where `batch` is a
-    part of a larger one, `counts` are the larger one's, and the losses of all parts sum to its loss.
+    The loss is computed in float64. F is the root mean square of the training forces (`force_scale`, eV/Angstrom), so
+    that the force part with :math:`\ell(x) = x^2` is a relative squared error. Means go over values with a label. If
+    `batch` is a part of a larger batch, `counts` are the counts of the larger batch, and the losses of its parts sum to
+    its loss.
     """
     graph = batch.graph
     sizes = torch.bincount(graph.structure, minlength=graph.n_structures)
@@ -87,7 +88,7 @@ def loss_of(
 
 
 def _mean(error: Tensor, weight: Tensor, configuration: LossConfiguration, count: int | None) -> Tensor:
-    """Weighted sum of the loss function over the entries that have a label, over their number or `count`."""
+    """Return the weighted sum of the loss function over labelled entries, divided by their number or by `count`."""
     labelled = ~error.isnan()
     # replaced before the function: the gradient of NaN times zero is NaN
     error = torch.where(labelled, error, torch.zeros_like(error))
@@ -102,7 +103,7 @@ def _mean(error: Tensor, weight: Tensor, configuration: LossConfiguration, count
 
 @dataclass
 class ErrorSums:
-    """Sums over batches from which mean errors follow; plain numbers, so that a checkpoint can carry them."""
+    """Sums over batches from which mean errors follow, as plain numbers that a checkpoint can hold."""
 
     loss: float = 0.0
     n_structures: float = 0
@@ -117,7 +118,7 @@ class ErrorSums:
     n_stresses: float = 0
 
     def add(self, results: Results, batch: LabelledGraph, loss: Tensor, n_structures: int | None = None) -> None:
-        """Count in a batch, or a part of one that has `n_structures` in all."""
+        """Add the errors of a batch, or of a part of a batch that has `n_structures` in all."""
         graph = batch.graph
         sizes = torch.bincount(graph.structure, minlength=graph.n_structures)
         one = torch.ones_like(sizes[:1])
@@ -168,20 +169,20 @@ class ErrorSums:
         }
 
     def __add__(self, other: ErrorSums) -> ErrorSums:
-        """Sums over both."""
+        """Add the sums of two sets of batches."""
         return ErrorSums.from_numbers([one + two for one, two in zip(self.numbers(), other.numbers(), strict=True)])
 
     def numbers(self) -> list[float]:
-        """All sums in their order; `from_numbers` reads them back."""
+        """Return all sums in the order of the fields, for `from_numbers`."""
         return list(asdict(self).values())
 
     @classmethod
     def from_numbers(cls, numbers: Sequence[float]) -> ErrorSums:
-        """Inverse of `numbers`."""
+        """Return the sums whose `numbers` are given."""
         return cls(**dict(zip((each.name for each in fields(cls)), numbers, strict=True)))
 
     def to_json(self) -> dict[str, float]:
-        """Plain numbers; `ErrorSums(**sums)` reads them back."""
+        """Return plain numbers by name, for ``ErrorSums(**sums)``."""
         return asdict(self)
 
 

@@ -1,4 +1,4 @@
-"""Device and threads that a run asks for."""
+"""Device and threads of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["device_of_process", "threads"]
 
 
 def device_of_process(name: str) -> torch.device:
-    """Return the device called `name` after trying it out; each of several processes has its own GPU."""
+    """Return the device `name` after a trial; with ``cuda`` each of several processes gets a different GPU."""
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
@@ -26,7 +26,7 @@ def device_of_process(name: str) -> torch.device:
 
 @contextmanager
 def threads(n_threads: int | None) -> Iterator[None]:
-    """Use so many threads of torch for a while; None leaves them."""
+    """Set the number of threads of torch within the context; None leaves it unchanged."""
     previous = torch.get_num_threads()
     if n_threads is not None:
         torch.set_num_threads(n_threads)

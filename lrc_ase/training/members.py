@@ -1,4 +1,4 @@
-"""Ensembles in training: which frames a member does not see, and how far the deviations can be trusted."""
+"""Ensembles in training: frames left out for each member, and calibration of the deviations."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["calibrate", "left_out_frames"]
 
 
 def left_out_frames(n_frames: int, n_members: int, fraction: float, seed: int) -> Sequence[frozenset[int]]:
-    """Frames that each member does not see: `fraction` of them at random, as different as possible between members.
+    """Return the frames left out for each member: a random `fraction`, as different as possible between members.
 
-    With four members and a quarter left out, every frame is unknown to exactly one of them, as in cross-validation.
+    With four members and a quarter left out, every frame is left out for exactly one member, as in cross-validation.
 
     >>> [sorted(frames) for frames in left_out_frames(8, 4, 0.25, seed=0)]
     [[4, 6], [0, 3], [2, 7], [1, 5]]
@@ -32,11 +32,11 @@ def left_out_frames(n_frames: int, n_members: int, fraction: float, seed: int) -
 
 
 def calibrate(ensemble: Ensemble, graphs: Sequence[LabelledGraph], *, batch_size: int = 4) -> dict[str, float]:
-    """Set the calibration of the ensemble's deviations by held-out `graphs`, and return what they are worth.
+    """Calibrate the ensemble's deviations on held-out `graphs`; return the calibration and its quality.
 
     `energy_scale`, `forces_scale`, `forces_floor` (eV/Angstrom): see `lrc_ase.evaluation.uncertainty`.
-    `energy_coverage`, `forces_coverage`: part of the errors in intervals of 90%, each half of the frames calibrated on
-    the other half; absent where there are too few frames for that. Without held-out labels nothing is calibrated.
+    `energy_coverage`, `forces_coverage`: fraction of errors in intervals of 90%, each half of the frames calibrated on
+    the other half; absent if there are too few frames. Without held-out labels nothing is calibrated.
     """
     ensemble.uncertainty_scale.fill_(1.0)
     ensemble.forces_floor.fill_(0.0)

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: rows of epochs and a bar on the console, a log, metrics, TensorBoard."""
+"""Progress of a run: rows of epochs and a bar on the console, a log, metrics, TensorBoard."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _STYLES: dict[Label, str] = {"energy": ".2f", "forces": ".1f", "stress": ".2f"}
 
 
 class Monitor:
-    """Shows and records the course of a run; silent in all processes but the first."""
+    """Display and record of the progress of a run; silent in all processes but the first."""
 
     def __init__(self, folder: RunFolder, *, is_first: bool, quiet: bool, tensorboard: bool) -> None:
         self.folder = folder
@@ -50,7 +50,7 @@ class Monitor:
         self.task: TaskID | None = None
         self.said_compiling = False
         self.seconds_before = 0.0
-        """Time of the stage that an earlier process spent."""
+        """Time that earlier processes spent in the stage."""
 
     @contextmanager
     def task_shown(self, description: str, *, total: int | None = None, completed: int = 0) -> Iterator[TaskID]:
@@ -85,7 +85,7 @@ class Monitor:
         )
 
     def stage(self, loop: StageLoop) -> None:
-        """Print what a stage trains and the heading of its rows."""
+        """Print model and length of a stage, and the heading of its rows."""
         members = members_of(loop.model)
         n_parameters = sum(parameter.numel() for parameter in members[0].parameters())
         ensemble = f"{len(members)} members of " if len(members) > 1 else ""
@@ -98,7 +98,7 @@ class Monitor:
             self._print(epoch_heading(validated=bool(loop.validation_graphs)))
 
     def epoch(self, loop: StageLoop, record: EpochRecord, watched: Mapping[str, float] | None) -> None:
-        """Record an epoch everywhere."""
+        """Write an epoch to metrics.csv, TensorBoard and the log, and print some epochs."""
         if not self.is_first:
             return
         parts = {"train": record.train, "validation": record.validation or {}, "watched": watched or {}}
@@ -130,7 +130,7 @@ class Monitor:
                 self._print(watched_row(watched))
 
     def compiling(self) -> None:
-        """Say, once, that kernels are being compiled."""
+        """Print once that kernels are being compiled."""
         if self.said_compiling or not self.is_first:
             return
         self.said_compiling = True
@@ -147,7 +147,7 @@ class Monitor:
                 self._print(text)
 
     def close(self) -> None:
-        """End what is open."""
+        """Close TensorBoard's files."""
         if self.board is not None:
             self.board.close()
 
@@ -155,7 +155,7 @@ class Monitor:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _left(self, loop: StageLoop) -> str:
-        """Time to the end of the stage, by its epochs or its limit, whichever is nearer."""
+        """Return the time to the end of the stage, by its epochs or its time limit, whichever is nearer."""
         progress, n_steps = loop.progress, loop.n_epochs * loop.n_batches
         left = (n_steps - progress.step) * progress.seconds / max(progress.step, 1)
         if loop.stage.time_limit is not None:
@@ -176,7 +176,7 @@ def _errors(metrics: Mapping[str, float]) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Hours, minutes and seconds.
+    """Return a duration as hours, minutes and seconds.
 
     >>> _duration(3725.4)
     '1:02:05'
@@ -186,7 +186,7 @@ def _duration(seconds: float) -> str:
 
 
 def _summary_writer() -> Any:
-    """TensorBoard's writer, if it is installed."""
+    """Return TensorBoard's writer; ConfigurationError if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

@@ -19,7 +19,7 @@ _TENSOR = "tensor"
 
 
 def build_optimizer(stage: StageConfiguration, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
-    """Optimizer of the parameters as `stage` names it."""
+    """Return the optimizer that `stage` names, for `parameters`."""
     parameters = list(parameters)
     if stage.optimizer == "adamw":
         return optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, foreach=True)
@@ -29,10 +29,11 @@ def build_optimizer(stage: StageConfiguration, parameters: Iterable[nn.Parameter
 
 
 def optimizer_tensors(optimizer: optim.Optimizer) -> dict[str, Tensor]:
-    """State of the optimizer: its tensors, not copied, and as bytes of JSON where in the state they stand."""
+    """Return the state of the optimizer as tensors: those of the state, not copied, and its structure as JSON bytes."""
     tensors: dict[str, Tensor] = {}
 
     def without_tensors(value: Any, name: str) -> Any:
+        """Replace each tensor in a nested state by its name, and collect the tensors."""
         if isinstance(value, Tensor):
             tensors[name] = value
             return {_TENSOR: name}
@@ -47,9 +48,10 @@ def optimizer_tensors(optimizer: optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Inverse of `optimizer_tensors` for an optimizer of the same kind and parameters."""
+    """Set the state that `optimizer_tensors` returned, of an optimizer of the same kind and parameters."""
 
     def with_tensors(value: Any) -> Any:
+        """Replace each name in a nested state by its tensor."""
         if isinstance(value, list):
             return [with_tensors(item) for item in value]
         if not isinstance(value, dict):
@@ -59,5 +61,6 @@ def restore_optimizer(optimizer: optim.Optimizer, tensors: Mapping[str, Tensor])
         return {key: with_tensors(item) for key, item in value.items()}
 
     content = with_tensors(json_object(bytes(tensors[_STRUCTURE].tolist()).decode("utf-8")))
+    # JSON turns the numbers of parameters into text
     content["state"] = {int(number): entries for number, entries in content["state"].items()}
     optimizer.load_state_dict(content)

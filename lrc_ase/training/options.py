@@ -1,4 +1,4 @@
-"""From the arguments of `train` and ``lrc-ase train`` to a configuration."""
+"""Conversion of the arguments of `train` and ``lrc-ase train`` to a configuration."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def default_configuration(
 ) -> TrainingConfiguration:
     """Return a configuration with defaults, for one stage on `files` or two-scale training on `small` and `large`.
 
-    The two-scale strategy (section 5 of doi:10.48550/arXiv.2010.05295) trains the short-range part on many small cells,
-    beside a long-range part that stays at its start, then both parts on a few large ones. `validation` belongs to the
-    one or the large set. Each argument is one path or several.
+    Two-scale training (section 5 of doi:10.48550/arXiv.2010.05295) trains the short-range part on many small cells
+    while the long-range part keeps its initial weights, then both parts on a few large cells. `validation` belongs to
+    `files` or to `large`. Each argument is one path or several.
     """
     files, small, large, validation = (absolute_paths(paths) for paths in (files, small, large, validation))
     if bool(files) == bool(small or large):
@@ -68,7 +68,7 @@ def default_configuration(
 def as_configuration(
     data: TrainingConfiguration | Paths, *, validation: Paths = (), short_range: bool = False
 ) -> TrainingConfiguration:
-    """Return a configuration as it is, read one from a YAML file, or make the default one for files of frames."""
+    """Return `data` if it is a configuration, that of a YAML file, or the default configuration for files of frames."""
     paths = [] if isinstance(data, TrainingConfiguration) else absolute_paths(data)
     yaml = [path for path in paths if path.endswith((".yaml", ".yml"))]
     if paths and not yaml:
@@ -103,7 +103,7 @@ def option_keys(
     keys: LabelKeys | None = None,
     skip_unlabelled: bool | None = None,
 ) -> dict[str, Any]:
-    """Return the dotted keys for which the options of ``lrc-ase train`` and of `train` are short, with their values."""
+    """Return dotted keys and values of the options of ``lrc-ase train`` and `train` that are not None."""
     values: dict[str, Any] = {
         "model.cutoff": cutoff,
         "stages.epochs": epochs,
@@ -148,14 +148,15 @@ def changed_configuration(
 ) -> TrainingConfiguration:
     """Return a configuration with values replaced by dotted keys.
 
-    A key names a place as error messages do: ``model.cutoff``, ``stages[0].epochs``, ``data.frames.keys.energy``. In
-    place of an index stands the name of a stage (``stages.full-range.epochs``), or nothing for all
-    (``stages.epochs``); ``*`` is every data set (``data.*.keys.energy``). Relative paths start from the working folder.
+    Keys are written as in error messages: ``model.cutoff``, ``stages[0].epochs``, ``data.frames.keys.energy``. The name
+    of a stage may replace its index (``stages.full-range.epochs``). Without either the key holds for all stages
+    (``stages.epochs``). ``*`` stands for every data set (``data.*.keys.energy``). Relative paths start from the working
+    folder.
 
     Raises
     ------
     ConfigurationError
-        A key is unknown, with the nearest one, or its value is not valid.
+        A key is unknown (the message names the nearest one), or its value is not valid.
     """
     content = configuration.model_dump(mode="json", exclude_unset=True)
     # whole sections before keys in them
@@ -178,7 +179,7 @@ def _parts(key: str) -> list[str]:
 
 
 def _assign(content: Any, parts: Sequence[str], value: Any, key: str) -> None:
-    """Set a value deep inside mappings and lists; mappings on the way are made where they are absent."""
+    """Set a value inside nested mappings and lists; absent mappings on the way are created."""
     first, rest = parts[0], parts[1:]
     if isinstance(content, list):
         items, rest = _chosen(content, parts, key)
@@ -202,7 +203,7 @@ def _assign(content: Any, parts: Sequence[str], value: Any, key: str) -> None:
 
 
 def _chosen(items: list[Any], parts: Sequence[str], key: str) -> tuple[list[Any], Sequence[str]]:
-    """Items that the first part of a key means, and the parts that are left."""
+    """Return the items of a list that the first part of a key selects, and the remaining parts of the key."""
     first = parts[0]
     if first.isdecimal():
         if int(first) >= len(items):

@@ -1,4 +1,4 @@
-"""Frames of which a part has energies or forces alone: what stages need, and what to tell the user."""
+"""Training frames of which some lack energies or forces: labels that stages require, and notes for the user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["check_stage_labels", "is_complete", "keys_of_watched", "partial_labe
 
 
 def required_labels(losses: Iterable[LossConfiguration]) -> tuple[Label, ...]:
-    """Return the labels of which a frame must have at least one: energy and forces, as far as a loss weighs them."""
+    """Return the labels of which a frame must have at least one: energy and forces, if a loss weighs them."""
     weights = list(losses)
     required: list[Label] = []
     if any(loss.energy for loss in weights):
@@ -25,7 +25,10 @@ def required_labels(losses: Iterable[LossConfiguration]) -> tuple[Label, ...]:
 
 
 def check_stage_labels(configuration: TrainingConfiguration, frames: Mapping[str, Frames]) -> None:
-    """Raise if a stage weighs a label that none of its training frames has. `frames` are by name of data set."""
+    """Raise ConfigurationError if a stage weighs a label that none of its training frames has.
+
+    `frames` holds the training frames by the name of their data set.
+    """
     for stage in configuration.stages:
         names = configuration.sets_of(stage)
         for label in required_labels([stage.loss]):
@@ -73,7 +76,7 @@ def keys_of_watched(configuration: TrainingConfiguration) -> LabelKeys:
 
 
 def _raise_missing(frames: Sequence[LabelledFrame], label: Label, keys: LabelKeys) -> None:
-    """Raise the error of a frame without the label, which tells what the frame holds instead."""
+    """Raise the error of a frame without the label, which lists the entries of the frame."""
     for frame in frames:
         label_frame(frame.atoms, keys.model_copy(update={"charge": None}), required=(label,), name=frame.name)
 

@@ -1,4 +1,4 @@
-"""From a configuration to graphs: reads the data, fits references, fills in what the configuration leaves open."""
+"""Preparation of a training: data, references, graphs, and values that the configuration leaves open."""
 
 from __future__ import annotations
 
@@ -42,40 +42,40 @@ from lrc_ase.training.survey import survey
 __all__ = ["Prepared", "describe", "model_settings", "prepare"]
 
 DEFAULT_STEPS = 12_000
-"""Steps of the optimizer in a stage whose epochs are not given: minutes for small frames, about ten for large ones."""
+"""Number of steps of the optimizer in a stage without `epochs`: some minutes of training."""
 FEWEST_EPOCHS, MOST_EPOCHS = 20, 4000
 SURVEYED = 2000
-"""Graphs from which a descriptor derives its settings."""
+"""Largest number of graphs from which a descriptor derives its settings."""
 _DOUBTED = 200
-"""Frames whose energies are compared with the element references."""
+"""Largest number of frames whose energies are compared with the element references."""
 
 ReportProgress = Callable[[int, int], None]
-"""Called with the number of structures done and their total."""
+"""Function that is called with the number of structures done and their total."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that stages need besides a model."""
+    """Input of the stages besides the model: data, references, scales and remarks."""
 
     configuration: TrainingConfiguration
-    """With nothing left to be derived."""
+    """Configuration with all derived values filled in."""
     data_sets: dict[str, DataSet]
     references: Tensor
-    """eV, float64 (n_elements,)."""
+    """Energy of each element, eV, float64 (n_elements,)."""
     force_scale: float
     """Root mean square of the training forces, eV/Angstrom."""
     fingerprint: str
     """Hash of the training frames and labels."""
     remarks: tuple[str, ...]
-    """What the user should know."""
+    """Sentences for the user about derived values and doubts."""
     domain: dict[str, Any]
-    """What the training frames hold, see `lrc_ase.structures.domain`."""
+    """Domain of the training frames, see `lrc_ase.structures.domain`."""
     inspection: DataReport
-    """What the data sets hold and what looks wrong about them."""
+    """Report on the data sets."""
     watched: Sequence[LabelledGraph] = ()
-    """Graphs whose errors are followed but not trained on."""
+    """Graphs that are not trained on, and whose errors are followed."""
     tests: Mapping[str, Sequence[LabelledGraph]] = field(default_factory=dict)
-    """Graphs of each test file, whose errors are told at the end."""
+    """Graphs of each test file, whose errors are reported at the end."""
 
 
 def prepare(
@@ -83,10 +83,10 @@ def prepare(
     report_progress: ReportProgress | None = None,
     report_reading: Callable[[int, str], None] | None = None,
 ) -> Prepared:
-    """Read the data and derive elements, references, neighbor count and energy scale where they are not given.
+    """Read the data and derive the elements, references, neighbor count and energy scale that are not configured.
 
-    `report_progress` is called with the number of graphs made and their total, `report_reading` with the number of
-    frames put into the cache and their file.
+    `report_progress` is called with the number of graphs built and their total, `report_reading` with the number of
+    frames written to the cache and their file.
     """
     start = None if configuration.start is None else load_potential(configuration.start)
     if start is not None:
@@ -114,6 +114,7 @@ def prepare(
             report_progress(done, max(done, total))
 
     def followed(paths: Sequence[str]) -> Sequence[LabelledGraph]:
+        """Read watched or test files into graphs."""
         rules = label_rules(configuration, keys_of_watched(configuration))
         return read_into_memory([(path, 1.0) for path in paths], rules, cutoff).graphs(elements, references)
 
@@ -128,11 +129,11 @@ def prepare(
     graphs = joined([data_set.train_graphs for data_set in data_sets.values()])
     domain, average_neighbors = survey(graphs, elements)
     few = [each.graph for each in sample(graphs, SURVEYED)]
-    own = configuration.model.descriptor
+    descriptor = configuration.model.descriptor
     model = configuration.model.model_copy(
         update={
             "elements": tuple(elements),
-            "descriptor": descriptor_class(own.name).settings_from_data(own, few, cutoff=cutoff),
+            "descriptor": descriptor_class(descriptor.name).settings_from_data(descriptor, few, cutoff=cutoff),
             "average_neighbors": configuration.model.average_neighbors or max(average_neighbors, 1.0),
             "energy_scale": configuration.model.energy_scale or force_scale,
         }
@@ -164,13 +165,13 @@ def prepare(
 
 
 def model_settings(configuration: TrainingConfiguration, *, full_range: bool) -> ModelSettings:
-    """Settings of a stage's model from a resolved configuration."""
+    """Return the settings of a stage's model from a resolved configuration."""
     values = configuration.model.model_dump()
     return ModelSettings.model_validate({**values, "long_range": values["long_range"] if full_range else None})
 
 
 def describe(prepared: Prepared) -> list[str]:
-    """What was found in the data, line by line."""
+    """Return lines about the data, the derived values and the checks of the data."""
     lines = list(describe_data_sets(prepared.configuration, prepared.data_sets))
     model = prepared.configuration.model
     energies = zip(model.elements or (), prepared.references.tolist(), strict=True)
@@ -187,6 +188,7 @@ def describe(prepared: Prepared) -> list[str]:
 
 
 def _force_scale(frames: Sequence[LabelledFrame], configuration: TrainingConfiguration) -> float:
+    """Return the root mean square of the training forces, eV/Angstrom; 1 without forces."""
     if any(stage.loss.stress for stage in configuration.stages) and not any(
         np.isfinite(frame.stress).all() for frame in frames
     ):
@@ -203,12 +205,12 @@ def _force_scale(frames: Sequence[LabelledFrame], configuration: TrainingConfigu
 def _with_stress_weight(
     stage: StageConfiguration, configuration: TrainingConfiguration, data_sets: Mapping[str, DataSet]
 ) -> StageConfiguration:
-    """Stage with its stress weight decided by what its training frames hold."""
+    """Return the stage with a stress weight: 1 if its training frames have stresses and energies are trained on."""
     if stage.loss.stress is not None:
         return stage
     frames = [frame for name in configuration.sets_of(stage) for frame in data_sets[name].train]
     has_stress = any(np.isfinite(frame.stress).all() for frame in frames)
-    # the paper trains on forces alone: who switches energies off wants no stress either
+    # the paper trains on forces alone: a stage without energies is meant to be like the paper's
     weight = 1.0 if has_stress and stage.loss.energy else 0.0
     return stage.model_copy(update={"loss": stage.loss.model_copy(update={"stress": weight})})
 
@@ -216,7 +218,7 @@ def _with_stress_weight(
 def _with_epochs(
     stage: StageConfiguration, configuration: TrainingConfiguration, data_sets: Mapping[str, DataSet]
 ) -> StageConfiguration:
-    """Stage with its epochs decided by the number of its training frames."""
+    """Return the stage with its number of epochs, by default that of `DEFAULT_STEPS` steps."""
     if stage.epochs is not None:
         return stage
     n_frames = sum(len(data_sets[name].train) for name in configuration.sets_of(stage))
@@ -226,7 +228,7 @@ def _with_epochs(
 
 
 def _elements(data_sets: Mapping[str, DataSet], remarks: list[str]) -> tuple[str, ...]:
-    """Elements of all frames; a rare one may have come to the validation frames alone."""
+    """Return the elements of all frames; add a remark about elements that only validation frames hold."""
     train = elements_of(frame.atoms for data_set in data_sets.values() for frame in data_set.train)
     every = elements_of(
         frame.atoms
@@ -249,13 +251,14 @@ def _references(
     remarks: list[str],
     start: Potential | None,
 ) -> Tensor:
+    """Return the energies of the elements in eV: configured, of isolated atoms, or fitted."""
     frames = joined([data_set.train.items for data_set in data_sets.values()])
-    given = configuration.references
-    if isinstance(given, dict):
-        if missing := [element for element in elements if element not in given]:
+    choice = configuration.references
+    if isinstance(choice, dict):
+        if missing := [element for element in elements if element not in choice]:
             raise ConfigurationError(f"`references` lacks the energies of {missing}")
-        return torch.tensor([given[element] for element in elements], dtype=torch.float64)
-    if given == "isolated-atoms":
+        return torch.tensor([choice[element] for element in elements], dtype=torch.float64)
+    if choice == "isolated-atoms":
         # the random split may have put an isolated atom among the validation frames
         every_frame = joined([part.items for each in data_sets.values() for part in (each.train, each.validation)])
         return isolated_references(every_frame, elements).values
@@ -270,6 +273,7 @@ def _references(
 
 
 def _fingerprint(frames: Sequence[LabelledFrame]) -> str:
+    """Return a digest of structures, labels and weights."""
     digest = hashlib.sha256()
     for frame in frames:
         for array in (

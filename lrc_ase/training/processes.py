@@ -19,21 +19,21 @@ from torch import Tensor
 __all__ = ["Processes", "balanced_parts", "joined_processes"]
 
 _FAREWELL = 0.2
-"""Seconds."""
+"""Time between the end of the process group and that of the process, seconds."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among its fellows; a single one needs none."""
+    """Rank of this process and number of processes; by default a single process."""
 
     rank: int = 0
     size: int = 1
     device: torch.device | str = "cpu"
-    """Where numbers are exchanged."""
+    """Device of the numbers that are exchanged."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Return True if this process writes files and prints."""
         return self.rank == 0
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
@@ -46,24 +46,24 @@ class Processes:
             tensor.copy_(values.view_as(tensor))
 
     def add_up_numbers(self, numbers: Sequence[float]) -> list[float]:
-        """Sums over all processes, in float64."""
+        """Return the sums of numbers over all processes, in float64."""
         values = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         self.add_up([values])
-        found: list[float] = values.tolist()
-        return found
+        sums: list[float] = values.tolist()
+        return sums
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
+        """Return True if the flag of any process is True."""
         return flag if self.size == 1 else self.add_up_numbers([float(flag)])[0] > 0
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have called this method."""
         self.any(False)
 
 
 @contextmanager
 def joined_processes(device: torch.device) -> Iterator[Processes]:
-    """Meet the other processes that ``torchrun`` started, if it did; `device` is this process's own."""
+    """Join the other processes that ``torchrun`` started, if there are any; `device` is the device of this process."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "RANK" not in os.environ:
         yield Processes(device=device)
@@ -81,9 +81,9 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
 
 
 def balanced_parts(sizes: Sequence[int], n_parts: int) -> list[list[int]]:
-    """Divide items into parts of about the same total size: the largest first, each to the smallest part so far.
+    """Divide items into parts of about the same total size: largest items first, each to the smallest part so far.
 
-    Parts may be empty where there are fewer items.
+    Parts are empty if there are fewer items than parts.
 
     >>> balanced_parts([5, 3, 2, 4], 2)
     [[0, 2], [1, 3]]

@@ -1,4 +1,4 @@
-"""State of a stage: plain numbers that a checkpoint carries, and what one epoch gave."""
+"""Progress of a stage as plain numbers that a checkpoint holds, and the record of an epoch."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ StopReason = Literal["time_limit", "patience"]
 
 @dataclass
 class Progress:
-    """How far a stage is; plain numbers, so that a checkpoint can carry them."""
+    """Progress of a stage as plain numbers that a checkpoint can hold."""
 
     epoch: int = 0
-    """Epochs finished."""
+    """Number of finished epochs."""
     batch: int = 0
-    """Batches finished in the current epoch."""
+    """Number of finished batches in the current epoch."""
     step: int = 0
-    """Steps of the optimizer."""
+    """Number of steps of the optimizer."""
     rate_factor: float = 1.0
-    """Multiplies the learning rate; falls with every rewind."""
+    """Factor of the learning rate; every rewind reduces it."""
     rewinds: int = 0
     seconds: float = 0.0
-    """Time spent in steps and validation, without that of compiling kernels."""
+    """Time spent in steps and validation, without the compilation of kernels."""
     best_score: float | None = None
-    """Validation loss of the best epoch: the last one that came as close to the lowest as `AS_GOOD`."""
+    """Validation loss of the best epoch: the latest one within a factor `AS_GOOD` of the lowest loss."""
     best_epoch: int = 0
     lowest_score: float | None = None
     """Lowest validation loss."""
     lowest_epoch: int = 0
     validations_since_lowest: int = 0
-    """Validations after that of the lowest loss."""
+    """Number of validations after that with the lowest loss."""
     stopped_by: StopReason | None = None
-    """Why the stage ended before its last epoch."""
+    """Limit that ended the stage before its last epoch."""
     sums: ErrorSums = field(default_factory=ErrorSums)
     """Training errors of the current epoch so far."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers; `from_json` reads them back."""
+        """Return plain numbers by name, for `from_json`."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Progress:
-        """Read what `to_json` returned; a ValueError names the entry that is missing, mistyped or negative."""
+        """Read the result of `to_json`; ValueError names an entry that is missing, mistyped or negative."""
         if unknown := sorted({*values} - {each.name for each in fields(cls)}):
             raise ValueError(f"progress: unknown entry {unknown[0]!r:.50}")
         try:
@@ -67,10 +67,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """Errors and state after one epoch, as `on_epoch` of `lrc_ase.training.train` gets it.
+    """Errors and state after one epoch, the argument of `on_epoch` of `lrc_ase.training.train`.
 
-    Errors are dictionaries with `loss` (dimensionless) and `energy_mae`, `energy_rmse` in meV/atom, `forces_...` in
-    meV/Angstrom, `stress_...` in meV/Angstrom^3; NaN where there are no labels.
+    Errors are dictionaries with `loss` (dimensionless), `energy_mae` and `energy_rmse` in meV/atom, `forces_...` in
+    meV/Angstrom and `stress_...` in meV/Angstrom^3; NaN without labels.
     """
 
     epoch: int
@@ -79,12 +79,12 @@ class EpochRecord:
     seconds: float
     """Time since the beginning of the stage."""
     train: dict[str, float]
-    """`ErrorSums.metrics` of the batches as they were trained on."""
+    """`ErrorSums.metrics` of the training batches, each with the weights of its step."""
     validation: dict[str, float] | None
-    """The same on the validation frames by the mean weights; None where the epoch was not validated."""
+    """`ErrorSums.metrics` of the validation frames with the mean weights; None for an epoch without validation."""
     improved: bool
-    """Whether the mean weights are the best so far."""
+    """True if the mean weights are the best so far."""
     stage: str = ""
     """Name of the stage."""
     n_epochs: int = 0
-    """Epochs of the stage."""
+    """Number of epochs of the stage."""

@@ -26,24 +26,24 @@ class References:
     """Energy of each element, subtracted before training."""
 
     values: Tensor
-    """eV, float64 (n_elements,)."""
+    """Energies, eV, float64 (n_elements,)."""
     rank: int
-    """Number of independent compositions. Below the number of elements the values are those of minimum norm."""
+    """Number of independent compositions. If it is below the number of elements, the values have minimum norm."""
 
     @property
     def rank_deficient(self) -> bool:
-        """Whether the compositions do not determine each element's energy."""
+        """Return True if the compositions do not determine the energy of each element."""
         return self.rank < len(self.values)
 
 
 def fit_references(
     frames: Sequence[LabelledFrame], elements: Sequence[str], known: Mapping[str, float] | None = None
 ) -> References:
-    r"""Energy of each element by least squares, :math:`\min_e \sum_s (E_s - n_s \cdot e)^2 / N_s^2`, in float64.
+    r"""Fit the energy of each element by least squares, :math:`\min_e \sum_s (E_s - n_s \cdot e)^2 / N_s^2`.
 
-    Where compositions leave the solution open (Na = Cl in every frame) it is the one of minimum norm. Frames of a
-    single atom take part only if there are no others: an isolated atom's energy is no mean of the condensed phase.
-    Elements in `known` keep the energy given there, in eV.
+    The fit is in float64. If compositions do not determine the solution (as many Na as Cl in every frame), the result
+    has minimum norm. Frames of a single atom take part only if there are no others: the energy of an isolated atom is
+    not that of an atom in the condensed phase. Elements in `known` keep their energy, in eV.
     """
     known = known or {}
     rows = [(frame.energy, _composition(frame, elements)) for frame in frames if np.isfinite(frame.energy)]
@@ -71,7 +71,7 @@ def isolated_references(frames: Sequence[LabelledFrame], elements: Sequence[str]
     Raises
     ------
     ValueError
-        An element has no such frame, or two that differ by more than 1 meV.
+        An element has no such frame, or two whose energies differ by more than 1 meV.
     """
     energies: dict[str, float] = {}
     names: dict[str, str] = {}
@@ -96,6 +96,7 @@ def isolated_references(frames: Sequence[LabelledFrame], elements: Sequence[str]
 
 
 def _is_isolated_atom(frame: LabelledFrame) -> bool:
+    """Return True for a frame of one neutral atom with an energy that is far from its periodic images."""
     atoms = frame.atoms
     if len(atoms) != 1 or not np.isfinite(frame.energy) or total_charge(atoms) != 0:
         return False
@@ -107,5 +108,6 @@ def _is_isolated_atom(frame: LabelledFrame) -> bool:
 
 
 def _composition(frame: LabelledFrame, elements: Sequence[str]) -> list[int]:
+    """Return the number of atoms of each element."""
     symbols = frame.atoms.get_chemical_symbols()
     return [symbols.count(element) for element in elements]

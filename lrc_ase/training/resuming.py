@@ -1,4 +1,4 @@
-"""Configuration of a run that goes on: that of its folder, made longer where that is asked for."""
+"""Configuration of a resumed run: that of its folder, with longer stages if requested."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from lrc_ase.training.run_folder import RunFolder
 __all__ = ["LENGTHENING", "check_changes", "resumed_configuration"]
 
 LENGTHENING = ("epochs", "patience", "time_limit")
-"""Keys of a stage that make it longer or shorter and change nothing about what was trained so far."""
+"""Keys of a stage that change its length and do not affect the training so far."""
 _FREE = ("device", "n_threads", "checkpoint_every", "tensorboard")
-"""Keys that change nothing about the result."""
+"""Keys that do not affect the result."""
 
 
 def resumed_configuration(
     configuration: TrainingConfiguration | None, folder: RunFolder, changes: Mapping[str, Any]
 ) -> TrainingConfiguration:
-    """Return the configuration of the run in a folder, with `changes` by dotted keys, and write it there.
+    """Return the configuration of the run in a folder, with `changes` by dotted keys, and write it to the folder.
 
-    Stages that are finished stay as they are; the one under way (or the last one, where all are) and later ones take
-    ``stages.epochs``, ``stages.patience`` and ``stages.time_limit``.
+    Changes of ``stages.epochs``, ``stages.patience`` and ``stages.time_limit`` apply to the current stage (the last one
+    of a finished run) and to later stages. Finished stages do not change.
 
     Raises
     ------
     ConfigurationError
-        `configuration` asks for something else than the run, or `changes` for something that cannot change.
+        `configuration` differs from that of the run, or `changes` holds a key that cannot change.
     """
     stored = load_configuration(folder.configuration)
     if configuration is not None:
@@ -63,7 +63,7 @@ def resumed_configuration(
 
 
 def check_changes(keys: Iterable[str]) -> None:
-    """Raise `ConfigurationError` if a run that goes on cannot change one of the dotted keys."""
+    """Raise ConfigurationError if a resumed run cannot change one of the dotted keys."""
     for key in keys:
         if key.removeprefix("stages.") not in (*LENGTHENING, *_FREE):
             raise ConfigurationError(
@@ -73,19 +73,19 @@ def check_changes(keys: Iterable[str]) -> None:
 
 
 def _position(folder: RunFolder) -> tuple[int, Progress]:
-    """Stage that is under way and how far it is."""
+    """Return the index and the progress of the current stage."""
     if not folder.checkpoint.exists():
         return 0, Progress()
     _, values = load_checkpoint(folder.checkpoint)
     return values["stage"], Progress.from_json(values["progress"])
 
 
-def _check_same(given: TrainingConfiguration, stored: TrainingConfiguration, folder: RunFolder) -> None:
-    """Refuse to resume with a configuration that asks for something else."""
+def _check_same(requested: TrainingConfiguration, stored: TrainingConfiguration, folder: RunFolder) -> None:
+    """Raise ConfigurationError if a configuration differs from the stored one in a key that affects the result."""
     exclude = {*_FREE, "remarks"}
-    if isinstance(given.references, str):
+    if isinstance(requested.references, str):  # the stored configuration has the energies that followed from the word
         exclude.add("references")
-    changed = sorted(differences(given.model_dump(exclude=exclude), stored.model_dump(exclude=exclude)))
+    changed = sorted(differences(requested.model_dump(exclude=exclude), stored.model_dump(exclude=exclude)))
     if changed:
         longer = any(key.rpartition(".")[2] in LENGTHENING for key in changed)
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""A training run from its configuration to the finished potential, with all that must survive an interruption."""
+"""Training run from its configuration to the finished potential, in a folder that survives interruptions."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def train(
     quiet: bool = False,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> Path:
-    """Train a potential and leave everything about it in `run_folder`.
+    """Train a potential and write it, its log, metrics and checkpoint to `run_folder`.
 
-    Options that are not given keep the values of the configuration; without one the defaults of ``lrc-ase train`` hold.
+    Options that are None keep the values of the configuration, or the defaults of ``lrc-ase train`` without one.
 
     Parameters
     ----------
@@ -60,13 +60,13 @@ def train(
         Frames to train on: `Atoms` with labels, files (wildcards and ``@`` slices allowed), one YAML file, or a
         configuration. `Atoms` are written to the run folder. None only with `resume`.
     run_folder
-        Created if absent. See `RunFolder` and docs for what it holds.
+        Folder of the run, created if absent; see `RunFolder` for its files.
     validation
-        Frames to validate on; a part of the training frames if not given.
+        Frames to validate on; by default a part of the training frames.
     test
-        Frames whose errors are in the table at the end. Nothing is chosen by them.
+        Frames whose errors are reported at the end. They influence nothing.
     short_range
-        Leave the long-range part out.
+        True trains a model without the long-range part.
     cutoff
         Range of the short-range part, Angstrom.
     epochs
@@ -88,12 +88,12 @@ def train(
     settings
         Any other key of the configuration, dotted, such as ``{"stages.loss.energy": 5.0}``.
     resume
-        Go on with the run in the folder from its checkpoint. On the CPU the result is that of an uninterrupted run.
-        `epochs`, `patience` and `time_limit` apply to the stage that was under way, and to later ones.
+        Continue the run in the folder from its checkpoint. On the CPU the result is that of an uninterrupted run.
+        `epochs`, `patience` and `time_limit` apply to the stage that was interrupted, and to later ones.
     quiet
-        Nothing on the console; the log file is written all the same.
+        True prints nothing; the log file is written in any case.
     on_epoch
-        Called with the `EpochRecord` of each epoch. An exception ends the training; `resume` goes on.
+        Called with the `EpochRecord` of each epoch. An exception ends the training, which `resume` can continue.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def train(
     RunFolderError
         The folder already holds a run, holds none to resume, or cannot be written to.
     TrainingInterrupted
-        Ctrl-C or SIGTERM came; the last state is kept.
+        Ctrl-C or SIGTERM ended the training; the last state is in the checkpoint.
     """
     folder = RunFolder(run_folder)
     is_first = os.environ.get("RANK", "0") == "0"
@@ -162,7 +162,7 @@ def _train(
     quiet: bool,
     on_epoch: Callable[[EpochRecord], None] | None,
 ) -> Path:
-    """Train in a folder that is locked."""
+    """Train in a folder that the caller has locked."""
     device = device_of_process(configuration.device)
     with threads(configuration.n_threads), joined_processes(device) as processes:
         monitor = Monitor(folder, is_first=processes.is_first, quiet=quiet, tensorboard=configuration.tensorboard)

@@ -1,4 +1,4 @@
-"""The folder of a training run: configuration, log, table of metrics, checkpoint and potentials."""
+"""Folder of a training run: configuration, log, table of metrics, checkpoint and potentials."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ where the stage trains on it."""
 
 
 class RunFolderError(ValueError):
-    """A folder that cannot take a run, or holds none to go on with."""
+    """Error about a folder that cannot hold a new run, or holds no run to resume."""
 
 
 class RunFolder:
-    """Names and writes what a run leaves behind."""
+    """Paths of the files of a run, and methods that write them."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -47,14 +47,14 @@ class RunFolder:
         self.potential = self.path / "potential.safetensors"
 
     def stage_potential(self, stage_name: str) -> Path:
-        """Potential of a stage before the last."""
+        """Return the path of the potential of a stage before the last."""
         return self.path / f"potential-{stage_name}.safetensors"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training in the folder; `InUseError` names one that does.
+        """Lock the folder against other processes; InUseError names a process that holds the lock.
 
-        A folder that is made for the lock and stays empty is removed.
+        A folder that was created for the lock is removed if it stays empty.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"{self.path} is a file, not a folder")
@@ -69,19 +69,19 @@ class RunFolder:
             yield
 
     def check_free(self) -> None:
-        """Raise if there is a run already."""
+        """Raise RunFolderError if the folder already holds a run."""
         if self.configuration.exists() or self.checkpoint.exists():
             raise RunFolderError(
                 f"{self.path} already holds a run: choose another folder, or go on with that run by --resume"
             )
 
     def check_run(self) -> None:
-        """Raise if there is no run to go on with."""
+        """Raise RunFolderError if the folder holds no run to resume."""
         if not self.configuration.exists():
             raise RunFolderError(f"{self.path} holds no run to resume: it has no {self.configuration.name}")
 
     def create(self) -> None:
-        """Make the folder and see that it can be written to."""
+        """Create the folder, remove leftovers of interrupted writes, and check that the log can be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for file in ("*.safetensors", self.configuration.name, self.metrics.name):
@@ -96,7 +96,7 @@ class RunFolder:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turn errors of the disk into what the user can do."""
+        """Convert errors of the disk to RunFolderError with a remedy."""
         try:
             yield
         except OSError as error:
@@ -106,7 +106,7 @@ class RunFolder:
             ) from error
 
     def log(self, text: str) -> None:
-        """Append to log.txt, with the time."""
+        """Append a line to log.txt, with the time."""
         with self._writing(), self.log_file.open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
@@ -120,7 +120,7 @@ class RunFolder:
             writer.writerow(row)
 
     def forget_metrics_after(self, finished_stages: tuple[str, ...], stage: str, epoch: int) -> None:
-        """Remove rows of epochs that the checkpoint does not know, and rows that a kill or a full disk cut off."""
+        """Remove rows of epochs after the checkpoint, and rows that a kill or a full disk cut off."""
         if not self.metrics.exists():
             return
         text = self.metrics.read_bytes().decode("utf-8", errors="replace").replace("\0", "")
@@ -140,7 +140,7 @@ class RunFolder:
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:
-    """Remove folders, innermost first, unless they hold something."""
+    """Remove folders that are empty, innermost first."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()

@@ -1,4 +1,4 @@
-"""How the step size rises and falls in the course of a stage."""
+"""Schedule of the step size of the optimizer in a stage: warm-up and decay."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["learning_rate"]
 def learning_rate(stage: StageConfiguration, step: int, n_steps: int, *, seconds: float = 0.0) -> float:
     """Return the step size of step number `step` of `n_steps`: linear warm-up, then the schedule of the stage.
 
-    A stage with a time limit moves through its schedule by steps or by time, whichever is further: `seconds` since its
-    beginning over the limit. The step size thus reaches its end value when the time is up.
+    A stage with a time limit moves through its schedule by steps or by `seconds` since its beginning, whichever is
+    further. The step size thus reaches its final value when the time is up.
 
     >>> stage = StageConfiguration(name="s", learning_rate=1.0, warmup=0.2, schedule="exponential")
     >>> [round(learning_rate(stage, step, 10), 3) for step in (0, 1, 2, 9)]
@@ -22,13 +22,13 @@ def learning_rate(stage: StageConfiguration, step: int, n_steps: int, *, seconds
     >>> [round(learning_rate(limited, 2, 10, seconds=seconds), 3) for seconds in (0, 30, 60)]
     [1.0, 0.193, 0.01]
     """
-    place: float = step
+    position: float = step
     if stage.time_limit is not None:
-        place = max(step, min(seconds / (60 * stage.time_limit), 1.0) * (n_steps - 1))
+        position = max(step, min(seconds / (60 * stage.time_limit), 1.0) * (n_steps - 1))
     n_warmup = round(stage.warmup * n_steps)
-    if place < n_warmup:
-        return stage.learning_rate * min((place + 1) / n_warmup, 1.0)
-    passed = min((place - n_warmup) / max(n_steps - n_warmup - 1, 1), 1.0)
+    if position < n_warmup:
+        return stage.learning_rate * min((position + 1) / n_warmup, 1.0)
+    passed = min((position - n_warmup) / max(n_steps - n_warmup - 1, 1), 1.0)
     final = stage.final_learning_rate
     if stage.schedule == "constant":
         return stage.learning_rate

@@ -1,4 +1,4 @@
-"""SOAP whose state has one memory layout, so that a state that was written and read goes on bit-equal."""
+"""SOAP optimizer with a fixed memory layout of its state, so that training resumes bit-equal from a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages of a run, one after the other: what is logged, saved and restored around their loops."""
+"""Stages of a run, one after the other: logging, saving and restoring around the training loops."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from lrc_ase.training.watch import Watch
 __all__ = ["Run"]
 
 SECONDS_BETWEEN_FILES = 10.0
-"""Time between the files written at ends of epochs; the last epoch and an interruption write them anyway."""
+"""Shortest time between files written at ends of epochs; the last epoch and an interruption always write them."""
 N_ROTATED = 4
-"""Frames and rotations by which a potential's error under rotation is measured."""
+"""Number of frames and of rotations for the error of a potential under rotation."""
 
 
 class Run:
-    """Carries a run through its stages; the observer of their loops."""
+    """Training run through all its stages; the observer of their loops."""
 
     def __init__(
         self,
@@ -63,13 +63,16 @@ class Run:
         self.stage_index = 0
         self.stop = StopWish()
         self.unsaved: EpochRecord | None = None
-        """Epoch whose mean weights are the best and not yet written."""
+        """Epoch with the best mean weights, if they are not yet written."""
         self.last_checkpoint = time.monotonic()
         self.remarks = list(prepared.remarks)
         self.watch = Watch(prepared.watched, prepared.force_scale, device, processes)
 
     def go(self, *, resume: bool, lengthened: bool = False) -> Path:
-        """Train the stages that are not finished; with `lengthened` they may have got more epochs or time."""
+        """Train the stages that are not finished and return the path of the potential.
+
+        `lengthened` says that the configuration of a resumed run was changed, so that an ended stage may continue.
+        """
         tensors, values = None, None
         if resume and self.folder.checkpoint.exists():
             tensors, values = load_checkpoint(self.folder.checkpoint, n_stages=len(self.configuration.stages))
@@ -116,7 +119,7 @@ class Run:
         return dtype
 
     def _loop(self, previous: ShortRangeModel | None) -> StageLoop:
-        """Loop of the current stage, its model new or grown from the one before."""
+        """Return the loop of the current stage, with a new model or one extended from the previous stage."""
         configuration = self.configuration
         stage = configuration.stages[self.stage_index]
         settings = model_settings(configuration, full_range=stage.model == "full-range")
@@ -143,7 +146,7 @@ class Run:
         )
 
     def _lengthen(self, loop: StageLoop) -> None:
-        """Let a stage that ended go on, and say how its schedule does."""
+        """Let an ended stage continue if its limits allow, and log the change of its learning rate."""
         before, progress = loop.rate, loop.progress
         progress.stopped_by = None
         loop.stop_when_due()
@@ -156,7 +159,7 @@ class Run:
     def _on_device(self, parts: Sequence[Sequence[LabelledGraph]]) -> Sequence[LabelledGraph]:
         graphs = joined(parts)
         if isinstance(graphs, Lazy):
-            return Lazy(len(graphs), lambda place: graphs[place].to(self.device))
+            return Lazy(len(graphs), lambda index: graphs[index].to(self.device))
         return [graph.to(self.device) for graph in graphs]
 
     def _run_stage(self, loop: StageLoop) -> ShortRangeModel:
@@ -189,7 +192,7 @@ class Run:
         return best
 
     def _final_errors(self, best: ShortRangeModel, loop: StageLoop) -> dict[str, Any]:
-        """Show the errors of the finished potential, and return what its file says about them."""
+        """Log the errors of the finished potential, and return them as an entry of its description."""
         parts = {TRAINING: loop.train_graphs, VALIDATION: loop.validation_graphs, "watched": self.watch.graphs}
         parts |= {f"test {Path(path).name}": self._on_device([each]) for path, each in self.prepared.tests.items()}
         errors = errors_of_parts(best, parts, loop.stage, self.prepared.force_scale, self.processes)
@@ -198,7 +201,7 @@ class Run:
         return {"errors": errors}
 
     def _calibrate(self, best: Ensemble, loop: StageLoop) -> dict[str, Any]:
-        """Calibrate the deviations, and return what the potential file says about it."""
+        """Calibrate the deviations, and return the calibration as an entry of the description."""
         calibration = calibrate(best, loop.validation_graphs)
         loop.best |= {name: buffer.clone() for name, buffer in best.named_buffers(recurse=False)}
         if not loop.validation_graphs:
@@ -251,7 +254,7 @@ class Run:
         self.monitor.log(text)
 
     def _save(self, loop: StageLoop) -> None:
-        """Write the potential, if there is a better one, and the checkpoint; the first process does."""
+        """Write the checkpoint, and the potential if it improved; only the first process writes."""
         self.last_checkpoint = time.monotonic()
         if not self.processes.is_first:
             return

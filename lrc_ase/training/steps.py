@@ -26,10 +26,11 @@ def batch_gradient(
     n_parts: int = 1,
     processes: Processes,
 ) -> Callable[[], ErrorSums]:
-    """Add this process's share of the gradient of a batch's loss to the parameters, and return its errors when asked.
+    """Add this process's share of the gradient of a batch's loss to the parameters; return a function for its errors.
 
     The batch is cut into `n_parts` parts for each process, of about the same number of atoms, which are evaluated one
-    after the other. Losses are normalized by the labels of the whole batch, so that shares sum to its gradient.
+    after the other. Losses are normalized by the labels of the whole batch, so that the shares sum to its gradient. The
+    returned function waits for the device; call it when the gradients of all members are under way.
     """
     parameters = trained_parameters(model)
     if n_parts * processes.size == 1:
@@ -59,7 +60,7 @@ def batch_gradient(
 
 
 def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Parameters that move."""
+    """Return the parameters that training changes."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
@@ -72,7 +73,7 @@ def mean_errors(
     batch_size: int,
     processes: Processes | None = None,
 ) -> dict[str, float]:
-    """Loss and errors of `model` over `graphs`, see `ErrorSums.metrics`; batches are shared among the processes."""
+    """Compute loss and errors of `model` over `graphs` (see `ErrorSums.metrics`); processes share the batches."""
     model.eval()
     processes = processes or Processes()
     total = ErrorSums()

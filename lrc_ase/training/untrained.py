@@ -1,4 +1,4 @@
-"""The model that a stage begins with: new, of the stage before, or from a potential that is to learn more."""
+"""Initial model of a stage: new, from the stage before, or from a potential that is trained further."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["new_model", "next_model", "with_settings"]
 
 
 def new_model(settings: ModelSettings, *, n_members: int, seed: int) -> ShortRangeModel:
-    """Untrained model, or an ensemble of models with different initial weights."""
+    """Build an untrained model, or an ensemble of models with different initial weights."""
     members = [build_model(settings, generator=_generator(seed, member)) for member in range(n_members)]
     return members[0] if n_members == 1 else Ensemble(members)
 
 
 def next_model(previous: ShortRangeModel, settings: ModelSettings, *, n_members: int, seed: int) -> ShortRangeModel:
-    """Model with the weights of `previous` that has the elements and the parts that `settings` ask for.
+    """Build a model of `settings` with the weights of `previous`, which may lack elements and the long-range part.
 
-    Elements that `previous` does not know must come last. What is new starts as in an untrained model; predictions for
-    structures of the old elements stay as they are, unless a long-range part with electrostatics is added.
+    Elements that `previous` does not know must come last. New weights start as in an untrained model. Predictions for
+    structures of the old elements do not change, unless a long-range part with electrostatics is added.
     """
     known = members_of(previous)
     members = [
@@ -35,17 +35,17 @@ def next_model(previous: ShortRangeModel, settings: ModelSettings, *, n_members:
 def with_settings(
     model: ShortRangeModel, settings: ModelSettings, generator: torch.Generator | None = None
 ) -> ShortRangeModel:
-    """Copy of `model` with more elements and a long-range part, where `settings` have them."""
-    own = model.settings
-    if settings.elements[: len(own.elements)] != own.elements:
-        raise ValueError(f"`settings` must begin with the elements {own.elements}, got {settings.elements}")
-    copied = own.model_copy(update={"elements": settings.elements})
+    """Return a copy of `model`, extended by the elements and the long-range part that only `settings` have."""
+    old_settings = model.settings
+    if settings.elements[: len(old_settings.elements)] != old_settings.elements:
+        raise ValueError(f"`settings` must begin with the elements {old_settings.elements}, got {settings.elements}")
+    copied = old_settings.model_copy(update={"elements": settings.elements})
     grown = build_model(copied, generator=generator).to(next(model.parameters()))
     weights = grown.state_dict()
     for name, old in model.state_dict().items():
-        # whatever has a row for each element, or rows of each, has those of the first elements first
+        # tensors with rows per element: the old elements come first, so that their rows do too
         weights[name][tuple(slice(size) for size in old.shape)] = old
-    if settings.long_range is not None and own.long_range is None:
+    if settings.long_range is not None and old_settings.long_range is None:
         grown = extend_to_full_range(grown, settings.long_range, generator=generator)
     if grown.settings != settings:
         raise ValueError("`settings` must differ from those of the model in new elements and the long-range part alone")

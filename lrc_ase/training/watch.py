@@ -1,4 +1,4 @@
-"""Errors on frames of an earlier training, followed while a potential is trained further."""
+"""Errors on watched frames, such as those of an earlier training, while a potential is trained further."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lrc_ase.training.steps import mean_errors
 __all__ = ["Watch"]
 
 _ALARMING = 1.2
-"""Ratio of errors after and before at which the user hears of it."""
+"""Ratio of the errors after and before training above which a warning is given."""
 _UNITS = (("forces", "meV/Angstrom", 1), ("energy", "meV/atom", 2))
 """Label, unit and digits of the errors in messages, the most telling label first."""
 
@@ -41,7 +41,7 @@ class Watch:
         )
 
     def begin(self, model: ShortRangeModel, stage: StageConfiguration) -> str | None:
-        """Note the errors before training and return them as a sentence."""
+        """Store the errors before training and return them as a sentence."""
         self.at_start = self.errors(model, stage)
         if self.at_start is None:
             return None
@@ -53,7 +53,7 @@ class Watch:
         return f"watched frames before training: {', '.join(parts)} (RMSE)"
 
     def end(self, model: ShortRangeModel, stage: StageConfiguration) -> str | None:
-        """Return a sentence that compares the errors with those at the start; a warning where accuracy was lost.
+        """Return a sentence that compares the errors with those at the start; a warning if they grew by a fifth.
 
         Frames without forces are compared by their energies.
         """

@@ -1,4 +1,4 @@
-"""YAML of a configuration, read with bounds: a small file may neither stand for a large tree nor say a thing twice."""
+"""Bounded reading of YAML: a small file may neither expand to a large tree nor repeat a key."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import yaml
 __all__ = ["read_yaml"]
 
 _LARGEST_TEXT = 10_000_000
-"""Characters."""
+"""Largest number of characters."""
 _LARGEST_TREE = 200_000
-"""Nodes of the tree when all aliases are replaced by what they stand for."""
+"""Largest number of nodes of the tree after all aliases are expanded."""
 
 
 def read_yaml(text: str) -> Any:
     """Return the content of a YAML document.
 
-    Anchors and aliases are allowed, as long as the tree they stand for is of a reasonable size.
+    Anchors and aliases are allowed as long as the expanded tree has at most `_LARGEST_TREE` nodes.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def read_yaml(text: str) -> Any:
 
 
 def _check(node: yaml.Node, sizes: dict[int, int], open_nodes: set[int]) -> int:
-    """Number of nodes below and including `node`, each alias counted as what it stands for."""
+    """Return the number of nodes below and including `node`, with aliases expanded; ValueError for a large tree."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     identity = id(node)
@@ -65,6 +65,7 @@ def _check(node: yaml.Node, sizes: dict[int, int], open_nodes: set[int]) -> int:
 
 
 def _refuse_repeated_keys(node: yaml.MappingNode) -> None:
+    """Raise ValueError for a mapping with the same key twice, of which PyYAML would keep the last."""
     lines: dict[tuple[str, str], int] = {}
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
