@@ -156,7 +156,6 @@ NOUNS_ALLOWED = (
     "lrc_ase/compiled",
     "lrc_ase/engines",
     "lrc_ase/layer",
-    "lrc_ase/models",
     "lrc_ase/paper",
     "potentials",
 )

@@ -218,7 +218,7 @@ def _strained_atom_by_atom(model: ShortRangeModel, graph: Graph, strains: Tensor
         slopes = _field_by_strain(long_range, weights, graph).to(field)
         change = torch.einsum("nab,ncab->nc", strains.to(field), slopes)  # (n_atoms, n_channels)
         n_energies = energy.shape[1]
-        # the energy channels come first: their energy 1/2 sum f u is an output of its own, which changes by f du / 2
+        # the energy channels come first; the layer's output 1/2 sum f u changes by f du / 2 with their field
         of_energies = 0.5 * weights.detach()[:, :n_energies] * change[:, :n_energies]
         energy = energy + sum_by_structure(of_energies, graph.structure, graph.n_structures)
         return weights, FieldAndEnergy(field + change[:, n_energies:], energy, potential)

@@ -1,10 +1,10 @@
 """Averages over the sphere on the CPU, compiled by Numba: one atom at a time, all of it in the first-level cache.
 
-An orbit of sign flips is worked on at once. For each factor the harmonics of a parity class are summed at one point of
-the orbit, and a Walsh-Hadamard transform of the class sums gives the values at its 8 points (4 or 2 for orbits on
-planes and axes, where half or three quarters of the classes vanish): 5 times fewer multiplications than a matrix
-product. Vectors run over channels. Where the channels do not fill the last vector, it is moved back over channels
-that are done already.
+The kernels process one orbit of sign flips after the other. For each factor they sum the harmonics of each parity class
+at one point of the orbit. A Walsh-Hadamard transform of the class sums gives the values at the 8 points of the orbit (4
+or 2 for orbits on planes and axes, where half or three quarters of the classes vanish). This takes 5 times fewer
+multiplications than a matrix product. Vectors run over channels. If the channels do not fill the last vector, it
+overlaps the vector before and computes some channels twice.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def average_second(
     shape: SphereShape,
     n_threads: int,
 ) -> None:
-    """Change of the averages (`slope`) and of the result of `average_backward` (`gradient`) along `direction`."""
+    """Write the derivatives along `direction` of the averages (`slope`) and of `average_backward` (`gradient`)."""
     _run(_second, (channels, weights, direction, gradient, slope), shape, n_threads)
 
 
@@ -66,11 +66,13 @@ def _run(build: Any, arrays: tuple[np.ndarray, ...], shape: SphereShape, n_threa
 
 @lru_cache(maxsize=32)
 def _tables(degrees: tuple[int, ...], precision: str) -> tuple[np.ndarray, ...]:
-    """What the kernels know of the quadrature.
+    """Return the quadrature as the kernels need it, flat arrays.
 
-    Harmonics at one point of each orbit for each factor, (n_orbits, n_factors, n_lm), zero above the factor's degree;
-    the same times the orbit's weight; the weights; the number of points of each orbit; the first harmonic of each class
-    that counts in it, (n_orbits, 8).
+    - Harmonics at one point of each orbit for each factor, (n_orbits, n_factors, n_lm), zero above the factor's degree;
+    - the same times the weight of the orbit;
+    - the weight of each orbit;
+    - the number of points of each orbit;
+    - the first harmonic of each parity class that does not vanish on the orbit, (n_orbits, 8).
     """
     max_degree, rule = max(degrees), quadrature(sum(degrees))
     order = harmonic_order(max_degree)
@@ -78,13 +80,13 @@ def _tables(degrees: tuple[int, ...], precision: str) -> tuple[np.ndarray, ...]:
     harmonics = math.sqrt(4 * math.pi) * real_spherical_harmonics(rule.points, max_degree)[:, columns]
     allowed = np.array([[degree <= highest for degree, _ in order] for highest in degrees])
     values = np.where(allowed, harmonics[:, None], 0.0)
-    class_starts = np.searchsorted([parity_class(*own) for own in order], np.arange(8))
+    class_starts = np.searchsorted([parity_class(*pair) for pair in order], np.arange(8))
     counts, starts = np.empty(len(rule.points), np.int64), np.zeros((len(rule.points), 8), np.int64)
     for orbit, point in enumerate(rule.points):
         axes = np.flatnonzero(point)
         counts[orbit] = 2 ** len(axes)
-        for place in range(counts[orbit]):  # bit b of the place stands for the b-th axis that is not zero
-            starts[orbit, place] = class_starts[sum(1 << axis for b, axis in enumerate(axes) if place >> b & 1)]
+        for index in range(counts[orbit]):  # bit b of the index stands for the b-th axis that is not zero
+            starts[orbit, index] = class_starts[sum(1 << axis for b, axis in enumerate(axes) if index >> b & 1)]
     weighted = values * rule.weights[:, None, None]
     flat = values.reshape(-1).astype(precision), weighted.reshape(-1).astype(precision)
     return *flat, rule.weights.astype(precision), counts, starts
@@ -92,13 +94,14 @@ def _tables(degrees: tuple[int, ...], precision: str) -> tuple[np.ndarray, ...]:
 
 @lru_cache(maxsize=32)
 def _kernel(build: Any, max_degree: int, n_factors: int, width: int, precision: str) -> Any:
-    classes = [parity_class(*own) for own in harmonic_order(max_degree)]
+    classes = [parity_class(*pair) for pair in harmonic_order(max_degree)]
     sizes = [classes.count(one) for one in (0, 1, 3, 7)]  # of classes odd along 0, 1, 2, 3 axes
     kernel = build((max_degree + 1) ** 2, n_factors, width, *sizes)
     return compiled(kernel, "sphere", build.__name__, max_degree, n_factors, width, precision)
 
 
 def _forward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3: int) -> Any:
+    """Return the kernel of `average`; m0 to m3 are the sizes of classes odd along 0 to 3 axes."""
     n_rows = n_factors * n_lm  # vectors of channels; then come 8 values for each factor, then the results
     points, results = n_rows * width, (n_rows + 8 * n_factors) * width
 
@@ -124,8 +127,9 @@ def _forward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m
                 for orbit in range(len(counts)):
                     count = counts[orbit]
                     for f in range(n_factors):
-                        place, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, points + f * 8 * width
-                        values_on_orbit(s, base, row, y, place, count, starts, orbit, m0, m1, m2, m3, zero, width)
+                        offset, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, points + f * 8 * width
+                        values_on_orbit(s, base, row, y, offset, count, starts, orbit, m0, m1, m2, m3, zero, width)
+                    # one factor, two factors, ...: every prefix of the product is averaged
                     for p in range(count):
                         product = fill(weights[orbit], width)
                         for f in range(n_factors):
@@ -133,18 +137,19 @@ def _forward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m
                             store(s, results + f * width, load(s, results + f * width, width) + product)
                 for f in range(n_factors):
                     store(averages, column + f * n_channels, load(s, results + f * width, width))
-        scratch[0] = 0  # keeps it alive until here
+        scratch[0] = 0  # keeps the array alive: `address` holds no reference
 
     return kernel
 
 
 def _backward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3: int) -> Any:
+    """Return the kernel of `average_backward`; arguments as in `_forward`."""
     n_rows = n_factors * n_lm
     points, slopes, back = n_rows * width, (n_rows + 8 * n_factors) * width, (n_rows + 16 * n_factors) * width
 
     def kernel(
         channels_array,
-        given_array,
+        cotangent_array,
         gradient_array,
         n_atoms,
         n_channels,
@@ -161,7 +166,7 @@ def _backward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, 
         scratch = np.empty(back + n_rows * width, channels_array.dtype)
         s = address(scratch)
         channels = address(channels_array)
-        given = address(given_array)
+        cotangents = address(cotangent_array)
         gradient = address(gradient_array)
         y = address(y_array)
         weighted = address(weighted_array)
@@ -176,16 +181,17 @@ def _backward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, 
                 for orbit in range(len(counts)):
                     count = counts[orbit]
                     for f in range(n_factors):
-                        place, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, points + f * 8 * width
-                        values_on_orbit(s, base, row, y, place, count, starts, orbit, m0, m1, m2, m3, zero, width)
-                    # with P_k = F_1 ... F_k and, from the last, S_k = g_k + F_(k+1) S_(k+1): dE/dF_k = P_(k-1) S_k
+                        offset, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, points + f * 8 * width
+                        values_on_orbit(s, base, row, y, offset, count, starts, orbit, m0, m1, m2, m3, zero, width)
+                    # E = sum_k g_k P_k with the products P_k = F_1 ... F_k; with S_k = g_k + F_(k+1) S_(k+1), from the
+                    # last factor backwards, dE/dF_k = P_(k-1) S_k
                     for p in range(count):
                         suffix = zero
                         for i in range(n_factors):
                             f = n_factors - 1 - i
                             if i > 0:
                                 suffix = suffix * load(s, points + ((f + 1) * 8 + p) * width, width)
-                            suffix = suffix + load(given, column + f * n_channels, width)
+                            suffix = suffix + load(cotangents, column + f * n_channels, width)
                             store(s, slopes + (f * 8 + p) * width, suffix)
                         product = load(s, points + p * width, width)
                         for f in range(1, n_factors):
@@ -193,27 +199,28 @@ def _backward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, 
                             store(s, slope, product * load(s, slope, width))
                             product = product * load(s, points + (f * 8 + p) * width, width)
                     for f in range(n_factors):
-                        place, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, slopes + f * 8 * width
+                        offset, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, slopes + f * 8 * width
                         add_from_orbit(
-                            s, back + base, row, weighted, place, count, starts, orbit, m0, m1, m2, m3, width
+                            s, back + base, row, weighted, offset, count, starts, orbit, m0, m1, m2, m3, width
                         )
                 for lm in range(n_lm):
                     for f in range(n_factors):
                         value = load(s, back + (f * n_lm + lm) * width, width)
                         store(gradient, lm * n_atoms * stride + column + f * n_channels, value)
-        scratch[0] = 0  # keeps it alive until here
+        scratch[0] = 0  # keeps the array alive: `address` holds no reference
 
     return kernel
 
 
 def _second(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3: int) -> Any:
+    """Return the kernel of `average_second`; arguments as in `_forward`."""
     n_rows = n_factors * n_lm
     tilted, back, results = n_rows * width, 2 * n_rows * width, 3 * n_rows * width
     points, tilts, suffixes, slopes = (results + (n_factors + i * 8 * n_factors) * width for i in range(4))
 
     def kernel(
         channels_array,
-        given_array,
+        cotangent_array,
         direction_array,
         gradient_array,
         rise_array,
@@ -232,7 +239,7 @@ def _second(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3
         scratch = np.empty(slopes + 8 * n_factors * width, channels_array.dtype)
         s = address(scratch)
         channels = address(channels_array)
-        given = address(given_array)
+        cotangents = address(cotangent_array)
         direction = address(direction_array)
         gradient = address(gradient_array)
         rise = address(rise_array)
@@ -243,24 +250,24 @@ def _second(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3
                 column = atom * stride + min(block * width, n_channels - width)
                 for lm in range(n_lm):
                     for f in range(n_factors):
-                        own = lm * n_atoms * stride + column + f * n_channels
+                        source = lm * n_atoms * stride + column + f * n_channels
                         row = (f * n_lm + lm) * width
-                        store(s, row, load(channels, own, width))
-                        store(s, tilted + row, load(direction, own, width))
+                        store(s, row, load(channels, source, width))
+                        store(s, tilted + row, load(direction, source, width))
                         store(s, back + row, zero)
                 for f in range(n_factors):
                     store(s, results + f * width, zero)
                 for orbit in range(len(counts)):
                     count = counts[orbit]
-                    # `values_on_orbit` at one place of the text: it is inlined, and compiling takes its time
+                    # one call in a loop instead of two calls: `values_on_orbit` is inlined and slow to compile
                     for i in range(2 * n_factors):
-                        place, base, row = (
+                        offset, base, row = (
                             orbit * n_rows + i % n_factors * n_lm,
                             i * n_lm * width,
                             points + i * 8 * width,
                         )
-                        values_on_orbit(s, base, row, y, place, count, starts, orbit, m0, m1, m2, m3, zero, width)
-                    # the tangents of what `_backward` computes
+                        values_on_orbit(s, base, row, y, offset, count, starts, orbit, m0, m1, m2, m3, zero, width)
+                    # forward-mode derivatives ("tangents") of every line of `_backward`
                     for p in range(count):
                         suffix, suffix_tangent = zero, zero
                         for i in range(n_factors):
@@ -270,7 +277,7 @@ def _second(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3
                                 tangent = load(s, tilts + ((f + 1) * 8 + p) * width, width)
                                 suffix_tangent = tangent * suffix + value * suffix_tangent
                                 suffix = suffix * value
-                            suffix = suffix + load(given, column + f * n_channels, width)
+                            suffix = suffix + load(cotangents, column + f * n_channels, width)
                             store(s, suffixes + (f * 8 + p) * width, suffix)
                             store(s, slopes + (f * 8 + p) * width, suffix_tangent)
                         product, product_tangent = fill(channels_array.dtype.type(1), width), zero
@@ -285,9 +292,9 @@ def _second(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3
                             result = results + f * width
                             store(s, result, load(s, result, width) + weights[orbit] * product_tangent)
                     for f in range(n_factors):
-                        place, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, slopes + f * 8 * width
+                        offset, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, slopes + f * 8 * width
                         add_from_orbit(
-                            s, back + base, row, weighted, place, count, starts, orbit, m0, m1, m2, m3, width
+                            s, back + base, row, weighted, offset, count, starts, orbit, m0, m1, m2, m3, width
                         )
                 for lm in range(n_lm):
                     for f in range(n_factors):
@@ -295,6 +302,6 @@ def _second(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3
                         store(gradient, lm * n_atoms * stride + column + f * n_channels, value)
                 for f in range(n_factors):
                     store(rise, column + f * n_channels, load(s, results + f * width, width))
-        scratch[0] = 0  # keeps it alive until here
+        scratch[0] = 0  # keeps the array alive: `address` holds no reference
 
     return kernel

@@ -1,8 +1,11 @@
 """Sums over neighbors on the CPU, compiled by Numba: radial functions and harmonics with analytic derivatives.
 
-Neighbors of an atom are sorted by element, without those that are padding or beyond the cutoff, and worked on in blocks
-that fill a vector: the functions are evaluated for all neighbors of a block at once. With weights there is one sort of
-neighbors, and each adds to the columns (weight, radial function) instead of those of its element.
+The kernels sort the neighbors of an atom by element, leave out padding and neighbors beyond the cutoff, and process the
+rest in blocks as wide as a vector register: one instruction evaluates a function for all neighbors of a block. With
+weights, all neighbors belong to one group, and each contributes to the columns (weight, radial function) instead of the
+columns of its element.
+
+"Cotangents" are the gradients of a loss by the density, "slopes" derivatives along a given direction.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from lrc_ase.models.descriptors.sphere.shape import SphereShape
 __all__ = ["moment", "moment_backward", "moment_slope", "weight_slope"]
 
 Neighborhoods = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""`vectors`, `mask`, `species`, `neighbors` as the descriptor gets them."""
+"""`vectors`, `mask`, `species`, `neighbors` as in `Descriptor.forward`."""
 
 
 def moment(
@@ -53,37 +56,38 @@ def moment_slope(
     shape: SphereShape,
     n_threads: int,
 ) -> None:
-    """Write the change of the density (`slope`) along a change of the vectors and weights."""
+    """Write the derivative of the density (`slope`) along a change of vectors (`direction`) and weights."""
     _run("slope", of, weights, (direction, _some(weight_direction, of), slope), shape, n_threads)
 
 
 def moment_backward(
     of: Neighborhoods,
     weights: np.ndarray | None,
-    given: np.ndarray,
+    cotangents: np.ndarray,
     gradient: np.ndarray,
     weight_gradient: np.ndarray | None,
     shape: SphereShape,
     n_threads: int,
 ) -> None:
-    """Gradient of the sum of `given` times the density by vectors and weights, written into arrays of zeros."""
-    _run("backward", of, weights, (given, gradient, _some(weight_gradient, of)), shape, n_threads)
+    """Write the gradients by vectors and weights of the sum of `cotangents` times the density, into arrays of zeros."""
+    _run("backward", of, weights, (cotangents, gradient, _some(weight_gradient, of)), shape, n_threads)
 
 
 def weight_slope(
     of: Neighborhoods,
     weights: np.ndarray,
-    given: np.ndarray,
+    cotangents: np.ndarray,
     direction: np.ndarray,
     slope: np.ndarray,
     shape: SphereShape,
     n_threads: int,
 ) -> None:
-    """Change of the gradient by the weights along a change of the vectors, written into an array of zeros."""
-    _run("weight_slope", of, weights, (given, direction, slope), shape, n_threads)
+    """Write the derivative of the gradient by the weights along a change of the vectors, into an array of zeros."""
+    _run("weight_slope", of, weights, (cotangents, direction, slope), shape, n_threads)
 
 
 def _some(weights: np.ndarray | None, of: Neighborhoods) -> np.ndarray:
+    """Return the weights, or an empty array in place of None: a kernel is compiled for fixed types."""
     return np.empty((0, 0, 0), of[0].dtype) if weights is None else weights
 
 
@@ -105,7 +109,7 @@ def _run(
 
 @lru_cache(maxsize=32)
 def _kernel(name: str, max_degree: int, n_radial: int, n_weights: int, precision: str) -> Any:
-    """`n_weights` is 0 where elements are told apart instead."""
+    """Return a compiled kernel; `n_weights` is 0 if columns belong to elements instead of weights."""
     width, n_terms = 64 // np.dtype(precision).itemsize, SERIES_TERMS[precision]
     if name == "backward":
         kernel = build_backward(max_degree, n_radial, n_weights, width, n_terms)
@@ -119,22 +123,23 @@ def _kernel(name: str, max_degree: int, n_radial: int, n_weights: int, precision
 
 @inlined
 def _accumulate(s, tile, harmonics, columns, n_lanes, n_lm, n_blocks, width, columns_width):
-    """Add to the tile (n_lm, n_blocks vectors) harmonics (a row each) times columns (a lane each)."""
+    """Add harmonics times columns of all neighbors of a block to the tile (n_lm, n_blocks vectors)."""
+    # a small matrix product: columns stay in registers over all harmonics, the tile in the first-level cache
     for lane in range(n_lanes):
         for block in range(n_blocks):
             value = load(s, columns + (lane * n_blocks + block) * columns_width, columns_width)
             for lm in range(n_lm):
-                place = tile + (lm * n_blocks + block) * columns_width
+                entry = tile + (lm * n_blocks + block) * columns_width
                 store(
                     s,
-                    place,
-                    load(s, place, columns_width) + repeat(s, harmonics + lm * width + lane, columns_width) * value,
+                    entry,
+                    load(s, entry, columns_width) + repeat(s, harmonics + lm * width + lane, columns_width) * value,
                 )
 
 
 @inlined
 def _spread_columns(s, rows, weights, columns, n_radial, n_weights, n_columns, width):
-    """From a row for each radial function to a row of columns for each neighbor, times its weights if there are any."""
+    """Transpose rows per radial function to rows per neighbor; multiply by the weights of the neighbor, if any."""
     for lane in range(width):
         for n in range(n_radial):
             value = s[rows + n * width + lane]
@@ -147,6 +152,8 @@ def _spread_columns(s, rows, weights, columns, n_radial, n_weights, n_columns, w
 def _density(
     max_degree: int, n_radial: int, n_weights: int, width: int, n_terms: int, columns_width: int, with_slope: bool
 ) -> Any:
+    """Return the kernel of `moment`, or with a slope that of `moment_slope`, for atoms `first` to `last`."""
+    # layout of one scratch array: all intermediate values of a block, one after the other
     n_lm, n_pairs = (max_degree + 1) ** 2, (max_degree + 1) * (max_degree + 2) // 2
     n_inputs = n_radial * max(n_weights, 1)
     n_blocks = -(-n_inputs // columns_width)
@@ -157,7 +164,7 @@ def _density(
     legendre = powers + 2 * (max_degree + 1) * width
     harmonics = legendre + n_pairs * width
     harmonics_along, harmonic_slopes = harmonics + n_lm * width, harmonics + 2 * n_lm * width
-    own_weights, weight_changes = harmonics + 3 * n_lm * width, harmonics + (3 * n_lm + n_weights) * width
+    block_weights, weight_changes = harmonics + 3 * n_lm * width, harmonics + (3 * n_lm + n_weights) * width
     columns = weight_changes + n_weights * width
     tile = columns + width * n_columns
     size = tile + n_lm * n_columns
@@ -181,13 +188,14 @@ def _density(
                 for begin in range(starts[element], starts[element + 1], width):
                     end = min(begin + width, starts[element + 1])
                     n_lanes = end - begin
+                    # lanes without a neighbor get a point at the cutoff: finite values, which are not summed
                     collect(vectors, atom, order, begin, end, s, points, width, kind(cutoff))
                     x, y, z, distance, inverse = directions(s, points, width)
                     evaluate_radial(
                         s, distance, cutoff, series, n_terms, scale, n_radial, radial, radial_slopes, with_slope, width
                     )
                     evaluate_angular(s, x, y, z, recurrence, max_degree, powers, legendre, width)
-                    collect_weights(weights, atom, order, begin, end, s, own_weights, n_weights, width)
+                    collect_weights(weights, atom, order, begin, end, s, block_weights, n_weights, width)
                     along, dx, dy, dz = zero, zero, zero, zero
                     if with_slope:
                         collect(direction, atom, order, begin, end, s, changes, width, kind(0))
@@ -197,22 +205,23 @@ def _density(
                         s, recurrence, places, max_degree, powers, legendre, harmonics, with_slope,
                         along, dx, dy, dz, harmonics_along, harmonic_slopes, width,
                     )  # fmt: skip
-                    # a change of the radial functions, of the weights, of the harmonics
+                    # product rule: the change of the radial functions (with the harmonics times the change of r), of
+                    # the weights, of the harmonics
                     for term in range(3 if with_slope else 1):
-                        rows, own, factors = radial, own_weights, harmonics
+                        rows, column_weights, factors = radial, block_weights, harmonics
                         if with_slope and term == 0:
                             rows, factors = radial_slopes, harmonics_along
                         elif with_slope and term == 2:
                             factors = harmonic_slopes
                         elif with_slope:
-                            own = weight_changes
+                            column_weights = weight_changes
                         if term == 1 and n_weights == 0:
                             continue
-                        _spread_columns(s, rows, own, columns, n_radial, n_weights, n_columns, width)
+                        _spread_columns(s, rows, column_weights, columns, n_radial, n_weights, n_columns, width)
                         _accumulate(s, tile, factors, columns, n_lanes, n_lm, n_blocks, width, columns_width)
                 for lm in range(n_lm):
                     for n in range(n_inputs):
                         density[lm, atom, element * n_inputs + n] = s[tile + lm * n_columns + n]
-        scratch[0] = 0  # keeps it alive until here
+        scratch[0] = 0  # keeps the array alive: `address` holds no reference
 
     return kernel

@@ -1,4 +1,4 @@
-"""Gradients of the moments by vectors and weights, compiled by Numba; see `compiled_moments`."""
+"""Kernels for the gradients of the moments by vectors and weights, compiled by Numba; see `compiled_moments`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["build_backward", "build_weight_slope"]
 
 @inlined
 def _combine(s, factors, rows, n_radial, width):
-    """Sum of a block's radial rows times the given factors."""
+    """Return the sum over radial functions of factors (one number each) times rows (one vector of neighbors each)."""
     value = repeat(s, factors, width) * load(s, rows, width)
     for n in range(1, n_radial):
         value = value + repeat(s, factors + n, width) * load(s, rows + n * width, width)
@@ -32,31 +32,37 @@ def _combine(s, factors, rows, n_radial, width):
 
 
 @inlined
-def _combine_weighted(s, factors, rows, own_weights, weight_gradients, harmonic, n_radial, n_weights, width):
-    """The same with factors for each weight; the sums times the harmonic are added to the gradients by the weights."""
-    combined = 0.0 * harmonic
+def _combine_weighted(s, factors, rows, block_weights, weight_gradients, harmonic, n_radial, n_weights, width):
+    """Return the sum of `_combine` over weights; add `harmonic` times each term to the gradient by its weight."""
+    combined = 0.0 * harmonic  # a vector of zeros, of the width of `harmonic`
     for k in range(n_weights):
         value = _combine(s, factors + k * n_radial, rows, n_radial, width)
-        combined = combined + load(s, own_weights + k * width, width) * value
+        combined = combined + load(s, block_weights + k * width, width) * value
         row = weight_gradients + k * width
         store(s, row, load(s, row, width) + harmonic * value)
     return combined
 
 
 def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n_terms: int) -> Any:
+    """Return the kernel for the gradients of the density by vectors and, if any, weights.
+
+    With the cotangents g of the density, an edge has the energy E = sum over l, m, n of g B_n(r) P_lm(z) Q_m(x, y),
+    where P are normalized Legendre functions and Q the real and imaginary parts of (x + iy)^m. The kernel sums over n
+    first and differentiates by r and by the unit vector (x, y, z), then by the vector.
+    """
     n_lm, n_pairs = (max_degree + 1) ** 2, (max_degree + 1) * (max_degree + 2) // 2
     points = 0
     radial, radial_slopes = 3 * width, (3 + n_radial) * width
     powers = radial_slopes + n_radial * width
     legendre = powers + 2 * (max_degree + 1) * width
-    own_weights = legendre + n_pairs * width
-    weight_gradients, unused = own_weights + n_weights * width, own_weights + 2 * n_weights * width
+    block_weights = legendre + n_pairs * width
+    weight_gradients, unused = block_weights + n_weights * width, block_weights + 2 * n_weights * width
     tile = unused + n_weights * width
     n_inputs = n_radial * max(n_weights, 1)
     size = tile + n_lm * n_inputs
 
     def kernel(
-        vectors, mask, species, neighbors, weights, given, gradient, weight_gradient, n_elements, cutoff,
+        vectors, mask, species, neighbors, weights, cotangents, gradient, weight_gradient, n_elements, cutoff,
         recurrence_array, series_array, scale_array, places, first, last,
     ):  # fmt: skip
         kind = vectors.dtype.type
@@ -72,7 +78,7 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
                     continue
                 for lm in range(n_lm):
                     for n in range(n_inputs):
-                        s[tile + lm * n_inputs + n] = given[lm, atom, element * n_inputs + n]
+                        s[tile + lm * n_inputs + n] = cotangents[lm, atom, element * n_inputs + n]
                 for begin in range(starts[element], starts[element + 1], width):
                     end = min(begin + width, starts[element + 1])
                     collect(vectors, atom, order, begin, end, s, points, width, kind(cutoff))
@@ -81,10 +87,10 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
                         s, distance, cutoff, series, n_terms, scale, n_radial, radial, radial_slopes, True, width
                     )
                     evaluate_angular(s, x, y, z, recurrence, max_degree, powers, legendre, width)
-                    collect_weights(weights, atom, order, begin, end, s, own_weights, n_weights, width)
+                    collect_weights(weights, atom, order, begin, end, s, block_weights, n_weights, width)
                     for k in range(n_weights):
                         store(s, weight_gradients + k * width, zero)
-                    pull, gx, gy, gz = zero, zero, zero, zero  # along the vector; by x, y, z of its direction
+                    pull, gx, gy, gz = zero, zero, zero, zero  # dE/dr; dE/dx, dE/dy, dE/dz of the unit vector
                     row = 0
                     order_m = 0.0
                     for m in range(max_degree + 1):
@@ -92,19 +98,21 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
                             load(s, powers + 2 * m * width, width),
                             load(s, powers + (2 * m + 1) * width, width),
                         )
+                        # d(x + iy)^m / dx = m (x + iy)^(m - 1), and i times that for y
                         low, low_imaginary = zero, zero
                         if m > 0:
                             low = order_m * load(s, powers + 2 * (m - 1) * width, width)
                             low_imaginary = order_m * load(s, powers + (2 * m - 1) * width, width)
                         for degree in range(m, max_degree + 1):
                             value = load(s, legendre + row * width, width)
-                            own = tile + places[2 * row] * n_inputs
+                            # a: the factor of P_lm Re (x + iy)^m, b: that of the imaginary part
+                            factors = tile + places[2 * row] * n_inputs
                             if n_weights > 0:
                                 a = _combine_weighted(
                                     s,
-                                    own,
+                                    factors,
                                     radial,
-                                    own_weights,
+                                    block_weights,
                                     weight_gradients,
                                     value * real,
                                     n_radial,
@@ -112,21 +120,21 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
                                     width,
                                 )
                                 a_slope = _combine_weighted(
-                                    s, own, radial_slopes, own_weights, unused, zero, n_radial, n_weights, width
+                                    s, factors, radial_slopes, block_weights, unused, zero, n_radial, n_weights, width
                                 )
                             else:
-                                a = _combine(s, own, radial, n_radial, width)
-                                a_slope = _combine(s, own, radial_slopes, n_radial, width)
+                                a = _combine(s, factors, radial, n_radial, width)
+                                a_slope = _combine(s, factors, radial_slopes, n_radial, width)
                             both, both_slope = a * real, a_slope * real
                             if m > 0:
-                                own = tile + places[2 * row + 1] * n_inputs
+                                factors = tile + places[2 * row + 1] * n_inputs
                                 if n_weights > 0:
                                     turned = value * imaginary
                                     b = _combine_weighted(
                                         s,
-                                        own,
+                                        factors,
                                         radial,
-                                        own_weights,
+                                        block_weights,
                                         weight_gradients,
                                         turned,
                                         n_radial,
@@ -134,20 +142,30 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
                                         width,
                                     )
                                     b_slope = _combine_weighted(
-                                        s, own, radial_slopes, own_weights, unused, zero, n_radial, n_weights, width
+                                        s,
+                                        factors,
+                                        radial_slopes,
+                                        block_weights,
+                                        unused,
+                                        zero,
+                                        n_radial,
+                                        n_weights,
+                                        width,
                                     )
                                 else:
-                                    b = _combine(s, own, radial, n_radial, width)
-                                    b_slope = _combine(s, own, radial_slopes, n_radial, width)
+                                    b = _combine(s, factors, radial, n_radial, width)
+                                    b_slope = _combine(s, factors, radial_slopes, n_radial, width)
                                 both, both_slope = both + b * imaginary, both_slope + b_slope * imaginary
                                 gx = gx + value * (a * low + b * low_imaginary)
                                 gy = gy + value * (b * low - a * low_imaginary)
                             pull = pull + value * both_slope
+                            # dP_lm/dz is a multiple of P_l,m+1, which vanishes for l = m
                             if degree > m:
                                 above = load(s, legendre + (row + max_degree - m) * width, width)
                                 gz = gz + repeat(recurrence, 3 * row + 2, width) * above * both
                             row += 1
                         order_m += 1.0
+                    # the unit vector changes only perpendicular to the vector, by (1 - n n^T) / r
                     radially = x * gx + y * gy + z * gz
                     store(s, points, x * pull + (gx - radially * x) * inverse)
                     store(s, points + width, y * pull + (gy - radially * y) * inverse)
@@ -157,13 +175,13 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
                             gradient[atom, order[begin + lane], axis] = s[points + axis * width + lane]
                         for k in range(n_weights):
                             weight_gradient[atom, order[begin + lane], k] = s[weight_gradients + k * width + lane]
-        scratch[0] = 0  # keeps it alive until here
+        scratch[0] = 0  # keeps the array alive: `address` holds no reference
 
     return kernel
 
 
 def build_weight_slope(max_degree: int, n_radial: int, n_weights: int, width: int, n_terms: int) -> Any:
-    """Kernel for the change of the gradient by the weights along a change of the vectors."""
+    """Return the kernel for the derivative of the gradient by the weights along a change of the vectors."""
     n_lm, n_pairs = (max_degree + 1) ** 2, (max_degree + 1) * (max_degree + 2) // 2
     points, changes = 0, 3 * width
     radial, radial_slopes = 6 * width, (6 + n_radial) * width
@@ -176,7 +194,7 @@ def build_weight_slope(max_degree: int, n_radial: int, n_weights: int, width: in
     size = tile + n_lm * n_inputs
 
     def kernel(
-        vectors, mask, species, neighbors, weights, given, direction, slope, n_elements, cutoff,
+        vectors, mask, species, neighbors, weights, cotangents, direction, slope, n_elements, cutoff,
         recurrence_array, series_array, scale_array, places, first, last,
     ):  # fmt: skip
         kind = vectors.dtype.type
@@ -189,7 +207,7 @@ def build_weight_slope(max_degree: int, n_radial: int, n_weights: int, width: in
             sort_neighbors(vectors, mask, species, neighbors, atom, cutoff, order, starts)
             for lm in range(n_lm):
                 for n in range(n_inputs):
-                    s[tile + lm * n_inputs + n] = given[lm, atom, n]
+                    s[tile + lm * n_inputs + n] = cotangents[lm, atom, n]
             for begin in range(0, starts[1], width):
                 end = min(begin + width, starts[1])
                 collect(vectors, atom, order, begin, end, s, points, width, kind(cutoff))
@@ -204,19 +222,20 @@ def build_weight_slope(max_degree: int, n_radial: int, n_weights: int, width: in
                     s, recurrence, places, max_degree, powers, legendre, harmonics, True,
                     along, dx, dy, dz, harmonics_along, harmonic_slopes, width,
                 )  # fmt: skip
+                # product rule: harmonics change with the direction, radial functions with the distance (`along`)
                 for k in range(n_weights):
                     change = zero
                     for lm in range(n_lm):
-                        own = tile + lm * n_inputs + k * n_radial
+                        factors = tile + lm * n_inputs + k * n_radial
                         change = change + load(s, harmonic_slopes + lm * width, width) * _combine(
-                            s, own, radial, n_radial, width
+                            s, factors, radial, n_radial, width
                         )
                         change = change + load(s, harmonics_along + lm * width, width) * _combine(
-                            s, own, radial_slopes, n_radial, width
+                            s, factors, radial_slopes, n_radial, width
                         )
                     store(s, points, change)
                     for lane in range(end - begin):
                         slope[atom, order[begin + lane], k] = s[points + lane]
-        scratch[0] = 0  # keeps it alive until here
+        scratch[0] = 0  # keeps the array alive: `address` holds no reference
 
     return kernel

@@ -1,9 +1,10 @@
 r"""Real spherical harmonics, and the quadrature of the sphere by orbits of sign flips.
 
-Every real harmonic is even or odd in x, in y and in z: it belongs to one of eight parity classes. All tensors of the
-descriptor hold their harmonics class by class, in the order of `harmonic_order`. The Lebedev rules are unchanged by
-flipping the sign of x, y or z, so that the values of a function at the eight points of an orbit are the sums and
-differences of its eight class sums at one of them (a Walsh-Hadamard transform).
+Every real harmonic is even or odd in x, in y and in z, and thus belongs to one of eight parity classes. All tensors of
+the descriptor hold their harmonics class by class, in the order of `harmonic_order`. A flip of the sign of x, y or z
+maps a Lebedev rule to itself. Its points form orbits of up to eight points that differ in signs. The values of a
+function at the points of an orbit are sums and differences of its eight class sums at one of them (a Walsh-Hadamard
+transform).
 
 Source of the rules: Lebedev, Laikov, *A quadrature formula for the sphere of the 131st algebraic order of accuracy*
 (1999), by way of `scipy.integrate.lebedev_rule`.
@@ -24,9 +25,9 @@ _LEBEDEV_DEGREES = (3, 5, 7, 9, 11, 15, 17, 19, 21, 23, 25, 29, 31, 35)  # rules
 
 
 def real_spherical_harmonics(directions: np.ndarray, max_degree: int) -> np.ndarray:
-    """Orthonormal real spherical harmonics at unit vectors (n, 3), (n, (max_degree + 1)^2), degrees ascending."""
-    degrees = [(degree, order) for degree in range(max_degree + 1) for order in range(-degree, degree + 1)]
-    return np.stack([_harmonic(directions, *own) for own in degrees], axis=-1)
+    """Compute orthonormal real spherical harmonics at unit vectors (n, 3): (n, (max_degree + 1)^2) by degree."""
+    pairs = [(degree, order) for degree in range(max_degree + 1) for order in range(-degree, degree + 1)]
+    return np.stack([_harmonic(directions, *pair) for pair in pairs], axis=-1)
 
 
 def _harmonic(directions: np.ndarray, degree: int, order: int) -> np.ndarray:
@@ -38,21 +39,26 @@ def _harmonic(directions: np.ndarray, degree: int, order: int) -> np.ndarray:
 
 
 def parity_class(degree: int, order: int) -> int:
-    """Bits 1, 2, 4 are set where the harmonic is odd in x, y, z."""
+    """Return the parity class of a harmonic: bits 1, 2, 4 are set if it is odd in x, y, z."""
+    # Re (x + iy)^m (order >= 0) is even in y, Im odd; the powers of x and y sum to m, those of all three to the degree
     odd_y = order < 0
     odd_x = (abs(order) - odd_y) % 2
     return odd_x + 2 * odd_y + 4 * ((degree - abs(order)) % 2)
 
 
 def harmonic_order(max_degree: int) -> list[tuple[int, int]]:
-    """Degree and order (l, m) of all harmonics, class by class and in each class by degree."""
-    every = [(degree, order) for degree in range(max_degree + 1) for order in range(-degree, degree + 1)]
-    return sorted(every, key=lambda own: (parity_class(*own), own))
+    """Return degree and order (l, m) of all harmonics, sorted by parity class, then by degree."""
+    pairs = [(degree, order) for degree in range(max_degree + 1) for order in range(-degree, degree + 1)]
+    return sorted(pairs, key=lambda pair: (parity_class(*pair), pair))
 
 
 def normalization(degree: int, order: int) -> float:
-    r"""Factor of :math:`d^m P_l(z)/dz^m` times the real or imaginary part of :math:`(x + iy)^m`, m = abs(order)."""
+    r"""Return the factor that normalizes the product of two functions to a harmonic on the unit sphere.
+
+    The functions are :math:`d^m P_l(z)/dz^m` and the real or imaginary part of :math:`(x + iy)^m`, m = abs(order).
+    """
     m = abs(order)
+    # (-1)^m is the Condon-Shortley phase of `real_spherical_harmonics`
     ratio = math.factorial(degree - m) / math.factorial(degree + m)
     return (-1) ** m * math.sqrt((2 * degree + 1) / (4 * math.pi) * ratio * (1 if m == 0 else 2))
 
@@ -67,14 +73,15 @@ class Quadrature:
     """Weight of every single point of an orbit, (n_orbits,)."""
 
     def orbit(self, index: int) -> np.ndarray:
-        """All 2, 4 or 8 points of an orbit."""
+        """Return the 2, 4 or 8 points of an orbit, (n_points, 3)."""
         signs = np.array([[1 - 2 * (flip >> axis & 1) for axis in range(3)] for flip in range(8)])
         return np.unique(signs * self.points[index], axis=0)
 
 
 def quadrature(degree: int) -> Quadrature:
-    """Smallest Lebedev rule that is exact for polynomials of this degree (35 at most)."""
+    """Return the smallest Lebedev rule that is exact for polynomials of this degree (at most 35)."""
     points, weights = lebedev_rule(next(known for known in _LEBEDEV_DEGREES if known >= min(degree, 35)))
     keys, first = np.unique(np.round(np.abs(points.T), 9), axis=0, return_index=True)
+    # one point of each orbit, from the rule itself: rounded coordinates serve to compare alone
     chosen = np.where(keys == 0, 0.0, np.abs(points.T[first]))
     return Quadrature(chosen, weights[first] / (4 * math.pi))

@@ -1,7 +1,9 @@
 """Radial functions and harmonics of a block of neighbors, inlined into the kernels of the moments.
 
-sin(n pi x) comes by rotations from a polynomial for n = 1. Harmonics are a normalised derivative of a Legendre
-polynomial in z times the real or imaginary part of (x + iy)^m, both by recurrence.
+A polynomial approximates sin(pi x); rotations give sin(n pi x) for n > 1. A harmonic is a normalized derivative of a
+Legendre polynomial in z times the real or imaginary part of (x + iy)^m; both follow from recurrences.
+
+Values are kept in rows of one scratch array `s`: a row holds one number per neighbor of the block.
 """
 
 from __future__ import annotations
@@ -29,26 +31,29 @@ __all__ = [
 ]
 
 SERIES_TERMS = {"float32": 7, "float64": 12}
-"""Terms of the series of sine and cosine of a quarter turn, to rounding."""
+"""Number of terms of the series of sine and cosine for angles up to a quarter turn, to rounding."""
 
 
 @lru_cache(maxsize=32)
 def function_tables(max_degree: int, radial_scale: tuple[float, ...], precision: str) -> tuple[np.ndarray, ...]:
-    """Coefficients of the recurrences, one after the other, and where each pair (l, m) stands among the harmonics."""
+    """Return the coefficients of recurrences and series, radial factors, and the rows of each pair (l, m), flat arrays.
+
+    The rows of a pair are those of (l, m) and (l, -m) in `harmonic_order`.
+    """
     pairs = [(degree, m) for m in range(max_degree + 1) for degree in range(m, max_degree + 1)]
     order = harmonic_order(max_degree)
     places = [[order.index((degree, m)), order.index((degree, -m))] for degree, m in pairs]
     recurrence = np.zeros((len(pairs), 3))
     for row, (degree, m) in enumerate(pairs):
-        own = normalization(degree, m)
+        factor = normalization(degree, m)
         if degree == m:  # the start, a constant
-            recurrence[row, 0] = own * math.prod(range(1, 2 * m, 2))
+            recurrence[row, 0] = factor * math.prod(range(1, 2 * m, 2))
         else:  # times z, times the one before the last
-            recurrence[row, 0] = (2 * degree - 1) / (degree - m) * own / normalization(degree - 1, m)
+            recurrence[row, 0] = (2 * degree - 1) / (degree - m) * factor / normalization(degree - 1, m)
             if degree > m + 1:
-                recurrence[row, 1] = -(degree + m - 1) / (degree - m) * own / normalization(degree - 2, m)
+                recurrence[row, 1] = -(degree + m - 1) / (degree - m) * factor / normalization(degree - 2, m)
             # derivative by z: this times the function of (l, m + 1)
-            recurrence[row, 2] = own / normalization(degree, m + 1)
+            recurrence[row, 2] = factor / normalization(degree, m + 1)
     # Taylor series of cos(pi t) and sin(pi t) / t in t^2 for |t| <= 1/2, highest power first, to rounding
     n_terms = SERIES_TERMS[precision]
     cosine = [(-1) ** k * math.pi ** (2 * k) / math.factorial(2 * k) for k in reversed(range(n_terms))]
@@ -60,12 +65,15 @@ def function_tables(max_degree: int, radial_scale: tuple[float, ...], precision:
 
 @inlined
 def sort_neighbors(vectors, mask, species, neighbors, atom, cutoff, order, starts):
-    """Columns of the neighbors that count, in the order of their elements: `starts[z]` to `starts[z + 1]`."""
+    """Sort the columns of neighbors within the cutoff by element: `order[starts[z]:starts[z + 1]]`.
+
+    `starts` has one entry more than that needs, with which the counting sort works in place.
+    """
     n_elements = len(starts) - 2
     starts[:] = 0
     for column in range(mask.shape[1]):
         x, y, z = vectors[atom, column, 0], vectors[atom, column, 1], vectors[atom, column, 2]
-        # written so that NaN counts as a neighbor and shows
+        # `not >=` instead of `<`: a vector with NaN counts as a neighbor, so that the NaN shows in the result
         if mask[atom, column] and not x * x + y * y + z * z >= cutoff * cutoff:
             starts[(species[neighbors[atom, column]] if n_elements > 1 else 0) + 2] += 1
     for z in range(n_elements):
@@ -80,7 +88,7 @@ def sort_neighbors(vectors, mask, species, neighbors, atom, cutoff, order, start
 
 @inlined
 def collect(vectors, atom, order, first, last, s, at, width, filler):
-    """Components of the vectors of a block, three rows; places left over repeat a point at the distance `filler`."""
+    """Write the components of the vectors of a block to three rows; lanes without a neighbor get (filler, 0, 0)."""
     for lane in range(width):
         if first + lane < last:
             for axis in range(3):
@@ -93,7 +101,7 @@ def collect(vectors, atom, order, first, last, s, at, width, filler):
 
 @inlined
 def directions(s, points, width):
-    """Unit vectors of a collected block, their lengths and inverse lengths: x, y, z, r, 1/r."""
+    """Compute unit vectors, lengths and inverse lengths of a collected block: x, y, z, r, 1/r."""
     x, y, z = load(s, points, width), load(s, points + width, width), load(s, points + 2 * width, width)
     distance = vector_sqrt(x * x + y * y + z * z)
     inverse = 1.0 / distance
@@ -102,7 +110,7 @@ def directions(s, points, width):
 
 @inlined
 def changes_of_directions(s, changes, x, y, z, inverse, width):
-    """Changes of r and of x, y, z along collected changes of the vectors."""
+    """Compute the changes of r and of the unit vector x, y, z along collected changes of the vectors."""
     dx, dy, dz = load(s, changes, width), load(s, changes + width, width), load(s, changes + 2 * width, width)
     along = dx * x + dy * y + dz * z
     return along, (dx - along * x) * inverse, (dy - along * y) * inverse, (dz - along * z) * inverse
@@ -110,7 +118,7 @@ def changes_of_directions(s, changes, x, y, z, inverse, width):
 
 @inlined
 def collect_weights(weights, atom, order, first, last, s, at, n_weights, width):
-    """Weights of a block of neighbors, a row for each weight; zero where places are left over."""
+    """Write the weights of a block of neighbors, a row for each weight; lanes without a neighbor get zero."""
     for k in range(n_weights):
         for lane in range(width):
             s[at + k * width + lane] = 0
@@ -120,7 +128,8 @@ def collect_weights(weights, atom, order, first, last, s, at, n_weights, width):
 
 @inlined
 def evaluate_radial(s, distance, cutoff, series, n_terms, scale, n_radial, values, slopes, with_slopes, width):
-    """Radial functions, and their derivatives by the distance, of a block: a row for each."""
+    """Evaluate radial functions, and their derivatives by the distance, for a block: a row for each."""
+    # t in [-1/2, 1/2]: the series about the middle of the range needs the fewest terms
     x = distance * (1.0 / cutoff)
     t = x - 0.5
     t2 = t * t
@@ -135,6 +144,7 @@ def evaluate_radial(s, distance, cutoff, series, n_terms, scale, n_radial, value
     gap2 = gap * gap
     envelope = gap2 * gap * (1.0 + x * (3.0 + x * (6.0 + x * (10.0 + x * (15.0 + 21.0 * x))))) * inverse
     x2 = x * x
+    # the derivative of envelope / x, where `envelope` has been divided by x already
     slope = (-168.0 * gap2 * x2 * x2 - envelope * inverse) * (1.0 / cutoff)
     wave, quarter = sine, cosine  # sin and cos of n pi x
     frequency = envelope * (math.pi / cutoff)
@@ -145,12 +155,13 @@ def evaluate_radial(s, distance, cutoff, series, n_terms, scale, n_radial, value
         if with_slopes:
             store(s, slopes + n * width, (slope * wave + order * frequency * quarter) * factor)
         order += 1.0
+        # addition theorem: sin and cos of (n + 1) pi x
         wave, quarter = wave * cosine + quarter * sine, quarter * cosine - wave * sine
 
 
 @inlined
 def evaluate_angular(s, x, y, z, recurrence, max_degree, powers, legendre, width):
-    """Rows Re (x + iy)^m and Im (x + iy)^m in turn, and the normalised Legendre functions of all pairs (l, m)."""
+    """Evaluate rows Re (x + iy)^m and Im (x + iy)^m, alternating, and normalized Legendre functions of all (l, m)."""
     real, imaginary = 1.0 + 0.0 * x, 0.0 * x
     row = 0
     for m in range(max_degree + 1):
@@ -172,7 +183,10 @@ def evaluate_harmonics(
     s, recurrence, places, max_degree, powers, legendre, harmonics, with_slope,
     along, dx, dy, dz, harmonics_along, slopes, width,
 ):  # fmt: skip
-    """Rows of harmonics; with a slope also these times `along`, and their change along (dx, dy, dz), a tangent."""
+    """Evaluate rows of harmonics; with a slope also harmonics times `along`, and their derivative along (dx, dy, dz).
+
+    The unit vector changes by (dx, dy, dz), which is perpendicular to it; `along` is the change of the distance.
+    """
     row = 0
     order = 0.0
     for m in range(max_degree + 1):

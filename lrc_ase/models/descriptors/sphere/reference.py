@@ -1,6 +1,7 @@
 """Moments and averages in plain torch: any device, differentiable to any order.
 
-The compiled engine of the CPU is tested against these, and leaves to them the derivatives that nothing needs often.
+Tests compare the compiled engine with these functions. The compiled engine calls them for derivatives that are rarely
+needed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from lrc_ase.models.descriptors.sphere.shape import SphereShape
 __all__ = ["averages_reference", "independent", "moments_reference"]
 
 _PIECE_ELEMENTS = 50_000
-"""Values on the sphere, per factor, that are worked on at once."""
+"""Largest number of values on the sphere, per factor, that are evaluated at once."""
 
 
 def moments_reference(
@@ -30,22 +31,24 @@ def moments_reference(
     shape: SphereShape,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """The sums over neighbors of radial functions times harmonics; see `moments`."""
+    """Sum radial functions times harmonics over neighbors, (n_lm, n_atoms, n_inputs); arguments as in `moments`."""
     if weights is None:
         weights = nn.functional.one_hot(species[neighbors], shape.n_weights).to(vectors)
     n_atoms = vectors.shape[0]
     vectors, distances, envelope = distances_and_envelope(vectors, mask, shape.cutoff)
     radial = _radial(distances / shape.cutoff, envelope, shape)  # (n_atoms, n_neighbors, n_radial)
+    # (n_atoms, n_neighbors, n_weights * n_radial)
     radial = (weights[..., None] * radial[..., None, :]).flatten(-2)
     monomials = _monomials(vectors / distances[..., None], shape.max_degree)  # (n_atoms, n_neighbors, n_monomials)
     sums = torch.matmul(monomials.transpose(-1, -2), radial)  # (n_atoms, n_monomials, n_inputs)
+    # harmonics are linear in monomials: converting the sums costs less than converting each neighbor
     spherical = torch.from_numpy(_harmonics_of_monomials(shape.max_degree)).to(sums)
     return torch.matmul(spherical, sums.transpose(0, 1).flatten(1)).reshape(-1, n_atoms, sums.shape[-1])
 
 
 def averages_reference(channels: Tensor, shape: SphereShape) -> Tensor:
-    """The averages over the sphere of products of one, two, ... factors; see `averages`."""
-    # in pieces whose values on the sphere fit a cache: this is where the time goes
+    """Average products of one, two, ... factors over the sphere; arguments as in `averages`."""
+    # in pieces whose values on the sphere fit a cache: this step takes most of the time
     harmonics, weights = _grid(shape.degrees)
     per_atom = len(weights) * shape.n_channels
     pieces = torch.split(channels, max(1, _PIECE_ELEMENTS // per_atom), dim=1)
@@ -54,7 +57,11 @@ def averages_reference(channels: Tensor, shape: SphereShape) -> Tensor:
 
 
 def independent(*tensors: Tensor) -> list[Tensor]:
-    """The same tensors as variables of their own, for partial derivatives; their graphs go on behind."""
+    """Return each tensor as a separate variable for partial derivatives, still connected to its autograd graph.
+
+    Derivatives by the returned views ignore dependences between the tensors. Further derivatives pass through the views
+    to the original tensors.
+    """
     return [tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_() for tensor in tensors]
 
 
@@ -75,9 +82,9 @@ def _radial(x: Tensor, envelope: Tensor, shape: SphereShape) -> Tensor:
 
 
 def _monomials(directions: Tensor, max_degree: int) -> Tensor:
-    """Monomials of the two highest degrees, which span all harmonics up to the highest on the unit sphere."""
+    """Compute the monomials of the two highest degrees, which span all harmonics on the unit sphere."""
     axes = directions.unbind(dim=-1)
-    # each from one of a degree less: many small products are faster than few with gathered columns
+    # each monomial is one of the degree before times a component: many small products are faster than gathered columns
     known = {(0, 0, 0): torch.ones_like(axes[0])}
     for degree in range(1, max_degree + 1):
         for exponents in _exponents(degree):
@@ -89,7 +96,7 @@ def _monomials(directions: Tensor, max_degree: int) -> Tensor:
 
 
 def _exponents(degree: int) -> list[tuple[int, int, int]]:
-    """(a, b, c) of all monomials x^a y^b z^c with a + b + c = degree; none for a negative one."""
+    """Return (a, b, c) of all monomials x^a y^b z^c with a + b + c = degree; no monomial for a negative degree."""
     return [(a, b, degree - a - b) for a in range(degree + 1) for b in range(degree + 1 - a)]
 
 
@@ -99,7 +106,10 @@ def _spanning_exponents(max_degree: int) -> list[tuple[int, int, int]]:
 
 @lru_cache(maxsize=16)
 def _harmonics_of_monomials(max_degree: int) -> np.ndarray:
-    """Matrix (n_lm, n_monomials) that turns the monomials into harmonics, fitted on more than enough directions."""
+    """Return the matrix (n_lm, n_monomials) from monomials to harmonics, fitted to random directions.
+
+    The fit is exact to rounding, as there are many more directions than monomials.
+    """
     directions = np.random.default_rng(0).normal(size=(20 * (max_degree + 1) ** 2, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     x, y, z = directions.T
@@ -109,7 +119,7 @@ def _harmonics_of_monomials(max_degree: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _grid(degrees: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Harmonics (n_factors, n_points, n_lm), zero above each factor's degree, times sqrt(4 pi), and the weights."""
+    """Return harmonics times sqrt(4 pi), (n_factors, n_points, n_lm), zero above each factor's degree, and weights."""
     rule = quadrature(sum(degrees))
     orbits = [rule.orbit(index) for index in range(len(rule.points))]
     weights = np.concatenate([np.full(len(orbit), rule.weights[index]) for index, orbit in enumerate(orbits)])

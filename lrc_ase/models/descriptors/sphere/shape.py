@@ -1,4 +1,4 @@
-"""What decides the sizes and constants of a sphere descriptor, shared by its two engines."""
+"""Sizes and constants of a sphere descriptor, shared by its two engines."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["SphereShape", "radial_scale", "smoothness"]
 
 @dataclass(frozen=True)
 class SphereShape:
-    """Plain numbers, hashable, so that tables can be kept for each shape."""
+    """Sizes and constants of a density: plain numbers, hashable, so that tables can be cached per shape."""
 
     degrees: tuple[int, ...]
     """Highest degree of each factor."""
     n_channels: int
     n_weights: int
-    """Weights of a neighbor: one for each element, or learned ones."""
+    """Number of weights of a neighbor: one per element, or learned ones."""
     cutoff: float
     """Angstrom."""
     radial_scale: tuple[float, ...]
@@ -33,12 +33,16 @@ class SphereShape:
 
     @property
     def n_inputs(self) -> int:
-        """Radial functions times weights."""
+        """Return the number of columns: radial functions times weights."""
         return len(self.radial_scale) * self.n_weights
 
 
 def radial_scale(n_radial: int, average_neighbors: float) -> tuple[float, ...]:
-    """Factors that make the density of randomly placed neighbors fluctuate by `smoothness` in each radial function."""
+    """Return the factor of each radial function.
+
+    With these factors the density of randomly placed neighbors fluctuates by `smoothness` in each radial function.
+    """
+    # Gauss-Legendre nodes of [0, 1]; 3 x^2 dx is the distribution of distances in a ball
     nodes, weights = np.polynomial.legendre.leggauss(64)
     x, weights = (nodes + 1) / 2, weights / 2
     envelope = (1 + x**6 * (-28 + x * (48 - 21 * x))) / x
@@ -48,6 +52,6 @@ def radial_scale(n_radial: int, average_neighbors: float) -> tuple[float, ...]:
 
 
 def smoothness(n_radial: int) -> np.ndarray:
-    """1/n, of mean square one: what varies fast with the distance is learned last."""
+    """Return 1/n for each radial function, of mean square one, so that slowly varying functions are learned first."""
     falling = 1 / np.arange(1, n_radial + 1)
     return np.asarray(falling / np.sqrt(np.mean(falling**2)))
