@@ -155,6 +155,7 @@ def _bonds(
                 continue
             seen.add(key)
             length = float(distances[one, column])
+            # half the difference: the part that stretches the bond, without the motion of the pair as a whole
             force = float((frame.forces[two] - frame.forces[one]) @ vectors[one, column]) / (2 * length)
             if np.isfinite(force):
                 low, high = sorted((int(atoms.numbers[one]), int(atoms.numbers[two])))
@@ -185,6 +186,7 @@ def _slope(samples: Sequence[np.ndarray]) -> tuple[float, float, int] | None:
     correlation = product / max(variance * float(centered[:, 1] @ centered[:, 1]), 1e-300) ** 0.5
     if abs(correlation) < _LEAST_CORRELATION[bool(repeated)]:
         return None
+    # a stretched bond pulls its atoms together, a negative force: the sign makes its constant positive
     return length, -product / variance, len(centered)
 
 

@@ -65,10 +65,10 @@ class DataReport:
 def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
     """Describe sets of frames, and check labels and structures for mistakes.
 
-    Tells counts, compositions, distances and the distribution of forces; looks for outliers, duplicates, net forces and
-    units other than eV and Angstrom. The report names the checks that could not be made.
+    The report holds counts, compositions, distances and the distribution of forces. Checks look for outliers,
+    duplicates, net forces and units other than eV and Angstrom. The report names the checks that could not be made.
 
-    Of large sets 10,000 frames are looked at, and distances measured in up to 200. Sets without frames are left out.
+    At most 10,000 frames of a set are inspected, and distances measured in up to 200. Sets without frames are left out.
     """
     filled = {name: sample(frames, _INSPECTED) for name, frames in sets.items() if len(frames)}
     if not filled:

@@ -208,6 +208,7 @@ def _rows(value: Value, n_atoms: int, name: str) -> Value:
 def _matrix(value: Value, name: str) -> Value:
     """Return a stress or virial as a matrix (3, 3): six numbers in Voigt's order, or nine."""
     shape = value.numbers.shape[1:] if value.numbers.shape[:1] == (1,) else value.numbers.shape
+    # programs order six numbers differently (VASP: xx yy zz xy yz zx): messages name the order that is read
     if shape == (6,):
         return Value(f"{value.source}, xx yy zz yz xz xy", voigt_6_to_full_3x3_stress(value.numbers.reshape(6)))
     if shape not in ((9,), (3, 3)):

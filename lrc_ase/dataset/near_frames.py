@@ -151,6 +151,7 @@ def _has_forces(frame: LabelledFrame) -> bool:
 
 def _regression(response: np.ndarray, cause: np.ndarray, error: np.ndarray) -> tuple[float, float]:
     """Return the slope through the origin and the correlation, with samples weighted by the inverse of their error."""
+    # the added terms keep a pair of almost equal frames from deciding alone
     weight = 1 / (error + 1e-9 + 1e-3 * np.median(error))
     x, y = cause * weight, response * weight
     xx, yy, xy = float(x @ x), float(y @ y), float(x @ y)
@@ -191,6 +192,7 @@ def _steps(group: Sequence[LabelledFrame]) -> Iterator[tuple[float, float, float
     for index in range(len(group) - 1):
         step = positions[index + 1 :] - positions[index]
         if first.pbc.any():
+            # the nearest image; open directions have none
             fractional = step @ inverse
             fractional[..., first.pbc] -= np.round(fractional[..., first.pbc])
             step = fractional @ cell
@@ -219,13 +221,14 @@ def _strains(group: Sequence[LabelledFrame]) -> Iterator[tuple[float, float, flo
         volume = one.atoms.get_volume()
         fractional = one.atoms.get_scaled_positions(wrap=False)
         for two in group[index + 1 :]:
+            # rows of a cell are deformed from the right; a rotation of the cell does no work
             gradient = np.linalg.inv(cell) @ two.atoms.cell.array - np.eye(3)
             strain = (gradient + gradient.T) / 2
             if not 1e-4 < np.abs(gradient).max() < _LARGEST_STRAIN:
                 continue
             step = two.atoms.get_scaled_positions(wrap=False) - fractional
             step = (step - np.round(step)) @ ((cell + two.atoms.cell.array) / 2)
-            step -= step.mean(axis=0)
+            step -= step.mean(axis=0)  # a common translation costs no energy
             if (largest := float(np.linalg.norm(step, axis=1).max())) > _LARGEST_STEPS[0]:
                 continue
             stresses = volume * one.stress, two.atoms.get_volume() * two.stress

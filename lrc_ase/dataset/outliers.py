@@ -68,6 +68,7 @@ def warn_of_duplicates(sets: Mapping[str, Sequence[LabelledFrame]]) -> list[str]
         for frame in frames:
             digest = hashlib.sha256()
             for array in (frame.atoms.numbers, frame.atoms.positions, frame.atoms.cell.array):
+                # rounded, as files write few digits; adding zero turns -0 into 0, which has other bytes
                 digest.update(np.ascontiguousarray(np.round(array, 6) + 0.0).tobytes())
             places.setdefault(digest.digest(), []).append((name, frame.name))
     warnings = []
@@ -131,6 +132,7 @@ def _net(frames: Sequence[LabelledFrame]) -> Check:
     if not known:
         return Check(subject, obstacle="no frame has forces on all atoms")
     squares = np.concatenate([frames[index].forces.ravel() for index in known]) ** 2
+    # independent errors of components add up to a net force that grows with the root of the number of atoms
     limits = np.array([0.02 * np.sqrt(squares.mean() * 3 * len(frames[index].atoms)) for index in known])
     strong = net[known][net[known] > np.maximum(limits, 1e-3)]
     basis = f"{len(known)} frames"

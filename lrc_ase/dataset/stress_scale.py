@@ -37,6 +37,7 @@ def stresses_against_forces(frames: Sequence[LabelledFrame]) -> Check:
         positions = _unwrapped_cluster(frame)
         if positions is not None:
             virial = -frame.forces.T @ (positions - positions.mean(axis=0))
+            # the antisymmetric part is a torque, which the stress does not contain
             virials.append((virial + virial.T).ravel() / 2)
             works.append(frame.atoms.get_volume() * frame.stress.ravel())
     if not virials:
@@ -59,6 +60,7 @@ def pressure_against_volume(frames: Sequence[LabelledFrame]) -> Check:
     groups: dict[str, list[tuple[float, float]]] = {}
     for frame in frames:
         if np.isfinite(frame.stress).all():
+            # against the logarithm of the volume the slope of the stress is the bulk modulus
             volume = np.log(frame.atoms.get_volume() / len(frame.atoms))
             formula = frame.atoms.symbols.formula.reduce()[0].format("metal")
             groups.setdefault(formula, []).append((volume, float(np.trace(frame.stress)) / 3))
@@ -140,6 +142,7 @@ def _unwrapped_cluster(frame: LabelledFrame) -> np.ndarray | None:
     atoms = frame.atoms
     if not atoms.pbc.all():
         return None
+    # distances between opposite faces: columns of the inverse cell are the normals over these heights
     heights = 1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0)
     fractional = atoms.get_scaled_positions(wrap=True)
     for axis in range(3):

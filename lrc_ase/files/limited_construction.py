@@ -55,7 +55,7 @@ class _Allowance(TorchFunctionMode):
 
 
 def _size(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """Return how many numbers a call allocates if its arguments or its `size` are dimensions; else 0."""
+    """Return the count of numbers that a call allocates if its arguments or its `size` are dimensions; else 0."""
     size = kwargs.get("size", args)
     if size and isinstance(size[0], Tensor):  # a method, such as `new_zeros`
         size = size[1:]

@@ -106,6 +106,7 @@ def radial_distribution(
         counts, _ = np.histogram(distances[of_pair], bins=edges)
         # an atom is no partner of itself
         n_partners = n_second - (pair[0] == pair[1])
+        # normalized by frame, as volume and numbers of atoms may differ between frames
         total += counts / shells * frame.get_volume() / (n_first * max(n_partners, 1))
         n_frames += 1
     if n_frames == 0:

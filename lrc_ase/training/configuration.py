@@ -78,7 +78,7 @@ class TrainFile(Settings):
     path: str
     """Any format of ASE. Relative paths start from the folder of the configuration file."""
     weight: float = Field(1.0, ge=0)
-    """Multiplies the loss of these frames."""
+    """Factor of the loss of these frames."""
 
 
 def _train_file(value: Any) -> Any:
@@ -87,7 +87,7 @@ def _train_file(value: Any) -> Any:
 
 
 class DataSetConfiguration(Settings):
-    """Frames that stages call by one name."""
+    """Frames to which stages refer by one name."""
 
     train: Annotated[tuple[Annotated[TrainFile, BeforeValidator(_train_file)], ...], BeforeValidator(_one_or_many)] = (
         Field(min_length=1)
@@ -99,7 +99,7 @@ class DataSetConfiguration(Settings):
     """Part of the training frames set aside for validation, where `validation` names no file: at random, or in blocks
     with gaps where frames are consecutive pieces of a trajectory. The log says which."""
     keys: LabelKeys = LabelKeys()
-    """Where the labels stand in the files; looked for unless named."""
+    """Names of the labels in the files; common names are tried unless one is given."""
     config_type_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Weights by ``info["config_type"]``; each multiplies the loss of the training frames of that type."""
 
@@ -109,7 +109,7 @@ Element = Annotated[str, AfterValidator(lambda symbol: check_elements((symbol,))
 
 
 class ModelConfiguration(ModelSettings):
-    """Model settings; what is null is derived from the training frames."""
+    """Settings of the model. Values that are null are derived from the training frames."""
 
     elements: Annotated[tuple[str, ...] | None, AfterValidator(check_elements)] = None  # type: ignore[assignment]
     """Chemical symbols that the model knows. Null: those of the training frames."""
@@ -135,21 +135,21 @@ class LossConfiguration(Settings):
     function: Literal["mse", "huber"] = "mse"
     """Squared errors, or errors that grow linearly beyond `huber_delta`."""
     huber_delta: float = Field(1.0, gt=0)
-    """Where the Huber loss turns linear, in root mean squares of the training forces."""
+    """Error at which the Huber loss turns linear, in root mean squares of the training forces."""
 
 
 class StageConfiguration(Settings):
     """One stage: a model trained on some of the data sets. Each stage starts from the best model of the one before."""
 
     name: str = Field("stage", pattern=r"^[A-Za-z0-9_-]+$")
-    """Names the stage in the log and its potential file. In a configuration the default is the kind of model, such as
-    full-range, or short-range-part where only that is trained."""
+    """Name of the stage in the log and of its potential file. In a configuration the default is the kind of model, such
+    as full-range, or short-range-part where only that part is trained."""
     data: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
     """Names of data sets. Empty: all."""
     model: Literal["short-range", "full-range"] = "full-range"
-    """Whether the long-range part is there."""
+    """Model with or without the long-range part."""
     train: Literal["all", "short-range-part"] = "all"
-    """Which parameters move. short-range-part: the long-range part of a full-range model stays as it is."""
+    """Parameters that are trained. short-range-part: the long-range part of a full-range model does not change."""
     epochs: int | None = Field(None, ge=1)
     """Passes over the training frames. Null: as many as make 12,000 steps of the optimizer, 20 to 4000."""
     batch_size: int = Field(4, ge=1)
@@ -161,7 +161,7 @@ class StageConfiguration(Settings):
     learning_rate: float = Field(2e-3, gt=0)
     """Largest step size of the optimizer."""
     schedule: Literal["constant", "cosine", "exponential"] = "cosine"
-    """How the step size falls after the warm-up."""
+    """Decrease of the step size after the warm-up."""
     final_learning_rate: float = Field(0.01, gt=0, le=1)
     """Step size at the end of the schedule as a fraction of `learning_rate`."""
     warmup: float = Field(0.02, ge=0, lt=1)
@@ -171,7 +171,7 @@ class StageConfiguration(Settings):
     loss: LossConfiguration = LossConfiguration()
     """Weights of energies, forces and stress."""
     ema_decay: float = Field(0.99, ge=0, lt=1)
-    """Decay per step of the running mean of the weights, which is validated and kept; 0 switches it off."""
+    """Decay per step of the running mean of the weights, which is validated and saved; 0 switches it off."""
     gradient_clip: float | None = Field(10.0, gt=0)
     """Largest norm of the loss gradient; longer ones are shortened. Null: no limit."""
     validate_every: int = Field(1, ge=1)
@@ -202,14 +202,14 @@ class TrainingConfiguration(Settings):
     watch: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
     """Files whose errors are followed but not trained on, above all frames that the potential `start` was good at."""
     test: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
-    """Files whose errors stand in the table at the end of the training, one line each. Nothing is chosen by them."""
+    """Files whose errors are reported at the end of the training, one line each. They influence nothing."""
     watch_keys: LabelKeys | None = None
-    """Where the labels of watched frames and of `test` stand. Null: as in the data sets."""
+    """Names of the labels of watched frames and of `test`. Null: as in the data sets."""
     skip_unlabelled: bool = False
     """Leave out frames without any label, and count them in the log; they are an error otherwise."""
     ensemble: int = Field(1, ge=1, le=64)
-    """Members trained side by side on the same batches, from different initial weights. Their mean predicts, their
-    spread tells how sure it is."""
+    """Members trained side by side on the same batches, from different initial weights. The mean of the members is the
+    prediction, their spread its uncertainty."""
     leave_out: float = Field(0.25, ge=0, le=0.5)
     """Part of the training frames that a member of an ensemble never sees, different for each."""
     cache: str | None = None

@@ -52,6 +52,7 @@ def divide(frames: Sequence[LabelledFrame], fraction: float, seed: int) -> Divis
         for start, stop in _blocks(len(run), fraction, generator):
             gap = max(round(_GAP * (stop - start)), 1)
             low, high = run.start + start, run.start + stop
+            # the gap first, then the block over its middle
             role[max(low - gap, run.start) : min(high + gap, run.stop)] = 2
             role[low:high] = 1
             n_blocks += 1

@@ -101,7 +101,7 @@ class StageLoop:
 
     def run(self, observer: Observer) -> None:
         """Train until the last epoch or the time limit of the stage."""
-        good_state = self._snapshot()
+        good_state = self._snapshot()  # a copy in memory: training goes back to it after a loss that is not finite
         while not self.finished:
             try:
                 record = self._epoch(observer)
@@ -227,6 +227,7 @@ class StageLoop:
         seconds = progress.seconds if self.processes.is_first else 0.0
         *numbers, seconds = self.processes.add_up_numbers([*sums.numbers(), seconds])
         sums = ErrorSums.from_numbers(numbers)
+        # before the step: weights stay finite, and all processes raise together, as they share the sums
         if not math.isfinite(sums.loss + float(sum(norms))):
             raise _NonFiniteLossError(f"loss or gradient not finite in epoch {progress.epoch + 1}")
         for group in self.optimizer.param_groups:
@@ -257,10 +258,11 @@ class StageLoop:
 
     @torch.no_grad()
     def _average(self) -> None:
-        # young averages forget their start faster
+        # a young average forgets its start faster: initial weights would otherwise stay in it for 1 / (1 - decay) steps
         decay = min(self.stage.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
         for mean, current in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(current, 1 - decay)
+        # buffers, such as a calibration or the state of random turns, have no mean
         for kept, buffer in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
             kept.copy_(buffer)
 
@@ -323,7 +325,7 @@ class StageLoop:
                 f"stage '{self.stage.name}': {reason}, after {MAX_REWINDS} rewinds with ever smaller steps; "
                 "check the labels for outliers, or lower `learning_rate`"
             )
-        seconds = self.progress.seconds
+        seconds = self.progress.seconds  # time that was spent counts, or a time limit would never end the stage
         tensors, progress = state
         self.restore(tensors, copy.deepcopy(progress))
         self.progress.rewinds, self.progress.rate_factor, self.progress.seconds = rewinds, factor, seconds

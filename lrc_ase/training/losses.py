@@ -78,6 +78,7 @@ def loss_of(
         )
     if configuration.stress:
         assert results.stress is not None
+        # stress times volume is an energy: per atom it is comparable to the energy error
         volumes = torch.linalg.det(graph.cell).abs()
         error = (volumes / (sizes * force_scale))[:, None, None] * (results.stress - batch.stress)
         terms.append(

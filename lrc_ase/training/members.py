@@ -27,6 +27,7 @@ def left_out_frames(n_frames: int, n_members: int, fraction: float, seed: int) -
         return [frozenset()]
     order = np.random.default_rng([seed, 0xE25]).permutation(n_frames)
     length = round(fraction * n_frames)
+    # windows of one permutation, evenly shifted and wrapped around: they overlap as little as possible
     starts = [member * n_frames // n_members for member in range(n_members)]
     return [frozenset(np.take(order, range(start, start + length), mode="wrap").tolist()) for start in starts]
 

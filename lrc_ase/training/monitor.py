@@ -63,12 +63,12 @@ class Monitor:
             self.task = None
 
     def reading(self, done: int, total: int) -> None:
-        """Show how many structures have been read and prepared."""
+        """Show the number of structures that are read and prepared."""
         assert self.task is not None
         self.bar.update(self.task, completed=done, total=total, description=f"neighbors {done}/{total}")
 
     def caching(self, done: int, file: str) -> None:
-        """Show how many frames of a file have been put into the cache."""
+        """Show the number of frames of a file that are in the cache."""
         assert self.task is not None
         self.bar.update(self.task, completed=done, description=f"cache, {Path(file).name:.30}: {done}")
 

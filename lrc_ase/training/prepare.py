@@ -100,6 +100,7 @@ def prepare(
         configuration = continued(configuration, start, elements)
         elements = configuration.model.elements or ()
     references = _references(configuration, data_sets, elements, remarks, start)
+    # references of another level of theory leave large energies to be learned
     energies = dict(zip(elements, references.tolist(), strict=True))
     if doubt := doubt_about_references(sample(frames, _DOUBTED), energies):
         remarks.append(doubt)

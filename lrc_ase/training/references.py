@@ -57,6 +57,7 @@ def fit_references(
     free = np.array([element not in known for element in elements])
     rank = 0
     if free.any():
+        # energies per atom: large frames would otherwise decide alone
         rest = energies - counts @ values
         values[free], _, rank, _ = np.linalg.lstsq(counts[:, free] / sizes[:, None], rest / sizes, rcond=1e-8)
     return References(torch.tensor(values, dtype=torch.float64), int(rank) + int((~free).sum()))
