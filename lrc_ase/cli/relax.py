@@ -105,7 +105,7 @@ def _keep(output: Path, atoms: Atoms) -> Path | None:
     for path in (output, output.with_name(rescue), Path(rescue), Path(tempfile.gettempdir(), rescue)):
         try:
             write_structure(path, atoms)
-        except Exception as error:  # the disk, or ASE's writer of this format
+        except Exception as error:  # errors of the disk, or anything that ASE's writer of this format raises
             say(f"Error: {path} could not be written: {error}", to_stderr=True)
         else:
             if path != output:

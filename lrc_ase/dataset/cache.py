@@ -219,6 +219,7 @@ def _chunks(file: str, selection: str) -> Iterator[list[Atoms]]:
 
 def _prepared(chunks: Iterator[list[Atoms]], cutoff: float, rules: LabelRules, n_workers: int) -> Iterator[Chunk]:
     """Yield the arrays of each chunk in order, computed by worker processes from `_FEWEST_FOR_WORKERS` frames on."""
+    # the number of frames of a file is unknown until it is read: the first chunks decide whether workers start
     first: list[list[Atoms]] = []
     for chunk in chunks:
         first.append(chunk)

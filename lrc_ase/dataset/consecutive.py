@@ -50,6 +50,7 @@ def consecutive_runs(frames: Sequence[LabelledFrame]) -> list[range]:
     for segment, steps in _segments(frames):
         ratios, chance = _ratios(steps)
         for start, stop in _true_stretches(_links(ratios)):
+            # probability that random order gives at least as many small steps, times the places where a run may begin
             n_near = int((ratios[start:stop] < _NEAR).sum())
             if binom.sf(n_near - 1, stop - start, chance) * len(frames) < _SIGNIFICANCE:
                 runs.append(range(segment + start, segment + stop + 1))

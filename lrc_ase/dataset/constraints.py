@@ -25,7 +25,7 @@ def constrained_components(atoms: Atoms) -> np.ndarray:
         elif isinstance(constraint, FixCartesian):
             constrained[constraint.index] |= np.asarray(constraint.mask, dtype=bool)
         elif isinstance(constraint, FixScaled):
-            # rows of the cell along which the atom may not move
+            # cell vectors along which the atom may not move, and the Cartesian axes that they are not normal to
             held = np.abs(atoms.cell.array[np.asarray(constraint.mask, dtype=bool)])
             constrained[constraint.index] |= (held > _PARALLEL).any(axis=0)
         elif isinstance(constraint, FixedPlane):  # moves across the normal `dir`

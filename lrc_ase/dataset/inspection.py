@@ -119,7 +119,7 @@ def _not_made(checks: Sequence[Check]) -> str:
 def _missing_labels(frames: Sequence[LabelledFrame]) -> list[str]:
     """Return sentences about labels that some frames have and others lack, or about a set without labels."""
     energies = [bool(np.isfinite(frame.energy)) for frame in frames]
-    # the force on a single atom is zero by symmetry and no label
+    # a single atom needs no force, which is zero by symmetry
     forces = [bool(np.isfinite(frame.forces).any()) for frame in frames if len(frame.atoms) > 1]
     if not any(energies) and not any(forces):
         return ["no frame has an energy or forces under a known name: nothing about labels could be checked"]

@@ -126,7 +126,8 @@ def label_frame(
     forces = np.full((len(atoms), 3), np.nan) if values["forces"] is None else values["forces"]
     stress = np.full((3, 3), np.nan) if values["stress"] is None else values["stress"]
     zeroed = constrained_components(atoms) & (forces == 0)
-    if forces[~zeroed].any():  # some are forces
+    # where all other forces are zero too, as in a perfect crystal, zeros of fixed atoms are labels
+    if forces[~zeroed].any():
         forces = np.where(zeroed, np.nan, forces)
     weight *= frame_weight(atoms, name, remarks)
     return LabelledFrame(atoms, energy, forces, stress, name, weight, tuple(remarks))

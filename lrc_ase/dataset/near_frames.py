@@ -97,6 +97,7 @@ def _verdict_on_energies(
     subject, basis = "energies against forces", f"{len(change)} pairs of near frames"
     fits = _FITS[0] < slope < _FITS[1]
     meaning = None if fits else nearest_meaning(slope, _energy_slopes(n_atoms), _TOLERANCE)
+    # pairs near enough to tell factors of 1.9 from anharmonic terms
     exact = error < _STRICT * np.abs(work)
     if meaning is None and exact.sum() >= _FEWEST_PAIRS:
         exact_slope = float(np.median(change[exact] / work[exact]))

@@ -35,6 +35,7 @@ def json_object(text: str, *, largest: int = LARGEST_TEXT) -> dict[str, Any]:
         raise ValueError(f"no valid JSON ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(f"expected a JSON object, got {reprlib.repr(content)}")
+    # level by level: recursion would run into Python's limit on a hostile file
     level: list[Any] = [content]
     for _ in range(DEEPEST):
         level = [item for each in level for item in (each.values() if isinstance(each, dict) else each)]

@@ -159,6 +159,7 @@ def load_potential(
     weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
     _check_tensors(path, _expected(first_member, header.n_members), weights)
     _check_finite(path, weights | {"references": references})
+    # the number of members is trusted now: the file holds the tensors of all of them
     members = [first_member, *(build_model(settings) for _ in range(header.n_members - 1))]
     model = members[0] if len(members) == 1 else Ensemble(members)
     stored_dtype = next((tensor.dtype for tensor in weights.values() if tensor.is_floating_point()), torch.float32)

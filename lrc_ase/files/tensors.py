@@ -77,6 +77,7 @@ class TensorFile:
 
     def _check_sizes(self) -> int:
         """Return the number of bytes of all tensors, which must fill the rest of the file exactly."""
+        # tensors without gaps and overlaps: a header cannot claim more memory than the file has bytes
         end = 0
         for name, entry in sorted(self._entries.items(), key=lambda item: item[1].data_offsets):
             if entry.dtype not in _BITS or min(entry.shape, default=0) < 0:

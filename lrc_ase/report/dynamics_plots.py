@@ -56,7 +56,7 @@ def plot_log(log: str | Path, path: str | Path, targets: Mapping[str, float] | N
     figure = Figure(figsize=(8.0, 1.7 * len(shown) + 0.6), dpi=DPI, layout="constrained")
     axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for axis, name in zip(axes, shown, strict=True):
-        is_energy = name.endswith("_eV")
+        is_energy = name.endswith("_eV")  # total energies are so large that labels of ticks would need an offset
         values = columns[name] - (columns[name][np.isfinite(columns[name])][0] if is_energy else 0.0)
         axis.plot(columns["time_ps"], values, color=COLOR, lw=1, marker="." if len(rows) == 1 else "")
         axis.set_ylabel(f"{labels[name]}, start = 0" if is_energy else labels[name])

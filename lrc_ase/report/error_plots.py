@@ -128,7 +128,7 @@ def _draw_atoms(
     """Draw circles from the back to the front, the cell's edges, and symbols on atoms that are not hidden."""
     for edge in projection.cell_edges:
         axis.plot(*edge.T, color="0.75", lw=0.8, zorder=0)
-    order = np.argsort(projection.depths)
+    order = np.argsort(projection.depths)  # from the back, so that near atoms cover far ones
     fills = np.array(scale.to_rgba(np.nan_to_num(errors)))
     fills[~np.isfinite(errors)] = _UNKNOWN_COLOR
     diameters = 2 * projection.radii[order]

@@ -170,6 +170,7 @@ def check_same_run(before: dict[str, Any], settings: MDSettings, identity: dict[
         One of them differs; the message ends with how to start a new run instead.
     """
     new_run = "or start a new run from its last frame with another --output"
+    # settings that older files lack are not compared, as nobody knows their values
     for name, value in asdict(settings).items():
         if name not in FREE_ON_RESUME and name in before and before[name] != value:
             raise ValueError(

@@ -248,6 +248,7 @@ class TrajectoryFile:
             if len(old) < n_frames:
                 raise ValueError(f"{self.path} holds {len(old)} frames, the restart file counts {n_frames}")
             if len(old) > n_frames:
+                # ASE's format has an index of frames in its head: cutting off the end is not enough
                 with replacing(self.path) as temporary, Trajectory(temporary, "w") as new:
                     for index in range(n_frames):
                         new.write(old[index])

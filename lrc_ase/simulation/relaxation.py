@@ -90,6 +90,7 @@ def relax(
 
     sane = atoms.get_positions(), atoms.cell.array.copy()
     converged = False
+    # one step at a time: a structure whose energy is not finite must not replace the last sane one
     for converged in optimizer.irun(fmax=settings.fmax, steps=settings.max_steps):  # noqa: B007 - read after the loop
         current = state()
         if not (np.isfinite(current.energy) and np.isfinite(current.fmax)):

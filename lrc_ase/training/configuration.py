@@ -51,6 +51,7 @@ def _data_sets(value: Any) -> Any:
     if not isinstance(value, Mapping) or not value.keys() <= DataSetConfiguration.model_fields.keys():
         return value
     files = value.get("train")
+    # `train` is a key of a data set, but may also be the name of one
     is_a_set_called_train = isinstance(files, Mapping) and "train" in files
     return value if files is None or is_a_set_called_train else {"frames": value}
 

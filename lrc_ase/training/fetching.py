@@ -29,6 +29,7 @@ class Fetcher:
         if self.pool is None:
             batch = self._read(indices)
         else:
+            # after a rewind or a restart another batch may be due than the one read ahead
             key, future = self.ahead or ((), None)
             batch = future.result() if future is not None and key == tuple(indices) else self._read(indices)
             self.ahead = (tuple(following), self.pool.submit(self._read, following)) if following else None

@@ -36,6 +36,7 @@ class FrameFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # without a configuration there is no run that could need the files
         if not self.folder.configuration.exists():
             for path in self.written:
                 os.unlink(path)

@@ -181,7 +181,7 @@ def _parts(key: str) -> list[str]:
 def _assign(content: Any, parts: Sequence[str], value: Any, key: str) -> None:
     """Set a value inside nested mappings and lists; absent mappings on the way are created."""
     first, rest = parts[0], parts[1:]
-    if isinstance(content, list):
+    if isinstance(content, list):  # stages or files: one by index or name, or all
         items, rest = _chosen(content, parts, key)
         if not rest and items is not content:
             raise ConfigurationError(f"'{key:.80}' names a whole entry of a list: name a key in it")

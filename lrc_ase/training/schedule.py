@@ -28,6 +28,7 @@ def learning_rate(stage: StageConfiguration, step: int, n_steps: int, *, seconds
     n_warmup = round(stage.warmup * n_steps)
     if position < n_warmup:
         return stage.learning_rate * min((position + 1) / n_warmup, 1.0)
+    # fraction of the way from the end of the warm-up to the last step
     passed = min((position - n_warmup) / max(n_steps - n_warmup - 1, 1), 1.0)
     final = stage.final_learning_rate
     if stage.schedule == "constant":

@@ -37,6 +37,7 @@ def batch_gradient(
         shares, counts = [list(graphs)], None
     else:
         parts = balanced_parts([graph.graph.n_atoms for graph in graphs], n_parts * processes.size)
+        # every `size`-th part: `n_parts` for each process; all processes divide the batch alike
         shares = [[graphs[index] for index in part] for part in parts[processes.rank :: processes.size] if part]
         counts = LabelCounts.of(graphs)
     evaluated = []

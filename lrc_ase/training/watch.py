@@ -60,6 +60,7 @@ class Watch:
         errors = self.errors(model, stage)
         if errors is None or self.at_start is None:
             return None
+        # forces if there are any, as the label that tells most
         label, unit, digits = next(each for each in _UNITS if math.isfinite(errors[f"{each[0]}_rmse"]))
         before, after = self.at_start[f"{label}_rmse"], errors[f"{label}_rmse"]
         name = "force" if label == "forces" else label
