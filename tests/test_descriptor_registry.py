@@ -200,7 +200,7 @@ def test_configuration_chooses_by_name(given, expected, tmp_path):
         ),
         ({"name": "xyzzy"}, r"known are \['sphere', 'ponita', 'paper'\]"),
         ({"name": 3}, r"`name` of a descriptor must be one of \['sphere', 'ponita', 'paper'\], got 3"),
-        ("ponita", r"model\.descriptor: Input should be a valid dictionary or instance of DescriptorSettings"),
+        ("ponita", r"model\.descriptor: Input should be a block of keys and values"),
         ({"name": "ponita", "n_orientation": 8}, r"did you mean 'model\.descriptor\.n_orientations'\?"),
         ({"name": "paper", "n_radial": 8}, r"unknown key 'model\.descriptor\.n_radial'"),
         (

@@ -96,7 +96,19 @@ def test_a_full_disk_names_the_file_and_how_to_go_on(monkeypatch):
     code, output = md("-n", 10, "--write-every", 4)
     assert code == 1
     assert "md.traj: No space left on device" in output
-    assert "Stopped; the state is kept in md.restart.npz: --resume goes on with it." in output
+    assert "Stopped; md.restart.npz holds step 6: --resume goes on from there." in output
+    assert Path("md.png").exists()
+
+
+def test_a_finished_run_says_that_nothing_is_left():
+    assert md("-n", 2)[0] == 0
+    code, output = md("-n", 2, "--resume")
+    assert code == 0
+    assert "Nothing to do: the run has made its 2 steps; a larger --steps makes it longer." in output
+    assert "ms per step" not in output
+    code, output = md("-n", 4, "--resume")
+    assert code == 0
+    assert "2 steps of 8 atoms" in output
 
 
 def test_output_that_is_there_is_no_interruption():

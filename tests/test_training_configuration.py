@@ -116,6 +116,12 @@ def test_unknown_key_is_one_line_with_the_nearest_valid_key(path, suggestion):
     [
         (["stages", 0, "epochs"], -3, r"stages\[0\].epochs: Input should be greater than or equal to 1, got -3"),
         (["model", "cutoff"], "five", "model.cutoff: Input should be a valid number.*got 'five'"),
+        (["references"], "isolated", r"references: expected fit, isolated-atoms, or .* by element, got 'isolated'$"),
+        (["references"], 3, r"references: expected fit, .* got 3$"),
+        (["references"], {"Na": "x"}, r"configuration: references\.Na: Input should be a valid number, .*, got 'x'$"),
+        (["references"], {"Xx": 1.0}, r"configuration: references\.Xx\.\[key\]: 'Xx' is no chemical symbol"),
+        (["model", "hidden"], 64, r"model\.hidden: Input should be a list, got 64$"),
+        (["data"], 3, r"data: Input should be a block of keys and values, got 3$"),
         (["stages", 0, "model"], "longrange", r"stages\[0\].model: Input should be 'short-range' or 'full-range'"),
         (["stages", 0, "data"], "small", r"stage 'only' uses data sets \['small'\]; known are \['frames'\]"),
         (["stages", 0, "loss"], {"energy": 0, "forces": 0}, "stage 'only' has no loss"),

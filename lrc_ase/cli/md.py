@@ -48,7 +48,8 @@ def md(
         typer.Option(
             "--temperature",
             "-t",
-            help="Target temperature, K; with nve of the first velocities, which are the structure's if not given.",
+            help="Target temperature, K; required for nvt and npt. With nve: temperature of the first velocities; the "
+            "structure's velocities are used without it.",
         ),
     ] = None,
     steps: Annotated[
@@ -179,8 +180,9 @@ class _Lines:
 
 @contextmanager
 def _after_a_stop(files: MDFiles, settings: MDSettings) -> Iterator[None]:
-    """Print where the state of an interrupted run is kept; plot the log of a run that `SimulationStopped` ended."""
+    """Print the step from which an interrupted run can go on; plot the log of a run that stopped early."""
     from lrc_ase.simulation import SimulationStopped
+    from lrc_ase.simulation.restart import read_restart
 
     before = _modified(files.restart)
     try:
@@ -189,11 +191,14 @@ def _after_a_stop(files: MDFiles, settings: MDSettings) -> Iterator[None]:
         kept = _modified(files.restart)
         # an OSError before the first step leaves files of another run, one later on (a full disk) those of this run
         if kept is not None and (isinstance(error, KeyboardInterrupt) or kept != before):
-            print(f"Stopped; the state is kept in {files.restart}: --resume goes on with it.", flush=True)
+            with suppress(ValueError):  # a restart file of another version: nothing to go on from
+                step = read_restart(files.restart).step
+                print(f"Stopped; {files.restart} holds step {step}: --resume goes on from there.", flush=True)
+            if kept != before:  # else the log may be that of another run
+                _plot_what_there_is(files, settings)
         raise
     except SimulationStopped:
-        with suppress(OSError, ValueError):  # no room, no rows: the reason of the stop is what matters
-            _plot(files, settings)
+        _plot_what_there_is(files, settings)
         raise
 
 
@@ -202,10 +207,19 @@ def _modified(path: Path) -> int | None:
     return path.stat().st_mtime_ns if path.exists() else None
 
 
+def _plot_what_there_is(files: MDFiles, settings: MDSettings) -> None:
+    """Draw the log of a run that stopped early, if there are rows to draw and room to write."""
+    with suppress(OSError, ValueError):  # the reason of the stop is what matters
+        _plot(files, settings)
+
+
 def _print_summary(summary: MDSummary, settings: MDSettings, n_atoms: int) -> None:
     """Print speed and final state of a run."""
     final = summary.final
     done = summary.steps - summary.first_step
+    if summary.first_step and not done:
+        print(f"Nothing to do: the run has made its {summary.steps} steps; a larger --steps makes it longer.")
+        return
     per_day = 86.4 * settings.timestep / summary.ms_per_step if done else 0.0
     print(
         f"{done} steps of {n_atoms} atoms in {summary.seconds:.1f} s "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from lrc_ase.dataset import LabelKeys
 from lrc_ase.files.atomic import write_atomically
@@ -109,6 +109,15 @@ Element = Annotated[str, AfterValidator(lambda symbol: check_elements((symbol,))
 """A chemical symbol."""
 
 
+def _references(value: Any) -> Any:
+    """Validate the branch of the union that `value` means: pydantic would list the mistakes of both."""
+    if isinstance(value, Mapping):
+        return TypeAdapter(dict[Element, float]).validate_python(value)
+    if value not in ("fit", "isolated-atoms"):
+        raise ValueError(f"expected fit, isolated-atoms, or energies in eV by element, got {value!r:.80}")
+    return value
+
+
 class ModelConfiguration(ModelSettings):
     """Settings of the model. Values that are null are derived from the training frames."""
 
@@ -193,8 +202,9 @@ class TrainingConfiguration(Settings):
     """Data sets by name. Files alone (`data: frames.extxyz`) are one set, called frames."""
     model: ModelConfiguration = ModelConfiguration()
     """The model."""
-    references: Literal["fit", "isolated-atoms"] | dict[Element, float] = "fit"
-    """Energy of each element: least squares, from one-atom frames, or given in eV."""
+    references: Annotated[Literal["fit", "isolated-atoms"] | dict[Element, float], BeforeValidator(_references)] = "fit"
+    """Energy of each element. fit: least squares. isolated-atoms: those of one-atom frames. Otherwise energies in eV by
+    element, such as `{Na: -1.5, Cl: -2.5}`."""
     stages: Annotated[tuple[StageConfiguration, ...], BeforeValidator(_stages)] = Field(min_length=1)
     """Stages in their order. Default: one, full-range unless `model.long_range` is null."""
     start: str | None = None

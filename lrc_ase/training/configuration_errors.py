@@ -23,6 +23,12 @@ _SHOWN = 3
 """Number of mistakes that a message names."""
 _LONGEST_KEY, _LONGEST_MESSAGE = 80, 400
 """Largest number of characters of a key and of a message."""
+_WITHOUT_PYTHON = {
+    "tuple_type": "Input should be a list",
+    "dict_type": "Input should be a block of keys and values",
+    "model_type": "Input should be a block of keys and values",
+}
+"""Messages of pydantic that name types of Python, in words of YAML."""
 _Bounded = reprlib.Repr()
 _Bounded.maxlevel, _Bounded.maxstring, _Bounded.maxother = 2, 80, 80
 """Shows values of any size in a bounded time."""
@@ -52,7 +58,7 @@ def _describe(items: Sequence[Any], root: type[BaseModel], content: Any) -> Iter
         elif item["type"] == "missing":
             yield f"the key '{path}' is missing"
         else:
-            message = item["msg"].removeprefix("Value error, ")[:_LONGEST_MESSAGE]
+            message = _WITHOUT_PYTHON.get(item["type"], item["msg"]).removeprefix("Value error, ")[:_LONGEST_MESSAGE]
             got = "" if item["type"] == "value_error" else f", got {_Bounded.repr(item['input'])}"
             yield f"{path}: {message}{got}" if path else f"{message}{got}"
 
