@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from lrc_ase.dataset import LabelKeys
 from lrc_ase.files.atomic import write_atomically
@@ -17,6 +17,7 @@ from lrc_ase.files.pretrained import absolute_potential
 from lrc_ase.models.elements import check_elements
 from lrc_ase.models.settings import LongRangeSettings, ModelSettings, Settings
 from lrc_ase.training.configuration_errors import ConfigurationError, describe_errors
+from lrc_ase.training.references import ReferenceSetting
 from lrc_ase.training.yaml_reading import read_yaml
 
 __all__ = [
@@ -105,19 +106,6 @@ class DataSetConfiguration(Settings):
     """Weights by ``info["config_type"]``; each multiplies the loss of the training frames of that type."""
 
 
-Element = Annotated[str, AfterValidator(lambda symbol: check_elements((symbol,))[0])]
-"""A chemical symbol."""
-
-
-def _references(value: Any) -> Any:
-    """Validate the branch of the union that `value` means: pydantic would list the mistakes of both."""
-    if isinstance(value, Mapping):
-        return TypeAdapter(dict[Element, float]).validate_python(value)
-    if value not in ("fit", "isolated-atoms"):
-        raise ValueError(f"expected fit, isolated-atoms, or energies in eV by element, got {value!r:.80}")
-    return value
-
-
 class ModelConfiguration(ModelSettings):
     """Settings of the model. Values that are null are derived from the training frames."""
 
@@ -202,7 +190,7 @@ class TrainingConfiguration(Settings):
     """Data sets by name. Files alone (`data: frames.extxyz`) are one set, called frames."""
     model: ModelConfiguration = ModelConfiguration()
     """The model."""
-    references: Annotated[Literal["fit", "isolated-atoms"] | dict[Element, float], BeforeValidator(_references)] = "fit"
+    references: ReferenceSetting = "fit"
     """Energy of each element. fit: least squares. isolated-atoms: those of one-atom frames. Otherwise energies in eV by
     element, such as `{Na: -1.5, Cl: -2.5}`."""
     stages: Annotated[tuple[StageConfiguration, ...], BeforeValidator(_stages)] = Field(min_length=1)

@@ -5,20 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import AfterValidator, BeforeValidator, TypeAdapter
 from torch import Tensor
 
 from lrc_ase.dataset import CONFIG_TYPE_KEY, LabelledFrame
+from lrc_ase.models.elements import check_elements
 from lrc_ase.structures.charge import total_charge
 
-__all__ = ["References", "fit_references", "isolated_references"]
+__all__ = ["ReferenceSetting", "References", "fit_references", "isolated_references"]
 
 _NEAREST_IMAGE = 6.0
 """Distance to periodic images from which an atom counts as isolated, Angstrom."""
 _SAME_ENERGY = 1e-3
 """Difference up to which two energies of an isolated atom count as the same, eV."""
+
+
+Element = Annotated[str, AfterValidator(lambda symbol: check_elements((symbol,))[0])]
+"""A chemical symbol."""
+
+
+def _references(value: Any) -> Any:
+    """Validate the branch of the union that `value` means: pydantic would list the mistakes of both."""
+    if isinstance(value, Mapping):
+        return TypeAdapter(dict[Element, float]).validate_python(value)
+    if value not in ("fit", "isolated-atoms"):
+        raise ValueError(f"expected fit, isolated-atoms, or energies in eV by element, got {value!r:.80}")
+    return value
+
+
+ReferenceSetting = Annotated[Literal["fit", "isolated-atoms"] | dict[Element, float], BeforeValidator(_references)]
+"""Choice of the element references in a configuration."""
 
 
 @dataclass(frozen=True)
