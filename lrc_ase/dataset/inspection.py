@@ -109,10 +109,12 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
 
 
 def _made(checks: Sequence[Check]) -> str:
+    """Return the checks that came to a verdict, with their samples."""
     return ", ".join(f"{check.subject} ({check.basis})" for check in checks if check.basis)
 
 
 def _not_made(checks: Sequence[Check]) -> str:
+    """Return the checks without a verdict, with the reasons."""
     return "; ".join(f"{check.subject} ({check.obstacle})" for check in checks if not check.basis)
 
 
@@ -131,6 +133,7 @@ def _missing_labels(frames: Sequence[LabelledFrame]) -> list[str]:
 
 
 def _consecutive(frames: Sequence[LabelledFrame]) -> str:
+    """Return the number of consecutive frames and of their runs."""
     runs = consecutive_runs(frames[:_LARGEST_SEQUENCE])
     if not runs:
         return "none"
@@ -143,6 +146,7 @@ def _count(n_frames: int, n_inspected: int) -> str:
 
 
 def _boundary(frame: LabelledFrame) -> str:
+    """Return a word for the number of periodic directions."""
     return ("open", "wire", "slab", "periodic")[int(frame.atoms.pbc.sum())]
 
 
@@ -153,18 +157,21 @@ def _norms(frame: LabelledFrame) -> np.ndarray:
 
 
 def _rms(frames: Sequence[LabelledFrame]) -> float:
+    """Return the root mean square of the force components, eV/Angstrom."""
     components = np.concatenate([frame.forces.ravel() for frame in frames])
     components = components[np.isfinite(components)]
     return float(np.sqrt(np.mean(components**2))) if components.size else float("nan")
 
 
 def _net_forces(frames: Sequence[LabelledFrame]) -> str:
+    """Return median and maximum of the net forces, eV/Angstrom."""
     net = net_forces(frames)
     net = net[np.isfinite(net)]
     return f"{np.median(net):.2g}, {net.max():.2g}" if net.size else "-"
 
 
 def _force_quantiles(frames: Sequence[LabelledFrame]) -> str:
+    """Return median, 99% quantile and maximum of the forces on atoms, eV/Angstrom."""
     norms = np.concatenate([_norms(frame) for frame in frames])
     if not norms.size:
         return "-"
@@ -172,6 +179,7 @@ def _force_quantiles(frames: Sequence[LabelledFrame]) -> str:
 
 
 def _shortest(frames: Sequence[LabelledFrame]) -> str:
+    """Return the shortest distances of pairs of elements, or why they cannot be measured."""
     sample = frames[:: max(len(frames) // _MEASURED, 1)]
     elements = elements_of([frame.atoms for frame in sample])
     try:
@@ -185,6 +193,7 @@ def _shortest(frames: Sequence[LabelledFrame]) -> str:
 
 
 def _range(values: Sequence[float], style: str) -> str:
+    """Return minimum and maximum of the finite values."""
     known = [value for value in values if np.isfinite(value)]
     if not known:
         return "-"
@@ -193,6 +202,7 @@ def _range(values: Sequence[float], style: str) -> str:
 
 
 def _counts(values: object) -> str:
+    """Return the most frequent values with their counts."""
     counted = Counter(values)  # type: ignore[call-overload]
     shown = [f"{value} ({count})" for value, count in counted.most_common(_SHOWN)]
     rest = len(counted) - len(shown)
@@ -200,6 +210,7 @@ def _counts(values: object) -> str:
 
 
 def _share(flags: object) -> str:
+    """Return "all", "none", or the number of true flags."""
     values = list(flags)  # type: ignore[call-overload]
     n_true = sum(bool(value) for value in values)
     return "all" if n_true == len(values) else "none" if n_true == 0 else str(n_true)

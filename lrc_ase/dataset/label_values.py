@@ -163,6 +163,7 @@ def _values(atoms: Atoms, quantity: Quantity, key: str | None, name: str) -> Ite
 
 
 def _free_energy(atoms: Atoms, name: str) -> Value | None:
+    """Return the finite `free_energy` of the calculator, or None."""
     value = _results(atoms).get("free_energy")
     if value is None:
         return None
@@ -192,6 +193,7 @@ def _numbers(value: Any, where: str, unit: str) -> np.ndarray:
 
 
 def _scalar(value: Value, name: str) -> Value:
+    """Return an energy as a number; ValueError for an array."""
     if value.numbers.size != 1:
         raise ValueError(f"{name}: energy must be one number, got shape {list(value.numbers.shape)} in {value.source}")
     return Value(value.source, value.numbers.reshape(()))

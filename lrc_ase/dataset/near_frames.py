@@ -94,6 +94,7 @@ def energies_against_forces(frames: Sequence[LabelledFrame]) -> Check:
 def _verdict_on_energies(
     change: np.ndarray, work: np.ndarray, error: np.ndarray, n_atoms: np.ndarray, slope: float
 ) -> Check:
+    """Return the check for a slope between the change of the energy and the work of the forces."""
     subject, basis = "energies against forces", f"{len(change)} pairs of near frames"
     fits = _FITS[0] < slope < _FITS[1]
     meaning = None if fits else nearest_meaning(slope, _energy_slopes(n_atoms), _TOLERANCE)

@@ -86,6 +86,7 @@ def warn_of_duplicates(sets: Mapping[str, Sequence[LabelledFrame]]) -> list[str]
 
 
 def _outlying_forces(frames: Sequence[LabelledFrame]) -> Check:
+    """Compare the largest force component of each frame with those of the others."""
     subject = "forces far from the others"
     labelled = [frame for frame in frames if len(frame.atoms) > 1 and np.isfinite(frame.forces).any()]
     if len(labelled) < _FEWEST:
@@ -126,6 +127,7 @@ def _outlying_energies(frames: Sequence[LabelledFrame]) -> Check:
 
 
 def _net(frames: Sequence[LabelledFrame]) -> Check:
+    """Compare net forces with the size of the forces."""
     subject = "net forces"
     net = net_forces(frames)
     known = [index for index, frame in enumerate(frames) if np.isfinite(net[index]) and len(frame.atoms) > 1]
@@ -146,5 +148,6 @@ def _net(frames: Sequence[LabelledFrame]) -> Check:
 
 
 def _names(names: Sequence[str]) -> str:
+    """Return the first names, and the number of the others."""
     rest = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

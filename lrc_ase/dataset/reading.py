@@ -114,6 +114,7 @@ def _numbered(path: str, selection: slice | str) -> Iterator[tuple[int, Atoms]]:
 
 
 def _frames(path: str, selection: slice | str) -> Iterator[Atoms]:
+    """Yield the selected frames of a file of any kind."""
     if is_deepmd_folder(path):
         frames = iterate_deepmd(path)
     elif path.endswith((".db", ".json")) and filetype(path) in ("db", "json"):

@@ -119,6 +119,7 @@ def _distances(frames: Sequence[LabelledFrame]) -> Check:
 
 
 def _size_of_forces(frames: Sequence[LabelledFrame]) -> Check:
+    """Compare the root mean square force with usual values."""
     subject = "size of forces"
     squares = np.concatenate([frame.forces.ravel() for frame in frames]) ** 2
     rms = math.sqrt(np.nanmean(squares))

@@ -122,6 +122,7 @@ def _settings_at(settings: type[BaseModel], name: str) -> type[BaseModel] | None
 
 
 def _default(settings: type[BaseModel], name: str, field: FieldInfo) -> Any:
+    """Return the default of a key in plain YAML types."""
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     if isinstance(default, BaseModel):
         return default.model_dump(mode="json")
@@ -131,6 +132,7 @@ def _default(settings: type[BaseModel], name: str, field: FieldInfo) -> Any:
 
 
 def _default_text(settings: type[BaseModel], name: str, field: FieldInfo) -> str:
+    """Return the default of a key as shown in a table."""
     if (settings, name) == (TrainingConfiguration, "stages"):
         return "one stage"
     if field.is_required():
@@ -160,6 +162,7 @@ def _unit(meaning: str) -> str:
 
 
 def _meaning(field: FieldInfo) -> str:
+    """Return the docstring of a key on one line."""
     return _text(field.description)
 
 

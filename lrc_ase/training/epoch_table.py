@@ -35,8 +35,10 @@ def watched_row(errors: Mapping[str, float]) -> str:
 
 
 def _cells(errors: Mapping[str, float]) -> list[str]:
+    """Return the errors of all labels as text."""
     return [error_text(errors.get(f"{label}_rmse", float("nan"))) for label in _LABELS]
 
 
 def _line(epoch: str, train: str, validation: str, errors: list[str], speed: str, left: str) -> str:
+    """Return the columns of a row in their widths."""
     return f"{epoch:>9}{train:>12}{validation:>11}" + "".join(f"{text:>9}" for text in errors) + f"{speed:>9}{left:>9}"

@@ -37,4 +37,5 @@ class Fetcher:
         return batch
 
     def _read(self, indices: Sequence[int]) -> Batch:
+        """Read the graphs at `indices`."""
         return {index: self.graphs[index] for index in indices}

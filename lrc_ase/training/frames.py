@@ -160,6 +160,7 @@ def read_cached(
 
 
 def _check_types(weights: Mapping[str, float], types: set[str], files: Sequence[tuple[str, float]]) -> None:
+    """Raise ValueError for a weight of a type that no frame has."""
     if unknown := sorted(set(weights) - types):
         raise ValueError(
             f"`config_type_weights` names {unknown}, but the frames of {files[0][0]} are of the types {sorted(types)}"

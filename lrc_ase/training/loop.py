@@ -193,6 +193,7 @@ class StageLoop:
         return model.eval()
 
     def _epoch(self, observer: Observer) -> EpochRecord:
+        """Train on the remaining batches of the current epoch and return its record."""
         progress = self.progress
         batches = batch_indices(len(self.train_graphs), self.stage.batch_size, self.seed, progress.epoch)
         self.model.train()
@@ -249,6 +250,7 @@ class StageLoop:
         self.processes.add_up([parameter.grad for parameter in parameters if parameter.grad is not None])
 
     def _rate(self, step: int, seconds: float) -> float:
+        """Return the step size of step number `step`, reduced by rewinds."""
         n_steps = self.n_epochs * self.n_batches
         return learning_rate(self.stage, step, n_steps, seconds=seconds) * self.progress.rate_factor
 
@@ -258,6 +260,7 @@ class StageLoop:
 
     @torch.no_grad()
     def _average(self) -> None:
+        """Update the exponential moving average of the weights."""
         # a young average forgets its start faster: initial weights would otherwise stay in it for 1 / (1 - decay) steps
         decay = min(self.stage.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
         for mean, current in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
@@ -267,6 +270,7 @@ class StageLoop:
             kept.copy_(buffer)
 
     def _finish_epoch(self) -> EpochRecord:
+        """Validate, keep the weights if they are the best, and return the record of the epoch."""
         progress, stage = self.progress, self.stage
         begin = self._now()
         epoch = progress.epoch + 1
@@ -315,9 +319,11 @@ class StageLoop:
         return self.processes.add_up_numbers([seconds if self.processes.is_first else 0.0])[0]
 
     def _snapshot(self) -> tuple[dict[str, Tensor], Progress]:
+        """Return a copy of the whole state."""
         return {name: tensor.clone() for name, tensor in self.tensors().items()}, copy.deepcopy(self.progress)
 
     def _rewind(self, state: tuple[dict[str, Tensor], Progress], observer: Observer, reason: str) -> None:
+        """Restore a state with a reduced step size; raise TrainingDiverged after `MAX_REWINDS`."""
         rewinds = self.progress.rewinds + 1
         factor = self.progress.rate_factor * RATE_AFTER_REWIND
         if rewinds > MAX_REWINDS:

@@ -37,6 +37,7 @@ class LabelCounts:
 
 
 def _n_labels(labels: Sequence[Tensor]) -> int:
+    """Return the number of entries that are not NaN."""
     return sum(int((~label.isnan()).sum()) for label in labels)
 
 
@@ -188,4 +189,5 @@ class ErrorSums:
 
 
 def _ratio(numerator: float, denominator: float) -> float:
+    """Return a quotient, NaN for a zero denominator."""
     return numerator / denominator if denominator else math.nan

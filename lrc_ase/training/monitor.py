@@ -152,6 +152,7 @@ class Monitor:
             self.board.close()
 
     def _print(self, text: str) -> None:
+        """Print a line to the console, without markup."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _left(self, loop: StageLoop) -> str:
@@ -163,10 +164,12 @@ class Monitor:
         return _duration(left)
 
     def _speed(self, loop: StageLoop) -> float:
+        """Return the number of atoms trained on per second since the run began or was resumed."""
         return loop.n_atoms_done / max(loop.progress.seconds - self.seconds_before, 1e-9)
 
 
 def _errors(metrics: Mapping[str, float]) -> str:
+    """Return loss and errors as text for the log."""
     shown = [
         f"{label} {metrics[f'{label}_rmse']:{style}} {ERROR_UNITS[label].ascii}"
         for label, style in _STYLES.items()

@@ -82,4 +82,5 @@ def _raise_missing(frames: Sequence[LabelledFrame], label: Label, keys: LabelKey
 
 
 def _has(frame: LabelledFrame, label: Label) -> bool:
+    """Return True if a frame has an energy, or forces on some atoms."""
     return bool(np.isfinite(frame.energy if label == "energy" else frame.forces).any())

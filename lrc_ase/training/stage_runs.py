@@ -115,6 +115,7 @@ class Run:
 
     @property
     def _dtype(self) -> torch.dtype:
+        """Return the floating-point type of the training."""
         dtype: torch.dtype = getattr(torch, self.configuration.dtype)
         return dtype
 
@@ -157,12 +158,14 @@ class Run:
             )
 
     def _on_device(self, parts: Sequence[Sequence[LabelledGraph]]) -> Sequence[LabelledGraph]:
+        """Join graphs and move them to the device; graphs on disk are moved when they are read."""
         graphs = joined(parts)
         if isinstance(graphs, Lazy):
             return Lazy(len(graphs), lambda index: graphs[index].to(self.device))
         return [graph.to(self.device) for graph in graphs]
 
     def _run_stage(self, loop: StageLoop) -> ShortRangeModel:
+        """Train a stage to its end, write its potential and return the model with the best weights."""
         stage, progress = loop.stage, loop.progress
         if not loop.finished:
             self.monitor.stage(loop)
@@ -221,6 +224,7 @@ class Run:
             self.remarks.append(text)
 
     def step_done(self, loop: StageLoop) -> None:
+        """Show progress; write a checkpoint if one is due; stop after a signal."""
         progress = loop.progress
         self.monitor.step(loop)
         if self.processes.any(self.stop.signal_name is not None):
@@ -240,6 +244,7 @@ class Run:
             self._save(loop)
 
     def epoch_done(self, loop: StageLoop, record: EpochRecord) -> None:
+        """Record an epoch, write files if they are due, and call `on_epoch`."""
         watched = self.watch.errors(loop.averaged, loop.stage) if record.validation else None
         self.monitor.epoch(loop, record, watched)
         if record.improved:
@@ -270,6 +275,7 @@ class Run:
             ) from error
 
     def _save_potential(self, loop: StageLoop, record: EpochRecord) -> None:
+        """Write the potential with the best weights and its description."""
         description: dict[str, Any] = {
             "stage": loop.stage.name,
             "epoch": record.epoch,
@@ -295,12 +301,15 @@ class Run:
 
     @property
     def _is_last_stage(self) -> bool:
+        """Return True in the last stage, whose potential is that of the run."""
         return self.stage_index == len(self.configuration.stages) - 1
 
     def _potential_path(self, loop: StageLoop) -> Path:
+        """Return the path of the potential of the current stage."""
         return self.folder.potential if self._is_last_stage else self.folder.stage_potential(loop.stage.name)
 
     def _save_checkpoint(self, loop: StageLoop) -> None:
+        """Write the state of the loop, from which a resumed run continues."""
         values = {
             "stage": self.stage_index,
             "progress": loop.progress.to_json(),

@@ -53,5 +53,6 @@ def with_settings(
 
 
 def _generator(seed: int, member: int) -> torch.Generator:
+    """Return the generator of the initial weights of a member."""
     # far from the seeds of the following stages
     return torch.Generator().manual_seed(seed + 1_000_003 * member)
