@@ -27,7 +27,7 @@ _ATOMS_PER_THREAD = 8
 """Fewer atoms than this for each thread cost more in waking it than it saves."""
 
 
-def run_over_atoms(kernel: Callable[..., Any], arguments: tuple, n_atoms: int, n_threads: int) -> list[Any]:
+def run_over_atoms(kernel: Callable[..., Any], arguments: tuple[Any, ...], n_atoms: int, n_threads: int) -> list[Any]:
     """Return the results of ``kernel(*arguments, first, last)`` for even ranges of atoms, one for each thread."""
     if n_threads > 1:
         _keep_forks_single_threaded()
@@ -36,7 +36,7 @@ def run_over_atoms(kernel: Callable[..., Any], arguments: tuple, n_atoms: int, n
 
 
 def run_over_ranges(
-    kernel: Callable[..., Any], arguments: tuple, ranges: Sequence[tuple[int, ...]], n_threads: int
+    kernel: Callable[..., Any], arguments: tuple[Any, ...], ranges: Sequence[tuple[int, ...]], n_threads: int
 ) -> list[Any]:
     """Return the results of ``kernel(*arguments, *range)`` for each range.
 

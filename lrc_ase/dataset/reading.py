@@ -13,7 +13,8 @@ import ase.db
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.io.formats import UnknownFileTypeError, filetype, string2index
+from ase.io.formats import UnknownFileTypeError, filetype
+from ase.utils import string2index
 
 from lrc_ase.dataset.deepmd import deepmd_files, is_deepmd_folder, iterate_deepmd
 from lrc_ase.dataset.paths import matching_files

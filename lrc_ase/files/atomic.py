@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 __all__ = ["remove_leftovers", "replacing", "write_atomically", "writing"]
 
@@ -63,13 +63,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def writing(path: str | os.PathLike[str], *, text: bool = False) -> Iterator[IO]:
+def writing(path: str | os.PathLike[str], *, text: bool = False) -> Iterator[IO[Any]]:
     """Open a temporary file that becomes `path` at the end of the context; see `replacing`.
 
     The file is binary, or UTF-8 text with unchanged line ends.
     """
     with replacing(path) as temporary:
-        file: IO = temporary.open("w", encoding="utf-8", newline="") if text else temporary.open("wb")
+        file: IO[Any] = temporary.open("w", encoding="utf-8", newline="") if text else temporary.open("wb")
         with file:
             yield file
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -193,7 +193,7 @@ class LongRangeConvolution(nn.Module):
         if structure is None:
             structure = _one_structure(fractional.shape[0], fractional.device)
         periodic = None if pbc is None else [tuple(row) for row in pbc.tolist()]
-        groups: dict[tuple, list[int]] = {}
+        groups: dict[tuple[Any, ...], list[int]] = {}
         layouts = []
         for index in range(len(cells)):
             if (periodic is None or all(periodic[index])) and self.method != "direct":

@@ -35,14 +35,14 @@ class MultiplierTables:
 
     def __init__(self, window: Window | None) -> None:
         self.window = window
-        self._kept: dict[tuple, _Kept] = {}
-        self._origin: dict[tuple, Tensor] = {}
-        self._last_grid: tuple[tuple, WaveNumbers, Tensor] | None = None
+        self._kept: dict[tuple[Any, ...], _Kept] = {}
+        self._origin: dict[tuple[Any, ...], Tensor] = {}
+        self._last_grid: tuple[tuple[Any, ...], WaveNumbers, Tensor] | None = None
 
     def __call__(
         self,
         multiplier: Multiplier,
-        state: tuple | None,
+        state: tuple[Any, ...] | None,
         cell: Tensor,
         mesh_shape: tuple[int, ...],
         layouts: Sequence[Layout],
@@ -72,7 +72,12 @@ class MultiplierTables:
         )
 
     def at_origin(
-        self, multiplier: Multiplier, state: tuple | None, dimension: int, dtype: torch.dtype, device: torch.device
+        self,
+        multiplier: Multiplier,
+        state: tuple[Any, ...] | None,
+        dimension: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> Tensor:
         """The kernel's value at distance zero as `apply_kernel` takes it, kept while the multiplier is frozen."""
         key = (state, dimension, dtype, device)
@@ -100,7 +105,7 @@ class MultiplierTables:
             self._last_grid = (key, waves, self._factor(cell, mesh_shape))
         return self._last_grid[1:]
 
-    def _boundary(self, cell: Tensor, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]) -> tuple:
+    def _boundary(self, cell: Tensor, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]) -> tuple[Any, ...]:
         lengths = tuple(layouts) if layouts[0].open_axes else None
         return mesh_shape, cell.cpu().numpy().tobytes(), lengths, cell.dtype, cell.device
 

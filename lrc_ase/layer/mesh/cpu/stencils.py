@@ -67,7 +67,7 @@ def gather_compiled(
     run_over_ranges(kernel, arguments, atoms.tile_ranges(n_ranges), n_threads)
 
 
-def _arguments(atoms: SortedAtoms, window: Window, mesh: np.ndarray) -> tuple:
+def _arguments(atoms: SortedAtoms, window: Window, mesh: np.ndarray) -> tuple[Any, ...]:
     table = window.horner_table(mesh.dtype, _line_width(window))
     layout = atoms.tiles, mesh.shape[1:], window.n_points
     return atoms.order, atoms.coordinates, atoms.starts, *layout, table, mesh.reshape(-1)
