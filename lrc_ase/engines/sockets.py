@@ -1,4 +1,4 @@
-"""A calculator as the client of a program that moves the atoms and speaks the protocol of i-PI."""
+"""Client for programs that move the atoms and talk to a calculator over the i-PI protocol."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ __all__ = ["serve_over_socket"]
 def serve_over_socket(
     atoms: Atoms, *, unix: str | None = None, host: str = "localhost", port: int = 31415, timeout: float | None = None
 ) -> None:
-    """Answer with energies, forces and, where all directions are periodic, the virial until the other side ends.
+    """Answer requests for energies, forces and, where all directions are periodic, the virial, until the server stops.
 
     Parameters
     ----------
     atoms
-        Structure with a calculator; the other side moves its atoms and its cell.
+        Structure with a calculator; the server moves its atoms and its cell.
     unix, host, port
         Name of a Unix socket, or else host and port of an internet socket.
     timeout
-        Seconds of silence after which to give up.
+        Seconds without a message after which to raise an error.
 
     Raises
     ------
     ConnectionError
-        Nobody listens there, or the other side says nothing for too long.
+        No server listens at the address, or it sends no message within `timeout`.
     InputError
-        The other side has another number of atoms, or sends numbers that are not finite.
+        The server has another number of atoms, or sends numbers that are not finite.
     ValueError
-        The other side speaks another protocol.
+        The server uses another protocol.
     """
     where = f"the Unix socket {unix}" if unix is not None else f"{host}:{port}"
     try:
@@ -50,7 +50,7 @@ def serve_over_socket(
 
 
 class _Protocol(IPIProtocol):
-    """ASE's protocol, which says what is wrong with a message."""
+    """ASE's implementation of the protocol, with errors that name the fault in a message."""
 
     def __init__(self, socket: Any, n_atoms: int) -> None:
         super().__init__(socket)

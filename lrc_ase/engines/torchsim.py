@@ -1,7 +1,6 @@
-"""The potential in torch-sim: many systems of any sizes at once on one device.
+"""The potential in torch-sim: many systems of different sizes in one evaluation on one device.
 
-Systems of a batch share one evaluation. Memory grows with the number of atoms times density, by which the autobatchers
-of torch-sim deal systems into batches.
+Memory grows with the number of atoms times density; the autobatchers of torch-sim divide systems into batches by it.
 """
 
 from __future__ import annotations
@@ -33,29 +32,29 @@ __all__ = ["TorchSimModel"]
 class TorchSimModel(ModelInterface):
     """Compute energies, forces, full stress and latent charges of every system in a state.
 
-    Total charges are those of the state's attribute `charge`, (n_systems,) in e, where it has one. States of torch-sim
-    0.3 have none: `atoms_to_state` drops ``atoms.info["charge"]``. There `charge` holds for all systems.
+    Total charges come from the attribute `charge` of the state, (n_systems,) in e. States of torch-sim 0.3 lack it, as
+    `atoms_to_state` drops ``atoms.info["charge"]``. The argument `charge` then holds for all systems.
 
     Parameters
     ----------
     potential
         A potential file, the folder of a training run, the name of a shipped potential, or a loaded `Potential`.
     charge
-        Total charge of each system in e, for states that do not carry any. Without it such systems count as neutral,
-        with a warning.
+        Total charge of each system in e, for states without charges. By default such systems count as neutral, with a
+        warning.
     device, dtype
-        Where the model is, and its precision; states must be there, of any precision.
+        Device and precision of the model. States must be on this device, in any precision.
     skin
-        Extra range of the neighbor lists in Angstrom: searched anew when an atom of any system has moved half of it,
-        or cells or systems have changed.
+        Extra range of the neighbor lists in Angstrom. The search is repeated when an atom of any system has moved by
+        half of the skin, or when cells or systems have changed.
     compute_stress
-        Return a stress from `forward`; of use where all directions are periodic.
+        Return the stress from `forward`; meaningful where all directions are periodic.
 
     Raises
     ------
     ValueError
-        A device or precision that cannot be used here; at evaluation, charges that are not finite or differ from
-        `charge`, and structures that `lrc_ase.structures.neighbors.neighbor_graph` refuses.
+        The device or precision is not available. At evaluation: charges are not finite or differ from `charge`, or
+        `lrc_ase.structures.neighbors.neighbor_graph` refuses a structure.
     """
 
     @undisturbed()
@@ -95,19 +94,19 @@ class TorchSimModel(ModelInterface):
             values = {name: value for name, value in state.items() if name != "charge"}
             state = torch_sim.SimState(**({"masses": torch.ones_like(values["positions"][:, 0])} | values))
         graph = self._graph_of(state, self._total_charges(charges, state.n_systems))
-        found = evaluate(self.model, graph, stress=self._compute_stress)
-        assert found.forces is not None
+        evaluation = evaluate(self.model, graph, stress=self._compute_stress)
+        assert evaluation.forces is not None
         references = self._references.new_zeros(graph.n_structures)
         references.index_add_(0, graph.structure, self._references[graph.species])
-        results = {"energy": found.energy + references, "forces": found.forces}
-        if found.stress is not None:
-            results["stress"] = found.stress
-        if found.charges is not None:
-            results["charges"] = found.charges
+        results = {"energy": evaluation.energy + references, "forces": evaluation.forces}
+        if evaluation.stress is not None:
+            results["stress"] = evaluation.stress
+        if evaluation.charges is not None:
+            results["charges"] = evaluation.charges
         return {name: value.to(state.dtype) for name, value in results.items()}
 
     def _total_charges(self, carried: Any, n_systems: int) -> Tensor:
-        """Return the total charge of each system, (n_systems,): the state's, or else what the model was told."""
+        """Return the total charge of each system, (n_systems,): from the state, or else from the constructor."""
         if carried is None:
             if self._charge is None and self._has_charges:
                 warnings.warn(
@@ -125,7 +124,7 @@ class TorchSimModel(ModelInterface):
         return charges
 
     def _graph_of(self, state: torch_sim.SimState, charges: Tensor) -> Graph:
-        """Return the graph of all systems: the last one, moved, while it holds; otherwise one searched anew."""
+        """Return the graph of all systems, with the pairs of the last search while these are valid."""
         positions = state.positions.detach().double()
         pbc = torch.as_tensor(state.pbc, device="cpu").expand(3)
         unmoving = [state.atomic_numbers.long(), state.system_idx, state.cell.detach().double(), pbc, charges]
@@ -135,7 +134,7 @@ class TorchSimModel(ModelInterface):
         return replace(self._graph, positions=positions)
 
     def _search(self, systems: list[Atoms]) -> Graph:
-        """Return the graph of systems with pairs searched anew; a mesh is held while a system only moves."""
+        """Search pairs and return the graph of all systems; a system that has only moved keeps its mesh."""
         settings = self.model.settings
         held: Sequence[tuple[int, ...] | None] = [None] * len(systems)
         if self._graph is not None and self._graph.mesh_shapes and len(systems) == len(self._systems):
