@@ -25,13 +25,35 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(
+LAYER_FAULTS = """
+import resource, sys, torch
+from lrc_ase import LongRangeConvolution, Yukawa
+if sys.argv[1] == "give back":
+    import lrc_ase.layer.convolution
+    lrc_ase.layer.convolution.reuse_small_meshes = lambda: None
+layer = LongRangeConvolution(Yukawa([0.3, 0.6, 0.9], smearing=1.0), mesh_shape=(40, 40, 40), smearing=1.0)
+positions, cell = torch.rand(50, 3, dtype=torch.float64), 20 * torch.eye(3, dtype=torch.float64)[None]
+weights = torch.rand(50, 3, dtype=torch.float64)
+with torch.no_grad():
+    for _ in range(5):
+        layer(weights, positions, cell)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        layer(weights, positions, cell)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+on_glibc = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc"
 )
-def test_arrays_that_are_freed_and_needed_again_cost_no_fresh_pages():
+
+
+@pytest.mark.parametrize("script", [FAULTS, LAYER_FAULTS], ids=["arrays", "layer"])
+@on_glibc
+def test_arrays_that_are_freed_and_needed_again_cost_no_fresh_pages(script):
     faults = {}
     for mode in ("keep", "give back"):
-        run = subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, text=True, check=True)
+        run = subprocess.run([sys.executable, "-c", script, mode], capture_output=True, text=True, check=True)
         faults[mode] = int(run.stdout)
     assert 4 * faults["keep"] < faults["give back"]
 

@@ -29,7 +29,7 @@ from lrc_ase.layer.exchange import Exchange
 from lrc_ase.layer.inputs import check_inputs
 from lrc_ase.layer.kernels import Multiplier, apply_kernel
 from lrc_ase.layer.lattice import fractional_coordinates, held_mesh_shape
-from lrc_ase.layer.memory import check_mesh_memory
+from lrc_ase.layer.memory import check_mesh_memory, reuse_small_meshes
 from lrc_ase.layer.mesh import FieldAndEnergy, MultiplierTables, Stencil, convolve, field_and_energy
 from lrc_ase.layer.mesh.evaluation import sum_by_structure
 from lrc_ase.layer.windows import Window
@@ -98,6 +98,7 @@ class LongRangeConvolution(nn.Module):
         self.method = method
         self.remove_self = remove_self
         self._tables = MultiplierTables(window if method == "mesh" else None)
+        reuse_small_meshes()
 
     def forward(
         self,

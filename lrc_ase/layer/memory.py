@@ -7,11 +7,13 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
-__all__ = ["available_memory", "check_mesh_memory", "keep_freed_memory"]
+__all__ = ["available_memory", "check_mesh_memory", "keep_freed_memory", "reuse_small_meshes"]
 
 _MESHES_HELD = 4
 """Arrays of the size of the mesh alive at once: density, its spectrum, the multiplier's table, the potential."""
@@ -52,11 +54,27 @@ _ALWAYS_FITS = 2**26
 """Bytes below which nobody asks the system."""
 
 
-def keep_freed_memory() -> bool:
-    """Let this process keep the memory that it frees, until it ends; False where the C library cannot be told.
+@cache
+def reuse_small_meshes() -> None:
+    """Let glibc keep up to 64 MiB of freed memory in this process, for the arrays of the next step.
 
-    glibc hands large arrays back to the system when they are freed. A step of dynamics or training needs the same
-    arrays again, and waits for fresh, zeroed pages: a third of the time of large systems, and more on virtual machines.
+    glibc returns large arrays to the system when they are freed, and asks for fresh, zeroed pages in every step. From
+    which size on follows from the largest array that was freed so far, up to 32 MiB; twice that stays with the
+    process. Freeing one such array, of which no page is ever touched, sets both. Limits that the user chose (mallopt,
+    environment) stay as they are, and other C libraries do not care.
+    """
+    np.empty(_LARGEST_LIMIT, np.uint8)
+
+
+_LARGEST_LIMIT = 2**25 - 2**16
+"""Bytes of the largest array that moves the limits of glibc: 32 MiB less a margin for its header and alignment."""
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep all memory that it frees, until it ends; False where the C library cannot be told.
+
+    `reuse_small_meshes` keeps enough for some thousand atoms. Larger systems wait for fresh, zeroed pages in every
+    step of dynamics or training: a third of the time, and more on virtual machines.
     The command line calls this; a script does so if its process has nothing better to do with the memory.
     """
     if sys.platform != "linux":

@@ -68,8 +68,12 @@ def field_and_energy(
     first, rest = slice(None, n_energies), slice(n_energies, None)
     of_energies = EnergyEvaluation(fixed[:, first], convolver.of_channels(first), potential.of_channels(first))
     of_field = FieldEvaluation(fixed[:, rest], convolver.of_channels(rest), potential.of_channels(rest))
-    energy = _differentiable(_Inputs(weights[:, first], fractional, table[:, first]), of_energies)
-    field = _differentiable(_Inputs(weights[:, rest], fractional, table[:, rest]), of_field)
+    # the derivative of one split joins its parts; that of each slice would pad it with zeros to the whole table
+    counts = [n_energies, weights.shape[1] - n_energies]
+    weights_first, weights_rest = weights.split(counts, dim=1)
+    table_first, table_rest = table.split(counts, dim=1)
+    energy = _differentiable(_Inputs(weights_first, fractional, table_first), of_energies)
+    field = _differentiable(_Inputs(weights_rest, fractional, table_rest), of_field)
     return FieldAndEnergy(field, energy, potential.values[:, :n_energies])
 
 

@@ -121,7 +121,7 @@ def correlate_spectra(first: Tensor, second: Tensor, mesh_shape: tuple[int, ...]
     """
     if is_matrix:
         first, second = first[:, :, None], second[:, None]
-    product = first.real * second.real + first.imag * second.imag
+    product = (first.real * second.real).addcmul_(first.imag, second.imag)
     # a wave stands for its opposite too, unless its last index is its own opposite
     product[..., 1 : (mesh_shape[-1] + 1) // 2].mul_(2)
     return product

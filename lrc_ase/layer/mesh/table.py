@@ -8,8 +8,10 @@ under a strain :math:`x \to x(1+\epsilon)` waves go to :math:`k(1+\epsilon)^{-T}
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from lrc_ase.layer.boundaries import Layout, wave_numbers
 from lrc_ase.layer.kernels import Multiplier, WaveNumbers
-from lrc_ase.layer.lattice import reciprocal_cell, volume
+from lrc_ase.layer.lattice import volume
 from lrc_ase.layer.mesh.filtering import deconvolution, paired_waves
 from lrc_ase.layer.windows import Window
 
@@ -159,23 +161,33 @@ class _Strained(torch.autograd.Function):
         by_volume = (cotangent * ctx.table).sum(dim=tuple(range(1, cotangent.ndim)))  # - dL/d ln V
         products = (cotangent * ctx.slope).sum(dim=tuple(range(1, cotangent.ndim - d)))  # over channels
         moments = _second_moments(products)
-        reciprocal = reciprocal_cell(cell)
+        inverse = torch.linalg.inv(cell)
+        reciprocal = 2 * math.pi * inverse.transpose(-1, -2)
         by_strain = -2 * reciprocal.transpose(-1, -2) @ moments @ reciprocal
         by_strain = by_strain - by_volume[:, None, None] * torch.eye(d).to(cell)
         # strain = A^-1 dA
-        return torch.linalg.inv(cell).transpose(-1, -2) @ by_strain, None, None, None
+        return inverse.transpose(-1, -2) @ by_strain, None, None, None
 
 
 def _second_moments(values: Tensor) -> Tensor:
     """Sums over a half mesh of value times m_i m_j, (n_structures, d, d); `values` (n_structures, *half mesh)."""
-    full, half = values.shape[1:-1], values.shape[-1]
-    indices = [torch.fft.fftfreq(n, 1 / n).to(values) for n in full] + [torch.arange(half).to(values)]
-    d = len(indices)
-    moments = values.new_zeros(values.shape[0], d, d)
+    d = values.ndim - 1
+    sums = values
+    for axis in reversed(range(d)):  # the last axis first: its lines are contiguous, and one pass leaves 3 numbers each
+        powers = _index_powers(values.shape[1 + axis], axis == d - 1, values.dtype, values.device)
+        sums = torch.tensordot(sums, powers, dims=([1 + axis], [0]))
+    sums = sums.movedim(0, -1)  # (3, ..., 3, n_structures): sums of value times m_d^p ... m_1^q at [p, ..., q]
+    moments = values.new_empty(values.shape[0], d, d)
     for i in range(d):
-        for j in range(i, d):
-            others = [axis + 1 for axis in range(d) if axis not in (i, j)]
-            reduced = values.sum(dim=others) if others else values
-            product = indices[i] ** 2 if i == j else indices[i][:, None] * indices[j]
-            moments[:, i, j] = moments[:, j, i] = (reduced * product).flatten(1).sum(dim=1)
+        for j in range(d):
+            exponents = [int(axis == i) + int(axis == j) for axis in reversed(range(d))]
+            moments[:, i, j] = sums[tuple(exponents)]
     return moments
+
+
+@lru_cache(maxsize=64)
+def _index_powers(n: int, is_half: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return 1, m and m^2 of the `n` wave indices m along one axis, (n, 3); `is_half` for the last axis."""
+    with torch.inference_mode(False):  # it will be used outside of that too
+        indices = torch.arange(n) if is_half else torch.fft.fftfreq(n, 1 / n, dtype=torch.float64).round()
+        return torch.stack([indices**0, indices, indices**2], dim=-1).to(device, dtype)
