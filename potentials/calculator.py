@@ -68,7 +68,7 @@ class KernelCalculator(Calculator):
         )
 
     def set(self, **options: Any) -> dict[str, Any]:
-        """Change options by keyword; results of before are dropped."""
+        """Change options by keyword and discard earlier results."""
         if unknown := sorted(set(options) - {"kernel", *_DEFAULTS}):
             known = ", ".join(["kernel", *_DEFAULTS])
             raise TypeError(f"unknown option {unknown[0]!r} of KernelCalculator; the options are {known}")
@@ -89,7 +89,7 @@ class KernelCalculator(Calculator):
         return changed
 
     def todict(self, skip_default: bool = True) -> dict[str, Any]:
-        """Options as plain values, the kernel as its text, so that trajectories can store them."""
+        """Return the options as plain values, the kernel as text, so that trajectories can store them."""
         options: dict[str, Any] = super().todict(skip_default)
         return {**options, "kernel": repr(self.parameters["kernel"])}
 
@@ -127,7 +127,7 @@ class KernelCalculator(Calculator):
 
 
 def periodic_dimension(atoms: Atoms) -> int:
-    """Number of periodic directions of `atoms`; InputError unless a kernel can treat them (see KernelCalculator)."""
+    """Return the number of periodic directions; raise InputError if a kernel cannot treat them (KernelCalculator)."""
     if len(atoms) == 0:
         raise InputError("KernelCalculator needs at least one atom, got an empty Atoms object")
     if not np.all(np.isfinite(atoms.positions)):
@@ -153,7 +153,7 @@ def periodic_dimension(atoms: Atoms) -> int:
 
 
 def _full_virial(sums: PairSums, positions: Array, cell: Array) -> Array:
-    r"""Derivative (3, 3) of the energy by a deformation, from the one (d, d) in the kernel's own space.
+    r"""Return the derivative (3, 3) of the energy by a deformation, from that in the d dimensions of the kernel.
 
     The energy depends on the first d coordinates of the points and cell vectors. Its derivative by the latter, S,
     follows from the virial in d dimensions less the part of the points; then points and vectors are strained in 3D.
@@ -167,7 +167,7 @@ def _full_virial(sums: PairSums, positions: Array, cell: Array) -> Array:
 
 
 def frames(snapshots: Iterable[Snapshot], lengths: ArrayLike, *, symbol: str = "H") -> list[Atoms]:
-    """ASE frames of `snapshots` on a torus of `lengths` (d,), energy and forces attached.
+    """Build ASE frames of `snapshots` on a torus of `lengths` (d,), with energy and forces attached.
 
     The missing coordinates are zero, the missing directions not periodic and without a cell vector.
 

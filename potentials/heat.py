@@ -26,7 +26,7 @@ _NEGLIGIBLE = 60.0  # exp(-60) = 9e-27: what is dropped from the integrand at ei
 def gaussian_integral(
     kernel: Kernel, distance: Array, dimension: int, *, lower: float = 0.0, upper: float = math.inf
 ) -> tuple[Array, Array]:
-    r"""Part of a kernel that heat kernels of `lower` < t < `upper` make up.
+    r"""Evaluate the part of a kernel from heat kernels of times `lower` < t < `upper`.
 
     Gauss-Legendre quadrature in log t; its error is below 1e-12 of the whole kernel for r > 1e-5 / mu.
 
@@ -60,7 +60,7 @@ def gaussian_integral(
 
 
 def late_fourier(kernel: Kernel, k_squared: Array, dimension: int, split: float) -> tuple[Array, Array]:
-    r"""Transform of the part later than `split`, :math:`c\,Q(s, \eta\kappa)\,\kappa^{-s}`.
+    r"""Evaluate the transform of the part later than `split`, :math:`c\,Q(s, \eta\kappa)\,\kappa^{-s}`.
 
     :math:`\kappa = k^2+\mu^2`, Q is the regularised upper incomplete gamma function, :math:`\eta` the
     `split` in Angstrom^2.

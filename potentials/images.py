@@ -20,7 +20,7 @@ RadialFunction = Callable[[Array], tuple[Array, Array]]
 
 @dataclass(frozen=True)
 class KernelSum:
-    r"""A periodic kernel at n displacements.
+    r"""Value and derivatives of a periodic kernel at n displacements.
 
     `value` (n,) in eV; `gradient` (n, d) by the displacement; `strain_derivative` (n, d, d), the symmetric derivative
     by a strain that deforms displacement and cell together, :math:`\sum_n \psi'(r)\, r_a r_b / r`.
@@ -32,7 +32,7 @@ class KernelSum:
 
     @classmethod
     def zeros(cls, n: int, dimension: int) -> KernelSum:
-        """The sum of nothing at `n` displacements."""
+        """Return an empty sum at `n` displacements."""
         return cls(np.zeros(n), np.zeros((n, dimension)), np.zeros((n, dimension, dimension)))
 
     def __add__(self, other: KernelSum) -> KernelSum:
@@ -43,12 +43,12 @@ class KernelSum:
         )
 
     def scaled(self, weight: float) -> KernelSum:
-        """This sum times `weight`."""
+        """Return the sum multiplied by `weight`."""
         return KernelSum(weight * self.value, weight * self.gradient, weight * self.strain_derivative)
 
 
 def single_image(radial: RadialFunction, vectors: Array) -> KernelSum:
-    """Kernel at `vectors` (n, d) as they are, without any image."""
+    """Evaluate the kernel at `vectors` (n, d), without images."""
     value, slope = radial(np.linalg.norm(vectors, axis=1))
     gradient = slope[:, None] * vectors
     return KernelSum(value, gradient, gradient[:, :, None] * vectors[:, None, :])
@@ -57,7 +57,7 @@ def single_image(radial: RadialFunction, vectors: Array) -> KernelSum:
 def all_images(
     radial: RadialFunction, displacements: Array, cell: Array, radius: float, *, singular: bool, skip_home: bool
 ) -> KernelSum:
-    """Kernel summed over the images of `displacements` (n, d) within `radius`.
+    """Sum the kernel over the images of `displacements` (n, d) within `radius`.
 
     Raises ValueError where the kernel is `singular` and an image of the displacement is zero, and when there would be
     more than two million images.
@@ -92,7 +92,7 @@ def all_images(
 
 
 def nearest_image(displacements: Array, cell: Array) -> Array:
-    """Shortest image (n, d) of each displacement, for any cell."""
+    """Return the shortest image (n, d) of each displacement, for any cell."""
     wrapped = wrap(displacements, cell)
     gram = cell @ cell.T
     if np.allclose(gram, np.diag(np.diag(gram)), rtol=0.0, atol=1e-12 * gram.max()):

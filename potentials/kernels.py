@@ -47,32 +47,32 @@ class Kernel(ABC):
 
     @property
     def terms(self) -> tuple[tuple[float, Kernel], ...]:
-        """Weights and kernels whose sum this is: here one, with weight 1."""
+        """Return weights and kernels that sum to this one: a single term of weight 1."""
         return ((1.0, self),)
 
     @abstractmethod
     def value(self, distance: ArrayLike, dimension: int) -> Array:
-        """Value at `distance` (any shape, Angstrom); infinite at zero where the kernel is singular."""
+        """Evaluate the kernel at `distance` (any shape, Angstrom); a singular kernel is infinite at zero."""
 
     @abstractmethod
     def derivative(self, distance: ArrayLike, dimension: int) -> Array:
-        """Derivative by the distance, from the right at zero."""
+        """Differentiate by the distance; at zero from the right."""
 
     @abstractmethod
     def is_singular(self, dimension: int) -> bool:
-        """Whether the value grows without bound as the distance goes to zero."""
+        """Return True if the value grows without bound as the distance goes to zero."""
 
     @abstractmethod
     def fourier_form(self, dimension: int) -> tuple[float, float]:
-        r"""Amplitude c and power s of the transform :math:`c\,(k^2 + \mu^2)^{-s}`."""
+        r"""Return amplitude c and power s of the transform :math:`c\,(k^2 + \mu^2)^{-s}`."""
 
     def fourier(self, k_squared: ArrayLike, dimension: int) -> Array:
-        r"""Fourier transform :math:`\int \psi(|x|)\,e^{-i k\cdot x}\,dx` at `k_squared` (1/Angstrom^2)."""
+        r"""Evaluate the transform :math:`\int \psi(|x|)\,e^{-i k\cdot x}\,dx` at `k_squared` (1/Angstrom^2)."""
         amplitude, power = self.fourier_form(dimension)
         return amplitude * (np.asarray(k_squared, dtype=float) + self.mu**2) ** -power
 
     def fourier_derivative(self, k_squared: ArrayLike, dimension: int) -> Array:
-        """Derivative of `fourier` by `k_squared`."""
+        """Differentiate `fourier` by `k_squared`."""
         amplitude, power = self.fourier_form(dimension)
         return -power * amplitude * (np.asarray(k_squared, dtype=float) + self.mu**2) ** (-power - 1.0)
 
@@ -167,17 +167,17 @@ class Mixture:
                 raise TypeError(f"`terms` must hold (weight, Kernel) pairs, got a {type(kernel).__name__} as kernel")
 
     def value(self, distance: ArrayLike, dimension: int) -> Array:
-        """Weighted sum of the terms' values at `distance` (any shape, Angstrom)."""
+        """Sum the weighted values of the terms at `distance` (any shape, Angstrom)."""
         return np.asarray(sum(weight * kernel.value(distance, dimension) for weight, kernel in self.terms))
 
     def derivative(self, distance: ArrayLike, dimension: int) -> Array:
-        """Weighted sum of the terms' derivatives by the distance."""
+        """Sum the weighted derivatives of the terms by the distance."""
         return np.asarray(sum(weight * kernel.derivative(distance, dimension) for weight, kernel in self.terms))
 
     def fourier(self, k_squared: ArrayLike, dimension: int) -> Array:
-        """Weighted sum of the terms' Fourier transforms at `k_squared` (1/Angstrom^2)."""
+        """Sum the weighted Fourier transforms of the terms at `k_squared` (1/Angstrom^2)."""
         return np.asarray(sum(weight * kernel.fourier(k_squared, dimension) for weight, kernel in self.terms))
 
     def is_singular(self, dimension: int) -> bool:
-        """Whether any term is singular at zero distance."""
+        """Return True if any term is singular at zero distance."""
         return any(kernel.is_singular(dimension) for _, kernel in self.terms)

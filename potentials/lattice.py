@@ -13,7 +13,7 @@ from lrc_ase.potentials.kernels import Array
 
 
 def as_cell(cell: ArrayLike) -> Array:
-    """Cell matrix (d, d), rows as in ASE, from a matrix or from the lengths (d,) of a rectangular torus.
+    """Return the cell matrix (d, d), rows as in ASE, for a matrix or the lengths (d,) of a rectangular torus.
 
     Raises ValueError when the shape is another, an entry is not finite, or the rows span no volume.
 
@@ -36,12 +36,12 @@ def as_cell(cell: ArrayLike) -> Array:
 
 
 def reciprocal_cell(cell: Array) -> Array:
-    """Reciprocal vectors (d, d) as rows, 2 pi times the inverse transpose of `cell` (d, d)."""
+    """Return the reciprocal vectors (d, d) as rows, 2 pi times the inverse transpose of `cell` (d, d)."""
     return np.asarray(2.0 * math.pi * np.linalg.inv(cell).T, dtype=np.float64)
 
 
 def lattice_points(cell: Array, radius: float) -> Array:
-    """Lattice vectors (n, d) no longer than `radius`, the zero vector among them, shortest first."""
+    """Return the lattice vectors (n, d) no longer than `radius`, including zero, shortest first."""
     # Planes of constant n_c are 1 / |row c of the inverse transpose| apart, which bounds n_c.
     heights = 1.0 / np.linalg.norm(np.linalg.inv(cell).T, axis=1)
     counts = np.floor(radius / heights + 1e-12).astype(int)
@@ -54,23 +54,23 @@ def lattice_points(cell: Array, radius: float) -> Array:
 
 
 def n_lattice_points(cell: Array, radius: float) -> float:
-    """About how many lattice vectors are no longer than `radius`: the ball's volume over the cell's."""
+    """Estimate the number of lattice vectors no longer than `radius`: volume of the ball over volume of the cell."""
     return ball_volume(radius, len(cell)) / abs(float(np.linalg.det(cell)))
 
 
 def ball_volume(radius: float, dimension: int) -> float:
-    """Volume of a ball in `dimension` = 1, 2, 3 dimensions: 2 r, pi r^2, 4/3 pi r^3."""
+    """Return the volume of a ball in `dimension` = 1, 2, 3 dimensions: 2 r, pi r^2, 4/3 pi r^3."""
     return {1: 2.0, 2: math.pi, 3: 4.0 * math.pi / 3.0}[dimension] * radius**dimension
 
 
 def half_diagonal(cell: Array) -> float:
-    """Length of the longest displacement that `wrap` returns: half the longest diagonal of the cell."""
+    """Return the length of the longest displacement that `wrap` returns: half the longest diagonal of the cell."""
     corners = np.array(list(itertools.product((-0.5, 0.5), repeat=len(cell))))
     return float(np.linalg.norm(corners @ cell, axis=1).max())
 
 
 def wrap(displacements: Array, cell: Array) -> Array:
-    """Displacements (n, d) moved by lattice vectors to fractional coordinates in [-1/2, 1/2].
+    """Move displacements (n, d) by lattice vectors to fractional coordinates in [-1/2, 1/2].
 
     This is the nearest image only where the rows of `cell` are orthogonal.
     """
@@ -79,7 +79,7 @@ def wrap(displacements: Array, cell: Array) -> Array:
 
 
 def truncation_radius(bound: Callable[[Array], Array], cell: Array, tolerance: float, start: float) -> float:
-    r"""Radius R beyond which all images of a displacement together contribute less than `tolerance`.
+    r"""Return the radius R beyond which all images of a displacement together contribute less than `tolerance`.
 
     For a wrapped displacement, :math:`|x| \le \rho`, every image left out has :math:`|x+n| > R` and
     :math:`|x+n| \ge |n|-\rho`. At most :math:`M(r) = B_d\,(r+2\rho)^d/V` lattice vectors are shorter than

@@ -19,7 +19,7 @@ Multiplier = Callable[[Array], tuple[Array, Array]]
 
 
 def _mode_radius(multiplier: Multiplier, cell: Array, decay: float, tolerance: float) -> float:
-    r"""Largest :math:`|k|` to keep, for a multiplier that falls as :math:`e^{-\mathrm{decay}\,k^2}`.
+    r"""Return the largest :math:`|k|` to keep, for a multiplier that falls as :math:`e^{-\mathrm{decay}\,k^2}`.
 
     The modes of one reciprocal cell cover it, so a tail is at most the integral of the falling bound over
     :math:`|k| > K - 2\rho`: :math:`(2\pi)^{-d} S_d \int (k+\rho)^{d-1} F(k)\,dk`, done here by the trapezoidal rule.
@@ -35,7 +35,7 @@ def _mode_radius(multiplier: Multiplier, cell: Array, decay: float, tolerance: f
 
 
 def all_modes(multiplier: Multiplier, displacements: Array, cell: Array, decay: float, tolerance: float) -> KernelSum:
-    r"""Inverse Fourier sum :math:`\frac1V\sum_m \hat\psi(k_m^2) \cos(k_m\cdot x)` at `displacements` (n, d).
+    r"""Evaluate the Fourier sum :math:`\frac1V\sum_m \hat\psi(k_m^2) \cos(k_m\cdot x)` at `displacements` (n, d).
 
     `decay` (Angstrom^2) states that the multiplier falls as :math:`e^{-\mathrm{decay}\,k^2}`; modes are summed until
     a bound on the rest is below `tolerance`. Raises ValueError when more than two million would be needed.

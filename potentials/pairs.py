@@ -22,7 +22,7 @@ _CHUNK = 30_000  # pairs at once: the arrays of one image stay within the cache 
 
 @dataclass(frozen=True)
 class PairSums:
-    r"""What `pair_sums` returns.
+    r"""Energy, local potentials, forces and virial of points, as `pair_sums` returns them.
 
     `energy` in eV. `local_potentials` (n_points,), :math:`U_j = \sum_{i\ne j}\psi(x_i - x_j)`, so that
     `energy` is half their sum. `forces` (n_points, d) in eV/Angstrom. `virial` (d, d) in eV, the derivative of the
@@ -38,7 +38,7 @@ class PairSums:
 def check_options(
     kernel: Kernel | Mixture, method: str, smoothing: float, tolerance: float, *, self_images: bool
 ) -> None:
-    """Raise TypeError or ValueError for options that `pair_sums` would refuse whatever the points."""
+    """Raise TypeError or ValueError for options that `pair_sums` refuses for any points."""
     if not isinstance(kernel, Kernel | Mixture):
         raise TypeError(f"`kernel` must be a Kernel or a Mixture, got {type(kernel).__name__}")
     if method not in get_args(Method):
@@ -65,7 +65,7 @@ def pair_sums(
     tolerance: float = 1e-12,
     self_images: bool = False,
 ) -> PairSums:
-    r"""Energy and forces of points on a torus.
+    r"""Compute energy, local potentials, forces and virial of points on a torus.
 
     :math:`U = \sum_{i<j} G(x_i - x_j)` and :math:`F_j = -\partial U/\partial x_j` with G the periodic kernel (eq. 2).
     As in the paper the sum runs over distinct points. A point's own images are left out: they add to the energy the
@@ -125,14 +125,14 @@ def pair_sums(
             gradients[:, axis] += np.bincount(i, gradient, n_points) - np.bincount(j, gradient, n_points)
         virial += pairs.strain_derivative.sum(axis=0)
     if self_images:
-        own = periodic(np.zeros((1, dimension)), skip_home=True)
-        local_potentials += own.value[0]
-        virial += 0.5 * n_points * own.strain_derivative[0]
+        self_image = periodic(np.zeros((1, dimension)), skip_home=True)
+        local_potentials += self_image.value[0]
+        virial += 0.5 * n_points * self_image.strain_derivative[0]
     return PairSums(0.5 * float(local_potentials.sum()), local_potentials, -gradients, virial)
 
 
 def _pair_chunks(n_points: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """All pairs i < j, some rows of i at a time."""
+    """Yield all pairs i < j, several rows of i at a time."""
     start = 0
     while start < n_points - 1:
         stop = min(n_points - 1, start + max(1, _CHUNK // (n_points - start)))

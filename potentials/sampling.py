@@ -33,7 +33,7 @@ class Snapshot:
 def random_points(
     n_points: int, lengths: Sequence[float], *, minimum_separation: float, generator: np.random.Generator
 ) -> Array:
-    """Points (n_points, d), uniform on the torus, each redrawn until it keeps its distance from all before it.
+    """Draw points (n_points, d) uniformly on the torus; redraw each one until it is far enough from all before it.
 
     This is random sequential addition: each new point is uniform over the room that is left.
 
@@ -76,7 +76,7 @@ def jittered(
     generator: np.random.Generator,
     points_per_cell: int = 2,
 ) -> Array:
-    """Points (n_points, d) with the same number in every cell of a regular grid, each uniform within its cell.
+    """Draw points (n_points, d), the same number in every cell of a regular grid, each uniform within its cell.
 
     More even than `random_points`; two per cell are what the paper's data hold. A point is redrawn within its cell
     until it keeps its distance from the points already placed. Points come ordered by cell.
@@ -125,7 +125,7 @@ def snapshots(
     smoothing: float = 0.0,
     tolerance: float = 1e-12,
 ) -> Iterator[Snapshot]:
-    """Snapshots, one after the other: points from `sampler`, energy and forces from `pair_sums`.
+    """Yield snapshots: points from `sampler`, energy and forces from `pair_sums`.
 
     >>> from functools import partial
     >>> from lrc_ase.potentials.kernels import ScreenedCoulomb
@@ -141,7 +141,7 @@ def snapshots(
 
 
 def _separated(points: Array, box: Array, minimum_separation: float) -> NDArray[np.bool_]:
-    """Which points (n, d) stay when they are judged in order and those too close to an earlier one that stays go."""
+    """Return a mask of the points (n, d) to keep: in order, each that is not too close to an earlier kept one."""
     kept = np.ones(len(points), dtype=bool)
     if minimum_separation == 0.0 or len(points) < 2:
         return kept
@@ -168,7 +168,7 @@ def _checked_box(lengths: Sequence[float], minimum_separation: float) -> Array:
 
 
 def _refuse_overfull(n_points: int, box: Array, minimum_separation: float) -> None:
-    """Raise at once where balls of half the separation have more volume than the torus."""
+    """Raise an error if balls of half the separation have more volume than the torus."""
     if n_points > 1 and n_points * ball_volume(0.5 * minimum_separation, len(box)) > np.prod(box):
         raise _no_room(0, n_points, box, minimum_separation)
 

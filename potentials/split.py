@@ -69,7 +69,7 @@ class SplitForces:
         self._transform = np.asarray(transform) / np.prod(self.lengths)
 
     def __call__(self, positions: Array | list[list[float]]) -> Array:
-        """Forces (n_points, d) in eV/Angstrom at `positions` (n_points, d) in Angstrom."""
+        """Compute the forces (n_points, d) in eV/Angstrom at `positions` (n_points, d) in Angstrom."""
         positions = np.asarray(positions, dtype=float)
         return self._near(positions) + self._far(positions)
 
@@ -81,11 +81,11 @@ class SplitForces:
         distance = np.maximum(np.sqrt(np.einsum("na,na->n", vectors, vectors)), _NEAREST)
         gradient = self._slope_over_distance(np.log(distance))[:, None] * vectors
         n_points = len(positions)
-        columns = [np.bincount(j, own, n_points) - np.bincount(i, own, n_points) for own in gradient.T]
+        columns = [np.bincount(j, column, n_points) - np.bincount(i, column, n_points) for column in gradient.T]
         return np.stack(columns, axis=1)
 
     def _far(self, positions: Array) -> Array:
-        phases = [np.exp(1j * np.outer(own, waves)) for own, waves in zip(positions.T, self._waves, strict=True)]
+        phases = [np.exp(1j * np.outer(x, waves)) for x, waves in zip(positions.T, self._waves, strict=True)]
         axes = "abc"[: len(phases)]
         each = ",".join(f"j{axis}" for axis in axes)
         structure = np.einsum(f"{each}->{axes}", *phases, optimize=True).conj()  # sum_j exp(-ik.x_j)

@@ -43,7 +43,7 @@ def image_sum(
     tolerance: float = 1e-12,
     skip_home: bool = False,
 ) -> KernelSum:
-    r"""Periodic kernel by summing images in real space, :math:`G(x) = \sum_n \psi(|x + n|)`.
+    r"""Evaluate a periodic kernel by summing images in real space, :math:`G(x) = \sum_n \psi(|x + n|)`.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def spectral_sum(
     smoothing: float,
     tolerance: float = 1e-12,
 ) -> KernelSum:
-    r"""Periodic kernel smoothed by a Gaussian, mode by mode (eq. 8).
+    r"""Evaluate a periodic kernel smoothed by a Gaussian, mode by mode (eq. 8).
 
     :math:`G_\sigma(x) = \frac1V \sum_m \hat\psi(k_m)\, e^{-\sigma^2 k_m^2/2} \cos(k_m\cdot x)`, arguments as
     `image_sum`; `smoothing` is sigma and must be positive. All modes up to the tolerance are summed at every
@@ -109,7 +109,7 @@ def ewald_sum(
     split: float | None = None,
     skip_home: bool = False,
 ) -> KernelSum:
-    r"""Periodic kernel without smoothing, by an Ewald split of its heat-kernel integral at the time `split`.
+    r"""Evaluate a periodic kernel without smoothing, by an Ewald split of its heat-kernel integral at time `split`.
 
     The early part (:math:`t < \eta`) is summed over images, the late part over modes (`lrc_ase.potentials.heat`); for
     screened Coulomb in 3D these are the familiar erfc and :math:`e^{-\eta(k^2+\mu^2)}/(k^2+\mu^2)`. The result does not
@@ -139,7 +139,7 @@ def ewald_sum(
 
 
 def minimum_image(kernel: Kernel | Mixture, displacements: ArrayLike, cell: ArrayLike) -> KernelSum:
-    r"""Kernel of the torus distance, :math:`\psi(\min_n |x + n|)` (eq. 3), one image alone.
+    r"""Evaluate the kernel at the torus distance, :math:`\psi(\min_n |x + n|)` (eq. 3): only the nearest image.
 
     Continuous, with a kink where two images are equally near: forces jump there, by an amount of order
     :math:`\psi'(L/2)`, and the strain derivative is that of the branch taken. Arguments as `image_sum`.
@@ -160,7 +160,7 @@ def minimum_image(kernel: Kernel | Mixture, displacements: ArrayLike, cell: Arra
 
 
 def torus_distance(displacements: ArrayLike, cell: ArrayLike) -> Array:
-    """Distance (n,) to the nearest image of each displacement (n, d), for any cell.
+    """Return the distance (n,) to the nearest image of each displacement (n, d), for any cell.
 
     >>> torus_distance([[4.0, 1.0]], [5.0, 5.0]).round(12).tolist() == [round(2**0.5, 12)]
     True
@@ -180,8 +180,10 @@ def _bare(kernel: Kernel, dimension: int) -> RadialFunction:
 
 
 def _smoothed(kernel: Kernel, dimension: int, smoothing: float) -> RadialFunction:
-    r"""Free-space screened Coulomb kernel convolved with a Gaussian: :math:`e^{\mu^2\eta}` times its part after
-    :math:`\eta=\sigma^2/2`."""
+    r"""Convolve the free-space screened Coulomb kernel with a Gaussian of standard deviation :math:`\sigma`.
+
+    The result is :math:`e^{\mu^2\eta}` times the part of the kernel after the time :math:`\eta=\sigma^2/2`.
+    """
     if kernel.fourier_form(dimension)[1] != 1.0:
         raise ValueError(
             f"`smoothing` in real space needs a screened Coulomb kernel, got {kernel!r}; "
@@ -210,7 +212,7 @@ def _late(kernel: Kernel, dimension: int, split: float) -> RadialFunction:
 
 
 def _bound(radial: RadialFunction) -> Callable[[Array], Array]:
-    """Largest of value, derivative and strain derivative, as a function of the distance."""
+    """Return a function of the distance that bounds value, derivative and strain derivative."""
 
     def bound(distance: Array) -> Array:
         value, slope = radial(distance)

@@ -155,8 +155,6 @@ Validate Verify Visit Wait Walk Warn Weigh Widen Wrap Write Yield
 NOUNS_ALLOWED = (
     "lrc_ase/compiled",
     "lrc_ase/layer",
-    "lrc_ase/paper",
-    "potentials",
 )
 """Rooms whose docstrings are still to be rewritten. The list only shrinks: who finishes a room removes it."""
 

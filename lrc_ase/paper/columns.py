@@ -26,7 +26,7 @@ __all__ = ["ForceColumns"]
 
 
 class ForceColumns:
-    """What stays the same while a model learns from `snapshots`: pairs, wave forces and targets in units of `scale`."""
+    """Pairs, wave forces and targets (in units of `scale`) of `snapshots`, constant while a model is trained."""
 
     def __init__(self, snapshots: Snapshots, *, n_modes: int | None, scale: float) -> None:
         problem = snapshots.problem
@@ -48,7 +48,7 @@ class ForceColumns:
             self.k_squared, self.wave_forces = _forces_by_shell(positions, problem.length, n_modes)
 
     def of(self, model: PointCloudModel) -> Tensor:
-        """Columns (n_points * d, n_features + n_channels) in the order of `LinearReadOut`."""
+        """Compute the columns (n_points * d, n_features + n_channels) in the order of `LinearReadOut`."""
         columns = self._of_descriptor(model.descriptor)
         if model.convolution is None:
             return columns
@@ -65,10 +65,10 @@ class ForceColumns:
 
 
 def _forces_by_shell(positions: Tensor, length: float, n_modes: int) -> tuple[Tensor, Tensor]:
-    r"""Squared wave numbers of the shells (n_shells,) and forces of a unit multiplier on each.
+    r"""Return squared wave numbers of shells (n_shells,) and forces of a unit multiplier on each shell.
 
-    Of :math:`\frac1V \sum_k |S(k)|^2`, (n_snapshots * n_points * d, n_shells), for waves of a mesh of `n_modes` (odd)
-    points along each direction. `positions` (n_snapshots, n_points, d).
+    The forces (n_snapshots * n_points * d, n_shells) are those of :math:`\frac1V \sum_k |S(k)|^2`, for waves of a mesh
+    of `n_modes` (odd) points along each direction. `positions` (n_snapshots, n_points, d).
     """
     n_snapshots, n_points, d = positions.shape
     half = n_modes // 2

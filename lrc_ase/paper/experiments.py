@@ -1,4 +1,4 @@
-"""The paper's tables, cell by cell: what is learned, at which size, and what the paper found."""
+"""The tables of the paper, cell by cell: learning problem, size, and the error in the paper."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["TABLES", "Cell", "Size", "Table"]
 
 @dataclass(frozen=True)
 class Size:
-    """How much work a cell is."""
+    """Amount of data and iterations of a cell."""
 
     n_train: int
     """Training snapshots."""
@@ -30,7 +30,7 @@ class Cell:
 
     table: str
     row: str
-    """What the paper calls it: mu, or the number of modes."""
+    """Label of the row in the paper: mu, or the number of modes."""
     problem: Problem
     n_modes: int | None
     """Modes along each direction; None for a short-range model."""
@@ -44,11 +44,11 @@ class Cell:
 
     @property
     def model(self) -> str:
-        """Name of the model: short-range or full-range."""
+        """Return the name of the model: short-range or full-range."""
         return "short-range" if self.n_modes is None else "full-range"
 
     def size(self, *, quick: bool) -> Size:
-        """`quick` or `full`."""
+        """Return the size `quick` or `full`."""
         return self.quick if quick else self.full
 
 
@@ -59,7 +59,7 @@ class Table:
     name: str
     title: str
     rows: str
-    """What tells the rows apart."""
+    """Quantity that differs between rows."""
     cells: tuple[Cell, ...]
     paper_snapshots: int = 1000
     """On how many the paper trained; our recipe is done with far fewer."""
@@ -81,11 +81,11 @@ def _one_kernel(
     full: Size,
     quick: Size,
 ) -> Table:
-    """Rows by mu; short-range and full-range errors."""
+    """Return a table with rows by mu, of short-range and full-range errors."""
     cells = [
         Cell(name, f"{mu:g}", problem, modes, error, full, quick)
-        for own, modes in zip(errors, (None, n_modes), strict=True)
-        for (mu, problem), error in zip(problems.items(), own, strict=True)
+        for row, modes in zip(errors, (None, n_modes), strict=True)
+        for (mu, problem), error in zip(problems.items(), row, strict=True)
     ]
     return Table(name, title, "mu", tuple(cells))
 
@@ -100,7 +100,7 @@ def _by_modes(
     full: Size,
     quick: Size,
 ) -> Table:
-    """Rows by the number of modes along a direction: error and screenings of the paper's tables 2, 4 and 5."""
+    """Return a table with rows by the number of modes: error and screenings of the paper's tables 2, 4 and 5."""
     cells = [Cell(name, "none", problem, None, short_range, full, quick)]
     cells += [
         Cell(

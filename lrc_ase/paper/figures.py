@@ -19,15 +19,15 @@ _DPI = 130
 
 
 def plot_table(rows: Sequence[Mapping[str, Any]], title: str, row_label: str, path: Path) -> None:
-    """Errors of the paper and ours beside each other, full-range and short-range."""
+    """Plot the errors of the paper beside ours, full-range and short-range."""
     figure, axes = _figure(title)
     names = list(dict.fromkeys(row["row"] for row in rows))
     for model, color, filled in (("short-range", _SHORT, False), ("full-range", None, True)):
-        for who, key, own, marker in (("paper", "paper_error", _PAPER, "s"), ("ours", "error", _OURS, "o")):
+        for who, key, full_color, marker in (("paper", "paper_error", _PAPER, "s"), ("ours", "error", _OURS, "o")):
             chosen = [row for row in rows if row["model"] == model and row["recipe"] == "ours" and row[key] is not None]
             if chosen:
                 at = [names.index(row["row"]) for row in chosen]
-                shade = own if filled else color
+                shade = full_color if filled else color
                 face = shade if filled else "none"
                 values = [row[key] for row in chosen]
                 axes.plot(at, values, marker, color=shade, mfc=face, ms=8, label=f"{model}, {who}")
@@ -38,7 +38,7 @@ def plot_table(rows: Sequence[Mapping[str, Any]], title: str, row_label: str, pa
 
 
 def plot_curve(points: Mapping[str, Mapping[int, Sequence[float]]], title: str, path: Path) -> None:
-    """Error against the number of large snapshots; bars span the seeds, in logarithms one standard deviation."""
+    """Plot errors against the number of large snapshots; bars are one standard deviation of logarithms over seeds."""
     figure, axes = _figure(title)
     for (strategy, errors), color in zip(points.items(), (_SHORT, _OURS), strict=True):
         if errors:
@@ -55,7 +55,7 @@ def plot_curve(points: Mapping[str, Mapping[int, Sequence[float]]], title: str, 
 
 
 def plot_timing(times: Mapping[str, Mapping[str, float]], title: str, path: Path) -> None:
-    """Time of one evaluation against the number of points, each in units of its first, as the paper shows it."""
+    """Plot the time of one evaluation over that of the fewest points, against the number of points, as in the paper."""
     figure, axes = _figure(title)
     for name, label, color in (("layer", "layer", _OURS), ("direct", "direct all-to-all", _PAPER)):
         numbers = sorted(int(n) for n in times[name])

@@ -1,6 +1,6 @@
 r"""Forces of models with the paper's networks on batches of snapshots of one problem, as fast as a few cores allow.
 
-Neighbors and waves of a snapshot do not change while networks learn. They are worked out once; then the forces are
+Neighbors and waves of a snapshot do not change while networks learn, and are computed once. The forces are
 
 .. math:: F = -\sum_i \Big[\partial_D F(D_i, u_i)\, \nabla D_i + \partial_u F(D_i, u_i)\, \nabla u_i\Big]
 
@@ -32,7 +32,7 @@ class ForceBatches:
         positions = torch.from_numpy(snapshots.positions)
         trees = [cKDTree(points, boxsize=problem.length) for points in snapshots.positions]
         pairs = [torch.from_numpy(tree.query_pairs(problem.cutoff, output_type="ndarray")) for tree in trees]
-        counts = torch.tensor([len(own) for own in pairs])
+        counts = torch.tensor([len(each) for each in pairs])
         self.starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
         self.pairs = torch.cat(pairs)  # (n_pairs, 2), points numbered within their snapshot
         snapshot = torch.arange(self.n_snapshots).repeat_interleave(counts)
@@ -49,7 +49,7 @@ class ForceBatches:
             self.waves, self.cosines, self.sines = waves.to(dtype), phases.cos().to(dtype), phases.sin().to(dtype)
 
     def forces_of(self, model: PointCloudModel, chosen: Tensor) -> Tensor:
-        """Forces (n_chosen, n_points, d) on the snapshots numbered `chosen`, differentiable by the parameters."""
+        """Compute forces (n_chosen, n_points, d) on the snapshots `chosen`, differentiable by the parameters."""
         pairs, vectors = self._pairs_of(chosen)
         first, second = pairs.T
         pair = pair_features(model.descriptor, vectors)
@@ -58,11 +58,11 @@ class ForceBatches:
         features = of_first.new_zeros(n_all, of_first.shape[1])
         features = features.index_add(0, first, of_first).index_add(0, second, of_second)
         if model.convolution is None:
-            by_features = torch.func.grad(lambda own: model.readout(own, None).sum())(features)
+            by_features = torch.func.grad(lambda rows: model.readout(rows, None).sum())(features)
             forces = features.new_zeros(n_all, self.dimension)
         else:
             field = _Field(self, model, chosen)
-            by_features, by_field = torch.func.grad(lambda *own: model.readout(*own).sum(), argnums=(0, 1))(
+            by_features, by_field = torch.func.grad(lambda *rows: model.readout(*rows).sum(), argnums=(0, 1))(
                 features, field.values.flatten(0, 1)
             )
             forces = field.forces(by_field.unflatten(0, (n_chosen, -1))).flatten(0, 1)
@@ -70,7 +70,7 @@ class ForceBatches:
         return forces.index_add(0, first, pull).index_add(0, second, -pull).unflatten(0, (n_chosen, -1))
 
     def _pairs_of(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Points (n_pairs, 2), numbered through the batch, and vectors of the pairs of the `chosen` snapshots."""
+        """Return points (n_pairs, 2), numbered through the batch, and vectors of the pairs of `chosen` snapshots."""
         spans = [torch.arange(int(self.starts[s]), int(self.starts[s + 1])) for s in chosen]
         counts = torch.tensor([len(span) for span in spans])
         rows = torch.cat(spans)
@@ -79,7 +79,7 @@ class ForceBatches:
 
 
 class _Field:
-    """The layer's output of weights one, (n_snapshots, n_points, n_channels), and its part in the forces."""
+    """Output of the layer for weights of one, (n_snapshots, n_points, n_channels), and its share of the forces."""
 
     def __init__(self, batches: ForceBatches, model: PointCloudModel, chosen: Tensor) -> None:
         assert model.convolution is not None
@@ -93,7 +93,10 @@ class _Field:
         self.values = (self.cosine * self.cosines + self.sine * self.sines) @ self.kernel + at_zero
 
     def forces(self, slopes: Tensor) -> Tensor:
-        """Of an energy with `slopes` (n_snapshots, n_points, n_channels) by the field, (n_snapshots, n_points, d)."""
+        """Compute forces (n_snapshots, n_points, d) of an energy whose gradient by the field is `slopes`.
+
+        `slopes` (n_snapshots, n_points, n_channels).
+        """
         weights = slopes @ self.kernel.T  # (n_snapshots, n_points, n_waves)
         cosines = self.cosines * weights + (self.cosine * weights).sum(dim=1, keepdim=True)
         sines = self.sines * weights + (self.sine * weights).sum(dim=1, keepdim=True)
@@ -101,7 +104,7 @@ class _Field:
 
 
 def _half_of_the_waves(n_modes: int, dimension: int) -> Tensor:
-    """One of each k and -k of a mesh of `n_modes` (odd) points along each direction, without k = 0; (n_waves, d)."""
+    """Return one of each k and -k of a mesh of `n_modes` (odd) points per direction, without k = 0, (n_waves, d)."""
     half = n_modes // 2
     waves = torch.cartesian_prod(*[torch.arange(-half, half + 1)] * dimension).reshape(-1, dimension)
     return waves[len(waves) // 2 + 1 :]

@@ -51,7 +51,7 @@ class PointCloudModel(nn.Module):
         self.descriptor, self.readout, self.convolution = descriptor, readout, convolution
 
     def forward(self, graph: Graph, *, strain: Tensor | None = None) -> ModelOutput:
-        """Atomic energies; there are no strains here."""
+        """Compute atomic energies; a strain is not supported."""
         assert strain is None
         dtype = next(self.descriptor.parameters()).dtype
         vectors = neighbor_vectors(graph.positions, graph.cell, graph.neighbors, graph.shifts, graph.structure, dtype)
@@ -59,7 +59,7 @@ class PointCloudModel(nn.Module):
         return ModelOutput(self.readout(features, self.field(graph, dtype)))
 
     def field(self, graph: Graph, dtype: torch.dtype) -> Tensor | None:
-        """The layer's output u for weights of one, (n_points, n_channels); None for a short-range model."""
+        """Compute the layer's output u for weights of one, (n_points, n_channels); None for a short-range model."""
         if self.convolution is None:
             return None
         cell = graph.cell.to(dtype)
@@ -69,7 +69,7 @@ class PointCloudModel(nn.Module):
 
     @property
     def n_modes(self) -> int | None:
-        """Modes along each direction; None for a short-range model."""
+        """Return the number of modes along each direction; None for a short-range model."""
         if self.convolution is None:
             return None
         assert self.convolution.mesh_shape is not None
@@ -77,7 +77,7 @@ class PointCloudModel(nn.Module):
 
     @property
     def screening(self) -> list[float]:
-        r""":math:`\lambda` of the channels, 1/Angstrom; none for a short-range model."""
+        r"""Return :math:`\lambda` of the channels, 1/Angstrom; an empty list for a short-range model."""
         if self.convolution is None:
             return []
         kernel = self.convolution.multiplier
@@ -87,23 +87,23 @@ class PointCloudModel(nn.Module):
 
 
 class LinearReadOut(nn.Module):
-    """Ours: the energy of a point is linear in its features and fields, so that a model is a sum over pairs."""
+    """Our read-out: linear in the features and fields of a point, so that a model is a sum over pairs."""
 
     def __init__(self, n_features: int, n_channels: int) -> None:
         super().__init__()
         self.coefficients = nn.Parameter(torch.zeros(n_features + n_channels, dtype=torch.float64))
 
     def forward(self, features: Tensor, field: Tensor | None) -> Tensor:
-        """(n_points, n_features) and (n_points, n_channels) -> (n_points,)."""
+        """Compute energies (n_points,) from features (n_points, n_features) and fields (n_points, n_channels)."""
         inputs = features if field is None else torch.cat([features, field], dim=-1)
         return inputs @ self.coefficients
 
 
 class NetworkReadOut(nn.Module):
-    """The paper's: a pyramid of ReLU layers on the fields, and a residual network on all features.
+    """The paper's read-out: a pyramid of ReLU layers on the fields, and a residual network on all features.
 
-    Fields enter standardized by `mean` and `deviation` (n_channels,), as the paper does with 1/r; without that the
-    constant part of u drowns what varies. `scale` (eV) multiplies the output.
+    Fields are standardized by `mean` and `deviation` (n_channels,), as the paper does with 1/r, since the constant part
+    of u is much larger than its variation. `scale` (eV) multiplies the output.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class NetworkReadOut(nn.Module):
         self.fitting = ResidualFittingNetwork(self.n_inputs, generator=generator)
 
     def forward(self, features: Tensor, field: Tensor | None) -> Tensor:
-        """(n_points, n_features) and (n_points, n_channels) -> (n_points,)."""
+        """Compute energies (n_points,) from features (n_points, n_features) and fields (n_points, n_channels)."""
         if field is not None:
             standardized = (field - field.new_tensor(self.mean)) / field.new_tensor(self.deviation)
             features = torch.cat([features, self.pyramid(standardized)], dim=-1)
@@ -136,7 +136,7 @@ class NetworkReadOut(nn.Module):
 
 
 def paper_descriptor(problem: Problem, graphs: Sequence[Graph], generator: torch.Generator) -> PaperDescriptor:
-    """Eqs. 9-14 as printed, without an envelope; means and deviations from `graphs`."""
+    """Build the descriptor of eqs. 9-14 as printed, without an envelope; means and deviations from `graphs`."""
     settings = PaperDescriptor.settings_from_data(PaperSettings(envelope=False), graphs, cutoff=problem.cutoff)
     return PaperDescriptor(
         settings,
@@ -149,28 +149,28 @@ def paper_descriptor(problem: Problem, graphs: Sequence[Graph], generator: torch
 
 
 def highest_wave(problem: Problem, n_modes: int) -> float:
-    """Half a wave beyond the last of `n_modes` (odd) along a direction, 1/Angstrom."""
+    """Return the wave number half a step beyond the last of `n_modes` (odd) along a direction, 1/Angstrom."""
     return math.pi / problem.length * n_modes
 
 
 def modes_below(problem: Problem, highest: float) -> int:
-    """Number of modes along a direction, odd, whose waves are all below `highest`, 1/Angstrom."""
+    """Return the number of modes along a direction, odd, whose waves are all below `highest`, 1/Angstrom."""
     return 2 * math.floor(highest * problem.length / (2 * math.pi)) + 1
 
 
 def exact_convolution(
     problem: Problem, highest: float, *, screening: Sequence[float] = STARTING_SCREENING
 ) -> LongRangeConvolution:
-    """Ours: all waves below `highest` summed exactly, with the band limit that leaves the rest within the cutoff."""
+    """Build our layer: all waves below `highest`, summed exactly; the band limit leaves the rest within the cutoff."""
     n_modes = modes_below(problem, highest)
     kernel = BandLimited(Yukawa(screening, smearing=0.0), highest=highest, reach=problem.cutoff)
     return LongRangeConvolution(kernel, mesh_shape=(n_modes,) * problem.dimension, method="ewald", remove_self=False)
 
 
 def paper_convolution(problem: Problem, n_modes: int) -> LongRangeConvolution:
-    """The paper's: eq. 23 as it stands on its waves, summed exactly.
+    """Build the paper's layer: eq. 23 on its waves, summed exactly.
 
-    Its Gaussian window on a mesh of as many points as there are modes adds an error of some percent to the highest.
+    The paper's Gaussian window on a mesh with as many points as modes adds an error of some percent to high modes.
     """
     kernel = Yukawa(STARTING_SCREENING, smearing=0.0)
     return LongRangeConvolution(kernel, mesh_shape=(n_modes,) * problem.dimension, method="ewald", remove_self=False)

@@ -1,4 +1,4 @@
-"""The paper's networks on its loss, the mean squared error of the forces: by its schedule of Adam, or faster by SOAP.
+"""Training of the paper's networks on the mean squared error of the forces, by its schedule of Adam or by SOAP.
 
 In the paper four stages of batches of 8, 16, 32 and 64 snapshots run for 200, 400, 800 and 1600 epochs, which makes
 equally many steps; in each the rate falls from 1e-3 by 0.95 every ten epochs.
@@ -30,19 +30,19 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps of one optimizer on batches of one size, in an order drawn anew for each epoch."""
+    """Steps of one optimizer on batches of one size, in a random order for each epoch."""
 
     n_steps: int
     batch_size: int
-    """Snapshots of a batch; all there are, where they are fewer."""
+    """Snapshots in a batch; all snapshots if there are fewer."""
     rate: float
     last_rate: float
-    """To which the rate falls exponentially."""
+    """Rate at the end of the stage, after an exponential decay."""
     optimizer: Literal["adam", "soap"]
 
 
 def paper_schedule(n_snapshots: int) -> list[Stage]:
-    """The paper's stages for as many snapshots."""
+    """Return the stages of the paper for a number of snapshots."""
     epochs = [(200 * 2**stage, 8 * 2**stage) for stage in range(4)]
     return [
         Stage(
@@ -57,7 +57,7 @@ def paper_schedule(n_snapshots: int) -> list[Stage]:
 
 
 def quick_schedule(n_points: int) -> list[Stage]:
-    """Far fewer steps of SOAP, on batches of about 160 points, for snapshots of `n_points`."""
+    """Return one short stage of SOAP, on batches of about 160 points, for snapshots of `n_points`."""
     return [Stage(3000, max(1, round(160 / n_points)), rate=1e-2, last_rate=3e-5, optimizer="soap")]
 
 
@@ -70,9 +70,9 @@ def train_networks(
     start: PointCloudModel | None = None,
     report: Report | None = None,
 ) -> PointCloudModel:
-    """Model with the paper's networks, trained in single precision; short-range where `n_modes` is None.
+    """Train a model with the paper's networks in single precision; short-range if `n_modes` is None.
 
-    `start` is a trained short-range model, as which a full-range model then begins (the second of two scales).
+    `start` is a trained short-range model with whose weights a full-range model starts (the second of two scales).
     """
     generator = torch.Generator().manual_seed(seed)
     model = _untrained(snapshots, n_modes, generator)
@@ -112,7 +112,7 @@ def _run_stage(
 
 
 def _untrained(snapshots: Snapshots, n_modes: int | None, generator: torch.Generator) -> PointCloudModel:
-    """Model with the means and deviations of a few snapshots."""
+    """Build an untrained model with the means and deviations of a few snapshots."""
     problem = snapshots.problem
     few = collate_labelled(labelled_graphs(snapshots.first(STANDARDIZE_ON))).graph
     descriptor = paper_descriptor(problem, [few], generator).double()
@@ -132,14 +132,14 @@ def _untrained(snapshots: Snapshots, n_modes: int | None, generator: torch.Gener
 
 @torch.no_grad()
 def _begin_as(model: PointCloudModel, start: PointCloudModel) -> None:
-    """Make the full-range `model` give the forces of the short-range model `start`."""
-    own, other = model.readout, start.readout
-    assert isinstance(own, NetworkReadOut)
+    """Copy weights so that the full-range `model` predicts the forces of the short-range model `start`."""
+    readout, other = model.readout, start.readout
+    assert isinstance(readout, NetworkReadOut)
     assert isinstance(other, NetworkReadOut)
     model.descriptor = copy.deepcopy(start.descriptor)
-    own.scale = other.scale
+    readout.scale = other.scale
     weights = dict(other.fitting.state_dict())
-    # the layer's features come last; they have no say at first
-    n_fields = own.n_inputs - other.n_inputs
+    # features of the layer come last and start with weights of zero
+    n_fields = readout.n_inputs - other.n_inputs
     weights["layers.0.weight"] = torch.nn.functional.pad(weights["layers.0.weight"], (0, n_fields))
-    own.fitting.load_state_dict(weights)
+    readout.fitting.load_state_dict(weights)

@@ -6,9 +6,9 @@ functions of r alone and the same for both; the others are a function of the dir
 .. math:: D(\pm v) = [A(r),\ B(\mp n)\,q(r)], \qquad
           \nabla D = [A' n,\ B\,q'\,n + \tfrac qr \textstyle\sum_t \partial_t B\; t]
 
-with unit vectors t perpendicular to n. Derivatives go forwards through the networks beside the values, one direction at
-a time: for 64 features of one to three variables that is the short way, and what comes out is differentiable by the
-networks' parameters as usual. In one dimension all features are of the first kind.
+with unit vectors t perpendicular to n. Derivatives pass through the networks in forward mode, one direction at a time:
+this is cheap for 64 features of one to three variables, and the results are differentiable by the parameters of the
+networks. In one dimension all features are of the first kind.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class PairFeatures:
     """q', (n_pairs, 1)."""
 
     def values(self) -> tuple[Tensor, Tensor]:
-        """Features of the first and the second points, each (n_pairs, n_features), angular ones first."""
+        """Return features of the first and the second points, each (n_pairs, n_features), angular ones first."""
         first, second = (torch.cat([angular * self.factor, self.radial], dim=1) for angular in self.angular)
         return first, second
 
     def slopes(self) -> Tensor:
-        """Features of both points together by the vector, (d, n_pairs, n_features)."""
+        """Differentiate the summed features of both points by the vector, (d, n_pairs, n_features)."""
         along = self.direction.T[..., None]
         slopes = self.angular.sum(dim=0) * self.factor_slope * along
         for slope, perpendicular in zip(self.angular_slopes, self.perpendicular, strict=True):
@@ -58,8 +58,10 @@ class PairFeatures:
         return torch.cat([slopes, 2 * self.radial_slope * along], dim=-1)
 
     def pull(self, first: Tensor, second: Tensor) -> Tensor:
-        """Derivative by the vector, (n_pairs, d), of an energy whose slopes by the features of the two points are
-        `first` and `second`, (n_pairs, n_features)."""
+        """Differentiate an energy by the vector, (n_pairs, d).
+
+        `first` and `second` (n_pairs, n_features) are its derivatives by the features of the two points.
+        """
         n_angular = self.angular.shape[-1]
         along = ((first[:, n_angular:] + second[:, n_angular:]) * self.radial_slope).sum(dim=1, keepdim=True)
         if n_angular == 0:
@@ -73,15 +75,19 @@ class PairFeatures:
 
 
 def pair_features(descriptor: PaperDescriptor, vectors: Tensor) -> PairFeatures:
-    """Features of pairs with `vectors` (n_pairs, d) within the cutoff."""
-    own, dimension = descriptor.settings, vectors.shape[1]
+    """Compute the features of pairs with `vectors` (n_pairs, d) within the cutoff."""
+    settings, dimension = descriptor.settings, vectors.shape[1]
     distance = vectors.norm(dim=1, keepdim=True)
     direction = vectors / distance
-    factor, factor_slope = _standardized(1 / distance, -1 / distance**2, own.inverse_mean, own.inverse_deviation)
+    factor, factor_slope = _standardized(
+        1 / distance, -1 / distance**2, settings.inverse_mean, settings.inverse_deviation
+    )
     networks, networks_slope = _forwards(descriptor.of_distance, factor, factor_slope[None])
     turning = _perpendicular(direction)
     if dimension == 1:
-        position = _standardized(distance, torch.ones_like(distance), own.distance_mean, own.distance_deviation)
+        position = _standardized(
+            distance, torch.ones_like(distance), settings.distance_mean, settings.distance_deviation
+        )
         values, slopes = _forwards(descriptor.of_position, position[0], position[1][None])
         networks, networks_slope = torch.cat([values, networks], dim=1), torch.cat([slopes, networks_slope], dim=2)
         angular = networks.new_zeros(2, len(vectors), 0)
@@ -104,7 +110,7 @@ def pair_features(descriptor: PaperDescriptor, vectors: Tensor) -> PairFeatures:
 
 
 def _forwards(network: nn.Sequential, values: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
-    """Values (n, n_in) and slopes (m, n, n_in) through layers and tanh, -> (n, n_out) and (m, n, n_out)."""
+    """Pass values (n, n_in) and slopes (m, n, n_in) through linear layers and tanh: (n, n_out) and (m, n, n_out)."""
     for layer in network:
         values = layer(values)
         slopes = slopes @ layer.weight.T if isinstance(layer, nn.Linear) else slopes * (1 - values**2)
@@ -118,7 +124,7 @@ def _standardized(values: Tensor, slopes: Tensor, mean: float | None, deviation:
 
 
 def _perpendicular(direction: Tensor) -> Tensor:
-    """Unit vectors perpendicular to `direction` (n, d) and to each other, (d - 1, n, d)."""
+    """Return unit vectors perpendicular to `direction` (n, d) and to each other, (d - 1, n, d)."""
     n_pairs, dimension = direction.shape
     if dimension == 1:
         return direction.new_zeros(0, n_pairs, 1)

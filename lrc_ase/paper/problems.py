@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Problem:
-    """What the snapshots of an experiment are drawn from."""
+    """Distribution of the snapshots of an experiment: torus, kernel and separations."""
 
     dimension: int
     length: float
@@ -42,16 +42,16 @@ class Problem:
 
     @property
     def n_cells(self) -> int:
-        """Unit cells along a side; each holds two points. In one dimension they are half a unit long."""
+        """Return the number of unit cells along a side, with two points each; half a unit long in one dimension."""
         return round(2 * self.length) if self.dimension == 1 else round(self.length)
 
     @property
     def n_points(self) -> int:
-        """Points of a snapshot."""
+        """Return the number of points of a snapshot."""
         return 2 * self.n_cells**self.dimension
 
     def draw(self, generator: np.random.Generator) -> tuple[Array, Array]:
-        """Positions and forces of a new snapshot, both (n_points, d)."""
+        """Draw positions and forces of a new snapshot, both (n_points, d)."""
         lengths = [self.length] * self.dimension
         cells = [self.n_cells] * self.dimension
         positions = jittered(lengths, cells, minimum_separation=self.minimum_separation, generator=generator)
@@ -59,7 +59,7 @@ class Problem:
 
     @cached_property
     def _oracle(self) -> Callable[[Array], Array]:
-        """Forces by positions: a sum over torus distances without smoothing, else the split sum with its tables."""
+        """Return the function from positions to forces: torus distances without smoothing, else the split sum."""
         lengths = [self.length] * self.dimension
         if self.smoothing == 0:
             return lambda positions: pair_sums(positions, lengths, self.kernel, method="minimum_image").forces
@@ -81,15 +81,15 @@ class Snapshots:
 
     @property
     def force_scale(self) -> float:
-        """Root mean square of the force components, eV/Angstrom."""
+        """Return the root mean square of the force components, eV/Angstrom."""
         return float(np.sqrt(np.mean(self.forces**2)))
 
     def first(self, n: int) -> Snapshots:
-        """The first `n` of them."""
+        """Return the first `n` snapshots."""
         return Snapshots(self.problem, self.positions[:n], self.forces[:n])
 
     def blocks(self, n_forces: int) -> Iterator[Snapshots]:
-        """Consecutive parts with about `n_forces` force components each."""
+        """Yield consecutive parts with about `n_forces` force components each."""
         step = max(1, n_forces // self.forces[0].size)
         for start in range(0, len(self), step):
             part = slice(start, start + step)
@@ -102,7 +102,7 @@ class Snapshots:
 
     @classmethod
     def load(cls, path: Path, problem: Problem) -> Snapshots:
-        """Read what `save` wrote."""
+        """Read a file that `save` wrote."""
         with np.load(path) as arrays:
             return cls(problem, arrays["positions"], arrays["forces"])
 
@@ -110,18 +110,18 @@ class Snapshots:
 def screened_coulomb(
     dimension: int, length: float, mus: Sequence[float], weights: Sequence[float] = (1.0,), *, smoothing: float = 0.01
 ) -> Problem:
-    """Weighted sum of screened Coulomb kernels in one or two dimensions, the paper's spectral solution (eq. 8)."""
+    """Return the problem of weighted screened Coulomb kernels in one or two dimensions, solved spectrally (eq. 8)."""
     terms = tuple((weight, ScreenedCoulomb(mu=mu)) for weight, mu in zip(weights, mus, strict=True))
     return Problem(dimension, length, Mixture(terms), smoothing=smoothing)
 
 
 def exponential_3d(mu: float) -> Problem:
-    """Exponential kernel of the torus distance (eqs. 3-5) on [0, 3]^3."""
+    """Return the problem of the exponential kernel of the torus distance (eqs. 3-5) on [0, 3]^3."""
     return Problem(3, 3.0, Exponential(mu), cutoff=1.0, minimum_separation=0.1, smoothing=0.0)
 
 
 def labelled_graphs(snapshots: Snapshots) -> list[LabelledGraph]:
-    """Snapshots as the models and the training loop read them, labelled with forces alone."""
+    """Convert snapshots to graphs for the models and the training loop, labelled with forces alone."""
     return [
         _labelled(torch.from_numpy(positions), torch.from_numpy(forces), snapshots.problem)
         for positions, forces in zip(snapshots.positions, snapshots.forces, strict=True)

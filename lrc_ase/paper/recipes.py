@@ -1,7 +1,8 @@
 """Our recipe for the paper's problems, and the paper's measure of error.
 
-The paper's descriptor and layer with a linear read-out, in float64: first the screenings are found, by polynomials in
-place of the descriptor; then its networks descend by variable projection; last the read-out is solved for on all data.
+The model has the paper's descriptor and layer with a linear read-out, in float64. Training first finds the screenings,
+with polynomials instead of the descriptor. It then optimizes the networks of the descriptor by variable projection.
+Last it solves for the read-out on all data.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ def train_ours(
     screening: tuple[float, float] | None = None,
     report: Report | None = None,
 ) -> PointCloudModel:
-    """Model with a linear read-out and all waves below `highest` (1/Angstrom); short-range where that is None.
+    """Train a model with a linear read-out and all waves below `highest` (1/Angstrom); short-range if that is None.
 
-    `screening` (1/Angstrom) is found on the snapshots where it is not known.
+    `screening` (1/Angstrom) is fitted to the snapshots if None.
     """
     problem = snapshots.problem
     shaping = for_shaping(snapshots)
@@ -83,38 +84,39 @@ def train_ours(
 
 @torch.no_grad()
 def _start_networks(descriptor: PaperDescriptor, *, nearest: float, generator: torch.Generator) -> None:
-    """Start the networks where a descent finds its way: with drawn biases, and no tanh of a near pair saturated.
+    """Initialize the networks with random biases, and so that no tanh of a close pair is saturated.
 
-    Without biases they are odd: what a pair gives its two ends cancels in two and three dimensions. And 1/r of the
-    `nearest` pair (Angstrom) is so many deviations from the mean that a first layer of order one sees only its sign.
+    Without biases the networks are odd, and the features of the two points of a pair cancel in two and three
+    dimensions. 1/r of the `nearest` pair (Angstrom) is so many deviations from the mean that the tanh of a first layer
+    of order one would keep only its sign.
     """
     for network in (descriptor.of_position, descriptor.of_distance):
         for layer in network:
             if isinstance(layer, nn.Linear):
                 layer.bias.normal_(0, _BIAS, generator=generator)
-    own, first = descriptor.settings, descriptor.of_distance[0]
-    assert own.inverse_mean is not None
-    assert own.inverse_deviation is not None
+    settings, first = descriptor.settings, descriptor.of_distance[0]
+    assert settings.inverse_mean is not None
+    assert settings.inverse_deviation is not None
     assert isinstance(first, nn.Linear)
-    largest = abs(1 / nearest - own.inverse_mean) / own.inverse_deviation
+    largest = abs(1 / nearest - settings.inverse_mean) / settings.inverse_deviation
     first.weight *= min(1.0, _LARGEST_INPUT / largest)
 
 
 @torch.no_grad()
 def _starting_error(columns: ForceColumns, model: PointCloudModel) -> float:
-    """What the networks leave of the forces as they are, with little damping."""
-    own = columns.of(model)
-    coefficients = solve_blocks([(own, columns.target)], ridge=_STARTING_RIDGE)
-    return float((own @ coefficients - columns.target).norm())
+    """Return the norm of the residual forces with untrained networks and a fitted read-out."""
+    start = columns.of(model)
+    coefficients = solve_blocks([(start, columns.target)], ridge=_STARTING_RIDGE)
+    return float((start @ coefficients - columns.target).norm())
 
 
 def for_shaping(snapshots: Snapshots) -> Snapshots:
-    """As many of them as all but the read-out is found on."""
+    """Return the snapshots on which screenings and networks are fitted: the read-out alone needs all."""
     return snapshots.first(max(1, math.ceil(_SHAPING_FORCES / snapshots.forces[0].size)))
 
 
 def in_another_box(model: PointCloudModel, problem: Problem) -> PointCloudModel:
-    """The same model with the waves of the box of `problem`: descriptor, read-out and kernel know of no box."""
+    """Return the model with the waves of another box; descriptor, read-out and kernel do not depend on the box."""
     assert model.convolution is not None
     assert isinstance(model.convolution.multiplier, BandLimited)
     convolution = exact_convolution(problem, model.convolution.multiplier.highest)
@@ -124,7 +126,7 @@ def in_another_box(model: PointCloudModel, problem: Problem) -> PointCloudModel:
 
 @torch.no_grad()
 def refit(model: PointCloudModel, data: Sequence[Snapshots]) -> None:
-    """Solve for the read-out of `model`, which takes up the amplitudes beta, on snapshots of one or more boxes."""
+    """Solve for the read-out of `model`, which includes the amplitudes beta, on snapshots of one or more boxes."""
     scale = data[0].force_scale
 
     def blocks() -> Iterator[tuple[Tensor, Tensor]]:
@@ -140,7 +142,7 @@ def refit(model: PointCloudModel, data: Sequence[Snapshots]) -> None:
 
 
 def force_error(model: PointCloudModel, snapshots: Snapshots, *, batch_size: int = 20) -> float:
-    """Relative l2 error of the forces over all snapshots (section 5)."""
+    """Compute the relative l2 error of the forces over all snapshots (section 5)."""
     graphs: list[LabelledGraph] = labelled_graphs(snapshots)
     wrong = total = 0.0
     for start in range(0, len(graphs), batch_size):

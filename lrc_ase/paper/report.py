@@ -1,4 +1,4 @@
-"""What a run found: a CSV table, a Markdown table and a plot per experiment, and one page of them all."""
+"""Results of a run: a CSV table, a Markdown table and a plot per experiment, and one page of all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["write_page", "write_reports"]
 _RECIPES: tuple[Recipe, ...] = ("ours", "paper")
 _SIZES = {"full": False, "quick": True}
 _TARGET = {"full": 0.5, "quick": 1.0}
-"""What part of the paper's full-range error ours is to stay below."""
+"""Target for our full-range error, as a fraction of the paper's."""
 _LARGEST_DEVIATION = 0.03
 _AS_GOOD, _FEWER, _SEEDS = 1.25, 10, 3
 """How near to the best error, with how many times fewer large snapshots, judged on how many seeds."""
@@ -75,7 +75,7 @@ def write_page(run: PaperRun, path: Path, command: str) -> None:
 
 
 def _rows(results: dict[str, dict[str, Any]], table: Table, size: str) -> Iterator[dict[str, Any]]:
-    """Finished cells of a table, with the paper's numbers."""
+    """Yield the finished cells of a table, with the numbers of the paper."""
     for recipe in _RECIPES:
         for cell in table.cells:
             result = results.get(result_name(cell, quick=_SIZES[size], recipe=recipe))
@@ -97,7 +97,7 @@ def _rows(results: dict[str, dict[str, Any]], table: Table, size: str) -> Iterat
 
 
 def _verdict(cell: Cell, recipe: Recipe, size: str, result: dict[str, Any]) -> str:
-    """What became of the target; empty where there is none."""
+    """Return "met" or "MISSED", with details; empty for a cell without a target."""
     if recipe != "ours" or cell.n_modes is None:
         return ""
     met = result["error"] <= _TARGET[size] * cell.paper_error
@@ -153,26 +153,30 @@ def _curve_section(
     )
     write_atomically(folder / f"{name}.md", markdown.encode())
     plot_curve(points, title, folder / f"{name}.png")
-    own = curve.size(recipe, quick=_SIZES[size])
+    amount = curve.size(recipe, quick=_SIZES[size])
     unit = "iterations" if recipe == "ours" else "steps in all"
     text = (
-        f"{own.n_small} small snapshots for the first scale, {own.n_steps} {unit}; tested on {own.n_test} fresh large "
+        f"{amount.n_small} small snapshots for the first scale, {amount.n_steps} {unit}; "
+        f"tested on {amount.n_test} fresh large "
         f"snapshots. {_saving(points)}"
     )
     return f"## {title}\n\n{text}\n\n{markdown}\n![{title}]({name}.png)\n"
 
 
 def _saving(points: dict[str, dict[int, list[float]]]) -> str:
-    """How many large snapshots two-scale training needs for the best error of one-scale training, within a quarter."""
+    """Return a sentence on the numbers of large snapshots that reach the best one-scale error within a quarter."""
     if not all(points.values()):
         return "One strategy is not finished."
     means = {
-        name: {n: math.exp(sum(map(math.log, errors)) / len(errors)) for n, errors in own.items()}
-        for name, own in points.items()
+        name: {n: math.exp(sum(map(math.log, errors)) / len(errors)) for n, errors in by_number.items()}
+        for name, by_number in points.items()
     }
-    n_seeds = min(len(errors) for own in points.values() for errors in own.values())
+    n_seeds = min(len(errors) for by_number in points.values() for errors in by_number.values())
     goal = _AS_GOOD * min(means["one-scale"].values())
-    needed = {name: min((n for n, error in own.items() if error <= goal), default=None) for name, own in means.items()}
+    needed = {
+        name: min((n for n, error in by_number.items() if error <= goal), default=None)
+        for name, by_number in means.items()
+    }
     one, two = needed["one-scale"], needed["two-scale"]
     if n_seeds < _SEEDS:
         verdict = f"not judged on {n_seeds} of {_SEEDS} seeds"

@@ -12,7 +12,7 @@ __all__ = ["experiment_names", "run_experiment"]
 
 
 def experiment_names() -> list[str]:
-    """What `run_experiment` knows besides all and report, cheapest first."""
+    """Return the names of all experiments, cheapest first."""
     return [*TABLES, *CURVES, TIMING]
 
 
@@ -22,7 +22,7 @@ def run_experiment(run: PaperRun, name: str, *, quick: bool, recipe: Recipe = "o
     Raises
     ------
     ValueError
-        An unknown name, or the recipe of the paper asked of the timing.
+        The name is unknown, or the recipe of the paper was requested for the timing.
     """
     known = experiment_names()
     if name not in (*known, "all", "report"):

@@ -1,4 +1,4 @@
-"""A folder of finished cells and their data: what is there is not done again."""
+"""Folder of finished cells and their data, which are never computed twice."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class PaperRun:
         (path / "results").mkdir(exist_ok=True)
 
     def training_snapshots(self, problem: Problem, n_snapshots: int, *, seed: int = 0) -> Snapshots:
-        """The first `n_snapshots` of the training stream of this problem and seed."""
+        """Return the first `n_snapshots` of the training stream of a problem and seed."""
         return self._snapshots(problem, n_snapshots, _TRAIN, seed)
 
     def test_snapshots(self, problem: Problem, n_snapshots: int) -> Snapshots:
-        """Fresh snapshots, of a stream that no training sees."""
+        """Return snapshots of a stream that is never used for training."""
         return self._snapshots(problem, n_snapshots, _TEST, 0)
 
     def once(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Result called `name`: read if it is there, else worked out, timed and kept."""
+        """Read the result called `name`, or run `work`, time it and save its result."""
         path = self.path / "results" / f"{name}.json"
         if not path.exists():
             begin = time.monotonic()
@@ -54,12 +54,12 @@ class PaperRun:
         return dict(json.loads(path.read_text(encoding="utf-8")))
 
     def results(self) -> dict[str, dict[str, Any]]:
-        """All finished results by name."""
-        found = sorted((self.path / "results").glob("*.json"))
-        return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in found}
+        """Return all finished results by name."""
+        paths = sorted((self.path / "results").glob("*.json"))
+        return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
 
     def _snapshots(self, problem: Problem, n_snapshots: int, purpose: int, seed: int) -> Snapshots:
-        """Drawn one by one from generators of their own: a prefix is the same however long the whole."""
+        """Draw snapshots, each with a separate generator: the first ones do not depend on the total number."""
         digest = hashlib.sha256(f"{problem} {purpose} {seed}".encode()).hexdigest()[:16]
         path = self.path / "snapshots" / f"{problem.dimension}d-{problem.n_points}-{digest}.npz"
         known = Snapshots.load(path, problem) if path.exists() else Snapshots(problem, *_nothing(problem))

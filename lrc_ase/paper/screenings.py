@@ -1,13 +1,13 @@
-r"""The screenings of the two channels, found before any network is trained.
+r"""Search for the screenings of the two channels, before any network is trained.
 
-What lies beyond the cutoff is all the layer's, and of the layer only :math:`\lambda` is not linear. With polynomials of
-:math:`\log r` in place of the descriptor the forces are
+Only the layer acts beyond the cutoff, and only its :math:`\lambda` is not linear. With polynomials of :math:`\log r`
+instead of the descriptor the forces are
 
 .. math:: F_j = \sum_{i,\, r_{ij} < R} \sum_a c_a T_a(\log r_{ij})\, n_{ij} - \partial_{x_j} \sum_b c_b U_{\lambda_b}
 
-with Chebyshev polynomials T and the energies U of the channels: least squares in two unknowns once the c are solved
-for. No network in the making leans on the layer, and the answer depends on no random start: pairs of a grid descend,
-each value with its best partner, and the best answer is taken.
+with Chebyshev polynomials T and the energies U of the channels. After solving for c, this is a least-squares problem in
+two unknowns. The result depends neither on half-trained networks nor on a random start: minimizations start from each
+value of a grid with its best partner, and the best minimum is returned.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from lrc_ase.paper.problems import Snapshots
 __all__ = ["GRID", "find_screenings"]
 
 GRID = tuple(float(value) for value in np.geomspace(0.05, 50.0, 14))
-r"""Where :math:`\lambda` of either channel is sought, 1/Angstrom, in every experiment; the ends are its bounds."""
+r"""Starting values of :math:`\lambda` in every experiment, 1/Angstrom; the ends are its bounds."""
 _N_POLYNOMIALS = 40
 _DAMPING = 1e-11
-"""Of columns of order one: what close to rounding the data do not determine stays small."""
+"""Damping of coefficients, for columns of order one: coefficients that the data do not determine stay small."""
 
 
 @torch.no_grad()
 def find_screenings(snapshots: Snapshots, *, highest: float) -> tuple[float, float]:
-    """Screenings that fit the forces best with all waves below `highest`, both in 1/Angstrom, the larger one first."""
+    """Return the screenings that fit the forces best with all waves below `highest`, 1/Angstrom, the larger first."""
     residual = _Residual(snapshots, highest)
     logs = np.log(GRID)
     # the best partner of each: the best pairs of all are neighbors of one another
@@ -46,13 +46,13 @@ def find_screenings(snapshots: Snapshots, *, highest: float) -> tuple[float, flo
     bounds = (math.log(GRID[0]), math.log(GRID[-1]))
     inside = (bounds[0] + 1e-3, bounds[1] - 1e-3)  # strictly, as the solver wants it
     accuracy = {"xtol": 1e-15, "ftol": 1e-15, "gtol": 1e-15}
-    found = [least_squares(residual, np.clip(x, *inside), bounds=bounds, max_nfev=60, **accuracy) for x in starts]
-    smaller, larger = sorted(np.exp(min(found, key=lambda fit: float(fit.cost)).x))
+    fits = [least_squares(residual, np.clip(x, *inside), bounds=bounds, max_nfev=60, **accuracy) for x in starts]
+    smaller, larger = sorted(np.exp(min(fits, key=lambda fit: float(fit.cost)).x))
     return float(larger), float(smaller)
 
 
 class _Residual:
-    """What is left of the forces at given logarithms of the screenings, with all that is linear solved for."""
+    """Residual forces as a function of the logarithms of the screenings, with all linear coefficients fitted."""
 
     def __init__(self, snapshots: Snapshots, highest: float) -> None:
         self.problem, self.highest = snapshots.problem, highest
@@ -78,7 +78,7 @@ class _Residual:
 
 
 def _polynomial_forces(columns: ForceColumns, cutoff: float) -> Tensor:
-    """Forces of one polynomial between all pairs each, (n_points * d, n_polynomials)."""
+    """Compute the forces of each polynomial between all pairs, (n_points * d, n_polynomials)."""
     distance = columns.vectors.norm(dim=1, keepdim=True)
     nearest = float(distance.min())
     argument = 2 * torch.log(distance / nearest) / math.log(cutoff / nearest) - 1

@@ -16,7 +16,7 @@ Recipe = Literal["ours", "paper"]
 
 
 def run_table(run: PaperRun, name: str, *, quick: bool, recipe: Recipe = "ours") -> Table:
-    """Run what is missing of table `name` and return its plan."""
+    """Run the missing cells of table `name` and return the table."""
     table = TABLES[name]
     for cell in table.cells:
         run_cell(run, cell, quick=quick, recipe=recipe)
@@ -55,6 +55,6 @@ def run_cell(run: PaperRun, cell: Cell, *, quick: bool, recipe: Recipe) -> dict[
 
 
 def result_name(cell: Cell, *, quick: bool, recipe: Recipe) -> str:
-    """Name of a cell's result in the run folder."""
+    """Return the name of a cell's result in the run folder."""
     row = cell.row.removesuffix("^2")
     return f"{cell.table}-{cell.model}-{row}-{recipe}-{'quick' if quick else 'full'}"

@@ -26,7 +26,7 @@ _SECONDS = 2.0
 
 
 def run_timing(run: PaperRun, *, quick: bool) -> dict[str, Any]:
-    """Times in seconds by number of points, for the layer and for the sum over all pairs."""
+    """Measure seconds by number of points, for the layer and for the sum over all pairs."""
 
     def work() -> dict[str, Any]:
         layer, direct = {}, {}
@@ -50,7 +50,7 @@ def _convolution(n_points: int, method: str) -> LongRangeConvolution:
 
 
 def _seconds(convolution: LongRangeConvolution, n_points: int) -> float:
-    """Best time of one evaluation, after one that is not counted."""
+    """Return the best time of one evaluation, after a first one that is not counted."""
     fractional = torch.rand(n_points, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     cell = torch.tensor([[[n_points / _DENSITY]]], dtype=torch.float64)
     weights = torch.ones(n_points, convolution.multiplier.n_channels, dtype=torch.float64)

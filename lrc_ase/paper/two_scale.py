@@ -1,11 +1,14 @@
 """Figures 7 (left) and 8: test error against the number of large snapshots, for one-scale and two-scale training.
 
-One-scale: everything is learned from large snapshots. Two-scale: first from many small snapshots, then from a few large
-ones. What the first scale learns depends on the recipe. `paper`: the networks without the layer, then all of them with
-it; either strategy takes the same number of steps on batches of as many points, for the question is how much data they
-need and not how long they take. `ours`: everything, for kernel and descriptor know of no box; then the read-out is
-solved for on small and large snapshots together, and there may be no large ones at all. In either box the screenings
-are found with as many modes as the paper has; in the small one these are shorter waves.
+One-scale training uses large snapshots only. Two-scale training uses many small snapshots first, then a few large ones.
+The recipes differ in the first scale:
+
+- `paper` trains the networks without the layer, then all networks with the layer. Both strategies take the same number
+  of steps on batches of equally many points, since the figures compare amounts of data, not times.
+- `ours` trains everything, since kernel and descriptor do not depend on the box. It then solves for the read-out on
+  small and large snapshots together; no large snapshot is needed at all.
+
+In either box the screenings are found with the paper's number of modes; in the small box these are shorter waves.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ _FIRST_SCALE = 0.25
 
 @dataclass(frozen=True)
 class CurveSize:
-    """How much work a curve is by one recipe."""
+    """Amount of data and steps of a curve by one recipe."""
 
     n_small: int
     n_large: Mapping[Strategy, tuple[int, ...]]
@@ -57,7 +60,7 @@ class Curve:
     sizes: Mapping[tuple[Recipe, Literal["full", "quick"]], CurveSize]
 
     def size(self, recipe: Recipe, *, quick: bool) -> CurveSize:
-        """How much work it is by `recipe`."""
+        """Return the amount of data and steps for `recipe`."""
         return self.sizes[recipe, "quick" if quick else "full"]
 
 
@@ -107,7 +110,7 @@ CURVES: dict[str, Curve] = {
 
 
 def run_curve(run: PaperRun, curve: Curve, *, quick: bool, recipe: Recipe = "ours") -> None:
-    """Work out what is missing of a curve."""
+    """Run the missing parts of a curve."""
     size = curve.size(recipe, quick=quick)
     strategies: tuple[Strategy, ...] = ("one-scale", "two-scale")
     for seed in size.seeds:
@@ -118,7 +121,7 @@ def run_curve(run: PaperRun, curve: Curve, *, quick: bool, recipe: Recipe = "our
 def curve_points(
     run: PaperRun, curve: Curve, *, quick: bool, recipe: Recipe = "ours"
 ) -> dict[str, dict[int, list[float]]]:
-    """Errors by strategy and number of large snapshots, one per finished seed."""
+    """Return errors by strategy and number of large snapshots, one per finished seed."""
     points: dict[str, dict[int, list[float]]] = {"one-scale": {}, "two-scale": {}}
     for result in run.results().values():
         if result.get("curve") == curve.name and (result["quick"], result["recipe"]) == (quick, recipe):
@@ -168,12 +171,12 @@ def _ours(
     seed: int,
     report: Report,
 ) -> Iterator[PointCloudModel]:
-    """Models of our recipe for each of the `numbers` of large snapshots; two-scale with `small` ones."""
+    """Yield a model of our recipe for each of the `numbers` of large snapshots; two-scale if `small` is not None."""
     highest = highest_wave(curve.large, curve.n_modes)
 
     def train(snapshots: Snapshots) -> PointCloudModel:
-        own_highest = highest_wave(snapshots.problem, curve.n_modes)
-        screening = find_screenings(for_shaping(snapshots), highest=own_highest)
+        highest_of_box = highest_wave(snapshots.problem, curve.n_modes)
+        screening = find_screenings(for_shaping(snapshots), highest=highest_of_box)
         return train_ours(
             snapshots, highest=highest, seed=seed, n_iterations=size.n_steps, screening=screening, report=report
         )
@@ -197,7 +200,7 @@ def _networks(
     seed: int,
     report: Report,
 ) -> Iterator[PointCloudModel]:
-    """Models with the paper's networks for each of the `numbers` of large snapshots; two-scale with `small` ones."""
+    """Yield a model with the paper's networks for each of the `numbers`; two-scale if `small` is not None."""
     first, n_first = None, 0
     if small is not None:
         n_first = round(_FIRST_SCALE * size.n_steps)

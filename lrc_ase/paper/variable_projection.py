@@ -58,7 +58,7 @@ def descend(
     ridges: Sequence[float] = RIDGES,
     report: Callable[[int, float], None] | None = None,
 ) -> Tensor:
-    """Minimise over `parameters` in place and return the linear coefficients, (n_columns,).
+    """Minimize over `parameters` in place and return the linear coefficients, (n_columns,).
 
     Parameters
     ----------
@@ -80,6 +80,7 @@ def descend(
         _assign(parameters, values)
         current = columns()
         coefficients = solve_blocks([(current, target)], ridge=ridge)
+        # the coefficients are constants here: at their optimum the loss does not depend on them to first order
         residual = current @ coefficients - target
         loss = residual.square().mean() + ridge**2 * coefficients.square().sum()
         for parameter in parameters:
@@ -100,10 +101,10 @@ def descend(
     options = {"maxiter": at_each, "maxfun": 3 * at_each, "maxcor": 30, "ftol": 1e-15, "gtol": 1e-14}
     for ridge in ridges:
         step_start = len(losses)
-        found = minimize(
+        minimum = minimize(
             objective, values, args=(ridge,), jac=True, method="L-BFGS-B", callback=finish_iteration, options=options
         )
-        values = found.x
+        values = minimum.x
     _assign(parameters, values)
     for parameter in parameters:
         parameter.grad = None
