@@ -9,8 +9,9 @@ from lrc_ase import LongRangeSettings, LRCCalculator
 from lrc_ase.layer.lattice import volume
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.finite_size import image_charge_energy
-from lrc_ase.models.long_range import COULOMB_CONSTANT
 from lrc_ase.structures.neighbors import neighbor_graph
+
+COULOMB_CONSTANT = 14.3996454785  # e^2 / (4 pi epsilon_0) in eV Angstrom, CODATA 2018
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,12 @@ from scipy.spatial.transform import Rotation
 from structures import ELEMENTS, rattled_crystal, salt_water_slab, settings, shaken_model, water
 
 from lrc_ase.models.derivatives import evaluate
-from lrc_ase.models.long_range import COULOMB_CONSTANT
 from lrc_ase.models.model import FullRangeModel, ShortRangeModel, build_model, extend_to_full_range
 from lrc_ase.models.settings import LongRangeSettings
 from lrc_ase.structures.graph import collate
 from lrc_ase.structures.neighbors import neighbor_graph
+
+COULOMB_CONSTANT = 14.3996454785  # e^2 / (4 pi epsilon_0) in eV Angstrom, CODATA 2018
 
 FRAMES = {"crystal": rattled_crystal, "molecule": water, "slab": salt_water_slab}
 MODELS = {"short range": settings(long_range=False), "full range": settings()}
