@@ -134,8 +134,11 @@ def test_evaluate_compares_potentials_side_by_side(folder, potential, tmp_path):
     assert lrc_ase("evaluate", potential) == (
         1,
         "Error: give at least one potential (a .safetensors file, a run folder or a shipped name) and one file of "
-        "frames\n",
+        f"frames; taken for potentials: {potential}\n",
     )
+    code, output = lrc_ase("evaluate", "no-such-run", frames)
+    assert code == 1
+    assert output.endswith(f"one file of frames; taken for frames: no-such-run, {frames}\n")
 
 
 def test_relax_writes_the_structure_and_refuses_to_overwrite(folder, potential, tmp_path):

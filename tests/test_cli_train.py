@@ -44,6 +44,7 @@ def run(frames, tmp_path_factory):
     assert code == 0, output
     assert "test frames.extxyz@4:" in output
     assert "meV/atom" in output
+    assert output.endswith(f"finished: {folder}/potential.safetensors\nreport: {folder}/report.html\n")
     return folder
 
 

@@ -13,6 +13,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian
 from ase.units import Bohr, GPa, Hartree, Rydberg, kcal, kJ, mol
+from rich.console import Console
 from training_frames import metal_frames
 from typer.testing import CliRunner
 
@@ -180,3 +181,23 @@ def test_command_prints_table_and_warnings(tmp_path):
     assert "Warning: bare.xyz: no frame has an energy or forces under a known name" in result.output
     assert "Nothing looks wrong" not in result.output
     assert CliRunner().invoke(app, ["data", str(tmp_path / "none.xyz")]).exit_code == 1
+
+
+def test_isolated_atoms_and_charges_are_rows():
+    frames = [
+        LabelledFrame(Atoms(symbol), energy, np.zeros((1, 3)), np.full((3, 3), np.nan), "")
+        for symbol, energy in [("Au", 3.8), ("Cu", 3.51), ("Cu", 3.6)]
+    ]
+    rows = inspect_frames({"atoms": frames, "walk": trajectory()}).rows
+    assert rows["isolated atoms (eV)"] == ("Cu 3.5100, Au 3.8000", "none")
+    assert rows["total charges (e)"] == ("0 (3)", "0 (12)")
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_lines_of_the_report_are_folded_on_a_terminal_alone(tmp_path, monkeypatch, on_terminal):
+    ase.io.write(tmp_path / "walk.extxyz", [frame.atoms for frame in trajectory()])
+    console = Console(width=80, force_terminal=on_terminal, color_system=None)
+    monkeypatch.setattr("lrc_ase.cli.data.console", console)
+    output = CliRunner().invoke(app, ["data", str(tmp_path / "walk.extxyz")]).output
+    lines = output[output.index("Checked: ") :].splitlines()
+    assert (max(map(len, lines)) <= 80) is on_terminal

@@ -80,7 +80,7 @@ def test_run_folder_holds_what_the_run_left(finished):
     numbers = [{k: v for k, v in row.items() if k != "stage" and not k.startswith("watched_")} for row in rows]
     assert all(np.isfinite(float(value)) for row in numbers for value in row.values())
     log = (run / "log.txt").read_text()
-    assert "data set 'small': 5 frames to train on, 1 to validate; 4 to 4 atoms" in log
+    assert "data set 'small': 5 frames to train on, 1 to validate; 4 atoms\n" in log
     assert "stage 'second': full-range model" in log
     assert "second epoch 3: train loss" in log
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from typing import Annotated
 
 import typer
 
-from lrc_ase.cli.console import DebugOption, one_line_errors, say
+from lrc_ase.cli.console import DebugOption, console, one_line_errors, say
 from lrc_ase.cli.evaluate import print_table
 from lrc_ase.cli.label_options import (
     ChargeKeyOption,
@@ -55,11 +56,20 @@ def data(
     report = inspect_frames(frames)
     print_table(data_table(report, "Frames"))
     for line in report.checked:
-        say(f"Checked: {line}")
+        _say_wrapped(f"Checked: {line}")
     for line in report.unchecked:
-        say(f"Not checked: {line}")
+        _say_wrapped(f"Not checked: {line}")
     for note in report.notes:
-        say(f"Note: {note}")
+        _say_wrapped(f"Note: {note}")
     for warning in report.warnings:
-        say(f"Warning: {warning}")
+        _say_wrapped(f"Warning: {warning}")
     print(report.verdict)
+
+
+def _say_wrapped(text: str) -> None:
+    """Print a line of the report: folded between words on a terminal, in one piece into a pipe or file."""
+    if console.is_terminal:
+        text = textwrap.fill(
+            text, console.width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        )
+    say(text)

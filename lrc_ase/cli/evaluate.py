@@ -85,8 +85,10 @@ def evaluate(
     potentials = [name for name in files if is_potential(name)]
     data = [name for name in files if name not in potentials]
     if not potentials or not data:
+        taken = "frames" if data else "potentials"
         raise ValueError(
-            "give at least one potential (a .safetensors file, a run folder or a shipped name) and one file of frames"
+            "give at least one potential (a .safetensors file, a run folder or a shipped name) and one file of frames; "
+            f"taken for {taken}: {', '.join(files)}"
         )
     if len({find_potential(name).resolve() for name in potentials}) < len(potentials):
         raise ValueError("the same potential is named twice")

@@ -95,7 +95,7 @@ def train(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any key of a configuration, such as stages.loss.energy=5; --template shows all.",
+            help="Any key of a configuration, such as stages.learning_rate=0.001; --template shows all.",
         ),
     ] = None,
     template: Annotated[
@@ -139,15 +139,15 @@ def train(
     ) | dict(parse_assignment(text) for text in assignments or [])
     configuration = _configuration(files or [], small or [], large or [], validation or [], short_range, resume)
     if configuration is None:
-        potential = train_potential(None, output, resume=True, quiet=quiet, settings=changes)
+        train_potential(None, output, resume=True, quiet=quiet, settings=changes)
     else:
         configuration = changed_configuration(configuration, changes)
-        potential = train_potential(configuration, output, resume=resume, quiet=quiet)
+        train_potential(configuration, output, resume=resume, quiet=quiet)
     if os.environ.get("RANK", "0") != "0":  # of several processes (torchrun) the first one writes the report
         return
     report = report_run(output)
     if not quiet:
-        print(f"  {potential}\n  {report}")
+        print(f"report: {report}")
 
 
 def _configuration(

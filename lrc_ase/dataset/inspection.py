@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from lrc_ase.dataset.check import Check
 from lrc_ase.dataset.consecutive import consecutive_runs
@@ -62,6 +63,17 @@ class DataReport:
         return "Nothing looks wrong."
 
 
+def _isolated(frames: Sequence[LabelledFrame]) -> str:
+    """Write the energies of single open atoms, of which training takes `references: isolated-atoms`."""
+    energies = sorted(isolated_atoms({"": frames}).items())
+    return ", ".join(f"{chemical_symbols[number]} {energy:.4f}" for number, energy in energies) or "none"
+
+
+def _signed(charge: float) -> str:
+    """Write a charge with its sign, and zero without one."""
+    return f"{charge:+g}" if charge else "0"
+
+
 def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
     """Describe sets of frames, and check labels and structures for mistakes.
 
@@ -77,7 +89,8 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
         "atoms per frame": lambda frames: _range([len(frame.atoms) for frame in frames], "d"),
         "compositions": lambda frames: _counts(frame.atoms.get_chemical_formula() for frame in frames),
         "boundaries": lambda frames: _counts(_boundary(frame) for frame in frames),
-        "total charges (e)": lambda frames: _counts(f"{total_charge(frame.atoms):+g}" for frame in frames),
+        "isolated atoms (eV)": _isolated,
+        "total charges (e)": lambda frames: _counts(_signed(total_charge(frame.atoms)) for frame in frames),
         "with energy": lambda frames: _share(np.isfinite(frame.energy) for frame in frames),
         "with forces": lambda frames: _share(np.isfinite(frame.forces).any() for frame in frames),
         "with stress": lambda frames: _share(np.isfinite(frame.stress).all() for frame in frames),

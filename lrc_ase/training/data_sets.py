@@ -76,10 +76,11 @@ def describe_data_sets(configuration: TrainingConfiguration, data_sets: Mapping[
     """Yield lines on the sizes of the sets, the choice of validation frames and missing labels."""
     required = required_labels(stage.loss for stage in configuration.stages)
     for name, data_set in data_sets.items():
-        sizes = sorted(len(frame.atoms) for frame in data_set.train)
+        sizes = [len(frame.atoms) for frame in data_set.train]
+        smallest, largest = min(sizes), max(sizes)
         yield (
             f"data set '{name}': {len(data_set.train)} frames to train on, {len(data_set.validation)} to validate; "
-            f"{sizes[0]} to {sizes[-1]} atoms"
+            + (f"{largest} atoms" if smallest == largest else f"{smallest} to {largest} atoms")
         )
         if len(data_set.validation):
             yield f"data set '{name}': validation frames: {data_set.division}"
