@@ -1,1 +1,1 @@
-"""Compiled kernels for the CPU: vectors, threads, and how kernels are kept on disk."""
+"""Compiled kernels for the CPU: vectors, threads, compilation and the cache on disk."""

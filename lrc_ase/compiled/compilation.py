@@ -1,4 +1,4 @@
-"""How kernels for the CPU are compiled by Numba and kept on disk."""
+"""Compilation of kernels for the CPU by Numba, with a cache on disk."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["compiled", "inlined", "sources_digest"]
 
 
 def compiled(function: Callable[..., Any], *variant: object) -> Any:
-    """Return a kernel that is compiled at its first call and kept on disk under a name of its own.
+    """Return a kernel that Numba compiles at its first call and caches on disk under a unique name.
 
-    Compiled without the liberties of fastmath: NaN comes out where it went in.
+    Kernels are compiled without fastmath: a NaN in the input stays a NaN in the output.
 
-    Numba numbers the cached files of all functions of one name by what it finds on disk, so that two processes that
-    compile different variants at the same moment would swap them. With one name for each variant, precision included,
-    they can only write the same thing twice.
+    Numba numbers the cached files of all functions of one name in the order in which they appear on disk. Two processes
+    that compile different variants at the same time could therefore swap them. With a separate name for each variant,
+    precision included, they can only write the same content twice.
 
-    It also looks for changes in the kernel's own file alone, and would go on using what it made of functions in others
-    after these have changed. So all sources of kernels are part of the name.
+    Numba also checks only the file of the kernel for changes. It would continue to use outdated code of functions from
+    other files. A digest of all sources of kernels is therefore part of the name.
 
     Raises
     ------
@@ -36,13 +36,13 @@ def compiled(function: Callable[..., Any], *variant: object) -> Any:
         raise ValueError("the kernels of lrc_ase do not run as plain Python: unset NUMBA_DISABLE_JIT")
     function.__qualname__ = "_".join(map(str, (*variant, sources_digest(_PACKAGE))))
     kernel = njit(nogil=True, error_model="numpy")(function)
-    kernel._cache = kernel_cache(function)  # what `cache=True` does, with Numba's own cache
+    kernel._cache = kernel_cache(function)  # as `cache=True` does, with a checked cache
     return kernel
 
 
 @lru_cache(maxsize=4)
 def sources_digest(folder: Path) -> str:
-    """Changes with each module below `folder` that kernels may be made of: all that name Numba or this one."""
+    """Return a digest of all modules below `folder` that may define kernels: those that name Numba or this one."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         text = path.read_bytes()
@@ -56,11 +56,11 @@ _PACKAGE = Path(__file__).parents[1]
 inlined: Any = njit(forceinline=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Decorator of functions that kernels call; LLVM inlines all of them.
 
-A function that LLVM kept apart would be compiled twice: alone, and anew with its kernel, where other products and sums
-are fused. The process that compiles runs the first, those that load the kernel from the cache the second, and results
-would differ in their last digits.
+A function that is not inlined would be compiled twice: alone, and once more with its kernel, where other products and
+sums are fused. The process that compiles runs the first version, processes that load the kernel from the cache run the
+second one, and results would differ in their last digits.
 
-Numba's own inlining copies the text of the function, which it then analyzes anew at every call: that took about 40% of
-the time of a first call. Kernels must find such functions in their module: one that closes over a function is not
-cached on disk.
+LLVM inlines instead of Numba, whose inlining copies the source of the function and analyzes it again at every call.
+Kernels must refer to such functions as globals of their module: Numba does not cache a kernel that closes over a
+function.
 """

@@ -1,4 +1,4 @@
-"""How long kernels were being compiled: time that a limit on training must not count."""
+"""Time spent compiling kernels, which the time limit of a training does not count."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["CompilationClock", "compilation_timed"]
 
 
 class CompilationClock(event.Listener):
-    """Sum the time that this process compiles kernels; loading them from disk does not count."""
+    """Clock of the time in which this process compiles kernels; loading them from disk does not count."""
 
     def __init__(self, on_begin: Callable[[], None] = lambda: None) -> None:
         self.seconds = 0.0
@@ -37,7 +37,7 @@ class CompilationClock(event.Listener):
 
 @contextmanager
 def compilation_timed(on_begin: Callable[[], None] = lambda: None) -> Iterator[CompilationClock]:
-    """Time compilations within the context.
+    """Measure the time of compilations within the context.
 
     >>> from numba import njit
     >>> with compilation_timed() as clock:

@@ -1,8 +1,8 @@
-"""Compiled kernels on disk: Numba's cache, with checksums, and never the reason why a program ends.
+"""Cache of compiled kernels on disk: Numba's cache with checksums, whose failures never end a program.
 
-Numba itself raises where nothing can be written, on a full disk, and for each file that was cut short; it runs whatever
-machine code a damaged file holds. The classes and methods that we replace belong to its internals:
-``tests/test_kernel_cache.py`` says which of them a new release has changed.
+Numba's own cache raises an error if it cannot write, if the disk is full, or if a file was truncated, and it executes
+the machine code of damaged files. The replaced classes and methods are internals of Numba;
+``tests/test_kernel_cache.py`` shows which of them a new release has changed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _DIGEST_BYTES = 32
 
 
 class KernelCacheWarning(UserWarning):
-    """Compiled kernels cannot be kept or read, so that a later process compiles them again."""
+    """Warning that compiled kernels cannot be saved or read, so that a later process compiles them again."""
 
 
 def kernel_cache(function: Callable[..., Any]) -> Any:
-    """Return the cache of one kernel; where no folder can be written, one that keeps nothing, with a warning."""
+    """Return the cache of one kernel; warn and return an empty cache if no folder is writable."""
     try:
         cache = _KernelCache(function)
-    except (RuntimeError, OSError) as error:  # RuntimeError: Numba tried every folder that it knows
+    except (RuntimeError, OSError) as error:  # RuntimeError: none of the folders that Numba tries is writable
         _warn_not_kept(error)
         return NullCache()
     if config.CACHE_DIR and not _lies_below(cache.cache_path, config.CACHE_DIR):
@@ -41,7 +41,7 @@ def kernel_cache(function: Callable[..., Any]) -> Any:
 
 
 class _KernelCache(FunctionCache):
-    """Numba's cache of a function; where its files cannot be read or written, the kernel is compiled again."""
+    """Numba's cache of a function, which compiles the kernel again if files cannot be read or written."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
@@ -55,12 +55,12 @@ class _KernelCache(FunctionCache):
         """Return the kernel on disk, or None if there is none or its files are damaged."""
         try:
             return super().load_overload(sig, target_context)
-        except Exception as error:  # a damaged pickle raises anything; compiling is right after each of them
+        except Exception as error:  # a damaged pickle raises any class; compiling is always a valid answer
             _warn_damaged(self.cache_path, error)
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Write a compiled kernel. Where this fails the program goes on with the kernel in memory."""
+        """Write a compiled kernel; after a failure the program continues with the kernel in memory."""
         try:
             super().save_overload(sig, data)
         except Exception as error:
@@ -68,7 +68,7 @@ class _KernelCache(FunctionCache):
 
 
 class _CheckedFiles(IndexDataCacheFile):
-    """Index and data files that end in a checksum. Numba's unpickler does not read what stands behind a pickle."""
+    """Index and data files that end in a checksum, which Numba's unpickler ignores, as it follows the pickle."""
 
     @contextlib.contextmanager
     def _open_for_write(self, filepath: str) -> Iterator[IO[bytes]]:
@@ -95,7 +95,7 @@ class _CheckedFiles(IndexDataCacheFile):
 
 
 def _verify_checksum(path: str) -> None:
-    """Raise ValueError unless a file ends in the checksum of the bytes before."""
+    """Raise ValueError unless a file ends in the checksum of the preceding bytes."""
     with open(path, "rb") as file:
         content = file.read()
     if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
@@ -122,7 +122,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _warn_once(message: str) -> None:
-    """Warn of the first problem in a process; the others of some thirty kernels have the same cause."""
+    """Issue a warning for the first problem in a process only: other kernels fail for the same reason."""
     if not _warnings_given:
         _warnings_given.append(message)
         warnings.warn(message, KernelCacheWarning, stacklevel=2)

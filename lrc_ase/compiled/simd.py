@@ -1,12 +1,16 @@
-"""Short vectors of numbers as values inside Numba kernels, so that speed does not hang on what a compiler guesses.
+"""Short vectors of numbers as values inside Numba kernels, so that speed does not depend on automatic vectorization.
 
-Numba's loops over small arrays go through memory, because the compiler must assume that arrays overlap; a vector held
-in a variable stays in registers. ``load(pointer, index, width)`` reads `width` (a constant) consecutive numbers after
-the `address` of an array, ``store`` writes them back, ``prefetch`` asks for them early; ``fill`` and ``repeat`` make
-vectors of equal numbers; ``total`` sums one up; ``+``, ``-``, ``*`` and ``/``
-work number by number, between vectors and between a vector and a number, which is cast to its precision. Products and
-sums are contracted to fused multiply-adds where the machine has them, and widths it lacks are split by the compiler.
-Indices are not checked.
+Loops over small arrays go through memory, because the compiler must assume that arrays overlap. A vector in a variable
+stays in registers.
+
+- ``load(pointer, index, width)`` reads `width` (a constant) consecutive numbers after the `address` of an array,
+  ``store`` writes them, ``prefetch`` requests them early;
+- ``fill`` and ``repeat`` build vectors of equal numbers; ``total`` sums the numbers of a vector;
+- ``+``, ``-``, ``*`` and ``/`` work number by number, between vectors or between a vector and a number, which is cast
+  to the precision of the vector.
+
+Products and sums are contracted to fused multiply-adds where the machine has them. The compiler splits vectors that are
+wider than the registers. Indices are not checked.
 """
 
 from __future__ import annotations
@@ -34,13 +38,13 @@ __all__ = [
 ]
 
 SPARE = 64
-"""Numbers that an array for `aligned_address` must have more than are used."""
+"""Number of unused elements that an array for `aligned_address` must have."""
 _FLAGS = ("contract",)
 _intrinsic: Any = intrinsic(prefer_literal=True)  # kernels call these with other arguments than Python would
 
 
 def native_width(itemsize: int, n_values: int) -> int:
-    """Numbers in one vector: 64 bytes, or the largest power of two that is not more than `n_values`."""
+    """Return the width of a vector: 64 bytes, or the largest power of two not above `n_values` if that is less."""
     width = 64 // itemsize
     while width > n_values:
         width //= 2
@@ -69,9 +73,10 @@ def _pointer(builder: Any, pointer: Any, index: Any, vector: ir.VectorType) -> A
 
 @_intrinsic
 def address(typing: Any, array: Any) -> Any:
-    """Where the numbers of a contiguous array lie; the array must be used again afterwards, or it may be gone.
+    """Return a pointer to the numbers of a contiguous array.
 
-    Unlike an array it can be handed on inside a loop without its references being counted.
+    The kernel must use the array once more after the last use of the pointer, which holds no reference to it. Unlike an
+    array, a pointer can be passed on inside a loop without reference counting.
     """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -82,13 +87,14 @@ def address(typing: Any, array: Any) -> Any:
 
 @_intrinsic
 def aligned_address(typing: Any, array: Any) -> Any:
-    """Where an array's first number on a border of 64 bytes lies, so that vectors share no lines of the cache.
+    """Return a pointer to the first number of an array at a multiple of 64 bytes, the length of a cache line.
 
-    The array must have `SPARE` numbers more than are used; the rest as for `address`.
+    The array must have `SPARE` unused elements; otherwise as `address`.
     """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = context.make_array(array)(context, builder, arguments[0]).data
+        # round the address up to a multiple of 64
         integer = ir.IntType(64)
         number = builder.add(builder.ptrtoint(pointer, integer), integer(63))
         return builder.inttoptr(builder.and_(number, integer(-64)), pointer.type)
@@ -98,25 +104,25 @@ def aligned_address(typing: Any, array: Any) -> Any:
 
 @_intrinsic
 def load(typing: Any, pointer: Any, index: Any, width: Any) -> Any:
-    """Vector of `width` numbers from ``pointer[index]`` on."""
+    """Read a vector of `width` numbers from ``pointer[index]`` on."""
     if not isinstance(width, types.IntegerLiteral):
         return None
-    made = _VectorType(pointer.dtype, width.literal_value)
+    vector = _VectorType(pointer.dtype, width.literal_value)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _pointer(builder, arguments[0], arguments[1], _llvm(made))
-        return builder.load(place, align=pointer.dtype.bitwidth // 8)
+        target = _pointer(builder, arguments[0], arguments[1], _llvm(vector))
+        return builder.load(target, align=pointer.dtype.bitwidth // 8)
 
-    return made(pointer, index, width), emit
+    return vector(pointer, index, width), emit
 
 
 @_intrinsic
 def store(typing: Any, pointer: Any, index: Any, value: Any) -> Any:
-    """Write a vector to ``pointer[index]`` and the places after it."""
+    """Write a vector to ``pointer[index]`` and the following numbers."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _pointer(builder, arguments[0], arguments[1], _llvm(value))
-        builder.store(arguments[2], place, align=pointer.dtype.bitwidth // 8)
+        target = _pointer(builder, arguments[0], arguments[1], _llvm(value))
+        builder.store(arguments[2], target, align=pointer.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(pointer, index, value), emit
@@ -124,9 +130,9 @@ def store(typing: Any, pointer: Any, index: Any, value: Any) -> Any:
 
 @_intrinsic
 def prefetch(typing: Any, pointer: Any, index: Any, writing: Any) -> Any:
-    """Ask for the cache line of ``pointer[index]`` before it is needed; `writing` (a constant) 1 if it will be written.
+    """Fetch the cache line of ``pointer[index]`` early; `writing` (a constant) is 1 if it will be written.
 
-    Nothing is read: any index will do.
+    An index outside the array is harmless, as nothing is read.
     """
     if not isinstance(writing, types.IntegerLiteral):
         return None
@@ -136,8 +142,8 @@ def prefetch(typing: Any, pointer: Any, index: Any, writing: Any) -> Any:
         function = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(ir.VoidType(), [byte, number, number, number]), "llvm.prefetch.p0"
         )
-        place = builder.bitcast(builder.gep(arguments[0], [arguments[1]]), byte)
-        builder.call(function, [place, *map(number, (writing.literal_value, 3, 1))])
+        target = builder.bitcast(builder.gep(arguments[0], [arguments[1]]), byte)
+        builder.call(function, [target, *map(number, (writing.literal_value, 3, 1))])
         return context.get_dummy_value()
 
     return types.void(pointer, index, writing), emit
@@ -145,29 +151,29 @@ def prefetch(typing: Any, pointer: Any, index: Any, writing: Any) -> Any:
 
 @_intrinsic
 def fill(typing: Any, number: Any, width: Any) -> Any:
-    """Vector of `width` equal numbers."""
+    """Return a vector of `width` equal numbers."""
     if not isinstance(width, types.IntegerLiteral):
         return None
-    made = _VectorType(number, width.literal_value)
-    return made(number, width), lambda context, builder, signature, arguments: _repeat(builder, arguments[0], made)
+    vector = _VectorType(number, width.literal_value)
+    return vector(number, width), lambda context, builder, signature, arguments: _repeat(builder, arguments[0], vector)
 
 
 @_intrinsic
 def repeat(typing: Any, pointer: Any, index: Any, width: Any) -> Any:
-    """Vector of `width` times the number ``pointer[index]``."""
+    """Return a vector that repeats the number ``pointer[index]`` `width` times."""
     if not isinstance(width, types.IntegerLiteral):
         return None
-    made = _VectorType(pointer.dtype, width.literal_value)
+    vector = _VectorType(pointer.dtype, width.literal_value)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _repeat(builder, builder.load(builder.gep(arguments[0], [arguments[1]])), made)
+        return _repeat(builder, builder.load(builder.gep(arguments[0], [arguments[1]])), vector)
 
-    return made(pointer, index, width), emit
+    return vector(pointer, index, width), emit
 
 
 @_intrinsic
 def vector_sqrt(typing: Any, value: Any) -> Any:
-    """Square root of each number."""
+    """Return the square root of each number."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.call(_builtin(builder, "llvm.sqrt", value, _llvm(value), _llvm(value)), arguments)
@@ -177,18 +183,19 @@ def vector_sqrt(typing: Any, value: Any) -> Any:
 
 @_intrinsic
 def total(typing: Any, value: Any) -> Any:
-    """Sum of the numbers, by pairs."""
+    """Return the sum of the numbers, added in pairs."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         number = _llvm(value).element
         function = _builtin(builder, "llvm.vector.reduce.fadd", value, number, number, _llvm(value))
+        # without "reassoc" the definition of the intrinsic is a sum from left to right
         return builder.call(function, [ir.Constant(number, 0.0), *arguments], fastmath=["reassoc"])
 
     return value.dtype(value), emit
 
 
 def _builtin(builder: Any, name: str, kind: _VectorType, result: ir.Type, *arguments: ir.Type) -> Any:
-    """The compiler's own function for vectors of one kind."""
+    """Return LLVM's intrinsic function for vectors of one type."""
     signature = ir.FunctionType(result, arguments)
     return cgutils.get_or_insert_function(builder.module, signature, f"{name}.v{kind.width}f{kind.dtype.bitwidth}")
 
@@ -212,11 +219,11 @@ def _arithmetic(function: Any, instruction: str) -> None:
         return typer
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        made = signature.return_type
+        vector = signature.return_type
         operands = []
         for kind, argument in zip(signature.args, arguments, strict=True):
             if not isinstance(kind, _VectorType):
-                argument = _repeat(builder, context.cast(builder, argument, kind, made.dtype), made)
+                argument = _repeat(builder, context.cast(builder, argument, kind, vector.dtype), vector)
             operands.append(argument)
         return getattr(builder, instruction)(*operands, flags=_FLAGS)
 

@@ -1,11 +1,11 @@
-"""Run kernels that release the interpreter lock on several threads: those of torch's OpenMP where it can be called.
+"""Run kernels that release the interpreter lock on several threads, if possible on those of torch's OpenMP.
 
-OpenMP's threads spin for some milliseconds after each operation of torch, waiting for the next one, and take the
-processors from any other threads. As they are awake, they run our kernels too. Where torch has another OpenMP than
-GNU's or one compatible with it, a pool of threads does the work.
+The threads of OpenMP spin for some milliseconds after each operation of torch and occupy the processors meanwhile.
+Kernels therefore run on these threads. If the OpenMP of torch is not compatible with GNU's, a pool of threads runs the
+kernels.
 
-A forked process inherits an OpenMP whose threads are gone: torch's next operation on several threads would wait for
-them for ever. Once this process has computed on several threads, its forks therefore compute on one.
+A forked process inherits an OpenMP without threads: the next operation of torch on several threads would wait for them
+forever. Once a process has computed on several threads, its forks therefore compute on one thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 __all__ = ["even_ranges", "run_over_atoms", "run_over_ranges"]
 
 _ATOMS_PER_THREAD = 8
-"""Fewer atoms than this for each thread cost more in waking it than it saves."""
+"""Fewest atoms per thread: for fewer, waking the thread costs more time than it saves."""
 
 
 def run_over_atoms(kernel: Callable[..., Any], arguments: tuple[Any, ...], n_atoms: int, n_threads: int) -> list[Any]:
@@ -40,9 +40,9 @@ def run_over_ranges(
 ) -> list[Any]:
     """Return the results of ``kernel(*arguments, *range)`` for each range.
 
-    No two ranges may write to the same memory. Each thread, the caller's too, takes the next range as soon as it is
-    free: one call to a thread costs as much as a small kernel. What a kernel raises is raised here, when all threads
-    have ended.
+    No two ranges may write to the same memory. Each thread, including the caller's, takes the next range as soon as it
+    is free, as one call to a thread costs as much as a small kernel. An exception of a kernel is raised here after all
+    threads have finished.
 
     >>> run_over_ranges(lambda *numbers: numbers, ("a",), even_ranges(10, 3), n_threads=2)
     [('a', 0, 3), ('a', 3, 6), ('a', 6, 10)]
@@ -92,7 +92,7 @@ def run_over_ranges(
 
 
 def even_ranges(n_atoms: int, n_ranges: int) -> list[tuple[int, int]]:
-    """Return the first atom and the one after the last of each range.
+    """Return the first atom of each range and the atom after the last one.
 
     >>> even_ranges(10, 3)
     [(0, 3), (3, 6), (6, 10)]
@@ -106,7 +106,7 @@ _first_process = os.getpid()
 
 @lru_cache(maxsize=1)
 def _keep_forks_single_threaded() -> None:
-    """Let the forks of this process, and theirs, compute on one thread, in torch's operations too."""
+    """Restrict forks of this process, and forks of these, to one thread, in operations of torch too."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
