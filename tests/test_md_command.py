@@ -100,6 +100,25 @@ def test_a_full_disk_names_the_file_and_how_to_go_on(monkeypatch):
     assert Path("md.png").exists()
 
 
+def test_ctrl_c_names_the_step_to_go_on_from_and_leaves_a_plot(monkeypatch):
+    write_row = simulation_output.ThermodynamicLog.write
+
+    def press_at_step_6(self, step, *row):
+        if step == 6:
+            raise KeyboardInterrupt
+        write_row(self, step, *row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(simulation_output.ThermodynamicLog, "write", press_at_step_6)
+        code, output = md("-n", 8)
+    assert code == 130
+    assert "Stopped; md.restart.npz holds step 4: --resume goes on from there." in output
+    assert Path("md.png").exists()
+    code, output = md("-n", 8, "--resume")
+    assert code == 0
+    assert "4 steps of 8 atoms" in output
+
+
 def test_a_finished_run_says_that_nothing_is_left():
     assert md("-n", 2)[0] == 0
     code, output = md("-n", 2, "--resume")

@@ -315,7 +315,7 @@ def test_evaluation_names_a_frame_without_labels(finished):
     frames[1].calc = None
     with pytest.raises(ValueError, match="frame 1 has no energy"):
         evaluate_frames(potential, frames, required=("energy", "forces"))
-    evaluation = evaluate_frames(potential, frames)
+    evaluation = evaluate_frames(potential, frames, required=())
     assert np.isnan(evaluation.reference_energy).tolist() == [False, True]
     assert np.isfinite(evaluation.metrics["forces_rmse"])
     assert [evaluation.metrics[name] for name in ("n_frames", "n_energies", "n_forces")] == [2, 1, 1]
