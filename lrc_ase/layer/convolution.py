@@ -332,10 +332,10 @@ def _add_self_term(sums: FieldAndEnergy, at_origin: Tensor, weights: Tensor, str
         return FieldAndEnergy(field + apply_kernel(at_origin[None], weights), energy, potential)
     n_energies = energy.shape[1]
     if n_energies:
-        own_potential = at_origin[:n_energies] * weights[:, :n_energies]
-        energy = energy + sum_by_structure(0.5 * weights[:, :n_energies] * own_potential, structure, len(energy))
-        potential = potential + own_potential.detach()
-        at_origin, weights = at_origin[n_energies:], weights[:, n_energies:]
+        charges, weights = weights.split([n_energies, weights.shape[1] - n_energies], dim=1)
+        of_charges, at_origin = at_origin[:n_energies], at_origin[n_energies:]
+        energy = energy + 0.5 * of_charges * sum_by_structure(charges.square(), structure, len(energy))
+        potential = torch.addcmul(potential, of_charges.detach(), charges.detach())
     return FieldAndEnergy(torch.addcmul(field, at_origin, weights), energy, potential)
 
 

@@ -107,12 +107,12 @@ class Convolver:
     def slopes(self, weights: Tensor, potential: Convolved) -> Tensor:
         """Sum weights times the gradient of a potential over channels, by fractional coordinates (n_atoms, d)."""
         d = self.stencil.dimension
-        return torch.einsum("nc,nac->na", weights, potential.orders[:, 1 : 1 + d]).mul_(self.n_mesh)
+        return torch.matmul(potential.orders[:, 1 : 1 + d], weights[:, :, None])[..., 0].mul_(self.n_mesh)
 
     def along(self, directions: Tensor, potential: Convolved) -> Tensor:
         """Change of a potential along `directions` (n_atoms, d) of fractional coordinates, (n_atoms, n_channels)."""
         d = self.stencil.dimension
-        return torch.einsum("na,nac->nc", directions * self.n_mesh, potential.orders[:, 1 : 1 + d])
+        return torch.matmul((directions * self.n_mesh)[:, None], potential.orders[:, 1 : 1 + d])[:, 0]
 
     def dipoles(self, directions: Tensor, weights: Tensor) -> Tensor:
         """Return the dipoles of weights (n_atoms, n_channels) moved along `directions`, (n_atoms, d, n_channels)."""

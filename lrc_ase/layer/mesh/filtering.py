@@ -24,7 +24,7 @@ from lrc_ase.layer.windows import Window
 
 __all__ = ["correlate_spectra", "deconvolution", "density_spectrum", "filter_mesh", "filtered", "paired_waves"]
 
-_ONE_BY_ONE = 2**15
+_ONE_BY_ONE = 2**17
 """Points of a mesh from which channels are transformed one after the other.
 
 A mesh and its spectrum then stay in the cache between the steps, and the memory between them is that of one channel.

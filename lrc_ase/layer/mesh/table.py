@@ -61,7 +61,7 @@ class MultiplierTables:
         key = (*self._boundary(fixed, mesh_shape, layouts), state)
         kept = self._kept.get(key)
         if kept is None:
-            kept = _Kept(self._evaluate(multiplier, fixed, mesh_shape, layouts))
+            kept = _Kept(self._evaluate(multiplier, fixed, mesh_shape, layouts), torch.linalg.inv(fixed))
             while len(self._kept) >= _KEPT:
                 self._kept.pop(next(iter(self._kept)))
             self._kept[key] = kept
@@ -69,9 +69,7 @@ class MultiplierTables:
             return kept.table
         if kept.slope is None:
             kept.slope = self._slope(multiplier, fixed, mesh_shape)
-        return _Strained.apply(
-            cell, kept.table, kept.slope, lambda own: self._evaluate(multiplier, own, mesh_shape, layouts)
-        )
+        return _Strained.apply(cell, kept, lambda strained: self._evaluate(multiplier, strained, mesh_shape, layouts))
 
     def at_origin(
         self,
@@ -139,7 +137,11 @@ def _arranged(multiplier: Multiplier, values: Tensor, factor: Tensor) -> Tensor:
 
 @dataclass
 class _Kept:
+    """A table of a frozen multiplier, and what its derivative by the cell needs."""
+
     table: Tensor
+    inverse: Tensor
+    """Of the cell, (n_structures, d, d)."""
     slope: Tensor | None = None
 
 
@@ -147,26 +149,24 @@ class _Strained(torch.autograd.Function):
     """A kept table, differentiable by the cell."""
 
     @staticmethod
-    def forward(ctx: Any, cell: Tensor, table: Tensor, slope: Tensor, evaluate: Any) -> Tensor:
+    def forward(ctx: Any, cell: Tensor, kept: _Kept, evaluate: Any) -> Tensor:
         ctx.save_for_backward(cell)
-        ctx.table, ctx.slope, ctx.evaluate = table, slope, evaluate
-        return table.detach()
+        ctx.kept, ctx.evaluate = kept, evaluate
+        return kept.table.detach()
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
         (cell,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody differentiates further
-            return torch.autograd.grad(ctx.evaluate(cell), cell, cotangent, create_graph=True)[0], None, None, None
-        d = cell.shape[-1]
-        by_volume = (cotangent * ctx.table).sum(dim=tuple(range(1, cotangent.ndim)))  # - dL/d ln V
-        products = (cotangent * ctx.slope).sum(dim=tuple(range(1, cotangent.ndim - d)))  # over channels
-        moments = _second_moments(products)
-        inverse = torch.linalg.inv(cell)
-        reciprocal = 2 * math.pi * inverse.transpose(-1, -2)
-        by_strain = -2 * reciprocal.transpose(-1, -2) @ moments @ reciprocal
-        by_strain = by_strain - by_volume[:, None, None] * torch.eye(d).to(cell)
+            return torch.autograd.grad(ctx.evaluate(cell), cell, cotangent, create_graph=True)[0], None, None
+        d, kept = cell.shape[-1], ctx.kept
+        by_volume = (cotangent * kept.table).sum(dim=tuple(range(1, cotangent.ndim)))  # - dL/d ln V
+        products = (cotangent * kept.slope).sum(dim=tuple(range(1, cotangent.ndim - d)))  # over channels
+        # k = 2 pi A^-1 m as columns, and d(k^2) = -2 k strain k
+        by_strain = -2 * (2 * math.pi) ** 2 * kept.inverse @ _second_moments(products) @ kept.inverse.transpose(-1, -2)
+        by_strain.diagonal(dim1=-2, dim2=-1).sub_(by_volume[:, None])
         # strain = A^-1 dA
-        return inverse.transpose(-1, -2) @ by_strain, None, None, None
+        return kept.inverse.transpose(-1, -2) @ by_strain, None, None
 
 
 def _second_moments(values: Tensor) -> Tensor:
@@ -176,13 +176,9 @@ def _second_moments(values: Tensor) -> Tensor:
     for axis in reversed(range(d)):  # the last axis first: its lines are contiguous, and one pass leaves 3 numbers each
         powers = _index_powers(values.shape[1 + axis], axis == d - 1, values.dtype, values.device)
         sums = torch.tensordot(sums, powers, dims=([1 + axis], [0]))
-    sums = sums.movedim(0, -1)  # (3, ..., 3, n_structures): sums of value times m_d^p ... m_1^q at [p, ..., q]
-    moments = values.new_empty(values.shape[0], d, d)
-    for i in range(d):
-        for j in range(d):
-            exponents = [int(axis == i) + int(axis == j) for axis in reversed(range(d))]
-            moments[:, i, j] = sums[tuple(exponents)]
-    return moments
+    # (n_structures, 3, ..., 3): sums of value times m_d^p ... m_1^q at [p, ..., q]; one more m_i is 3^i places further
+    places = [[3**i + 3**j for j in range(d)] for i in range(d)]
+    return sums.flatten(1)[:, places]
 
 
 @lru_cache(maxsize=64)
