@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         SphereSettings,
     )
     from lrc_ase.structures.domain import ExtrapolationWarning
+    from lrc_ase.training import train
 
 __all__ = [
     "Coulomb",
@@ -53,6 +54,7 @@ __all__ = [
     "load",
     "load_potential",
     "save_potential",
+    "train",
 ]
 
 try:
@@ -76,6 +78,7 @@ _MODULES = {
         "SphereSettings",
     ),
     "lrc_ase.structures.domain": ("ExtrapolationWarning",),
+    "lrc_ase.training": ("train",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
