@@ -129,6 +129,7 @@ def test_coulomb_cluster_equals_pairs():
 ALL_KERNELS = Stack([Coulomb(smearing=SMEARING), InversePower(1, smearing=SMEARING), *(k for k, _ in KERNELS.values())])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("letters", BOUNDARIES)
 def test_mesh_reaches_its_accuracy_at_every_boundary(letters):
     kernels = [k for k in ALL_KERNELS if letters in ("TTT", "FFF") or getattr(k, "power", 6) > 3]
@@ -149,6 +150,7 @@ def test_mesh_reaches_its_accuracy_at_every_boundary(letters):
 CHEAP = Stack([Coulomb(smearing=1.5), Yukawa([0.3], smearing=1.5), InversePower(6, smearing=1.5)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("letters", ["TTF", "FTF", "FFF"])
 def test_first_and_second_derivatives_in_every_argument(letters):
     positions, weights = atoms(3, 3)

@@ -299,6 +299,7 @@ def is_running(process):
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the state of processes from /proc")
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     ase.io.write(tmp_path / "frames.extxyz", metal_frames(12))

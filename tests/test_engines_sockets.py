@@ -17,6 +17,8 @@ from structures import potential, rattled_crystal, water
 
 from lrc_ase import LRCCalculator, save_potential
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples" / "engines"
 I_PI = Path(sys.executable).with_name("i-pi")

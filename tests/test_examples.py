@@ -12,6 +12,8 @@ from structures import potential
 
 from lrc_ase import save_potential
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 

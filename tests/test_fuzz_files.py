@@ -37,6 +37,8 @@ from lrc_ase.training.loop import StageLoop
 from lrc_ase.training.progress import Progress
 from lrc_ase.training.run_folder import METRIC_COLUMNS, RunFolder, RunFolderError
 
+pytestmark = pytest.mark.slow
+
 CASES = range(200)
 LONGEST_LINE = 600
 SLOWEST = 5.0

@@ -19,6 +19,8 @@ from lrc_ase.engines.lammps_input import read_input
 from lrc_ase.files.pretrained import trained_potentials
 from lrc_ase.models.settings import SphereSettings
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = TESTS.parent / "examples" / "engines"
 CASES = (
     "bulk",

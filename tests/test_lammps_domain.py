@@ -12,6 +12,8 @@ from structures import potential
 from lrc_ase import ExtrapolationWarning, save_potential
 from lrc_ase.structures.domain import DOMAIN_KEY
 
+pytestmark = pytest.mark.slow
+
 
 def with_domain(**domain):
     return replace(potential(), description={DOMAIN_KEY: domain})

@@ -10,6 +10,8 @@ from structures import potential
 
 from lrc_ase import save_potential
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def has_mliap():

@@ -186,7 +186,7 @@ def test_a_foreign_row_of_the_log_is_named(tmp_path):
     run_md(copper(), settings(), tmp_path / "md.traj")
     log = tmp_path / "md.csv"
     log.write_text(log.read_text().replace("\n5,", "\nfive,"))
-    with pytest.raises(ValueError, match=r"md\.csv, line 3: expected the number of a step, got 'five'"):
+    with pytest.raises(ValueError, match=r"md\.csv, line 3: expected 9 numbers, got 'five,"):
         run_md(copper(), settings(20), tmp_path / "md.traj", resume=True)
 
 

@@ -48,6 +48,7 @@ on_glibc = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [FAULTS, LAYER_FAULTS], ids=["arrays", "layer"])
 @on_glibc
 def test_arrays_that_are_freed_and_needed_again_cost_no_fresh_pages(script):

@@ -31,6 +31,8 @@ from lrc_ase.paper.recipes import force_error, in_another_box, train_ours
 from lrc_ase.paper.tables import run_cell
 from lrc_ase.paper.two_scale import CURVES, CurveSize, curve_points, run_curve
 
+pytestmark = pytest.mark.slow
+
 TINY = Size(20, n_test=5, n_iterations=25)
 PROBLEMS = {
     1: (screened_coulomb(1, 5.0, [0.5]), 21),

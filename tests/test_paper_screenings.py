@@ -8,6 +8,8 @@ from lrc_ase.paper.problems import Snapshots, exponential_3d, screened_coulomb
 from lrc_ase.paper.recipes import force_error, train_ours
 from lrc_ase.paper.screenings import GRID, find_screenings
 
+pytestmark = pytest.mark.slow
+
 
 def drawn(problem, n_snapshots, seed=0):
     generator = np.random.default_rng(seed)

@@ -167,6 +167,7 @@ def test_run_killed_without_warning_resumes_bit_for_bit(tmp_path):
     np.testing.assert_array_equal(resumed.positions, straight.positions)
 
 
+@pytest.mark.slow
 def test_langevin_and_npt_reach_their_temperature_and_pressure(tmp_path):
     for ensemble, pressure in (("nvt", 0.0), ("npt", 5.0)):
         atoms = copper()

@@ -25,6 +25,8 @@ from lrc_ase.training.references import fit_references
 from lrc_ase.training.steps import batch_gradient, mean_errors
 from lrc_ase.training.untrained import new_model
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 LOSS = LossConfiguration(stress=1.0)
 
