@@ -1,4 +1,4 @@
-"""What ASE's writers and helpers do with the results, and what comes by other ways than `results`."""
+"""Results as ASE's writers and helpers take them, and the values that documented getters return instead."""
 
 import json
 

@@ -14,7 +14,7 @@ from typing import Any
 __all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "add", "descriptor_class", "names", "origin"]
 
 ENTRY_POINT_GROUP = "lrc_ase.descriptors"
-"""Where packages offer descriptors: the name of the descriptor -> its class."""
+"""Entry-point group in which packages offer descriptors: name of the descriptor -> its class."""
 BUILT_IN = {
     name: EntryPoint(name, f"lrc_ase.models.descriptors.{module}", ENTRY_POINT_GROUP)
     for name, module in (

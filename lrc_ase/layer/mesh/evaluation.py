@@ -73,7 +73,7 @@ class Convolver:
     level: int
     """Derivatives of potentials that are gathered: 1 where positions may be differentiated, else 0."""
     keeps_spectra: bool
-    """Whether the table may be differentiated."""
+    """True if the table may be differentiated."""
 
     @property
     def stencil(self) -> Stencil:

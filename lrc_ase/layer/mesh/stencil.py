@@ -1,4 +1,4 @@
-"""What ties atoms to a mesh, and the order of derivatives that spreading and gathering share."""
+"""Ties between atoms and a mesh, and the order of derivatives that spreading and gathering share."""
 
 from __future__ import annotations
 
