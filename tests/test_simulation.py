@@ -19,7 +19,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.io import read
 
-from lrc_ase.report.dynamics_plots import plot_log
+from lrc_ase.report.log_plot import plot_log
 from lrc_ase.simulation import MDSettings, SimulationStopped, energy_drift, run_md, thermalize
 
 SHORT = {"timestep": 2.0, "log_every": 5, "write_every": 10, "restart_every": 10}

@@ -17,7 +17,7 @@ from ase.io import read
 from matplotlib.figure import Figure
 from test_md_runs import copper, rows, settings
 
-from lrc_ase.report.dynamics_plots import plot_log
+from lrc_ase.report.log_plot import plot_log
 from lrc_ase.simulation import MDSettings, run_md
 from lrc_ase.simulation.output import check_structure_output, structure_format, write_structure
 

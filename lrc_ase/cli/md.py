@@ -231,7 +231,7 @@ def _print_summary(summary: MDSummary, settings: MDSettings, n_atoms: int) -> No
 
 def _plot(files: MDFiles, settings: MDSettings) -> None:
     """Draw the log of a run with the targets of its thermostat and barostat."""
-    from lrc_ase.report.dynamics_plots import plot_log
+    from lrc_ase.report.log_plot import plot_log
 
     targets = {} if settings.ensemble == "nve" else {"temperature_K": cast(float, settings.temperature)}
     if settings.ensemble == "npt":
