@@ -45,3 +45,10 @@ def test_other_modules_do_not_matter(tmp_path):
     with (folder / "calculator.py").open("a") as file:
         file.write("# changed\n")
     assert sources_digest(folder) == sources_digest(PACKAGE)
+
+
+def test_kernels_stay_when_a_module_without_kernels_changes(tmp_path):
+    folder = copied(tmp_path / "package")
+    with (folder / "training/loop.py").open("a") as file:
+        file.write("# changed\n")
+    assert sources_digest(folder) == sources_digest(PACKAGE)
