@@ -60,7 +60,8 @@ class LRCCalculator(Calculator):
 
     - `extrapolation`: the reasons why the structure evaluated last lies far outside the training set;
     - `get_energy_std`, `get_forces_std`: standard deviations, for the potential of an ensemble;
-    - `get_born_effective_charges`: response of the polarization of the latent charges to displacements.
+    - `get_born_effective_charges`: response of the polarization of the latent charges to displacements;
+    - `get_polarization_current`: rate of change of the same polarization along the velocities.
 
     A latent charge is a charge per atom that the model learns from energies and forces alone.
 
@@ -240,6 +241,11 @@ class LRCCalculator(Calculator):
                 self._extras["born_effective_charges"] = _array(born_effective_charges(self.model, graph))
         charges: np.ndarray = self._extras["born_effective_charges"].copy()
         return charges
+
+    def get_polarization_current(self, atoms: Atoms | None = None) -> np.ndarray:
+        """Return Born effective charges times velocities, summed, (3,) in e Angstrom per ASE's unit of time."""
+        charges = self.get_born_effective_charges(atoms)
+        return np.array(np.einsum("iab,ib->a", charges, (atoms or self.get_atoms()).get_velocities()))
 
     def get_energy_std(self, atoms: Atoms | None = None) -> float:
         """Return the standard deviation of the energy predicted by an ensemble, eV.

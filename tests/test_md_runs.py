@@ -20,7 +20,7 @@ from ase.constraints import FixAtoms
 from ase.io.trajectory import TrajectoryWriter
 
 from lrc_ase.files.lock import InUseError
-from lrc_ase.simulation import MDSettings, dynamics, output, run_md
+from lrc_ase.simulation import MDSettings, dynamics, output, run_md, tables
 
 
 def copper() -> Atoms:
@@ -217,6 +217,6 @@ def test_a_full_disk_is_told_with_the_name_of_the_log(tmp_path, monkeypatch):
     def open_full(path, mode="r", **options):
         return open("/dev/full" if Path(path).name == "md.csv" and mode == "a" else path, mode, **options)
 
-    monkeypatch.setattr(output, "open", open_full, raising=False)
+    monkeypatch.setattr(tables, "open", open_full, raising=False)
     with pytest.raises(OSError, match=r"No space left on device: .*md\.csv"):
         run_md(copper(), settings(), tmp_path / "md.traj")

@@ -31,6 +31,7 @@ DYNAMICS: dict[str, tuple[str, Any]] = {
     "--seed": ("seed", 5),
     "--log-every": ("log_every", 3),
     "--write-every": ("write_every", 4),
+    "--current-every": ("current_every", 4),
     "--restart-every": ("restart_every", 6),
     "--max-temperature": ("max_temperature", 1234.0),
     "--extrapolate": ("extrapolate", True),

@@ -154,14 +154,13 @@ TESTED_HERE = {
     "ensemble", "steps", "timestep", "temperature", "pressure", "friction", "thermostat_time", "barostat_time", "seed",
     "log_every", "write_every", "restart_every", "max_temperature", "npt_mode",
 }  # fmt: skip
-ELSEWHERE = {"extrapolate"}
-"""Settings of `tests/test_simulation.py`."""
+ELSEWHERE = {"extrapolate": "test_simulation.py", "current_every": "test_current.py"}
+"""Other settings, and the tests that use them."""
 
 
 def test_every_setting_of_dynamics_has_a_test():
-    assert {field.name for field in fields(MDSettings)} == TESTED_HERE | ELSEWHERE
-    text = (Path(__file__).parent / "test_simulation.py").read_text()
-    assert all(name in text for name in ELSEWHERE)
+    assert {field.name for field in fields(MDSettings)} == TESTED_HERE | set(ELSEWHERE)
+    assert all(name in (Path(__file__).parent / file).read_text() for name, file in ELSEWHERE.items())
 
 
 def stretched_copper() -> Atoms:

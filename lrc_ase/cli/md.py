@@ -76,6 +76,14 @@ def md(
     ] = None,
     log_every: Annotated[int, typer.Option(help="Steps between rows of the log.", min=1)] = 10,
     write_every: Annotated[int, typer.Option(help="Steps between frames of the trajectory.", min=1)] = 100,
+    current_every: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps between rows of the polarization current, for `lrc-ase spectrum`; about 2 fs. None is written "
+            "without it.",
+            min=1,
+        ),
+    ] = None,
     restart_every: Annotated[int, typer.Option(help="Steps between restart files.", min=1)] = 100,
     max_temperature: Annotated[float, typer.Option(help="Stop above this temperature, K.")] = 20000.0,
     extrapolate: Annotated[
@@ -110,6 +118,7 @@ def md(
         seed=seed,
         log_every=log_every,
         write_every=write_every,
+        current_every=current_every,
         restart_every=restart_every,
         max_temperature=max_temperature,
         extrapolate=extrapolate,
@@ -122,8 +131,9 @@ def md(
         summary = run_md(atoms, settings, output, resume=resume, overwrite=overwrite, report=show)
     _print_summary(summary, settings, len(atoms))
     _plot(files, settings)
-    for path in (files.trajectory, files.log, files.plot, files.restart):
-        print(f"  {path}")
+    for path in (files.trajectory, files.log, files.plot, files.current, files.restart):
+        if path.exists():
+            print(f"  {path}")
 
 
 @contextmanager

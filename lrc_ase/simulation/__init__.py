@@ -5,6 +5,7 @@ that continue bit for bit, a stop before an exploding run ruins its output, and 
 """
 
 from lrc_ase.simulation.conditions import MDFiles, MDSettings
+from lrc_ase.simulation.current import CurrentRecord, read_current
 from lrc_ase.simulation.dynamics import MDState, MDSummary, SimulationStopped, run_md, thermalize
 from lrc_ase.simulation.observables import (
     EnergyDrift,
@@ -16,6 +17,7 @@ from lrc_ase.simulation.observables import (
 from lrc_ase.simulation.relaxation import Relaxation, RelaxationNotConverged, RelaxSettings, relax
 
 __all__ = [
+    "CurrentRecord",
     "EnergyDrift",
     "MDFiles",
     "MDSettings",
@@ -28,6 +30,7 @@ __all__ = [
     "SimulationStopped",
     "energy_drift",
     "radial_distribution",
+    "read_current",
     "read_reference_rdf",
     "relax",
     "run_md",

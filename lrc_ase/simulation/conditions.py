@@ -14,7 +14,7 @@ from ase.io.jsonio import encode
 from lrc_ase.simulation.output import grows
 from lrc_ase.structures.charge import total_charge
 
-__all__ = ["MDFiles", "MDSettings", "check_same_run", "run_identity"]
+__all__ = ["MDFiles", "MDSettings", "check_same_run", "check_structure", "run_identity"]
 
 # settings that may differ between a run and its continuation
 FREE_ON_RESUME = {"steps", "seed", "log_every", "write_every", "restart_every", "max_temperature", "extrapolate"}
@@ -47,6 +47,8 @@ class MDSettings:
     """Steps between rows of the log."""
     write_every: int = 100
     """Steps between frames of the trajectory."""
+    current_every: int | None = None
+    """Steps between rows of the polarization current; None writes none."""
     restart_every: int = 100
     """Steps between restart files."""
     max_temperature: float = 20000.0
@@ -66,6 +68,8 @@ class MDSettings:
         for name in names:
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}")
+        if self.current_every is not None and self.current_every < 1:
+            raise ValueError(f"`current_every` must be positive, got {self.current_every}")
         if self.friction < 0:
             raise ValueError(f"`friction` must not be negative, got {self.friction}")
         if self.ensemble != "nve" and self.temperature is None:
@@ -88,6 +92,8 @@ class MDFiles:
     frames: Path
     """File that frames are appended to during the run: the trajectory, or a ``.traj`` that is converted at the end."""
     log: Path
+    current: Path
+    """Polarization current, with `MDSettings.current_every`."""
     plot: Path
     restart: Path
     last_sane: Path
@@ -103,6 +109,7 @@ class MDFiles:
             trajectory,
             trajectory if grows(trajectory) else stem.with_name(stem.name + ".traj"),
             stem.with_name(stem.name + ".csv"),
+            stem.with_name(stem.name + ".current.csv"),
             stem.with_name(stem.name + ".png"),
             stem.with_name(stem.name + ".restart.npz"),
             stem.with_name(stem.name + ".last-sane.extxyz"),
@@ -111,7 +118,7 @@ class MDFiles:
 
     def existing(self) -> list[Path]:
         """Return the files of a run that exist already."""
-        return [path for path in (self.trajectory, self.frames, self.log, self.restart) if path.exists()]
+        return [path for path in (self.trajectory, self.frames, self.log, self.current, self.restart) if path.exists()]
 
     def check_free(self) -> None:
         """Raise FileExistsError if files of a run exist; the message says how to continue or replace that run."""
@@ -133,6 +140,20 @@ class MDFiles:
             f"the run has no restart file {self.restart.name}, so that --resume cannot go on with it; a new run can "
             f"start from its last frame, '{self.frames.name}@-1'"
         )
+
+
+def check_structure(atoms: Atoms, settings: MDSettings) -> None:
+    """Raise ValueError for a structure that cannot be run with these settings."""
+    if len(atoms) == 0:
+        raise ValueError("`atoms` must hold at least one atom, got none")
+    if atoms.calc is None:
+        raise ValueError("`atoms` must have a calculator, got none")
+    if settings.temperature is None and not atoms.has("momenta"):
+        raise ValueError("the structure has no momenta: give a temperature to draw them at")
+    if settings.ensemble == "npt" and not (atoms.pbc.all() and atoms.cell.rank == 3):
+        raise ValueError(f"the npt ensemble needs three periodic directions, got pbc {atoms.pbc.tolist()}")
+    if settings.ensemble == "npt" and atoms.constraints:
+        raise ValueError("the npt ensemble cannot hold constraints; take them off or use nvt")
 
 
 def run_identity(atoms: Atoms) -> dict[str, Any]:

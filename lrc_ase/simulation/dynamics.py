@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from ase import Atoms, units
@@ -18,7 +18,8 @@ from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT
 from ase.md.verlet import VelocityVerlet
 
 from lrc_ase.files.lock import exclusive_use
-from lrc_ase.simulation.conditions import MDFiles, MDSettings, check_same_run, run_identity
+from lrc_ase.simulation.conditions import MDFiles, MDSettings, check_same_run, check_structure, run_identity
+from lrc_ase.simulation.current import CurrentLog, polarization_current
 from lrc_ase.simulation.observables import ThermodynamicState, thermodynamic_state
 from lrc_ase.simulation.output import (
     ThermodynamicLog,
@@ -118,7 +119,7 @@ def run_md(
         (`LRCCalculator.extrapolation`; not with `settings.extrapolate`). The last sane frame is kept in its own file.
     """
     files = MDFiles.beside(trajectory)
-    _check_structure(atoms, settings)
+    check_structure(atoms, settings)
     if resume and overwrite:
         raise ValueError("`resume` and `overwrite` exclude each other")
     if not files.trajectory.parent.is_dir():
@@ -155,16 +156,26 @@ def _run(
         restore_integrator(integrator, restart.integrator)
     atoms.calc.reset()
     atoms.get_potential_energy()  # a structure that the calculator refuses must not cost files that are there
+    if settings.current_every is not None:
+        polarization_current(atoms)  # nor one without a current
+    last_step = restart.step if restart else None
     if restart is None:
         files.restart.unlink(missing_ok=True)  # else a kill right now would leave one that fits no other file
-    with (
-        closing(ThermodynamicLog(files.log, last_step=restart.step if restart else None)) as log,
-        closing(TrajectoryFile(files.frames, keep=restart.trajectory if restart else None)) as frames,
-    ):
+        files.current.unlink(missing_ok=True)
+    with ExitStack() as opened:
+        log = opened.enter_context(closing(ThermodynamicLog(files.log, last_step=last_step)))
+        frames = opened.enter_context(
+            closing(TrajectoryFile(files.frames, keep=restart.trajectory if restart else None))
+        )
+        current = None
+        if settings.current_every is not None:
+            current = opened.enter_context(closing(CurrentLog(files.current, last_step=last_step)))
         if restart is not None:
-            _warn_of_a_gap(log, restart)
+            log.warn_of_a_gap(restart.step, restart.settings.get("log_every"))
+            if current is not None:
+                current.warn_of_a_gap(restart.step, restart.settings.get("current_every"))
         started = time.perf_counter()
-        run = _Run(atoms, settings, integrator, rng, files, log, frames)
+        run = _Run(atoms, settings, integrator, rng, files, log, frames, current)
         if restart is None:
             run.begin()
         for step in range(first_step + 1, settings.steps + 1):
@@ -181,19 +192,6 @@ def _run(
     return MDSummary(max(settings.steps, first_step), first_step, seconds, thermodynamic_state(atoms), files)
 
 
-def _warn_of_a_gap(log: ThermodynamicLog, restart: Restart) -> None:
-    """Warn if rows before a restart have been lost from the log."""
-    every = restart.settings.get("log_every")
-    if not isinstance(every, int) or every < 1:
-        return
-    expected = restart.step - restart.step % every
-    if log.last_step is None or log.last_step < expected:
-        kept = "has no rows" if log.last_step is None else f"ends at step {log.last_step}"
-        warnings.warn(
-            f"{log.path} {kept}, the run goes on from step {restart.step}: the rows between are lost", stacklevel=3
-        )
-
-
 class _Run:
     """Mutable state of `run_md`: steps, their checks, and the files that are written."""
 
@@ -206,9 +204,10 @@ class _Run:
         files: MDFiles,
         log: ThermodynamicLog,
         frames: TrajectoryFile,
+        current: CurrentLog | None,
     ) -> None:
         self.atoms, self.settings, self.integrator, self.rng = atoms, settings, integrator, rng
-        self.files, self.log, self.frames = files, log, frames
+        self.files, self.log, self.frames, self.current = files, log, frames, current
         self.identity = run_identity(atoms)
         self.volume = atoms.cell.volume
         self.sane = atoms.copy()
@@ -266,9 +265,12 @@ class _Run:
         """Write log, trajectory and restart file if they are due at `step`."""
         settings = self.settings
         last = step == settings.steps
+        picoseconds = step * settings.timestep * 1e-3
         if step % settings.log_every == 0 or last:
             state = thermodynamic_state(self.atoms)
-            self.log.write(step, step * settings.timestep * 1e-3, state, self.conserved(state))
+            self.log.write(step, picoseconds, state, self.conserved(state))
+        if self.current is not None and step % cast(int, settings.current_every) == 0:  # equal intervals: no last row
+            self.current.write(step, picoseconds, self.atoms)
         if step % settings.write_every == 0 or last:
             self.frames.write(self.atoms)
         if step % settings.restart_every == 0 or last:
@@ -330,17 +332,3 @@ def _integrator(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) ->
         tdamp=settings.thermostat_time * units.fs,
         pdamp=settings.barostat_time * units.fs,
     )
-
-
-def _check_structure(atoms: Atoms, settings: MDSettings) -> None:
-    """Raise ValueError for a structure that cannot be run with these settings."""
-    if len(atoms) == 0:
-        raise ValueError("`atoms` must hold at least one atom, got none")
-    if atoms.calc is None:
-        raise ValueError("`atoms` must have a calculator, got none")
-    if settings.temperature is None and not atoms.has("momenta"):
-        raise ValueError("the structure has no momenta: give a temperature to draw them at")
-    if settings.ensemble == "npt" and not (atoms.pbc.all() and atoms.cell.rank == 3):
-        raise ValueError(f"the npt ensemble needs three periodic directions, got pbc {atoms.pbc.tolist()}")
-    if settings.ensemble == "npt" and atoms.constraints:
-        raise ValueError("the npt ensemble cannot hold constraints; take them off or use nvt")

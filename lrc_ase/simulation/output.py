@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,8 +13,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.formats import IOFormat, UnknownFileTypeError, filetype, get_ioformat
 from ase.io.trajectory import Trajectory
 
-from lrc_ase.files.atomic import replacing, writing
+from lrc_ase.files.atomic import replacing
 from lrc_ase.simulation.observables import ThermodynamicState
+from lrc_ase.simulation.tables import Table, naming
 
 __all__ = [
     "ThermodynamicLog",
@@ -26,28 +24,12 @@ __all__ = [
     "check_trajectory_output",
     "convert_frames",
     "grows",
-    "naming",
     "snapshot",
     "structure_format",
     "trajectory_format",
     "write_structure",
 ]
 
-COLUMNS = (
-    "step",
-    "time_ps",
-    "potential_eV",
-    "kinetic_eV",
-    "total_eV",
-    "temperature_K",
-    "pressure_GPa",
-    "volume_A3",
-    "conserved_eV",
-)
-COLUMNS_BEFORE_CONSERVED = COLUMNS[:-1]
-"""Header of logs of version 0.1, which lack the conserved quantity."""
-_LONGEST_NUMBER = 40
-"""Largest number of characters of a number; Python writes at most 24."""
 KEPT_RESULTS = ("energy", "free_energy", "forces", "stress", "charges")
 """Results of a calculator that are written with a frame."""
 
@@ -60,83 +42,30 @@ def snapshot(atoms: Atoms) -> Atoms:
     return frame
 
 
-class ThermodynamicLog:
-    """CSV table of a run, one row per sample, flushed after each row."""
+class ThermodynamicLog(Table):
+    """Log of a run: energies, temperature, pressure and volume, one row per sample."""
 
-    def __init__(self, path: Path, *, last_step: int | None = None) -> None:
-        """Begin a new table, or keep the rows of an existing one up to `last_step`."""
-        rows = [list(COLUMNS)] if last_step is None else self._rows_until(path, last_step)
-        with writing(path, text=True) as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
-        self.path = path
-        self.last_step = int(rows[-1][0]) if len(rows) > 1 else None
-        """Step of the last row that was kept, None for a table without rows."""
-        self._file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115 - open as long as the run
-        self._writer = csv.writer(self._file, lineterminator="\n")
-
-    @staticmethod
-    def _rows_until(path: Path, last_step: int) -> list[list[str]]:
-        """Return header and rows of the table at `path` up to `last_step`; ValueError for a foreign or damaged one."""
-        if not path.exists():
-            return [list(COLUMNS)]
-        text = path.read_bytes().decode("utf-8", errors="replace")
-        header, *rows = [line.split(",") for line in text.splitlines()] or [[]]
-        if tuple(header) not in (COLUMNS, COLUMNS_BEFORE_CONSERVED):
-            raise ValueError(f"{path} is not a thermodynamic log of lrc-ase, so the run cannot continue it")
-        kept = [list(COLUMNS)]
-        for line, row in enumerate(rows, start=2):
-            if len(row) != len(header) and line == len(rows) + 1:  # cut short by a kill
-                continue
-            if len(row) != len(header) or not row[0].isdecimal() or not all(map(_is_number, row)):
-                text = ",".join(row)
-                raise ValueError(f"{path}, line {line}: expected {len(header)} numbers, got {text[:60]!r}")
-            if int(row[0]) <= last_step:
-                kept.append(row + ["nan"] * (len(COLUMNS) - len(row)))
-        return kept
+    kind = "thermodynamic log"
+    columns = (
+        "step",
+        "time_ps",
+        "potential_eV",
+        "kinetic_eV",
+        "total_eV",
+        "temperature_K",
+        "pressure_GPa",
+        "volume_A3",
+        "conserved_eV",
+    )
+    n_columns_before = 8  # logs of version 0.1 lack the conserved quantity
 
     def write(self, step: int, time: float, state: ThermodynamicState, conserved: float) -> None:
         """Append a row; `time` in ps.
 
-        `conserved` is the conserved quantity of the equations of motion, eV; NaN for a stochastic thermostat. Energies
-        keep every digit, as a drift is a small difference of large numbers.
+        `conserved` is the conserved quantity of the equations of motion, eV; NaN for a stochastic thermostat.
         """
-        values = (
-            state.potential,
-            state.kinetic,
-            state.total,
-            state.temperature,
-            state.pressure,
-            state.volume,
-            conserved,
-        )
-        with naming(self.path):
-            self._writer.writerow([step, f"{time:.10g}", *(repr(value) for value in values)])
-            self._file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        with naming(self.path):
-            self._file.close()
-
-
-def _is_number(text: str) -> bool:
-    """Return True for the text of a number that is no longer than Python writes it."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return len(text) < _LONGEST_NUMBER
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Add the name of a file to an OSError that lacks one, such as that of a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is not None or error.errno is None:
-            raise
-        raise type(error)(error.errno, error.strerror, str(path)) from error
+        energies = (state.potential, state.kinetic, state.total)
+        self.append(step, time, (*energies, state.temperature, state.pressure, state.volume, conserved))
 
 
 def structure_format(path: Path) -> str:
