@@ -1,162 +1,243 @@
 """Plant small faults in a copy of the library and count how many of them no test notices.
 
-    python -m pytest -m "not slow" --cov --cov-context=test --cov-report=    # once: which test runs which line
-    python tests/mutants.py training models --number 50
+    python tests/mutants.py --record                             # first: which test runs which line, and for how long
+    python tests/mutants.py training models --number 50 --seed 1
+    python tests/mutants.py layer --kernels --number 10          # faults in compiled kernels, a minute each
 
 Each fault changes one comparison, operator, number, keyword argument or condition in a line that tests run. The tests
-that run the line decide, or a random choice of `--tests` among them: a fault that none of them notices is a survivor
-and is printed. Kernels that Numba compiles are left out, since coverage cannot see which test runs them.
+that run the line decide, the fastest first, `--seconds` of them together. A fault that none of them notices is a
+survivor and is printed. Lines that run at import alone (defaults, constants) are left out, and so are compiled kernels
+unless `--kernels` asks for them: coverage does not see which test runs a kernel, so all tests that use its file decide.
+
+One process loads torch, Numba and the other packages once. Each fault is tested in a fork of it, which imports the
+library from the copy. Time limits count time of the processor, so that a busy machine does not end a test early. At the
+end the tests that noticed faults run without a fault: a test that fails even then decides nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
+import compileall
+import contextlib
+import importlib
 import os
 import random
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from py_compile import PycInvalidationMode
+from xml.etree import ElementTree
 
+import pytest
 from coverage import CoverageData
+from planted_faults import Mutant, mutants_of
 
 ROOT = Path(__file__).resolve().parents[1]
-SWAPPED: dict[type, type] = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Add: ast.Sub, ast.Sub: ast.Add,
-    ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult,
-    ast.And: ast.Or, ast.Or: ast.And,
-}  # fmt: skip
+CONTEXTS, DURATIONS = ROOT / ".coverage.mutants", ROOT / ".durations.mutants.xml"
+OVERTIME = "time limit"
+PRELOADED = (
+    "torch", "numba", "llvmlite.binding", "scipy.special", "scipy.optimize", "scipy.stats", "ase.io", "ase.db",
+    "ase.units", "matplotlib.pyplot", "pydantic", "typer.testing", "rich.table", "matscipy.neighbours",
+    "safetensors.torch", "jinja2", "yaml", "pytorch_optimizer",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """One fault: the text of a node of the syntax tree and what replaces it."""
-
-    path: Path
-    line: int
-    first: tuple[int, int]
-    last: tuple[int, int]
-    after: str
-
-    def planted_in(self, source: str) -> str:
-        """Return the source with the fault; columns of syntax trees count bytes."""
-        lines = source.encode().splitlines(keepends=True)
-        (first_line, first_column), (last_line, last_column) = self.first, self.last
-        head = b"".join(lines[: first_line - 1]) + lines[first_line - 1][:first_column]
-        tail = lines[last_line - 1][last_column:] + b"".join(lines[last_line:])
-        return (head + self.after.encode() + tail).decode()
-
-    def __str__(self) -> str:
-        """Return place and fault."""
-        return f"{self.path.relative_to(ROOT)}:{self.line}: {self.after}"
+def record(options: Sequence[str]) -> int:
+    """Run the fast tests with coverage, one context for each test, and keep how long each test takes."""
+    pytest_options = ["-q", "-p", "no:xdist", "-m", "not slow", f"--junitxml={DURATIONS}", *options]
+    coverage_options = ["--cov", "--cov-context=test", "--cov-report=", "--cov-fail-under=0"]
+    environment = os.environ | {"COVERAGE_FILE": str(CONTEXTS), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pytest", *pytest_options, *coverage_options]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
-def faults(node: ast.AST) -> Iterator[str]:
-    """Return the texts that may replace a node."""
-    if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in SWAPPED:
-        yield ast.unparse(ast.Compare(node.left, [SWAPPED[type(node.ops[0])]()], node.comparators))
-    elif isinstance(node, ast.BinOp) and type(node.op) in SWAPPED:
-        yield f"({ast.unparse(ast.BinOp(node.left, SWAPPED[type(node.op)](), node.right))})"
-    elif isinstance(node, ast.BoolOp):
-        yield f"({ast.unparse(ast.BoolOp(SWAPPED[type(node.op)](), node.values))})"
-    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        yield repr(node.value + 1 if isinstance(node.value, int) else node.value * 1.2 + (node.value == 0))
-    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
-        yield repr(not node.value)
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        yield f"({ast.unparse(node.operand)})"
-    elif isinstance(node, ast.Call) and any(keyword.arg for keyword in node.keywords):
-        for dropped in node.keywords:
-            yield ast.unparse(ast.Call(node.func, node.args, [word for word in node.keywords if word is not dropped]))
-    elif isinstance(node, ast.IfExp):
-        yield f"({ast.unparse(ast.IfExp(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse))})"
+class Recording:
+    """Tests that run each line of the library, and the time that each test takes."""
+
+    def __init__(self) -> None:
+        if not CONTEXTS.exists():
+            raise SystemExit("first run python tests/mutants.py --record")
+        self._coverage = CoverageData(str(CONTEXTS))
+        self._coverage.read()
+        cases = ElementTree.parse(DURATIONS).iter("testcase")
+        self._seconds = {(case.get("classname"), case.get("name")): float(case.get("time", 0)) for case in cases}
+
+    def tests_by_line(self, path: Path) -> dict[int, set[str]]:
+        """Return for each line of a file the tests that run it; lines that run at import alone have none."""
+        contexts = self._coverage.contexts_by_lineno(str(path))
+        return {line: {name.split("|")[0] for name in names if name} for line, names in contexts.items()}
+
+    def seconds(self, test: str) -> float:
+        """Return the time that a test took, coverage included."""
+        head, bracket, parameters = test.partition("[")
+        path, *classes, name = head.split("::")
+        module = ".".join((path.removesuffix(".py").replace("/", "."), *classes))
+        return self._seconds.get((module, name + bracket + parameters), 1.0)
+
+    def fastest(self, tests: Iterable[str], limit: float) -> list[str]:
+        """Return tests for `limit` seconds: the fastest case of every test function first."""
+        cases = defaultdict(list)
+        for test in sorted(tests, key=lambda test: (self.seconds(test), test)):
+            cases[test.partition("[")[0]].append(test)
+        ranked = sorted((rank, self.seconds(test), test) for same in cases.values() for rank, test in enumerate(same))
+        chosen, total = [], 0.0
+        for _, seconds, test in ranked:
+            total += seconds
+            if chosen and (total > limit or len(chosen) == 200):
+                break
+            chosen.append(test)
+        return chosen
 
 
-def nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Return the expressions that can hold a fault: not annotations, messages of errors or decorators."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom | ast.Assert):
-            continue
-        if isinstance(node, ast.arg):
-            continue
-        if isinstance(node, ast.AnnAssign):
-            yield from () if node.value is None else nodes(ast.Expression(node.value))
-            continue
-        if isinstance(node, ast.FunctionDef):
-            for part in (*node.args.defaults, *(value for value in node.args.kw_defaults if value), *node.body):
-                yield part
-                yield from nodes(part)
-            continue
-        yield node
-        yield from nodes(node)
-
-
-def mutants(room: str, contexts: CoverageData) -> list[tuple[Mutant, list[str]]]:
-    """Return the faults of a room that lie in lines run by tests, each with these tests."""
+def faults_of_a_room(room: str, recording: Recording, *, kernels: bool) -> list[tuple[Mutant, set[str]]]:
+    """Return the faults of a room or file that lie in lines run by tests, each with these tests."""
     place = ROOT / "lrc_ase" / room
-    found = []
+    covered = []
     for path in [place.with_suffix(".py")] if place.with_suffix(".py").exists() else sorted(place.rglob("*.py")):
-        source = path.read_text(encoding="utf-8")
-        if "numba" in source or "compilation" in source or "triton" in source:
-            continue
-        by_line = contexts.contexts_by_lineno(str(path))
-        for node in nodes(ast.parse(source)):
-            line = getattr(node, "lineno", 0)
-            tests = sorted({name.split("|")[0] for name in by_line.get(line, []) if name})
-            if not tests or node.end_lineno - line > 8:  # type: ignore[attr-defined]
-                continue
-            for after in faults(node):
-                first, last = (line, node.col_offset), (node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
-                found.append((Mutant(path, line, first, last, after), tests))
-    return found
+        by_line = recording.tests_by_line(path)
+        using_the_file = set().union(*by_line.values())
+        for mutant in mutants_of(path, path.read_text(encoding="utf-8"), kernels=kernels):
+            tests = using_the_file if kernels else by_line.get(mutant.first[0], set())
+            if tests:
+                covered.append((mutant, tests))
+    return covered
 
 
-def survives(mutant: Mutant, tests: list[str], folder: Path, timeout: float) -> bool:
-    """Return True if the tests pass with the fault planted in the copy `folder`."""
-    target = folder / mutant.path.relative_to(ROOT)
-    source = mutant.path.read_text(encoding="utf-8")
-    target.write_text(mutant.planted_in(source), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:xdist", "--no-header", *tests]
-    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    try:
-        ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=timeout)
-        return ended.returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
-    finally:
-        target.write_text(source, encoding="utf-8")
+class Copy:
+    """A copy of the repository in which one fault at a time is planted and tested."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        ignored = shutil.ignore_patterns(".git", ".venv*", "build", ".coverage*", ".durations*", "demo-output")
+        shutil.copytree(ROOT, folder, ignore=ignored, symlinks=True)
+        # compiled files are valid by content: two faults of one length may be planted within a second
+        compileall.compile_dir(
+            folder / "lrc_ase", quiet=2, force=True, invalidation_mode=PycInvalidationMode.CHECKED_HASH
+        )
+        os.environ |= {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        sys.path[:] = [str(folder), *(entry for entry in sys.path if Path(entry).resolve() != ROOT / "tests")]
+        os.chdir(folder)
+        for name in PRELOADED:
+            importlib.import_module(name)
+        if "lrc_ase" in sys.modules:
+            raise SystemExit("a preloaded package imports lrc_ase: forks would test it without the fault")
+        self.failures(["--collect-only", "tests"], keep_compiled=True)  # compiles the tests once
+
+    def noticed_by(self, mutant: Mutant, tests: list[str], limit: float) -> str | None:
+        """Return the test that fails with the fault, or None if the fault survives."""
+        target = self.folder / mutant.path.relative_to(ROOT)
+        source, times = target.read_text(encoding="utf-8"), target.stat()
+        target.write_text(mutant.planted_in(source), encoding="utf-8")
+        try:
+            return next(iter(self.failures(["-x", *tests], limit)), None)
+        finally:
+            target.write_text(source, encoding="utf-8")
+            os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))  # Numba's cache of kernels goes by the time
+
+    def failures(self, options: list[str], limit: float = 600, *, keep_compiled: bool = False) -> list[str]:
+        """Run pytest in a fork and return the tests that fail, or what ended the run."""
+        read_end, write_end = os.pipe()
+        child = os.fork()
+        if child == 0:
+            self._run_in_the_fork(options, limit, write_end, keep_compiled=keep_compiled)
+        os.close(write_end)
+        try:
+            status = _wait(child, 20 * limit)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)  # processes that tests have started
+        with open(read_end, encoding="utf-8") as pipe:
+            failed = pipe.read().splitlines()
+        if failed or status == 0:
+            return failed
+        return [OVERTIME if status in (None, -signal.SIGXCPU, -signal.SIGKILL) else f"exit status {status}"]
+
+    def _run_in_the_fork(self, options: list[str], limit: float, write_end: int, *, keep_compiled: bool) -> None:
+        os.setpgid(0, 0)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit) + 5))
+        sys.dont_write_bytecode = not keep_compiled
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(nothing, standard)
+
+        class Failures:
+            def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+                if report.failed:
+                    os.write(write_end, f"{report.nodeid}\n".encode())
+
+        status = 1
+        try:
+            status = int(pytest.main(["-q", "-p", "no:xdist", "-p", "no:randomly", *options], plugins=[Failures()]))
+        finally:
+            os._exit(status)
+
+
+def _wait(child: int, limit: float) -> int | None:
+    """Return the exit code of a process (negative: its signal), or None if it runs longer than `limit` seconds."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def measure(room: str, recording: Recording, copy: Copy, arguments: argparse.Namespace) -> None:
+    """Plant a sample of the faults of a room, print the survivors and their number."""
+    possible = faults_of_a_room(room, recording, kernels=arguments.kernels)
+    sample = random.Random(arguments.seed).sample(possible, min(arguments.number, len(possible)))
+    verdicts: dict[Mutant, str | None] = {}
+    refuted: set[str] = set()
+    pending = dict(sample)
+    while pending:
+        for mutant, covering in pending.items():
+            tests = recording.fastest(covering - refuted, arguments.seconds)
+            limit = (300 if arguments.kernels else 60) + 3 * sum(map(recording.seconds, tests))
+            verdicts[mutant] = copy.noticed_by(mutant, tests, limit) if tests else None
+            if arguments.verbose or verdicts[mutant] is None:
+                outcome = f"noticed by {verdicts[mutant]}" if verdicts[mutant] else f"survived {len(tests)} tests"
+                print(f"{outcome}: {mutant}", flush=True)
+        deciding = {test for test in verdicts.values() if test and "::" in test}
+        failing = set(copy.failures(sorted(deciding))) & deciding
+        refuted |= failing
+        pending = {mutant: tests for mutant, tests in sample if verdicts[mutant] in failing}
+        if failing:
+            print(f"fail without any fault: {', '.join(sorted(failing))}", flush=True)
+    n_survivors = sum(verdict is None for verdict in verdicts.values())
+    kind = "faults in kernels" if arguments.kernels else "faults"
+    print(f"{room}: {n_survivors} of {len(sample)} {kind} survived ({len(possible)} possible)", flush=True)
 
 
 def main() -> None:
-    """Print the survivors of each room, and how many of the faults they are."""
+    """Print the survivors of each room and their number."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rooms", nargs="+", help="folders or files below lrc_ase, such as training or models")
+    parser.add_argument("rooms", nargs="*", help="folders or files below lrc_ase, such as training or models")
+    parser.add_argument(
+        "--record", action="store_true", help="run the fast tests and keep which lines each of them runs"
+    )
     parser.add_argument("--number", type=int, default=50, help="faults per room")
-    parser.add_argument("--tests", type=int, default=40, help="at most so many tests for each fault")
-    parser.add_argument("--timeout", type=float, default=300, help="seconds; a fault that hangs counts as noticed")
+    parser.add_argument("--seconds", type=float, default=40, help="how long the tests of one fault take together")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kernels", action="store_true", help="plant the faults in functions that Numba compiles")
+    parser.add_argument("--verbose", action="store_true", help="print noticed faults, too")
     arguments = parser.parse_args()
-    contexts = CoverageData(str(ROOT / ".coverage"))
-    contexts.read()
+    if arguments.record:
+        raise SystemExit(record(()))
+    recording = Recording()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "copy"
-        ignored = shutil.ignore_patterns(".git", ".venv*", "build", ".coverage", "demo-output")
-        shutil.copytree(ROOT, folder, ignore=ignored, symlinks=True)
+        copy = Copy(Path(temporary) / "copy")
         for room in arguments.rooms:
-            rng = random.Random(arguments.seed)
-            everything = mutants(room, contexts)
-            chosen = rng.sample(everything, min(arguments.number, len(everything)))
-            n_survivors = 0
-            for mutant, tests in chosen:
-                if survives(mutant, rng.sample(tests, min(arguments.tests, len(tests))), folder, arguments.timeout):
-                    n_survivors += 1
-                    print(f"survived: {mutant}", flush=True)
-            print(f"{room}: {n_survivors} of {len(chosen)} faults survived ({len(everything)} possible)", flush=True)
+            measure(room, recording, copy, arguments)
 
 
 if __name__ == "__main__":

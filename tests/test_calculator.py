@@ -3,7 +3,6 @@ import pytest
 import torch
 from ase import Atoms, units
 from ase.calculators.calculator import CalculationFailed, InputError, PropertyNotImplementedError
-from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.constraints import FixAtoms
 from ase.filters import FrechetCellFilter
 from ase.md.verlet import VelocityVerlet
@@ -13,29 +12,10 @@ from structures import potential, rattled_crystal, salt_water_slab, settings, wa
 from lrc_ase import LRCCalculator, load_potential, save_potential
 from lrc_ase.simulation import thermalize
 
-FRAMES = {"crystal": rattled_crystal, "molecule": water, "slab": salt_water_slab}
-
 
 @pytest.fixture(scope="module")
 def own_potential():
     return potential()
-
-
-@pytest.mark.parametrize("name", FRAMES)
-def test_forces_match_finite_differences(name, own_potential):
-    atoms = FRAMES[name]()
-    atoms.calc = LRCCalculator(own_potential)
-    forces = atoms.get_forces()
-    numeric = calculate_numerical_forces(atoms, eps=1e-4)
-    assert np.abs(forces - numeric).max() < 1e-6 * np.abs(forces).max()
-
-
-def test_stress_matches_finite_differences(own_potential):
-    atoms = rattled_crystal()
-    atoms.calc = LRCCalculator(own_potential)
-    stress = atoms.get_stress()
-    numeric = calculate_numerical_stress(atoms, eps=1e-5)
-    assert np.abs(stress - numeric).max() < 1e-6 * np.abs(stress).max()
 
 
 def test_results_are_complete_and_consistent(own_potential):

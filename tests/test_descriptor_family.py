@@ -198,9 +198,9 @@ def test_batch_equals_singles(name):
     torch.testing.assert_close(batch.forces, torch.cat([single.forces for single in singles]), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("make", [rattled_crystal, water, salt_water_slab])
-def test_forces_match_finite_differences(name, make):
-    atoms = make()
+def test_forces_of_several_elements_match_finite_differences(name):
+    """The contract suite has two elements, at all boundaries; here are four."""
+    atoms = salt_water_slab()
     references = torch.zeros(len(ELEMENTS), dtype=torch.float64)
     atoms.calc = LRCCalculator(Potential(model_of(name), references), dtype=torch.float64)
     forces = atoms.get_forces()
