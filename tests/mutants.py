@@ -1,6 +1,7 @@
 """Plant small faults in a copy of the library and count how many of them no test notices.
 
     python tests/mutants.py --record                             # first: which test runs which line, and for how long
+    python tests/mutants.py --record tests/test_new.py           # add tests; after changes of the library start anew
     python tests/mutants.py training models --number 50 --seed 1
     python tests/mutants.py layer --kernels --number 10          # faults in compiled kernels, a minute each
 
@@ -40,7 +41,7 @@ from coverage import CoverageData
 from planted_faults import Mutant, mutants_of
 
 ROOT = Path(__file__).resolve().parents[1]
-CONTEXTS, DURATIONS = ROOT / ".coverage.mutants", ROOT / ".durations.mutants.xml"
+CONTEXTS, DURATIONS = ROOT / ".coverage.mutants", ROOT / ".durations.mutants"
 OVERTIME = "time limit"
 PRELOADED = (
     "torch", "numba", "llvmlite.binding", "scipy.special", "scipy.optimize", "scipy.stats", "ase.io", "ase.db",
@@ -49,10 +50,12 @@ PRELOADED = (
 )  # fmt: skip
 
 
-def record(options: Sequence[str]) -> int:
-    """Run the fast tests with coverage, one context for each test, and keep how long each test takes."""
-    pytest_options = ["-q", "-p", "no:xdist", "-m", "not slow", f"--junitxml={DURATIONS}", *options]
-    coverage_options = ["--cov", "--cov-context=test", "--cov-report=", "--cov-fail-under=0"]
+def record(paths: Sequence[str]) -> int:
+    """Run the fast tests, or those in `paths`, with a coverage context for each; keep lines and times."""
+    DURATIONS.mkdir(exist_ok=True)
+    times = DURATIONS / f"{len(list(DURATIONS.iterdir())):04}.xml"
+    pytest_options = ["-q", "-p", "no:xdist", "-m", "not slow", f"--junitxml={times}", *paths]
+    coverage_options = ["--cov", "--cov-append", "--cov-context=test", "--cov-report=", "--cov-fail-under=0"]
     environment = os.environ | {"COVERAGE_FILE": str(CONTEXTS), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pytest", *pytest_options, *coverage_options]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
@@ -66,7 +69,7 @@ class Recording:
             raise SystemExit("first run python tests/mutants.py --record")
         self._coverage = CoverageData(str(CONTEXTS))
         self._coverage.read()
-        cases = ElementTree.parse(DURATIONS).iter("testcase")
+        cases = [case for file in sorted(DURATIONS.iterdir()) for case in ElementTree.parse(file).iter("testcase")]
         self._seconds = {(case.get("classname"), case.get("name")): float(case.get("time", 0)) for case in cases}
 
     def tests_by_line(self, path: Path) -> dict[int, set[str]]:
@@ -223,7 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rooms", nargs="*", help="folders or files below lrc_ase, such as training or models")
     parser.add_argument(
-        "--record", action="store_true", help="run the fast tests and keep which lines each of them runs"
+        "--record", nargs="*", metavar="TESTS", help="run the fast tests, or these, and keep their lines"
     )
     parser.add_argument("--number", type=int, default=50, help="faults per room")
     parser.add_argument("--seconds", type=float, default=40, help="how long the tests of one fault take together")
@@ -231,8 +234,8 @@ def main() -> None:
     parser.add_argument("--kernels", action="store_true", help="plant the faults in functions that Numba compiles")
     parser.add_argument("--verbose", action="store_true", help="print noticed faults, too")
     arguments = parser.parse_args()
-    if arguments.record:
-        raise SystemExit(record(()))
+    if arguments.record is not None:
+        raise SystemExit(record(arguments.record))
     recording = Recording()
     with tempfile.TemporaryDirectory() as temporary:
         copy = Copy(Path(temporary) / "copy")

@@ -122,7 +122,7 @@ def test_stress_is_left_out_where_the_cell_has_no_volume(own_potential):
         (Atoms("Na", positions=[[0, np.inf, 0]]), "not finite"),
         (Atoms("NaXe", positions=[[0, 0, 0], [2, 0, 0]]), "unknown element Xe: this model knows H, O, Na, Cl"),
         (Atoms("Na", cell=[3, 0, 3], pbc=True), "cell vector 1, which is zero"),
-        (Atoms("Na2", positions=[[0, 0, 0], [0, 0, 0]]), "same place"),
+        (Atoms("Na2", positions=[[0, 0, 0], [0, 0, 0]]), "same position"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

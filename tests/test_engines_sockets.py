@@ -74,7 +74,7 @@ def test_nobody_listens(file, tmp_path):
         running = started(*command, folder=tmp_path)
         output, _ = running.communicate(timeout=120)
         assert running.returncode == 1
-        assert f"nobody listens at {where}: start i-PI (or the server) first" in output
+        assert f"no server listens at {where}: start i-PI (or the server) first" in output
 
 
 @needs_ipi

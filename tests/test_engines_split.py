@@ -210,7 +210,7 @@ def test_neighbors_of_nonsense_are_refused():
     with pytest.raises(ValueError, match=r"not finite \(NaN or infinite\) for atoms \[13\]"):
         neighbors.search(np.arange(10, 18), np.where(np.arange(8)[:, None] == 3, np.nan, positions), 8)
     positions[5] = positions[2]
-    with pytest.raises(ValueError, match="atoms 12 and 15 are at the same place"):
+    with pytest.raises(ValueError, match="atoms 12 and 15 are at the same position"):
         neighbors.search(np.arange(10, 18), positions, 8)
 
 

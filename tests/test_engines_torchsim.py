@@ -147,7 +147,7 @@ def test_systems_without_a_charge_are_not_neutral_in_silence():
     frames = charged_frames(1.0)
     state = torch_sim.io.atoms_to_state(frames, CPU, torch.float64)
     model = TorchSimModel(potential())
-    with pytest.warns(UserWarning, match=r"all systems count as neutral. Give TorchSimModel\(..., charge=0.0\)"):
+    with pytest.warns(UserWarning, match=r"all systems count as neutral. Pass charge=0.0"):
         model(state)
     model(state)  # once
     TorchSimModel(potential(settings(long_range=False)))(state)  # knows no charges
@@ -155,7 +155,7 @@ def test_systems_without_a_charge_are_not_neutral_in_silence():
 
 def test_charges_that_do_not_fit_are_refused():
     state = charged_state(1.0, 0.0)
-    with pytest.raises(ValueError, match=r"the state has charges \[1.0, 0.0\], TorchSimModel was told 1"):
+    with pytest.raises(ValueError, match=r"the state has charges \[1.0, 0.0\], TorchSimModel was built with 1"):
         TorchSimModel(potential(), charge=1.0)(state)
     state.charge = torch.tensor([1.0])
     with pytest.raises(ValueError, match="`charge` of a state must hold one number for each of 2 systems"):

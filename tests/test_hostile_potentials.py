@@ -105,7 +105,10 @@ def test_every_honest_model_is_built_within_the_limit(descriptor, long_range, n_
         ),
         (lambda h: h["model"].update(descriptor={"name": "ponita", "n_layers": 10**7}), "model.descriptor.n_layers"),
         (lambda h: h["model"].update(descriptor=5), "model.descriptor"),
-        (lambda h: h["model"].update(long_range={"n_channels": 0, "electrostatics": False}), "make no model"),
+        (
+            lambda h: h["model"].update(long_range={"n_channels": 0, "electrostatics": False}),
+            "from which no model can be built",
+        ),
         (lambda h: h.update(model=[1]), "header: model: Input should be a valid dictionary, got"),
         (lambda h: h.update(description=None), "header: description: Input should be a valid dictionary"),
         (

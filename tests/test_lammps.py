@@ -108,7 +108,7 @@ def test_an_ordinary_input_runs_and_a_restart_continues_it(potential_file, tmp_p
     [
         ("pair_style lrc Na K", "unknown element K: this potential knows H, O, Na, Cl"),
         ("pair_style lrc Na", "must name the element of each of LAMMPS' 2 atom types"),
-        ("pair_style lrc Cl Na", "atom type 1 is to be Cl and has the mass of Na, 22.98"),
+        ("pair_style lrc Cl Na", "atom type 1 is named Cl but has the mass of Na, 22.98"),
         ("pair_style lrc", r"atom types [1, 2] have no label that is an element of the potential (H, O, Na, Cl)"),
     ],
 )
@@ -223,7 +223,7 @@ def test_a_ghost_without_an_owner_is_an_error():
 def test_without_mpi_the_way_to_it_is_told(potential_file, tmp_path, monkeypatch):
     from lrc_ase.engines.lammps import attach
 
-    with pytest.raises(ValueError, match=r"this LAMMPS knows no mpi4py: install both with"):
+    with pytest.raises(ValueError, match=r"this LAMMPS does not support mpi4py: install both with"):
         attach(SimpleNamespace(get_mpi_comm=lambda: None), potential())
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     found = CliRunner().invoke(app, ["lammps", str(potential_file), str(tmp_path / "in.run")])
@@ -264,7 +264,7 @@ def test_the_line_of_the_potential_may_be_continued(tmp_path, line):
     [
         ("run 5\n", r"must hold one line `pair_style lrc Na Cl` .*; found 0"),
         ("pair_style lrc\npair_style lrc\n", "found 2"),
-        ("pair_style lrc Na\nrun 1\nclear\n", r"line 3: `clear` after `pair_style lrc` takes the potential away"),
+        ("pair_style lrc Na\nrun 1\nclear\n", r"line 3: `clear` after `pair_style lrc` removes the potential"),
         ("pair_style lrc Na\npair_style lj/cut 3\n", "line 2: `pair_style lj/cut 3` after"),
         ("pair_style lrc &\nNa\npair_style &\n lj/cut 3\n", "line 3: `pair_style lj/cut 3` after"),
     ],

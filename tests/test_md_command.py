@@ -62,7 +62,7 @@ def test_md_does_not_resume_as_another_run():
     crystal.info["charge"] = 1
     write("charged.extxyz", crystal)
     for arguments, message in (
-        (["md", "nacl", "start.extxyz", "--dtype", "float32"], "made in float64, not float32"),
+        (["md", "nacl", "start.extxyz", "--dtype", "float32"], "existing run used float64, not float32"),
         (["md", "nacl", "charged.extxyz"], "total charge 0 e, the structure 1 e"),
     ):
         code, output = run(*arguments, "-t", 300, "-n", 8, "--resume")

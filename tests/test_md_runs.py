@@ -106,10 +106,10 @@ def fixed(atoms):
         (charged, "total charge 0 e, the structure 1 e"),
         (heavier, "other masses"),
         (fixed, "other constraints"),
-        (lambda atoms: atoms.calc.fingerprint.update(potential="xyz"), "made with another potential"),
+        (lambda atoms: atoms.calc.fingerprint.update(potential="xyz"), "existing run used another potential"),
         (
             lambda atoms: atoms.calc.fingerprint.update(precision="float32"),
-            "made in float64, not float32: .*--dtype float64",
+            "existing run used float64, not float32: .*--dtype float64",
         ),
     ],
     ids=["charge", "masses", "constraints", "potential", "precision"],
@@ -194,7 +194,7 @@ def test_a_foreign_row_of_the_log_is_named(tmp_path):
 def test_a_trajectory_that_is_gone_is_named(tmp_path, name):
     run_md(copper(), settings(), tmp_path / name)
     (tmp_path / name).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{name} is gone, in which the restart file counts 2 frames"):
+    with pytest.raises(FileNotFoundError, match=rf"{name} is missing, but the restart file counts 2 frames in it"):
         run_md(copper(), settings(20), tmp_path / name, resume=True)
 
 

@@ -83,8 +83,8 @@ def test_cell_is_completed_perpendicular_to_what_is_periodic():
             Atoms("Na", cell=[[np.nan, 1, 0], [2, 2, 0], [0, 0, 3]], pbc=True),
             "the cell holds values that are not finite",
         ),
-        (Atoms("Na2", positions=[[1, 1, 1], [1, 1, 1]]), "atoms 0 and 1 are at the same place"),
-        (Atoms("Na2", positions=[[0, 1, 1], [4, 1, 1]], cell=[4, 5, 6], pbc=True), "are at the same place"),
+        (Atoms("Na2", positions=[[1, 1, 1], [1, 1, 1]]), "atoms 0 and 1 are at the same position"),
+        (Atoms("Na2", positions=[[0, 1, 1], [4, 1, 1]], cell=[4, 5, 6], pbc=True), "are at the same position"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

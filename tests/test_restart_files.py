@@ -77,7 +77,7 @@ def test_only_variables_of_integrators_are_restored(restart, name):
 def test_variables_of_another_integrator_are_refused(restart):
     state = read_restart(restart).integrator
     integrator = VelocityVerlet(copper(), 1.0)
-    with pytest.raises(ValueError, match=r"of another integrator than VelocityVerlet: .*_thermostat\._eta"):
+    with pytest.raises(ValueError, match=r"belongs to another integrator than VelocityVerlet: .*_thermostat\._eta"):
         restore_integrator(integrator, state)
     assert not integrator_state(integrator)
 

@@ -57,7 +57,7 @@ def crystal():
 @pytest.mark.parametrize(
     ("send", "error", "message"),
     [
-        (positions_of(3), InputError, "the other side has 3 atoms, the structure served here 4"),
+        (positions_of(3), InputError, "the server has 3 atoms, the structure served here 4"),
         (positions_of(4, np.nan), InputError, "positions or a cell that are not finite"),
         (positions_of(4, np.inf), InputError, "positions or a cell that are not finite"),
         (
@@ -80,7 +80,7 @@ def test_a_server_that_ends_at_once_ends_the_client(listener):
 
 def test_silence_ends_after_the_timeout(listener):
     waiting = threading.Event()
-    with pytest.raises(ConnectionError, match=r"localhost:\d+ said nothing for 0\.2 s \(--timeout\)"):
+    with pytest.raises(ConnectionError, match=r"localhost:\d+ sent no message for 0\.2 s \(--timeout\)"):
         serve_over_socket(crystal(), port=listener(lambda protocol: waiting.wait(5)), timeout=0.2)
     waiting.set()
 
@@ -90,4 +90,4 @@ def test_the_command_says_it_in_one_line(listener, tmp_path):
     port = listener(positions_of(3))
     result = CliRunner().invoke(app, ["serve", "nacl", str(tmp_path / "start.extxyz"), "--port", str(port)])
     assert result.exit_code == 1
-    assert re.fullmatch(r"Error: the other side has 3 atoms, the structure served here 8: .*\n", result.output)
+    assert re.fullmatch(r"Error: the server has 3 atoms, the structure served here 8: .*\n", result.output)

@@ -267,7 +267,7 @@ def test_existing_output_is_neither_lost_nor_mixed(tmp_path):
     run_md(copper(), settings, tmp_path / "md.traj")
     with pytest.raises(FileExistsError, match="--overwrite"):
         run_md(copper(), settings, tmp_path / "md.traj")
-    with pytest.raises(ValueError, match=r"has temperature 300\.0, asked for 400\.0"):
+    with pytest.raises(ValueError, match=r"has temperature 300\.0, got 400\.0"):
         run_md(copper(), MDSettings("nve", 10, temperature=400.0), tmp_path / "md.traj", resume=True)
     bigger = copper() * 2
     bigger.calc = EMT()

@@ -92,7 +92,7 @@ def one_line_errors(command: Command) -> Command:
                 say(f"Error: {_message(error)}", to_stderr=True)
             else:
                 say(
-                    f"Error: {type(error).__name__}: {_message(error)} (not foreseen: --debug shows where)",
+                    f"Error: {type(error).__name__}: {_message(error)} (unexpected: --debug shows where)",
                     to_stderr=True,
                 )
             raise typer.Exit(1) from None

@@ -164,8 +164,8 @@ def _short_names(potentials: list[str]) -> list[str]:
     names = [file.stem if file.suffix == ".safetensors" else file.name for file in files]
     if len(set(names)) < len(names):
         longer = [f"{file.parent.name}-{name}" for file, name in zip(files, names, strict=True)]
-        # the name of a shipped potential stays: it is no place on this disk
+        # the name of a shipped potential is no path
         names = [name if not file.exists() else long for name, file, long in zip(names, files, longer, strict=True)]
     if len(set(names)) < len(names):
-        raise ValueError(f"potentials in different folders are called alike ({', '.join(names)}): rename one of them")
+        raise ValueError(f"potentials in different folders have the same name ({', '.join(names)}): rename one of them")
     return names

@@ -68,7 +68,7 @@ def md(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="Trajectory; its ending says the format. Log, plot and restart lie beside."
+            "--output", "-o", help="Trajectory, in the format of its suffix; log, plot and restart file lie beside it."
         ),
     ] = Path("md.traj"),
     repeat: Annotated[
@@ -89,8 +89,8 @@ def md(
     extrapolate: Annotated[
         bool, typer.Option("--extrapolate", help="Go on where a structure lies far outside the training set.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the existing run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the existing run.")] = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float64",
     threads: ThreadsOption = None,
@@ -219,7 +219,7 @@ def _modified(path: Path) -> int | None:
 
 def _plot_what_there_is(files: MDFiles, settings: MDSettings) -> None:
     """Draw the log of a run that stopped early, if there are rows to draw and room to write."""
-    with suppress(OSError, ValueError):  # the reason of the stop is what matters
+    with suppress(OSError, ValueError):  # must not hide why the run stopped
         _plot(files, settings)
 
 

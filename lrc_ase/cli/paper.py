@@ -26,7 +26,7 @@ def paper(
             show_default=False,
         ),
     ],
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer snapshots; all of it within half an hour.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer snapshots; everything within half an hour.")] = False,
     recipe: Annotated[Recipe, typer.Option(help="Ours, or the paper's own networks.")] = "ours",
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder; finished work in it is kept.")] = Path(
         "lrc-ase-paper"

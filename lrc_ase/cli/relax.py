@@ -42,7 +42,7 @@ def relax(
     steps: Annotated[int, typer.Option("--steps", "-n", help="Steps at most.", min=0)] = 1000,
     optimizer: Annotated[str, typer.Option(help="Optimizer: lbfgs, bfgs or fire.")] = "lbfgs",
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Relaxed structure; its ending says the format of ASE.")
+        Path, typer.Option("--output", "-o", help="Relaxed structure; the suffix selects the format.")
     ] = Path("relaxed.extxyz"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     device: DeviceOption = "cpu",

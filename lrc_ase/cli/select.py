@@ -42,10 +42,10 @@ def select(
     ],
     count: Annotated[int, typer.Option("--count", "-n", help="Frames to choose.", min=1)] = 20,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File for the chosen frames; its ending says the format.")
+        Path, typer.Option("--output", "-o", help="File for the chosen frames; the suffix selects the format.")
     ] = Path("selected.extxyz"),
     known: Annotated[
-        list[str] | None, typer.Option(help="Frames that are labeled already; like ones are not chosen.")
+        list[str] | None, typer.Option(help="Labeled frames; frames similar to them are not chosen.")
     ] = None,
     by: Annotated[str, typer.Option(help="Disagreement of the worst atom (max) or of all (mean).")] = "max",
     charge_key: ChargeKeyOption = None,

@@ -35,7 +35,7 @@ def serve(
     threads: ThreadsOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Serve energies, forces and stress over a socket until the other side ends.
+    """Serve energies, forces and stress over a socket until the server stops.
 
     The protocol sends only positions and cell. Elements, periodic directions and total charge are those of the
     structure, whose atoms must be in the order of the other program. Start as many clients as there are cores: i-PI

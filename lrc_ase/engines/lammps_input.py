@@ -37,14 +37,14 @@ def read_input(path: Path) -> LammpsInput:
     if len(ours) != 1:
         raise ValueError(
             f"{path} must hold one line `pair_style {PAIR_STYLE} Na Cl` (elements of the atom types), or none of them "
-            f"where `labelmap` names types, once the box and its atoms are there; found {len(ours)}"
+            f"where `labelmap` names types, after the box and its atoms are created; found {len(ours)}"
         )
     (chosen,) = ours
     for later in commands:
         if later.first > chosen.first and later.words[:1] in (["pair_style"], ["clear"]):
             raise ValueError(
-                f"{path}, line {later.first + 1}: `{' '.join(later.words)}` after `pair_style {PAIR_STYLE}` takes the "
-                "potential away: leave it out"
+                f"{path}, line {later.first + 1}: `{' '.join(later.words)}` after `pair_style {PAIR_STYLE}` removes "
+                "the potential: delete that line"
             )
     species = tuple(chosen.words[2:]) or None
     return LammpsInput("".join(lines[: chosen.first]), species, "".join(lines[chosen.last + 1 :]))

@@ -51,8 +51,8 @@ def attach(
     except (ImportError, OSError, AttributeError) as error:
         raise ValueError(
             "this LAMMPS has no Python interface of ML-IAP: build it with PKG_PYTHON, PKG_ML-IAP, PKG_ML-SNAP and "
-            "MLIAP_ENABLE_PYTHON as a shared library, against this Python; or take lrc_ase.engines.lammps.attach, "
-            f"which every LAMMPS can do ({error})"
+            "MLIAP_ENABLE_PYTHON as a shared library, against this Python; or use lrc_ase.engines.lammps.attach, "
+            f"which works with every LAMMPS ({error})"
         ) from error
     coupling = PairCoupling(lmp, potential, comm, names, **options)
     interface.load_unified(coupling)

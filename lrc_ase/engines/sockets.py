@@ -39,13 +39,13 @@ def serve_over_socket(
     try:
         client = SocketClient(host=host, port=port, unixsocket=unix, timeout=timeout)
     except OSError as error:
-        raise ConnectionError(f"nobody listens at {where}: start i-PI (or the server) first ({error})") from error
+        raise ConnectionError(f"no server listens at {where}: start i-PI (or the server) first ({error})") from error
     client.protocol = _Protocol(client.protocol.socket, len(atoms))
     try:
         client.run(atoms, use_stress=bool(atoms.pbc.all()))
     except TimeoutError as error:
-        raise ConnectionError(f"{where} said nothing for {timeout:g} s (--timeout)") from error
-    except (KeyError, UnicodeDecodeError) as error:  # what ASE raises at messages that it does not know
+        raise ConnectionError(f"{where} sent no message for {timeout:g} s (--timeout)") from error
+    except (KeyError, UnicodeDecodeError) as error:  # ASE raises these for unknown messages
         raise ValueError(f"{where} does not speak the protocol of i-PI: {error}") from error
 
 
@@ -61,14 +61,14 @@ class _Protocol(IPIProtocol):
         try:
             return super().recv(shape, dtype)
         except AssertionError as error:
-            raise InputError("the other side sent positions or a cell that are not finite") from error
+            raise InputError("the server sent positions or a cell that are not finite") from error
 
     def recvposdata(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Receive the cell, its inverse and positions."""
         cell, inverse, positions = super().recvposdata()
         if len(positions) != self.n_atoms:
             raise InputError(
-                f"the other side has {len(positions)} atoms, the structure served here {self.n_atoms}: give both the "
+                f"the server has {len(positions)} atoms, the structure served here {self.n_atoms}: give both the "
                 "same structure, atoms in the same order"
             )
         return cell, inverse, positions

@@ -110,8 +110,8 @@ class TorchSimModel(ModelInterface):
         if carried is None:
             if self._charge is None and self._has_charges:
                 warnings.warn(
-                    "torch-sim's states carry no total charges: all systems count as neutral. Give "
-                    "TorchSimModel(..., charge=0.0), or their charge, to say so",
+                    "torch-sim's states carry no total charges: all systems count as neutral. Pass "
+                    "charge=0.0, or their charge, to TorchSimModel to confirm this",
                     stacklevel=2,
                 )
                 self._charge = 0.0
@@ -120,7 +120,7 @@ class TorchSimModel(ModelInterface):
         if len(charges) != n_systems:
             raise ValueError(f"`charge` of a state must hold one number for each of {n_systems} systems, got {carried}")
         if self._charge is not None and not torch.all(charges == self._charge):
-            raise ValueError(f"the state has charges {charges.tolist()}, TorchSimModel was told {self._charge:g}")
+            raise ValueError(f"the state has charges {charges.tolist()}, TorchSimModel was built with {self._charge:g}")
         return charges
 
     def _graph_of(self, state: torch_sim.SimState, charges: Tensor) -> Graph:

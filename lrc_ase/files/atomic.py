@@ -92,7 +92,7 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
 
 
 def _permissions(target: Path) -> int | None:
-    """Return the permissions of an existing file, None for a free name; OSError where `target` is no regular file."""
+    """Return the permissions of a file, None if it does not exist; raise OSError for a folder or a device."""
     try:
         mode = os.stat(target).st_mode
     except FileNotFoundError:
@@ -106,7 +106,7 @@ def _permissions(target: Path) -> int | None:
 
 def _set_permissions(file: Path, permissions: int) -> None:
     """Set permissions that differ from the present ones."""
-    if os.stat(file).st_mode & 0o777 != permissions:  # some file systems refuse even a change that changes nothing
+    if os.stat(file).st_mode & 0o777 != permissions:  # some file systems refuse any chmod
         os.chmod(file, permissions)
 
 
@@ -119,7 +119,7 @@ def _create(target: Path) -> Path:
     """Create an empty temporary file in the folder of `target`."""
     prefix, suffix = _temporary_name(target)
     temporary = target.with_name(f"{prefix}{secrets.token_hex(_RANDOM_BYTES)}{suffix}")
-    # 0o666: the kernel takes off what the umask forbids, which `tempfile` would not ask
+    # 0o666 without the bits of the umask, as for any new file; `tempfile` would set 0o600
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     return temporary
 

@@ -115,7 +115,7 @@ def signed_text(content: Mapping[str, Any]) -> str:
 
 
 def _check_version(path: object, content: Mapping[str, Any]) -> None:
-    """Raise PotentialFileError for a later format, before its unknown entries are complained about."""
+    """Raise PotentialFileError for a later format, whose unknown entries would otherwise be reported first."""
     version = content.get("format_version")
     if not isinstance(version, int) or version <= FORMAT_VERSION:
         return
@@ -128,11 +128,11 @@ def _check_version(path: object, content: Mapping[str, Any]) -> None:
 
 
 def _check_descriptor(path: object, header: PotentialHeader) -> None:
-    """Raise PotentialFileError for a missing plug-in, before its unknown settings are complained about."""
+    """Raise PotentialFileError for a missing plug-in, whose unknown settings would otherwise be reported first."""
     descriptor = header.model.get("descriptor", {})
     name = descriptor.get("name", "sphere") if isinstance(descriptor, dict) else None
     if not isinstance(name, str) or name in registry.names():
-        return  # the settings complain about what is no name
+        return  # validation of the settings reports a name that is no text
     origin = header.versions.get("descriptor")
     raise PotentialFileError(
         f"{path} needs the descriptor '{name:.100}', which is not part of lrc-ase and not installed here"

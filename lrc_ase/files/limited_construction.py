@@ -32,7 +32,7 @@ def limited_construction(n_numbers: int) -> Iterator[None]:
     Raises
     ------
     LargerThanFileError
-        Before the allocation that goes too far.
+        The next allocation would exceed the limit.
     """
     with _Allowance(_COPIES * n_numbers + _SLACK):
         yield
@@ -62,4 +62,4 @@ def _size(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     if size and isinstance(size[0], Sequence) and not isinstance(size[0], str):
         size = size[0]
     is_size = len(size) > 0 and all(isinstance(number, int) for number in size)
-    return max(prod(size), 0) if is_size else 0  # a length of -1 is for torch to choose
+    return max(prod(size), 0) if is_size else 0  # torch replaces a length of -1

@@ -56,7 +56,7 @@ def exclusive_use(lock_file: str | os.PathLike[str], what: str) -> Iterator[None
             raise
         warnings.warn(
             f"{what} cannot be locked ({error.strerror}): do not start a second process that writes there",
-            stacklevel=1,  # ours: the command line shows warnings of this package alone
+            stacklevel=1,  # this module: the command line shows only warnings of this package
         )
         yield
         return
@@ -66,14 +66,14 @@ def exclusive_use(lock_file: str | os.PathLike[str], what: str) -> Iterator[None
         yield
     finally:
         if not isinstance(lock, filelock.SoftFileLock):
-            # removed while still held: whoever has opened it meanwhile sees that the name is gone, and tries again
+            # removed before release: a process that has opened it meanwhile finds the name gone and tries again
             with suppress(FileNotFoundError):
                 path.unlink()
         lock.release()
 
 
 def _holder(path: Path) -> str:
-    """Return process and host from a lock file, or "another process" if the file does not tell."""
+    """Return process and host from a lock file, or "another process" if the file names none."""
     try:
         with path.open("rb") as file:
             lines = file.read(_LARGEST_RECORD).decode("utf-8", errors="replace").split()

@@ -101,7 +101,7 @@ def save_potential(path: str | os.PathLike[str], potential: Potential) -> None:
         },
         "description": potential.description,
     }
-    header = json.loads(json.dumps(header))  # as it will be read: lists for tuples, text for numbers that are keys
+    header = json.loads(json.dumps(header))  # as JSON stores it: tuples become lists
     metadata = {HEADER_KEY: json.dumps(header | {"digest": digest(tensors, signed_text(header))})}
     parse_header(path, metadata)
     _check_finite(path, tensors)
@@ -188,14 +188,14 @@ def _build_within(file: TensorFile, header: PotentialHeader, settings: ModelSett
             f"{header.n_members} member(s)"
         ) from error
     except ValueError as error:  # settings that exclude each other
-        raise PotentialFileError(f"{file.path} has settings that make no model: {error}") from error
+        raise PotentialFileError(f"{file.path} has settings from which no model can be built: {error}") from error
 
 
 def _expected(member: ShortRangeModel, n_members: int) -> dict[str, Tensor]:
     """Return names and tensors that the file must hold, from the one member that has been built."""
     if n_members == 1:
         return member.state_dict()
-    # the ensemble has tensors of its own beside those of its members; two members tell their names
+    # an ensemble also has tensors that belong to no member; two members suffice to list them
     shared = Ensemble([member, member]).state_dict()
     names = member.state_dict()
     return {name: tensor for name, tensor in shared.items() if not name.startswith("members.")} | {

@@ -126,14 +126,14 @@ def absolute_potential(name_or_path: str | os.PathLike[str], folder: str | os.Pa
 
 
 def _empty_folder(folder: Path) -> str:
-    """Return the message on a folder without a final potential, with the potentials of finished stages in it."""
+    """Return the message for a folder without a final potential; it lists the potentials of finished stages."""
     stages = sorted(file.name for file in folder.glob("potential-*.safetensors"))
     hint = f"name one of {', '.join(stages)} in it" if stages else "a run writes it after its first validation"
     return f"{folder} is a folder without a {POTENTIAL_FILE}: {hint}"
 
 
 def _absent(name: str) -> str:
-    """Return the message on a path that does not exist or a name that nothing has."""
+    """Return the message for a path or a name that does not exist."""
     if Path(name).suffix or len(Path(name).parts) > 1:
         return f"{name} does not exist: expected a potential file or a run folder"
     return f"no file, run folder or shipped potential is called {name!r}; {_listed(trained_potentials())}"

@@ -35,7 +35,9 @@ def upgraded(tensors: Mapping[str, Tensor], version: int, settings: ModelSetting
             mixing = tensors[f"{block}mixing"]  # (n_degrees, n_radial * n_weights, n_channels)
             # compared first: a product of mismatched shapes could be of any size
             if mixing.ndim != 3 or mixing.shape[1] % len(sizes):
-                raise ValueError(f"tensor '{block}mixing' has shape {list(mixing.shape)}, which no sphere has")
+                raise ValueError(
+                    f"tensor '{block}mixing' has shape {list(mixing.shape)}, which no sphere descriptor has"
+                )
             if scale.shape != (len(settings.elements), mixing.shape[2]):
                 raise ValueError(
                     f"tensor '{name}' must have shape {[len(settings.elements), mixing.shape[2]]}, "

@@ -13,7 +13,7 @@ __all__ = ["end_with_parent"]
 
 
 def end_with_parent() -> None:
-    """End this worker process when its parent ends, be it by SIGKILL, which leaves no time to stop workers."""
+    """End this worker process when its parent ends, even if SIGKILL leaves the parent no time to stop it."""
     parent = parent_process()
     if parent is None:  # not a worker
         return

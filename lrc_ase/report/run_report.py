@@ -213,7 +213,7 @@ def _where_it_errs(
         write_frames(folder / "hardest.extxyz", [frames[index] for index, _ in hardest])
     if has_forces:
         plot_parity_by_element(evaluations, folder / "parity-by-element.png")
-        caption = "An element off the line is the one to add frames of."
+        caption = "Add frames that contain the elements off the line."
         pictures.append(Picture(folder / "parity-by-element.png", "Forces by element", caption))
         plot_hardest_frames(frames, names, evaluation, hardest, folder / "hardest.png")
         caption = "Dark atoms err most: look for a defect, a rare neighborhood or a label that did not converge."
@@ -237,8 +237,8 @@ def _uncertainty(evaluations: Mapping[str, Evaluation], folder: Path, origin: st
         return Section("Can its uncertainties be trusted?")
     plot_uncertainty(evaluations, folder / "uncertainty.png", title=f"deviations {origin}")
     caption = (
-        "Left, curves below the line are deviations that are too small. Right, groups on the line err as much as they "
-        f"say. Deviations are {origin}."
+        "Left, curves below the line are deviations that are too small. Right, errors of groups on the line are as "
+        f"large as predicted. Deviations are {origin}."
     )
     sentence = "Nine errors in ten should lie within the 90% interval; larger deviations should go with larger errors."
     picture = Picture(folder / "uncertainty.png", "Errors beside deviations", caption)

@@ -149,7 +149,7 @@ def check_structure(atoms: Atoms, settings: MDSettings) -> None:
     if atoms.calc is None:
         raise ValueError("`atoms` must have a calculator, got none")
     if settings.temperature is None and not atoms.has("momenta"):
-        raise ValueError("the structure has no momenta: give a temperature to draw them at")
+        raise ValueError("the structure has no momenta: give the `temperature` from which to draw them")
     if settings.ensemble == "npt" and not (atoms.pbc.all() and atoms.cell.rank == 3):
         raise ValueError(f"the npt ensemble needs three periodic directions, got pbc {atoms.pbc.tolist()}")
     if settings.ensemble == "npt" and atoms.constraints:
@@ -171,11 +171,11 @@ def run_identity(atoms: Atoms) -> dict[str, Any]:
 
 
 _OTHERS = {
-    "charge": "the run that is there has total charge {before:g} e, the structure {now:g} e: give the same structure",
-    "masses": "the atoms of the run that is there have other masses: give the same structure",
-    "constraints": "the run that is there has other constraints: give the same structure",
-    "potential": "the run that is there was made with another potential: give the same one",
-    "precision": "the run that is there was made in {before}, not {now}: give --dtype {before}",
+    "charge": "the existing run has total charge {before:g} e, the structure {now:g} e: give the same structure",
+    "masses": "the atoms of the existing run have other masses: give the same structure",
+    "constraints": "the existing run has other constraints: give the same structure",
+    "potential": "the existing run used another potential: give the same one",
+    "precision": "the existing run used {before}, not {now}: give --dtype {before}",
 }
 """Messages about an entry of `run_identity` that differs."""
 
@@ -195,10 +195,9 @@ def check_same_run(before: dict[str, Any], settings: MDSettings, identity: dict[
     for name, value in asdict(settings).items():
         if name not in FREE_ON_RESUME and name in before and before[name] != value:
             raise ValueError(
-                f"the run that is there has {name} {before[name]}, asked for {value}: resume with the same settings, "
-                + new_run
+                f"the existing run has {name} {before[name]}, got {value}: resume with the same settings, " + new_run
             )
     for name, value in identity.items():
         if name in before and before[name] != value:
-            message = _OTHERS.get(name, "the run that is there has {name} {before}, not {now}")
+            message = _OTHERS.get(name, "the existing run has {name} {before}, not {now}")
             raise ValueError(f"{message.format(name=name, before=before[name], now=value)}, {new_run}")

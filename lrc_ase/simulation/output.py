@@ -159,7 +159,7 @@ class TrajectoryFile:
         self._n_frames = 0
         if keep is not None and keep["frames"] and not path.exists():
             raise FileNotFoundError(
-                f"{path} is gone, in which the restart file counts {keep['frames']} frames: put it back, or replace "
+                f"{path} is missing, but the restart file counts {keep['frames']} frames in it: restore it, or replace "
                 "the run with --overwrite"
             )
         if keep is None:

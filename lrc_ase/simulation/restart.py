@@ -262,7 +262,9 @@ def restore_integrator(integrator: MolecularDynamics, state: dict[str, np.ndarra
     present = integrator_state(integrator)
     if state.keys() != present.keys():
         different = ", ".join(sorted(state.keys() ^ present.keys()))
-        raise ValueError(f"the restart file is of another integrator than {type(integrator).__name__}: {different}")
+        raise ValueError(
+            f"the restart file belongs to another integrator than {type(integrator).__name__}: {different}"
+        )
     for name, value in state.items():
         if value.shape != present[name].shape:
             raise ValueError(

@@ -86,7 +86,7 @@ def neighbor_graph(
     ------
     ValueError
         Empty atoms, positions that are not finite, an unknown element, a zero or singular cell in a periodic
-        direction, two atoms at the same place.
+        direction, two atoms at the same position.
     """
     check_structure(atoms, elements)
     cell = complete_cell(atoms.cell.array, atoms.pbc)
@@ -95,7 +95,7 @@ def neighbor_graph(
     first, second, distances, shifts = pairs_within(positions, cell, atoms.pbc, cutoff)
     if len(distances) and distances.min() < 1e-6:
         pair = int(distances.argmin())
-        raise ValueError(f"atoms {first[pair]} and {second[pair]} are at the same place")
+        raise ValueError(f"atoms {first[pair]} and {second[pair]} are at the same position")
     n_atoms = len(atoms)
     neighbors, mask, column = padded_rows(first, second, n_atoms)
     padded_shifts = np.zeros((*neighbors.shape, 3))
