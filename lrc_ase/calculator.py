@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,20 +12,24 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import (
     CalculationFailed,
-    Calculator,
     InputError,
     PropertyNotImplementedError,
     all_changes,
 )
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from lrc_ase.engines.ase_errors import ases_errors, unknown_keyword
+from lrc_ase.engines.ase_responses import ResponseCalculator
 from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.files.pretrained import trained_potential
-from lrc_ase.models.derivatives import atomic_stresses, born_effective_charges, evaluate
+from lrc_ase.models.derivatives import atomic_stresses, evaluate
+from lrc_ase.models.polarization import NO_CHARGES
 from lrc_ase.models.precision import floating_type
 from lrc_ase.models.torch_state import undisturbed
-from lrc_ase.structures.charge import charge_entries
+from lrc_ase.structures.applied_field import AppliedField
+from lrc_ase.structures.changes import changed_inputs
 from lrc_ase.structures.domain import Lookout, TrainingDomain
+from lrc_ase.structures.electric_field import hold_field
 from lrc_ase.structures.graph import Graph
 from lrc_ase.structures.neighbors import NeighborList
 
@@ -35,38 +37,34 @@ __all__ = ["LRCCalculator", "load"]
 
 _OF_CHARGES = ("charges", "dipole")
 """Properties that need latent charges."""
-_KEYWORDS = ("device", "dtype", "default_dtype", "skin", "label", "directory", "atoms")
-_OF_OTHERS = {
-    **dict.fromkeys(
-        ("charge", "total_charge", "tot_charge", "net_charge"),
-        'the charge belongs to the structure, set atoms.info["charge"]',
-    ),
-    **dict.fromkeys(("spin", "multiplicity", "magmoms"), "its potentials know no spin"),
-}
-"""Keywords of other calculators, and what to do instead."""
 
 
-class LRCCalculator(Calculator):
+class LRCCalculator(ResponseCalculator):
     """Compute energies, forces, stress and latent charges with a trained potential, in ASE's units and signs.
 
     Each evaluation computes all inexpensive properties: `energy`, `free_energy` (the same), `energies` (per atom, sum
     to `energy`), `forces`, `stress` (Voigt; where all three directions are periodic), `charges` (where the model has
-    latent charges) and `dipole` (where no direction is periodic; about the origin of the coordinates). `stresses` (per
-    atom, sum to `stress`) cost more and are computed on request. `results` holds only properties of ASE, under ASE's
-    names and in ASE's shapes, so that every writer and helper of ASE accepts them. A property that a structure does
-    not have raises ASE's `PropertyNotImplementedError`. See docs/calculator.md and docs/conventions.md.
+    latent charges) and `dipole` (where a direction is open: its component perpendicular to the periodic cell vectors,
+    about the origin of the coordinates). `stresses` (per atom, sum to `stress`) cost more and are computed on request.
+    `results` holds only properties of ASE, under ASE's names and in ASE's shapes, so that every writer and helper of
+    ASE accepts them. A property that a structure does not have raises ASE's `PropertyNotImplementedError`. See
+    docs/calculator.md and docs/conventions.md.
 
     Methods and attributes return the quantities for which ASE has no name:
 
     - `extrapolation`: the reasons why the structure evaluated last lies far outside the training set;
     - `get_energy_std`, `get_forces_std`: standard deviations, for the potential of an ensemble;
-    - `get_born_effective_charges`: response of the polarization of the latent charges to displacements;
-    - `get_polarization_current`: rate of change of the same polarization along the velocities.
+    - `get_polarization`, `get_polarization_current`: dipole moment per volume of a periodic cell, and the rate of
+      change of the dipole moment along the velocities;
+    - `get_born_effective_charges`, `get_polarizability`: response of the dipole moment to displacements, to a field.
 
     A latent charge is a charge per atom that the model learns from energies and forces alone.
 
     The total charge of a structure is ``atoms.info["charge"]`` or another name of
-    `lrc_ase.structures.charge.CHARGE_NAMES`, 0 when absent.
+    `lrc_ase.structures.charge.CHARGE_NAMES`, 0 when absent. A uniform electric field is `electric_field` for all
+    structures, or ``atoms.info["external_field"]`` for one. Energy, forces and stress then include -E.P, the energy of
+    the polarization P. The calculator follows atoms that are wrapped through periodic boundaries from one evaluation to
+    the next, so that the energy has no steps; see docs/calculator.md.
 
     Parameters
     ----------
@@ -79,6 +77,8 @@ class LRCCalculator(Calculator):
         `default_dtype` is another name for it.
     skin
         Extra range of the neighbor list in Angstrom; the search is repeated when an atom has moved by half of it.
+    electric_field
+        Electric field along x, y, z in V/Angstrom, which acts with the force +qE on a charge q; None without a field.
     label, directory, atoms
         As in every calculator of ASE.
 
@@ -87,10 +87,11 @@ class LRCCalculator(Calculator):
     TypeError
         An unknown keyword.
     ValueError
-        The device or precision is not available on this machine.
+        The device or precision is not available, the field not valid, or the model without charges for it to act on.
     ase.calculators.calculator.InputError
         At evaluation, for atoms that the model cannot evaluate: no atoms, positions or charge that are not finite, a
-        zero or singular cell in a periodic direction, an element unknown to the model, two atoms at one position.
+        zero or singular cell in a periodic direction, an element unknown to the model, two atoms at one position, a
+        field that is not valid, contradicts `electric_field` or is along a periodic direction of a charged cell.
     ase.calculators.calculator.CalculationFailed
         Energy or forces are not finite, or the memory does not suffice.
 
@@ -120,6 +121,7 @@ class LRCCalculator(Calculator):
         dtype: torch.dtype | str = torch.float64,
         default_dtype: torch.dtype | str | None = None,
         skin: float = 0.5,
+        electric_field: Sequence[float] | np.ndarray | None = None,
         **kwargs: Any,
     ) -> None:
         precision = floating_type(dtype if default_dtype is None else default_dtype)
@@ -143,6 +145,9 @@ class LRCCalculator(Calculator):
         has_charges = settings.long_range is not None and settings.long_range.electrostatics
         absent = () if has_charges else _OF_CHARGES
         self.implemented_properties = [name for name in type(self).implemented_properties if name not in absent]
+        self._field = AppliedField(electric_field)
+        if self._field and not has_charges:
+            raise ValueError(NO_CHARGES)
         domain = TrainingDomain.from_description(potential.description, settings.elements)
         self._lookout = Lookout(domain, settings.cutoff, skin)
         self._evaluated: Atoms | None = None
@@ -155,28 +160,29 @@ class LRCCalculator(Calculator):
         return cls(trained_potential(name), **options)
 
     def reset(self) -> None:
-        """Forget results, neighbors and mesh, so that the next evaluation depends only on the structure.
+        """Forget results, neighbors, mesh and wrapped atoms, so that the next evaluation depends only on the structure.
 
         `lrc_ase.simulation.run_md` calls this at every restart file, so that resumed runs agree to the last bit.
         """
         super().reset()
         self.neighbor_list.forget()
+        self._field.forget()
         self._extras, self._evaluated = {}, None
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
-        """Return precision and digest of the potential; a resumed molecular-dynamics run compares them."""
+        """Return precision, digest of the potential and field; a resumed molecular-dynamics run compares them."""
         precision = str(next(self.model.parameters()).dtype).removeprefix("torch.")
-        return {"precision": precision, "potential": self.potential.digest()}
+        return {"precision": precision, "potential": self.potential.digest(), "electric_field": str(self._field)}
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """Return the model inputs, total charge included, that differ in any bit from the last evaluation."""
-        return _changes(self.atoms, atoms)
+        """Return the model inputs, charge and field included, that differ in any bit from the last evaluation."""
+        return changed_inputs(self.atoms, atoms)
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
         """Raise a `TypeError` for any parameter: all of them are fixed at construction."""
         for name in kwargs:
-            raise TypeError(_unknown_keyword(name))
+            raise TypeError(unknown_keyword(name))
         changed: dict[str, Any] = super().set()
         return changed
 
@@ -196,15 +202,18 @@ class LRCCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         if self.atoms is None:
             raise InputError("LRCCalculator needs atoms, got None: set atoms.calc and ask the atoms")
+        hold_field(self.atoms)
         # wrappers of a calculator (ASE's checkpoints) pass no changes whenever they noticed none themselves
-        if system_changes or "forces" not in self.results or _changes(self._evaluated, self.atoms):
+        if system_changes or "forces" not in self.results or changed_inputs(self._evaluated, self.atoms):
             self.results, self._extras, self._evaluated = {}, {}, None
-        with self._ases_errors():
-            graph = self.neighbor_list.graph(self.atoms)
+        with ases_errors(len(self.atoms)):
+            graph = self._graph()
             if self._evaluated is None:
                 self.results = self._cheap(graph)
                 self._evaluated = self.atoms
             if "stresses" in properties and self.atoms.pbc.all() and "stresses" not in self.results:
+                if graph.field is not None:
+                    raise PropertyNotImplementedError("stresses of single atoms are not defined in an electric field")
                 stresses = _array(atomic_stresses(self.model, graph))
                 self.results["stresses"] = np.array([full_3x3_to_voigt_6_stress(stress) for stress in stresses])
 
@@ -216,36 +225,6 @@ class LRCCalculator(Calculator):
         """
         extrapolation: tuple[str, ...] = self._extras.get("extrapolation", ())
         return extrapolation
-
-    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """Return a property of ASE, or the Born effective charges, which `results` never holds.
-
-        ASE's writers of extended XYZ fail for three-dimensional arrays in `results`.
-        """
-        if name == "born_effective_charges" and allow_calculation:
-            return self.get_born_effective_charges(atoms)
-        return super().get_property(name, atoms, allow_calculation)
-
-    @undisturbed()
-    def get_born_effective_charges(self, atoms: Atoms | None = None) -> np.ndarray:
-        """Return the Born effective charges of the latent charges, (n_atoms, 3, 3) in e.
-
-        Indices are atom, polarization, displacement. `lrc_ase.models.derivatives.born_effective_charges` gives the
-        definition, docs/calculator.md the cost.
-        """
-        self.get_property("charges", atoms)
-        if "born_effective_charges" not in self._extras:
-            assert self.atoms is not None
-            with self._ases_errors():
-                graph = self.neighbor_list.graph(self.atoms)
-                self._extras["born_effective_charges"] = _array(born_effective_charges(self.model, graph))
-        charges: np.ndarray = self._extras["born_effective_charges"].copy()
-        return charges
-
-    def get_polarization_current(self, atoms: Atoms | None = None) -> np.ndarray:
-        """Return Born effective charges times velocities, summed, (3,) in e Angstrom per ASE's unit of time."""
-        charges = self.get_born_effective_charges(atoms)
-        return np.array(np.einsum("iab,ib->a", charges, (atoms or self.get_atoms()).get_velocities()))
 
     def get_energy_std(self, atoms: Atoms | None = None) -> float:
         """Return the standard deviation of the energy predicted by an ensemble, eV.
@@ -264,26 +243,15 @@ class LRCCalculator(Calculator):
             raise PropertyNotImplementedError(f"{name} needs the potential of an ensemble; this one has a single model")
         return self._extras[name]
 
-    @contextmanager
-    def _ases_errors(self) -> Iterator[None]:
-        """Translate errors of the model and a lack of memory into ASE's exceptions."""
+    def _graph(self, *, unwrap: bool = False) -> Graph:
         assert self.atoms is not None
-        try:
-            yield
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        except (MemoryError, RuntimeError) as error:
-            if not _is_lack_of_memory(error):
-                raise
-            raise CalculationFailed(
-                f"out of memory with {len(self.atoms)} atoms: take a smaller structure, dtype=torch.float32, a smaller "
-                "skin, or a potential with a lower long-range accuracy or cutoff"
-            ) from error
+        return self._field.on(self.atoms, self.neighbor_list.graph(self.atoms), unwrap=unwrap)
 
     def _cheap(self, graph: Graph) -> dict[str, Any]:
         """Evaluate energy, forces, stress, charges and deviations once; return ASE's results."""
         assert self.atoms is not None
-        evaluation = evaluate(self.model, graph, stress=bool(self.atoms.pbc.all()))
+        periodic = self.atoms.pbc
+        evaluation = evaluate(self.model, graph, stress=bool(periodic.all()), dipole=not periodic.all())
         assert evaluation.forces is not None
         # the model's energies leave out the reference energies of the elements, which are large and kept in float64
         energies = evaluation.atomic_energies + self._references[graph.species]
@@ -300,40 +268,11 @@ class LRCCalculator(Calculator):
         if evaluation.energy_std is not None and evaluation.forces_std is not None:
             self._extras |= {"energy_std": float(evaluation.energy_std[0]), "forces_std": _array(evaluation.forces_std)}
         if evaluation.charges is not None:
-            charges = _array(evaluation.charges)
-            results["charges"] = charges
-            if not self.atoms.pbc.any():  # positions in a periodic cell define no dipole
-                results["dipole"] = charges @ self.atoms.positions
+            results["charges"] = _array(evaluation.charges)
+        if evaluation.dipole is not None and not periodic.all():
+            results["dipole"] = _across(_array(evaluation.dipole)[0], self.atoms.cell.array[periodic])
         self._extras["extrapolation"] = self._lookout.far_outside(graph, forces, self.neighbor_list.n_searches)
         return results
-
-
-def _changes(before: Atoms | None, after: Atoms) -> list[str]:
-    """Return the entries of `all_changes` that a model depends on and that differ; total charge: initial_charges."""
-    if before is None:
-        return list(all_changes)
-    pairs = {
-        "positions": (before.positions, after.positions),
-        "numbers": (before.numbers, after.numbers),
-        "cell": (before.cell.array, after.cell.array),
-        "pbc": (before.pbc, after.pbc),
-        "initial_charges": (charge_entries(before), charge_entries(after)),
-    }
-    return [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
-
-
-def _unknown_keyword(name: str) -> str:
-    if name in _OF_OTHERS:
-        return f"LRCCalculator has no keyword '{name}': {_OF_OTHERS[name]}"
-    near = difflib.get_close_matches(name, _KEYWORDS, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"it knows {', '.join(_KEYWORDS)}"
-    return f"LRCCalculator has no keyword '{name}'; {hint}"
-
-
-def _is_lack_of_memory(error: Exception) -> bool:
-    # torch has an exception class for lack of memory only on GPUs; on the CPU the message tells
-    known = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
-    return known or "can't allocate memory" in str(error)
 
 
 def load(name_or_path: str | os.PathLike[str], **options: Any) -> LRCCalculator:
@@ -343,6 +282,12 @@ def load(name_or_path: str | os.PathLike[str], **options: Any) -> LRCCalculator:
     same name, with a warning.
     """
     return LRCCalculator(name_or_path, **options)
+
+
+def _across(dipole: np.ndarray, periodic_vectors: np.ndarray) -> np.ndarray:
+    """Return the component of `dipole` (3,) perpendicular to the periodic cell vectors (n, 3)."""
+    basis = np.linalg.qr(periodic_vectors.T)[0]
+    return np.asarray(dipole - basis @ (basis.T @ dipole))
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -27,10 +27,15 @@ def file(tmp_path_factory):
     [
         ("charge", 1, CHARGE.format("charge")),
         ("total_charge", 1, CHARGE.format("total_charge")),
+        ("external_field", 1, r"no keyword .external_field.: say electric_field=\(0, 0, 0.1\), in V/Angstrom"),
         ("spin", 1, "no keyword 'spin': its potentials know no spin"),
         ("devise", "cuda", r"no keyword 'devise'; did you mean 'device'\?"),
         ("skinn", 3.0, r"no keyword 'skinn'; did you mean 'skin'\?"),
-        ("cutoff", 9.0, r"no keyword 'cutoff'; it knows device, dtype, default_dtype, skin, label, directory, atoms"),
+        (
+            "cutoff",
+            9.0,
+            r"no keyword 'cutoff'; it knows device, dtype, default_dtype, skin, electric_field, label",
+        ),
     ],
 )
 def test_unknown_keywords_are_errors(keyword, value, message, file):

@@ -50,7 +50,7 @@ class TestLRCCalculator(Contract):
         descriptor, boundary = request.param
         offered = {"charges", "born_effective_charges"}
         offered |= {"stress", "stresses"} if boundary == "bulk" else set()
-        offered |= {"dipole"} if boundary == "cluster" else set()
+        offered |= {"dipole"} if boundary != "bulk" else set()
         changes = {"positions", "numbers", "pbc", "charge"} | ({"cell"} if boundary != "cluster" else set())
         return Case(
             make=lambda: LRCCalculator(untrained(descriptor)),

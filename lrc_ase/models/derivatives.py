@@ -16,11 +16,13 @@ from lrc_ase.layer.lattice import fractional_coordinates, volume
 from lrc_ase.layer.mesh.evaluation import sum_by_structure
 from lrc_ase.models.ensemble import Ensemble, members_of
 from lrc_ase.models.long_range import LongRangePart
-from lrc_ase.models.model import FullRangeModel, ShortRangeModel
+from lrc_ase.models.model import FullRangeModel, ModelOutput, ShortRangeModel
+from lrc_ase.models.polarization import field_energies, polarization
 from lrc_ase.models.torch_state import undisturbed
+from lrc_ase.structures.electric_field import check_field
 from lrc_ase.structures.graph import Graph
 
-__all__ = ["Results", "atomic_stresses", "born_effective_charges", "evaluate"]
+__all__ = ["Results", "atomic_stresses", "born_effective_charges", "dipole_moment", "evaluate", "polarizability"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Results:
     """:math:`(1/V)\\, dE/d\\epsilon`, (n_structures, 3, 3), eV/Angstrom^3; of use where all directions are periodic."""
     charges: Tensor | None = None
     """Latent charges, (n_local,), e."""
+    dipole: Tensor | None = None
+    """Polarization of the local atoms of each structure, (n_structures, 3), e Angstrom."""
     energy_std: Tensor | None = None
     """Standard deviation of `energy` as an ensemble sees it, (n_structures,), eV; None for a single model."""
     forces_std: Tensor | None = None
@@ -49,20 +53,37 @@ class Results:
 
 @undisturbed()
 def evaluate(
-    model: ShortRangeModel, graph: Graph, *, forces: bool = True, stress: bool = False, training: bool = False
+    model: ShortRangeModel,
+    graph: Graph,
+    *,
+    forces: bool = True,
+    stress: bool = False,
+    dipole: bool = False,
+    training: bool = False,
 ) -> Results:
     """Evaluate a model and differentiate its total energy; for an ensemble, return mean and standard deviations.
 
+    In an electric field (`Graph.field`) the total energy includes that of the polarization, -E.P. Stress is then its
+    derivative by strain at constant field and constant fractional coordinates, whole cells of `Graph.images` included.
+
     Parameters
     ----------
-    forces, stress
-        Properties to compute besides energies.
+    forces, stress, dipole
+        Properties to compute besides energies; the dipole of a model without latent charges is None.
     training
         Keep the autograd graph, so that losses on energy, forces and stress can be differentiated by the parameters.
+
+    Raises
+    ------
+    ValueError
+        The model has no latent charges on which a field could act, or `check_field` refuses the field.
     """
     graph = _recordable(graph)
+    if graph.field is not None:
+        check_field(graph)
     if isinstance(model, Ensemble):
-        members = [evaluate(each, graph, forces=forces, stress=stress, training=training) for each in members_of(model)]
+        options = {"forces": forces, "stress": stress, "dipole": dipole, "training": training}
+        members = [evaluate(each, graph, **options) for each in members_of(model)]
         return _mean(members, model)
     strain = None
     if forces:
@@ -72,8 +93,12 @@ def evaluate(
         # only the symmetric part deforms the structure: the stress is symmetric even where the mesh breaks rotations
         symmetric = 0.5 * (strain + strain.transpose(-1, -2))
     with torch.set_grad_enabled(forces or stress or training):
-        output = model(graph, strain=symmetric if stress else None)
-        energy = output.energies(graph.of_local(graph.structure), graph.n_structures)
+        output, energy, moment = _energy(model, graph, symmetric if stress else None)
+        if dipole and moment is None and output.charges is not None:
+            moment = polarization(output, graph, symmetric if stress else None)
+    atomic_energies = output.atomic_energies.double()
+    if graph.field is not None:
+        atomic_energies = atomic_energies + field_energies(output, graph)
     inputs = ([graph.positions] if forces else []) + ([strain] if strain is not None else [])
     gradients: list[Tensor] = []
     if inputs:
@@ -82,12 +107,23 @@ def evaluate(
         gradients = list(torch.autograd.grad(energy.sum(), inputs, create_graph=training, materialize_grads=True))
     results = Results(
         energy=energy,
-        atomic_energies=output.atomic_energies.double(),
+        atomic_energies=atomic_energies,
         forces=-gradients[0] if forces else None,
         stress=gradients[-1] / volume(graph.cell)[:, None, None] if stress else None,
         charges=output.charges,
+        dipole=moment,
     )
     return results if training else _detached(results)
+
+
+def _energy(model: ShortRangeModel, graph: Graph, strain: Tensor | None) -> tuple[ModelOutput, Tensor, Tensor | None]:
+    """Evaluate a model; return its output, the total energies (n_structures,), and the dipole moments in a field."""
+    output = model(graph, strain=strain)
+    energy = output.energies(graph.of_local(graph.structure), graph.n_structures)
+    if graph.field is None:
+        return output, energy, None
+    dipole = polarization(output, graph, strain)
+    return output, energy - (graph.field * dipole).sum(dim=1), dipole
 
 
 def _recordable(graph: Graph) -> Graph:
@@ -178,6 +214,53 @@ def born_effective_charges(model: ShortRangeModel, graph: Graph) -> Tensor:
         # cell vector (polarization) times response (displacement): (n_atoms, 3, 1) * (n_atoms, 1, 3)
         total = total + graph.cell[graph.structure, axis][:, :, None] * responses[:, None, :]
     return total.detach()
+
+
+@undisturbed()
+def dipole_moment(model: ShortRangeModel, graph: Graph) -> Tensor:
+    r"""Compute the dipole moment of each structure, minus the derivative of its energy by the field.
+
+    Return (n_structures, 3) in e Angstrom. Along periodic directions the moment is that of the unwrapped positions of
+    `Graph.images`, defined up to a quantum. An ensemble gives the mean of its members.
+
+    Raises
+    ------
+    ValueError
+        The model has no latent charges.
+    """
+    if isinstance(model, Ensemble):
+        return torch.stack([dipole_moment(member, graph) for member in members_of(model)]).mean(dim=0)
+    return _dipole_and_field(model, graph)[0].detach()
+
+
+@undisturbed()
+def polarizability(model: ShortRangeModel, graph: Graph) -> Tensor:
+    r"""Compute the derivative of the dipole moment P by the field, (n_structures, 3, 3), e Angstrom^2/V.
+
+    .. math:: \alpha_{ab} = \frac{\partial P_a}{\partial E_b} = -\frac{\partial^2 E}{\partial E_a\,\partial E_b}
+
+    Atoms are fixed; indices are polarization, field. The polarizability is zero if no charges answer to the field.
+    """
+    if isinstance(model, Ensemble):
+        return torch.stack([polarizability(member, graph) for member in members_of(model)]).mean(dim=0)
+    dipole, field = _dipole_and_field(model, graph)
+    if not dipole.requires_grad:
+        return field.new_zeros(len(field), 3, 3)
+    rows = [
+        torch.autograd.grad(dipole[:, axis].sum(), field, retain_graph=True, materialize_grads=True)[0]
+        for axis in range(3)
+    ]
+    return torch.stack(rows, dim=1).detach()
+
+
+def _dipole_and_field(model: ShortRangeModel, graph: Graph) -> tuple[Tensor, Tensor]:
+    """Return the dipole moments as functions of the field, and the field, both (n_structures, 3)."""
+    graph = _recordable(graph)
+    field = graph.cell.new_zeros(graph.n_structures, 3) if graph.field is None else graph.field.detach().clone()
+    graph = replace(graph, field=field.requires_grad_())
+    check_field(graph)
+    _, energy, _ = _energy(model, graph, None)
+    return -torch.autograd.grad(energy.sum(), field, create_graph=True)[0], field
 
 
 @undisturbed()

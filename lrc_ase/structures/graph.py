@@ -48,6 +48,11 @@ class Graph:
     """Mesh of the long-range part for each structure, to hold it while a cell changes; None lets the model choose."""
     exchange: Exchange | None = None
     """Processes that share the structure; None where this one holds it all."""
+    field: Tensor | None = None
+    """Uniform electric field on each structure in V/Angstrom, (n_structures, 3); None without one."""
+    images: Tensor | None = None
+    """Whole cells from each atom to the image that counts in the polarization, (n_atoms, 3); None for zeros.
+    ``positions + images @ cell`` are unwrapped positions: continuous where `positions` jump through a boundary."""
 
     @property
     def n_atoms(self) -> int:
@@ -104,6 +109,17 @@ def collate(graphs: Sequence[Graph]) -> Graph:
         shifts=torch.cat(shifts),
         neighbor_mask=torch.cat(masks),
         mesh_shapes=_joined_mesh_shapes(graphs),
+        field=_joined([graph.field for graph in graphs], [graph.cell[:, 0] for graph in graphs]),
+        images=_joined([graph.images for graph in graphs], [graph.positions for graph in graphs]),
+    )
+
+
+def _joined(values: Sequence[Tensor | None], like: Sequence[Tensor]) -> Tensor | None:
+    """Join tensors, zeros of the shape of `like` for those that are None; None if all of them are."""
+    if all(value is None for value in values):
+        return None
+    return torch.cat(
+        [torch.zeros_like(other) if value is None else value for value, other in zip(values, like, strict=True)]
     )
 
 

@@ -1,0 +1,54 @@
+"""Errors of the ASE calculator: unknown keywords, and errors of a model as ASE's exceptions."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from ase.calculators.calculator import CalculationFailed, InputError
+
+__all__ = ["ases_errors", "unknown_keyword"]
+
+_KEYWORDS = ("device", "dtype", "default_dtype", "skin", "electric_field", "label", "directory", "atoms")
+_OF_OTHERS = {
+    **dict.fromkeys(
+        ("charge", "total_charge", "tot_charge", "net_charge"),
+        'the charge belongs to the structure, set atoms.info["charge"]',
+    ),
+    **dict.fromkeys(("external_field", "field", "efield"), "say electric_field=(0, 0, 0.1), in V/Angstrom"),
+    **dict.fromkeys(("spin", "multiplicity", "magmoms"), "its potentials know no spin"),
+}
+"""Keywords of other calculators, and what to do instead."""
+
+
+def unknown_keyword(name: str) -> str:
+    """Return the message for a keyword that the calculator does not have."""
+    if name in _OF_OTHERS:
+        return f"LRCCalculator has no keyword '{name}': {_OF_OTHERS[name]}"
+    near = difflib.get_close_matches(name, _KEYWORDS, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"it knows {', '.join(_KEYWORDS)}"
+    return f"LRCCalculator has no keyword '{name}'; {hint}"
+
+
+@contextmanager
+def ases_errors(n_atoms: int) -> Iterator[None]:
+    """Translate errors of a model and a lack of memory into ASE's exceptions."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    except (MemoryError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
+        raise CalculationFailed(
+            f"out of memory with {n_atoms} atoms: take a smaller structure, dtype=torch.float32, a smaller "
+            "skin, or a potential with a lower long-range accuracy or cutoff"
+        ) from error
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    # torch has an exception class for lack of memory only on GPUs; on the CPU the message tells
+    known = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
+    return known or "can't allocate memory" in str(error)

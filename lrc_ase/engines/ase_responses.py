@@ -1,0 +1,90 @@
+"""Polarization of a structure and its responses, as methods of the ASE calculator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError
+from torch import Tensor
+
+from lrc_ase.engines.ase_errors import ases_errors
+from lrc_ase.models.derivatives import born_effective_charges, dipole_moment, polarizability
+from lrc_ase.models.model import ShortRangeModel
+from lrc_ase.models.torch_state import undisturbed
+from lrc_ase.structures.graph import Graph
+
+__all__ = ["ResponseCalculator"]
+
+_RESPONSES = ("born_effective_charges", "polarizability", "polarization")
+"""Properties that cost more than `results`, or that ASE's writers cannot hold; methods return them."""
+
+
+class ResponseCalculator(Calculator):
+    """Base of the calculator with the methods that return a polarization or a response of it."""
+
+    model: ShortRangeModel
+    _extras: dict[str, Any]
+    """Quantities of the same evaluation as `results`, under names that ASE does not have."""
+
+    def _graph(self, *, unwrap: bool = False) -> Graph:
+        """Return the graph of `self.atoms` in their field, with unwrapped positions in a field or on request."""
+        raise NotImplementedError
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """Return a property of ASE, or a polarization or response, which `results` never holds.
+
+        ASE's writers of extended XYZ fail for three-dimensional arrays in `results`.
+        """
+        if name in _RESPONSES and allow_calculation:
+            return getattr(self, f"get_{name}")(atoms)
+        return super().get_property(name, atoms, allow_calculation)
+
+    def get_born_effective_charges(self, atoms: Atoms | None = None) -> np.ndarray:
+        """Return the Born effective charges of the latent charges, (n_atoms, 3, 3) in e.
+
+        Indices are atom, polarization, displacement. `lrc_ase.models.derivatives.born_effective_charges` gives the
+        definition, docs/calculator.md the cost.
+        """
+        return self._response("born_effective_charges", born_effective_charges, atoms)
+
+    def get_polarizability(self, atoms: Atoms | None = None) -> np.ndarray:
+        """Return the polarizability, the derivative of the dipole moment by the field, (3, 3) in e Angstrom^2/V.
+
+        Atoms are fixed, and indices are polarization, field. Zero for a model whose charges do not answer to a field.
+        """
+        return self._response("polarizability", polarizability, atoms)[0]
+
+    def get_polarization(self, atoms: Atoms | None = None) -> np.ndarray:
+        """Return the dipole moment per volume of a cell with three periodic directions, (3,) in e/Angstrom^2.
+
+        It is defined up to a quantum, charge times cell vector per volume (docs/conventions.md). From one call to the
+        next it changes without steps, also where atoms are wrapped.
+        """
+        atoms = self.atoms if atoms is None else atoms
+        if atoms is not None and not atoms.pbc.all():
+            raise PropertyNotImplementedError(
+                "the polarization per volume needs three periodic directions; `get_dipole_moment` is there for others"
+            )
+        dipole = self._response("polarization", dipole_moment, atoms)[0]
+        assert atoms is not None
+        return dipole / float(atoms.get_volume())
+
+    def get_polarization_current(self, atoms: Atoms | None = None) -> np.ndarray:
+        """Return Born effective charges times velocities, summed, (3,) in e Angstrom per ASE's unit of time."""
+        charges = self.get_born_effective_charges(atoms)
+        return np.array(np.einsum("iab,ib->a", charges, (atoms or self.get_atoms()).get_velocities()))
+
+    @undisturbed()
+    def _response(
+        self, name: str, compute: Callable[[ShortRangeModel, Graph], Tensor], atoms: Atoms | None
+    ) -> np.ndarray:
+        """Compute a polarization or response once for a structure; return a copy."""
+        self.get_property("charges", atoms)
+        if name not in self._extras:
+            assert self.atoms is not None
+            with ases_errors(len(self.atoms)):
+                self._extras[name] = compute(self.model, self._graph(unwrap=True)).double().cpu().numpy()
+        return np.array(self._extras[name])

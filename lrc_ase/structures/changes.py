@@ -1,0 +1,32 @@
+"""Entries of a structure that a model depends on, and which of them differ between two structures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import all_changes
+
+from lrc_ase.structures.charge import charge_entries
+from lrc_ase.structures.electric_field import FIELD_NAME, field_entry
+
+__all__ = ["changed_inputs"]
+
+
+def changed_inputs(before: Atoms | None, after: Atoms) -> list[str]:
+    """Return the inputs of a model that differ in any bit, under ASE's names; the total charge is `initial_charges`.
+
+    The electric field, for which ASE has no name, is `external_field`.
+    """
+    if before is None:
+        return list(all_changes)
+    pairs: dict[str, tuple[Any, Any]] = {
+        "positions": (before.positions, after.positions),
+        "numbers": (before.numbers, after.numbers),
+        "cell": (before.cell.array, after.cell.array),
+        "pbc": (before.pbc, after.pbc),
+        "initial_charges": (charge_entries(before), charge_entries(after)),
+        FIELD_NAME: (field_entry(before), field_entry(after)),
+    }
+    return [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
