@@ -42,10 +42,10 @@ def evaluated(case: Case, atoms: Atoms) -> Atoms:
     return atoms
 
 
-def close(found, expected, tolerance: float) -> None:
-    found, expected = np.asarray(found), np.asarray(expected)
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= tolerance * max(np.abs(expected).max(), 1e-3)
+def close(actual, expected, tolerance: float) -> None:
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() <= tolerance * max(np.abs(expected).max(), 1e-3)
 
 
 class Contract:
@@ -72,9 +72,9 @@ class Contract:
             "born_effective_charges": (len(atoms), 3, 3),
         }
         for name in case.offered:
-            found = atoms.calc.get_property(name, atoms)
-            assert np.isfinite(found).all()
-            assert found.shape == shapes[name]
+            actual = atoms.calc.get_property(name, atoms)
+            assert np.isfinite(actual).all()
+            assert actual.shape == shapes[name]
         for name in case.absent:
             with pytest.raises(PropertyNotImplementedError):
                 atoms.calc.get_property(name, atoms)
@@ -95,7 +95,7 @@ class Contract:
         if "born_effective_charges" not in case.offered:
             pytest.skip("no latent charges")
         atoms = evaluated(case, case.atoms())
-        found = atoms.calc.get_property("born_effective_charges", atoms)
+        actual = atoms.calc.get_property("born_effective_charges", atoms)
         atom, step = len(atoms) // 2, 1e-4
         start = atoms.get_positions()
         to_others = displacements(start - start[atom], atoms)
@@ -108,7 +108,7 @@ class Contract:
             flow = (sides[0] - sides[1]) / (2 * step)
             atoms.positions[:] = start
             expected = atoms.get_charges()[atom] * np.eye(3)[axis] + flow @ to_others
-            close(found[atom, :, axis], expected, 1e-5)
+            close(actual[atom, :, axis], expected, 1e-5)
 
     def test_translation(self, case):
         self.unchanged(case, lambda atoms: atoms.translate([11.3, -7.77, 33.3]), case.mesh)
@@ -131,8 +131,8 @@ class Contract:
         assert after.get_potential_energy() == pytest.approx(before.get_potential_energy(), rel=1e-11)
         close(after.get_forces(), before.get_forces()[order], 1e-8)
         for name in case.offered - {"stress"}:
-            found, expected = (each.calc.get_property(name, each) for each in (after, before))
-            close(found, expected if name == "dipole" else expected[order], 1e-7)
+            actual, expected = (each.calc.get_property(name, each) for each in (after, before))
+            close(actual, expected if name == "dipole" else expected[order], 1e-7)
 
     def test_rotation_of_atoms_with_their_cell(self, case):
         if case.rotation is None:
@@ -214,33 +214,33 @@ class Contract:
             atoms.pbc = not atoms.pbc.any()
         else:
             atoms.info["charge"] = 1.0
-        found = atoms.get_potential_energy()
-        assert found != before
+        after = atoms.get_potential_energy()
+        assert after != before
         fresh = evaluated(case, atoms.copy())
         fresh.info.update(atoms.info)
-        assert abs(found - fresh.get_potential_energy()) < case.mesh * len(atoms)
+        assert abs(after - fresh.get_potential_energy()) < case.mesh * len(atoms)
 
     def test_two_calculators_in_two_threads(self, case):
         """The same answers as one after the other."""
         moves = [0.1 * np.random.default_rng(seed).standard_normal((len(case.atoms()), 3)) for seed in range(4)]
 
-        def run(calculator, found):
+        def run(calculator, results):
             for move in moves:
                 atoms = case.atoms()
                 atoms.positions += move
-                found.append((calculator.get_potential_energy(atoms), calculator.get_forces(atoms)))
+                results.append((calculator.get_potential_energy(atoms), calculator.get_forces(atoms)))
 
         alone: list = []
         run(case.make(), alone)
         together: list[list] = [[], []]
-        threads = [threading.Thread(target=run, args=(case.make(), found)) for found in together]
+        threads = [threading.Thread(target=run, args=(case.make(), results)) for results in together]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        for found in together:
-            assert len(found) == len(alone)
-            for (energy, forces), (expected_energy, expected_forces) in zip(found, alone, strict=True):
+        for results in together:
+            assert len(results) == len(alone)
+            for (energy, forces), (expected_energy, expected_forces) in zip(results, alone, strict=True):
                 assert energy == pytest.approx(expected_energy, rel=1e-13)
                 close(forces, expected_forces, 1e-11)
 
@@ -254,8 +254,8 @@ class Contract:
         if "stress" in case.offered:
             close(after.get_stress(), before.get_stress(), 10 * tolerance)
         if "born_effective_charges" in case.offered:
-            found = [each.calc.get_property("born_effective_charges", each) for each in (after, before)]
-            close(*found, 10 * tolerance)
+            born_charges = [each.calc.get_property("born_effective_charges", each) for each in (after, before)]
+            close(*born_charges, 10 * tolerance)
 
 
 def displacements(vectors: np.ndarray, atoms: Atoms) -> np.ndarray:

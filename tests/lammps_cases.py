@@ -119,28 +119,28 @@ def state(lmp):
 
 def deviations(lmp, calculator, numbers, mesh_shape):
     """Largest deviations from ASE with the mesh that the run began with."""
-    found = state(lmp)
-    atoms = Atoms(numbers, positions=found["x"], cell=found["cell"], pbc=found["pbc"])
+    computed = state(lmp)
+    atoms = Atoms(numbers, positions=computed["x"], cell=computed["cell"], pbc=computed["pbc"])
     calculator.reset()
     calculator.neighbor_list._mesh_shape = mesh_shape
     atoms.calc = calculator
     differences = {
-        "energy": abs(found["energy"] - atoms.get_potential_energy()) / len(atoms),
-        "energies": abs(found["sum"] - found["energy"]) / len(atoms),
-        "forces": np.abs(found["f"] - atoms.get_forces()).max(),
-        "charges": np.abs(found["q"][:, 0] - atoms.get_charges()).max(),
+        "energy": abs(computed["energy"] - atoms.get_potential_energy()) / len(atoms),
+        "energies": abs(computed["sum"] - computed["energy"]) / len(atoms),
+        "forces": np.abs(computed["f"] - atoms.get_forces()).max(),
+        "charges": np.abs(computed["q"][:, 0] - atoms.get_charges()).max(),
     }
     if atoms.pbc.all():
-        differences["stress"] = np.abs(found["stress"] - atoms.get_stress()).max()
+        differences["stress"] = np.abs(computed["stress"] - atoms.get_stress()).max()
     else:
         from lrc_ase import evaluate
         from lrc_ase.structures.neighbors import neighbor_graph
 
         graph = neighbor_graph(atoms, calculator.model.settings.elements, calculator.model.settings.cutoff)
         own = evaluate(calculator.model, graph, stress=True).stress[0].numpy()
-        box_volume = abs(np.linalg.det(found["cell"]))
+        box_volume = abs(np.linalg.det(computed["cell"]))
         full = full_3x3_to_voigt_6_stress(own) * abs(np.linalg.det(graph.cell[0].numpy())) / box_volume
-        differences["stress"] = np.abs(found["stress"] - full)[[0, 1, 5]].max()
+        differences["stress"] = np.abs(computed["stress"] - full)[[0, 1, 5]].max()
     return {name: float(value) for name, value in differences.items()}
 
 
@@ -167,27 +167,27 @@ def run_case(comm, attach, potential, name):
     coupling = attach(lmp, potential, comm, species=TYPES)
     calculator = LRCCalculator(potential)
     lmp.commands_list([*commands, "run 0"])
-    found = {"before": deviations(lmp, calculator, atoms.numbers, coupling.mesh_shape)}
+    outcome = {"before": deviations(lmp, calculator, atoms.numbers, coupling.mesh_shape)}
     total = lmp.get_thermo("etotal")
     energy = lmp.get_thermo("pe")
     lmp.command(dynamics)
-    found["after"] = deviations(lmp, calculator, atoms.numbers, coupling.mesh_shape)
-    found["lowered"] = (energy - lmp.get_thermo("pe")) / len(atoms)
-    found["drift"] = abs(lmp.get_thermo("etotal") - total) / len(atoms)
-    found["owned"] = comm.allgather(lmp.extract_setting("nlocal"))
-    found["searches"] = coupling.n_searches
+    outcome["after"] = deviations(lmp, calculator, atoms.numbers, coupling.mesh_shape)
+    outcome["lowered"] = (energy - lmp.get_thermo("pe")) / len(atoms)
+    outcome["drift"] = abs(lmp.get_thermo("etotal") - total) / len(atoms)
+    outcome["owned"] = comm.allgather(lmp.extract_setting("nlocal"))
+    outcome["searches"] = coupling.n_searches
     lmp.close()
-    return found
+    return outcome
 
 
 def main():
     comm = MPI.COMM_WORLD
     torch.set_num_threads(1)
     style, potential, results, *names = sys.argv[1:]
-    found = {name: run_case(comm, STYLES[style], potential, name) for name in names or CASES}
+    outcomes = {name: run_case(comm, STYLES[style], potential, name) for name in names or CASES}
     if comm.Get_rank() == 0:
         with open(results, "w", encoding="utf-8") as file:
-            json.dump(found, file, indent=1)
+            json.dump(outcomes, file, indent=1)
 
 
 if __name__ == "__main__":

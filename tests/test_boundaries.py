@@ -80,11 +80,11 @@ def test_field_equals_the_sum_over_images(name, letters):
     multiplier, radial = KERNELS[name]
     positions, weights = atoms()
     layer = LongRangeConvolution(multiplier, smearing=SMEARING, accuracy=1e-9, method="ewald")
-    found = field_of(layer, positions, weights, letters).detach()
+    actual = field_of(layer, positions, weights, letters).detach()
     exact = image_sum(
         radial, positions.numpy(), weights[:, 0].numpy(), CELL, pbc(letters)[0].tolist(), *reach_and_tail(name, letters)
     )
-    error = np.linalg.norm(found[:, 0].numpy() - exact) / np.linalg.norm(exact)
+    error = np.linalg.norm(actual[:, 0].numpy() - exact) / np.linalg.norm(exact)
     # a spline's kernel echoes every 2 pi / h = 24 Angstrom: in two and three directions its oracle stops after one
     assert error < (1e-6 if name == "spline" and letters.count("T") > 1 else 1e-8)
 
@@ -99,9 +99,9 @@ def test_coulomb_wire_equals_its_fourier_sum(letters, smearing):
     positions = torch.from_numpy(np.roll(separations, axis, axis=1))
     weights = torch.tensor([[1.0], [0.0], [0.0]], dtype=torch.float64)
     layer = LongRangeConvolution(Coulomb(smearing=smearing), smearing=smearing, accuracy=1e-9, method="ewald")
-    found = field_of(layer, positions, weights, letters, cell)[1:, 0]
+    actual = field_of(layer, positions, weights, letters, cell)[1:, 0]
     exact = [coulomb_wire(separation, 4.7) for separation in separations[1:]]
-    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(actual, exact, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("letters", ["TTF", "TFT", "FTT"])
@@ -114,9 +114,9 @@ def test_coulomb_slab_equals_its_fourier_sum(letters):
     positions = torch.from_numpy(np.roll(separations, shift, axis=1))
     weights = torch.tensor([[1.0], [0.0], [0.0]], dtype=torch.float64)
     layer = LongRangeConvolution(Coulomb(smearing=0.6), smearing=0.6, accuracy=1e-9, method="ewald")
-    found = field_of(layer, positions, weights, letters, np.roll(cell, shift, axis=(0, 1)))[1:, 0]
+    actual = field_of(layer, positions, weights, letters, np.roll(cell, shift, axis=(0, 1)))[1:, 0]
     exact = [coulomb_slab(separation, cell) for separation in separations[1:]]
-    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(actual, exact, rtol=0, atol=1e-9)
 
 
 def test_coulomb_cluster_equals_pairs():
@@ -201,8 +201,8 @@ def test_energy_forces_and_stress_do_not_depend_on_vacuum(letters):
         by_fractional, virial = torch.autograd.grad(energy, [fractional, strain])
         forces = -by_fractional @ torch.linalg.inv(cell).T
         results.append((energy.detach(), forces, virial))
-    for found in results[1:]:
-        for value, first in zip(found, results[0], strict=True):
+    for actual in results[1:]:
+        for value, first in zip(actual, results[0], strict=True):
             torch.testing.assert_close(value, first, rtol=1e-6, atol=1e-6 * float(first.abs().max()))
 
 
@@ -243,11 +243,11 @@ def test_matrix_is_the_sum_of_its_kernels_over_inputs(letters, method, remove_se
     positions, weights = atoms(6, 3)
     options = {"smearing": 1.2, "accuracy": 1e-4, "method": method, "remove_self": remove_self}
     matrix = Matrix(GaussianSum([[width] for width in widths], smearing=1.2), 2, 3)
-    found = field_of(LongRangeConvolution(matrix, **options), positions, weights, letters)
+    actual = field_of(LongRangeConvolution(matrix, **options), positions, weights, letters)
     for a, b in product(range(2), range(3)):
         layer = LongRangeConvolution(GaussianSum([[widths[3 * a + b]]], smearing=1.2), **options)
-        found[:, a] -= field_of(layer, positions, weights[:, b : b + 1], letters)[:, 0]
-    assert found.abs().max() < 1e-10
+        actual[:, a] -= field_of(layer, positions, weights[:, b : b + 1], letters)[:, 0]
+    assert actual.abs().max() < 1e-10
 
 
 def test_partly_open_boundaries_of_slowly_decaying_powers_are_refused():

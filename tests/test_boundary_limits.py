@@ -42,7 +42,7 @@ def wire(vacuum):
 @pytest.mark.parametrize(("make", "n_periodic"), [(slab, 2), (wire, 1)])
 def test_energy_forces_and_in_plane_stress_do_not_depend_on_the_vacuum(make, n_periodic, own_potential):
     """The stress per area (slab) or length (wire) along the periodic directions, which evaluate() gives."""
-    found = []
+    results = []
     for vacuum in (10.0, 20.0, 40.0):
         atoms = make(vacuum)
         atoms.calc = LRCCalculator(own_potential)
@@ -51,9 +51,9 @@ def test_energy_forces_and_in_plane_stress_do_not_depend_on_the_vacuum(make, n_p
         results = evaluate(model, graph, stress=True)
         assert results.stress is not None
         virial = (results.stress * volume(graph.cell)[:, None, None])[0, :n_periodic, :n_periodic]
-        found.append((atoms.get_potential_energy(), atoms.get_forces(), virial.numpy()))
-    for others in found[1:]:
-        for value, first in zip(others, found[0], strict=True):
+        results.append((atoms.get_potential_energy(), atoms.get_forces(), virial.numpy()))
+    for others in results[1:]:
+        for value, first in zip(others, results[0], strict=True):
             assert np.abs(value - first).max() < 1e-6 * np.abs(first).max()
 
 
@@ -62,11 +62,11 @@ def energies_in_boxes(atoms, own_potential, sizes):
     atoms.calc = LRCCalculator(own_potential)
     open_energy = atoms.get_potential_energy()
     atoms.pbc = True
-    found = []
+    energies = []
     for size in sizes:
         atoms.set_cell(np.eye(3) * size)
-        found.append(atoms.get_potential_energy())
-    return np.array(found) - open_energy
+        energies.append(atoms.get_potential_energy())
+    return np.array(energies) - open_energy
 
 
 def test_a_molecule_in_a_growing_box_goes_to_the_open_result(own_potential):
@@ -107,8 +107,8 @@ def test_image_energy_is_that_of_wigner_lattices(cell, constant, stretch):
     """In units of k_e Q^2 / r_s, with r_s the radius of the sphere of one cell's volume."""
     cell = stretch * cell
     radius = (3 * abs(np.linalg.det(cell)) / (4 * np.pi)) ** (1 / 3)
-    found = image_charge_energy(-2.0, cell) * radius / (COULOMB_CONSTANT * 4)
-    assert found == pytest.approx(constant, abs=1e-7)
+    actual = image_charge_energy(-2.0, cell) * radius / (COULOMB_CONSTANT * 4)
+    assert actual == pytest.approx(constant, abs=1e-7)
 
 
 def test_image_energy_does_not_depend_on_the_choice_of_cell_vectors():

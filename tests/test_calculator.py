@@ -150,14 +150,14 @@ def test_saved_and_loaded_potential_gives_bit_equal_results(tmp_path, long_range
     path = tmp_path / "potential.safetensors"
     save_potential(path, original)
     atoms = rattled_crystal()
-    found = []
+    results = []
     for source in (original, path, load_potential(path)):
         atoms.calc = LRCCalculator(source)
-        found.append((atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()))
-    for other in found[1:]:
-        assert other[0] == found[0][0]
-        np.testing.assert_array_equal(other[1], found[0][1])
-        np.testing.assert_array_equal(other[2], found[0][2])
+        results.append((atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()))
+    for other in results[1:]:
+        assert other[0] == results[0][0]
+        np.testing.assert_array_equal(other[1], results[0][1])
+        np.testing.assert_array_equal(other[2], results[0][2])
 
 
 def test_float32_is_close_and_leaves_the_potential_alone(own_potential):

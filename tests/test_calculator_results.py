@@ -91,10 +91,10 @@ def test_what_ase_has_no_place_for_follows_the_atoms(any_potential):
     atoms.calc = LRCCalculator(any_potential)
     for move in (0.0, 0.1):
         atoms.positions[0, 0] += move
-        found = atoms.calc.get_born_effective_charges(atoms)
-        np.testing.assert_array_equal(found, atoms.calc.get_property("born_effective_charges", atoms))
-        np.testing.assert_array_equal(found, fresh.get_born_effective_charges(atoms.copy()))
-        found[:] = 0  # a copy
+        actual = atoms.calc.get_born_effective_charges(atoms)
+        np.testing.assert_array_equal(actual, atoms.calc.get_property("born_effective_charges", atoms))
+        np.testing.assert_array_equal(actual, fresh.get_born_effective_charges(atoms.copy()))
+        actual[:] = 0  # a copy
         assert atoms.calc.get_born_effective_charges().any()
         if ensemble:
             assert atoms.calc.get_energy_std(atoms) == fresh.get_energy_std(atoms.copy()) > 0

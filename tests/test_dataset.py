@@ -71,9 +71,9 @@ def test_formats_of_ase_keep_labels(tmp_path, suffix):
     frames = [water(energy=-470.0 - index, seed=index) for index in range(3)]
     path = tmp_path / f"frames.{suffix}"
     ase.io.write(path, frames)
-    found = [label_frame(atoms) for atoms in read_frames(f"{path}@1:")]
-    assert [frame.energy for frame in found] == [-471.0, -472.0]
-    for frame, atoms in zip(found, frames[1:], strict=True):
+    actual = [label_frame(atoms) for atoms in read_frames(f"{path}@1:")]
+    assert [frame.energy for frame in actual] == [-471.0, -472.0]
+    for frame, atoms in zip(actual, frames[1:], strict=True):
         assert np.allclose(frame.forces, atoms.calc.results["forces"], atol=1e-7)
         assert np.isfinite(frame.stress).all()
 

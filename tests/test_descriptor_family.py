@@ -169,9 +169,9 @@ def test_one_atom_has_the_energy_of_its_element(name):
     model = model_of(name, long_range=False)
     graph = neighbor_graph(water()[:1], ELEMENTS, CUTOFF)
     nothing = torch.zeros(1, model.descriptor.n_features, dtype=torch.float64)
-    found = evaluate(model, graph)
-    torch.testing.assert_close(found.energy, model.readout(nothing, graph.species).detach())
-    assert (found.forces == 0).all()
+    actual = evaluate(model, graph)
+    torch.testing.assert_close(actual.energy, model.readout(nothing, graph.species).detach())
+    assert (actual.forces == 0).all()
 
 
 def test_supercell_has_eight_times_the_energy(name):
@@ -211,8 +211,8 @@ def test_forces_of_several_elements_match_finite_differences(name):
 
 def test_every_parameter_is_trained(name):
     model = model_of(name)
-    found = evaluate(model, neighbor_graph(rattled_crystal() + water(), ELEMENTS, CUTOFF), training=True)
-    ((found.forces**2).sum() + found.energy.sum()).backward()
+    actual = evaluate(model, neighbor_graph(rattled_crystal() + water(), ELEMENTS, CUTOFF), training=True)
+    ((actual.forces**2).sum() + actual.energy.sum()).backward()
     assert [key for key, parameter in model.named_parameters() if not (parameter.grad.abs().sum() > 0)] == []
 
 

@@ -31,8 +31,8 @@ def test_pair_sum_equals_that_of_numpy():
     positions, weights = cloud(n_channels=1)
     layer = LongRangeConvolution(Yukawa([0.3], smearing=0.7), method="direct")
     exact = image_sum(yukawa(0.3, 0.7), positions.numpy(), weights[:, 0].numpy(), np.eye(3), [False] * 3, 100.0)
-    found = field_and_forces(layer, positions, weights)[0]
-    np.testing.assert_allclose(found[:, 0], exact, rtol=1e-12)
+    actual = field_and_forces(layer, positions, weights)[0]
+    np.testing.assert_allclose(actual[:, 0], exact, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_many_atoms_go_by_blocks_with_the_same_numbers(multiplier, monkeypatch):
     layer = LongRangeConvolution(multiplier, method="direct")
     at_once = field_and_forces(layer, positions, weights)
     monkeypatch.setattr(direct, "_PAIRS_AT_ONCE", 30)
-    for found, expected in zip(field_and_forces(layer, positions, weights), at_once, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    for actual, expected in zip(field_and_forces(layer, positions, weights), at_once, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
 
 # KeOps compiles each formula once per machine, some seconds each
@@ -74,8 +74,8 @@ def test_keops_sum_of_many_atoms_equals_all_pairs(multiplier, monkeypatch):
         field = layer(weights, positions, torch.eye(3, dtype=torch.float64)[None], pbc=OPEN)
         inputs = [positions, *multiplier.parameters()]
         results.append((field.detach(), *torch.autograd.grad((field * weights).sum(), inputs)))
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("multiplier", [Yukawa([0.3]), Matrix(Yukawa([0.2, 0.4]), 2, 1)], ids=["diagonal", "matrix"])

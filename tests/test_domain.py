@@ -134,12 +134,12 @@ def test_the_flag_of_a_moving_crystal_does_not_wait_for_the_next_search():
     atoms, rng, flags = rattled_crystal(repeat=(2, 1, 1)), np.random.default_rng(0), []
     for _ in range(12):
         atoms.positions += rng.normal(scale=0.07, size=(len(atoms), 3))
-        found = []
+        violations = []
         for calculator in (watching, searching):
             calculator.get_forces(atoms)
-            found.append(calculator.extrapolation)
-        assert found[0] == found[1]
-        flags.append(bool(found[0]))
+            violations.append(calculator.extrapolation)
+        assert violations[0] == violations[1]
+        flags.append(bool(violations[0]))
     assert watching.neighbor_list.n_searches < searching.neighbor_list.n_searches
     assert any(flags)
     assert not all(flags)

@@ -25,17 +25,17 @@ def neutral(own, **options):
     return TorchSimModel(own, charge=0.0, **options)
 
 
-def assert_as_ase(found, frames, calculator):
+def assert_as_ase(actual, frames, calculator):
     first = 0
     for index, atoms in enumerate(frames):
         own = slice(first, first + len(atoms))
         first += len(atoms)
         atoms.calc = calculator
-        assert float(found["energy"][index]) == pytest.approx(atoms.get_potential_energy(), rel=1e-12)
-        np.testing.assert_allclose(found["forces"][own], atoms.get_forces(), rtol=0, atol=1e-10)
-        np.testing.assert_allclose(found["charges"][own], atoms.get_charges(), rtol=0, atol=1e-10)
+        assert float(actual["energy"][index]) == pytest.approx(atoms.get_potential_energy(), rel=1e-12)
+        np.testing.assert_allclose(actual["forces"][own], atoms.get_forces(), rtol=0, atol=1e-10)
+        np.testing.assert_allclose(actual["charges"][own], atoms.get_charges(), rtol=0, atol=1e-10)
         if atoms.pbc.all():
-            np.testing.assert_allclose(found["stress"][index], atoms.get_stress(voigt=False), rtol=0, atol=1e-12)
+            np.testing.assert_allclose(actual["stress"][index], atoms.get_stress(voigt=False), rtol=0, atol=1e-12)
 
 
 def test_it_keeps_the_contract_of_torch_sim():
@@ -74,17 +74,17 @@ def test_neighbors_follow_motion_cells_and_systems():
             frames[0].positions[2] += [0.4, 0.1, -0.2]
         elif change == 3:
             frames[1].set_cell(frames[1].cell.array * 1.01, scale_atoms=True)
-        found = model(torch_sim.io.atoms_to_state(frames, CPU, torch.float64))
-        assert_as_ase(found, frames, calculator)
-    found = model(torch_sim.io.atoms_to_state(frames[1:], CPU, torch.float64))
-    assert_as_ase(found, frames[1:], calculator)
+        actual = model(torch_sim.io.atoms_to_state(frames, CPU, torch.float64))
+        assert_as_ase(actual, frames, calculator)
+    actual = model(torch_sim.io.atoms_to_state(frames[1:], CPU, torch.float64))
+    assert_as_ase(actual, frames[1:], calculator)
 
 
 def test_precision_follows_the_state():
     state = torch_sim.io.atoms_to_state([rattled_crystal()], CPU, torch.float32)
-    found = neutral(potential(), dtype=torch.float32, compute_stress=False)(state)
-    assert {value.dtype for value in found.values()} == {torch.float32}
-    assert "stress" not in found
+    actual = neutral(potential(), dtype=torch.float32, compute_stress=False)(state)
+    assert {value.dtype for value in actual.values()} == {torch.float32}
+    assert "stress" not in actual
 
 
 def test_its_own_dynamics_run():
@@ -139,8 +139,8 @@ def test_charges_of_the_state_are_those_of_ase():
 def test_the_charge_of_the_model_holds_for_all_systems():
     """torch-sim 0.3 drops the charges of ASE's atoms."""
     frames = charged_frames(1.0, 1.0)
-    found = TorchSimModel(potential(), charge=1.0)(torch_sim.io.atoms_to_state(frames, CPU, torch.float64))
-    assert_as_ase(found, frames, LRCCalculator(potential()))
+    actual = TorchSimModel(potential(), charge=1.0)(torch_sim.io.atoms_to_state(frames, CPU, torch.float64))
+    assert_as_ase(actual, frames, LRCCalculator(potential()))
 
 
 def test_systems_without_a_charge_are_not_neutral_in_silence():
@@ -170,10 +170,10 @@ def test_gradients_may_be_off(state_of_torch):
     frames, model = [rattled_crystal()], neutral(potential())
     with state_of_torch():
         state = torch_sim.io.atoms_to_state(frames, CPU, torch.float64)
-        found = model(state)
+        actual = model(state)
         made = neutral(potential())
         again = made(state)
-    for results in (found, again, made(state), model(state)):
+    for results in (actual, again, made(state), model(state)):
         assert_as_ase(results, frames, LRCCalculator(potential()))
 
 
@@ -185,8 +185,8 @@ def test_mesh_is_held_for_the_same_systems_only():
         first.set_cell(rattled_crystal(repeat=(2, 2, 2)).cell.array * length, scale_atoms=True)
         second.set_cell(first.cell.array * 0.93, scale_atoms=True)
         for atoms in (first, second):
-            found = model(torch_sim.io.atoms_to_state([atoms], CPU, torch.float64))
-            assert_as_ase(found, [atoms.copy()], LRCCalculator(potential()))
+            actual = model(torch_sim.io.atoms_to_state([atoms], CPU, torch.float64))
+            assert_as_ase(actual, [atoms.copy()], LRCCalculator(potential()))
 
 
 def test_nonsense_is_refused():

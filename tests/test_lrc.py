@@ -28,8 +28,8 @@ def cloud(d, *, n_atoms=20, n_channels=2, seed=0):
     return weights, fractional
 
 
-def relative(found, exact):
-    return float((found - exact).detach().norm() / exact.detach().norm())
+def relative(actual, exact):
+    return float((actual - exact).detach().norm() / exact.detach().norm())
 
 
 def test_madelung_constant_of_rock_salt():
@@ -176,8 +176,8 @@ def test_direct_sum_equals_a_mesh_in_a_wide_box():
     box = 40 * torch.eye(3, dtype=torch.float64)[None]
     mesh = LongRangeConvolution(multiplier, smearing=0.8, accuracy=1e-8)
     open_space = LongRangeConvolution(multiplier, method="direct")
-    found = mesh(weights, positions / 40, box)
-    torch.testing.assert_close(found, open_space(weights, positions / 40, box, pbc=_pbc("FFF")), rtol=1e-8, atol=1e-8)
+    actual = mesh(weights, positions / 40, box)
+    torch.testing.assert_close(actual, open_space(weights, positions / 40, box, pbc=_pbc("FFF")), rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -54,9 +54,9 @@ def test_filter_is_the_sum_over_waves_and_differentiates_twice(d, matrix):
     torch.testing.assert_close(filtered(density, table), expected)
     for wanted in (density, table):
         cotangent = torch.randn(expected.shape, dtype=torch.float64, generator=generator)
-        found = torch.autograd.grad(filtered(density, table), wanted, cotangent)[0]
+        actual = torch.autograd.grad(filtered(density, table), wanted, cotangent)[0]
         reference = torch.autograd.grad(expected, wanted, cotangent, retain_graph=True)[0]
-        torch.testing.assert_close(found, reference)
+        torch.testing.assert_close(actual, reference)
     if d == 1:
         assert torch.autograd.gradgradcheck(filtered, (density, table))
 
@@ -185,9 +185,9 @@ def test_windows_too_wide_for_the_kernels_go_by_torch_around_the_same_filter():
 
 
 LOSSES = {
-    "forces": lambda found: found[1].pow(2).sum(),
-    "forces of varying charges": lambda found: (found[0][:, :1] * found[1]).sum(),
-    "by weights": lambda found: found[0].pow(2).sum(),
+    "forces": lambda actual: actual[1].pow(2).sum(),
+    "forces of varying charges": lambda actual: (actual[0][:, :1] * actual[1]).sum(),
+    "by weights": lambda actual: actual[0].pow(2).sum(),
 }
 
 
@@ -208,11 +208,11 @@ def test_second_and_third_derivatives_equal_those_of_the_composition(n_outputs, 
             value = 0.5 * (own * field).sum() if energy == "of charges" else field.sin().sum()
         first = torch.autograd.grad(value, inputs[:2], create_graph=True)
         second = torch.autograd.grad(LOSSES[loss](first), inputs, create_graph=True)
-        third = torch.autograd.grad(sum(found.pow(2).sum() for found in second[:2]), inputs)
-        results.append([found.detach() for found in (*first, *second, *third)])
-    for found, expected in zip(*results, strict=True):
+        third = torch.autograd.grad(sum(actual.pow(2).sum() for actual in second[:2]), inputs)
+        results.append([actual.detach() for actual in (*first, *second, *third)])
+    for actual, expected in zip(*results, strict=True):
         scale = float(expected.abs().max())
-        torch.testing.assert_close(meant(found, 3), meant(expected, 3), rtol=1e-10, atol=1e-10 * scale)
+        torch.testing.assert_close(meant(actual, 3), meant(expected, 3), rtol=1e-10, atol=1e-10 * scale)
 
 
 @pytest.fixture
@@ -282,7 +282,7 @@ def test_kept_table_has_the_strain_derivative_of_a_fresh_one(kernel):
     window, shape = semicircle_window(6), (8, 10, 8)
     channels = (2, 2) if kernel.is_matrix else (kernel.n_channels,)
     cotangent = torch.randn(2, *channels, 8, 10, 5, generator=torch.Generator().manual_seed(0)).double()
-    found = []
+    actual = []
     for trainable in (True, False):
         kernel.requires_grad_(trainable)
         cell = cells().requires_grad_()
@@ -293,8 +293,8 @@ def test_kept_table_has_the_strain_derivative_of_a_fresh_one(kernel):
             first = gradient.clone()
         once = torch.autograd.grad(table, cell, cotangent)[0]
         torch.testing.assert_close(once, first, rtol=1e-11, atol=1e-11)
-        found.append((table.detach(), once, second))
-    for fresh, kept in zip(*found, strict=True):
+        actual.append((table.detach(), once, second))
+    for fresh, kept in zip(*actual, strict=True):
         torch.testing.assert_close(kept, fresh, rtol=1e-11, atol=1e-11)
 
 

@@ -59,22 +59,22 @@ def transform(multiplier, k, dimension=3):
 def test_real_space_form_is_that_of_scipy(name):
     multiplier, radial = KERNELS[name]
     r = np.array([0.3, 1.0, 2.7, 6.0, 11.0])
-    found = multiplier.radial(torch.from_numpy(r)).detach()[:, 0].numpy()
-    np.testing.assert_allclose(found, radial(r), rtol=1e-9, atol=1e-12)
+    actual = multiplier.radial(torch.from_numpy(r)).detach()[:, 0].numpy()
+    np.testing.assert_allclose(actual, radial(r), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_transform_and_real_space_form_belong_together(name):
     multiplier, radial = KERNELS[name]
     for r in (0.5, 2.0, 5.0):
-        found, _ = integrate.quad(
+        actual, _ = integrate.quad(
             lambda k, r=r: transform(multiplier, k)[0] * k * math.sin(k * r) / (2 * math.pi**2 * r),
             0,
             9 / S,
             limit=400,
             epsabs=1e-11,
         )
-        assert found == pytest.approx(float(radial(np.array([r]))[0]), rel=1e-6, abs=1e-7)
+        assert actual == pytest.approx(float(radial(np.array([r]))[0]), rel=1e-6, abs=1e-7)
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3])
@@ -83,10 +83,10 @@ def test_value_at_the_origin_is_the_integral_of_the_transform(name, dimension):
     multiplier, _ = KERNELS[name]
     if getattr(multiplier, "power", 9) <= dimension:
         pytest.skip("the transform is infinite at k = 0")
-    found, _ = integrate.quad(
+    actual, _ = integrate.quad(
         lambda k: transform(multiplier, k, dimension)[0] * k ** (dimension - 1), 0, 10 / S, limit=800, epsabs=1e-11
     )
-    exact = SURFACE[dimension] * found / (2 * math.pi) ** dimension
+    exact = SURFACE[dimension] * actual / (2 * math.pi) ** dimension
     assert multiplier.at_origin(dimension).item() == pytest.approx(exact, rel=1e-7)
 
 

@@ -59,8 +59,8 @@ def test_pairs_are_those_of_ase(name, cutoff):
     graph = neighbor_graph(atoms, elements, cutoff)
     cell = complete_cell(atoms.cell.array, atoms.pbc)
     reference = primitive_neighbor_list("d", atoms.pbc, cell, atoms.positions, cutoff)
-    found = np.sort(pair_distances(graph).numpy())
-    np.testing.assert_allclose(found, np.sort(reference), rtol=0, atol=1e-9)
+    actual = np.sort(pair_distances(graph).numpy())
+    np.testing.assert_allclose(actual, np.sort(reference), rtol=0, atol=1e-9)
     assert [elements[index] for index in graph.species] == atoms.get_chemical_symbols()
 
 

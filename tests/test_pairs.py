@@ -17,14 +17,14 @@ def brute_force(positions, cell, pbc, cutoff):
     """Every pair as (first, second, shift), over images of all periodic directions."""
     fractional = positions @ np.linalg.inv(cell)
     reach = np.ceil(cutoff * np.linalg.norm(np.linalg.inv(cell), axis=0) + np.ptp(fractional, axis=0)).astype(int)
-    found = {}
+    actual = {}
     for shift in product(*(range(-n, n + 1) if periodic else (0,) for n, periodic in zip(reach, pbc, strict=True))):
         vectors = positions[None] + np.array(shift) @ cell - positions[:, None]
         distances = np.linalg.norm(vectors, axis=2)
         for first, second in zip(*np.nonzero(distances < cutoff), strict=True):
             if first != second or any(shift):
-                found[int(first), int(second), shift] = distances[first, second]
-    return found
+                actual[int(first), int(second), shift] = distances[first, second]
+    return actual
 
 
 def drawn(seed, pbc):
@@ -39,11 +39,11 @@ def check(positions, cell, pbc, cutoff=4.0):
     first, second, distances, shifts = pairs_within(positions, cell, pbc, cutoff)
     assert (np.diff(first) >= 0).all()
     keys = zip(first.tolist(), second.tolist(), map(tuple, shifts.astype(int).tolist()), strict=True)
-    found = dict(zip(keys, distances, strict=True))
+    actual = dict(zip(keys, distances, strict=True))
     expected = brute_force(positions, cell, pbc, cutoff)
-    assert len(found) == len(first)
-    assert found.keys() == expected.keys()
-    np.testing.assert_allclose([found[key] for key in expected], list(expected.values()), rtol=0, atol=1e-9)
+    assert len(actual) == len(first)
+    assert actual.keys() == expected.keys()
+    np.testing.assert_allclose([actual[key] for key in expected], list(expected.values()), rtol=0, atol=1e-9)
 
 
 @pytest.fixture(params=["cell list", "tree"])

@@ -41,8 +41,8 @@ def test_one_dimension_is_equations_10_and_11():
         s_hat, r_hat = (s - 2.5) / 0.9, (r - 0.4) / 0.2
         expected[:32] += network(descriptor.of_position, s_hat) * r_hat
         expected[32:] += network(descriptor.of_distance, r_hat) * r_hat
-    found = descriptor(vectors, torch.ones(1, 4, dtype=torch.bool), torch.tensor([0]), torch.zeros(1, 4, dtype=int))
-    np.testing.assert_allclose(found[0].detach().numpy(), expected, rtol=1e-12)
+    actual = descriptor(vectors, torch.ones(1, 4, dtype=torch.bool), torch.tensor([0]), torch.zeros(1, 4, dtype=int))
+    np.testing.assert_allclose(actual[0].detach().numpy(), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("n_dimensions", [2, 3])
@@ -57,8 +57,8 @@ def test_two_and_three_dimensions_are_equations_13_and_14(n_dimensions):
             r_hat = (1 / distance - 0.4) / 0.2
             expected[:32] += network(descriptor.of_position, (positions[0] - x) / distance) * r_hat
             expected[32:] += network(descriptor.of_distance, r_hat) * r_hat
-    found = descriptor(vectors, torch.ones(1, 5, dtype=torch.bool), torch.tensor([0]), torch.zeros(1, 5, dtype=int))
-    np.testing.assert_allclose(found[0].detach().numpy(), expected, rtol=1e-12)
+    actual = descriptor(vectors, torch.ones(1, 5, dtype=torch.bool), torch.tensor([0]), torch.zeros(1, 5, dtype=int))
+    np.testing.assert_allclose(actual[0].detach().numpy(), expected, rtol=1e-12)
 
 
 def test_networks_have_the_printed_layers():
@@ -98,11 +98,11 @@ def test_mean_and_deviation_come_from_the_training_frames():
     distances = np.concatenate(
         [np.linalg.norm(atoms, axis=1) for atoms in _vectors(rattled_crystal().repeat(3), CUTOFF)]
     )
-    found = PaperDescriptor.settings_from_data(PaperSettings(inverse_mean=0.5), [graph], cutoff=CUTOFF)
-    assert found.inverse_mean == 0.5
-    assert found.inverse_deviation == pytest.approx((1 / distances).std(), rel=1e-9)
-    assert found.distance_mean == pytest.approx(distances.mean(), rel=1e-9)
-    assert found.distance_deviation == pytest.approx(distances.std(), rel=1e-9)
+    actual = PaperDescriptor.settings_from_data(PaperSettings(inverse_mean=0.5), [graph], cutoff=CUTOFF)
+    assert actual.inverse_mean == 0.5
+    assert actual.inverse_deviation == pytest.approx((1 / distances).std(), rel=1e-9)
+    assert actual.distance_mean == pytest.approx(distances.mean(), rel=1e-9)
+    assert actual.distance_deviation == pytest.approx(distances.std(), rel=1e-9)
     alone = neighbor_graph(rattled_crystal()[:1] * 1, ELEMENTS, 0.1)
     assert PaperDescriptor.settings_from_data(PaperSettings(), [alone], cutoff=0.1) == PaperSettings()
 

@@ -150,9 +150,9 @@ def test_batches_give_the_forces_of_the_networks(dimension):
         model = train_networks(snapshots, n_modes=modes, seed=0, schedule=[adam(2)])
         batches = ForceBatches(snapshots, n_modes=modes, dtype=torch.float64)
         forces = batches.forces_of(model, torch.tensor([2, 0]))
-        for found, number in zip(forces, (2, 0), strict=True):
+        for actual, number in zip(forces, (2, 0), strict=True):
             expected = evaluate(model, graphs[number].graph).forces
-            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+            torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
 
 
 def test_the_networks_learn():

@@ -28,15 +28,15 @@ def drawn(problem, n_snapshots, seed=0):
 def test_both_screenings_of_the_data_are_found(problem, n_modes, n_snapshots):
     """In a box no longer than twice the cutoff as in a long one; of mu = 10 but a part of 1e-7 is beyond the cutoff."""
     larger, smaller = (term.mu for _, term in problem.kernel.terms)
-    found = find_screenings(drawn(problem, n_snapshots), highest=highest_wave(problem, n_modes))
-    assert found == (pytest.approx(larger, rel=0.1), pytest.approx(smaller, rel=1e-4))
+    actual = find_screenings(drawn(problem, n_snapshots), highest=highest_wave(problem, n_modes))
+    assert actual == (pytest.approx(larger, rel=0.1), pytest.approx(smaller, rel=1e-4))
 
 
 @pytest.mark.parametrize("mu", [0.3, 2.2])
 def test_a_single_kernel_is_one_of_the_two(mu):
     problem = screened_coulomb(1, 5.0, [mu])
-    found = find_screenings(drawn(problem, 20), highest=highest_wave(problem, 51))
-    assert min(abs(screening / mu - 1) for screening in found) < 1e-3
+    actual = find_screenings(drawn(problem, 20), highest=highest_wave(problem, 51))
+    assert min(abs(screening / mu - 1) for screening in actual) < 1e-3
     assert not np.isclose(STARTING_SCREENING, mu).any()
     assert not np.isclose(GRID, mu, rtol=0.05).any()
 

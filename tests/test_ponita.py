@@ -89,10 +89,10 @@ def test_vectors_turn_with_the_surroundings():
     descriptor = made(n_orientations=80)
     vectors, *rest = surroundings(n_atoms=10)
     turn = random_rotation(torch.Generator().manual_seed(3))
-    found = descriptor.vector_features(vectors, *rest)
-    assert found.shape == (10, 6, 3)
-    change = descriptor.vector_features(vectors @ turn.T, *rest) - found @ turn.T
-    assert change.norm() < 0.05 * found.norm()
+    actual = descriptor.vector_features(vectors, *rest)
+    assert actual.shape == (10, 6, 3)
+    change = descriptor.vector_features(vectors @ turn.T, *rest) - actual @ turn.T
+    assert change.norm() < 0.05 * actual.norm()
     nothing = descriptor.vector_features(vectors, torch.zeros_like(rest[0]), *rest[1:])
     assert (nothing == 0).all()
 
@@ -100,15 +100,15 @@ def test_vectors_turn_with_the_surroundings():
 def test_rotation_error_tells_sphere_from_ponita():
     graph = neighbor_graph(rattled_crystal(), ELEMENTS, CUTOFF)
     generator = torch.Generator().manual_seed(0)
-    found = {}
+    actual = {}
     for own in (
         SphereSettings(n_channels=6),
         PonitaSettings(n_channels=6, n_basis=8),
         PonitaSettings(n_orientations=6),
     ):
         model = shaken_model(settings(descriptor=own, long_range=False)).eval()
-        found[own] = rotation_error(model, graph, n_rotations=3, generator=generator)
-    sphere, ponita, coarse = found.values()
+        actual[own] = rotation_error(model, graph, n_rotations=3, generator=generator)
+    sphere, ponita, coarse = actual.values()
     assert max(sphere.features, sphere.relative_forces) < 1e-11
     assert sphere.energy < 1e-11
     assert 1e-6 < ponita.features < 0.1

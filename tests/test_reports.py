@@ -42,8 +42,8 @@ def drawn(monkeypatch, tmp_path):
 
 def texts(figure):
     """Every text of a figure as it is seen."""
-    found = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
-    return [text.replace(r"\$", "$") for text in found if text]
+    actual = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+    return [text.replace(r"\$", "$") for text in actual if text]
 
 
 def points(axes):

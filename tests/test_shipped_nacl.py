@@ -22,8 +22,8 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "nacl"
 def melt(temperature=1200.0):
     """64 ions near 1200 K, with momenta."""
     frames = [atoms for atoms in ase.io.read(EXAMPLES / "small.extxyz", ":60") if atoms.info["state"] == "melt"]
-    found = min(frames, key=lambda atoms: abs(atoms.info["temperature"] - temperature))
-    atoms = Atoms(found.numbers, positions=found.positions, cell=found.cell, pbc=True)
+    actual = min(frames, key=lambda atoms: abs(atoms.info["temperature"] - temperature))
+    atoms = Atoms(actual.numbers, positions=actual.positions, cell=actual.cell, pbc=True)
     thermalize(atoms, temperature, np.random.default_rng(0))
     return atoms
 
@@ -51,8 +51,8 @@ def test_energy_is_conserved_at_1200_kelvin(dtype, allowed):
         integrator.run(5)
         energies.append(atoms.get_total_energy())
     times = np.arange(len(energies)) * 5 * 0.5e-3
-    found = energy_drift(times, np.array(energies), len(atoms))
-    assert found.max_deviation < allowed
+    actual = energy_drift(times, np.array(energies), len(atoms))
+    assert actual.max_deviation < allowed
     assert atoms.calc.neighbor_list.n_searches > 10
 
 

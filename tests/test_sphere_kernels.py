@@ -65,10 +65,10 @@ def derivatives(function, argument):
     return {"value": value, "gradient": gradient, "curvature": curvature, "slope": slope}
 
 
-def assert_same(found, expected, tolerance):
+def assert_same(actual, expected, tolerance):
     for name, own in expected.items():
         scale = own.abs().max().item()
-        torch.testing.assert_close(found[name], own, rtol=0, atol=tolerance * scale, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(actual[name], own, rtol=0, atol=tolerance * scale, msg=lambda m, n=name: f"{n}: {m}")
         assert scale > 0
 
 
@@ -87,8 +87,8 @@ def test_compiled_averages_are_those_of_the_reference(own, dtype):
     own = shape(*own)
     channels = channels_of(own, dtype)
     if own.degrees == (1,):  # linear: nothing bends
-        found, expected = averages(channels, own), averages_reference(channels, own)
-        torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE[dtype])
+        actual, expected = averages(channels, own), averages_reference(channels, own)
+        torch.testing.assert_close(actual, expected, rtol=0, atol=TOLERANCE[dtype])
         return
     expected = derivatives(lambda c: averages_reference(c, own), channels)
     assert_same(derivatives(lambda c: averages(c, own), channels), expected, TOLERANCE[dtype])
@@ -187,8 +187,8 @@ def test_gradients_of_a_loss_on_forces_are_those_of_the_reference(n_blocks):
         loss = results.energy.sum() + results.forces.pow(2).sum() + 100 * results.stress.pow(2).sum()
         return torch.autograd.grad(loss, [parameter for parameter in model.parameters() if parameter.requires_grad])
 
-    for found, expected in zip(gradients("compiled"), gradients("reference"), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10 * (1 + expected.abs().max().item()))
+    for actual, expected in zip(gradients("compiled"), gradients("reference"), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-10 * (1 + expected.abs().max().item()))
 
 
 def test_threads_share_the_atoms():

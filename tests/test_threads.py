@@ -22,8 +22,8 @@ def whose(request, monkeypatch):
 
 @pytest.mark.usefixtures("whose")
 def test_every_range_is_done_once_and_results_are_in_order():
-    found = run_over_ranges(lambda *given: given, ("a",), even_ranges(1000, 37), n_threads=4)
-    assert found == [("a", *own) for own in even_ranges(1000, 37)]
+    actual = run_over_ranges(lambda *given: given, ("a",), even_ranges(1000, 37), n_threads=4)
+    assert actual == [("a", *own) for own in even_ranges(1000, 37)]
 
 
 @pytest.mark.usefixtures("whose")
@@ -45,9 +45,9 @@ def test_an_error_is_raised_when_all_threads_have_ended(error):
 
     with pytest.raises(type(error), match=str(error)):
         run_over_ranges(kernel, (), even_ranges(100, 100), n_threads=2)
-    found = len(done)
+    actual = len(done)
     time.sleep(0.1)
-    assert len(done) == found <= 2  # nobody goes on after it
+    assert len(done) == actual <= 2  # nobody goes on after it
 
 
 def test_an_interrupt_before_the_first_line_of_openmps_work_is_raised(monkeypatch):

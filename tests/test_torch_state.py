@@ -72,8 +72,8 @@ def undisturbed_results(file):
     return {dtype: results(LRCCalculator(file, dtype=dtype)) for dtype in ("float32", "float64")}
 
 
-def assert_equal(found, expected):
-    for value, other in zip(found, expected, strict=True):
+def assert_equal(actual, expected):
+    for value, other in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(value, other)
 
 
@@ -97,11 +97,11 @@ def test_functions_work_in_any_state(state, file):
     expected = evaluate(model, neighbor_graph(atoms, ELEMENTS, model.settings.cutoff), stress=True)
     with STATES[state]():
         graph = neighbor_graph(atoms, ELEMENTS, model.settings.cutoff)
-        found = evaluate(model, graph, stress=True)
+        actual = evaluate(model, graph, stress=True)
         shared = atomic_stresses(model, graph).sum(dim=0)
         trained = evaluate(model, graph, training=True)
-    assert torch.equal(found.forces, expected.forces)
-    assert torch.equal(found.stress, expected.stress)
+    assert torch.equal(actual.forces, expected.forces)
+    assert torch.equal(actual.stress, expected.stress)
     torch.testing.assert_close(shared, expected.stress[0], rtol=0, atol=1e-9)
     trained.forces.square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.descriptor.parameters())

@@ -239,10 +239,10 @@ def test_calibration_recovers_a_known_law(factor, floor):
     rng = np.random.default_rng(0)
     spread = rng.uniform(0.1, 3.0, size=20000)
     errors = np.hypot(floor, factor * spread) * rng.normal(size=20000)
-    found = calibrate_spread(errors, spread, with_floor=floor > 0)
-    assert found.scale == pytest.approx(factor, rel=0.2 if floor else 0.03)
-    assert found.floor == pytest.approx(floor, rel=0.1)
-    deviations = found.deviations(spread)
+    actual = calibrate_spread(errors, spread, with_floor=floor > 0)
+    assert actual.scale == pytest.approx(factor, rel=0.2 if floor else 0.03)
+    assert actual.floor == pytest.approx(floor, rel=0.1)
+    deviations = actual.deviations(spread)
     assert coverage(errors, deviations) == pytest.approx(0.9, abs=1e-3)
     assert coverage(errors, deviations, 0.5) == pytest.approx(0.5, abs=0.02)
     frames = np.repeat(np.arange(200), 100)
@@ -254,8 +254,8 @@ def test_calibration_recovers_a_known_law(factor, floor):
 
 def test_calibration_counts_its_finite_sample():
     # nine errors of their own deviation and the rank ceil(10 * 0.9) = 9: the largest decides
-    found = calibrate_spread(np.arange(1.0, 10.0), np.ones(9), with_floor=False)
-    assert found.scale == pytest.approx(9 / 1.6448536269514722)
+    actual = calibrate_spread(np.arange(1.0, 10.0), np.ones(9), with_floor=False)
+    assert actual.scale == pytest.approx(9 / 1.6448536269514722)
 
 
 def test_too_few_errors_calibrate_nothing():

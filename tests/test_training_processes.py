@@ -55,16 +55,16 @@ def gradient_of(graphs, *, n_parts=1, size=1):
 @pytest.mark.parametrize("n_parts", [2, 3, 7])
 def test_parts_sum_to_the_gradient_of_the_batch(graphs, n_parts):
     expected, errors = gradient_of(graphs)
-    found, found_errors = gradient_of(graphs, n_parts=n_parts)
-    assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
+    actual, found_errors = gradient_of(graphs, n_parts=n_parts)
+    assert torch.allclose(actual, expected, rtol=1e-10, atol=1e-12)
     assert found_errors.numbers() == pytest.approx(errors.numbers(), rel=1e-12)
 
 
 @pytest.mark.parametrize(("size", "n_parts"), [(2, 1), (3, 2)])
 def test_shares_of_processes_sum_to_the_gradient_of_the_batch(graphs, size, n_parts):
     expected, errors = gradient_of(graphs)
-    found, found_errors = gradient_of(graphs, n_parts=n_parts, size=size)
-    assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
+    actual, found_errors = gradient_of(graphs, n_parts=n_parts, size=size)
+    assert torch.allclose(actual, expected, rtol=1e-10, atol=1e-12)
     assert found_errors.numbers() == pytest.approx(errors.numbers(), rel=1e-12)
 
 
@@ -121,9 +121,9 @@ def test_two_processes_train_like_one(tmp_path, ensemble):
     assert finished.stdout.count("element references") == 1
     one, two = rows_of(tmp_path / "one"), rows_of(tmp_path / "two")
     assert len(one) == len(two) == 2
-    for expected, found in zip(one, two, strict=True):
+    for expected, actual in zip(one, two, strict=True):
         for name in ("train_loss", "validation_loss", "train_forces_rmse", "validation_energy_mae"):
-            assert float(found[name]) == pytest.approx(float(expected[name]), rel=1e-6), name
+            assert float(actual[name]) == pytest.approx(float(expected[name]), rel=1e-6), name
     weights = [load_potential(tmp_path / name / "potential.safetensors").model.state_dict() for name in ("one", "two")]
     for name, tensor in weights[0].items():
         assert torch.allclose(weights[1][name], tensor, rtol=1e-6, atol=1e-8), name

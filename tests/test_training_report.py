@@ -57,9 +57,9 @@ def test_pair_errors_are_the_missing_pair_force():
     for distance in np.linspace(2.02, 7.98, 300):
         direction = rng.normal(size=3)
         frames.append(Atoms("NaCl", positions=[[0, 0, 0], distance * direction / np.linalg.norm(direction)]))
-    (pair,) = (found := pair_errors(frames, evaluation_of(frames, missing), largest_distance=8.0)).keys()
+    (pair,) = (actual := pair_errors(frames, evaluation_of(frames, missing), largest_distance=8.0)).keys()
     assert pair == "Na-Cl"
-    curve = found[pair]
+    curve = actual[pair]
     known = np.isfinite(curve.mean)
     assert known.sum() > 20
     assert np.allclose(curve.mean[known], 1e3 / curve.distances[known] ** 2, rtol=0.1)

@@ -58,10 +58,10 @@ def assert_same_run(first, second):
     """Metrics and weights of two run folders are equal to the last bit."""
     assert rows_of(first) == rows_of(second)
     for name in ("potential.safetensors", "potential-first.safetensors"):
-        expected, found = weights_of(first / name), weights_of(second / name)
-        assert expected.keys() == found.keys()
+        expected, actual = weights_of(first / name), weights_of(second / name)
+        assert expected.keys() == actual.keys()
         for key, tensor in expected.items():
-            assert torch.equal(tensor, found[key]), (name, key)
+            assert torch.equal(tensor, actual[key]), (name, key)
 
 
 def test_run_folder_holds_what_the_run_left(finished):

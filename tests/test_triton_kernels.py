@@ -30,8 +30,8 @@ on_gpu = pytest.mark.skipif(INTERPRETED or not torch.cuda.is_available(), reason
 
 def multi_indices(level):
     """Derivative orders by total degree, then descending."""
-    found = [order for order in product(range(level + 1), repeat=3) if sum(order) <= level]
-    return sorted(found, key=lambda order: (sum(order), [-value for value in order]))
+    actual = [order for order in product(range(level + 1), repeat=3) if sum(order) <= level]
+    return sorted(actual, key=lambda order: (sum(order), [-value for value in order]))
 
 
 def dense_window(window, coordinates, n, max_order):
@@ -104,9 +104,9 @@ class Case:
         return torch.from_numpy(np.einsum("jcxyz,jaxyz->jac", own, dense_stencils(self, self.level))).to(self.mesh)
 
 
-def assert_same(found, expected):
+def assert_same(actual, expected):
     scale = expected.abs().max().item()
-    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE[expected.dtype] * scale)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=TOLERANCE[expected.dtype] * scale)
 
 
 WINDOWS = {

@@ -232,8 +232,8 @@ def test_other_processes_evaluate_atoms_sent_to_them(own_potential):
     for atoms in frames:
         atoms.calc = LRCCalculator(own_potential)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found = pool.map(total_energy, frames)
-    assert found == [atoms.get_potential_energy() for atoms in frames]
+        actual = pool.map(total_energy, frames)
+    assert actual == [atoms.get_potential_energy() for atoms in frames]
 
 
 def test_a_socket_client_serves_the_calculator(crystal, own_potential):
@@ -275,11 +275,11 @@ def test_checkpoints_are_written_and_read(own_potential, tmp_path):
     for _ in range(2):
         own = LRCCalculator(own_potential)
         calculator = CheckpointCalculator(own, db=file)
-        found = []
+        actual = []
         for atoms in frames:
             atoms.calc = calculator
-            found.append((atoms.get_potential_energy(), atoms.get_forces()))
-        runs.append((found, own.neighbor_list.n_searches))
+            actual.append((atoms.get_potential_energy(), atoms.get_forces()))
+        runs.append((actual, own.neighbor_list.n_searches))
     assert [n_searches for _, n_searches in runs] == [2, 0]
     for (energy, forces), (again, forces_again) in zip(runs[0][0], runs[1][0], strict=True):
         assert energy == again
