@@ -35,12 +35,12 @@ def under_mpi(n_processes, *arguments, folder, expect=0):
     return output
 
 
-def beyond(own):
+def beyond(outcome):
     """Deviations of a case that are too large."""
     return {
         f"{moment} {key}": value
         for moment in ("before", "after")
-        for key, value in own[moment].items()
+        for key, value in outcome[moment].items()
         if not value < LARGEST[key]
     }
 

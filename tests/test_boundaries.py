@@ -141,9 +141,9 @@ def test_mesh_reaches_its_accuracy_at_every_boundary(letters):
         exact = LongRangeConvolution(multiplier, smearing=SMEARING, accuracy=1e-8, method="ewald")
         fields = [field_of(layer, positions, weights, letters) for layer in (mesh, exact)]
         for channel in range(multiplier.n_channels):
-            own = [field[:, channel] for field in fields]
-            forces = [torch.autograd.grad(u @ weights[:, channel], positions, retain_graph=True)[0] for u in own]
-            errors = [float((a - b).detach().norm() / b.detach().norm()) for a, b in (own, forces)]
+            of_channel = [field[:, channel] for field in fields]
+            forces = [torch.autograd.grad(u @ weights[:, channel], positions, retain_graph=True)[0] for u in of_channel]
+            errors = [float((a - b).detach().norm() / b.detach().norm()) for a, b in (of_channel, forces)]
             assert max(errors) < accuracy, (kernels, channel)
 
 

@@ -170,13 +170,13 @@ def test_what_cannot_be_registered():
 
 
 def test_settings_of_an_unregistered_class_cannot_be_built():
-    own = own_class().settings_class()
+    unknown_settings = own_class().settings_class()
     with pytest.raises(ValueError, match="no descriptor is called 'own'"):
-        build_descriptor(own, n_elements=1, cutoff=3.0, average_neighbors=5.0)
+        build_descriptor(unknown_settings, n_elements=1, cutoff=3.0, average_neighbors=5.0)
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("descriptor", "expected"),
     [
         ({}, SphereSettings()),
         ({"n_channels": 8}, SphereSettings(n_channels=8)),
@@ -184,15 +184,15 @@ def test_settings_of_an_unregistered_class_cannot_be_built():
         ({"name": "paper", "envelope": False}, PaperSettings(envelope=False)),
     ],
 )
-def test_configuration_chooses_by_name(given, expected, tmp_path):
-    configuration = parse_configuration(changed(["model", "descriptor"], given))
+def test_configuration_chooses_by_name(descriptor, expected, tmp_path):
+    configuration = parse_configuration(changed(["model", "descriptor"], descriptor))
     assert configuration.model.descriptor == expected
     write_configuration(tmp_path / "c.yaml", configuration)
     assert load_configuration(tmp_path / "c.yaml").model == configuration.model
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("descriptor", "message"),
     [
         (
             {"name": "spere"},
@@ -209,9 +209,9 @@ def test_configuration_chooses_by_name(given, expected, tmp_path):
         ),
     ],
 )
-def test_mistakes_in_the_descriptor_are_one_line(given, message):
+def test_mistakes_in_the_descriptor_are_one_line(descriptor, message):
     with pytest.raises(ConfigurationError, match=message) as caught:
-        parse_configuration(changed(["model", "descriptor"], given))
+        parse_configuration(changed(["model", "descriptor"], descriptor))
     assert "\n" not in str(caught.value)
 
 

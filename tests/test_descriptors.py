@@ -15,11 +15,11 @@ CUTOFF = 4.5
 
 
 def descriptor(*, dtype=torch.float64, **changes):
-    own = SphereSettings(n_channels=6, n_radial=5, **changes)
-    made = SphereDescriptor(
-        own, n_elements=4, cutoff=CUTOFF, average_neighbors=20, generator=torch.Generator().manual_seed(0)
+    shape_settings = SphereSettings(n_channels=6, n_radial=5, **changes)
+    sphere_descriptor = SphereDescriptor(
+        shape_settings, n_elements=4, cutoff=CUTOFF, average_neighbors=20, generator=torch.Generator().manual_seed(0)
     )
-    return made.to(dtype)
+    return sphere_descriptor.to(dtype)
 
 
 TWO_BLOCKS = {"n_blocks": 2, "n_neighbor_features": 3}
@@ -28,40 +28,44 @@ TWO_BLOCKS = {"n_blocks": 2, "n_neighbor_features": 3}
 @pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
 @pytest.mark.parametrize("degrees", [(0,), (2, 2), (3, 3, 3, 2), (4, 4, 3), (1, 1, 1, 1, 1)])
 def test_features_are_rotation_invariant_to_rounding(degrees, blocks):
-    made = descriptor(degrees=degrees, **blocks)
+    sphere_descriptor = descriptor(degrees=degrees, **blocks)
     vectors, *rest = surroundings()
     rotation = torch.from_numpy(Rotation.random(rng=np.random.default_rng(0)).as_matrix())
-    features = made(vectors, *rest)
-    torch.testing.assert_close(made(vectors @ rotation.T, *rest), features, rtol=1e-12, atol=1e-13)
-    torch.testing.assert_close(made(-vectors, *rest), features, rtol=1e-12, atol=1e-13)
+    features = sphere_descriptor(vectors, *rest)
+    torch.testing.assert_close(sphere_descriptor(vectors @ rotation.T, *rest), features, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(sphere_descriptor(-vectors, *rest), features, rtol=1e-12, atol=1e-13)
     assert features.std() > 1e-3
 
 
 def test_features_tell_mirror_pairs_of_equal_distances_apart():
     """Two surroundings with the same distances, and other angles, must differ."""
-    made = descriptor()
+    sphere_descriptor = descriptor()
     bent = torch.tensor([[[2.0, 0, 0], [0, 2.0, 0]]], dtype=torch.float64)
     straight = torch.tensor([[[2.0, 0, 0], [-2.0, 0, 0]]], dtype=torch.float64)
     rest = torch.ones(1, 2, dtype=torch.bool), torch.tensor([0]), torch.tensor([[0, 0]])
-    assert (made(bent, *rest) - made(straight, *rest)).abs().max() > 1e-3
+    assert (sphere_descriptor(bent, *rest) - sphere_descriptor(straight, *rest)).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
 def test_neighbors_may_come_in_any_order_and_padding_is_ignored(blocks):
-    made = descriptor(**blocks)
+    sphere_descriptor = descriptor(**blocks)
     vectors, mask, species, neighbors = surroundings()
     order = torch.randperm(vectors.shape[1], generator=torch.Generator().manual_seed(1))
-    features = made(vectors, mask, species, neighbors)
-    torch.testing.assert_close(made(vectors[:, order], mask[:, order], species, neighbors[:, order]), features)
+    features = sphere_descriptor(vectors, mask, species, neighbors)
+    torch.testing.assert_close(
+        sphere_descriptor(vectors[:, order], mask[:, order], species, neighbors[:, order]), features
+    )
     spoiled = torch.where(mask[..., None], vectors, torch.full_like(vectors, 0.0))
-    torch.testing.assert_close(made(spoiled, mask, species, neighbors), features, rtol=0, atol=0)
+    torch.testing.assert_close(sphere_descriptor(spoiled, mask, species, neighbors), features, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
 def test_no_neighbors_gives_zero_features_and_finite_gradients(blocks):
-    made = descriptor(**blocks)
+    sphere_descriptor = descriptor(**blocks)
     vectors = torch.zeros(2, 1, 3, dtype=torch.float64, requires_grad=True)
-    features = made(vectors, torch.zeros(2, 1, dtype=torch.bool), torch.tensor([0, 1]), torch.tensor([[0], [1]]))
+    features = sphere_descriptor(
+        vectors, torch.zeros(2, 1, dtype=torch.bool), torch.tensor([0, 1]), torch.tensor([[0], [1]])
+    )
     assert (features == 0).all()
     (gradient,) = torch.autograd.grad(features.sum(), vectors)
     assert (gradient == 0).all()
@@ -70,13 +74,13 @@ def test_no_neighbors_gives_zero_features_and_finite_gradients(blocks):
 @pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
 def test_first_and_second_derivative_vanish_at_the_cutoff(blocks):
     """Moving one neighbor through the cutoff: value, slope and curvature go to zero, faster than linearly."""
-    made = descriptor(**blocks)
+    sphere_descriptor = descriptor(**blocks)
     others = torch.tensor([[[1.5, 0.5, 0.0], [0.0, -2.0, 1.0]]], dtype=torch.float64)
     rest = torch.ones(1, 3, dtype=torch.bool), torch.tensor([0]), torch.tensor([[0, 0, 0]])
 
     def at(distance):
         vector = torch.stack([torch.zeros_like(distance), torch.zeros_like(distance), distance]).reshape(1, 1, 3)
-        return made(torch.cat([others, vector], dim=1), *rest).sum()
+        return sphere_descriptor(torch.cat([others, vector], dim=1), *rest).sum()
 
     def derivatives(distance):
         r = torch.tensor(distance, dtype=torch.float64, requires_grad=True)
@@ -95,9 +99,9 @@ def test_first_and_second_derivative_vanish_at_the_cutoff(blocks):
 @pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
 @pytest.mark.parametrize("distance", [0.3, CUTOFF - 1e-6])
 def test_close_and_far_neighbors_give_finite_numbers(distance, blocks):
-    made = descriptor(dtype=torch.float32, **blocks)
+    sphere_descriptor = descriptor(dtype=torch.float32, **blocks)
     vectors = torch.tensor([[[distance, 0, 0], [0, 1.0, 0]]], dtype=torch.float32, requires_grad=True)
-    features = made(vectors, torch.ones(1, 2, dtype=torch.bool), torch.tensor([0]), torch.tensor([[0, 0]]))
+    features = sphere_descriptor(vectors, torch.ones(1, 2, dtype=torch.bool), torch.tensor([0]), torch.tensor([[0, 0]]))
     (gradient,) = torch.autograd.grad(features.sum(), vectors)
     assert torch.isfinite(features).all()
     assert torch.isfinite(gradient).all()
@@ -105,11 +109,11 @@ def test_close_and_far_neighbors_give_finite_numbers(distance, blocks):
 
 @pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
 def test_derivatives_of_features(blocks):
-    made = descriptor(degrees=(2, 2, 1), **blocks)
+    sphere_descriptor = descriptor(degrees=(2, 2, 1), **blocks)
     vectors, *rest = surroundings(n_atoms=1, n_neighbors=3)
     vectors.requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: made(v, *rest), [vectors])
-    assert torch.autograd.gradgradcheck(lambda v: made(v, *rest), [vectors], rtol=1e-2, atol=1e-4)
+    assert torch.autograd.gradcheck(lambda v: sphere_descriptor(v, *rest), [vectors])
+    assert torch.autograd.gradgradcheck(lambda v: sphere_descriptor(v, *rest), [vectors], rtol=1e-2, atol=1e-4)
 
 
 @pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
@@ -132,22 +136,27 @@ def test_harmonics_are_orthonormal():
 @pytest.mark.parametrize(("n_blocks", "reach"), [(1, 1), (2, 2)])
 def test_features_reach_as_far_as_the_blocks(n_blocks, reach):
     """A row of atoms 0.75 cutoffs apart: moving the one 1.5 cutoffs away matters to two blocks, 2.25 to none."""
-    made = descriptor(degrees=(2, 2), n_blocks=n_blocks)
+    sphere_descriptor = descriptor(degrees=(2, 2), n_blocks=n_blocks)
     positions = torch.zeros(4, 3, dtype=torch.float64)
     positions[:, 0] = 0.75 * CUTOFF * torch.arange(4)
     moved = positions.clone().requires_grad_()
     atoms = torch.arange(4)
     neighbors = atoms.expand(4, 4)
     vectors = moved[neighbors] - moved[:, None]
-    features = made(vectors, neighbors != atoms[:, None], torch.tensor([0, 1, 2, 3]), neighbors)
+    features = sphere_descriptor(vectors, neighbors != atoms[:, None], torch.tensor([0, 1, 2, 3]), neighbors)
     (gradient,) = torch.autograd.grad(features[0].sum(), moved)
     felt = gradient.abs().sum(dim=1) > 1e-8
     assert felt.tolist() == [True, True, reach == 2, False]
 
 
 def test_a_batch_of_two_blocks_is_its_singles():
-    made = descriptor(**TWO_BLOCKS)
+    sphere_descriptor = descriptor(**TWO_BLOCKS)
     first, second = surroundings(0), surroundings(1)
     together = [torch.cat([a, b]) for a, b in zip(first, second, strict=True)]
     together[3] = torch.cat([first[3], second[3] + len(first[0])])
-    torch.testing.assert_close(made(*together), torch.cat([made(*first), made(*second)]), rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(
+        sphere_descriptor(*together),
+        torch.cat([sphere_descriptor(*first), sphere_descriptor(*second)]),
+        rtol=1e-12,
+        atol=1e-13,
+    )

@@ -21,26 +21,26 @@ from lrc_ase.engines.torchsim import TorchSimModel  # noqa: E402
 CPU = torch.device("cpu")
 
 
-def neutral(own, **options):
-    return TorchSimModel(own, charge=0.0, **options)
+def neutral(wrapped_potential, **options):
+    return TorchSimModel(wrapped_potential, charge=0.0, **options)
 
 
 def assert_as_ase(actual, frames, calculator):
     first = 0
     for index, atoms in enumerate(frames):
-        own = slice(first, first + len(atoms))
+        rows = slice(first, first + len(atoms))
         first += len(atoms)
         atoms.calc = calculator
         assert float(actual["energy"][index]) == pytest.approx(atoms.get_potential_energy(), rel=1e-12)
-        np.testing.assert_allclose(actual["forces"][own], atoms.get_forces(), rtol=0, atol=1e-10)
-        np.testing.assert_allclose(actual["charges"][own], atoms.get_charges(), rtol=0, atol=1e-10)
+        np.testing.assert_allclose(actual["forces"][rows], atoms.get_forces(), rtol=0, atol=1e-10)
+        np.testing.assert_allclose(actual["charges"][rows], atoms.get_charges(), rtol=0, atol=1e-10)
         if atoms.pbc.all():
             np.testing.assert_allclose(actual["stress"][index], atoms.get_stress(voigt=False), rtol=0, atol=1e-12)
 
 
 def test_it_keeps_the_contract_of_torch_sim():
-    own = settings(elements=("Si", "Fe"))
-    model = neutral(Potential(shaken_model(own), torch.zeros(2, dtype=torch.float64)))
+    other_settings = settings(elements=("Si", "Fe"))
+    model = neutral(Potential(shaken_model(other_settings), torch.zeros(2, dtype=torch.float64)))
     validate_model_outputs(model, CPU, torch.float64)
     assert model.dtype == torch.float64
     assert model.compute_stress

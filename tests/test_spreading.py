@@ -150,8 +150,8 @@ def test_slabs_of_one_parity_never_touch_the_same_plane(monkeypatch, n_points, n
             points = np.floor(atoms.coordinates[first:last, 0, None] - n_points / 2).astype(int) + 1
             touched.append(set(((points + np.arange(n_points)) % n_planes).ravel().tolist()))
         for parity in range(2) if len(touched) > 1 else ():
-            own = touched[parity::2]
-            assert sum(len(planes) for planes in own) == len(set().union(*own))
+            local_planes = touched[parity::2]
+            assert sum(len(planes) for planes in local_planes) == len(set().union(*local_planes))
     assert (atoms.starts[0], atoms.starts[-1]) == (0, 2000)
 
 

@@ -22,14 +22,14 @@ def whose(request, monkeypatch):
 
 @pytest.mark.usefixtures("whose")
 def test_every_range_is_done_once_and_results_are_in_order():
-    actual = run_over_ranges(lambda *given: given, ("a",), even_ranges(1000, 37), n_threads=4)
-    assert actual == [("a", *own) for own in even_ranges(1000, 37)]
+    actual = run_over_ranges(lambda *arguments: arguments, ("a",), even_ranges(1000, 37), n_threads=4)
+    assert actual == [("a", *limits) for limits in even_ranges(1000, 37)]
 
 
 @pytest.mark.usefixtures("whose")
 def test_ranges_are_done_at_the_same_time():
     meeting = threading.Barrier(2, timeout=20)  # broken, and so an error, unless both come
-    assert len(run_over_ranges(lambda *own: meeting.wait(), (), even_ranges(2, 2), n_threads=2)) == 2
+    assert len(run_over_ranges(lambda *arguments: meeting.wait(), (), even_ranges(2, 2), n_threads=2)) == 2
 
 
 @pytest.mark.usefixtures("whose")

@@ -134,8 +134,8 @@ def test_mean_weights_follow_their_definition(graphs):
     ],
 )
 def test_best_model_is_the_last_one_as_good_as_the_lowest_validation_loss(graphs, monkeypatch, losses, best):
-    given = iter(losses)
-    monkeypatch.setattr("lrc_ase.training.loop.mean_errors", lambda *_, **__: {"loss": next(given)})
+    remaining = iter(losses)
+    monkeypatch.setattr("lrc_ase.training.loop.mean_errors", lambda *_, **__: {"loss": next(remaining)})
     loop, observer, weights = make_loop(graphs, epochs=len(losses)), Quiet(), []
     done = observer.epoch_done
     observer.epoch_done = lambda loop, record: (done(loop, record), weights.append(copy.deepcopy(loop.averaged)))

@@ -100,8 +100,8 @@ class Case:
         return torch.from_numpy(mesh).to(self.mesh)
 
     def expected_values(self):
-        own = self.mesh.double().numpy()[self.structure.numpy()]
-        return torch.from_numpy(np.einsum("jcxyz,jaxyz->jac", own, dense_stencils(self, self.level))).to(self.mesh)
+        meshes = self.mesh.double().numpy()[self.structure.numpy()]
+        return torch.from_numpy(np.einsum("jcxyz,jaxyz->jac", meshes, dense_stencils(self, self.level))).to(self.mesh)
 
 
 def assert_same(actual, expected):
@@ -178,7 +178,7 @@ def test_structures_without_atoms_and_no_atoms_at_all():
     reason="the interpreter of Triton 3.6 and earlier cannot loop to a loaded bound with NumPy 2.4",
 )
 def test_interpreted_kernels():
-    """Triton must find its switch at import, so that the tests above need a process of their own."""
+    """Triton must find its switch at import, so that the tests above need a separate process."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", __file__]
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -196,10 +196,12 @@ def compiled_for_hopper(kernel, constants, dtype):
     pointers = dict.fromkeys(("mesh", "weights", "windows", "table", "gathered"), kind)
     pointers |= {"keys": "*i32", "first": "*i32", "starts": "*i32", "coordinates": "*fp64"}
     pointers |= {"structure": "*i64", "order": "*i64"}
-    own = {name: value for name, value in constants.items() if name in jit_function.arg_names}
-    options = {name: value for name, value in constants.items() if name not in own}
-    signature = {name: "constexpr" if name in own else pointers.get(name, "i32") for name in jit_function.arg_names}
-    source = compiler.ASTSource(jit_function, signature, own)
+    chosen_constants = {name: value for name, value in constants.items() if name in jit_function.arg_names}
+    options = {name: value for name, value in constants.items() if name not in chosen_constants}
+    signature = {
+        name: "constexpr" if name in chosen_constants else pointers.get(name, "i32") for name in jit_function.arg_names
+    }
+    source = compiler.ASTSource(jit_function, signature, chosen_constants)
     compiled = compiler.compile(source, target=targets.GPUTarget("cuda", 90, 32), options=options)
     assert len(compiled.asm["cubin"]) > 1000
     return compiled.asm["ptx"]

@@ -273,13 +273,13 @@ def test_checkpoints_are_written_and_read(own_potential, tmp_path):
     file = str(tmp_path / "checkpoints.db")
     runs = []
     for _ in range(2):
-        own = LRCCalculator(own_potential)
-        calculator = CheckpointCalculator(own, db=file)
+        calculator_inside = LRCCalculator(own_potential)
+        calculator = CheckpointCalculator(calculator_inside, db=file)
         actual = []
         for atoms in frames:
             atoms.calc = calculator
             actual.append((atoms.get_potential_energy(), atoms.get_forces()))
-        runs.append((actual, own.neighbor_list.n_searches))
+        runs.append((actual, calculator_inside.neighbor_list.n_searches))
     assert [n_searches for _, n_searches in runs] == [2, 0]
     for (energy, forces), (again, forces_again) in zip(runs[0][0], runs[1][0], strict=True):
         assert energy == again
