@@ -79,6 +79,4 @@ def test_the_template_is_printed_and_nothing_else(tmp_path):
 def test_a_wrong_key_is_one_line(frames, tmp_path):
     code, output = lrc_ase("train", frames, "--set", "stages.lerning_rate=1e-3", "-o", tmp_path / "run")
     assert code == 1
-    assert output == (
-        "Error: command line: unknown key 'stages[0].lerning_rate'; did you mean 'stages[0].learning_rate'?\n"
-    )
+    assert output == ("Error: options: unknown key 'stages[0].lerning_rate'; did you mean 'stages[0].learning_rate'?\n")

@@ -17,7 +17,7 @@ from lrc_ase.training.configuration import (
     write_configuration,
 )
 from lrc_ase.training.configuration_errors import _models
-from lrc_ase.training.options import default_configuration
+from lrc_ase.training.data_arguments import default_configuration
 
 MINIMAL = {"data": {"frames": {"train": "frames.traj"}}, "stages": [{"name": "only"}]}
 

@@ -133,7 +133,10 @@ def test_members_start_from_one_potential(trained, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"cutoff": 3.0}}, "with `start` the model is that of the potential: leave the key `model` out"),
+        (
+            {"model": {"cutoff": 3.0}},
+            r"the model is that of the potential, which differs in model\.cutoff: leave these keys and `--model` out",
+        ),
         ({"stages": [{"name": "s", "model": "short-range"}]}, "a stage is short-range but the potential"),
         ({"start": "absent.safetensors"}, r"absent\.safetensors does not exist"),
     ],

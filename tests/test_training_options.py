@@ -7,15 +7,11 @@ from pathlib import Path
 import pytest
 
 from lrc_ase.dataset import LabelKeys
+from lrc_ase.training.assignments import changed_configuration, parse_assignment
 from lrc_ase.training.configuration import ConfigurationError, load_configuration, parse_configuration
 from lrc_ase.training.configuration_keys import key_tables, template
-from lrc_ase.training.options import (
-    as_configuration,
-    changed_configuration,
-    default_configuration,
-    option_keys,
-    parse_assignment,
-)
+from lrc_ase.training.data_arguments import as_configuration, default_configuration
+from lrc_ase.training.options import TrainOptions, label_changes, option_keys, option_table
 
 TWO_STAGES = {
     "data": {"a": {"train": "/x/a.traj"}, "b": {"train": "/x/b.traj"}},
@@ -31,32 +27,54 @@ def value_at(configuration, key):
     return value
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "key", "expected"),
-    [
-        ("cutoff", 4.5, "model.cutoff", 4.5),
-        ("epochs", 7, "stages.1.epochs", 7),
-        ("batch_size", 9, "stages.0.batch_size", 9),
-        ("patience", 5, "stages.0.patience", 5),
-        ("time_limit", 1.5, "stages.1.time_limit", 1.5),
-        ("ensemble", 3, "ensemble", 3),
-        ("start", "/x/p.safetensors", "start", "/x/p.safetensors"),
-        ("start", "nacl", "start", "nacl"),
-        ("watch", "/x/w.traj", "watch", ["/x/w.traj"]),
-        ("test", ["/x/t.traj", "/x/u.traj"], "test", ["/x/t.traj", "/x/u.traj"]),
-        ("cache", "/x/cache", "cache", "/x/cache"),
-        ("seed", 0, "seed", 0),
-        ("device", "cuda", "device", "cuda"),
-        ("dtype", "float64", "dtype", "float64"),
-        ("n_threads", 2, "n_threads", 2),
-        ("skip_unlabelled", True, "skip_unlabelled", True),
-        ("keys", LabelKeys(energy="E"), "data.b.keys.energy", "E"),
-        ("keys", LabelKeys(virial="v"), "data.a.keys.virial", "v"),
-    ],
-)
+OPTIONS = [
+    ("model", "accurate", "model.descriptor.n_blocks", 2),
+    ("cutoff", 4.5, "model.cutoff", 4.5),
+    ("epochs", 7, "stages.1.epochs", 7),
+    ("batch_size", 9, "stages.0.batch_size", 9),
+    ("patience", 5, "stages.0.patience", 5),
+    ("time_limit", 1.5, "stages.1.time_limit", 1.5),
+    ("ensemble", 3, "ensemble", 3),
+    ("start", "/x/p.safetensors", "start", "/x/p.safetensors"),
+    ("start", "nacl", "start", "nacl"),
+    ("watch", "/x/w.traj", "watch", ["/x/w.traj"]),
+    ("cache", "/x/cache", "cache", "/x/cache"),
+    ("seed", 5, "seed", 5),
+    ("device", "cuda", "device", "cuda"),
+    ("dtype", "float64", "dtype", "float64"),
+    ("n_threads", 2, "n_threads", 2),
+    ("skip_unlabelled", True, "skip_unlabelled", True),
+]
+"""Option, value, dotted key of the configuration and its value."""
+
+
+@pytest.mark.parametrize(("option", "value", "key", "expected"), OPTIONS)
 def test_each_option_reaches_its_key(option, value, key, expected):
-    configuration = changed_configuration(parse_configuration(TWO_STAGES), option_keys(**{option: value}))
-    assert value_at(configuration, key) == expected
+    without = parse_configuration(TWO_STAGES)
+    changed = changed_configuration(without, option_keys({option: value}))
+    assert value_at(changed, key) == expected
+    assert value_at(without, key) != expected
+
+
+def test_every_option_has_a_case():
+    assert {option for option, *_ in OPTIONS} == set(TrainOptions.__annotations__)
+
+
+def test_label_keys_hold_for_all_data_sets():
+    changes = label_changes(LabelKeys(energy="E", virial="v"))
+    configuration = changed_configuration(parse_configuration(TWO_STAGES), changes)
+    assert [value_at(configuration, f"data.{name}.keys.energy") for name in "ab"] == ["E", "E"]
+    assert value_at(configuration, "data.a.keys.virial") == "v"
+    assert label_changes(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("epoch", r"unexpected keyword argument 'epoch'; did you mean 'epochs'\?"), ("zzz", "`settings` takes any key")],
+)
+def test_an_unknown_keyword_suggests_the_right_one(name, message):
+    with pytest.raises(TypeError, match=message):
+        option_keys({name: 3})
 
 
 @pytest.mark.parametrize(
@@ -154,6 +172,12 @@ def test_the_template_holds_every_key_at_its_default(tmp_path):
     ):
         assert f" {key}: " in template() or f"\n{key}: " in template()
     assert max(len(line) for line in template().splitlines()) <= 100
+
+
+def test_the_table_of_options_is_that_of_the_list():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "training.md").read_text()
+    assert option_table() in page, "run `python docs/configuration_keys.py`"
+    assert "| `--threads N` | `n_threads` | `n_threads` |" in page
 
 
 def test_the_page_of_keys_is_that_of_the_docstrings():

@@ -57,7 +57,7 @@ def test_labels_under_other_names_validation_and_test_from_memory(tmp_path):
 
 def test_a_run_that_does_not_begin_leaves_nothing(tmp_path):
     frames = metal_frames(2)
-    with pytest.raises(ConfigurationError, match=r"train: stages\[0\]\.epochs: Input should be greater than"):
+    with pytest.raises(ConfigurationError, match=r"options: stages\[0\]\.epochs: Input should be greater than"):
         train(frames, tmp_path / "run", epochs=0, quiet=True)
     with pytest.raises(TypeError, match=r"expected paths or ase\.Atoms for the training frames, got str among them"):
         train([*frames, "more.traj"], tmp_path / "run", quiet=True)
@@ -142,6 +142,27 @@ def test_a_resumed_run_refuses_what_would_change_it(three_epochs):
     )
     with pytest.raises(ConfigurationError, match=r"differs from that of the run .*--resume --epochs"):
         train(longer, three_epochs / "run", resume=True, quiet=True)
+
+
+def test_the_first_command_and_resume_take_device_and_threads_but_no_other_data(three_epochs):
+    frames, run = three_epochs / "frames.traj", three_epochs / "run"
+    epochs = load_configuration(run / "configuration.yaml").stages[0].epochs
+    with pytest.raises(ValueError, match="warp"):
+        train(frames, run, epochs=epochs, settings=TINY, device="warp", resume=True, quiet=True)
+    train(frames, run, epochs=epochs, settings=TINY, resume=True, quiet=True)
+    for options in ({"validation": frames}, {"short_range": True}):
+        message = f"--resume alone takes everything from the run folder, '{next(iter(options))}' too"
+        with pytest.raises(ConfigurationError, match=message):
+            train(None, run, resume=True, quiet=True, **options)
+
+
+def test_two_scales_from_memory(tmp_path):
+    small, large = metal_frames(4), metal_frames(3, seed=1, repeat=(2, 1, 1))
+    path = train(None, tmp_path / "run", small=small, large=large, epochs=1, settings=TINY, quiet=True)
+    assert load_potential(path).settings.long_range is not None
+    stages = [row["stage"] for row in rows_of(tmp_path / "run")]
+    assert stages == ["short-range-part", "full-range"]
+    assert len(ase.io.read(tmp_path / "run" / "small-frames.traj", ":")) == 4
 
 
 def test_a_run_stopped_by_time_goes_on_with_more_time(tmp_path):

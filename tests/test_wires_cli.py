@@ -1,7 +1,9 @@
-"""Options of `lrc-ase md` and `relax` arrive in the settings that they name, whatever their defaults are."""
+"""Options of `lrc-ase train`, `md` and `relax` arrive in the settings that they name, whatever their defaults are."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +17,9 @@ from structures import potential, settings
 from typer.testing import CliRunner
 
 import lrc_ase.simulation
-from lrc_ase import save_potential
+from lrc_ase import save_potential, train
 from lrc_ase.cli import app
+from lrc_ase.dataset import LabelKeys
 
 DYNAMICS: dict[str, tuple[str, Any]] = {
     "--ensemble": ("ensemble", "npt"),
@@ -43,6 +46,46 @@ RELAXATION: dict[str, tuple[str, Any]] = {
     "--optimizer": ("optimizer", "fire"),
     "--steps": ("max_steps", 7),
 }
+TRAINING: dict[str, tuple[str, Any]] = {
+    "--model": ("model", "accurate"),
+    "--cutoff": ("cutoff", 4.5),
+    "--from": ("start", "nacl"),
+    "--ensemble": ("ensemble", 2),
+    "--epochs": ("epochs", 3),
+    "--batch-size": ("batch_size", 2),
+    "--patience": ("patience", 5),
+    "--time-limit": ("time_limit", 1.5),
+    "--seed": ("seed", 4),
+    "--watch": ("watch", ["old.traj"]),
+    "--cache": ("cache", "folder"),
+    "--skip-unlabelled": ("skip_unlabelled", True),
+    "--device": ("device", "cuda"),
+    "--dtype": ("dtype", "float64"),
+    "--threads": ("n_threads", 2),
+    "--short-range": ("short_range", True),
+    "--validation": ("validation", ["v.traj"]),
+    "--test": ("test", ["t.traj"]),
+    "--small": ("small", ["s.traj"]),
+    "--large": ("large", ["l.traj"]),
+    "--resume": ("resume", True),
+    "--quiet": ("quiet", True),
+    "--set": ("settings", {"model.hidden": [8]}),
+    "--energy-key": ("keys", LabelKeys(energy="E")),
+    "--forces-key": ("keys", LabelKeys(forces="F")),
+    "--stress-key": ("keys", LabelKeys(stress="S")),
+    "--virial-key": ("keys", LabelKeys(virial="V")),
+    "--charge-key": ("keys", LabelKeys(charge="Q")),
+}
+"""Options of `lrc-ase train`: keyword of `lrc_ase.train` and value."""
+WORDS = {
+    "--set": "model.hidden=[8]",
+    "--energy-key": "E",
+    "--forces-key": "F",
+    "--stress-key": "S",
+    "--virial-key": "V",
+    "--charge-key": "Q",
+}
+"""Words on the command line where they are not those of the value."""
 OTHERWISE = {"--output", "--repeat", "--resume", "--overwrite", "--device", "--dtype", "--threads", "--debug", "--help"}
 """Options of no settings; tests below or in test_cli.py use them."""
 
@@ -96,6 +139,32 @@ def options_of(command: str) -> set[str]:
 def test_every_option_of_md_and_relax_has_a_case():
     assert options_of("md") == set(DYNAMICS) | OTHERWISE
     assert options_of("relax") - OTHERWISE == set(RELAXATION)
+
+
+def test_every_option_of_train_has_a_case():
+    assert options_of("train") == set(TRAINING) | {"--output", "--template", "--debug", "--help"}
+
+
+@pytest.mark.parametrize("option", TRAINING)
+def test_option_of_train_arrives_in_its_keyword(option, monkeypatch):
+    seen: list[dict[str, Any]] = []
+    command = importlib.import_module("lrc_ase.cli.train")
+    monkeypatch.setattr(command, "train_potential", lambda *words, **keywords: seen.append(keywords))
+    monkeypatch.setattr(command, "report_run", str)
+    name, value = TRAINING[option]
+    word = WORDS.get(option, value[0] if isinstance(value, list) else value)
+    for words in ([], [option] if value is True else [option, str(word)]):
+        result = CliRunner().invoke(app, ["train", "frames.traj", *words])
+        assert result.exit_code == 0, result.output
+    without, changed = (keywords[name] for keywords in seen)
+    assert without != value
+    assert changed == value
+
+
+def test_keywords_of_train_are_shown_one_by_one():
+    shown = inspect.signature(train).parameters
+    assert {"model", "cutoff", "n_threads", "small"} <= set(shown)
+    assert all(each.kind is not inspect.Parameter.VAR_KEYWORD for each in shown.values())
 
 
 @pytest.mark.parametrize("option", DYNAMICS)

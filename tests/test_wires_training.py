@@ -119,6 +119,7 @@ CASES = {
     "LabelKeys.virial": Case("data.set.keys.virial", "wrong_virial", base=FOREIGN_LABELS),
     "LabelKeys.charge": Case("data.set.keys.charge", "wrong_charge", base=FOREIGN_LABELS),
     "ModelConfiguration.elements": Case("model.elements", ["Cu", "Ag", "Au"], shapes),
+    "ModelConfiguration.preset": Case("model.preset", "accurate", shapes),
     "ModelConfiguration.cutoff": Case("model.cutoff", 4.5),
     "ModelConfiguration.descriptor": Case("model.descriptor", PAPER["model.descriptor"], shapes),
     "ModelConfiguration.long_range": Case("model.long_range", {"n_channels": 3}, shapes),

@@ -1,5 +1,6 @@
 """Training: from labelled frames to a potential file."""
 
+from lrc_ase.training.assignments import changed_configuration
 from lrc_ase.training.configuration import (
     ConfigurationError,
     TrainingConfiguration,
@@ -7,8 +8,8 @@ from lrc_ase.training.configuration import (
     parse_configuration,
     write_configuration,
 )
+from lrc_ase.training.data_arguments import default_configuration
 from lrc_ase.training.interruption import TrainingInterrupted
-from lrc_ase.training.options import changed_configuration, default_configuration
 from lrc_ase.training.run import train
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +17,7 @@ from lrc_ase.files.pretrained import absolute_potential
 from lrc_ase.models.elements import check_elements
 from lrc_ase.models.settings import LongRangeSettings, ModelSettings, Settings
 from lrc_ase.training.configuration_errors import ConfigurationError, describe_errors
+from lrc_ase.training.presets import with_preset
 from lrc_ase.training.references import ReferenceSetting
 from lrc_ase.training.yaml_reading import read_yaml
 
@@ -28,7 +29,6 @@ __all__ = [
     "StageConfiguration",
     "TrainFile",
     "TrainingConfiguration",
-    "differences",
     "load_configuration",
     "parse_configuration",
     "write_configuration",
@@ -107,8 +107,11 @@ class DataSetConfiguration(Settings):
 
 
 class ModelConfiguration(ModelSettings):
-    """Settings of the model. Values that are null are derived from the training frames."""
+    """Settings of the model, or the name of a preset. Values that are null are derived from the training frames."""
 
+    preset: str | None = Field(None, exclude=True)
+    """fast (one block) or accurate (two blocks). The other keys change or complete the values of the preset. A resolved
+    configuration holds values instead of this name."""
     elements: Annotated[tuple[str, ...] | None, AfterValidator(check_elements)] = None  # type: ignore[assignment]
     """Chemical symbols that the model knows. Null: those of the training frames."""
     long_range: LongRangeSettings | None = LongRangeSettings()
@@ -117,6 +120,16 @@ class ModelConfiguration(ModelSettings):
     """Mean number of neighbors within the cutoff. Null: that of the training frames."""
     energy_scale: float | None = Field(None, gt=0, le=1e9)  # type: ignore[assignment]
     """Multiplies the read-out, eV. Null: root mean square of the training forces times 1 Angstrom."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _replace_preset(cls, content: Any) -> Any:
+        """Replace the name of a preset by its values."""
+        if isinstance(content, str):
+            content = {"preset": content}
+        if not isinstance(content, Mapping) or "preset" not in content:
+            return content
+        return with_preset(content)
 
 
 class LossConfiguration(Settings):
@@ -317,20 +330,6 @@ def write_configuration(path: str | os.PathLike[str], configuration: TrainingCon
     """Write a YAML file that `load_configuration` reads to the same configuration."""
     content = yaml.safe_dump(configuration.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_atomically(path, f"# Resolved configuration; `lrc-ase train` takes this file.\n{content}".encode())
-
-
-def differences(requested: Any, stored: Any, path: str = "") -> Iterator[str]:
-    """Yield the dotted keys in which a dumped configuration differs from the resolved `stored`; null agrees."""
-    if requested is None or requested == stored:
-        return
-    if isinstance(requested, Mapping) and isinstance(stored, Mapping):
-        for key in requested.keys() | stored.keys():
-            yield from differences(requested.get(key), stored.get(key), f"{path}.{key}" if path else str(key))
-    elif isinstance(requested, tuple) and isinstance(stored, tuple) and len(requested) == len(stored):
-        for index, (one, other) in enumerate(zip(requested, stored, strict=True)):
-            yield from differences(one, other, f"{path}[{index}]")
-    else:
-        yield path
 
 
 def _anchor(data_set: DataSetConfiguration, folder: Path) -> DataSetConfiguration:

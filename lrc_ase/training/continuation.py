@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from lrc_ase.files.potential_file import Potential
 from lrc_ase.training.configuration import ConfigurationError, ModelConfiguration, TrainingConfiguration
+from lrc_ase.training.differences import differences
 
 __all__ = ["continued", "with_cutoff_of"]
 
 
 def with_cutoff_of(configuration: TrainingConfiguration, start: Potential) -> TrainingConfiguration:
-    """Return the configuration with the cutoff of the potential, unless the configuration has model settings."""
-    if configuration.model != ModelConfiguration():
+    """Return the configuration with the cutoff of the potential, unless the configuration sets a cutoff."""
+    if "cutoff" in configuration.model.model_fields_set:
         return configuration
     return configuration.model_copy(
         update={"model": configuration.model.model_copy(update={"cutoff": start.settings.cutoff})}
@@ -25,15 +26,19 @@ def continued(configuration: TrainingConfiguration, start: Potential, elements: 
     Raises
     ------
     ConfigurationError
-        The configuration asks for another model, or for a short-range one where the potential is full-range.
+        The configuration sets a key of the model to another value than that of the potential, or asks for a short-range
+        model where the potential is full-range.
     """
     settings = start.settings
     every = settings.elements + tuple(element for element in elements if element not in settings.elements)
     long_range = settings.long_range or configuration.model.long_range or None
     model = ModelConfiguration.model_validate(settings.model_dump() | {"elements": every, "long_range": long_range})
-    if configuration.model not in (ModelConfiguration(cutoff=settings.cutoff), model):
+    # only keys that were set: defaults yield to the potential
+    requested = configuration.model.model_dump(exclude_unset=True)
+    if changed := sorted(differences(requested, model.model_dump(), "model")):
         raise ConfigurationError(
-            "with `start` the model is that of the potential: leave the key `model` out, or train from the beginning"
+            f"with `start` the model is that of the potential, which differs in {', '.join(changed[:5])}: "
+            "leave these keys and `--model` out, or train from the beginning"
         )
     if settings.long_range is not None and any(stage.model == "short-range" for stage in configuration.stages):
         raise ConfigurationError("a stage is short-range but the potential in `start` is full-range")

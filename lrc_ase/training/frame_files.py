@@ -14,7 +14,7 @@ from lrc_ase.dataset.frame_weights import WEIGHT_KEYS
 from lrc_ase.dataset.remarks import counted_remarks
 from lrc_ase.training.run_folder import RunFolder
 
-__all__ = ["FrameFiles", "FramesOrPaths", "paths_alone"]
+__all__ = ["FrameFiles", "FramesOrPaths"]
 
 FramesOrPaths = str | os.PathLike[str] | Atoms | Sequence[str | os.PathLike[str] | Atoms]
 """One or several paths or `Atoms`."""
@@ -23,11 +23,15 @@ _LABEL_INFO = ("config_type",)
 
 
 class FrameFiles:
-    """Files of a run that hold frames from memory; they are removed if the run does not begin."""
+    """Files of a run that hold frames from memory; they are removed if the run does not begin.
 
-    def __init__(self, folder: RunFolder, keys: LabelKeys | None = None) -> None:
+    A resumed run keeps the frames that it has: with `may_write` False `Atoms` are an error.
+    """
+
+    def __init__(self, folder: RunFolder, keys: LabelKeys | None = None, *, may_write: bool = True) -> None:
         self.folder = folder
         self.keys = keys
+        self.may_write = may_write
         self.written: list[str] = []
 
     def __enter__(self) -> FrameFiles:
@@ -52,8 +56,8 @@ class FrameFiles:
             A label cannot be used.
         """
         items = [frames] if isinstance(frames, (str, os.PathLike, Atoms)) else list(frames)
-        if not any(isinstance(item, Atoms) for item in items):
-            return paths_alone(frames)
+        if not self.may_write or not any(isinstance(item, Atoms) for item in items):
+            return _paths_alone(items)
         atoms = [item for item in items if isinstance(item, Atoms)]
         if len(atoms) < len(items):
             strange = next(item for item in items if not isinstance(item, Atoms))
@@ -72,13 +76,12 @@ class FrameFiles:
         return [str(path)]
 
 
-def paths_alone(frames: FramesOrPaths) -> list[str]:
+def _paths_alone(items: Sequence[object]) -> list[str]:
     """Return paths as text; TypeError if an item is no path."""
-    items = [frames] if isinstance(frames, (str, os.PathLike, Atoms)) else list(frames)
     for item in items:
         if not isinstance(item, (str, os.PathLike)):
             raise TypeError(f"expected paths, got {type(item).__name__}: the run folder keeps the frames of its run")
-    return [os.fspath(item) for item in items if not isinstance(item, Atoms)]
+    return [os.fspath(item) for item in items if isinstance(item, (str, os.PathLike))]
 
 
 def _kept(atoms: Atoms, frame: LabelledFrame) -> Atoms:

@@ -1,227 +1,162 @@
-"""Conversion of the arguments of `train` and ``lrc-ase train`` to a configuration."""
+"""Options of `train`, of ``lrc-ase train`` and of their docs: one list of short names for keys of a configuration."""
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict, get_args, get_type_hints
 
 from lrc_ase.dataset import LabelKeys
-from lrc_ase.files.pretrained import absolute_potential
-from lrc_ase.training.configuration import (
-    ConfigurationError,
-    TrainingConfiguration,
-    load_configuration,
-    parse_configuration,
-)
-from lrc_ase.training.yaml_reading import read_yaml
+from lrc_ase.training.data_arguments import Paths
 
-__all__ = [
-    "Paths",
-    "absolute_paths",
-    "as_configuration",
-    "changed_configuration",
-    "default_configuration",
-    "option_keys",
-    "parse_assignment",
-]
-
-Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-"""One path or several."""
+__all__ = ["Option", "TrainOptions", "label_changes", "option_keys", "option_table", "options", "with_options"]
 
 
-def default_configuration(
-    files: Paths = (),
-    *,
-    small: Paths = (),
-    large: Paths = (),
-    validation: Paths = (),
-    short_range: bool = False,
-) -> TrainingConfiguration:
-    """Return a configuration with defaults, for one stage on `files` or two-scale training on `small` and `large`.
+@dataclass(frozen=True)
+class Option:
+    """An option: the key of the configuration that it sets, and how the command line shows it."""
 
-    Two-scale training (section 5 of doi:10.48550/arXiv.2010.05295) trains the short-range part on many small cells
-    while the long-range part keeps its initial weights, then both parts on a few large cells. `validation` belongs to
-    `files` or to `large`. Each argument is one path or several.
+    key: str
+    """Dotted key, as in `changed_configuration`."""
+    metavar: str
+    """Word that stands for the value in help texts; nothing for a switch."""
+    help: str
+    """Meaning and unit."""
+    panel: str
+    """Heading of the help text under which the option stands."""
+    flag: str = ""
+    """Name on the command line if it is not that of the keyword."""
+
+
+_DATA, _MODEL, _TRAINING, _MACHINE = "Data", "Model", "Training", "Machine"
+
+
+class TrainOptions(TypedDict, total=False):
+    """Keywords of `train`, and options of ``lrc-ase train``, for the keys of a configuration that change most often.
+
+    None leaves the value of the configuration, or the default. Any other key is set by `settings`, or by ``--set``.
     """
-    files, small, large, validation = (absolute_paths(paths) for paths in (files, small, large, validation))
-    if bool(files) == bool(small or large):
-        raise ConfigurationError("training needs either data files, or both small and large ones")
-    if files:
-        model = "short-range" if short_range else "full-range"
-        data_sets = {"frames": {"train": files, "validation": validation}}
-        return parse_configuration({"data": data_sets, "stages": [{"model": model}]})
-    if not (small and large) or short_range:
-        raise ConfigurationError("two-scale training needs small and large files and ends in a full-range model")
-    data = {
-        "small": {"train": small},
-        "large": {"train": large, "validation": validation},
-    }
-    stages = [
-        {"data": "small", "train": "short-range-part"},
-        {"data": "large", "batch_size": 1},
+
+    model: Annotated[
+        str | None,
+        Option(
+            "model.preset",
+            "fast|accurate",
+            "Preset: fast (one block, the default) or accurate (two blocks, twice the cost and range).",
+            _MODEL,
+        ),
     ]
-    return parse_configuration({"data": data, "stages": stages})
+    cutoff: Annotated[
+        float | None,
+        Option("model.cutoff", "ANGSTROM", "Range of the short-range part, Angstrom; 5 if not given.", _MODEL),
+    ]
+    start: Annotated[
+        str | os.PathLike[str] | None,
+        Option(
+            "start",
+            "POTENTIAL",
+            "Potential (file, run folder, shipped name) to start from; unknown elements are added.",
+            _MODEL,
+            "--from",
+        ),
+    ]
+    ensemble: Annotated[
+        int | None, Option("ensemble", "N", "Members trained side by side; their spread is the uncertainty.", _MODEL)
+    ]
+    epochs: Annotated[
+        int | None,
+        Option(
+            "stages.epochs", "N", "Passes over the frames in every stage; with --resume of a longer run.", _TRAINING
+        ),
+    ]
+    batch_size: Annotated[int | None, Option("stages.batch_size", "N", "Frames per step of the optimizer.", _TRAINING)]
+    patience: Annotated[
+        int | None,
+        Option("stages.patience", "N", "Validations without progress after which a stage ends.", _TRAINING),
+    ]
+    time_limit: Annotated[
+        float | None,
+        Option("stages.time_limit", "MINUTES", "Minutes after which a stage ends, its step size annealed.", _TRAINING),
+    ]
+    seed: Annotated[int | None, Option("seed", "N", "Seed of weights, split and shuffling.", _TRAINING)]
+    watch: Annotated[
+        Paths | None,
+        Option(
+            "watch", "FRAMES", "Frames whose errors are followed but not trained on, as old ones with --from.", _DATA
+        ),
+    ]
+    cache: Annotated[
+        str | os.PathLike[str] | None,
+        Option("cache", "FOLDER", "Folder that keeps large sets on disk, prepared once for all runs.", _DATA),
+    ]
+    skip_unlabelled: Annotated[
+        bool | None, Option("skip_unlabelled", "", "Leave out frames without any label, and count them.", _DATA)
+    ]
+    device: Annotated[str | None, Option("device", "NAME", "Device of torch: cpu, cuda, cuda:1.", _MACHINE)]
+    dtype: Annotated[str | None, Option("dtype", "TYPE", "float32 or float64.", _MACHINE)]
+    n_threads: Annotated[int | None, Option("n_threads", "N", "Threads of torch on the CPU.", _MACHINE, "--threads")]
 
 
-def as_configuration(
-    data: TrainingConfiguration | Paths, *, validation: Paths = (), short_range: bool = False
-) -> TrainingConfiguration:
-    """Return `data` if it is a configuration, that of a YAML file, or the default configuration for files of frames."""
-    paths = [] if isinstance(data, TrainingConfiguration) else absolute_paths(data)
-    yaml = [path for path in paths if path.endswith((".yaml", ".yml"))]
-    if paths and not yaml:
-        return default_configuration(paths, validation=validation, short_range=short_range)
-    if validation or short_range or len(paths) > 1:
-        raise ConfigurationError("a configuration stands alone: name frames and validation in it")
-    return data if isinstance(data, TrainingConfiguration) else load_configuration(yaml[0])
+def options() -> Iterator[tuple[str, Any, Option]]:
+    """Yield keyword, type and description of each option."""
+    for name, annotation in get_type_hints(TrainOptions, include_extras=True).items():
+        kind, option = get_args(annotation)
+        yield name, kind, option
 
 
-def absolute_paths(paths: Paths) -> list[str]:
-    """Return one path or several as absolute paths."""
-    several = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    return [os.path.abspath(path) for path in several]
+def flag(name: str, option: Option) -> str:
+    """Return the name of an option on the command line.
+
+    >>> flag("batch_size", Option("stages.batch_size", "N", "", ""))
+    '--batch-size'
+    """
+    return option.flag or f"--{name.replace('_', '-')}"
 
 
-def option_keys(
-    *,
-    cutoff: float | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    patience: int | None = None,
-    time_limit: float | None = None,
-    ensemble: int | None = None,
-    start: str | os.PathLike[str] | None = None,
-    watch: Paths | None = None,
-    test: Paths | None = None,
-    cache: str | os.PathLike[str] | None = None,
-    seed: int | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    n_threads: int | None = None,
-    keys: LabelKeys | None = None,
-    skip_unlabelled: bool | None = None,
-) -> dict[str, Any]:
-    """Return dotted keys and values of the options of ``lrc-ase train`` and `train` that are not None."""
-    values: dict[str, Any] = {
-        "model.cutoff": cutoff,
-        "stages.epochs": epochs,
-        "stages.batch_size": batch_size,
-        "stages.patience": patience,
-        "stages.time_limit": time_limit,
-        "ensemble": ensemble,
-        "start": None if start is None else absolute_potential(start, os.curdir),
-        "watch": None if watch is None else absolute_paths(watch),
-        "test": None if test is None else absolute_paths(test),
-        "cache": None if cache is None else os.path.abspath(cache),
-        "seed": seed,
-        "device": device,
-        "dtype": dtype,
-        "n_threads": n_threads,
-        "skip_unlabelled": skip_unlabelled,
-    }
+def option_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted keys and values of the options that are not None; TypeError suggests the nearest option.
+
+    >>> option_keys({"epochs": 10, "cutoff": None})
+    {'stages.epochs': 10}
+    """
+    keys = {name: option.key for name, _, option in options()}
+    for name in values:
+        if name not in keys:
+            near = difflib.get_close_matches(name, keys, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "`settings` takes any key of the configuration"
+            raise TypeError(f"train() got an unexpected keyword argument '{name:.80}'; {hint}")
+    return {keys[name]: value for name, value in values.items() if value is not None}
+
+
+def label_changes(keys: LabelKeys | None) -> dict[str, Any]:
+    """Return dotted keys and values that name labels in all data sets."""
     named = {} if keys is None else keys.model_dump(exclude_none=True)
-    values |= {f"data.*.keys.{label}": name for label, name in named.items()}
-    return {key: value for key, value in values.items() if value is not None}
+    return {f"data.*.keys.{label}": name for label, name in named.items()}
 
 
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """Split ``KEY=VALUE``, the value in YAML.
+def with_options(
+    signature: inspect.Signature, annotate: Callable[[str, Any, Option], Any] = lambda name, kind, option: kind
+) -> inspect.Signature:
+    """Return a signature with one keyword for each option in place of ``**options``.
 
-    >>> parse_assignment("stages.loss.energy=5")
-    ('stages.loss.energy', 5)
-    >>> parse_assignment("model.hidden=[64, 64]")
-    ('model.hidden', [64, 64])
+    `annotate` returns the annotation of a keyword from its name, type and description.
     """
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigurationError(f"--set needs KEY=VALUE, such as stages.loss.energy=5, got '{text:.80}'")
-    try:
-        return key.strip(), read_yaml(value)
-    except ValueError as error:
-        raise ConfigurationError(f"--set {key.strip():.80}: the value {error}") from error
+    explicit = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    spelled_out = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotate(name, kind, option))
+        for name, kind, option in options()
+    ]
+    return signature.replace(parameters=[*explicit, *spelled_out])
 
 
-def changed_configuration(
-    configuration: TrainingConfiguration, changes: Mapping[str, Any], *, source: str = "command line"
-) -> TrainingConfiguration:
-    """Return a configuration with values replaced by dotted keys.
-
-    Keys are written as in error messages: ``model.cutoff``, ``stages[0].epochs``, ``data.frames.keys.energy``. The name
-    of a stage may replace its index (``stages.full-range.epochs``). Without either the key holds for all stages
-    (``stages.epochs``). ``*`` stands for every data set (``data.*.keys.energy``). Relative paths start from the working
-    folder.
-
-    Raises
-    ------
-    ConfigurationError
-        A key is unknown (the message names the nearest one), or its value is not valid.
-    """
-    content = configuration.model_dump(mode="json", exclude_unset=True)
-    # whole sections before keys in them
-    for key in sorted(changes, key=lambda key: len(_parts(key))):
-        _assign(content, _parts(key), _absolute(key, changes[key]), key)
-    return parse_configuration(content, source=source)
-
-
-def _parts(key: str) -> list[str]:
-    """Split a dotted key.
-
-    >>> _parts("stages[0].loss.energy")
-    ['stages', '0', 'loss', 'energy']
-    """
-    # "[...]" is how messages write any index: all entries
-    parts = re.sub(r"\[([^\[\]]*)\]", r".\1", key.replace("[...]", "")).split(".")
-    if not all(parts):
-        raise ConfigurationError(f"'{key:.80}' is no key: expected names with dots between, such as model.cutoff")
-    return parts
-
-
-def _assign(content: Any, parts: Sequence[str], value: Any, key: str) -> None:
-    """Set a value inside nested mappings and lists; absent mappings on the way are created."""
-    first, rest = parts[0], parts[1:]
-    if isinstance(content, list):  # stages or files: one by index or name, or all
-        items, rest = _chosen(content, parts, key)
-        if not rest and items is not content:
-            raise ConfigurationError(f"'{key:.80}' names a whole entry of a list: name a key in it")
-        for item in items:
-            _assign(item, rest, value, key)
-    elif not isinstance(content, dict):
-        raise ConfigurationError(f"'{key:.80}': there is nothing below a plain value")
-    elif first == "*":
-        for item in content.values():
-            _assign(item, rest, value, key)
-    elif not rest:
-        if key.endswith("descriptor.name") and content.get("name") != value:
-            content.clear()  # settings of another descriptor
-        content[first] = value
-    else:
-        if content.get(first) is None:
-            content[first] = {}
-        _assign(content[first], rest, value, key)
-
-
-def _chosen(items: list[Any], parts: Sequence[str], key: str) -> tuple[list[Any], Sequence[str]]:
-    """Return the items of a list that the first part of a key selects, and the remaining parts of the key."""
-    first = parts[0]
-    if first.isdecimal():
-        if int(first) >= len(items):
-            raise ConfigurationError(f"'{key:.80}': there are only {len(items)} entries, counted from 0")
-        return [items[int(first)]], parts[1:]
-    named = [item for item in items if isinstance(item, Mapping) and item.get("name") == first]
-    return (named, parts[1:]) if named else (items, parts)
-
-
-_PATHS = ("cache", "watch", "test", "train", "validation", "path")
-
-
-def _absolute(key: str, value: Any) -> Any:
-    """Make the paths in the value of a key that holds paths absolute."""
-    if key == "start" and value is not None:
-        return absolute_potential(value, os.curdir)
-    if key.rsplit(".", 1)[-1] not in _PATHS or key.startswith("stages"):
-        return value
-    if isinstance(value, (str, os.PathLike)):
-        return os.path.abspath(value)
-    return [os.path.abspath(item) if isinstance(item, (str, os.PathLike)) else item for item in value or ()]
+def option_table() -> str:
+    """Return the table of the options in Markdown."""
+    rows = ["| command line | Python | key of the configuration | meaning |", "|---|---|---|---|"]
+    for name, _, option in options():
+        value = f" {option.metavar}" if option.metavar else ""
+        cells = [f"`{flag(name, option)}{value}`", f"`{name}`", f"`{option.key}`", option.help]
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"

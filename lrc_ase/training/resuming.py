@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lrc_ase.training.assignments import changed_configuration
 from lrc_ase.training.checkpoint import load_checkpoint
 from lrc_ase.training.configuration import (
     ConfigurationError,
     TrainingConfiguration,
-    differences,
     load_configuration,
     write_configuration,
 )
-from lrc_ase.training.options import changed_configuration
+from lrc_ase.training.differences import differences
 from lrc_ase.training.progress import Progress
 from lrc_ase.training.run_folder import RunFolder
 
-__all__ = ["LENGTHENING", "check_changes", "resumed_configuration"]
+__all__ = ["LENGTHENING", "check_changes", "resumed_configuration", "same_configuration"]
 
 LENGTHENING = ("epochs", "patience", "time_limit")
 """Keys of a stage that change its length and do not affect the training so far."""
@@ -25,9 +25,7 @@ _FREE = ("device", "n_threads", "checkpoint_every", "tensorboard")
 """Keys that do not affect the result."""
 
 
-def resumed_configuration(
-    configuration: TrainingConfiguration | None, folder: RunFolder, changes: Mapping[str, Any]
-) -> TrainingConfiguration:
+def resumed_configuration(folder: RunFolder, changes: Mapping[str, Any]) -> TrainingConfiguration:
     """Return the configuration of the run in a folder, with `changes` by dotted keys, and write it to the folder.
 
     Changes of ``stages.epochs``, ``stages.patience`` and ``stages.time_limit`` apply to the current stage (the last one
@@ -36,11 +34,9 @@ def resumed_configuration(
     Raises
     ------
     ConfigurationError
-        `configuration` differs from that of the run, or `changes` holds a key that cannot change.
+        `changes` holds a value that is not valid.
     """
     stored = load_configuration(folder.configuration)
-    if configuration is not None:
-        _check_same(configuration, stored, folder)
     stage, progress = _position(folder)
     keys: dict[str, Any] = {}
     for key, value in changes.items():
@@ -60,6 +56,19 @@ def resumed_configuration(
     if resumed.stages != stored.stages:
         write_configuration(folder.configuration, resumed)
     return resumed
+
+
+def same_configuration(folder: RunFolder, requested: TrainingConfiguration) -> TrainingConfiguration:
+    """Return the configuration of the run in a folder, with those values of `requested` that do not affect the result.
+
+    Raises
+    ------
+    ConfigurationError
+        `requested` differs from the configuration of the run in another key.
+    """
+    stored = load_configuration(folder.configuration)
+    _check_same(requested, stored, folder)
+    return stored.model_copy(update=requested.model_dump(include=set(_FREE) & requested.model_fields_set))
 
 
 def check_changes(keys: Iterable[str]) -> None:
