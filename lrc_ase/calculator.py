@@ -22,6 +22,7 @@ from lrc_ase.engines.ase_errors import ases_errors, unknown_keyword
 from lrc_ase.engines.ase_responses import ResponseCalculator
 from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.files.pretrained import trained_potential
+from lrc_ase.layer.memory import reuse_small_meshes
 from lrc_ase.models.derivatives import atomic_stresses, evaluate
 from lrc_ase.models.polarization import NO_CHARGES
 from lrc_ase.models.precision import floating_type
@@ -65,6 +66,9 @@ class LRCCalculator(ResponseCalculator):
     structures, or ``atoms.info["external_field"]`` for one. Energy, forces and stress then include -E.P, the energy of
     the polarization P. The calculator follows atoms that are wrapped through periodic boundaries from one evaluation to
     the next, so that the energy has no steps; see docs/calculator.md.
+
+    The first calculator of a process lets the C library keep up to 64 MiB of freed memory for the next step
+    (`lrc_ase.layer.memory.reuse_small_meshes`), unless the environment sets glibc's limits.
 
     Parameters
     ----------
@@ -128,6 +132,7 @@ class LRCCalculator(ResponseCalculator):
         if default_dtype is not None and dtype is not torch.float64 and floating_type(dtype) != precision:
             raise ValueError(f"`dtype` {dtype} and `default_dtype` {default_dtype} differ: give one of them")
         super().__init__(**kwargs)
+        reuse_small_meshes()
         if not isinstance(potential, Potential):
             potential = load_potential(potential, device=device, dtype=precision)
         self.potential = potential

@@ -8,8 +8,8 @@ from lrc_ase.layer.lattice import (
     half_mesh_indices,
     mesh_shape_for_spacing,
     reciprocal_cell,
+    squared_wave_numbers,
     volume,
-    wave_vectors,
 )
 
 
@@ -36,11 +36,17 @@ def test_half_mesh_indices_follow_torch_fft(shape):
     assert transform[slot].real > 0.49 * math.prod(shape)
 
 
-def test_wave_vectors_of_a_triclinic_cell():
+@pytest.mark.parametrize("axes", [(0, 1, 2), (0, 2), (1,), ()])
+def test_wave_numbers_of_a_triclinic_cell(axes):
+    """A wave turns by 2 pi m_i along cell vector i: k = 2 pi A^-1 m, with m zero along the other axes."""
     cell = torch.tensor([[[3.0, 0, 0], [1, 4, 0], [0.5, -1, 5]]], dtype=torch.float64)
-    waves = wave_vectors(cell, (4, 4, 6))
     indices = half_mesh_indices((4, 4, 6)).double()
-    torch.testing.assert_close(torch.einsum("bxyzd,bcd->xyzc", waves, cell), 2 * math.pi * indices)
+    chosen = torch.zeros_like(indices)
+    chosen[..., axes] = indices[..., axes]
+    waves = torch.linalg.solve(cell[0], 2 * math.pi * chosen[..., None])[..., 0]
+    squared = squared_wave_numbers(cell, (4, 4, 6), axes)
+    assert squared.shape == (1, *(n if axis in axes else 1 for axis, n in enumerate((4, 4, 4))))
+    torch.testing.assert_close(squared.expand(1, 4, 4, 4)[0], (waves**2).sum(dim=-1))
 
 
 def test_fractional_coordinates_invert_the_cell():

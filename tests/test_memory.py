@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from lrc_ase.layer.memory import keep_freed_memory
+from lrc_ase import LongRangeConvolution, LRCCalculator, Yukawa
+from lrc_ase.layer.memory import keep_freed_memory, reuse_small_meshes
 
 FAULTS = """
 import resource, sys, torch
@@ -28,9 +29,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 LAYER_FAULTS = """
 import resource, sys, torch
 from lrc_ase import LongRangeConvolution, Yukawa
-if sys.argv[1] == "give back":
-    import lrc_ase.layer.convolution
-    lrc_ase.layer.convolution.reuse_small_meshes = lambda: None
+from lrc_ase.layer.memory import reuse_small_meshes
+if sys.argv[1] == "keep":
+    reuse_small_meshes()
 layer = LongRangeConvolution(Yukawa([0.3, 0.6, 0.9], smearing=1.0), mesh_shape=(40, 40, 40), smearing=1.0)
 positions, cell = torch.rand(50, 3, dtype=torch.float64), 20 * torch.eye(3, dtype=torch.float64)[None]
 weights = torch.rand(50, 3, dtype=torch.float64)
@@ -57,6 +58,14 @@ def test_arrays_that_are_freed_and_needed_again_cost_no_fresh_pages(script):
         run = subprocess.run([sys.executable, "-c", script, mode], capture_output=True, text=True, check=True)
         faults[mode] = int(run.stdout)
     assert 4 * faults["keep"] < faults["give back"]
+
+
+def test_calculators_keep_small_meshes_and_layers_do_not():
+    reuse_small_meshes.cache_clear()
+    LongRangeConvolution(Yukawa([0.3], smearing=1.0), smearing=1.0)
+    assert reuse_small_meshes.cache_info().currsize == 0
+    LRCCalculator("nacl")
+    assert reuse_small_meshes.cache_info().currsize == 1
 
 
 def test_other_systems_are_left_alone(monkeypatch):

@@ -8,11 +8,11 @@ import torch
 from tolerances import ROUNDING
 
 from lrc_ase.layer.boundaries import Layout
-from lrc_ase.layer.kernels import Coulomb, Exponential, Matrix, Stack, Yukawa
 from lrc_ase.layer.lattice import half_mesh_indices
-from lrc_ase.layer.mesh import MultiplierTables, Stencil, convolve, differentiation, field_and_energy, filtered
+from lrc_ase.layer.mesh import Stencil, convolve, differentiation, field_and_energy, filtered
 from lrc_ase.layer.mesh.evaluation import Convolver, composed
-from lrc_ase.layer.mesh.filtering import filter_mesh, paired_waves
+from lrc_ase.layer.mesh.filtering import filter_mesh
+from lrc_ase.layer.tables import paired_waves
 from lrc_ase.layer.windows import gaussian_window, semicircle_window
 
 SHAPES = {1: (14,), 2: (10, 12), 3: (8, 10, 8)}
@@ -267,46 +267,3 @@ def test_graphs_are_freed_without_the_garbage_collector(monkeypatch):
         assert [reference() for reference in evaluations] == [None, None]
     finally:
         gc.enable()
-
-
-def multiplier():
-    return Stack([Coulomb(smearing=1.0), Yukawa([0.4, 1.1], [1.0, -0.7], smearing=1.0)]).double()
-
-
-def cells():
-    return torch.tensor([[[6.0, 0, 0], [1, 7, 0], [-2, 1, 8]], [[9.0, 0, 1], [0, 6, 0], [0, 0, 7]]]).double()
-
-
-@pytest.mark.parametrize("kernel", [multiplier(), Exponential([0.8]), Matrix(Yukawa([0.3, 0.5, 0.8, 1.0]), 2, 2)])
-def test_kept_table_has_the_strain_derivative_of_a_fresh_one(kernel):
-    window, shape = semicircle_window(6), (8, 10, 8)
-    channels = (2, 2) if kernel.is_matrix else (kernel.n_channels,)
-    cotangent = torch.randn(2, *channels, 8, 10, 5, generator=torch.Generator().manual_seed(0)).double()
-    actual = []
-    for trainable in (True, False):
-        kernel.requires_grad_(trainable)
-        cell = cells().requires_grad_()
-        table = MultiplierTables(window)(kernel, kernel.state(), cell, shape, PERIODIC)
-        gradient = torch.autograd.grad(table, cell, cotangent, create_graph=True)[0]
-        second = torch.autograd.grad(gradient.pow(2).sum(), cell, retain_graph=True)[0]
-        with torch.no_grad():
-            first = gradient.clone()
-        once = torch.autograd.grad(table, cell, cotangent)[0]
-        torch.testing.assert_close(once, first, rtol=1e-11, atol=1e-11)
-        actual.append((table.detach(), once, second))
-    for fresh, kept in zip(*actual, strict=True):
-        torch.testing.assert_close(kept, fresh, rtol=1e-11, atol=1e-11)
-
-
-def test_tables_follow_parameters_cells_and_meshes():
-    kernel, tables = multiplier().requires_grad_(False), MultiplierTables(semicircle_window(6))
-    first = tables(kernel, kernel.state(), cells(), (8, 10, 8), PERIODIC)
-    assert tables(kernel, kernel.state(), cells(), (8, 10, 8), PERIODIC) is first
-    assert tables(kernel, kernel.state(), cells(), (8, 10, 10), PERIODIC).shape[-1] == 6
-    larger = tables(kernel, kernel.state(), 1.1 * cells(), (8, 10, 8), PERIODIC)
-    assert (larger - first).abs().max() > 1e-4
-    with torch.no_grad():
-        next(kernel.parameters()).add_(0.5)
-    changed = tables(kernel, kernel.state(), 1.1 * cells(), (8, 10, 8), PERIODIC)
-    assert (changed - larger).abs().max() > 1e-4
-    assert len(tables._kept) <= 2

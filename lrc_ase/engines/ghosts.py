@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from lrc_ase.layer.exchange import Exchange
+from lrc_ase.layer.tables import MultiplierTables
 from lrc_ase.structures.graph import Graph
 from lrc_ase.structures.neighbors import complete_cell, padded_rows
 from lrc_ase.structures.pairs import pairs_within
@@ -25,6 +26,7 @@ class GhostNeighbors:
     def __init__(self, cutoff: float, skin: float) -> None:
         self.cutoff = cutoff
         self._skin = Skin(skin)
+        self._tables = MultiplierTables()
 
     @property
     def n_searches(self) -> int:
@@ -81,6 +83,7 @@ class GhostNeighbors:
             neighbor_mask=self._mask,
             mesh_shapes=None if mesh_shape is None else (mesh_shape,),
             exchange=exchange,
+            tables=self._tables,
         )
 
 

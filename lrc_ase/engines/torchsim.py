@@ -18,6 +18,8 @@ from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 
 from lrc_ase.files.potential_file import Potential, load_potential
+from lrc_ase.layer.memory import reuse_small_meshes
+from lrc_ase.layer.tables import MultiplierTables
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.devices import usable_device
 from lrc_ase.models.precision import floating_type
@@ -69,6 +71,7 @@ class TorchSimModel(ModelInterface):
         compute_stress: bool = True,
     ) -> None:
         super().__init__()
+        reuse_small_meshes()
         if not isinstance(potential, Potential):
             potential = load_potential(potential)
         self._device, self._dtype, self._skin = usable_device(device), floating_type(dtype), Skin(skin)
@@ -81,6 +84,7 @@ class TorchSimModel(ModelInterface):
         self._systems: list[Atoms] = []
         """Systems of the last search."""
         self._graph: Graph | None = None
+        self._tables = MultiplierTables()
 
     @undisturbed()
     def forward(self, state: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -148,7 +152,7 @@ class TorchSimModel(ModelInterface):
             shape = self.model.mesh_shape_for(atoms.cell.array, mesh) if atoms.pbc.all() else None
             graphs.append(graph if shape is None else replace(graph, mesh_shapes=(shape,)))
         self._systems = systems
-        return collate(graphs).to(self._device)
+        return replace(collate(graphs).to(self._device), tables=self._tables)
 
 
 def _systems_of(state: torch_sim.SimState, pbc: Tensor, charges: Tensor) -> list[Atoms]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lrc_ase.layer.exchange import Exchange
 from lrc_ase.layer.kernels import WaveNumbers
-from lrc_ase.layer.lattice import half_mesh_indices, reciprocal_cell, wave_vectors
+from lrc_ase.layer.lattice import squared_wave_numbers, wave_indices
 
 __all__ = ["Layout", "open_layout", "padded_cell", "pairs_cost_less", "wave_numbers"]
 
@@ -130,27 +130,16 @@ def padded_cell(cell: Tensor, layout: Layout) -> Tensor:
 
 def wave_numbers(cell: Tensor, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]) -> WaveNumbers:
     """Waves of the half mesh for padded cells (n_structures, d, d), whose layouts differ in lengths alone."""
-    d = len(mesh_shape)
-    open_axes = layouts[0].open_axes
+    d, open_axes = len(mesh_shape), layouts[0].open_axes
+    periodic_squared = squared_wave_numbers(cell, mesh_shape, [axis for axis in range(d) if axis not in open_axes])
     if not open_axes:
-        return WaveNumbers((wave_vectors(cell, mesh_shape) ** 2).sum(dim=-1), d)
-    indices = half_mesh_indices(mesh_shape, device=cell.device).to(cell)
-    ranges = [indices.select(-1, axis).movedim(axis, 0).reshape(indices.shape[axis], -1)[:, 0] for axis in range(d)]
-
-    def along(axis: int) -> Tensor:
-        """Indices of the waves along one axis, shaped to broadcast over the half mesh with structures in front."""
-        return ranges[axis].reshape([1] + [-1 if own == axis else 1 for own in range(d)])
-
-    reciprocal = reciprocal_cell(cell)[:, :, None, None, None]  # (n_structures, d, then the mesh, d)
-    vectors = cell.new_zeros(len(cell), 1, 1, 1, d)
-    open_squared = cell.new_zeros(len(cell), 1, 1, 1)
+        return WaveNumbers(periodic_squared, d)
+    # the box's sides are perpendicular to each other and to the periodic vectors, so each wave is 2 pi m over a side
     lengths = cell.new_tensor([layout.lengths for layout in layouts])[:, :, None, None, None]
-    for axis in range(d):
-        if axis in open_axes:
-            open_squared = open_squared + (2 * math.pi * along(axis) / lengths[:, open_axes.index(axis)]) ** 2
-        else:
-            vectors = vectors + along(axis)[..., None] * reciprocal[:, axis]
-    periodic_squared = (vectors**2).sum(dim=-1)
+    indices = wave_indices(mesh_shape, like=cell)
+    open_squared = cell.new_zeros(len(cell), 1, 1, 1)
+    for place, axis in enumerate(open_axes):
+        open_squared = open_squared + (2 * math.pi * indices[axis] / lengths[:, place]) ** 2
     truncation = cell.new_tensor([layout.truncation for layout in layouts])[:, None, None, None]
     squared = periodic_squared + open_squared
     return WaveNumbers(squared, d, len(open_axes), periodic_squared, open_squared, truncation)

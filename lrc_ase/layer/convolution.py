@@ -9,6 +9,10 @@ Algorithm 1 of Peng, Lin, Ying and Zepeda-Nunez (arXiv:2010.05295); for a matrix
 :math:`u_{ia} = \sum_b \sum_j \phi_{ab}(x_i - x_j) f_{jb}`. Directions are periodic or open, any of them. Three ways
 to the same number: `mesh` (FFT), `ewald` (the k-sum term by term, without window error) and `direct` (pairs in open
 space).
+
+A call goes through these steps: check the input; lay out each structure (`boundaries`: a mesh of its cell, of a padded
+box, or none); group structures that share a mesh; for each group make the table of the kernel (`tables`) and sum
+(`mesh`, `ewald` or `direct`); take out the self term.
 """
 
 from __future__ import annotations
@@ -29,9 +33,10 @@ from lrc_ase.layer.exchange import Exchange
 from lrc_ase.layer.inputs import check_inputs
 from lrc_ase.layer.kernels import Multiplier, apply_kernel
 from lrc_ase.layer.lattice import fractional_coordinates, held_mesh_shape
-from lrc_ase.layer.memory import check_mesh_memory, reuse_small_meshes
-from lrc_ase.layer.mesh import FieldAndEnergy, MultiplierTables, Stencil, convolve, field_and_energy
+from lrc_ase.layer.memory import check_mesh_memory
+from lrc_ase.layer.mesh import FieldAndEnergy, Stencil, convolve, field_and_energy
 from lrc_ase.layer.mesh.evaluation import sum_by_structure
+from lrc_ase.layer.tables import MultiplierTables
 from lrc_ase.layer.windows import Window
 
 __all__ = ["FieldAndEnergy", "LongRangeConvolution"]
@@ -58,7 +63,12 @@ class LongRangeConvolution(nn.Module):
         'mesh', with 'ewald' as the exact sum over the same waves; clusters that are small for their extent go by
         pairs with both, and always without `smearing`. 'direct': pairs, for structures without periodic directions.
     remove_self
-        Leave the atom's own kernel value phi(0) out of the sum (its periodic images stay).
+        Leave the kernel at distance zero, phi(0) f_i, out of the sum of atom i; its periodic images stay.
+
+    Raises
+    ------
+    ValueError
+        Arguments that do not determine a mesh, or a mesh that cannot resolve the kernel.
     """
 
     def __init__(
@@ -76,7 +86,8 @@ class LongRangeConvolution(nn.Module):
         if method not in ("mesh", "ewald", "direct"):
             raise ValueError(f"`method` must be 'mesh', 'ewald' or 'direct', got {method!r}")
         if smearing is not None:
-            mesh_quality(accuracy, smearing)  # refuses what the user asks for in the user's own numbers
+            mesh_quality(accuracy, smearing)  # so that errors name the numbers that the user gave
+            # some kernels weigh high waves more than the table of accuracies assumes, and get a finer mesh
             quality = mesh_quality(max(accuracy * multiplier.accuracy_factor, _HIGHEST_ACCURACY), smearing)
             window = window or quality.window
             self.spacing: float | None = quality.spacing
@@ -97,8 +108,6 @@ class LongRangeConvolution(nn.Module):
         self.window = window
         self.method = method
         self.remove_self = remove_self
-        self._tables = MultiplierTables(window if method == "mesh" else None)
-        reuse_small_meshes()
 
     def forward(
         self,
@@ -110,6 +119,7 @@ class LongRangeConvolution(nn.Module):
         pbc: Tensor | None = None,
         mesh_shapes: Sequence[tuple[int, ...]] | None = None,
         exchange: Exchange | None = None,
+        tables: MultiplierTables | None = None,
     ) -> Tensor:
         """Compute the field u at the atoms.
 
@@ -130,8 +140,11 @@ class LongRangeConvolution(nn.Module):
         mesh_shapes
             A mesh for each fully periodic structure, to hold it while the cell changes a little.
         exchange
-            Processes that share the one structure, each with atoms of its own: the field is that of all their weights.
-            Gradients by cell and multiplier are shares that sum to the whole.
+            Processes that share the one structure, each with some of its atoms: the field is that of the weights of all
+            processes. Gradients by cell and multiplier are shares that sum to the whole.
+        tables
+            Tables of a frozen kernel from earlier calls. Pass the same object to calls in the same cell, as in
+            dynamics: they then skip the evaluation of the kernel on the mesh. The layer itself keeps nothing.
 
         Returns
         -------
@@ -144,7 +157,7 @@ class LongRangeConvolution(nn.Module):
             Shapes that do not fit, coordinates that are not finite, a singular cell, a kernel that has no form in this
             boundary, a mesh larger than the memory, processes that would share what has no mesh.
         """
-        boundary = _Boundary(structure, pbc, mesh_shapes, exchange)
+        boundary = _Boundary(structure, pbc, mesh_shapes, exchange, tables or MultiplierTables())
         return self._sum(weights, fractional, cell, boundary, n_energies=0).field
 
     def field_and_energy(
@@ -158,8 +171,9 @@ class LongRangeConvolution(nn.Module):
         pbc: Tensor | None = None,
         mesh_shapes: Sequence[tuple[int, ...]] | None = None,
         exchange: Exchange | None = None,
+        tables: MultiplierTables | None = None,
     ) -> FieldAndEnergy:
-        r"""Energies :math:`\tfrac12\sum_i f_i u_i` of the first `n_energies` channels, and the field of the others.
+        r"""Compute :math:`\tfrac12\sum_i f_i u_i` of the first `n_energies` channels, and the field of the others.
 
         One convolution does for both. Forces of the energies need no second one, and a training step on forces
         convolves twice, where the same energies made from the field would need more. Other arguments as in `forward`.
@@ -176,7 +190,7 @@ class LongRangeConvolution(nn.Module):
             )
         if self.multiplier.is_matrix and n_energies:
             raise ValueError("energies 1/2 sum f u need one field for each weight, got a Matrix: use `forward`")
-        boundary = _Boundary(structure, pbc, mesh_shapes, exchange)
+        boundary = _Boundary(structure, pbc, mesh_shapes, exchange, tables or MultiplierTables())
         return self._sum(weights, fractional, cell, boundary, n_energies)
 
     def _sum(
@@ -184,7 +198,7 @@ class LongRangeConvolution(nn.Module):
     ) -> FieldAndEnergy:
         """Sum each group of structures with the same mesh and the same open directions."""
         d, multiplier = fractional.shape[-1], self.multiplier
-        structure, pbc, mesh_shapes, exchange = boundary
+        structure, pbc, mesh_shapes, exchange, tables = boundary
         cells = check_inputs(weights, fractional, cell, multiplier.n_inputs)
         if exchange is not None and (len(cells) != 1 or self.method != "mesh" or (pbc is not None and not pbc.any())):
             raise ValueError(
@@ -194,6 +208,7 @@ class LongRangeConvolution(nn.Module):
         if structure is None:
             structure = _one_structure(fractional.shape[0], fractional.device)
         periodic = None if pbc is None else [tuple(row) for row in pbc.tolist()]
+        # structures with the same mesh are summed together: one FFT call, one pass over their atoms
         groups: dict[tuple[Any, ...], list[int]] = {}
         layouts = []
         for index in range(len(cells)):
@@ -206,12 +221,14 @@ class LongRangeConvolution(nn.Module):
             layouts.append(layout)
             groups.setdefault((layout.open_axes, layout.mesh_shape), []).append(index)
         if len(groups) == 1:
-            return self._group(weights, fractional, cell, structure, layouts, exchange, n_energies)
+            return self._group(weights, fractional, cell, structure, layouts, exchange, tables, n_energies)
+        # energies are float64 whatever the type of the weights: sums over many atoms
         field = weights.new_zeros(len(weights), multiplier.n_outputs - n_energies)
         energy = weights.new_zeros(len(cell), n_energies, dtype=torch.float64)
         potential = weights.new_zeros(len(weights), n_energies)
         for members in groups.values():
             chosen = torch.tensor(members, device=structure.device)
+            # old index of a structure -> index in its group, -1 in others
             position_in_group = structure.new_full((len(cell),), -1)
             position_in_group[chosen] = torch.arange(len(members), device=structure.device)
             atoms = (position_in_group[structure] >= 0).nonzero()[:, 0]
@@ -222,6 +239,7 @@ class LongRangeConvolution(nn.Module):
                 position_in_group[structure[atoms]],
                 [layouts[index] for index in members],
                 exchange,
+                tables,
                 n_energies,
             )
             field = field.index_copy(0, atoms, of_group.field)
@@ -245,28 +263,30 @@ class LongRangeConvolution(nn.Module):
         structure: Tensor,
         layouts: Sequence[Layout],
         exchange: Exchange | None,
+        tables: MultiplierTables,
         n_energies: int,
     ) -> FieldAndEnergy:
         """Sum structures with the same mesh and the same open directions."""
         mesh_shape, open_axes = layouts[0].mesh_shape, layouts[0].open_axes
         multiplier, dimension = self.multiplier, fractional.shape[-1]
-        state = multiplier.state()
         if mesh_shape is None:
             sums = _split(self._direct(weights, fractional, cell, structure), weights, structure, len(cell), n_energies)
         else:
             if open_axes:
+                # vacuum is part of the box, not of the user's cell: atoms move to coordinates of the padded one
                 padded = torch.cat([padded_cell(cell[i : i + 1], layout) for i, layout in enumerate(layouts)])
                 positions = torch.einsum("ni,nij->nj", fractional, cell[structure])
                 fractional, cell = fractional_coordinates(positions, padded, structure), padded
             n_channels = max(multiplier.n_channels, multiplier.n_inputs)
             check_mesh_memory(mesh_shape, len(cell), n_channels, weights.dtype, weights.device)
-            table = self._tables(multiplier, state, cell, mesh_shape, layouts)
+            window = self.window if self.method == "mesh" else None
+            table = tables.table(multiplier, window, cell, mesh_shape, layouts)
             if self.method == "ewald":
                 field = ewald_sum(weights, fractional, structure, table, mesh_shape)
                 sums = _split(field, weights, structure, len(cell), n_energies)
             else:
-                assert self.window is not None
-                stencil = Stencil(self.window, mesh_shape, structure, len(cell), exchange)
+                assert window is not None
+                stencil = Stencil(window, mesh_shape, structure, len(cell), exchange)
                 if n_energies:
                     sums = field_and_energy(weights, fractional, table, stencil, n_energies)
                 else:
@@ -275,11 +295,13 @@ class LongRangeConvolution(nn.Module):
         pairs_alone = mesh_shape is None
         if pairs_alone == self.remove_self:  # pair sums leave i = j out, sums over waves hold it
             return sums
-        at_origin = self._tables.at_origin(multiplier, state, dimension, weights.dtype, weights.device)
+        at_origin = tables.at_origin(multiplier, dimension, weights.dtype, weights.device)
         return _add_self_term(sums, at_origin if pairs_alone else -at_origin, weights, structure)
 
-    def _open_layout(self, own: Tensor, cell: Tensor, pbc: tuple[bool, ...], exchange: Exchange | None) -> Layout:
-        """Layout of a structure with open directions, of atoms at `own` (n_atoms, d) in units of its `cell` (d, d)."""
+    def _open_layout(
+        self, fractional: Tensor, cell: Tensor, pbc: tuple[bool, ...], exchange: Exchange | None
+    ) -> Layout:
+        """Lay out one structure with open directions: `fractional` (n_atoms, d) in units of its `cell` (d, d)."""
         if self.method == "direct" and any(pbc):
             raise ValueError(f"method='direct' sums pairs in open space, got periodic directions {pbc}")
         if not any(pbc) and (self.method == "direct" or self.smearing == 0 or len(pbc) != 3):
@@ -293,10 +315,11 @@ class LongRangeConvolution(nn.Module):
             raise ValueError(
                 "a slab or wire needs a kernel with `smearing` > 0: give it to the multiplier and the layer"
             )
+        # clouds end 7 widths from their atoms: margins follow from the widest Gaussian in the kernel
         widest = max(self.smearing, self.multiplier.largest_smearing)
-        if not any(pbc) and self.spacing is not None and pairs_cost_less(len(own), widest, self.spacing):
+        if not any(pbc) and self.spacing is not None and pairs_cost_less(len(fractional), widest, self.spacing):
             return Layout(None)
-        return open_layout(own, cell, pbc, widest, self.mesh_shape_for, exchange)
+        return open_layout(fractional, cell, pbc, widest, self.mesh_shape_for, exchange)
 
     def _direct(self, weights: Tensor, fractional: Tensor, cell: Tensor, structure: Tensor) -> Tensor:
         d = fractional.shape[-1]
@@ -316,6 +339,7 @@ class _Boundary(NamedTuple):
     pbc: Tensor | None
     mesh_shapes: Sequence[tuple[int, ...]] | None
     exchange: Exchange | None
+    tables: MultiplierTables
 
 
 def _split(field: Tensor, weights: Tensor, structure: Tensor, n_structures: int, n_energies: int) -> FieldAndEnergy:
@@ -328,6 +352,7 @@ def _split(field: Tensor, weights: Tensor, structure: Tensor, n_structures: int,
 def _add_self_term(sums: FieldAndEnergy, at_origin: Tensor, weights: Tensor, structure: Tensor) -> FieldAndEnergy:
     """Add what each atom feels of its own weight; `at_origin` is the kernel there as `apply_kernel` takes it."""
     field, energy, potential = sums
+    # 1/2 phi(0) f^2 per atom in the energy, phi(0) f in the field and in the potential, which is without a graph
     if at_origin.ndim > 1:  # a matrix of kernels
         return FieldAndEnergy(field + apply_kernel(at_origin[None], weights), energy, potential)
     n_energies = energy.shape[1]
@@ -341,6 +366,6 @@ def _add_self_term(sums: FieldAndEnergy, at_origin: Tensor, weights: Tensor, str
 
 @lru_cache(maxsize=2)
 def _one_structure(n_atoms: int, device: torch.device) -> Tensor:
-    """Structure of each atom where there is one, (n_atoms,)."""
+    """Return the structure of each atom where there is only one, zeros (n_atoms,)."""
     with torch.inference_mode(False):  # it will be used outside of that too
         return torch.zeros(n_atoms, dtype=torch.int64, device=device)

@@ -19,8 +19,9 @@ __all__ = [
     "held_mesh_shape",
     "mesh_shape_for_spacing",
     "reciprocal_cell",
+    "squared_wave_numbers",
     "volume",
-    "wave_vectors",
+    "wave_indices",
 ]
 
 
@@ -42,22 +43,41 @@ def fractional_coordinates(positions: Tensor, cell: Tensor, structure: Tensor) -
     return torch.einsum("ni,nij->nj", positions, inverse[structure])
 
 
-def half_mesh_indices(mesh_shape: Sequence[int], *, device: torch.device | None = None) -> Tensor:
-    """Integer wave indices m of the real-to-complex FFT, int64 (*half mesh, d).
+def wave_indices(mesh_shape: Sequence[int], *, like: Tensor) -> list[Tensor]:
+    """Return the wave indices m of the real-to-complex FFT along each axis, in the type and on the device of `like`.
 
-    All axes but the last run over 0, 1, ..., -1; the last over 0 ... n // 2.
+    All axes but the last run over 0, 1, ..., -1; the last over 0 ... n // 2. Each tensor is shaped to broadcast over
+    the half mesh, with an axis of structures in front: (1, n, 1, 1) for the first of three.
     """
-    axes = [torch.fft.fftfreq(n, 1 / n, dtype=torch.float64, device=device) for n in mesh_shape[:-1]]
-    axes.append(torch.fft.rfftfreq(mesh_shape[-1], 1 / mesh_shape[-1], dtype=torch.float64, device=device))
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).round().to(torch.int64)
+    last = len(mesh_shape) - 1
+    indices = []
+    for axis, n in enumerate(mesh_shape):
+        frequencies = torch.fft.rfftfreq if axis == last else torch.fft.fftfreq
+        along = frequencies(n, 1 / n, dtype=torch.float64).round()  # n times 1/n is not exactly one
+        indices.append(along.to(like).reshape([1, *(-1 if other == axis else 1 for other in range(last + 1))]))
+    return indices
 
 
-def wave_vectors(cell: Tensor, mesh_shape: Sequence[int]) -> Tensor:
-    r"""Wave vectors :math:`k_m = 2\pi m A^{-T}` of the half mesh, (n_structures, *half mesh, d)."""
-    indices = half_mesh_indices(mesh_shape, device=cell.device).to(cell.dtype)
-    d = len(mesh_shape)
-    flat = indices.reshape(-1, d) @ reciprocal_cell(cell)  # (n_structures, n_waves, d)
-    return flat.reshape(cell.shape[0], *indices.shape)
+def half_mesh_indices(mesh_shape: Sequence[int], *, device: torch.device | None = None) -> Tensor:
+    """Return the wave indices m of the whole half mesh, int64 (*half mesh, d)."""
+    axes = wave_indices(mesh_shape, like=torch.zeros((), dtype=torch.int64, device=device))
+    return torch.stack(torch.broadcast_tensors(*axes), dim=-1)[0]
+
+
+def squared_wave_numbers(cell: Tensor, mesh_shape: Sequence[int], axes: Sequence[int]) -> Tensor:
+    r"""Return :math:`|k_m|^2` of :math:`k_m = \sum_i m_i b_i` over some axes i, with the reciprocal vectors b.
+
+    (n_structures, *half mesh), of length 1 along the other axes. In 1/Angstrom^2.
+    """
+    reciprocal = reciprocal_cell(cell).reshape(len(cell), *cell.shape[1:], *(1,) * len(mesh_shape))
+    indices = wave_indices(mesh_shape, like=cell)
+    squared = cell.new_zeros(len(cell), *(1,) * len(mesh_shape))
+    # component by component: a mesh of vectors would take three times the memory. The sum over axes grows from the
+    # first to the last, so that only its last step is as large as the mesh.
+    for component in range(cell.shape[-1]):
+        along = sum((indices[axis] * reciprocal[:, axis, component] for axis in axes), torch.zeros_like(squared))
+        squared = squared + along**2
+    return squared
 
 
 def mesh_shape_for_spacing(lengths: Sequence[float], spacing: float, *, minimum: int = 1) -> tuple[int, ...]:

@@ -113,6 +113,7 @@ class LongRangePart(nn.Module):
             "pbc": graph.pbc,
             "mesh_shapes": graph.mesh_shapes,
             "exchange": graph.exchange,
+            "tables": graph.tables,
         }
         return (weights, fractional, cell.to(weights)), options
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lrc_ase.layer.exchange import Exchange
+
+if TYPE_CHECKING:
+    from lrc_ase.layer.tables import MultiplierTables
 
 __all__ = ["Graph", "collate"]
 
@@ -53,6 +56,8 @@ class Graph:
     images: Tensor | None = None
     """Whole cells from each atom to the image that counts in the polarization, (n_atoms, 3); None for zeros.
     ``positions + images @ cell`` are unwrapped positions: continuous where `positions` jump through a boundary."""
+    tables: MultiplierTables | None = None
+    """Tables of the long-range kernel in the cells seen last, of whoever evaluates a structure again and again."""
 
     @property
     def n_atoms(self) -> int:

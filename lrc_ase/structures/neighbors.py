@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from torch import Tensor
 
+from lrc_ase.layer.tables import MultiplierTables
 from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.graph import Graph
 from lrc_ase.structures.pairs import pairs_within
@@ -149,7 +150,8 @@ class NeighborList:
     """Graphs of a moving structure, with a new neighbor search only when an atom has moved by half the skin.
 
     Between searches the pairs are those within cutoff + skin, and positions are never wrapped. A change of cell,
-    elements, boundary or charge starts a new search too.
+    elements, boundary or charge starts a new search too. All graphs of a list share the tables of the long-range
+    kernel, which are computed once per cell.
 
     Parameters
     ----------
@@ -178,6 +180,7 @@ class NeighborList:
         self._atoms: Atoms | None = None
         self._graph: Graph | None = None
         self._mesh_shape: tuple[int, ...] | None = None
+        self._tables = MultiplierTables()
 
     @property
     def n_searches(self) -> int:
@@ -191,6 +194,7 @@ class NeighborList:
         if self._graph is not None and self._skin.holds(positions, unmoving):
             return replace(self._graph, positions=positions.to(self.device))
         graph = neighbor_graph(atoms, self.elements, self.cutoff + self.skin, device=self.device)
+        graph = replace(graph, tables=self._tables)
         if self.mesh_shape_for is not None and atoms.pbc.all():
             if self._atoms is not None and not is_continuation(self._atoms, atoms):
                 self._mesh_shape = None
@@ -202,8 +206,9 @@ class NeighborList:
         return graph
 
     def forget(self) -> None:
-        """Drop list and mesh: the next graph needs a new search."""
+        """Drop list, mesh and tables: the next graph needs a new search."""
         self._atoms = self._graph = self._mesh_shape = None
+        self._tables.clear()
 
 
 def _unmoving(atoms: Atoms) -> tuple[Tensor, ...]:

@@ -20,6 +20,7 @@ from problem import JOBS, SCREENING, SMEARING, Problem, relative_error
 from torch import Tensor
 
 from lrc_ase import Coulomb, LongRangeConvolution, Yukawa
+from lrc_ase.layer.tables import MultiplierTables
 
 __all__ = ["MAKERS", "SETTINGS", "errors_of", "jobs_of", "make_peer"]
 
@@ -109,13 +110,14 @@ class Layer(TorchPeer):
             self.trainable = (kernel.amplitude, kernel.log_screening)
         kernel.requires_grad_(False)
         self.layer = LongRangeConvolution(kernel, smearing=SMEARING, accuracy=accuracy)
+        self.tables = MultiplierTables()
 
     def convolve(self, positions: Tensor, weights: Tensor) -> Tensor:
-        return self.layer(weights, positions / self.problem.length, self.cell[None])
+        return self.layer(weights, positions / self.problem.length, self.cell[None], tables=self.tables)
 
     def field_and_energy(self, positions: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         arguments = weights, positions / self.problem.length, self.cell[None]
-        sums = self.layer.field_and_energy(*arguments, n_energies=weights.shape[1])
+        sums = self.layer.field_and_energy(*arguments, n_energies=weights.shape[1], tables=self.tables)
         return sums.potential, sums.energy.sum()
 
 

@@ -24,6 +24,7 @@ from lrc_ase.layer.boundaries import Layout
 from lrc_ase.layer.mesh import Stencil, filtering, spreading
 from lrc_ase.layer.mesh.backend import backend_for
 from lrc_ase.layer.mesh.stencil import Sites
+from lrc_ase.layer.tables import MultiplierTables
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.model import build_model
 
@@ -56,14 +57,15 @@ def layer_stages(n_atoms: int, watch: Stopwatch) -> None:
     shape = layer.mesh_shape_for(cell[0].numpy())
     assert layer.window is not None
     stencil = Stencil(layer.window, shape, torch.zeros(n_atoms, dtype=torch.int64), 1)
-    table = layer._tables(kernel, kernel.state(), cell, shape, [Layout(shape)])
+    tables = MultiplierTables()
+    table = tables.table(kernel, layer.window, cell, shape, [Layout(shape)])
     mesh = torch.zeros(1, 1, *shape, dtype=torch.float64)
     backend, sites = backend_for(mesh, stencil, 1), Sites(points, stencil)
     print(f"layer, {n_atoms:,} atoms, mesh {shape}, window of {layer.window.n_points} points")
 
     def field_and_forces() -> None:
         moving = points.clone().requires_grad_()
-        energy = layer.field_and_energy(weights, moving, cell, n_energies=1).energy.sum()
+        energy = layer.field_and_energy(weights, moving, cell, n_energies=1, tables=tables).energy.sum()
         torch.autograd.grad(energy, moving)
 
     trained = LongRangeConvolution(Yukawa([0.3], smearing=1.0), smearing=1.0, accuracy=1e-3)
@@ -83,7 +85,7 @@ def layer_stages(n_atoms: int, watch: Stopwatch) -> None:
     show("filter", lambda: filtering.filter_mesh(mesh, table))
     show("gather", lambda: spreading.gather_level(mesh, sites, 0))
     show("gather with gradient", lambda: spreading.gather_level(mesh, sites, 1))
-    show("layer: field", lambda: layer(weights, points, cell))
+    show("layer: field", lambda: layer(weights, points, cell, tables=tables))
     show("layer: field and forces", field_and_forces)
     show("layer: training step", training_step)
 

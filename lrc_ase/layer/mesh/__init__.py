@@ -12,12 +12,10 @@ from lrc_ase.layer.mesh.differentiation import FieldAndEnergy, convolve, field_a
 from lrc_ase.layer.mesh.filtering import filtered
 from lrc_ase.layer.mesh.spreading import gather, spread
 from lrc_ase.layer.mesh.stencil import Stencil, multi_indices
-from lrc_ase.layer.mesh.table import MultiplierTables
 from lrc_ase.layer.mesh.totals import total
 
 __all__ = [
     "FieldAndEnergy",
-    "MultiplierTables",
     "Stencil",
     "convolve",
     "field_and_energy",

@@ -1,7 +1,7 @@
 r"""From density to potential on the mesh: FFT, multiplier over the windows' transforms, inverse FFT.
 
 With a real table T over the half mesh of waves (every wave's value that of its opposite, zero where the mesh does not
-hold that, see `paired_waves`),
+hold that, see `lrc_ase.layer.tables.paired_waves`),
 
     filter:     v = F^-1 [T F rho]
     correlate:  c_k = mu_k Re( conj(F rho_1)_k (F rho_2)_k ),
@@ -12,17 +12,12 @@ T is a correlation; the derivative of a correlation is a filter. So these two ar
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lrc_ase.layer.lattice import half_mesh_indices
-from lrc_ase.layer.windows import Window
-
-__all__ = ["correlate_spectra", "deconvolution", "density_spectrum", "filter_mesh", "filtered", "paired_waves"]
+__all__ = ["correlate_spectra", "density_spectrum", "filter_mesh", "filtered"]
 
 _ONE_BY_ONE = 2**17
 """Points of a mesh from which channels are transformed one after the other.
@@ -125,21 +120,3 @@ def correlate_spectra(first: Tensor, second: Tensor, mesh_shape: tuple[int, ...]
     # a wave stands for its opposite too, unless its last index is its own opposite
     product[..., 1 : (mesh_shape[-1] + 1) // 2].mul_(2)
     return product
-
-
-@lru_cache(maxsize=64)
-def paired_waves(mesh_shape: tuple[int, ...]) -> Tensor:
-    """Return 0 at the Nyquist waves of even axes, whose opposites the mesh does not hold, 1 elsewhere; (*half mesh)."""
-    indices = half_mesh_indices(mesh_shape)
-    return (2 * indices.abs() < torch.tensor(mesh_shape)).all(dim=-1).to(torch.float64)
-
-
-@lru_cache(maxsize=64)
-def deconvolution(window: Window, mesh_shape: tuple[int, ...]) -> Tensor:
-    """Return the inverse square of the window's transform, for spreading and gathering, (*half mesh)."""
-    indices = half_mesh_indices(mesh_shape).numpy()
-    product = np.ones(indices.shape[:-1])
-    for axis, n_mesh in enumerate(mesh_shape):
-        transform = window.fourier_transform(2 * np.pi * np.arange(-(n_mesh // 2), n_mesh // 2 + 1) / n_mesh)
-        product /= transform[indices[..., axis] + n_mesh // 2] ** 2
-    return torch.from_numpy(product)

@@ -1,0 +1,248 @@
+r"""The table that a sum over waves multiplies with, :math:`T_m = \hat\phi(k_m) / (V\,\hat g(m)^2)`.
+
+Evaluating a multiplier on the whole mesh costs as much as the FFTs. Callers who sum many times in one cell, as dynamics
+does, therefore pass the same `MultiplierTables` to every call; nothing is kept otherwise.
+
+In three periodic directions the derivative of a kept table by the cell is kept too, as
+:math:`\partial\hat\phi/\partial k^2`: under a strain :math:`x \to x(1+\epsilon)` waves go to
+:math:`k(1+\epsilon)^{-T}`, so :math:`d(k^2) = -2\,k\,\epsilon\,k^T`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrc_ase.layer.boundaries import Layout, wave_numbers
+from lrc_ase.layer.kernels import Multiplier, WaveNumbers
+from lrc_ase.layer.lattice import volume, wave_indices
+from lrc_ase.layer.windows import Window
+
+__all__ = ["MultiplierTables", "deconvolution", "paired_waves"]
+
+_CELLS_KEPT = 2
+"""Cells whose tables are kept: tables are as large as meshes."""
+
+
+class MultiplierTables:
+    """Keep the tables of frozen multipliers in the cells seen last.
+
+    One object serves any number of layers, as the members of an ensemble. A table is used again only if cell, mesh,
+    boundary, window, multiplier and the values of all parameters are those that it was made for, so passing one to
+    unrelated calls is never wrong. Multipliers that are being trained are evaluated in every call.
+    """
+
+    def __init__(self) -> None:
+        self._cells: dict[tuple[Any, ...], _OfCell] = {}
+        self._at_origin: dict[Multiplier, tuple[tuple[Any, ...], Tensor]] = {}
+
+    def table(
+        self,
+        multiplier: Multiplier,
+        window: Window | None,
+        cell: Tensor,
+        mesh_shape: tuple[int, ...],
+        layouts: Sequence[Layout],
+    ) -> Tensor:
+        """Return the table of a multiplier, differentiable by its parameters and the cell.
+
+        Parameters
+        ----------
+        multiplier, window
+            None for the window leaves out its transform, for sums without a mesh.
+        cell, mesh_shape, layouts
+            Cells (n_structures, d, d) in Angstrom, padded in open directions, and the rest as in `wave_numbers`.
+
+        Returns
+        -------
+        Tensor
+            (n_structures, n_channels, *half mesh), for a matrix (n_structures, n_outputs, n_inputs, *half mesh); zero
+            at waves without their opposite.
+        """
+        state, periodic = multiplier.state(), not layouts[0].open_axes
+        # truncated kernels depend on k along the periodic directions alone: for them autograd differentiates by cells
+        if cell.requires_grad and (state is None or not periodic):
+            return _OfCell(cell, window, mesh_shape, layouts).evaluated(multiplier)
+        of_cell = self._of_cell(cell.detach(), window, mesh_shape, layouts)
+        if state is None:
+            return of_cell.evaluated(multiplier)
+        kept = of_cell.kept(multiplier, state)
+        if not cell.requires_grad:
+            return kept.table
+        if kept.slope is None:
+            kept.slope = of_cell.slope(multiplier)
+        return _Strained.apply(
+            cell, kept, lambda strained: _OfCell(strained, window, mesh_shape, layouts).evaluated(multiplier)
+        )
+
+    def at_origin(
+        self, multiplier: Multiplier, dimension: int, dtype: torch.dtype, device: torch.device | str
+    ) -> Tensor:
+        """Return the kernel's value at distance zero, as `apply_kernel` takes it."""
+        key = (multiplier.state(), dimension, dtype, device)
+        kept = self._at_origin.get(multiplier)
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        value = multiplier.arranged(multiplier.at_origin(dimension)).to(device, dtype)
+        if key[0] is not None:
+            self._at_origin[multiplier] = key, value
+        return value
+
+    def clear(self) -> None:
+        """Forget all tables."""
+        self._cells.clear()
+        self._at_origin.clear()
+
+    def _of_cell(
+        self, cell: Tensor, window: Window | None, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]
+    ) -> _OfCell:
+        # the cells' bytes tell them apart: comparing tensors would cost a kernel launch each, and a wait on a GPU
+        boundary = tuple(layouts) if layouts[0].open_axes else None
+        key = (mesh_shape, cell.cpu().numpy().tobytes(), boundary, window, cell.dtype, cell.device)
+        if key not in self._cells:
+            while len(self._cells) >= _CELLS_KEPT:
+                self._cells.pop(next(iter(self._cells)))  # dictionaries keep the order of insertion: the oldest
+            self._cells[key] = _OfCell(cell, window, mesh_shape, layouts)
+        return self._cells[key]
+
+
+@dataclass
+class _Kept:
+    """A table of a frozen multiplier, and what its derivative by the cell needs."""
+
+    table: Tensor
+    state: tuple[Any, ...]
+    """Of the multiplier when the table was made."""
+    parameters: tuple[Tensor, ...]
+    """Of the multiplier, whose addresses are in `state`: while somebody holds it, no other tensor gets that memory."""
+    inverse: Tensor
+    """Of the cell, (n_structures, d, d)."""
+    slope: Tensor | None = None
+    """Derivative by k^2 at fixed volume, of the table's shape."""
+
+
+@dataclass(eq=False)
+class _OfCell:
+    """Waves of one batch of cells on one mesh, all factors but the multiplier, and the tables made of them."""
+
+    cell: Tensor
+    window: Window | None
+    mesh_shape: tuple[int, ...]
+    layouts: Sequence[Layout]
+    waves: WaveNumbers = field(init=False)
+    factor: Tensor = field(init=False)
+    """(n_structures, 1, *half mesh)."""
+    tables: dict[Multiplier, _Kept] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.waves = wave_numbers(self.cell, self.mesh_shape, self.layouts)
+        volumes = volume(self.cell).reshape(-1, *(1,) * (1 + len(self.mesh_shape)))
+        factor = paired_waves(self.mesh_shape) if self.window is None else deconvolution(self.window, self.mesh_shape)
+        self.factor = factor.to(self.cell) / volumes
+
+    def evaluated(self, multiplier: Multiplier) -> Tensor:
+        """Compute a table from scratch, by differentiable steps."""
+        return _arranged(multiplier, multiplier(self.waves).to(self.cell), self.factor)
+
+    def kept(self, multiplier: Multiplier, state: tuple[Any, ...]) -> _Kept:
+        """Return the table of a frozen multiplier; compute it if there is none for the present parameters."""
+        kept = self.tables.get(multiplier)
+        if kept is None or kept.state != state:
+            parameters = tuple(parameter.detach() for parameter in multiplier.parameters())
+            kept = _Kept(self.evaluated(multiplier), state, parameters, torch.linalg.inv(self.cell))
+            self.tables[multiplier] = kept
+        return kept
+
+    def slope(self, multiplier: Multiplier) -> Tensor:
+        """Differentiate the table by k^2 at fixed volume; in periodic directions alone."""
+        squared = self.waves.squared.detach().requires_grad_()
+        with torch.enable_grad():
+            channels = multiplier.fourier(squared, len(self.mesh_shape)).unbind(dim=-1)
+            # each wave depends on its own k^2 alone, so the gradient of the sum holds every wave's derivative
+            gradients = [torch.autograd.grad(channel.sum(), squared, retain_graph=True)[0] for channel in channels]
+        return _arranged(multiplier, torch.stack(gradients, dim=-1).to(self.cell), self.factor)
+
+
+def _arranged(multiplier: Multiplier, values: Tensor, factor: Tensor) -> Tensor:
+    """Multiply values (n_structures, *half mesh, n_channels) by (n_structures, 1, *half mesh); put channels first."""
+    arranged = multiplier.arranged(values)
+    d = factor.ndim - 2
+    channels = tuple(range(1 + d, arranged.ndim))  # one axis, two for a matrix
+    arranged = arranged.movedim(channels, tuple(range(1, 1 + len(channels))))
+    return (factor.unsqueeze(1) if len(channels) > 1 else factor) * arranged
+
+
+@lru_cache(maxsize=64)
+def paired_waves(mesh_shape: tuple[int, ...]) -> Tensor:
+    """Return 0 at the Nyquist waves of even axes, whose opposites the mesh does not hold, 1 elsewhere; (*half mesh)."""
+    paired = torch.ones(())
+    for indices, n_mesh in zip(
+        wave_indices(mesh_shape, like=torch.zeros((), dtype=torch.float64)), mesh_shape, strict=True
+    ):
+        paired = paired * (2 * indices.abs() < n_mesh)
+    return paired[0].to(torch.float64)
+
+
+@lru_cache(maxsize=64)
+def deconvolution(window: Window, mesh_shape: tuple[int, ...]) -> Tensor:
+    """Return the inverse square of the window's transform, for spreading and gathering, (*half mesh).
+
+    Zero at the waves that `paired_waves` excludes.
+    """
+    inverse = paired_waves(mesh_shape)
+    for indices, n_mesh in zip(wave_indices(mesh_shape, like=inverse), mesh_shape, strict=True):
+        transform = torch.from_numpy(window.fourier_transform(2 * np.pi * indices.numpy() / n_mesh))
+        inverse = inverse / transform[0] ** 2  # without the axis of structures
+    return inverse
+
+
+class _Strained(torch.autograd.Function):
+    """A kept table, differentiable by the cell."""
+
+    @staticmethod
+    def forward(ctx: Any, cell: Tensor, kept: _Kept, evaluate: Any) -> Tensor:
+        ctx.save_for_backward(cell)
+        ctx.kept, ctx.evaluate = kept, evaluate
+        return kept.table.detach()
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
+        (cell,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody differentiates further
+            return torch.autograd.grad(ctx.evaluate(cell), cell, cotangent, create_graph=True)[0], None, None
+        d, kept = cell.shape[-1], ctx.kept
+        # T is proportional to 1/V: this is -dL/d(ln V), and d(ln V) is the trace of the strain
+        by_volume = (cotangent * kept.table).sum(dim=tuple(range(1, cotangent.ndim)))
+        products = (cotangent * kept.slope).sum(dim=tuple(range(1, cotangent.ndim - d)))  # over channels
+        # k = 2 pi A^-1 m as columns, and d(k^2) = -2 k strain k
+        by_strain = -2 * (2 * math.pi) ** 2 * kept.inverse @ _second_moments(products) @ kept.inverse.transpose(-1, -2)
+        by_strain.diagonal(dim1=-2, dim2=-1).sub_(by_volume[:, None])
+        # the cell's vectors are rows, A -> A (1 + strain): strain = A^-1 dA
+        return kept.inverse.transpose(-1, -2) @ by_strain, None, None
+
+
+def _second_moments(values: Tensor) -> Tensor:
+    """Sum value times m_i m_j over a half mesh; `values` (n_structures, *half mesh) -> (n_structures, d, d)."""
+    d = values.ndim - 1
+    sums = values
+    for axis in reversed(range(d)):  # the last axis first: its lines are contiguous, and one pass leaves 3 numbers each
+        powers = _index_powers(values.shape[1 + axis], axis == d - 1, values.dtype, values.device)
+        sums = torch.tensordot(sums, powers, dims=([1 + axis], [0]))
+    # (n_structures, 3, ..., 3): sums of value times m_d^p ... m_1^q at [p, ..., q]; one more m_i is 3^i places further
+    places = [[3**i + 3**j for j in range(d)] for i in range(d)]
+    return sums.flatten(1)[:, places]
+
+
+@lru_cache(maxsize=64)
+def _index_powers(n: int, is_half: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return 1, m and m^2 of the `n` wave indices m along one axis, (n, 3); `is_half` for the last axis."""
+    with torch.inference_mode(False):  # it will be used outside of that too
+        indices = torch.arange(n) if is_half else torch.fft.fftfreq(n, 1 / n, dtype=torch.float64).round()
+        return torch.stack([indices**0, indices, indices**2], dim=-1).to(device, dtype)
