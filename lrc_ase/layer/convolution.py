@@ -28,21 +28,20 @@ from torch import Tensor, nn
 from lrc_ase.layer.accuracy import mesh_quality
 from lrc_ase.layer.boundaries import Layout, open_layout, padded_cell, pairs_cost_less
 from lrc_ase.layer.direct import pair_sums
+from lrc_ase.layer.energies import add_self_term, split_energies
 from lrc_ase.layer.ewald import ewald_sum
 from lrc_ase.layer.exchange import Exchange
 from lrc_ase.layer.inputs import check_inputs
-from lrc_ase.layer.kernels import Multiplier, apply_kernel
+from lrc_ase.layer.kernels import Multiplier
 from lrc_ase.layer.lattice import fractional_coordinates, held_mesh_shape
 from lrc_ase.layer.memory import check_mesh_memory
 from lrc_ase.layer.mesh import FieldAndEnergy, Stencil, convolve, field_and_energy
-from lrc_ase.layer.mesh.evaluation import sum_by_structure
 from lrc_ase.layer.tables import MultiplierTables
 from lrc_ase.layer.windows import Window
 
 __all__ = ["FieldAndEnergy", "LongRangeConvolution"]
 
 Method = Literal["mesh", "ewald", "direct"]
-
 _HIGHEST_ACCURACY = 1e-10
 
 
@@ -270,7 +269,9 @@ class LongRangeConvolution(nn.Module):
         mesh_shape, open_axes = layouts[0].mesh_shape, layouts[0].open_axes
         multiplier, dimension = self.multiplier, fractional.shape[-1]
         if mesh_shape is None:
-            sums = _split(self._direct(weights, fractional, cell, structure), weights, structure, len(cell), n_energies)
+            sums = split_energies(
+                self._direct(weights, fractional, cell, structure), weights, structure, len(cell), n_energies
+            )
         else:
             if open_axes:
                 # vacuum is part of the box, not of the user's cell: atoms move to coordinates of the padded one
@@ -283,7 +284,7 @@ class LongRangeConvolution(nn.Module):
             table = tables.table(multiplier, window, cell, mesh_shape, layouts)
             if self.method == "ewald":
                 field = ewald_sum(weights, fractional, structure, table, mesh_shape)
-                sums = _split(field, weights, structure, len(cell), n_energies)
+                sums = split_energies(field, weights, structure, len(cell), n_energies)
             else:
                 assert window is not None
                 stencil = Stencil(window, mesh_shape, structure, len(cell), exchange)
@@ -291,12 +292,12 @@ class LongRangeConvolution(nn.Module):
                     sums = field_and_energy(weights, fractional, table, stencil, n_energies)
                 else:
                     field = convolve(weights, fractional, table, stencil)
-                    sums = _split(field, weights, structure, len(cell), 0)
+                    sums = split_energies(field, weights, structure, len(cell), 0)
         pairs_alone = mesh_shape is None
         if pairs_alone == self.remove_self:  # pair sums leave i = j out, sums over waves hold it
             return sums
         at_origin = tables.at_origin(multiplier, dimension, weights.dtype, weights.device)
-        return _add_self_term(sums, at_origin if pairs_alone else -at_origin, weights, structure)
+        return add_self_term(sums, at_origin if pairs_alone else -at_origin, weights, structure)
 
     def _open_layout(
         self, fractional: Tensor, cell: Tensor, pbc: tuple[bool, ...], exchange: Exchange | None
@@ -340,28 +341,6 @@ class _Boundary(NamedTuple):
     mesh_shapes: Sequence[tuple[int, ...]] | None
     exchange: Exchange | None
     tables: MultiplierTables
-
-
-def _split(field: Tensor, weights: Tensor, structure: Tensor, n_structures: int, n_energies: int) -> FieldAndEnergy:
-    """Make energies of the first channels of a field by differentiable steps; the others stay as they are."""
-    products = 0.5 * weights[:, :n_energies] * field[:, :n_energies]
-    energy = sum_by_structure(products, structure, n_structures)
-    return FieldAndEnergy(field[:, n_energies:] if n_energies else field, energy, field[:, :n_energies].detach())
-
-
-def _add_self_term(sums: FieldAndEnergy, at_origin: Tensor, weights: Tensor, structure: Tensor) -> FieldAndEnergy:
-    """Add what each atom feels of its own weight; `at_origin` is the kernel there as `apply_kernel` takes it."""
-    field, energy, potential = sums
-    # 1/2 phi(0) f^2 per atom in the energy, phi(0) f in the field and in the potential, which is without a graph
-    if at_origin.ndim > 1:  # a matrix of kernels
-        return FieldAndEnergy(field + apply_kernel(at_origin[None], weights), energy, potential)
-    n_energies = energy.shape[1]
-    if n_energies:
-        charges, weights = weights.split([n_energies, weights.shape[1] - n_energies], dim=1)
-        of_charges, at_origin = at_origin[:n_energies], at_origin[n_energies:]
-        energy = energy + 0.5 * of_charges * sum_by_structure(charges.square(), structure, len(energy))
-        potential = torch.addcmul(potential, of_charges.detach(), charges.detach())
-    return FieldAndEnergy(torch.addcmul(field, at_origin, weights), energy, potential)
 
 
 @lru_cache(maxsize=2)
