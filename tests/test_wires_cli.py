@@ -86,7 +86,18 @@ WORDS = {
     "--charge-key": "Q",
 }
 """Words on the command line where they are not those of the value."""
-OTHERWISE = {"--output", "--repeat", "--resume", "--overwrite", "--device", "--dtype", "--threads", "--debug", "--help"}
+OTHERWISE = {
+    "--field",
+    "--output",
+    "--repeat",
+    "--resume",
+    "--overwrite",
+    "--device",
+    "--dtype",
+    "--threads",
+    "--debug",
+    "--help",
+}
 """Options of no settings; tests below or in test_cli.py use them."""
 
 
@@ -194,6 +205,17 @@ def test_structure_device_precision_and_threads_arrive(call, command, monkeypatc
     assert next(plain.atoms.calc.model.parameters()).dtype == torch.float64
     assert next(changed.atoms.calc.model.parameters()).dtype == torch.float32
     assert told == [3]
+
+
+@pytest.mark.parametrize("command", ["md", "relax"])
+def test_field_arrives_in_the_structure(call, command):
+    temperature = ["--temperature", "300"] if command == "md" else []
+    assert "external_field" not in call(command, *temperature).atoms.info
+    assert call(command, *temperature, "--field", "0", "0.1", "-0.2").atoms.info["external_field"].tolist() == [
+        0,
+        0.1,
+        -0.2,
+    ]
 
 
 def test_structure_of_md_is_repeated(call):

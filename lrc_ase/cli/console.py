@@ -32,6 +32,7 @@ __all__ = [
     "DebugOption",
     "DeviceOption",
     "DtypeOption",
+    "FieldOption",
     "PotentialArgument",
     "StructureArgument",
     "ThreadsOption",
@@ -43,6 +44,7 @@ __all__ = [
     "read_structure",
     "refuse_existing",
     "say",
+    "set_field",
     "set_threads",
     "show_rows",
 ]
@@ -59,6 +61,12 @@ StructureArgument = Annotated[
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 DeviceOption = Annotated[str, typer.Option(help="Device of torch: cpu, cuda, cuda:1.")]
 DtypeOption = Annotated[str, typer.Option(help="Precision: float64, or float32 for speed.")]
+FieldOption = Annotated[
+    tuple[float, float, float] | None,
+    typer.Option(
+        "--field", metavar="EX EY EZ", help="Electric field, V/Angstrom; if not given, that of the structure's file."
+    ),
+]
 ThreadsOption = Annotated[int | None, typer.Option(help="Threads on the CPU; torch's choice if not given.", min=1)]
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -183,6 +191,21 @@ def progress_bar() -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
+
+
+def set_field(atoms: Atoms, field: tuple[float, float, float] | None) -> str:
+    """Write the field of the command line, unless None, to `Atoms.info`; return the field of `atoms` for a heading.
+
+    The text is empty for no field. ValueError refuses a field that is not finite or too strong.
+    """
+    from lrc_ase.structures.electric_field import FIELD_NAME, as_field, external_field
+
+    if field is not None:
+        atoms.info[FIELD_NAME] = as_field(field, "--field")
+    present = external_field(atoms)
+    if present is None or not present.any():
+        return ""
+    return f"field {' '.join(f'{component:g}' for component in present)} V/Angstrom"
 
 
 def read_structure(path: str, repeat: tuple[int, int, int] | None = None) -> Atoms:

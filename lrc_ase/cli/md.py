@@ -14,6 +14,7 @@ from lrc_ase.cli.console import (
     DebugOption,
     DeviceOption,
     DtypeOption,
+    FieldOption,
     PotentialArgument,
     StructureArgument,
     ThreadsOption,
@@ -22,6 +23,7 @@ from lrc_ase.cli.console import (
     parse_repeat,
     progress_bar,
     read_structure,
+    set_field,
     set_threads,
 )
 
@@ -86,6 +88,7 @@ def md(
     ] = None,
     restart_every: Annotated[int, typer.Option(help="Steps between restart files.", min=1)] = 100,
     max_temperature: Annotated[float, typer.Option(help="Stop above this temperature, K.")] = 20000.0,
+    field: FieldOption = None,
     extrapolate: Annotated[
         bool, typer.Option("--extrapolate", help="Go on where a structure lies far outside the training set.")
     ] = False,
@@ -125,11 +128,12 @@ def md(
     )
     files = MDFiles.beside(output)
     atoms = read_structure(structure, parse_repeat(repeat))
+    field_of_run = set_field(atoms, field)
     check_trajectory_output(output, atoms)  # before the potential is loaded, which may take long
     atoms.calc = calculator(potential, device, dtype)
-    with _progress(settings, len(atoms)) as show, _after_a_stop(files, settings):
+    with _progress(settings, len(atoms), field_of_run) as show, _after_a_stop(files, settings):
         summary = run_md(atoms, settings, output, resume=resume, overwrite=overwrite, report=show)
-    _print_summary(summary, settings, len(atoms))
+    _print_summary(summary, settings, len(atoms), field_of_run)
     _plot(files, settings)
     for path in (files.trajectory, files.log, files.plot, files.current, files.restart):
         if path.exists():
@@ -137,13 +141,15 @@ def md(
 
 
 @contextmanager
-def _progress(settings: MDSettings, n_atoms: int) -> Iterator[Callable[[MDState], None]]:
+def _progress(settings: MDSettings, n_atoms: int, field: str) -> Iterator[Callable[[MDState], None]]:
     """Yield a function that shows the state of a run: as a bar on a terminal, as lines in a file or pipe."""
     heading = f"{settings.ensemble}, {n_atoms} atoms, {settings.steps} steps of {settings.timestep:g} fs"
     if settings.temperature is not None:
         heading += f", {settings.temperature:g} K"
     if settings.ensemble == "npt":
         heading += f", {settings.pressure:g} GPa, {settings.npt_mode} cell"
+    if field:
+        heading += f", {field}"
     bar = progress_bar()
     if bar.disable:  # no terminal
         yield _Lines(settings, heading).show
@@ -223,7 +229,7 @@ def _plot_what_there_is(files: MDFiles, settings: MDSettings) -> None:
         _plot(files, settings)
 
 
-def _print_summary(summary: MDSummary, settings: MDSettings, n_atoms: int) -> None:
+def _print_summary(summary: MDSummary, settings: MDSettings, n_atoms: int, field: str) -> None:
     """Print speed and final state of a run."""
     final = summary.final
     done = summary.steps - summary.first_step
@@ -234,7 +240,8 @@ def _print_summary(summary: MDSummary, settings: MDSettings, n_atoms: int) -> No
     print(
         f"{done} steps of {n_atoms} atoms in {summary.seconds:.1f} s "
         f"({summary.ms_per_step:.2f} ms per step, {per_day:.3g} ns/day)\n"
-        f"end: {final.temperature:.1f} K, potential {final.potential:.6f} eV, total {final.total:.6f} eV"
+        + (f"{field}\n" if field else "")
+        + f"end: {final.temperature:.1f} K, potential {final.potential:.6f} eV, total {final.total:.6f} eV"
         + (f",\n     pressure {final.pressure:.3f} GPa" if final.pressure == final.pressure else "")  # not NaN
     )
 

@@ -12,6 +12,7 @@ from lrc_ase.cli.console import (
     DebugOption,
     DeviceOption,
     DtypeOption,
+    FieldOption,
     PotentialArgument,
     StructureArgument,
     ThreadsOption,
@@ -21,6 +22,7 @@ from lrc_ase.cli.console import (
     read_structure,
     refuse_existing,
     say,
+    set_field,
     set_threads,
 )
 
@@ -41,6 +43,7 @@ def relax(
     pressure: Annotated[float, typer.Option(help="Pressure on the cell, GPa; with --cell.")] = 0.0,
     steps: Annotated[int, typer.Option("--steps", "-n", help="Steps at most.", min=0)] = 1000,
     optimizer: Annotated[str, typer.Option(help="Optimizer: lbfgs, bfgs or fire.")] = "lbfgs",
+    field: FieldOption = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Relaxed structure; the suffix selects the format.")
     ] = Path("relaxed.extxyz"),
@@ -64,6 +67,7 @@ def relax(
     )
     refuse_existing(output, overwrite=overwrite)
     atoms = read_structure(structure)
+    field_of_run = set_field(atoms, field)
     check_structure_output(output, atoms)
     atoms.calc = calculator(potential, device, dtype)
     first: list[Relaxation] = []
@@ -82,7 +86,7 @@ def relax(
                 kept = _keep(output, atoms)
     print(
         f"{final.steps} steps: largest force {first[0].fmax:.4f} -> {final.fmax:.4f} eV/Angstrom,\n"
-        f"energy {first[0].energy:.6f} -> {final.energy:.6f} eV"
+        f"energy {first[0].energy:.6f} -> {final.energy:.6f} eV" + (f", {field_of_run}" if field_of_run else "")
     )
     if cell:
         lengths = ", ".join(f"{value:.4f}" for value in atoms.cell.lengths())

@@ -13,6 +13,7 @@ from ase.io.jsonio import encode
 
 from lrc_ase.simulation.output import grows
 from lrc_ase.structures.charge import total_charge
+from lrc_ase.structures.electric_field import external_field, field_text
 
 __all__ = ["MDFiles", "MDSettings", "check_same_run", "check_structure", "run_identity"]
 
@@ -159,19 +160,24 @@ def check_structure(atoms: Atoms, settings: MDSettings) -> None:
 def run_identity(atoms: Atoms) -> dict[str, Any]:
     """Return the properties besides its settings that a run and its continuation must have in common.
 
-    These are the total charge in e, digests of masses and constraints, and the entries of the calculator's attribute
-    `fingerprint` (for `LRCCalculator` a digest of the potential, and its precision).
+    These are the total charge in e, the electric field in `Atoms.info`, digests of masses and constraints, and the
+    entries of the calculator's attribute `fingerprint` (for `LRCCalculator` a digest of the potential, its precision,
+    and its electric field).
     """
     identity: dict[str, Any] = {
         "charge": total_charge(atoms),
+        "external_field": field_text(external_field(atoms)),
         "masses": hashlib.sha256(np.ascontiguousarray(atoms.get_masses(), dtype="<f8").tobytes()).hexdigest(),
         "constraints": hashlib.sha256(encode([each.todict() for each in atoms.constraints]).encode()).hexdigest(),
     }
     return identity | dict(getattr(atoms.calc, "fingerprint", {}))
 
 
+_BEFORE_FIELDS = {"external_field": "none", "electric_field": "none"}
+"""Entries of runs of versions that knew no electric field."""
 _OTHERS = {
     "charge": "the existing run has total charge {before:g} e, the structure {now:g} e: give the same structure",
+    "external_field": "the existing run has the electric field {before} V/Angstrom, not {now}: give the same field",
     "masses": "the atoms of the existing run have other masses: give the same structure",
     "constraints": "the existing run has other constraints: give the same structure",
     "potential": "the existing run used another potential: give the same one",
@@ -197,6 +203,7 @@ def check_same_run(before: dict[str, Any], settings: MDSettings, identity: dict[
             raise ValueError(
                 f"the existing run has {name} {before[name]}, got {value}: resume with the same settings, " + new_run
             )
+    before = _BEFORE_FIELDS | before
     for name, value in identity.items():
         if name in before and before[name] != value:
             message = _OTHERS.get(name, "the existing run has {name} {before}, not {now}")

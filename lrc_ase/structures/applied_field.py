@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from lrc_ase.structures.electric_field import FIELD_NAME, as_field, external_field
+from lrc_ase.structures.electric_field import FIELD_NAME, as_field, external_field, field_text
 from lrc_ase.structures.graph import Graph
 from lrc_ase.structures.images import CellImages
 
@@ -35,7 +35,7 @@ class AppliedField:
 
     def __str__(self) -> str:
         """Return the constant field as text with all digits."""
-        return "none" if self._constant is None else " ".join(map(repr, self._constant.tolist()))
+        return field_text(self._constant)
 
     def forget(self) -> None:
         """Forget the whole cells of wrapped atoms."""

@@ -15,7 +15,16 @@ from ase import Atoms
 
 from lrc_ase.structures.graph import Graph
 
-__all__ = ["FIELD_NAME", "LARGEST_FIELD", "as_field", "check_field", "external_field", "field_entry", "hold_field"]
+__all__ = [
+    "FIELD_NAME",
+    "LARGEST_FIELD",
+    "as_field",
+    "check_field",
+    "external_field",
+    "field_entry",
+    "field_text",
+    "hold_field",
+]
 
 FIELD_NAME = "external_field"
 """Entry of `Atoms.info` with the field in V/Angstrom, the name that MACE and ml-peg use."""
@@ -79,6 +88,15 @@ def external_field(atoms: Atoms) -> np.ndarray | None:
                 "or take the entry out"
             )
     return None
+
+
+def field_text(field: np.ndarray | None) -> str:
+    """Return a field (3,) as text with all digits, "none" for None and for zero.
+
+    >>> field_text(np.array([0, 0, 0.1]))
+    '0.0 0.0 0.1'
+    """
+    return "none" if field is None or not field.any() else " ".join(map(repr, field.tolist()))
 
 
 def check_field(graph: Graph) -> None:
