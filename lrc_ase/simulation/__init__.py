@@ -7,6 +7,7 @@ that continue bit for bit, a stop before an exploding run ruins its output, and 
 from lrc_ase.simulation.conditions import MDFiles, MDSettings
 from lrc_ase.simulation.current import CurrentRecord, read_current
 from lrc_ase.simulation.dynamics import MDState, MDSummary, SimulationStopped, run_md, thermalize
+from lrc_ase.simulation.infrared import InfraredSpectrum, infrared_spectrum
 from lrc_ase.simulation.observables import (
     EnergyDrift,
     ReferenceRDF,
@@ -14,11 +15,19 @@ from lrc_ase.simulation.observables import (
     radial_distribution,
     read_reference_rdf,
 )
+from lrc_ase.simulation.power_spectrum import SpectrumSettings
 from lrc_ase.simulation.relaxation import Relaxation, RelaxationNotConverged, RelaxSettings, relax
+from lrc_ase.simulation.vibrational_states import (
+    VelocityRecord,
+    VibrationalStates,
+    read_velocities,
+    vibrational_states,
+)
 
 __all__ = [
     "CurrentRecord",
     "EnergyDrift",
+    "InfraredSpectrum",
     "MDFiles",
     "MDSettings",
     "MDState",
@@ -28,11 +37,17 @@ __all__ = [
     "Relaxation",
     "RelaxationNotConverged",
     "SimulationStopped",
+    "SpectrumSettings",
+    "VelocityRecord",
+    "VibrationalStates",
     "energy_drift",
+    "infrared_spectrum",
     "radial_distribution",
     "read_current",
     "read_reference_rdf",
+    "read_velocities",
     "relax",
     "run_md",
     "thermalize",
+    "vibrational_states",
 ]

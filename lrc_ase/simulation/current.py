@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import PropertyNotImplementedError
 
-from lrc_ase.simulation.tables import Table
+from lrc_ase.simulation.tables import RunTable
 
 __all__ = ["CurrentLog", "CurrentRecord", "polarization_current", "read_current"]
 
@@ -38,7 +38,7 @@ def polarization_current(atoms: Atoms) -> np.ndarray:
     return current
 
 
-class CurrentLog(Table):
+class CurrentLog(RunTable):
     """Table of the polarization current of a run, with temperature and volume."""
 
     kind = "table of the polarization current"

@@ -272,7 +272,7 @@ class _Run:
         if self.current is not None and step % cast(int, settings.current_every) == 0:  # equal intervals: no last row
             self.current.write(step, picoseconds, self.atoms)
         if step % settings.write_every == 0 or last:
-            self.frames.write(self.atoms)
+            self.frames.write(self.atoms, picoseconds)
         if step % settings.restart_every == 0 or last:
             write_restart(self.files.restart, self.restart(step))
             self.atoms.calc.reset()

@@ -15,9 +15,10 @@ from ase.io.trajectory import Trajectory
 
 from lrc_ase.files.atomic import replacing
 from lrc_ase.simulation.observables import ThermodynamicState
-from lrc_ase.simulation.tables import Table, naming
+from lrc_ase.simulation.tables import RunTable, naming
 
 __all__ = [
+    "TIME",
     "ThermodynamicLog",
     "TrajectoryFile",
     "check_structure_output",
@@ -30,6 +31,8 @@ __all__ = [
     "write_structure",
 ]
 
+TIME = "time_ps"
+"""Entry of `Atoms.info` with the time of a frame, ps."""
 KEPT_RESULTS = ("energy", "free_energy", "forces", "stress", "charges")
 """Results of a calculator that are written with a frame."""
 
@@ -42,7 +45,7 @@ def snapshot(atoms: Atoms) -> Atoms:
     return frame
 
 
-class ThermodynamicLog(Table):
+class ThermodynamicLog(RunTable):
     """Log of a run: energies, temperature, pressure and volume, one row per sample."""
 
     kind = "thermodynamic log"
@@ -195,9 +198,10 @@ class TrajectoryFile:
         """Return the number of frames and bytes so far, for a restart file."""
         return {"frames": self._n_frames, "bytes": self.path.stat().st_size if self.path.exists() else 0}
 
-    def write(self, atoms: Atoms) -> None:
-        """Append `atoms` with the computed results."""
+    def write(self, atoms: Atoms, time: float) -> None:
+        """Append `atoms` with the computed results and the `time` of the frame, ps."""
         frame = snapshot(atoms)
+        frame.info[TIME] = time
         with naming(self.path):
             if self._traj is not None:
                 self._traj.write(frame)

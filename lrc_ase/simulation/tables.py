@@ -13,13 +13,13 @@ import numpy as np
 
 from lrc_ase.files.atomic import writing
 
-__all__ = ["Table", "naming"]
+__all__ = ["RunTable", "naming"]
 
 _LONGEST_NUMBER = 40
 """Largest number of characters of a number; Python writes at most 24."""
 
 
-class Table:
+class RunTable:
     """CSV table of a run, one row per sample, flushed after each row."""
 
     kind: ClassVar[str]

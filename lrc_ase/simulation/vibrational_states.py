@@ -1,0 +1,129 @@
+r"""Vibrational density of states from the velocities of a trajectory.
+
+.. math:: g(\tilde\nu) = \frac{2 c}{k_B T} \sum_i m_i
+          \int_{-\infty}^{\infty} \langle v_i(0) \cdot v_i(t) \rangle\, e^{-2\pi i c \tilde\nu t}\, dt,
+
+in modes per cm^-1, with :math:`k_B T = \sum_i m_i \langle v_i^2 \rangle / 3N`.
+The integral over all wave numbers is 3N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase.data import atomic_numbers
+
+from lrc_ase.simulation.output import TIME
+from lrc_ase.simulation.power_spectrum import WAVENUMBER_FS, SpectrumSettings, power_spectrum, warn_of_aliasing
+
+__all__ = ["VelocityRecord", "VibrationalStates", "read_velocities", "vibrational_states"]
+
+
+@dataclass(frozen=True)
+class VelocityRecord:
+    """Velocities of all atoms over time at equal intervals."""
+
+    interval: float
+    """Time between frames, fs."""
+    symbols: np.ndarray
+    """Chemical symbols, (n_atoms,)."""
+    masses: np.ndarray
+    """(n_atoms,), atomic mass units."""
+    velocities: np.ndarray
+    """(n_frames, n_atoms, 3), unit of time of ASE."""
+
+
+@dataclass(frozen=True)
+class VibrationalStates:
+    """Vibrational density of states."""
+
+    wavenumbers: np.ndarray
+    """(n_wavenumbers,), cm^-1."""
+    density: dict[str, np.ndarray]
+    """Density by element, each (n_wavenumbers,), modes per cm^-1; the sum integrates to 3 N."""
+    error: np.ndarray
+    """Standard error of the sum from blocks, (n_wavenumbers,); NaN for a single block."""
+
+    @property
+    def total(self) -> np.ndarray:
+        """Return the sum over the elements, (n_wavenumbers,)."""
+        return np.sum([*self.density.values()], axis=0)
+
+
+def read_velocities(path: str | Path, *, interval: float | None = None, skip: float = 0.0) -> VelocityRecord | None:
+    """Read the velocities of a trajectory in any format of ASE that keeps them; None for one without velocities.
+
+    Parameters
+    ----------
+    interval
+        Time between frames, fs. None takes the times that ``lrc-ase md`` writes with each frame; the last frame is
+        left out where it is not a whole interval after the one before.
+    skip
+        Time at the beginning to leave out, ps.
+
+    Raises
+    ------
+    ValueError
+        The times of the frames are unknown or not at equal intervals, or frames differ in their atoms.
+    """
+    frames = [*ase.io.iread(path, index=":")]
+    if len(frames) < 2 or not all(frame.has("momenta") for frame in frames):
+        return None
+    numbers = frames[0].numbers
+    if not all(np.array_equal(frame.numbers, numbers) for frame in frames):
+        raise ValueError(f"{path}: the frames must hold the same atoms in the same order")
+    if interval is None:
+        if not all(TIME in frame.info for frame in frames):
+            raise ValueError(f"{path}: its frames carry no times, so the interval between frames must be given")
+        times = 1000 * np.array([frame.info[TIME] for frame in frames])
+        interval = float(times[1] - times[0])
+        regular = np.isclose(np.diff(times), interval, rtol=1e-6, atol=1e-9)
+        if not regular[:-1].all():
+            frame = int(np.argmin(regular))
+            raise ValueError(
+                f"{path}: expected frames every {interval:g} fs, found {times[frame + 1] - times[frame]:g} fs after "
+                f"frame {frame}"
+            )
+        frames = frames if regular[-1] else frames[:-1]
+    kept = frames[int(np.ceil(1000 * skip / interval - 1e-9)) :]
+    velocities = np.array([frame.get_velocities() for frame in kept]).reshape(-1, len(numbers), 3)
+    return VelocityRecord(interval, np.array(frames[0].get_chemical_symbols()), frames[0].get_masses(), velocities)
+
+
+def vibrational_states(
+    records: Sequence[VelocityRecord], settings: SpectrumSettings | None = None
+) -> VibrationalStates:
+    """Compute the vibrational density of states of runs of one system, by element.
+
+    Raises
+    ------
+    ValueError
+        No runs, runs of different atoms or intervals, too short for the resolution, or atoms at rest.
+    """
+    settings = SpectrumSettings() if settings is None else settings
+    if not records:
+        raise ValueError("`records` must hold at least one run, got none")
+    first = records[0]
+    for other in records:
+        if not np.array_equal(other.symbols, first.symbols) or not np.isclose(other.interval, first.interval):
+            raise ValueError("the runs must hold the same atoms, at the same interval")
+    # sqrt(m) v: its mean square is kT per component
+    signals = [np.sqrt(record.masses)[:, None] * record.velocities for record in records]
+    n_samples = sum(map(len, signals))
+    thermal_energy = sum(float((signal**2).sum()) for signal in signals) / max(n_samples * 3 * len(first.masses), 1)
+    if not thermal_energy > 0:
+        raise ValueError("the atoms must move: atoms at rest have no density of states")
+    spectra = {}
+    for symbol in sorted(set(first.symbols.tolist()), key=lambda name: atomic_numbers[name]):
+        of_element = [signal[:, first.symbols == symbol].reshape(len(signal), -1) for signal in signals]
+        spectra[symbol] = power_spectrum(of_element, first.interval, settings)
+    total = next(iter(spectra.values()))
+    total = replace(total, density=np.sum([each.density for each in spectra.values()], axis=0))
+    warn_of_aliasing(total, first.interval)
+    modes = 2 * WAVENUMBER_FS / thermal_energy
+    density = {symbol: modes * each.mean for symbol, each in spectra.items()}
+    return VibrationalStates(total.wavenumbers, density, modes * total.error)
