@@ -106,7 +106,7 @@ def test_resumed_run_of_a_potential_continues_the_current_bit_for_bit(tmp_path):
 
 def test_run_is_not_continued_with_another_interval(tmp_path):
     run_md(springs(), md(), tmp_path / "md.traj")
-    with pytest.raises(ValueError, match="has current_every 2, asked for 3"):
+    with pytest.raises(ValueError, match="has current_every 2, got 3"):
         run_md(springs(), md(20, current_every=3), tmp_path / "md.traj", resume=True)
 
 
