@@ -80,6 +80,37 @@ def test_neighbors_follow_motion_cells_and_systems():
     assert_as_ase(actual, frames[1:], calculator)
 
 
+def test_a_field_acts_as_in_ase_and_wrapped_atoms_are_followed():
+    field = (0.1, -0.2, 0.3)
+    model, calculators = neutral(potential(), electric_field=field), []
+    frames = [rattled_crystal(), rattled_crystal(repeat=(2, 1, 1), seed=1)]
+    for step in range(3):
+        if step == 1:
+            frames[0].positions[1] += frames[0].cell[2] + [0.1, 0, 0]
+        elif step == 2:
+            frames[1].positions[5] -= 2 * frames[1].cell[0]
+        actual = model(torch_sim.io.atoms_to_state(frames, CPU, torch.float64))
+        calculators = calculators or [LRCCalculator(potential(), electric_field=field) for _ in frames]
+        for index, (atoms, calculator) in enumerate(zip(frames, calculators, strict=True)):
+            assert float(actual["energy"][index]) == pytest.approx(calculator.get_potential_energy(atoms), abs=1e-8)
+        forces = [calculator.get_forces(atoms) for atoms, calculator in zip(frames, calculators, strict=True)]
+        np.testing.assert_allclose(actual["forces"], np.concatenate(forces), rtol=0, atol=1e-9)
+        stress = [calculator.get_stress(atoms) for atoms, calculator in zip(frames, calculators, strict=True)]
+        np.testing.assert_allclose(actual["stress"][:, 0, 0], [each[0] for each in stress], rtol=0, atol=1e-11)
+    plain = neutral(potential())(torch_sim.io.atoms_to_state(frames, CPU, torch.float64))
+    assert (plain["forces"] - actual["forces"]).abs().max() > 0.01
+
+
+def test_fields_that_cannot_act_are_refused():
+    with pytest.raises(ValueError, match="acts on latent charges, and this model has none"):
+        neutral(potential(settings(long_range=False)), electric_field=(0, 0, 0.1))
+    with pytest.raises(ValueError, match="`electric_field` must be three numbers"):
+        neutral(potential(), electric_field=0.1)
+    charged = TorchSimModel(potential(), charge=1.0, electric_field=(0, 0, 0.1))
+    with pytest.raises(ValueError, match=r"along a periodic direction .* needs a neutral cell"):
+        charged(torch_sim.io.atoms_to_state([rattled_crystal()], CPU, torch.float64))
+
+
 def test_precision_follows_the_state():
     state = torch_sim.io.atoms_to_state([rattled_crystal()], CPU, torch.float32)
     actual = neutral(potential(), dtype=torch.float32, compute_stress=False)(state)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch_sim
 from ase import Atoms
@@ -22,9 +23,12 @@ from lrc_ase.layer.memory import reuse_small_meshes
 from lrc_ase.layer.tables import MultiplierTables
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.devices import usable_device
+from lrc_ase.models.polarization import NO_CHARGES
 from lrc_ase.models.precision import floating_type
 from lrc_ase.models.torch_state import undisturbed
+from lrc_ase.structures.electric_field import as_field
 from lrc_ase.structures.graph import Graph, collate
+from lrc_ase.structures.images import CellImages
 from lrc_ase.structures.neighbors import is_continuation, neighbor_graph
 from lrc_ase.structures.skin import Skin
 
@@ -49,14 +53,19 @@ class TorchSimModel(ModelInterface):
     skin
         Extra range of the neighbor lists in Angstrom. The search is repeated when an atom of any system has moved by
         half of the skin, or when cells or systems have changed.
+    electric_field
+        Uniform field on all systems in V/Angstrom, (3,); None for no field. Wrapped atoms are followed as by the ASE
+        calculator, until systems are added to or removed from the state: energies may then differ by constants.
     compute_stress
         Return the stress from `forward`; meaningful where all directions are periodic.
 
     Raises
     ------
     ValueError
-        The device or precision is not available. At evaluation: charges are not finite or differ from `charge`, or
-        `lrc_ase.structures.neighbors.neighbor_graph` refuses a structure.
+        The device or precision is not available, the field not three finite numbers below 10 V/Angstrom, or the model
+        without latent charges for it to act on. At evaluation: charges are not finite or differ from `charge`, the
+        field is along a periodic direction of a charged system, or `lrc_ase.structures.neighbors.neighbor_graph`
+        refuses a structure.
     """
 
     @undisturbed()
@@ -68,6 +77,7 @@ class TorchSimModel(ModelInterface):
         device: torch.device | str = "cpu",
         dtype: torch.dtype | str = torch.float64,
         skin: float = 0.5,
+        electric_field: Sequence[float] | np.ndarray | None = None,
         compute_stress: bool = True,
     ) -> None:
         super().__init__()
@@ -81,6 +91,11 @@ class TorchSimModel(ModelInterface):
         self._charge = charge
         long_range = self.model.settings.long_range
         self._has_charges = long_range is not None and long_range.electrostatics
+        field = None if electric_field is None else as_field(electric_field, "`electric_field`")
+        self._field = None if field is None or not field.any() else torch.from_numpy(field).to(self._device)
+        if self._field is not None and not self._has_charges:
+            raise ValueError(NO_CHARGES)
+        self._images = CellImages()
         self._systems: list[Atoms] = []
         """Systems of the last search."""
         self._graph: Graph | None = None
@@ -135,7 +150,11 @@ class TorchSimModel(ModelInterface):
         if self._graph is None or not self._skin.holds(positions, unmoving):
             self._graph = self._search(_systems_of(state, pbc, charges))
             self._skin.searched(positions, unmoving)
-        return replace(self._graph, positions=positions)
+        graph = replace(self._graph, positions=positions)
+        if self._field is None:
+            return graph
+        images = self._images.images(positions, graph.cell, graph.pbc, graph.structure, (graph.species,))
+        return replace(graph, field=self._field.expand(graph.n_structures, 3), images=images)
 
     def _search(self, systems: list[Atoms]) -> Graph:
         """Search pairs and return the graph of all systems; a system that has only moved keeps its mesh."""
