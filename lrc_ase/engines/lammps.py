@@ -19,6 +19,7 @@ import torch
 from ase.data import atomic_masses, atomic_numbers
 
 from lrc_ase.engines.ghosts import GhostNeighbors
+from lrc_ase.engines.lammps_box import box_of, checked_field, image_flags
 from lrc_ase.engines.mpi import GhostOwners, MPIExchange, end_all
 from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.models.derivatives import Results, evaluate
@@ -47,6 +48,7 @@ def attach(
     charge: float = 0.0,
     dtype: torch.dtype | str = torch.float64,
     skin: float = 0.5,
+    electric_field: Sequence[float] | np.ndarray | None = None,
     extrapolate: bool = False,
 ) -> LammpsCoupling:
     """Make LAMMPS compute energies, forces, virial and charges with a potential, from the next ``run`` on.
@@ -71,6 +73,9 @@ def attach(
         Precision of the model.
     skin
         Extra range of the model's neighbor list in Angstrom; ``neighbor`` sets that of the list of LAMMPS.
+    electric_field
+        Uniform field in V/Angstrom, (3,); None for no field. The dipole moment counts unwrapped positions, from the
+        image flags of LAMMPS, which its restart and data files keep.
     extrapolate
         Continue when atoms lie far outside the training set recorded in the potential file. Otherwise the run ends
         with that step, later runs do nothing, and `LammpsCoupling.stopped` holds the reason. Later commands of an
@@ -80,7 +85,9 @@ def attach(
     ------
     ValueError
         Units other than metal, no periodic direction, an atom type without a name or with the name of an element
-        unknown to the potential, masses in another order than the names, a potential that reaches beyond one cutoff.
+        unknown to the potential, masses in another order than the names, a potential that reaches beyond one cutoff; a
+        field that is not three finite numbers below 10 V/Angstrom, for a potential without latent charges, or along a
+        periodic direction of a charged box.
 
     Warns
     -----
@@ -89,7 +96,15 @@ def attach(
     """
     potential, comm, names = checked(lmp, potential, comm, species)
     coupling = LammpsCoupling(
-        lmp, potential, comm, names, charge=charge, dtype=dtype, skin=skin, extrapolate=extrapolate
+        lmp,
+        potential,
+        comm,
+        names,
+        charge=charge,
+        dtype=dtype,
+        skin=skin,
+        electric_field=electric_field,
+        extrapolate=extrapolate,
     )
     # a pair style without forces makes LAMMPS keep ghosts within the cutoff
     lmp.commands_list(
@@ -149,12 +164,14 @@ class LammpsCoupling:
         charge: float = 0.0,
         dtype: torch.dtype | str = torch.float64,
         skin: float = 0.5,
+        electric_field: Sequence[float] | np.ndarray | None = None,
         extrapolate: bool = False,
     ) -> None:
         self.lmp, self.comm, self.charge, self.extrapolate = lmp, comm, charge, extrapolate
         evaluated = potential.for_evaluation("cpu", dtype)
         self.model, self._references = evaluated.model, evaluated.references
         self.exchange = MPIExchange(comm) if comm.Get_size() > 1 else None
+        self._field = checked_field(lmp, potential.settings, electric_field, charge)
         elements, cutoff = potential.settings.elements, potential.settings.cutoff
         self._species_of_type = np.array([-1] + [elements.index(name) for name in species])
         self._neighbors = GhostNeighbors(cutoff, skin)
@@ -205,7 +222,7 @@ class LammpsCoupling:
         tags, types, positions = (self.atoms(name, n_atoms) for name in ("id", "type", "x"))
         species = self._species_of_type[types]
         self._find_neighbors(tags, positions, n_local)
-        cell, pbc = self._box()
+        cell, pbc = box_of(self.lmp)
         if all(pbc):
             self.mesh_shape = self.model.mesh_shape_for(cell, self.mesh_shape)
         graph = self._neighbors.graph(
@@ -217,6 +234,8 @@ class LammpsCoupling:
             mesh_shape=self.mesh_shape if all(pbc) else None,
             exchange=self.exchange,
         )
+        if self._field is not None:
+            graph = replace(graph, field=self._field, images=image_flags(self.lmp, n_local, n_atoms))
         results = evaluate(self.model, graph, stress=True)
         assert results.forces is not None
         assert self._owners is not None
@@ -281,13 +300,6 @@ class LammpsCoupling:
             return np.zeros((0, 3)) if name == "x" else np.zeros(0, np.int64)
         values: np.ndarray = self.lmp.numpy.extract_atom(name, nelem=n_atoms)
         return values
-
-    def _box(self) -> tuple[np.ndarray, tuple[bool, ...]]:
-        lowest, highest, xy, yz, xz, periodic, _ = self.lmp.extract_box()
-        # LAMMPS has lower triangular cells, rows as in ASE
-        cell = np.diag(np.subtract(highest, lowest))
-        cell[1, 0], cell[2, 0], cell[2, 1] = xy, xz, yz
-        return cell, tuple(bool(value) for value in periodic)
 
 
 def _labels(lmp: Any, n_types: int, elements: Sequence[str]) -> tuple[str, ...]:

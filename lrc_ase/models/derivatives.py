@@ -80,7 +80,7 @@ def evaluate(
     """
     graph = _recordable(graph)
     if graph.field is not None:
-        check_field(graph)
+        check_field(graph.field, graph.cell, graph.pbc, graph.charge)
     if isinstance(model, Ensemble):
         options = {"forces": forces, "stress": stress, "dipole": dipole, "training": training}
         members = [evaluate(each, graph, **options) for each in members_of(model)]
@@ -258,7 +258,7 @@ def _dipole_and_field(model: ShortRangeModel, graph: Graph) -> tuple[Tensor, Ten
     graph = _recordable(graph)
     field = graph.cell.new_zeros(graph.n_structures, 3) if graph.field is None else graph.field.detach().clone()
     graph = replace(graph, field=field.requires_grad_())
-    check_field(graph)
+    check_field(field, graph.cell, graph.pbc, graph.charge)
     _, energy, _ = _energy(model, graph, None)
     return -torch.autograd.grad(energy.sum(), field, create_graph=True)[0], field
 

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-
-from lrc_ase.structures.graph import Graph
+from torch import Tensor
 
 __all__ = [
     "FIELD_NAME",
@@ -99,21 +98,21 @@ def field_text(field: np.ndarray | None) -> str:
     return "none" if field is None or not field.any() else " ".join(map(repr, field.tolist()))
 
 
-def check_field(graph: Graph) -> None:
+def check_field(field: Tensor, cell: Tensor, pbc: Tensor, charge: Tensor) -> None:
     """Raise a ValueError if the field of a structure is along a periodic direction, and the structure is charged.
 
-    The field accelerates the net charge without end, and the energy of the structure has no lower bound.
+    Such a field accelerates the net charge without end, and the energy has no lower bound. `field` (n_structures, 3),
+    `cell`, `pbc` and `charge` as in `lrc_ase.structures.graph.Graph`.
     """
-    assert graph.field is not None
     # volts between an atom and its image along each cell vector, (n_structures, 3)
-    voltage = (graph.cell * graph.field[:, None, :]).sum(dim=-1)
-    size = torch.linalg.vector_norm(graph.cell, dim=-1) * torch.linalg.vector_norm(graph.field, dim=-1)[:, None]
-    along = graph.pbc & (voltage.abs() > _SMALLEST_VOLTAGE * size)
-    wrong = along.any(dim=1) & (graph.charge != 0)
+    voltage = (cell * field[:, None, :]).sum(dim=-1)
+    size = torch.linalg.vector_norm(cell, dim=-1) * torch.linalg.vector_norm(field, dim=-1)[:, None]
+    along = pbc & (voltage.abs() > _SMALLEST_VOLTAGE * size)
+    wrong = along.any(dim=1) & (charge != 0)
     if wrong.any():
         first = int(wrong.nonzero()[0, 0])
         axes = ", ".join(str(axis) for axis in along[first].nonzero()[:, 0].tolist())
         raise ValueError(
             f"an electric field along a periodic direction (cell vector {axes}) needs a neutral cell, got total charge "
-            f"{float(graph.charge[first]):+g} e: neutralize the cell, or point the field along an open direction"
+            f"{float(charge[first]):+g} e: neutralize the cell, or point the field along an open direction"
         )
