@@ -51,7 +51,7 @@ def test_help_and_version_load_no_heavy_library(arguments):
     assert [name for name in modules if name.startswith("lrc_ase.")] == ["lrc_ase.cli"]
 
 
-@pytest.mark.parametrize("name", ["md", "relax", "serve", "lammps", "spectrum"])
+@pytest.mark.parametrize("name", ["md", "relax", "serve", "lammps", "spectrum", "dielectric"])
 def test_help_of_a_command_loads_no_heavy_library(name):
     output, modules = run(name, "--help")
     assert f"Usage: lrc-ase {name}" in output or f"{name} [OPTIONS]" in output
@@ -67,7 +67,20 @@ def test_a_command_keeps_freed_memory(monkeypatch):
 
 def test_help_lists_every_command_with_the_first_sentence_of_its_own_help():
     result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"})
-    commands = "data", "train", "evaluate", "select", "relax", "md", "spectrum", "lammps", "serve", "info", "paper"
+    commands = (
+        "data",
+        "train",
+        "evaluate",
+        "select",
+        "relax",
+        "md",
+        "spectrum",
+        "dielectric",
+        "lammps",
+        "serve",
+        "info",
+        "paper",
+    )
     for name in commands:
         (line,) = [
             line for line in result.output.splitlines() if line.startswith(f"\N{BOX DRAWINGS LIGHT VERTICAL} {name} ")
@@ -79,7 +92,21 @@ def test_help_lists_every_command_with_the_first_sentence_of_its_own_help():
 
 
 @pytest.mark.parametrize(
-    "name", ["data", "train", "evaluate", "select", "relax", "md", "spectrum", "lammps", "serve", "info", "paper"]
+    "name",
+    [
+        "data",
+        "train",
+        "evaluate",
+        "select",
+        "relax",
+        "md",
+        "spectrum",
+        "dielectric",
+        "lammps",
+        "serve",
+        "info",
+        "paper",
+    ],
 )
 def test_help_fits_a_terminal_of_80_columns(name):
     output = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).output

@@ -36,6 +36,10 @@ class ChargesOnSprings(Calculator):
         """Sum charge times velocity."""
         return (-1.0) ** np.arange(len(atoms)) @ atoms.get_velocities()
 
+    def get_polarization(self, atoms):
+        """Sum charge times position, per volume."""
+        return (-1.0) ** np.arange(len(atoms)) @ atoms.positions / atoms.get_volume()
+
 
 def springs(n_atoms: int = 6, *, pbc: bool = True) -> Atoms:
     """Oxygen atoms at rest on springs in a cube of 10 Angstrom."""
@@ -59,6 +63,7 @@ def test_current_is_charge_times_velocity_in_e_angstrom_per_femtosecond(tmp_path
     velocities = atoms.get_momenta() / 15.999 / FS_PER_TIME_OF_ASE
     np.testing.assert_allclose(record.current[-1], [1, -1, 1, -1, 1, -1] @ velocities, rtol=1e-6)
     assert record.volume == pytest.approx(1000.0)
+    np.testing.assert_allclose(record.moments[-1], [1, -1, 1, -1, 1, -1] @ atoms.positions, rtol=1e-8)
     assert 0 < record.temperature < 600
 
 
@@ -67,6 +72,7 @@ def test_rows_come_at_equal_intervals_and_keep_the_last_step_out(tmp_path):
     record = read_current(tmp_path / "md.current.csv")
     assert len(record.current) == 4
     assert record.volume is None
+    assert record.moments is None
     assert len(read_current(tmp_path / "md.current.csv", skip=0.0025).current) == 3
 
 
@@ -158,19 +164,27 @@ def test_interval_of_the_current_is_positive():
         md(current_every=0)
 
 
-HEADER = "step,time_ps,current_x_eA_per_fs,current_y_eA_per_fs,current_z_eA_per_fs,temperature_K,volume_A3\n"
+HEADER = "step,time_ps,current_x_eA_per_fs,current_y_eA_per_fs,current_z_eA_per_fs,temperature_K,volume_A3"
+HEADER += ",field_x_V_per_A,field_y_V_per_A,field_z_V_per_A,moment_x_eA,moment_y_eA,moment_z_eA\n"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a,b\n1,2\n", "is not a table of the polarization current of lrc-ase"),
-        (HEADER + "0,0,1,2,3,300,1000\n", "expected at least two rows after the first 0 ps, got 1"),
+        (HEADER + "0,0,1,2,3,300,1000,0,0,0.1,1,2,3\n", "expected at least two rows after the first 0 ps, got 1"),
         (HEADER, "expected at least two rows after the first 0 ps, got 0"),
-        (HEADER + "0,0,1,2,x,300,1000\n1,1,1,2,3,300,1000\n", "line 2: expected 7 numbers, got"),
         (
-            HEADER + "".join(f"{step},{step},1,2,3,300,1000\n" for step in (0, 2, 4, 8, 10)),
+            HEADER + "0,0,1,2,x,300,1000,0,0,0.1,1,2,3\n1,1,1,2,3,300,1000,0,0,0.1,1,2,3\n",
+            "line 2: expected 13 numbers, got",
+        ),
+        (
+            HEADER + "".join(f"{step},{step},1,2,3,300,1000,0,0,0.1,1,2,3\n" for step in (0, 2, 4, 8, 10)),
             "expected rows every 2 steps, found step 8 after 4: rows are missing",
+        ),
+        (
+            HEADER + "0,0,1,2,3,300,1000,0,0,0,1,2,3\n1,1,1,2,3,300,1000,0,0,0.1,1,2,3\n",
+            "electric field must not change during",
         ),
     ],
 )
@@ -183,8 +197,10 @@ def test_tables_that_are_no_current_are_refused(tmp_path, text, message):
 
 def test_last_row_cut_short_by_a_kill_is_left_out(tmp_path):
     path = tmp_path / "md.current.csv"
-    path.write_text(HEADER + "0,0,1,2,3,300,1000\n1,0.001,1,2,3,300,1000\n2,0.00")
-    assert len(read_current(path).current) == 2
+    path.write_text(HEADER + "0,0,1,2,3,300,1000,0,0,0.1,1,2,3\n1,0.001,1,2,3,300,1000,0,0,0.1,1,2,3\n2,0.00")
+    record = read_current(path)
+    assert len(record.current) == 2
+    np.testing.assert_array_equal(record.field, [0, 0, 0.1])
 
 
 def moving(atoms: Atoms) -> Atoms:

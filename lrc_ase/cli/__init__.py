@@ -1,4 +1,4 @@
-"""The command line: ``lrc-ase data | train | evaluate | select | relax | md | spectrum | lammps | serve | info | ...``
+"""The command line: ``lrc-ase data | train | evaluate | select | relax | md | spectrum | dielectric | lammps | ...``.
 
 Commands translate arguments, show progress and turn errors into one line; the work is done elsewhere in `lrc_ase`.
 Each command is a function in a module of the same name, imported when the command is called: `lrc-ase --help` takes
@@ -44,6 +44,7 @@ _COMMANDS: Mapping[str, dict[str, Any]] = {
     "relax": {},
     "md": {"cls": _WithRepeat},
     "spectrum": {},
+    "dielectric": {},
     # LAMMPS may know the arguments that the command does not
     "lammps": {"context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}},
     "serve": {},

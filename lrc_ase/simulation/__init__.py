@@ -6,6 +6,7 @@ that continue bit for bit, a stop before an exploding run ruins its output, and 
 
 from lrc_ase.simulation.conditions import MDFiles, MDSettings
 from lrc_ase.simulation.current import CurrentRecord, read_current
+from lrc_ase.simulation.dielectric import DielectricConstant, dielectric_constant
 from lrc_ase.simulation.dynamics import MDState, MDSummary, SimulationStopped, run_md, thermalize
 from lrc_ase.simulation.infrared import InfraredSpectrum, infrared_spectrum
 from lrc_ase.simulation.observables import (
@@ -26,6 +27,7 @@ from lrc_ase.simulation.vibrational_states import (
 
 __all__ = [
     "CurrentRecord",
+    "DielectricConstant",
     "EnergyDrift",
     "InfraredSpectrum",
     "MDFiles",
@@ -40,6 +42,7 @@ __all__ = [
     "SpectrumSettings",
     "VelocityRecord",
     "VibrationalStates",
+    "dielectric_constant",
     "energy_drift",
     "infrared_spectrum",
     "radial_distribution",

@@ -2,7 +2,8 @@ r"""Polarization current of a run, :math:`J = dM/dt = \sum_i Z^*_i v_i`: spectra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from ase import Atoms, units
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from lrc_ase.simulation.tables import RunTable
+from lrc_ase.structures.electric_field import external_field
 
 __all__ = ["CurrentLog", "CurrentRecord", "polarization_current", "read_current"]
 
@@ -38,8 +40,19 @@ def polarization_current(atoms: Atoms) -> np.ndarray:
     return current
 
 
+def _dipole_moment(atoms: Atoms) -> np.ndarray:
+    """Return the dipole moment of a structure or a periodic cell, (3,) in e Angstrom; NaN where there is none."""
+    moment = np.full(3, np.nan)
+    with suppress(PropertyNotImplementedError):
+        if not atoms.pbc.any():
+            moment = atoms.get_dipole_moment()
+        elif atoms.pbc.all() and (method := getattr(atoms.calc, "get_polarization", None)) is not None:
+            moment = method(atoms) * atoms.get_volume()
+    return moment
+
+
 class CurrentLog(RunTable):
-    """Table of the polarization current of a run, with temperature and volume."""
+    """Table of the polarization current of a run, with temperature, volume and electric field."""
 
     kind = "table of the polarization current"
     columns = (
@@ -50,12 +63,22 @@ class CurrentLog(RunTable):
         "current_z_eA_per_fs",
         "temperature_K",
         "volume_A3",
+        "field_x_V_per_A",
+        "field_y_V_per_A",
+        "field_z_V_per_A",
+        "moment_x_eA",
+        "moment_y_eA",
+        "moment_z_eA",
     )
+    digits = 9
 
     def write(self, step: int, time: float, atoms: Atoms) -> None:
         """Append a row for the present positions and velocities; `time` in ps."""
         volume = atoms.get_volume() if atoms.pbc.all() else float("nan")
-        self.append(step, time, (*polarization_current(atoms), atoms.get_temperature(), volume))
+        applied = external_field(atoms)
+        applied = np.zeros(3) if applied is None else applied
+        state = (atoms.get_temperature(), volume, *applied)
+        self.append(step, time, (*polarization_current(atoms), *state, *_dipole_moment(atoms)))
 
 
 @dataclass(frozen=True)
@@ -70,6 +93,10 @@ class CurrentRecord:
     """Mean kinetic temperature, K."""
     volume: float | None
     """Mean volume of the cell, Angstrom^3; None where a direction is not periodic."""
+    field: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    """Electric field, (3,), V/Angstrom."""
+    moments: np.ndarray | None = None
+    """Dipole moments, (n_samples, 3), e Angstrom; None where the calculator gave none."""
 
     @property
     def length(self) -> float:
@@ -106,9 +133,16 @@ def read_current(path: str | Path, *, skip: float = 0.0) -> CurrentRecord:
             "missing, so make the run again or --skip the time before"
         )
     times, volume = table["time_ps"], float(table["volume_A3"].mean())
+    current, fields, moments = (
+        np.stack([table[name] for name in CurrentLog.columns[first : first + 3]], axis=1) for first in (2, 7, 10)
+    )
+    if (fields != fields[0]).any():
+        raise ValueError(f"{path}: the electric field must not change during a run")
     return CurrentRecord(
         interval=float(1000 * (times[-1] - times[0]) / (n_rows - 1)),
-        current=np.stack([table[name] for name in CurrentLog.columns[2:5]], axis=1),
+        current=current,
         temperature=float(table["temperature_K"].mean()),
         volume=volume if np.isfinite(volume) else None,
+        field=fields[0],
+        moments=moments if np.isfinite(moments).all() else None,
     )

@@ -29,6 +29,9 @@ class RunTable:
     n_columns_before: ClassVar[int | None] = None
     """Number of columns of an earlier version of the table, whose rows are filled up by NaN."""
 
+    digits: ClassVar[int | None] = None
+    """Number of significant digits of the values; None keeps all, as a drift is a small difference of large numbers."""
+
     def __init__(self, path: Path, *, last_step: int | None = None) -> None:
         """Begin a new table, or keep the rows of an existing one up to `last_step`."""
         rows = [] if last_step is None or not path.exists() else self._rows_until(path, last_step)
@@ -65,12 +68,10 @@ class RunTable:
         return dict(zip(cls.columns, values.T, strict=True))
 
     def append(self, step: int, time: float, values: Sequence[float]) -> None:
-        """Append a row; `time` in ps.
-
-        Values keep every digit, as a drift is a small difference of large numbers.
-        """
+        """Append a row; `time` in ps."""
+        texts = [repr(float(value)) if self.digits is None else f"{value:.{self.digits}g}" for value in values]
         with naming(self.path):
-            self._writer.writerow([step, f"{time:.10g}", *(repr(float(value)) for value in values)])
+            self._writer.writerow([step, f"{time:.10g}", *texts])
             self._file.flush()
 
     def warn_of_a_gap(self, step: int, every: object) -> None:

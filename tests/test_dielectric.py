@@ -1,0 +1,192 @@
+"""Dielectric constant of charges on springs, by fluctuation and in fields: 1 + N q^2 / (k V epsilon_0)."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from test_current import ChargesOnSprings, springs
+from test_wires_cli import options_of
+from typer.testing import CliRunner
+
+from lrc_ase.cli import app
+from lrc_ase.simulation import CurrentRecord, MDSettings, dielectric_constant, run_md
+from lrc_ase.simulation.dielectric import dipole_moments
+
+EPSILON_0 = 5.52634936e-3  # e/(V Angstrom), from 8.8541878e-12 F/m and 1.602176634e-19 C
+STIFFNESS, VOLUME = 10.0, 1000.0  # eV/Angstrom^2, Angstrom^3
+N_CHARGES = 200
+EXACT = 1 + N_CHARGES / (STIFFNESS * VOLUME * EPSILON_0)  # 4.62
+
+
+class InAField(ChargesOnSprings):
+    """Charges on springs that the field of `Atoms.info` pulls."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        """Add the force +qE."""
+        super().calculate(atoms, properties, system_changes)
+        charges = (-1.0) ** np.arange(len(self.atoms))
+        self.results["forces"] = self.results["forces"] + charges[:, None] * self.atoms.info["external_field"]
+
+
+def in_a_field(strength: float) -> Atoms:
+    atoms = springs(N_CHARGES)
+    atoms.calc = InAField(atoms.get_positions())
+    atoms.info["external_field"] = [0.0, strength, 0.0]
+    return atoms
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """Runs with a thermostat: two without a field, two in opposite fields, one from another start."""
+    folder = tmp_path_factory.mktemp("runs")
+    common = {"temperature": 300.0, "friction": 0.02, "timestep": 2.0, "restart_every": 10**6, "log_every": 10**6}
+    for seed in (1, 2):
+        settings = MDSettings("nvt", 8000, seed=seed, current_every=2, write_every=8000, **common)
+        run_md(springs(N_CHARGES), settings, folder / f"{seed}.traj")
+    for name, strength in (("plus", 0.2), ("minus", -0.2)):
+        run_md(
+            in_a_field(strength), MDSettings("nvt", 1000, current_every=1, write_every=1000, **common),
+            folder / f"{name}.traj",
+        )  # fmt: skip
+    moved = in_a_field(-0.2)
+    moved.positions[0] += 0.1
+    run_md(moved, MDSettings("nvt", 10, current_every=1, **common), folder / "moved.traj")
+    return folder
+
+
+@pytest.fixture
+def call(runs, tmp_path, monkeypatch):
+    """Return a function that runs the command in the folder of the runs and returns its output."""
+    monkeypatch.chdir(runs)
+
+    def run(*arguments: str, code: int = 0) -> str:
+        result = CliRunner().invoke(app, ["dielectric", *arguments, "-o", str(tmp_path / "d")])
+        assert result.exit_code == code, result.output
+        return result.output
+
+    return run
+
+
+def value_and_error(output: str) -> tuple[float, float]:
+    value, error = re.search(r"dielectric constant by [a-z ]+: ([\d.]+) \+- ([\d.]+)", output).groups()
+    return float(value), float(error)
+
+
+def test_moment_is_the_integral_of_the_current():
+    times = np.arange(1001) * 0.5  # fs
+    current = np.stack([np.cos(0.05 * times), 0.01 * times, np.ones_like(times)], axis=1)
+    moments = dipole_moments(CurrentRecord(0.5, current, 300.0, VOLUME))
+    expected = np.stack([np.sin(0.05 * times) / 0.05, 0.005 * times**2, times], axis=1)
+    np.testing.assert_allclose(moments, expected, rtol=0, atol=2e-3)
+
+
+def test_moments_of_the_calculator_count_where_they_follow_the_current():
+    times = np.arange(1001) * 0.5
+    moments = np.sin(0.05 * times)[:, None] * np.ones(3)
+    current = 0.05 * np.cos(0.05 * times)[:, None] * np.ones(3)
+    followed = CurrentRecord(0.5, 1.1 * current, 300.0, VOLUME, moments=moments + 7.0)
+    np.testing.assert_allclose(dipole_moments(followed), moments, atol=1e-12)
+    jumping = CurrentRecord(0.5, current, 300.0, VOLUME, moments=np.where(times > 100, 5.0, 0.0)[:, None] + moments)
+    np.testing.assert_allclose(dipole_moments(jumping), moments, atol=1e-3)
+
+
+def test_fluctuation_gives_the_constant_of_springs(call, tmp_path):
+    output = call("1.traj", "2.traj", "--skip", "1")
+    value, error = value_and_error(output)
+    assert "by fluctuation" in output
+    assert "2 runs, 30.01 ps, " in output
+    assert "errors of 10 blocks" in output
+    assert 0.05 < error < 0.6
+    assert value == pytest.approx(EXACT, abs=4 * error)
+    with open(tmp_path / "d.dielectric.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["running_estimate"]) == pytest.approx(value, rel=1e-3)
+    assert float(rows[-1]["time_ps"]) == pytest.approx(16.0, abs=0.01)
+    assert (tmp_path / "d.dielectric.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_field_gives_the_constant_of_springs(call):
+    output = call("plus.traj", "minus.traj", "--skip", "0.5")
+    value, error = value_and_error(output)
+    assert "by finite field" in output
+    # 200 e^2 0.2 V/Angstrom / (10 eV/Angstrom^2) = 4 e Angstrom: thermal noise of the mean is some 0.1 of it
+    assert error < 0.4
+    assert value == pytest.approx(EXACT, abs=4 * error)
+
+
+def record(moment: float, field: float = 0.0, *, volume: float | None = VOLUME, n_samples: int = 401) -> CurrentRecord:
+    """Return the current of a dipole moment along y that rises to a plateau, with noise."""
+    times = np.arange(n_samples) * 1.0
+    current = np.zeros((n_samples, 3))
+    current[:, 1] = moment / 10 * np.exp(-times / 10)
+    current[0, 1] = current[-1, 1] = 0.0
+    return CurrentRecord(1.0, current, 300.0, volume, np.array([0.0, field, 0.0]))
+
+
+def test_response_is_the_slope_over_three_fields():
+    moments = {0.1: 2.0, 0.0: 0.5, -0.1: -1.0}  # slope 15 e Angstrom^2/V
+    records = [record(moment, field) for field, moment in moments.items()]
+    plateau = dipole_moments(records[0])[-1, 1] / 2.0
+    constant = dielectric_constant(records, skip=0.3)
+    assert constant.value == pytest.approx(1 + 15 * plateau / (VOLUME * EPSILON_0), rel=1e-4)
+    assert constant.running[-1] == pytest.approx(constant.value)
+
+
+def test_electronic_permittivity_multiplies_and_temperature_divides():
+    noise = [CurrentRecord(1.0, np.random.default_rng(0).normal(size=(1000, 3)), 300.0, VOLUME)]
+    plain = dielectric_constant(noise)
+    assert dielectric_constant(noise, eps_inf=1.8).value == pytest.approx(1.8 * plain.value)
+    assert dielectric_constant(noise, eps_inf=1.8).error == pytest.approx(1.8 * plain.error)
+    assert dielectric_constant(noise, temperature=600.0).value - 1 == pytest.approx((plain.value - 1) / 2)
+    assert np.isnan(dielectric_constant(noise, n_blocks=1).error)
+
+
+@pytest.mark.parametrize(
+    ("records", "options", "message"),
+    [
+        ([], {}, "`records` must hold at least one run, got none"),
+        ([record(1.0, volume=None)], {}, "needs a volume: runs with three periodic directions"),
+        ([record(1.0)], {"eps_inf": 0.5}, "`eps_inf` must be at least 1, got 0.5"),
+        ([record(1.0)], {"n_blocks": 0}, "`n_blocks` must be at least 1, got 0"),
+        ([record(1.0)], {"skip": 0.395}, "6 samples of a run are left after the first 0.395 ps, expected 10"),
+        ([record(1.0, 0.1)], {}, r"all runs have one field, \[0.0, 0.1, 0.0\] V/Angstrom: add a run without"),
+        (
+            [record(1.0), record(1.0, 0.1), CurrentRecord(1.0, np.zeros((401, 3)), 300.0, VOLUME, np.ones(3))],
+            {},
+            "the fields must lie along one line",
+        ),
+    ],
+)
+def test_runs_that_give_no_constant_are_refused(records, options, message):
+    with pytest.raises(ValueError, match=message):
+        dielectric_constant(records, **options)
+
+
+def test_runs_in_fields_from_different_starts_are_refused(call):
+    output = call("plus.traj", "moved.traj", code=1)
+    assert re.search("Error: plus.traj and moved.traj begin at different positions: runs in fields", output)
+
+
+CASES = {
+    "--eps-inf": ["--eps-inf", "2"],
+    "--skip": ["--skip", "8"],
+    "--blocks": ["--blocks", "2"],
+    "--temperature": ["--temperature", "400"],
+}
+
+
+def test_every_option_has_a_case():
+    assert options_of("dielectric") == set(CASES) | {"--output", "--overwrite", "--debug", "--help"}
+
+
+@pytest.mark.parametrize("option", CASES)
+def test_option_changes_the_constant(call, option):
+    before = call("1.traj").splitlines()[0]
+    assert re.search(r"exists already", call("1.traj", code=1))
+    after = call("1.traj", *CASES[option], "--overwrite").splitlines()[0]
+    assert before != after
