@@ -211,6 +211,8 @@ def test_a_similar_name_is_not_ignored(some_potential):
     atoms.info["electric_field"] = FIELD
     with pytest.raises(InputError, match=r'info\["electric_field"\] is not read: write the field in V/Angstrom to'):
         LRCCalculator(some_potential).get_potential_energy(atoms)
+    atoms.info["electric_field"] = np.zeros(3)
+    LRCCalculator(some_potential).get_potential_energy(atoms)
 
 
 def test_a_field_through_a_charged_cell_is_refused(some_potential):

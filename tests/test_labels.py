@@ -156,6 +156,21 @@ def test_one_atom_needs_no_forces():
     assert np.isnan(labelled.forces).all()
 
 
+def test_labels_in_an_electric_field_are_refused():
+    atoms = Atoms("Na", info={"energy": -1.0, "external_field": np.array([0.0, 0.0, 0.1])})
+    with pytest.raises(
+        ValueError, match=r"in an electric field \(external_field 0.0 0.0 0.1 V/Angstrom\), which its labels"
+    ):
+        label_frame(atoms)
+    with pytest.raises(ValueError, match=r'the frame: atoms.info\["external_field"\] must be three numbers'):
+        label_frame(Atoms("Na", info={"energy": -1.0, "external_field": "z"}))
+    atoms.info["external_field"] = np.zeros(3)
+    assert label_frame(atoms).energy == -1.0
+    del atoms.info["energy"]
+    atoms.info["external_field"] = np.ones(3)
+    assert len(label_frame(atoms, required=()).atoms) == 1  # selection needs no labels
+
+
 def test_partial_labels_are_an_error_unless_accepted():
     atoms = frame(forces=False)
     with pytest.raises(UnlabelledFrame, match="the frame has no forces under any of"):

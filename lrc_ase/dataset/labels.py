@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from lrc_ase.dataset.label_values import (
 from lrc_ase.dataset.reading import CONVERSION, SOURCE_KEY
 from lrc_ase.models.settings import Settings
 from lrc_ase.structures.charge import charge_doubt, charge_entries, take_charge_from, total_charge
+from lrc_ase.structures.electric_field import FIELD_NAME, external_field, field_text
 
 __all__ = ["Label", "LabelKeys", "LabelRules", "LabelledFrame", "UnlabelledFrame", "label_frame", "labelled_atoms"]
 
@@ -101,7 +102,7 @@ def label_frame(
         A required label is absent; with `partial`: all of them are.
     ValueError
         A label has another shape than expected, holds text, or is required and not finite; two labels or two charges
-        contradict each other; an atom has no element.
+        contradict each other; an atom has no element; the frame is in an electric field.
     """
     keys = keys or LabelKeys()
     name = name or atoms.info.get(SOURCE_KEY, "the frame")
@@ -116,6 +117,7 @@ def label_frame(
         "forces": find_forces(atoms, keys.forces, name),
         "stress": find_stress(atoms, keys.stress, keys.virial, name, remarks),
     }
+    _refuse_field(atoms, values, name)
     values = without_switched_off(values, atoms, name, remarks)
     _check_presence(atoms, values, keys, required, partial=partial, name=name, remarks=remarks)
     for label in required:
@@ -187,6 +189,19 @@ def _with_charge(atoms: Atoms, key: str | None, name: str, remarks: list[Remark]
     if doubt := charge_doubt(atoms):
         remarks.append(Remark(doubt, is_warning=True))
     return atoms
+
+
+def _refuse_field(atoms: Atoms, values: Mapping[Label, np.ndarray | None], name: str) -> None:
+    """Raise a ValueError for labels that hold the energy of an electric field: graphs of frames have no field."""
+    try:
+        field = external_field(atoms)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if field is not None and field.any() and any(value is not None for value in values.values()):
+        raise ValueError(
+            f"{name} is in an electric field ({FIELD_NAME} {field_text(field)} V/Angstrom), which its labels include: "
+            "training and evaluation read frames without a field, leave it out"
+        )
 
 
 def _check_presence(

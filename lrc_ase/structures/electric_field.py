@@ -76,12 +76,13 @@ def external_field(atoms: Atoms) -> np.ndarray | None:
     Raises
     ------
     ValueError
-        The entry is not a field (`as_field`), or an entry of a similar name has no counterpart of the right name.
+        The entry is not a field (`as_field`), or an entry of a similar name is not zero and has no counterpart of the
+        right name.
     """
     if atoms.info.get(FIELD_NAME) is not None:
         return as_field(atoms.info[FIELD_NAME], f'atoms.info["{FIELD_NAME}"]')
     for name in _OTHER_NAMES:
-        if name in atoms.info:
+        if name in atoms.info and np.any(atoms.info[name]):
             raise ValueError(
                 f'atoms.info["{name}"] is not read: write the field in V/Angstrom to atoms.info["{FIELD_NAME}"], '
                 "or take the entry out"
