@@ -11,13 +11,13 @@ from lrc_ase.training.configuration import (
     ConfigurationError,
     StageConfiguration,
     TrainingConfiguration,
-    differences,
     load_configuration,
     parse_configuration,
     write_configuration,
 )
 from lrc_ase.training.configuration_errors import _models
 from lrc_ase.training.data_arguments import default_configuration
+from lrc_ase.training.differences import differences
 
 MINIMAL = {"data": {"frames": {"train": "frames.traj"}}, "stages": [{"name": "only"}]}
 
