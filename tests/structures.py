@@ -6,13 +6,15 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from lrc_ase import LongRangeSettings, ModelSettings, Potential, build_model
+from lrc_ase.files.potential_file import load_potential
 
 ELEMENTS = ("H", "O", "Na", "Cl")
 
 
 def settings(*, long_range=True, **changes):
     chosen = {"elements": ELEMENTS, "cutoff": 4.5, "average_neighbors": 20.0, "hidden": (16, 16)}
-    chosen["long_range"] = LongRangeSettings(n_channels=2, accuracy=1e-6) if long_range is True else long_range or None
+    standard = LongRangeSettings(n_channels=2, accuracy=1e-6, compositions={"NaCl": 0, "H2O": 0})
+    chosen["long_range"] = standard if long_range is True else long_range or None
     return ModelSettings(**(chosen | changes))
 
 
@@ -64,3 +66,32 @@ def surroundings(seed=0, *, n_atoms=3, n_neighbors=9):
     species = torch.randint(4, (n_atoms,), generator=generator)
     neighbors = torch.randint(n_atoms, (n_atoms, n_neighbors), generator=generator)
     return vectors, mask, species, neighbors
+
+
+def salt_potential():
+    """The shipped potential of NaCl with charges that move between neighbors; stable in dynamics.
+
+    Ions have the mean charge of the shipped potential; transfers at random are small.
+    """
+    shipped = load_potential("nacl")
+    long_range = shipped.settings.long_range.model_copy(update={"charges": "transfers", "compositions": {"NaCl": 0}})
+    model = build_model(shipped.settings.model_copy(update={"long_range": long_range}))
+    part, old = model.long_range, shipped.model.long_range
+    _, surplus = model.load_state_dict(
+        {name: value for name, value in shipped.model.state_dict().items() if "weights" not in name}, strict=False
+    )
+    assert not surplus
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in old.weights.state_dict().items():
+            tensor = part.weights.state_dict()[name]
+            if tensor.shape == value.shape:
+                tensor.copy_(value)
+            else:  # the charge has one output, transfers have several
+                rows = tensor.mT if name == "element_bias.weight" else tensor
+                rows[part.n_charges :] = (value.mT if name == "element_bias.weight" else value)[1:]
+        part.transfers.element_charges.copy_(torch.tensor([0.53, -0.53]))
+        amounts = part.weights.last.weight[: part.n_charges]
+        amounts.copy_(0.01 * torch.randn(amounts.shape, generator=generator))
+        part.weights.element_bias.weight[:, : part.n_charges] = 0.01
+    return Potential(model, shipped.references)

@@ -30,7 +30,7 @@ def rigid_potential():
     """Charges that follow from the elements alone."""
     made = potential()
     with torch.no_grad():
-        made.model.long_range.weights.last.weight.zero_()
+        made.model.long_range.transfers.profile.zero_()
     return made
 
 
@@ -148,7 +148,8 @@ def test_dynamics_in_a_field_conserves_energy_while_atoms_are_wrapped(make, rigi
         n_wrapped += int((np.abs(atoms.positions - before) > 1).any(axis=1).sum())
         totals.append(atoms.get_total_energy())
     assert n_wrapped > 3
-    assert np.ptp(totals) < 1e-3 * atoms.get_kinetic_energy()
+    # an ion that jumped a cell without its image would change the energy by 1.5 eV
+    assert np.ptp(totals) < 0.15
 
 
 def test_dipole_of_a_slab_is_its_normal_component(some_potential):

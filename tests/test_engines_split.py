@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -48,6 +49,23 @@ class Threads:
         return self.collected(values).amax(dim=0)
 
 
+class TagOwners:
+    """Sums over ghosts by a table of all atoms, which each process keeps; the exchange adds up the tables."""
+
+    def __init__(self, tags, n_local, n_total, exchange):
+        self.tags, self.n_local, self.n_total, self.exchange = torch.from_numpy(tags), n_local, n_total, exchange
+
+    def all_atoms(self, values, tags):
+        table = values.new_zeros(self.n_total).index_add(0, tags, values)
+        return table if self.exchange is None else self.exchange.collected(table).sum(dim=0)
+
+    def sum_to_owners(self, values):
+        return self.all_atoms(values, self.tags)[self.tags[: self.n_local]]
+
+    def copy_to_ghosts(self, values):
+        return self.all_atoms(values, self.tags[: self.n_local])[self.tags]
+
+
 def wire():
     atoms = rattled_crystal(seed=2)
     atoms.pbc = (True, False, False)
@@ -85,7 +103,13 @@ def shared_graph(atoms, own, exchange):
     neighbors.search(tags, positions, len(own))
     species = np.array([ELEMENTS.index(symbol) for symbol in np.array(atoms.get_chemical_symbols())[tags]], np.int64)
     graph = neighbors.graph(
-        positions, species, atoms.cell.array, tuple(atoms.pbc.tolist()), charge=0.5, exchange=exchange
+        positions,
+        species,
+        atoms.cell.array,
+        tuple(atoms.pbc.tolist()),
+        charge=0.5,
+        exchange=exchange,
+        owners=TagOwners(tags, len(own), len(atoms), exchange),
     )
     return graph, tags
 
@@ -159,19 +183,30 @@ def test_every_kind_of_local_model_splits(own):
     assert_same(shared_results(model, atoms, 3), expected)
 
 
-def test_charges_need_no_second_mesh():
-    """Sums per thread: neutralization there and back, the mesh, and that of the latent channels' cotangents."""
-    atoms = rattled_crystal()
-    for own, n_sums in [(LongRangeSettings(n_channels=0), 3), (LongRangeSettings(), 4)]:
+@pytest.mark.parametrize("charge", [0.0, 0.5])
+def test_charges_need_no_second_mesh(charge):
+    """Sums per thread: element charges, the mesh, and that of the latent channels' cotangents.
+
+    An excess charge adds the sum of the shares, there and back.
+    """
+    atoms, rest = rattled_crystal(), {"compositions": {"NaCl": 0}}
+    for own, n_sums in [(LongRangeSettings(n_channels=0, **rest), 2), (LongRangeSettings(**rest), 3)]:
         model = shaken_model(settings(long_range=own)).requires_grad_(False)
         exchange = Threads(2)
 
         def run(part, model=model, exchange=exchange):
-            return evaluate(model, shared_graph(atoms, part, exchange)[0])
+            graph = shared_graph(atoms, part, exchange)[0]
+            return evaluate(model, replace(graph, charge=torch.full_like(graph.charge, charge)))
 
         with ThreadPoolExecutor(2) as pool:
             assert len(list(pool.map(run, (np.arange(3), np.arange(3, len(atoms)))))) == 2
-        assert exchange.n_sums == 2 * n_sums
+        assert exchange.n_sums == 2 * (n_sums + 2 * (charge != 0))
+
+
+def test_ghosts_without_owners_are_refused():
+    graph, _ = shared_graph(rattled_crystal(), np.arange(8), None)
+    with pytest.raises(ValueError, match="charges on ghosts belong to other atoms: give the graph the `owners`"):
+        evaluate(shaken_model(), replace(graph, owners=None))
 
 
 @pytest.mark.parametrize(

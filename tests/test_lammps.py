@@ -10,7 +10,7 @@ import ase.io
 import numpy as np
 import pytest
 from lammps_runs import INPUT, TESTS, beyond, needs_lammps, under_mpi, write_start
-from structures import potential, settings
+from structures import potential, salt_potential, settings
 from typer.testing import CliRunner
 
 from lrc_ase import LRCCalculator, save_potential
@@ -47,9 +47,10 @@ def potential_file(tmp_path_factory):
 
 @needs_lammps
 @pytest.mark.parametrize("n_processes", [1, 2])
-def test_lammps_finds_what_ase_finds(n_processes, potential_file, tmp_path):
+def test_lammps_finds_what_ase_finds(n_processes, tmp_path):
     """All cases in one run: starting processes takes as long as a case."""
-    under_mpi(n_processes, TESTS / "lammps_cases.py", "lammps", potential_file, "found.json", folder=tmp_path)
+    save_potential(tmp_path / "salt.safetensors", salt_potential())
+    under_mpi(n_processes, TESTS / "lammps_cases.py", "lammps", "salt.safetensors", "found.json", folder=tmp_path)
     actual = json.loads((tmp_path / "found.json").read_text())
     assert tuple(actual) == CASES
     assert {name: beyond(outcome) for name, outcome in actual.items() if beyond(outcome)} == {}

@@ -117,7 +117,7 @@ def test_foreign_file_is_refused(tmp_path):
 
 def test_newer_format_is_refused_with_a_remedy(saved):
     rewrite(saved, change_header=lambda header: header.update(format_version=FORMAT_VERSION + 1))
-    with pytest.raises(PotentialFileError, match=r"format version 5.*upgrade with"):
+    with pytest.raises(PotentialFileError, match=r"format version 6.*upgrade with"):
         load_potential(saved)
 
 

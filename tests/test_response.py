@@ -25,7 +25,7 @@ def rigid_potential():
     """Charges that follow from the elements alone."""
     made = potential()
     with torch.no_grad():
-        made.model.long_range.weights.last.weight.zero_()
+        made.model.long_range.transfers.profile.zero_()
     return made
 
 

@@ -108,7 +108,7 @@ def test_an_ensemble_needs_members_of_one_kind():
 
 def test_potential_file_holds_the_members(finished, potential, tmp_path):
     header = read_tensors(finished / "run" / "potential.safetensors")[1]["lrc_ase"]
-    assert '"format_version": 4' in header
+    assert '"format_version": 5' in header
     assert '"n_members": 3' in header
     assert potential.n_members == 3
     save_potential(tmp_path / "copy.safetensors", potential)

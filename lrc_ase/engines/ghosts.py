@@ -9,6 +9,7 @@ from lrc_ase.layer.exchange import Exchange
 from lrc_ase.layer.tables import MultiplierTables
 from lrc_ase.structures.graph import Graph
 from lrc_ase.structures.neighbors import complete_cell, padded_rows
+from lrc_ase.structures.owners import Owners
 from lrc_ase.structures.pairs import pairs_within
 from lrc_ase.structures.skin import Skin
 
@@ -69,6 +70,7 @@ class GhostNeighbors:
         charge: float = 0.0,
         mesh_shape: tuple[int, ...] | None = None,
         exchange: Exchange | None = None,
+        owners: Owners | None = None,
     ) -> Graph:
         """Build the graph with the pairs of the last search; `species` (n_atoms,) index the model's elements."""
         return Graph(
@@ -84,6 +86,7 @@ class GhostNeighbors:
             mesh_shapes=None if mesh_shape is None else (mesh_shape,),
             exchange=exchange,
             tables=self._tables,
+            owners=owners,
         )
 
 

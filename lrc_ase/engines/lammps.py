@@ -233,6 +233,7 @@ class LammpsCoupling:
             charge=self.charge,
             mesh_shape=self.mesh_shape if all(pbc) else None,
             exchange=self.exchange,
+            owners=self._owners,
         )
         if self._field is not None:
             graph = replace(graph, field=self._field, images=image_flags(self.lmp, n_local, n_atoms))

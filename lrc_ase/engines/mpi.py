@@ -48,7 +48,7 @@ class MPIExchange:
 
 
 class GhostOwners:
-    """Owners of the ghosts of a process, and the communication that adds forces on ghosts to their owners.
+    """Owners of the ghosts of a process, and the communication between ghosts and owners, both ways.
 
     All processes construct it at the same time, from the tags of their local atoms and then ghosts, (n_atoms,). A tag
     is a positive integer that identifies an atom. Process ``tag % n_processes`` records which process holds the atom
@@ -89,6 +89,23 @@ class GhostOwners:
         # an atom may have ghosts in several processes: `index_add_` adds repeated indices, unlike `+=` of NumPy
         torch.from_numpy(local_forces).index_add_(0, self._arriving, torch.from_numpy(received))
         return local_forces
+
+    def sum_to_owners(self, values: Tensor) -> Tensor:
+        """Add values of ghosts to those of their owners, see `lrc_ase.structures.owners.Owners`."""
+        n_local = len(values) - len(self._leaving)
+        received = torch.empty(len(self._arriving), dtype=torch.float64)
+        leaving = values.numpy()[self._leaving]
+        self.comm.Alltoallv([leaving, self._sent_counts], [received.numpy(), self._received_counts])
+        return values[:n_local].index_add(0, self._arriving, received)
+
+    def copy_to_ghosts(self, values: Tensor) -> Tensor:
+        """Append the values of the owners for all ghosts, see `lrc_ase.structures.owners.Owners`."""
+        all_values = torch.cat([values, values.new_empty(len(self._leaving))])
+        received = np.empty(len(self._leaving))
+        leaving = values[self._arriving].numpy()
+        self.comm.Alltoallv([leaving, self._received_counts], [received, self._sent_counts])
+        all_values.numpy()[self._leaving] = received
+        return all_values
 
 
 def _exchanged(comm: Comm, rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -157,7 +157,7 @@ def _mean_descriptors(potential: Potential, graph: Graph) -> Tensor:
     Features of an absent element are zero.
     """
     member = members_of(potential.model)[0]  # members share the descriptor, not its weights; one is enough
-    features = member.local(graph, None)
+    features = member.local(graph, None).features
     n_elements = len(potential.settings.elements)
     # one row of sums for each structure and element
     kind = graph.structure * n_elements + graph.species

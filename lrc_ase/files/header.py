@@ -10,14 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from lrc_ase.files.bounded_json import first_mistake, json_object
 from lrc_ase.files.errors import PotentialFileError
+from lrc_ase.files.upgrade import upgraded_settings
 from lrc_ase.models import registry
 from lrc_ase.models.settings import MOST_MEMBERS, ModelSettings
 from lrc_ase.structures.domain import TrainingDomain
 
 __all__ = ["FORMAT_VERSION", "HEADER_KEY", "UNITS", "PotentialHeader", "parse_header", "signed_text"]
 
-FORMAT_VERSION = 4
-"""Version of files that are written. Earlier ones are read too: until 3 without a digest; until 2 see `upgrade`."""
+FORMAT_VERSION = 5
+"""Version of files that are written. Earlier ones are read too: until 3 without a digest; otherwise see `upgrade`."""
 FIRST_WITH_DIGEST = 4
 HEADER_KEY = "lrc_ase"
 UNITS = {"energy": "eV", "length": "Angstrom", "charge": "e"}
@@ -64,7 +65,7 @@ class PotentialHeader(BaseModel):
     def settings(self) -> ModelSettings:
         """Return the validated settings of the model; ValueError in one line for any mistake."""
         try:
-            return ModelSettings.model_validate(self.model)
+            return ModelSettings.model_validate(upgraded_settings(self.model, self.format_version))
         except ValidationError as error:
             raise ValueError(
                 f"holds model settings that this lrc-ase does not know: {first_mistake(error, 'model')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,18 @@ from torch import Tensor
 from lrc_ase.models.descriptors.sphere.shape import smoothness
 from lrc_ase.models.settings import ModelSettings, SphereSettings
 
-__all__ = ["upgraded"]
+__all__ = ["upgraded", "upgraded_settings"]
+
+
+def upgraded_settings(model: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """Convert the model settings of a file of format `version` to those of the current model.
+
+    Until version 4 latent charges were shifted evenly to the total charge.
+    """
+    long_range = model.get("long_range")
+    if version > 4 or not isinstance(long_range, Mapping):
+        return dict(model)
+    return {**model, "long_range": {"charges": "shifted", **long_range}}
 
 
 def upgraded(tensors: Mapping[str, Tensor], version: int, settings: ModelSettings) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -12,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from lrc_ase.layer.convolution import FieldAndEnergy
-from lrc_ase.layer.lattice import fractional_coordinates, volume
+from lrc_ase.layer.lattice import volume
 from lrc_ase.layer.mesh.evaluation import sum_by_structure
 from lrc_ase.models.ensemble import Ensemble, members_of
 from lrc_ase.models.long_range import LongRangePart
 from lrc_ase.models.model import FullRangeModel, ModelOutput, ShortRangeModel
-from lrc_ase.models.polarization import field_energies, polarization
+from lrc_ase.models.polarization import atomic_dipoles, field_energies, polarization, response_without_path
 from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.electric_field import check_field
 from lrc_ase.structures.graph import Graph
@@ -162,57 +161,47 @@ def _detached(results: Results) -> Results:
 def born_effective_charges(model: ShortRangeModel, graph: Graph) -> Tensor:
     r"""Compute Born effective charges of the latent charges, (n_atoms, 3, 3) in e, indices i, a, b.
 
-    They are the response of the polarization M of the latent charges q to displacements x of the atoms.
+    .. math:: Z^*_{i,ab} = \frac{\partial P_a}{\partial x_{ib}}, \qquad
+              P = \sum_i \nu_{z_i} x_i - \sum_{ik} t_{ik} r_{ik} + \sum_i c_i x_i,
 
-    .. math:: Z^*_{i,ab} = \frac{\partial M_a}{\partial x_{ib}}
-                         = q_i \delta_{ab} + \sum_j \frac{\partial q_j}{\partial x_{ib}}\, D_a(x_j - x_i).
+    the derivative of the polarization by the positions x, with element charges, transfers between neighbors and excess
+    charges of `lrc_ase.models.charges`. It is exact in a molecule and in a periodic cell of any size; the sum over the
+    atoms is the total charge times the unit matrix.
 
-    D is the path of charge that flows from atom i to atom j. Along open directions D is the vector between the atoms;
-    M of a neutral molecule is then its dipole moment. Along a periodic cell vector :math:`A_c` all images of j are
-    equivalent. There D is :math:`A_c \sin(2\pi s_c)/2\pi` with the fractional difference :math:`s_c`: a periodic
-    function, equal to the vector while the vector is short compared with the cell (the polarization at the longest wave
-    of the cell, Zhong, Kim, King and Cheng, arXiv:2504.05169).
-
-    Charges that do not depend on their surroundings give :math:`q_i \delta_{ab}` exactly. The model shifts all charges
-    evenly to the total charge, so that a displacement moves charge of every atom. Values in a periodic cell therefore
-    depend slightly on its size. The sum over atoms equals the total charge times the unit matrix exactly only in
-    molecules.
+    Excess charge, and all charge of potentials that shift charges evenly to the total charge, flows between atoms
+    without a path. Its derivative is taken as :math:`c_i \delta_{ab} + \sum_j D_a(x_j - x_i)\,
+    \partial c_j/\partial x_{ib}`. Along open directions D is the vector between the atoms, which is exact. Along a
+    periodic cell vector :math:`A_c` all images of j are equivalent. There D is :math:`A_c \sin(2\pi s_c)/2\pi` with
+    the fractional difference :math:`s_c`: a periodic function, equal to the vector while the vector is short compared
+    with the cell (the polarization at the longest wave of the cell, Zhong, Kim, King and Cheng, arXiv:2504.05169).
+    Values in a periodic cell then depend slightly on its size.
 
     Raises
     ------
     ValueError
         The model has no latent charges.
     """
+    if isinstance(model, Ensemble):
+        return torch.stack([born_effective_charges(member, graph) for member in members_of(model)]).mean(dim=0)
     graph = _recordable(graph)
-    graph = replace(graph, positions=graph.positions.detach().requires_grad_())
-    charges = model(graph).charges
-    if charges is None:
+    graph = replace(graph, positions=graph.positions.detach().requires_grad_(), images=None)
+    output = model(graph)
+    if output.charges is None:
         raise ValueError("Born effective charges need latent charges: this model has no electrostatic head")
-    charges = charges.double()
-
-    def flow(phase: Tensor) -> Tensor:
-        """Sum w_j dq_j/dx_i over j for weights w = `phase` (n_atoms,); return (n_atoms, 3)."""
-        gradients = torch.autograd.grad(charges @ phase, graph.positions, retain_graph=True, materialize_grads=True)
-        return gradients[0]
-
-    fractional = fractional_coordinates(graph.positions.detach(), graph.cell, graph.structure)
-    # into the cell along periodic directions: sine and cosine lose digits for large arguments
-    fractional = fractional - fractional.floor() * graph.pbc[graph.structure]
-    total = charges.detach()[:, None, None] * torch.eye(3).to(charges)
-    for axis in range(3):
-        coordinate = fractional[:, axis]
-        wave = 2 * math.pi * coordinate
-        periodic = graph.pbc[graph.structure, axis][:, None]
-        responses = torch.zeros_like(graph.positions)
-        # sin(w_j - w_i) = sin w_j cos w_i - cos w_j sin w_i: two gradients serve all pairs
-        if periodic.any():
-            sines = wave.cos()[:, None] * flow(wave.sin()) - wave.sin()[:, None] * flow(wave.cos())
-            responses = torch.where(periodic, sines / (2 * math.pi), responses)
-        # sum_j dq_j/dx_i = 0, as charge is conserved: the coordinate of atom i drops out of x_j - x_i
-        if not periodic.all():
-            responses = torch.where(periodic, responses, flow(coordinate))
-        # cell vector (polarization) times response (displacement): (n_atoms, 3, 1) * (n_atoms, 1, 3)
-        total = total + graph.cell[graph.structure, axis][:, :, None] * responses[:, None, :]
+    pathless = output.pathless_charges
+    dipoles = atomic_dipoles(output, graph)
+    if pathless is not None:
+        dipoles = dipoles - pathless.double()[:, None] * graph.positions
+    polarization = dipoles.sum(dim=0)
+    rows = [
+        torch.autograd.grad(component, graph.positions, retain_graph=True, materialize_grads=True)[0]
+        if component.requires_grad
+        else torch.zeros_like(graph.positions)
+        for component in polarization
+    ]
+    total = torch.stack(rows, dim=1)
+    if pathless is not None:
+        total = total + response_without_path(pathless.double(), graph)
     return total.detach()
 
 
@@ -309,6 +298,8 @@ def _strained_atom_by_atom(model: ShortRangeModel, graph: Graph, strains: Tensor
     hooks = [model.descriptor.register_forward_pre_hook(strain_vectors)]
     if isinstance(model, FullRangeModel):
         hooks.append(model.long_range.register_forward_pre_hook(strain_field))
+        if model.long_range.transfers is not None:
+            hooks.append(model.long_range.transfers.register_forward_pre_hook(strain_vectors))
     try:
         yield
     finally:

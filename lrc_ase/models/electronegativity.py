@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["electronegativities"]
+import torch
+from torch import Tensor
+
+__all__ = ["electronegativities", "starting_charges"]
 
 # Haynes (ed.), CRC Handbook of Chemistry and Physics, 97th ed. (2016), section 9, by atomic number from H
 _PAULING = """
@@ -23,3 +26,13 @@ _UNLISTED = 1.9
 def electronegativities(elements: Sequence[str]) -> list[float]:
     """Return the Pauling electronegativity of each chemical symbol."""
     return [_TABLE.get(element, _UNLISTED) for element in elements]
+
+
+def starting_charges(elements: Sequence[str]) -> Tensor:
+    """Return latent charges before training, (n_elements,) in e: positive for less electronegative elements."""
+    values = torch.tensor(electronegativities(elements))
+    return _CHARGE_PER_UNIT * (values.mean() - values)
+
+
+_CHARGE_PER_UNIT = 0.5
+"""Charge in e per unit of electronegativity: about that of ions in salts and of water."""

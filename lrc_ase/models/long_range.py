@@ -3,8 +3,8 @@ r"""The long-range part of a model: latent weights, their convolution, and energ
 .. math:: D^{lr}_i = g(u_i, f_i * u_i), \quad u = \phi_\theta * f, \quad f_i = \mathrm{MLP}(D^{sr}_i)
 
 (the paper's eq. 15 with learned weights), and the electrostatic head :math:`\tfrac12 k_e q_i u_i`. Its weights q, the
-first channel, are latent charges in e: learned from energies and forces, and shifted to sum to the total charge of the
-structure.
+first channel, are latent charges in e, learned from energies and forces: charge moves between neighbors
+(`lrc_ase.models.charges`). Potentials of lrc-ase 0.2 and before shift all charges evenly to the total charge instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from lrc_ase.layer.convolution import FieldAndEnergy, LongRangeConvolution
 from lrc_ase.layer.kernels import Coulomb, Multiplier, Stack, Yukawa
 from lrc_ase.layer.lattice import fractional_coordinates
 from lrc_ase.layer.mesh import total
-from lrc_ase.models.electronegativity import electronegativities
+from lrc_ase.models.charges import Excess, TransferredCharges
+from lrc_ase.models.electronegativity import starting_charges
 from lrc_ase.models.readout import ReadOut, random_linear
 from lrc_ase.models.settings import LongRangeSettings, ModelSettings
 from lrc_ase.structures.graph import Graph
@@ -30,8 +31,33 @@ __all__ = ["COULOMB_CONSTANT", "LongRangeOutput", "LongRangePart"]
 
 COULOMB_CONSTANT = elementary_charge / (4 * math.pi * epsilon_0) * 1e10
 """k_e in eV Angstrom / e^2."""
-_STARTING_CHARGE = 0.5
-"""Charge in e per unit of Pauling electronegativity, before training: about that of ions in salts and of water."""
+
+
+@dataclass(frozen=True)
+class LatentWeights:
+    """Weights that local atoms spread on the mesh, and dipoles of their charges."""
+
+    values: Tensor
+    """(n_local, n_weights), latent charges first."""
+    hidden: Tensor | None = None
+    """Addition of the excess charge to the first hidden layer of the read-out, (n_local, n_hidden); None without."""
+    excess: Excess | None = None
+    """Element charges and the charge that they leave over; None where charges are shifted."""
+    transfer_dipoles: Tensor | None = None
+    """Dipoles of the transfers of each atom, (n_local, 3), e Angstrom; None where charges are shifted."""
+
+    @property
+    def pathless_charges(self) -> Tensor | None:
+        """Return the charges that move between atoms without a path, (n_local,), see `ModelOutput`."""
+        return self.values[:, 0] if self.excess is None else self.excess.charges
+
+    @property
+    def carried_charges(self) -> Tensor:
+        """Return the charges that atoms carry along in the polarization, (n_local,) in float64, see `ModelOutput`."""
+        if self.excess is None:
+            return self.values[:, 0].double()
+        charges, excess = self.excess
+        return charges if excess is None else charges + excess
 
 
 @dataclass(frozen=True)
@@ -74,7 +100,24 @@ class LongRangePart(nn.Module):
             kernels.append(Yukawa(screening, smearing=long_range.smearing))
         kernel = Stack(kernels).to(torch.get_default_dtype())
         self.convolution = LongRangeConvolution(kernel, smearing=long_range.smearing, accuracy=long_range.accuracy)
-        n_weights = int(long_range.electrostatics) + long_range.n_channels
+        self.transfers = None
+        n_charges = int(long_range.electrostatics)
+        if long_range.electrostatics and long_range.charges == "transfers":
+            n_charges = long_range.n_transfers
+            self.transfers = TransferredCharges(
+                settings.elements,
+                long_range.compositions or {},
+                cutoff=settings.cutoff,
+                n_features=n_features,
+                n_transfers=n_charges,
+                generator=generator,
+            )
+            # the excess enters both networks, so that one model holds several states of charge
+            self.excess_to_weights = nn.Parameter(torch.randn(settings.hidden[-1], generator=generator))
+            self.excess_to_hidden = nn.Parameter(torch.randn(settings.hidden[0], generator=generator))
+        self.n_charges = n_charges
+        """Outputs of the network `weights` for the charges: amounts of transfers, or the charge itself."""
+        n_weights = n_charges + long_range.n_channels
         self.weights = ReadOut(n_features, n_elements, settings.hidden[-1:], generator, n_outputs=n_weights)
         self._start_weights(settings.elements)
         if long_range.n_channels:
@@ -82,13 +125,26 @@ class LongRangePart(nn.Module):
             self.to_hidden = nn.Linear(long_range.n_features, settings.hidden[0], bias=False)
             nn.init.zeros_(self.to_hidden.weight)
 
-    def latent_weights(self, features: Tensor, graph: Graph) -> Tensor:
-        """Compute the weights that local atoms spread on the mesh, (n_local, n_weights), latent charges first."""
-        weights = self.weights(features, graph.of_local(graph.species), squeeze=False)
-        if not self.settings.electrostatics:
-            return weights
-        charges = _neutralized(weights[:, 0], graph)
-        return torch.cat([charges[:, None], weights[:, 1:]], dim=1)
+    def latent_weights(self, features: Tensor, vectors: Tensor, graph: Graph) -> LatentWeights:
+        """Compute latent charges and weights from features (n_local, n_features) and vectors to neighbors."""
+        species = graph.of_local(graph.species)
+        if self.transfers is None:
+            weights = self.weights(features, species, squeeze=False)
+            if not self.settings.electrostatics:
+                return LatentWeights(weights)
+            charges = _neutralized(weights[:, 0], graph)
+            return LatentWeights(torch.cat([charges[:, None], weights[:, 1:]], dim=1))
+        excess = self.transfers.excess(features, graph)
+        addition = hidden = None
+        if excess.charges is not None:
+            # a product, without the bias of a linear layer: zero where nothing is left over
+            column = excess.charges.to(features)[:, None]
+            addition, hidden = column * self.excess_to_weights, column * self.excess_to_hidden
+        amounts, weights = self.weights(features, species, addition, squeeze=False).split(
+            [self.n_charges, self.settings.n_channels], dim=1
+        )
+        charges, dipoles = self.transfers(vectors, graph, amounts, excess)
+        return LatentWeights(torch.cat([charges[:, None], weights], dim=1), hidden, excess, dipoles)
 
     def field(self, weights: Tensor, graph: Graph, strain: Tensor | None) -> FieldAndEnergy:
         """Convolve all weights (n_local, n_weights); return energy of the charges and field of the latent weights.
@@ -137,11 +193,13 @@ class LongRangePart(nn.Module):
         """Initialize latent charges from electronegativities and the other weights near one."""
         layer = self.weights.last
         layer.weight.mul_(0.1)  # so that the bias of the element dominates before training
-        if self.settings.electrostatics:
-            layer.weight[0] = 0.0  # charges start independent of the surroundings
-            values = torch.tensor(electronegativities(elements))
-            self.weights.element_bias.weight[:, 0] = _STARTING_CHARGE * (values.mean() - values)
-        self.weights.element_bias.weight[:, int(self.settings.electrostatics) :] = 1.0
+        bias = self.weights.element_bias.weight
+        layer.weight[: self.n_charges] = 0.0  # charges start independent of the surroundings
+        if self.transfers is not None:
+            bias[:, : self.n_charges] = self.transfers.starting_amounts(elements)
+        elif self.n_charges:
+            bias[:, 0] = starting_charges(elements)
+        bias[:, self.n_charges :] = 1.0
 
 
 def _near_origin(fractional: Tensor, graph: Graph) -> Tensor:

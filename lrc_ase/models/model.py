@@ -4,8 +4,9 @@ r"""The short-range and the full-range model: atomic energies from a graph.
           D^{lr}_i = g(u_i, f_i * u_i), \quad u = \phi_\theta * f, \quad f_i = \mathrm{MLP}(D^{sr}_i),
 
 the paper's eqs. 12, 15 and 17. The weights f are learned from the descriptor. One channel, in the electrostatic head,
-is a latent charge q in e (k_e = 14.399645 eV Angstrom / e^2); the latent charges sum to the total charge. Energies
-leave out the reference energies of the elements, which the potential keeps in float64.
+is a latent charge q in e (k_e = 14.399645 eV Angstrom / e^2). Charge moves between neighbors, and the latent charges
+sum to the total charge (`lrc_ase.models.charges`). Energies leave out the reference energies of the elements, which the
+potential keeps in float64.
 
 Several processes may share a structure (`Graph.exchange`). An evaluation then takes four steps:
 
@@ -20,7 +21,8 @@ nothing to sum.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,6 +50,14 @@ class ModelOutput:
     """Electrostatic energy of each structure, of the local atoms alone, (n_structures,), eV."""
     atomic_electrostatic: Tensor | None = None
     """Electrostatic energy of each atom, (n_local,), eV, without derivatives."""
+    carried_charges: Tensor | None = None
+    """Charges that atoms carry along in the polarization, (n_local,), e in float64: element charges with the excess,
+    or all charge where charges are shifted; see `lrc_ase.models.polarization`. None without an electrostatic head."""
+    transfer_dipoles: Tensor | None = None
+    """Dipoles of the transfers that each atom takes from its neighbors, (n_local, 3), e Angstrom; None without."""
+    pathless_charges: Tensor | None = None
+    """Charges that depend on their surroundings without transfers along vectors, (n_local,), e: the excess that element
+    charges leave over, or all charges that are shifted. None where all charge moves along vectors."""
 
     @property
     def atomic_energies(self) -> Tensor:
@@ -62,6 +72,15 @@ class ModelOutput:
         # the electrostatic energy of a structure can be differentiated, its division among atoms cannot
         energies = local.new_zeros(n_structures).index_add(0, structure, local)
         return energies if self.electrostatic is None else energies + self.electrostatic
+
+
+class LocalPart(NamedTuple):
+    """Result of the step *local* of an evaluation."""
+
+    features: Tensor
+    """Short-range features, (n_local, n_features)."""
+    vectors: Tensor
+    """Vectors to the neighbors, (n_local, n_neighbors, 3), Angstrom, strained."""
 
 
 class ShortRangeModel(nn.Module):
@@ -82,11 +101,11 @@ class ShortRangeModel(nn.Module):
 
     def forward(self, graph: Graph, *, strain: Tensor | None = None) -> ModelOutput:
         """Compute atomic energies; `strain` (n_structures, 3, 3) deforms positions and cells, x -> x (1 + strain)."""
-        features = self.local(graph, strain)
+        features = self.local(graph, strain).features
         return ModelOutput(self.settings.energy_scale * self.readout(features, graph.of_local(graph.species)))
 
-    def local(self, graph: Graph, strain: Tensor | None) -> Tensor:
-        """Compute the short-range features of the local atoms, (n_local, n_features)."""
+    def local(self, graph: Graph, strain: Tensor | None) -> LocalPart:
+        """Compute the short-range features of the local atoms, and the geometry that they follow from."""
         if self.descriptor.reach > 1 and graph.n_local < graph.n_atoms:
             raise ValueError(
                 f"the descriptor reaches {self.descriptor.reach} cutoffs: ghosts would need features of their own, "
@@ -98,7 +117,8 @@ class ShortRangeModel(nn.Module):
             positions = positions + torch.matmul(positions[:, None], strain[graph.structure])[:, 0]
             cell = cell + torch.matmul(cell, strain)
         vectors = neighbor_vectors(positions, cell, graph.neighbors, graph.shifts, graph.structure, self.readout.dtype)
-        return self.descriptor(vectors, graph.neighbor_mask, graph.species, graph.neighbors)
+        features = self.descriptor(vectors, graph.neighbor_mask, graph.species, graph.neighbors)
+        return LocalPart(features, vectors)
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
         """Return the mesh shape for a periodic cell, None for a model without a mesh.
@@ -119,12 +139,23 @@ class FullRangeModel(ShortRangeModel):
         self.long_range = LongRangePart(settings, settings.long_range, self.descriptor.n_features, generator)
 
     def forward(self, graph: Graph, *, strain: Tensor | None = None) -> ModelOutput:
-        features = self.local(graph, strain)
-        weights = self.long_range.latent_weights(features, graph)
-        sums = self.long_range.field(weights, graph, strain)  # spread, mesh, gather
-        added = self.long_range(weights, sums)
-        energies = self.settings.energy_scale * self.readout(features, graph.of_local(graph.species), added.hidden)
-        return ModelOutput(energies, added.charges, added.electrostatic, added.atomic_electrostatic)
+        features, vectors = self.local(graph, strain)
+        latent = self.long_range.latent_weights(features, vectors, graph)
+        sums = self.long_range.field(latent.values, graph, strain)  # spread, mesh, gather
+        added = self.long_range(latent.values, sums)
+        hidden = [each for each in (added.hidden, latent.hidden) if each is not None]
+        energies = self.settings.energy_scale * self.readout(
+            features, graph.of_local(graph.species), sum(hidden) if hidden else None
+        )
+        output = ModelOutput(energies, added.charges, added.electrostatic, added.atomic_electrostatic)
+        if added.charges is None:
+            return output
+        return replace(
+            output,
+            carried_charges=latent.carried_charges,
+            transfer_dipoles=latent.transfer_dipoles,
+            pathless_charges=latent.pathless_charges,
+        )
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
         return self.long_range.convolution.mesh_shape_for(cell, held)

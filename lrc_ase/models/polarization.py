@@ -1,21 +1,27 @@
 r"""Polarization of the latent charges of a structure, and its energy in a uniform electric field.
 
-.. math:: P = \sum_i q_i (x_i + n_i A), \qquad E_{field} = -E \cdot P
+.. math:: P = \sum_i (\nu_{z_i} + c_i) (x_i + n_i A) - \sum_{ik} t_{ik} r_{ik}, \qquad E_{field} = -E \cdot P,
 
-P is the dipole moment of a structure, in e Angstrom: of a molecule, or of the contents of a cell. `Graph.images` holds
-the whole numbers n of cells A, so that P stays continuous where atoms are wrapped through periodic boundaries.
+with element charges, excess and transfers of `lrc_ase.models.charges`: atoms carry the former two, a transfer moves
+charge along the vector between two neighbors. Where charges are shifted evenly, atoms carry all charge. P is the dipole
+moment of a structure, in e Angstrom: of a molecule, or of the contents of a cell. `Graph.images` holds the whole
+numbers n of cells A, so that P stays continuous where atoms are wrapped through periodic boundaries. Another image of
+an atom changes P by a cell vector times the element charge, and no derivative of P.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from lrc_ase.layer.lattice import fractional_coordinates
 from lrc_ase.layer.mesh.evaluation import sum_by_structure
 from lrc_ase.models.model import ModelOutput
 from lrc_ase.structures.graph import Graph
 
-__all__ = ["NO_CHARGES", "field_energies", "polarization"]
+__all__ = ["NO_CHARGES", "atomic_dipoles", "field_energies", "polarization", "response_without_path"]
 
 NO_CHARGES = (
     "an electric field acts on latent charges, and this model has none: take a potential trained with "
@@ -34,18 +40,60 @@ def polarization(output: ModelOutput, graph: Graph, strain: Tensor | None = None
     ValueError
         The model has no latent charges.
     """
-    if output.charges is None:
+    return sum_by_structure(atomic_dipoles(output, graph, strain), graph.of_local(graph.structure), graph.n_structures)
+
+
+def atomic_dipoles(output: ModelOutput, graph: Graph, strain: Tensor | None = None) -> Tensor:
+    """Compute the contributions of the local atoms to the polarization, (n_local, 3), e Angstrom in float64.
+
+    Raises
+    ------
+    ValueError
+        The model has no latent charges.
+    """
+    if output.carried_charges is None:
         raise ValueError(NO_CHARGES)
-    dipoles = output.charges.double()[:, None] * _unwrapped(graph, strain)
-    return sum_by_structure(dipoles, graph.of_local(graph.structure), graph.n_structures)
+    carried = output.carried_charges[:, None] * _unwrapped(graph, strain)
+    return carried if output.transfer_dipoles is None else carried + output.transfer_dipoles.double()
 
 
 def field_energies(output: ModelOutput, graph: Graph) -> Tensor:
-    r"""Compute :math:`-q_i E \cdot x_i` of the local atoms in their field, (n_local,), eV, without derivatives."""
+    """Compute the energies of the local atoms in their field, (n_local,), eV, without derivatives."""
     assert graph.field is not None
-    assert output.charges is not None
     structure = graph.of_local(graph.structure)
-    return -output.charges.detach().double() * (_unwrapped(graph, None).detach() * graph.field[structure]).sum(dim=1)
+    return -(atomic_dipoles(output, graph).detach() * graph.field[structure]).sum(dim=1)
+
+
+def response_without_path(charges: Tensor, graph: Graph) -> Tensor:
+    """Differentiate the polarization of charges that flow between atoms without a path, (n_atoms, 3, 3).
+
+    See `lrc_ase.models.derivatives.born_effective_charges`; the charges depend on `graph.positions`.
+    """
+
+    def flow(phase: Tensor) -> Tensor:
+        """Sum w_j dq_j/dx_i over j for weights w = `phase` (n_atoms,); return (n_atoms, 3)."""
+        gradients = torch.autograd.grad(charges @ phase, graph.positions, retain_graph=True, materialize_grads=True)
+        return gradients[0]
+
+    fractional = fractional_coordinates(graph.positions.detach(), graph.cell, graph.structure)
+    # into the cell along periodic directions: sine and cosine lose digits for large arguments
+    fractional = fractional - fractional.floor() * graph.pbc[graph.structure]
+    total = charges.detach()[:, None, None] * torch.eye(3).to(charges)
+    for axis in range(3):
+        coordinate = fractional[:, axis]
+        wave = 2 * math.pi * coordinate
+        periodic = graph.pbc[graph.structure, axis][:, None]
+        responses = torch.zeros_like(graph.positions)
+        # sin(w_j - w_i) = sin w_j cos w_i - cos w_j sin w_i: two gradients serve all pairs
+        if periodic.any():
+            sines = wave.cos()[:, None] * flow(wave.sin()) - wave.sin()[:, None] * flow(wave.cos())
+            responses = torch.where(periodic, sines / (2 * math.pi), responses)
+        # sum_j dq_j/dx_i = 0, as charge is conserved: the coordinate of atom i drops out of x_j - x_i
+        if not periodic.all():
+            responses = torch.where(periodic, responses, flow(coordinate))
+        # cell vector (polarization) times response (displacement): (n_atoms, 3, 1) * (n_atoms, 1, 3)
+        total = total + graph.cell[graph.structure, axis][:, :, None] * responses[:, None, :]
+    return total
 
 
 def _unwrapped(graph: Graph, strain: Tensor | None) -> Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError
 
 from lrc_ase.models import registry
+from lrc_ase.models.compositions import counts_of
 from lrc_ase.models.elements import check_elements
 
 if TYPE_CHECKING:
@@ -164,6 +165,14 @@ def _choose_descriptor(value: Any) -> Any:
     return descriptor_settings_class(name).model_validate(value)
 
 
+def _check_compositions(compositions: dict[str, float] | None) -> dict[str, float] | None:
+    for formula, charge in (compositions or {}).items():
+        check_elements(tuple(counts_of(formula)))
+        if abs(charge) > _LARGEST:
+            raise ValueError(f"the charge of {formula} must be a number of e, got {charge:g}")
+    return compositions
+
+
 class LongRangeSettings(Settings):
     """The long-range convolution on top of a short-range descriptor."""
 
@@ -171,6 +180,14 @@ class LongRangeSettings(Settings):
     """Latent channels convolved with trainable Yukawa kernels and read out non-linearly; 0 leaves them out."""
     electrostatics: bool = True
     """Whether the model has a latent charge with a Coulomb energy (1/2) k_e sum q_i u_i."""
+    charges: Literal["transfers", "shifted"] = "transfers"
+    """How latent charges come to sum to the total charge. 'transfers': neighbors exchange charge, and every fragment
+    keeps its total. 'shifted': all charges are shifted evenly, as in potentials of lrc-ase 0.2 and before."""
+    n_transfers: int = Field(4, ge=1, le=256)
+    """Amounts of charge that an atom computes from its descriptor; each is taken from neighbors by its own weight."""
+    compositions: Annotated[dict[str, float] | None, AfterValidator(_check_compositions)] = None
+    """Formulas and their total charges in e, which the charges of the elements sum to: {NaCl: 0}, or {Na: 1, Cl: -1} to
+    fix the ions. Null: compositions of the training frames."""
     smearing: float = Field(1.25, ge=1e-3, le=_LONGEST)
     """Width s of the Gaussian charge clouds, Angstrom. At a quarter of the cutoff the short-range part, which learns
     the rest of the interaction, sees all of it: erfc(4 / sqrt 2) = 6e-5."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lrc_ase.layer.exchange import Exchange
+from lrc_ase.structures.owners import Owners, summed_to_owners
 
 if TYPE_CHECKING:
     from lrc_ase.layer.tables import MultiplierTables
@@ -51,6 +52,8 @@ class Graph:
     """Mesh of the long-range part for each structure, to hold it while a cell changes; None lets the model choose."""
     exchange: Exchange | None = None
     """Processes that share the structure; None where this one holds it all."""
+    owners: Owners | None = None
+    """Communication between ghosts and the atoms that they stand for; None without ghosts."""
     field: Tensor | None = None
     """Uniform electric field on each structure in V/Angstrom, (n_structures, 3); None without one."""
     images: Tensor | None = None
@@ -71,6 +74,20 @@ class Graph:
     def of_local(self, values: Tensor) -> Tensor:
         """Return the rows of the local atoms, (n_atoms, ...) -> (n_local, ...)."""
         return values if self.n_local == len(values) else values[: self.n_local]
+
+    def sum_to_owners(self, values: Tensor) -> Tensor:
+        """Add values of ghosts to those of the atoms that they stand for, (n_atoms,) -> (n_local,), differentiable.
+
+        Raises
+        ------
+        ValueError
+            The graph has ghosts, but `owners` is None.
+        """
+        if self.owners is not None:
+            return summed_to_owners(values, self.owners)
+        if self.n_local < self.n_atoms:
+            raise ValueError("charges on ghosts belong to other atoms: give the graph the `owners` of its ghosts")
+        return values
 
     @property
     def n_structures(self) -> int:

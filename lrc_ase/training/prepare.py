@@ -36,7 +36,7 @@ from lrc_ase.training.frames import read_into_memory
 from lrc_ase.training.partial_labels import (
     keys_of_watched,
 )
-from lrc_ase.training.references import fit_references, isolated_references
+from lrc_ase.training.references import charged_compositions, fit_references, isolated_references
 from lrc_ase.training.survey import survey
 
 __all__ = ["Prepared", "describe", "model_settings", "prepare"]
@@ -129,12 +129,16 @@ def prepare(
     }
     graphs = joined([data_set.train_graphs for data_set in data_sets.values()])
     domain, average_neighbors = survey(graphs, elements)
+    long_range = configuration.model.long_range
+    if long_range is not None and long_range.compositions is None and start is None:
+        long_range = long_range.model_copy(update={"compositions": charged_compositions(frames, elements)})
     few = [each.graph for each in sample(graphs, SURVEYED)]
     descriptor = configuration.model.descriptor
     model = configuration.model.model_copy(
         update={
             "elements": tuple(elements),
             "descriptor": descriptor_class(descriptor.name).settings_from_data(descriptor, few, cutoff=cutoff),
+            "long_range": long_range,
             "average_neighbors": configuration.model.average_neighbors or max(average_neighbors, 1.0),
             "energy_scale": configuration.model.energy_scale or force_scale,
         }
@@ -181,6 +185,9 @@ def describe(prepared: Prepared) -> list[str]:
         f"root mean square force {prepared.force_scale:.4f} eV/Angstrom, "
         f"{model.average_neighbors:.1f} neighbors per atom"
     )
+    if model.long_range is not None and model.long_range.compositions:
+        sums = ", ".join(f"{formula} {charge:+g}" for formula, charge in model.long_range.compositions.items())
+        lines.append(f"charges of the elements sum to (in e): {sums}")
     lines += [f"checked: {line}" for line in prepared.inspection.checked]
     lines += [f"not checked: {line}" for line in prepared.inspection.unchecked]
     lines += [f"note: {note}" for note in prepared.inspection.notes]

@@ -13,10 +13,11 @@ from pydantic import AfterValidator, BeforeValidator, TypeAdapter
 from torch import Tensor
 
 from lrc_ase.dataset import CONFIG_TYPE_KEY, LabelledFrame
+from lrc_ase.models.compositions import independent_compositions
 from lrc_ase.models.elements import check_elements
 from lrc_ase.structures.charge import total_charge
 
-__all__ = ["ReferenceSetting", "References", "fit_references", "isolated_references"]
+__all__ = ["ReferenceSetting", "References", "charged_compositions", "fit_references", "isolated_references"]
 
 _NEAREST_IMAGE = 6.0
 """Distance to periodic images from which an atom counts as isolated, Angstrom."""
@@ -81,6 +82,15 @@ def fit_references(
         rest = energies - counts @ values
         values[free], _, rank, _ = np.linalg.lstsq(counts[:, free] / sizes[:, None], rest / sizes, rcond=1e-8)
     return References(torch.tensor(values, dtype=torch.float64), int(rank) + int((~free).sum()))
+
+
+def charged_compositions(frames: Sequence[LabelledFrame], elements: Sequence[str]) -> dict[str, float]:
+    """Return independent compositions of the frames with their total charges in e, see `independent_compositions`.
+
+    Neutral single atoms, frames for the reference energies, are left out: they would make the ions of a salt neutral.
+    """
+    found = {(tuple(_composition(frame, elements)), total_charge(frame.atoms)) for frame in frames}
+    return independent_compositions([each for each in found if sum(each[0]) > 1 or each[1]], elements)
 
 
 def isolated_references(frames: Sequence[LabelledFrame], elements: Sequence[str]) -> References:

@@ -1,0 +1,50 @@
+"""Values of ghosts summed to the atoms that they stand for, in this process or another one."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["Owners", "summed_to_owners"]
+
+
+class Owners(Protocol):
+    """Communication between ghosts and the local atoms that own them; every process calls each method in turn."""
+
+    def sum_to_owners(self, values: Tensor) -> Tensor:
+        """Add values of ghosts to those of their owners, (n_atoms,) float64 -> (n_local,)."""
+
+    def copy_to_ghosts(self, values: Tensor) -> Tensor:
+        """Append the values of the owners for all ghosts, (n_local,) float64 -> (n_atoms,)."""
+
+
+def summed_to_owners(values: Tensor, owners: Owners) -> Tensor:
+    """Add values of ghosts to those of their owners, (n_atoms,) -> (n_local,), with derivatives of any order."""
+    summed: Tensor = _Sum.apply(values.double(), owners)
+    return summed.to(values)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum to the owners; its adjoint is `_Copy`."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, owners: Owners) -> Tensor:
+        ctx.owners = owners
+        return owners.sum_to_owners(values.detach())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _Copy.apply(gradient, ctx.owners), None
+
+
+class _Copy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, owners: Owners) -> Tensor:
+        ctx.owners = owners
+        return owners.copy_to_ghosts(values.detach())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _Sum.apply(gradient, ctx.owners), None
