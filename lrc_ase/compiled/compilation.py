@@ -34,7 +34,9 @@ def compiled(function: Callable[..., Any], *variant: object) -> Any:
     """
     if config.DISABLE_JIT:
         raise ValueError("the kernels of lrc_ase do not run as plain Python: unset NUMBA_DISABLE_JIT")
+    # Numba makes the file names of its cache from the qualified name
     function.__qualname__ = "_".join(map(str, (*variant, sources_digest(_PACKAGE))))
+    # "numpy": division by zero gives inf or NaN; Numba's default would test every division and raise
     kernel = njit(nogil=True, error_model="numpy")(function)
     kernel._cache = kernel_cache(function)  # as `cache=True` does, with a checked cache
     return kernel

@@ -45,6 +45,7 @@ class _KernelCache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
+        # in place of Numba's, with the same arguments; its constructor takes no class of files
         self._cache_file = _CheckedFiles(
             cache_path=self.cache_path,
             filename_base=self._impl.filename_base,
@@ -74,6 +75,7 @@ class _CheckedFiles(IndexDataCacheFile):
     def _open_for_write(self, filepath: str) -> Iterator[IO[bytes]]:
         with super()._open_for_write(filepath) as file:
             yield file
+            # the digest of the file as it was written: Numba pickles into it and keeps no copy
             file.flush()
             with open(file.name, "rb") as written:
                 digest = hashlib.sha256(written.read()).digest()
@@ -98,6 +100,7 @@ def _verify_checksum(path: str) -> None:
     """Raise ValueError unless a file ends in the checksum of the preceding bytes."""
     with open(path, "rb") as file:
         content = file.read()
+    # no protection against an attacker, who could write the digest too: against truncation and faults of the disk
     if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
         raise ValueError(f"wrong checksum of {path}")
 
@@ -123,6 +126,7 @@ def _one_line(error: Exception) -> str:
 
 def _warn_once(message: str) -> None:
     """Issue a warning for the first problem in a process only: other kernels fail for the same reason."""
+    # `warnings` would show one for each of some twenty kernels, as their messages differ
     if not _warnings_given:
         _warnings_given.append(message)
         warnings.warn(message, KernelCacheWarning, stacklevel=2)

@@ -39,7 +39,7 @@ __all__ = [
 
 SPARE = 64
 """Number of unused elements that an array for `aligned_address` must have."""
-_FLAGS = ("contract",)
+_FLAGS = ("contract",)  # no "reassoc", "nnan" or "ninf": sums keep their order, and NaN stays NaN
 _intrinsic: Any = intrinsic(prefer_literal=True)  # kernels call these with other arguments than Python would
 
 
@@ -68,6 +68,7 @@ def _llvm(kind: _VectorType) -> ir.VectorType:
 
 
 def _pointer(builder: Any, pointer: Any, index: Any, vector: ir.VectorType) -> Any:
+    # arrays are arrays of numbers to LLVM: the address of one is cast to that of a vector
     return builder.bitcast(builder.gep(pointer, [index], inbounds=True), vector.as_pointer())
 
 
@@ -79,6 +80,7 @@ def address(typing: Any, array: Any) -> Any:
     array, a pointer can be passed on inside a loop without reference counting.
     """
 
+    # Numba passes arrays as structures; `data` is the address of the first number
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return context.make_array(array)(context, builder, arguments[0]).data
 
@@ -106,11 +108,12 @@ def aligned_address(typing: Any, array: Any) -> Any:
 def load(typing: Any, pointer: Any, index: Any, width: Any) -> Any:
     """Read a vector of `width` numbers from ``pointer[index]`` on."""
     if not isinstance(width, types.IntegerLiteral):
-        return None
+        return None  # no match: with `prefer_literal` constants come as literals
     vector = _VectorType(pointer.dtype, width.literal_value)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         target = _pointer(builder, arguments[0], arguments[1], _llvm(vector))
+        # aligned as a single number: LLVM would assume the alignment of a whole vector, and the program could crash
         return builder.load(target, align=pointer.dtype.bitwidth // 8)
 
     return vector(pointer, index, width), emit
@@ -143,6 +146,7 @@ def prefetch(typing: Any, pointer: Any, index: Any, writing: Any) -> Any:
             builder.module, ir.FunctionType(ir.VoidType(), [byte, number, number, number]), "llvm.prefetch.p0"
         )
         target = builder.bitcast(builder.gep(arguments[0], [arguments[1]]), byte)
+        # 3: keep the line in all caches; 1: data, not instructions
         builder.call(function, [target, *map(number, (writing.literal_value, 3, 1))])
         return context.get_dummy_value()
 
@@ -201,6 +205,7 @@ def _builtin(builder: Any, name: str, kind: _VectorType, result: ir.Type, *argum
 
 
 def _repeat(builder: Any, number: Any, kind: _VectorType) -> Any:
+    # the idiom that LLVM turns into one broadcast instruction: put the number into place 0, then shuffle 0 everywhere
     zero = ir.Constant(ir.IntType(32), 0)
     single = builder.insert_element(ir.Constant(_llvm(kind), ir.Undefined), number, zero)
     mask = ir.Constant(ir.VectorType(ir.IntType(32), kind.width), [0] * kind.width)
@@ -208,9 +213,11 @@ def _repeat(builder: Any, number: Any, kind: _VectorType) -> Any:
 
 
 def _arithmetic(function: Any, instruction: str) -> None:
+    # Numba asks twice: a typer for the type of the result, then a lowering for the instructions
     @type_callable(function)
     def typer_of(context: Any) -> Any:
         def typer(left: Any, right: Any) -> Any:
+            # at least one vector, and no two of different widths or precisions
             vectors = [kind for kind in (left, right) if isinstance(kind, _VectorType)]
             if vectors and all(kind == vectors[0] or isinstance(kind, types.Float) for kind in (left, right)):
                 return vectors[0]

@@ -13,9 +13,10 @@ __all__ = ["MAX_LEVEL", "CpuBackend"]
 
 
 class CpuBackend:
-    """Hands torch's memory to the compiled kernels, on as many threads as torch may use."""
+    """Pass torch's memory to the compiled kernels, on as many threads as torch may use."""
 
     def sort(self, fractional: Tensor, stencil: Stencil) -> SortedAtoms:
+        # NumPy arrays of the same memory, as Numba does not know tensors
         arrays = fractional.contiguous().numpy(), stencil.structure.contiguous().numpy()
         return sort_atoms(*arrays, stencil.mesh_shape, stencil.n_structures, stencil.window, torch.get_num_threads())
 
@@ -24,6 +25,7 @@ class CpuBackend:
         spread_compiled(numbers, atoms, sites.stencil.window, level, mesh.numpy(), torch.get_num_threads())
 
     def gather(self, mesh: Tensor, sites: Sites, level: int) -> Tensor:
+        # empty, not zeros: the kernel writes every element
         gathered = mesh.new_empty(len(sites.fractional), len(multi_indices(3, level)), mesh.shape[1])
         arrays = mesh.numpy(), sites.sorted_by(self)
         gather_compiled(*arrays, sites.stencil.window, level, gathered.numpy(), torch.get_num_threads())
