@@ -152,8 +152,6 @@ Tell Track Train Transfer Transform Translate Transpose Truncate Try Turn Undo U
 Validate Verify Visit Wait Walk Warn Weigh Widen Wrap Write Yield
 """
 """First words of docstrings of functions; a verb in the imperative that is missing may be added."""
-NOUNS_ALLOWED = ("lrc_ase/layer",)
-"""Rooms whose docstrings are still to be rewritten. The list only shrinks: who finishes a room removes it."""
 
 
 def first_lines(path: Path) -> dict[str, str]:
@@ -180,14 +178,7 @@ def without_verb(path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("path", LIBRARY + ORACLES, ids=relative)
 def test_docstrings_of_functions_start_with_a_verb(path):
-    if not relative(path).startswith(NOUNS_ALLOWED):
-        assert not without_verb(path)
-
-
-@pytest.mark.parametrize("room", NOUNS_ALLOWED)
-def test_rooms_with_verbs_alone_leave_the_list_of_exceptions(room):
-    files = [path for path in LIBRARY + ORACLES if relative(path).startswith(room)]
-    assert any(without_verb(path) for path in files), f"remove {room} from NOUNS_ALLOWED"
+    assert not without_verb(path)
 
 
 def test_rule_on_verbs_tells_verbs_from_nouns():

@@ -41,7 +41,15 @@ class MeshQuality:
 
 
 def mesh_quality(accuracy: float, smearing: float) -> MeshQuality:
-    """Window and spacing for a relative force error of at most `accuracy` with Gaussian width `smearing` (Angstrom)."""
+    """Return window and spacing for a relative l2 error of the forces of at most `accuracy`.
+
+    `smearing` is the width of the kernel's Gaussian in Angstrom.
+
+    Raises
+    ------
+    ValueError
+        An accuracy outside the table, or a smearing that is not a positive length.
+    """
     if not 1e-10 <= accuracy <= 1e-1:
         raise ValueError(f"`accuracy` must lie between 1e-10 and 1e-1, got {accuracy}")
     if not smearing > 0 or math.isinf(smearing):
@@ -49,6 +57,7 @@ def mesh_quality(accuracy: float, smearing: float) -> MeshQuality:
             f"`smearing` must be a positive length so that a mesh can converge, got {smearing}; "
             "for a kernel without smearing give `mesh_shape` and `window` yourself"
         )
+    # the next row that is at least as accurate; a hair of tolerance, so that 1e-4 computed as 0.1**4 takes its own row
     reached = max(level for level in _TABLE if level <= accuracy * (1 + 1e-9))
     n_points, shape, ratio = _TABLE[reached]
     return MeshQuality(semicircle_window(n_points, shape), ratio * smearing)

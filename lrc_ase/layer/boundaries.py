@@ -1,4 +1,4 @@
-"""How a structure's boundary is summed: periodic directions as they are, open ones padded, the kernel cut off there.
+"""Boundaries: periodic directions as they are, open ones padded, with the kernel cut off there.
 
 With some directions open the sum runs in a frame of its own: the periodic cell vectors as they are, and in the open
 directions perpendicular box vectors of fixed length. Positions are expressed in that frame, so that derivatives by the
@@ -31,9 +31,10 @@ _PAIRS_PER_MESH_POINT = 1.0
 
 @dataclass(frozen=True)
 class Layout:
-    """How one structure is summed; no mesh where all pairs are."""
+    """Mesh and box of one structure."""
 
     mesh_shape: tuple[int, ...] | None
+    """None where all pairs are summed."""
     open_axes: tuple[int, ...] = ()
     lengths: tuple[float, ...] = ()
     """Of the box along the open directions, Angstrom."""
@@ -42,7 +43,7 @@ class Layout:
 
 
 def pairs_cost_less(n_atoms: int, smearing: float, spacing: float) -> bool:
-    """Whether a cluster of so few atoms goes by pairs whatever its size: the margins alone make a larger mesh."""
+    """Return True if direct summation costs less than the smallest possible padded mesh, that of the margins alone."""
     return n_atoms**2 < _PAIRS_PER_MESH_POINT * (2 * _TRUNCATION_MARGIN * smearing / spacing) ** 3
 
 
@@ -54,23 +55,35 @@ def open_layout(
     mesh_shape_for: Callable[[np.ndarray], tuple[int, ...]],
     exchange: Exchange | None = None,
 ) -> Layout:
-    r"""Layout of a structure with open directions; `fractional` (n_atoms, 3), `cell` (3, 3), `smearing` the widest.
+    r"""Lay out a structure with open directions.
 
     With extents e_i along the open directions and a largest distance D across them, the kernel is cut off at
     R = D + 7 s and the box is :math:`e_i + R + 7s` long: clouds of atoms see each other's kernel whole, and never an
     image. Extents are rounded up in steps of 1 Angstrom, so that box and mesh stay as they are while atoms move a
-    little.
-    A cluster goes by pairs (no mesh) where those cost less. Processes that share a structure agree on its extents.
+    little. A cluster goes by pairs (no mesh) where those cost less. Processes that share a structure agree on its
+    extents.
+
+    Parameters
+    ----------
+    fractional, cell
+        (n_atoms, 3) in units of the cell vectors (3, 3).
+    smearing
+        Width of the widest Gaussian in the kernel, Angstrom.
+    mesh_shape_for
+        Function that chooses the mesh of a cell (3, 3).
     """
     open_axes = tuple(axis for axis, periodic in enumerate(pbc) if not periodic)
+    # in double precision on the CPU: extents are rounded, and must not depend on the precision of the model
     fixed = cell.detach().double().cpu()
     normals = open_directions(fixed[None], open_axes)[0]
     across = fractional.detach().double().cpu() @ fixed @ normals.T  # (n_atoms, n_open)
+    # processes exchange maxima alone: the minimum is that of the negative
     lowest, highest = -_largest(-across, exchange), _largest(across, exchange)
     extents = _stepped(highest - lowest)
     from_middle = (across - 0.5 * (lowest + highest)).norm(dim=1, keepdim=True)
     widest = float(_stepped(2 * _largest(from_middle, exchange)))
     margin = _TRUNCATION_MARGIN * smearing
+    # two bounds on the largest distance: the diagonal of the extents, and twice the distance from the middle
     truncation = min(float(extents.norm()), widest) + margin
     lengths = tuple((extents + truncation + margin).tolist())
     layout = Layout(None, open_axes, lengths, truncation)
@@ -90,7 +103,7 @@ def _stepped(extent: Tensor) -> Tensor:
 
 
 def _largest(values: Tensor, exchange: Exchange | None) -> Tensor:
-    """Largest of each column over all atoms, (n,); zeros without any."""
+    """Return the largest value of each column over all atoms, (n,); zeros without any."""
     largest = values.amax(dim=0) if len(values) else values.new_full(values.shape[1:], -torch.inf)
     if exchange is not None:
         largest = exchange.largest(largest)
@@ -98,7 +111,7 @@ def _largest(values: Tensor, exchange: Exchange | None) -> Tensor:
 
 
 def open_directions(cell: Tensor, open_axes: Sequence[int]) -> Tensor:
-    """Unit vectors perpendicular to the periodic ones and to each other, (n_structures, n_open, 3).
+    """Return unit vectors perpendicular to the periodic ones and to each other, (n_structures, n_open, 3).
 
     They follow the periodic vectors alone, and differentiably.
     """
@@ -119,7 +132,7 @@ def open_directions(cell: Tensor, open_axes: Sequence[int]) -> Tensor:
 
 
 def padded_cell(cell: Tensor, layout: Layout) -> Tensor:
-    """Cells (n_structures, 3, 3) with their open vectors replaced by the sides of the layout's box."""
+    """Replace the open vectors of cells (n_structures, 3, 3) by the sides of the layout's box, Angstrom."""
     lengths = cell.new_tensor(layout.lengths)
     sides = open_directions(cell, layout.open_axes) * lengths[:, None]
     rows = list(cell.unbind(dim=1))
@@ -129,17 +142,17 @@ def padded_cell(cell: Tensor, layout: Layout) -> Tensor:
 
 
 def wave_numbers(cell: Tensor, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]) -> WaveNumbers:
-    """Waves of the half mesh for padded cells (n_structures, d, d), whose layouts differ in lengths alone."""
+    """Return the waves of the half mesh for padded cells (n_structures, d, d); layouts may differ in lengths alone."""
     d, open_axes = len(mesh_shape), layouts[0].open_axes
     periodic_squared = squared_wave_numbers(cell, mesh_shape, [axis for axis in range(d) if axis not in open_axes])
     if not open_axes:
         return WaveNumbers(periodic_squared, d)
-    # the box's sides are perpendicular to each other and to the periodic vectors, so each wave is 2 pi m over a side
+    # sides of the box are perpendicular to each other and to periodic vectors: components of waves are 2 pi m / length
     lengths = cell.new_tensor([layout.lengths for layout in layouts])[:, :, None, None, None]
     indices = wave_indices(mesh_shape, like=cell)
     open_squared = cell.new_zeros(len(cell), 1, 1, 1)
-    for place, axis in enumerate(open_axes):
-        open_squared = open_squared + (2 * math.pi * indices[axis] / lengths[:, place]) ** 2
+    for column, axis in enumerate(open_axes):
+        open_squared = open_squared + (2 * math.pi * indices[axis] / lengths[:, column]) ** 2
     truncation = cell.new_tensor([layout.truncation for layout in layouts])[:, None, None, None]
     squared = periodic_squared + open_squared
     return WaveNumbers(squared, d, len(open_axes), periodic_squared, open_squared, truncation)

@@ -21,19 +21,20 @@ _PAIRS_AT_ONCE = 2_000_000
 def pair_sums(
     multiplier: Multiplier, weights: Tensor, positions: Tensor, structure: Tensor, n_structures: int
 ) -> Tensor:
-    """Field at the atoms without i = j, each structure for itself.
+    """Compute the field at the atoms without i = j, structure by structure, (n_atoms, n_outputs).
 
     `weights` (n_atoms, n_inputs), `positions` (n_atoms, d) in Angstrom, `structure` (n_atoms,).
     """
     counts = torch.bincount(structure, minlength=n_structures).tolist()
     members = torch.split(torch.argsort(structure, stable=True), counts)
     if sum(count**2 for count in counts) <= _PAIRS_AT_ONCE:
-        pairs = [own[torch.triu_indices(len(own), len(own), 1, device=own.device)] for own in members]
+        # each pair once: half the distances and kernel values, which cost more than the sums
+        pairs = [atoms[torch.triu_indices(len(atoms), len(atoms), 1, device=atoms.device)] for atoms in members]
         return _all_pairs(multiplier, weights, positions, torch.cat(pairs, dim=1))
     field = weights.new_zeros(len(weights), multiplier.n_outputs)
-    for own in members:
-        if len(own) > 1:
-            field = field.index_copy(0, own, _one_structure(multiplier, weights[own], positions[own]))
+    for atoms in members:
+        if len(atoms) > 1:
+            field = field.index_copy(0, atoms, _one_structure(multiplier, weights[atoms], positions[atoms]))
     return field
 
 
@@ -50,6 +51,7 @@ def _one_structure(multiplier: Multiplier, weights: Tensor, positions: Tensor) -
     blocks = []
     for start in range(0, n_atoms, rows):
         chosen = torch.arange(start, min(start + rows, n_atoms), device=positions.device)
+        # not kept for the backward pass, which would hold the kernel of all pairs at once
         blocks.append(checkpoint(_rows, multiplier, weights, positions, chosen, use_reentrant=False))
     return torch.cat(blocks)
 
@@ -66,7 +68,8 @@ def _all_pairs(multiplier: Multiplier, weights: Tensor, positions: Tensor, pairs
 def _rows(multiplier: Multiplier, weights: Tensor, positions: Tensor, chosen: Tensor) -> Tensor:
     separations = positions[chosen][:, None] - positions  # (n_rows, n_atoms, d)
     same = chosen[:, None] == torch.arange(len(positions), device=positions.device)
-    # an atom is put at 1 Angstrom from itself, and its kernel left out
+    # each atom is put at 1 Angstrom from itself and its kernel left out: at distance zero the kernel's derivatives are
+    # infinite or NaN, and a mask alone would multiply these by zero, which is NaN
     squared = torch.where(same, 1.0, (separations**2).sum(dim=-1))
     kernel = multiplier.radial(squared.sqrt()).to(weights)
     kernel = multiplier.arranged(torch.where(same[..., None], 0.0, kernel))
@@ -74,10 +77,11 @@ def _rows(multiplier: Multiplier, weights: Tensor, positions: Tensor, chosen: Te
 
 
 def _keops(multiplier: Multiplier, weights: Tensor, positions: Tensor) -> Tensor | None:
-    """The sum as a KeOps reduction; None where the kernel is no KeOps formula."""
+    """Sum by a KeOps reduction; return None if the kernel has no KeOps formula."""
     # imported here: KeOps looks for a compiler as soon as it is imported
     from pykeops.torch import LazyTensor
 
+    # KeOps has no indices in formulas: numbers of atoms are data, and i = j where they differ by less than one half
     number = torch.arange(len(positions), device=positions.device, dtype=positions.dtype)[:, None]
     at, over = LazyTensor(positions[:, None].contiguous()), LazyTensor(positions[None].contiguous())
     same = 1 - ((LazyTensor(number[:, None]) - LazyTensor(number[None])) ** 2 - 0.5).step()

@@ -22,7 +22,7 @@ _DENSE_BELOW = 20_000_000
 def ewald_sum(
     weights: Tensor, fractional: Tensor, structure: Tensor, table: Tensor, mesh_shape: tuple[int, ...]
 ) -> Tensor:
-    r"""Field :math:`u_i = \sum_m T_m \sum_j f_j \cos(2\pi m \cdot (s_i - s_j))` over the waves of a half mesh.
+    r"""Compute :math:`u_i = \sum_m T_m \sum_j f_j \cos(2\pi m \cdot (s_i - s_j))` over the waves of a half mesh.
 
     `weights` (n_atoms, n_inputs), `fractional` (n_atoms, d), `structure` (n_atoms,), `table` (n_structures, n_channels,
     *half mesh), or (n_structures, n_outputs, n_inputs, *half mesh) for a matrix -> (n_atoms, n_outputs).
@@ -33,14 +33,15 @@ def ewald_sum(
     waves = 2 * math.pi * indices.to(fractional)
     fields = weights.new_zeros(len(weights), table.shape[1])
     for index in range(table.shape[0]):
-        own = (structure == index).nonzero()[:, 0]
+        atoms = (structure == index).nonzero()[:, 0]
         kernel = (table[index].flatten(-len(mesh_shape)) * twice).movedim(-1, 0)
-        sum_over_waves = _dense if len(own) * len(indices) <= _DENSE_BELOW else _keops
-        fields = fields.index_copy(0, own, sum_over_waves(weights[own], fractional[own], waves, kernel))
+        sum_over_waves = _dense if len(atoms) * len(indices) <= _DENSE_BELOW else _keops
+        fields = fields.index_copy(0, atoms, sum_over_waves(weights[atoms], fractional[atoms], waves, kernel))
     return fields
 
 
 def _dense(weights: Tensor, fractional: Tensor, waves: Tensor, kernel: Tensor) -> Tensor:
+    # cos(a - b) = cos a cos b + sin a sin b separates the atoms: two products per factor instead of all pairs
     phases = fractional @ waves.T  # (n_atoms, n_waves)
     cosine, sine = torch.cos(phases), torch.sin(phases)
     return cosine @ apply_kernel(kernel, cosine.T @ weights) + sine @ apply_kernel(kernel, sine.T @ weights)

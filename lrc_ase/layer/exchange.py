@@ -1,4 +1,4 @@
-"""Processes that share one structure: each holds atoms of its own, and what they must tell each other."""
+"""Processes that share one structure, each with some of its atoms: what they must tell each other."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Exchange(Protocol):
     """
 
     n_processes: int
-    """How many share the structure."""
+    """Number of processes that share the structure."""
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over the processes, the same for all; the memory of `values` may be used for it."""
 
     def largest(self, values: Tensor) -> Tensor:
-        """Maximum over the processes, entry by entry."""
+        """Return the maximum over the processes, entry by entry."""

@@ -1,4 +1,4 @@
-"""Checks of what the layer is asked to sum."""
+"""Checks of the layer's input."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def check_inputs(weights: Tensor, fractional: Tensor, cell: Tensor, n_inputs: in
     if cell.ndim != 3 or cell.shape[1:] != (d, d):
         raise ValueError(f"`cell` must have shape (n_structures, {d}, {d}), got {tuple(cell.shape)}")
     numbers = fractional.detach()
-    if not math.isfinite(numbers.sum()):  # one number that is not finite makes the sum so
+    # one number that is not finite makes the sum so: one pass, and a single wait where numbers are on a GPU
+    if not math.isfinite(numbers.sum()):
         finite = torch.isfinite(numbers).all(dim=-1)
         raise ValueError(
             f"`fractional` holds coordinates that are not finite (NaN or infinite), of atoms "

@@ -26,17 +26,17 @@ __all__ = [
 
 
 def volume(cell: Tensor) -> Tensor:
-    r"""Volume :math:`|\det A|` of each cell, (n_structures,)."""
+    r"""Return the volume :math:`|\det A|` of each cell, (n_structures,)."""
     return torch.linalg.det(cell).abs()
 
 
 def reciprocal_cell(cell: Tensor) -> Tensor:
-    r"""Reciprocal vectors :math:`B = 2\pi A^{-T}` as rows, so that :math:`a_i \cdot b_j = 2\pi\delta_{ij}`."""
+    r"""Return reciprocal vectors :math:`B = 2\pi A^{-T}` as rows, so that :math:`a_i \cdot b_j = 2\pi\delta_{ij}`."""
     return 2 * math.pi * torch.linalg.inv(cell).transpose(-1, -2)
 
 
 def fractional_coordinates(positions: Tensor, cell: Tensor, structure: Tensor) -> Tensor:
-    """Coordinates in units of the cell vectors, not wrapped; `positions` (n_atoms, d), `structure` (n_atoms,)."""
+    """Return coordinates in units of cell vectors, not wrapped; `positions` (n_atoms, d), `structure` (n_atoms,)."""
     inverse = torch.linalg.inv(cell)
     if cell.shape[0] == 1:
         return positions @ inverse[0]
@@ -81,10 +81,11 @@ def squared_wave_numbers(cell: Tensor, mesh_shape: Sequence[int], axes: Sequence
 
 
 def mesh_shape_for_spacing(lengths: Sequence[float], spacing: float, *, minimum: int = 1) -> tuple[int, ...]:
-    r"""Smallest mesh with at most `spacing` between points along each cell vector; even products of 2, 3, 5, 7.
+    r"""Return the smallest mesh with at most `spacing` between points along each cell vector.
 
-    `lengths` are the lengths of the cell vectors. A mesh with spacing h along every *vector* (not every height)
-    holds all waves :math:`|k| < \pi / h`, whatever the angles: :math:`m_i = k \cdot a_i / 2\pi`.
+    Even products of 2, 3, 5 and 7, for the FFT. `lengths` are the lengths of the cell vectors. A mesh with spacing h
+    along every *vector* (not every height) holds all waves :math:`|k| < \pi / h`, whatever the angles, as
+    :math:`m_i = k \cdot a_i / 2\pi`.
     """
     shape = []
     for length in lengths:
@@ -103,6 +104,7 @@ def held_mesh_shape(
     """
     vectors = np.frombuffer(cell, dtype)
     lengths = np.linalg.norm(vectors.reshape(math.isqrt(len(vectors)), -1), axis=-1)
+    # a quarter finer costs twice the FFT and is as exact; coarser would miss the accuracy: hence the uneven limits
     shape = mesh_shape_for_spacing(lengths.tolist(), spacing, minimum=minimum)
     if held is not None and all(
         length / n <= spacing and n <= 1.25 * m for length, n, m in zip(lengths, held, shape, strict=True)
@@ -113,6 +115,8 @@ def held_mesh_shape(
 
 @lru_cache(maxsize=1024)
 def _fast_length(needed: int) -> int:
+    # half of the length is tested, so that the length is even. A number has no prime factors but 2, 3, 5 and 7
+    # if and only if it divides a high enough power of 210
     half = (needed + 1) // 2
     while 210 ** half.bit_length() % half:  # 210 = 2 * 3 * 5 * 7
         half += 1

@@ -1,4 +1,4 @@
-"""How much memory a mesh needs, how much there is, and to whom it goes when freed."""
+"""Memory: what a mesh needs, what there is, and who keeps what is freed."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def available_memory(device: torch.device) -> int:
         for line in table.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return 1024 * int(line.split()[1])
+    # no such table, as on macOS: the memory of the machine is the best bound there is
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -38,6 +39,7 @@ def check_mesh_memory(
 ) -> None:
     """Raise a `ValueError` where the meshes of a convolution would not fit into memory."""
     n_points = math.prod(mesh_shape)
+    # an estimate that catches a wrong unit or accuracy before the machine swaps, not an account of every array
     needed = _MESHES_HELD * n_points * n_structures * n_channels * dtype.itemsize
     if needed < _ALWAYS_FITS:
         return
@@ -63,6 +65,7 @@ def reuse_small_meshes() -> None:
     process. Freeing one such array, of which no page is ever touched, sets both. Limits that the user chose (mallopt,
     environment) stay as they are, and other C libraries do not care.
     """
+    # allocated and freed in the same line
     np.empty(_LARGEST_LIMIT, np.uint8)
 
 
@@ -82,6 +85,7 @@ def keep_freed_memory() -> bool:
     tell = getattr(ctypes.CDLL(None), "mallopt", None)
     if tell is None:
         return False
+    # arrays come from the heap and not by mmap, whose pages return to the system at once; the heap never shrinks
     return all(tell(option, value) == 1 for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1)))
 
 

@@ -41,12 +41,15 @@ class _Zeros(torch.autograd.Function):
     def forward(
         ctx: Any, by: Tensor, like: tuple[Tensor, ...], derivative: Callable[..., Tensor]
     ) -> tuple[Tensor, ...]:
+        # a closure and not saved tensors: what it needs may be computed only in the backward pass
         ctx.derivative = derivative
-        ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(False)  # None for zeros that nobody used, instead of tensors of zeros
+        # one number, expanded: no memory, and adding it costs one pass over the result
         return tuple(tensor.new_zeros(()).expand(tensor.shape) for tensor in like)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, None, None]:
         if all(cotangent is None for cotangent in cotangents):
             return None, None, None
+        # grad mode is that of the caller: enabled where somebody differentiates further (`create_graph`)
         return ctx.derivative(*cotangents), None, None

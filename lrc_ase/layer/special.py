@@ -30,7 +30,7 @@ def bessel_j(order: int, y: Tensor) -> Tensor:
 
 
 def modified_bessel(order: int, squared: Tensor) -> Tensor:
-    r""":math:`M_\nu(p) = p^{\nu/2} K_\nu(\sqrt p)` for a whole order :math:`\nu \le 1` and p > 0, any shape.
+    r"""Compute :math:`M_\nu(p) = p^{\nu/2} K_\nu(\sqrt p)` for a whole order :math:`\nu \le 1` and p > 0, any shape.
 
     :math:`M_0 = K_0`, :math:`M_1 = x K_1` (1 at x = 0). Differentiable to any order.
     """
@@ -38,7 +38,7 @@ def modified_bessel(order: int, squared: Tensor) -> Tensor:
 
 
 def exponential_integral(order: float, x: Tensor) -> Tensor:
-    """The generalized exponential integral E_n(x) for any real order n and x >= 0, any shape; 0 where it is infinite.
+    """Compute the exponential integral E_n(x) for any real order n and x >= 0, any shape; 0 where it is infinite.
 
     Differentiable to any order; derivatives that are infinite at x = 0 are given as 0 there.
     """
@@ -48,6 +48,7 @@ def exponential_integral(order: float, x: Tensor) -> Tensor:
 class _ModifiedBessel(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, order: int, squared: Tensor) -> Tensor:
+        # a function of p = x^2 and not of x: its derivative is of the same family, and no power of 1/x appears
         ctx.order = order
         ctx.save_for_backward(squared)
         x = squared.sqrt()
@@ -81,19 +82,22 @@ class _ExponentialIntegral(torch.autograd.Function):
 
 
 def _positive_arguments(order: float, x: Tensor) -> Tensor:
-    if order <= 0:  # every term is positive
+    # upward in |n|: every term is positive, so nothing cancels
+    if order <= 0:
         return (torch.exp(-x) - order * _positive_arguments(order + 1, x)) / x
+    # odd powers in odd dimensions: E_(1/2) is an error function, and the recursion upward in n is short
     if order % 1 == 0.5:
         value = math.sqrt(math.pi) * torch.special.erfcx(x.sqrt()) / x.sqrt()
         for step in range(round(order - 0.5)):
             value = (1 - x * value) / (step + 0.5)
         return torch.exp(-x) * value
+    # both are evaluated everywhere, each where it converges: `torch.where` selects
     near, far = x.clamp(max=_SERIES_BELOW), x.clamp(min=_SERIES_BELOW)
     return torch.where(x < _SERIES_BELOW, _series(order, near), _continued_fraction(order, far))
 
 
 def _series(order: float, x: Tensor) -> Tensor:
-    """DLMF 8.19.8 for whole orders, 8.19.10 for others."""
+    """Sum the power series, DLMF 8.19.8 for whole orders, 8.19.10 for others."""
     whole = order % 1 == 0
     if whole:
         n = int(order)
@@ -109,7 +113,7 @@ def _series(order: float, x: Tensor) -> Tensor:
 
 
 def _continued_fraction(order: float, x: Tensor) -> Tensor:
-    """DLMF 8.19.17 in its even form, from the far end."""
+    """Evaluate the continued fraction DLMF 8.19.17 in its even form, from the far end."""
     tail = x + order + 2 * _FRACTION_TERMS
     for m in range(_FRACTION_TERMS, 0, -1):
         tail = x + order + 2 * (m - 1) - m * (order + m - 1) / tail

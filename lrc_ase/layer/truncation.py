@@ -40,7 +40,7 @@ _OVERSAMPLING, _STENCIL = 8, 16
 
 
 def truncated_yukawa(n_open: int, screened: Tensor, phase: Tensor) -> Tensor:
-    """F_n of :math:`x^2` (`screened`, positive) and :math:`y^2` (`phase`), broadcast; see the module."""
+    """Compute F_n of :math:`x^2` (`screened`, positive) and :math:`y^2` (`phase`), broadcast; see the module."""
     cosine, sine = _cosine_and_sine(phase)  # cos y, sin y / y
     total = screened + phase
     if n_open == 2:
@@ -49,14 +49,16 @@ def truncated_yukawa(n_open: int, screened: Tensor, phase: Tensor) -> Tensor:
     x = screened.sqrt()
     if n_open == 1:
         return (1 - torch.exp(-x) * (cosine - phase / x * sine)) / total
+    # at y = 0 sin(y) / y is one, and for small x the closed form would lose all digits to cancellation
     at_zero = torch.where(x < 0.1, _series_at_zero(x), (-torch.expm1(-x) - x * torch.exp(-x)) / screened)
     return torch.where(phase == 0, at_zero, (1 - torch.exp(-x) * (cosine + x * sine)) / total)
 
 
 def truncated_coulomb(n_open: int, in_periodic: Tensor, phase: Tensor, radius: Tensor) -> Tensor:
-    r"""F_n for :math:`\lambda = 0` of :math:`(k_pR)^2` and :math:`y^2`, with the convention of `Coulomb` at k_p = 0.
+    r"""Compute F_n for :math:`\lambda = 0` of :math:`(k_pR)^2` and :math:`y^2`.
 
-    There the kernel is :math:`-2\pi|z|` for a slab, :math:`-2\ln(\rho/1\,\text{Angstrom})` for a wire, cut off at R:
+    At k_p = 0 by the convention of `Coulomb`: there the kernel is :math:`-2\pi|z|` for a slab,
+    :math:`-2\ln(\rho/1\,\text{Angstrom})` for a wire, cut off at R:
     :math:`F_1 = (1 - \cos y - y\sin y)/y^2`, :math:`F_2 = (1 - J_0(y) - yJ_1(y)\ln R)/y^2`,
     :math:`F_3 = (1 - \cos y)/y^2`, with their limits -1/2, (1 - 2 ln R)/4, 1/2 at y = 0.
     """
@@ -64,6 +66,7 @@ def truncated_coulomb(n_open: int, in_periodic: Tensor, phase: Tensor, radius: T
     origin = phase == 0
     safe = torch.where(origin, 1.0, phase)
     if n_open == 3:
+        # 1 - cos y = 2 sin^2(y / 2), which does not cancel for small y
         half = torch.where(origin, 1.0, torch.sin(0.5 * safe.sqrt()) / (0.5 * safe.sqrt()))
         return (0.5 * half**2).expand(torch.broadcast_shapes(in_periodic.shape, phase.shape))
     if n_open == 2:
@@ -72,6 +75,7 @@ def truncated_coulomb(n_open: int, in_periodic: Tensor, phase: Tensor, radius: T
         along = torch.where(origin, limit, (1 - j0 - phase * j1 * torch.log(radius)) / safe)
     else:
         along = torch.where(origin, -0.5, (1 - cosine - phase * sine) / safe)
+    # k_p = 0 alone has no screening of its own; all other waves see lambda = k_p
     zero = in_periodic == 0
     return torch.where(zero, along, truncated_yukawa(n_open, torch.where(zero, 1.0, in_periodic), phase))
 
@@ -85,7 +89,7 @@ def truncate_numerically(
     smearing: float,
     breakpoints: Sequence[float] = (),
 ) -> Tensor:
-    r"""Transform of a smeared kernel times a smooth step of the distance in the open directions, by quadrature.
+    r"""Transform a smeared kernel times a smooth step of the distance in the open directions, by quadrature.
 
     From the transform :math:`\hat\phi(k^2)` to the kernel at distance :math:`\rho` across the periodic directions and
     back, with w the radial wave (cos, J_0 or sinc) and the step :math:`\frac12\mathrm{erfc}((\rho - R)/\sqrt 2 s)`,
@@ -131,7 +135,7 @@ def _truncate_one(
     smearing: float,
     breakpoints: Sequence[float],
 ) -> Tensor:
-    """(n_periodic waves, n_open waves, n_channels)."""
+    """Transform the kernel of one structure, (n_periodic waves, n_open waves, n_channels)."""
     surface = {1: 2.0, 2: 2 * math.pi, 3: 4 * math.pi}[n_open]
     end = radius + _RAMP_END * smearing
     # always float64: phases are many, and the rules are small
@@ -140,14 +144,16 @@ def _truncate_one(
     highest = math.sqrt(float(open_part.max()))
     rho, shell = graded_rule(end, highest + _GAUSSIAN_END / smearing, like=exact)
     wave = radial_wave(n_open, (rho[:, None] * kappa) ** 2)  # (n_rho, n_kappa)
+    # c_n = S_n / (2 pi)^n: the inverse transform integrates over shells of radius kappa
     inverse = wave * (measure * kappa ** (n_open - 1) * surface / (2 * math.pi) ** n_open)
     step = 0.5 * torch.erfc((rho - radius) / (math.sqrt(2) * smearing)) * shell * surface * rho ** (n_open - 1)
     spectrum = fourier(exact[:, None] + kappa**2)  # (n_periodic, n_kappa, n_channels)
     across = torch.einsum("rk,pkc->prc", inverse.to(spectrum), spectrum) * step.to(spectrum)[:, None]
+    # meshes repeat their open wave numbers many times: the transform is done once for each
     distinct, which = torch.unique(open_part.reshape(-1).double().sqrt(), return_inverse=True)
 
     def transform(k: Tensor) -> Tensor:
-        """(n_periodic, n_waves, n_channels) at open wave numbers k (n_waves,)."""
+        """Transform back to open wave numbers k (n_waves,), (n_periodic, n_waves, n_channels)."""
         forward = radial_wave(n_open, (k[:, None] * rho) ** 2)
         return torch.einsum("or,prc->poc", forward.to(across), across)
 
@@ -156,7 +162,8 @@ def _truncate_one(
 
 
 def _interpolated(transform: Callable[[Tensor], Tensor], k: Tensor, end: float) -> Tensor:
-    """`transform` of a function of range `end`, from a grid finer than pi / `end` by Lagrange polynomials."""
+    """Interpolate the `transform` of a function of range `end` by Lagrange polynomials on a grid of k."""
+    # of finite range, so band-limited in k: a grid finer than pi / `end` determines it between the points
     spacing = math.pi / (_OVERSAMPLING * end)
     n_grid = math.ceil(float(k.max()) / spacing) + _STENCIL
     values = transform(spacing * torch.arange(n_grid, dtype=k.dtype, device=k.device))
@@ -172,7 +179,7 @@ def _interpolated(transform: Callable[[Tensor], Tensor], k: Tensor, end: float) 
 
 
 def _to_mesh(table: Tensor, periodic: torch.Size, open_part: torch.Size) -> Tensor:
-    """From (n_periodic waves, n_open waves, n_channels) to the axes of the half mesh in their order, channels last."""
+    """Bring (n_periodic waves, n_open waves, n_channels) to the axes of the half mesh in order, channels last."""
     d = len(periodic)
     order = [axis for axis in range(d) if periodic[axis] > 1] + [axis for axis in range(d) if periodic[axis] == 1]
     shape = [max(periodic[axis], open_part[axis]) for axis in order]
@@ -180,17 +187,17 @@ def _to_mesh(table: Tensor, periodic: torch.Size, open_part: torch.Size) -> Tens
 
 
 def _series_at_zero(x: Tensor) -> Tensor:
-    """(1 - (1 + x) exp(-x)) / x^2 for small x: sum of (-x)^m (m + 1) / (m + 2)!."""
+    """Compute (1 - (1 + x) exp(-x)) / x^2 for small x, the sum of (-x)^m (m + 1) / (m + 2)!."""
     return sum(((-x) ** m * ((m + 1) / math.factorial(m + 2)) for m in range(1, 9)), torch.full_like(x, 0.5))
 
 
 def _cosine_and_sine(phase: Tensor) -> tuple[Tensor, Tensor]:
-    """Cos y and sin(y) / y of y^2."""
+    """Compute cos y and sin(y) / y of y^2."""
     return radial_wave(1, phase), radial_wave(3, phase)
 
 
 def _bessel_j(phase: Tensor) -> tuple[Tensor, Tensor]:
-    """J0(y) and J1(y) / y of y^2."""
+    """Compute J0(y) and J1(y) / y of y^2."""
     zero = phase == 0
     y = torch.where(zero, 1.0, phase).sqrt()
     return radial_wave(2, phase), torch.where(zero, 0.5, bessel_j(1, y) / y)

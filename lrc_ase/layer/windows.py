@@ -35,15 +35,16 @@ class Window:
     coefficients: np.ndarray
 
     def first_point(self, mesh_coordinates: Tensor) -> Tensor:
-        """Index of the first mesh point touched, before wrapping, int64; same shape as `mesh_coordinates`."""
+        """Return the index of the first mesh point touched, not wrapped, int64; same shape as `mesh_coordinates`."""
         return torch.floor(mesh_coordinates - self.n_points / 2).to(torch.int64) + 1
 
     def values(self, mesh_coordinates: Tensor, max_order: int) -> Tensor:
-        """Window and its derivatives at the points touched, (*shape, n_points, max_order + 1).
+        """Evaluate the window and its derivatives at the points touched, (*shape, n_points, max_order + 1).
 
         Derivatives are by the mesh coordinate x of the atom.
         """
         shifted = mesh_coordinates - self.n_points / 2
+        # t in [0, 1) goes to 2t - 1 in [-1, 1): powers of a symmetric interval lose the fewest digits
         variable = 2 * (shifted - torch.floor(shifted)) - 1
         degree = self.coefficients.shape[1] - 1
         powers = torch.stack([variable**power for power in range(degree + 1)], dim=-1)
@@ -51,11 +52,12 @@ class Window:
         return (powers @ table).reshape(*mesh_coordinates.shape, self.n_points, max_order + 1)
 
     def horner_table(self, dtype: np.dtype, width: int) -> np.ndarray:
-        """Coefficients for the compiled kernels, highest power first, (degree + 1, width), zero beyond `n_points`."""
+        """Return coefficients for compiled kernels, highest power first, (degree + 1, width), then zeros."""
         return _horner_table(self, dtype, width)
 
     def fourier_transform(self, angular: np.ndarray) -> np.ndarray:
         r"""Transform :math:`\hat g(\theta) = \int g(x) e^{-i\theta x} dx`, real and even; theta per spacing."""
+        # of the very polynomials that spread and gather, so that dividing by it cancels the window exactly
         nodes, weights = np.polynomial.legendre.leggauss(32)
         values = polynomial.polyval(nodes, self.coefficients.T)  # (n_points, n_nodes)
         # interval p at t holds the offset p + 1 - P/2 - t between mesh point and atom
@@ -66,7 +68,7 @@ class Window:
 
 @lru_cache(maxsize=64)
 def derivative_table(window: Window, max_order: int) -> Tensor:
-    """Coefficients of the window and its derivatives, (degree + 1, n_points * (max_order + 1)), lowest power first."""
+    """Return coefficients of window and derivatives, (degree + 1, n_points * (max_order + 1)), lowest power first."""
     degree = window.coefficients.shape[1] - 1
     table = np.zeros((degree + 1, window.n_points, max_order + 1))
     current = window.coefficients.T.copy()
@@ -112,7 +114,7 @@ def _joined(window: Window) -> Window:
 
 @lru_cache(maxsize=32)
 def bspline_window(n_points: int) -> Window:
-    """Cardinal B-spline of degree `n_points` - 1, exactly :math:`C^{P-2}`."""
+    """Return the cardinal B-spline of degree `n_points` - 1, exactly :math:`C^{P-2}`."""
     if n_points < 2:
         raise ValueError(f"`n_points` of a B-spline window must be at least 2, got {n_points}")
     knots = np.arange(n_points + 1) - n_points / 2
@@ -122,7 +124,7 @@ def bspline_window(n_points: int) -> Window:
 
 @lru_cache(maxsize=32)
 def semicircle_window(n_points: int, shape: float | None = None) -> Window:
-    r"""Exponential of a semicircle, :math:`g(x) = \exp[\beta(\sqrt{1 - (2x/P)^2} - 1)]`.
+    r"""Return the exponential of a semicircle, :math:`g(x) = \exp[\beta(\sqrt{1 - (2x/P)^2} - 1)]`.
 
     `shape` is beta / P; None takes the value tuned for a mesh whose waves are damped by a Gaussian smearing.
 
@@ -140,7 +142,7 @@ def semicircle_window(n_points: int, shape: float | None = None) -> Window:
 
 @lru_cache(maxsize=32)
 def gaussian_window(n_points: int, width: float) -> Window:
-    r"""The paper's mollifier, :math:`g(x) = \exp(-x^2 / (2 w^2))` with w = `width` in mesh units, cut at P/2.
+    r"""Return the paper's mollifier, :math:`g(x) = \exp(-x^2 / (2 w^2))` with w = `width` in mesh units, cut at P/2.
 
     The paper's :math:`g_\tau(x) = \exp(-x^2/(4\tau))` on a torus scaled to 2 pi (its appendix B) has
     :math:`\tau = 12 / L_{FFT}^2`, that is :math:`w = \sqrt{2\tau} L_{FFT} / (2\pi) = \sqrt{24} / (2\pi) \approx 0.78`.

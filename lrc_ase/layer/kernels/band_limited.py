@@ -46,5 +46,6 @@ class BandLimited(Multiplier):
         inside = 1 - squared / self.highest**2
         # outside, one in place of a negative number: the root's slope must stay finite
         argument = c * torch.sqrt(torch.where(inside > 0, inside, torch.ones_like(inside)))
+        # i0e(x) = exp(-x) I0(x): I0 itself overflows from c = 700 on
         window = torch.exp(argument - c) * torch.special.i0e(argument) / torch.special.i0e(c)
         return torch.where(inside > 0, window, torch.zeros_like(window))

@@ -23,6 +23,7 @@ class Stack(Multiplier):
             raise ValueError("`multipliers` of a stack must map channels one to one, got a Matrix; use two layers")
         self.multipliers = nn.ModuleList(multipliers)
         self.n_channels = sum(multiplier.n_channels for multiplier in multipliers)
+        # the mesh must resolve the narrowest Gaussian, padding must hold the widest (`largest_smearing`)
         self.smearing = min(multiplier.smearing for multiplier in multipliers)
         self.accuracy_factor = min(multiplier.accuracy_factor for multiplier in multipliers)
         self.radial_in_every_dimension = all(multiplier.radial_in_every_dimension for multiplier in multipliers)
@@ -48,8 +49,9 @@ class Stack(Multiplier):
 
 
 class Matrix(Multiplier):
-    r"""A matrix of kernels: output a sums over all inputs, :math:`u_a = \sum_b \phi_{ab} * f_b` (the paper's d2 x d1
-    matrix per wave).
+    r"""A matrix of kernels, :math:`u_a = \sum_b \phi_{ab} * f_b`: every output sums over all inputs.
+
+    For each wave this is the d2 x d1 matrix of the paper's Algorithm 1.
 
     Parameters
     ----------
@@ -90,7 +92,7 @@ class Matrix(Multiplier):
         return self.multiplier.largest_smearing
 
     def forward(self, waves: WaveNumbers) -> Tensor:
-        """Table, (*waves, n_outputs * n_inputs)."""
+        """Evaluate all kernels, (*waves, n_outputs * n_inputs)."""
         return self.multiplier(waves)
 
     def arranged(self, values: Tensor) -> Tensor:
@@ -100,9 +102,9 @@ class Matrix(Multiplier):
         return self.multiplier.fourier(squared, dimension)
 
     def radial(self, distances: Tensor) -> Tensor:
-        """The kernels in real space, (*distances, n_outputs * n_inputs)."""
+        """Evaluate the kernels in real space, (*distances, n_outputs * n_inputs)."""
         return self.multiplier.radial(distances)
 
     def at_origin(self, dimension: int) -> Tensor:
-        """The kernels at distance zero, (n_outputs * n_inputs,)."""
+        """Evaluate the kernels at distance zero, (n_outputs * n_inputs,)."""
         return self.multiplier.at_origin(dimension)

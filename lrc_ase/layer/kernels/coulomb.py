@@ -38,6 +38,7 @@ class Coulomb(Multiplier):
         self.smearing = float(smearing)
 
     def fourier(self, squared: Tensor, dimension: int) -> Tensor:
+        # a harmless number in place of zero: 1 / 0 would give NaN derivatives, whatever `torch.where` selects
         zero = squared == 0
         safe = torch.where(zero, 1.0, squared)
         table = 4 * math.pi * torch.exp(-0.5 * self.smearing**2 * squared) / safe

@@ -33,6 +33,7 @@ class Exponential(Multiplier):
         self, decay: Sequence[float], amplitude: Sequence[float] | None = None, *, smearing: float = 0.0
     ) -> None:
         super().__init__()
+        # the logarithm is trained: a step of the optimizer cannot make a decay negative
         self.log_decay = nn.Parameter(positive_numbers("decay", decay).log())
         self.n_channels = len(decay)
         self.amplitude = nn.Parameter(same_length("amplitude", amplitude, "decay", self.n_channels))
@@ -42,7 +43,7 @@ class Exponential(Multiplier):
 
     @property
     def decay(self) -> Tensor:
-        r""":math:`\mu` of each channel, 1/Angstrom."""
+        r"""Return :math:`\mu` of each channel, 1/Angstrom."""
         return self.log_decay.exp()
 
     def fourier(self, squared: Tensor, dimension: int) -> Tensor:
@@ -55,6 +56,7 @@ class Exponential(Multiplier):
         r = distances[..., None]
         if self.smearing == 0:
             return self.amplitude * torch.exp(-self.decay * r)
+        # exp(mu r) erfc(w+) is infinity times zero for large r; exp(-r^2 / 2 s^2) erfcx(w+) is the same and finite
         scaled, damping = r / self.smearing, self.decay * self.smearing
         outward = torch.exp(0.5 * damping**2 - self.decay * r) * torch.erfc((damping - scaled) / math.sqrt(2))
         inward = torch.exp(-0.5 * scaled**2) * torch.special.erfcx((damping + scaled) / math.sqrt(2))
@@ -67,6 +69,7 @@ class Exponential(Multiplier):
         return lazy(self.amplitude, squared) * (-lazy(self.decay, squared) * squared.sqrt()).exp()
 
     def at_origin(self, dimension: int) -> Tensor:
+        # phi(0) in closed form: the formula of `radial` is 0 / 0 there
         damping = self.decay * self.smearing
         tail = torch.special.erfcx(damping / math.sqrt(2))
         if dimension == 1:

@@ -62,7 +62,7 @@ class GaussianSum(Multiplier):
 
     @property
     def widths(self) -> Tensor:
-        r""":math:`\sigma_l`, Angstrom, (n_channels, n_gaussians)."""
+        r"""Return :math:`\sigma_l`, Angstrom, (n_channels, n_gaussians)."""
         return self._variances.sqrt()
 
     @property
@@ -71,7 +71,9 @@ class GaussianSum(Multiplier):
 
     def fourier(self, squared: Tensor, dimension: int) -> Tensor:
         volumes = self.amplitudes * (2 * math.pi * self._variances) ** (dimension / 2)
+        # the transform of exp(-r^2 / 2 sigma^2) is (2 pi sigma^2)^(d/2) exp(-sigma^2 k^2 / 2)
         table = squared.new_zeros(*squared.shape, self.n_channels).to(volumes)
+        # one Gaussian after the other: all at once would take n_gaussians meshes of memory
         for width, amplitude in zip(self._variances.T, volumes.T, strict=True):
             table = table + amplitude * torch.exp(-0.5 * width * squared[..., None])
         return table

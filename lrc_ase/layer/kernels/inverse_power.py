@@ -61,10 +61,12 @@ class InversePower(Multiplier):
     def fourier(self, squared: Tensor, dimension: int) -> Tensor:
         prefactor = math.pi ** (dimension / 2) / math.gamma(self.power / 2)
         prefactor *= (2 * self.smearing**2) ** ((dimension - self.power) / 2)
+        # E_n is finite at k = 0 for p > d, and zero by convention where it is infinite: the term that is dropped
         shape = exponential_integral(1 + (self.power - dimension) / 2, 0.5 * self.smearing**2 * squared)
         return prefactor * shape[..., None] * self.amplitude
 
     def truncated(self, waves: WaveNumbers) -> Tensor:
+        # the quadrature runs through k = 0, where the transform of such powers is infinite
         if waves.n_open < waves.dimension and self.power <= waves.dimension:
             raise ValueError(
                 f"1 / r^{self.power:g} cannot be summed with some directions open: give a `power` above "
@@ -74,6 +76,7 @@ class InversePower(Multiplier):
 
     def radial(self, distances: Tensor) -> Tensor:
         scaled = 0.5 * (distances / self.smearing) ** 2
+        # torch differentiates P by r alone, which suffices: the power is fixed
         values = torch.special.gammainc(torch.full_like(scaled, self.power / 2), scaled) / distances**self.power
         return values[..., None] * self.amplitude
 

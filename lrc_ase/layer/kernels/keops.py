@@ -10,7 +10,7 @@ __all__ = ["lazy"]
 
 
 def lazy(parameters: Tensor, like: Any) -> Any:
-    """Parameters (n,), the same for every pair, as a LazyTensor in the precision of the LazyTensor `like`."""
+    """Return parameters (n,), the same for every pair, as a LazyTensor in the precision of the LazyTensor `like`."""
     # imported here: KeOps looks for a compiler as soon as it is imported
     from pykeops.torch import LazyTensor
 

@@ -1,4 +1,4 @@
-"""What every kernel offers the layer: a table over waves, values over distances, the value at the origin."""
+"""The interface of kernels: a table over waves, values over distances, the value at the origin."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class WaveNumbers:
     """Distance R in the open directions beyond which the kernel is cut off, Angstrom, (n_structures, 1, ...)."""
 
     def split(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Periodic part, open part and truncation, where there are open directions."""
+        """Return periodic part, open part and truncation, where there are open directions."""
         assert self.periodic_squared is not None
         assert self.open_squared is not None
         assert self.truncation is not None
@@ -50,48 +50,53 @@ class Multiplier(nn.Module):
     smearing: float = 0.0
     """Width of the narrowest Gaussian in the kernels, Angstrom: what a mesh converges with."""
     accuracy_factor: float = 1.0
-    """What the layer asks of the mesh over what the user asks of it: below 1 where much of the kernel is at high k."""
+    """Accuracy asked of the mesh over that asked by the user: below 1 where much of the kernel is at high k."""
     is_matrix: bool = False
-    """Whether every output sums over all inputs; see `Matrix`."""
+    """True if every output sums over all inputs; see `Matrix`."""
     radial_in_every_dimension: bool = False
-    """Whether `radial` is the same function in one and two dimensions."""
+    """True if `radial` is the same function in one and two dimensions."""
     breakpoints: tuple[float, ...] = ()
     """Wave numbers at which a derivative of the multiplier jumps, 1/Angstrom."""
 
     @property
     def n_inputs(self) -> int:
-        """Channels of the weights."""
+        """Return the number of channels of the weights."""
         return self.n_channels
 
     @property
     def n_outputs(self) -> int:
-        """Channels of the field."""
+        """Return the number of channels of the field."""
         return self.n_channels
 
     @property
     def largest_smearing(self) -> float:
-        """Width of the widest Gaussian by which a truncated kernel is smeared, Angstrom."""
+        """Return the width of the widest Gaussian by which a truncated kernel is smeared, Angstrom."""
         return self.smearing
 
     def state(self) -> tuple[tuple[int, int], ...] | None:
-        """Changes when a parameter does; None while one of them is trained, so that nothing can be kept."""
+        """Return values that change when a parameter does; None if one is trained, so that nothing can be kept."""
         parameters = _parameters(self)
         if any(parameter.requires_grad for parameter in parameters):
             return None
+        # autograd's counter of changes in place, and the address, which changes where a tensor is replaced
         return tuple((parameter.data_ptr(), parameter._version) for parameter in parameters)
 
     def forward(self, waves: WaveNumbers) -> Tensor:
-        """Table of the multiplier, (*waves, n_channels). Waves where the kernel is infinite get zero."""
+        """Evaluate the multiplier, (*waves, n_channels); zero at waves where the kernel is infinite."""
+        # only with open directions does the kernel need a cut-off, so that padding hides the images
         if waves.n_open == 0:
             return self.fourier(waves.squared, waves.dimension)
         return self.truncated(waves)
 
     def fourier(self, squared: Tensor, dimension: int) -> Tensor:
-        """The kernel's Fourier transform at `squared` wave numbers, (*squared, n_channels)."""
+        """Evaluate the kernel's Fourier transform at `squared` wave numbers, (*squared, n_channels)."""
         raise TypeError(f"{type(self).__name__} does not define a Fourier multiplier")
 
     def truncated(self, waves: WaveNumbers) -> Tensor:
-        """Transform of the kernel cut off in the open directions; by quadrature where a kernel has no closed form."""
+        """Evaluate the transform of the kernel cut off in the open directions, (*waves, n_channels).
+
+        By quadrature unless a kernel overrides it with a closed form.
+        """
         if not self.smearing > 0:
             raise ValueError(
                 f"{type(self).__name__} without smearing cannot be truncated in open directions: give the multiplier "
@@ -107,36 +112,37 @@ class Multiplier(nn.Module):
         )
 
     def radial(self, distances: Tensor) -> Tensor:
-        """The kernel in real space in three dimensions, (*distances, n_channels)."""
+        """Evaluate the kernel in real space in three dimensions, (*distances, n_channels)."""
         raise ValueError(f"{type(self).__name__} has no form in real space: use method='mesh' or 'ewald'")
 
     def keops_radial(self, squared: Any) -> Any:
-        """`radial` as a KeOps formula of squared distances (a LazyTensor), None where KeOps cannot write it."""
+        """Write `radial` as a KeOps formula of squared distances, a LazyTensor; None where KeOps cannot."""
         return None
 
     def arranged(self, values: Tensor) -> Tensor:
-        """Channels last (..., n_channels) as `apply_kernel` takes them: (..., n_outputs, n_inputs) for a matrix."""
+        """Reshape values (..., n_channels) as `apply_kernel` takes them: (..., n_outputs, n_inputs) for a matrix."""
         return values
 
     def at_origin(self, dimension: int) -> Tensor:
-        """Value of the kernel at distance zero (the self term), (n_channels,)."""
+        """Evaluate the kernel at distance zero, for the self term, (n_channels,)."""
         raise ValueError(
             f"{type(self).__name__} has no closed form at the origin in {dimension} dimensions: use remove_self=False"
         )
 
 
 def _parameters(module: nn.Module) -> list[nn.Parameter]:
-    """Those of `nn.Module.parameters`, which takes five times as long: the layer asks at every call."""
-    own = [parameter for parameter in module._parameters.values() if parameter is not None]
+    """Return the parameters of a module and its children."""
+    # `nn.Module.parameters` takes five times as long, and the layer asks at every call
+    parameters = [parameter for parameter in module._parameters.values() if parameter is not None]
     for child in module._modules.values():
         if child is not None:
-            own += _parameters(child)
-    return own
+            parameters += _parameters(child)
+    return parameters
 
 
 def apply_kernel(kernel: Tensor, weights: Tensor) -> Tensor:
-    """Kernel values (..., n_channels) times weights, or a matrix (..., n_outputs, n_inputs) on them."""
-    if kernel.ndim == weights.ndim:
+    """Multiply weights by kernel values (..., n_channels), or by a matrix of them (..., n_outputs, n_inputs)."""
+    if kernel.ndim == weights.ndim:  # channel by channel; a matrix has one axis more
         return kernel * weights
     return (kernel * weights.unsqueeze(-2)).sum(dim=-1)
 
@@ -147,14 +153,14 @@ def check_smearing(smearing: float) -> None:
 
 
 def positive_numbers(name: str, values: Sequence[float], remedy: str = "") -> Tensor:
-    """`values` as float64, refused unless there are some and all are positive and finite."""
+    """Return `values` in float64; raise a `ValueError` unless there are some and all are positive and finite."""
     if len(values) == 0 or not all(0 < value < math.inf for value in values):
         raise ValueError(f"`{name}` must hold one positive number per channel, got {list(values)}{remedy}")
     return torch.tensor(values, dtype=torch.float64)
 
 
 def same_length(name: str, values: Sequence[float] | None, other: str, n_channels: int) -> Tensor:
-    """`values` as float64, one per channel; ones where None."""
+    """Return `values` in float64, one per channel, ones for None; raise a `ValueError` for others."""
     values = [1.0] * n_channels if values is None else values
     if len(values) != n_channels:
         raise ValueError(f"`{name}` must have the length of `{other}` ({n_channels}), got {len(values)}")

@@ -61,6 +61,7 @@ class RadialSpline(Multiplier):
         # the root's derivative is infinite at zero, where an even function has none
         k = torch.where(zero, 0.0, torch.where(zero, 1.0, squared).sqrt())
         scaled = k / self.knot_spacing
+        # detached: within an interval the spline is a polynomial in t, and its derivative is by t alone
         interval = scaled.detach().floor().clamp(max=self.n_coefficients + 1)
         t = scaled - interval
         first = interval.to(torch.int64)
@@ -74,6 +75,7 @@ class RadialSpline(Multiplier):
     def radial(self, distances: Tensor) -> Tensor:
         flat = distances.reshape(-1)
         farthest = float(flat.detach().max()) if len(flat) else 0.0
+        # panels end at the knots, where third derivatives jump, and turn with the longest distance
         k, measure = composite_rule((0.0, *self.breakpoints), farthest, like=flat)
         density = self.fourier(k**2, 3) * (measure * k**2 / (2 * math.pi**2))[:, None]
         rows = max(1, _LARGEST_BLOCK // len(k))
@@ -83,6 +85,7 @@ class RadialSpline(Multiplier):
 
     def at_origin(self, dimension: int) -> Tensor:
         k, measure = composite_rule((0.0, *self.breakpoints), 0.0, like=self.coefficients)
+        # phi(0) = (2 pi)^-d times the integral of the transform over all waves, shell by shell
         surface = {1: 2.0, 2: 2 * math.pi, 3: 4 * math.pi}[dimension]
         weights = surface * measure * k ** (dimension - 1) / (2 * math.pi) ** dimension
         return (self.fourier(k**2, dimension) * weights[:, None]).sum(dim=0)

@@ -43,6 +43,7 @@ class Yukawa(Multiplier):
     ) -> None:
         super().__init__()
         remedy = "; for an unscreened kernel use Coulomb"
+        # the logarithm is trained: a step of the optimizer cannot make a screening negative
         self.log_screening = nn.Parameter(positive_numbers("screening", screening, remedy).log())
         self.n_channels = len(screening)
         self.amplitude = nn.Parameter(same_length("amplitude", amplitude, "screening", self.n_channels))
@@ -51,7 +52,7 @@ class Yukawa(Multiplier):
 
     @property
     def screening(self) -> Tensor:
-        r""":math:`\lambda` of each channel, 1/Angstrom."""
+        r"""Return :math:`\lambda` of each channel, 1/Angstrom."""
         return self.log_screening.exp()
 
     def fourier(self, squared: Tensor, dimension: int) -> Tensor:
@@ -62,6 +63,7 @@ class Yukawa(Multiplier):
     def truncated(self, waves: WaveNumbers) -> Tensor:
         periodic, open_part, radius = (part[..., None] for part in waves.split())
         smeared = torch.exp(-0.5 * self.smearing**2 * waves.squared[..., None])
+        # `truncated_yukawa` works with lengths in units of the truncation R
         screened = (periodic + self.screening**2) * radius**2
         factor = truncated_yukawa(waves.n_open, screened, open_part * radius**2)
         return 4 * math.pi * self.amplitude * smeared * radius**2 * factor
@@ -70,6 +72,7 @@ class Yukawa(Multiplier):
         r = distances[..., None]
         if self.smearing == 0:
             return self.amplitude * torch.exp(-self.screening * r) / r
+        # exp(lambda r) erfc(w+) is infinity times zero for large r; exp(-r^2 / 2 s^2) erfcx(w+) is the same and finite
         scaled, damping = r / self.smearing, self.screening * self.smearing
         outward = torch.exp(0.5 * damping**2 - self.screening * r) * torch.erfc((damping - scaled) / math.sqrt(2))
         inward = torch.exp(-0.5 * scaled**2) * torch.special.erfcx((damping + scaled) / math.sqrt(2))
@@ -81,6 +84,7 @@ class Yukawa(Multiplier):
         return lazy(self.amplitude, squared) * (-lazy(self.screening, squared) * squared.sqrt()).exp() * squared.rsqrt()
 
     def at_origin(self, dimension: int) -> Tensor:
+        # phi(0) in closed form: the formula of `radial` is 0 / 0 there
         damping = self.screening * self.smearing
         if dimension == 1:
             return 2 * math.pi * self.amplitude / self.screening * torch.special.erfcx(damping / math.sqrt(2))

@@ -65,6 +65,7 @@ def field_and_energy(
         of_energies = EnergyEvaluation(fixed, convolver, potential)
         energy = _differentiable(_Inputs(weights, fractional, table), of_energies)
         return FieldAndEnergy(weights.new_empty(len(weights), 0), energy, potential.values[:, :n_energies])
+    # energies and field share one convolution, but differentiate by different rules: two nodes
     first, rest = slice(None, n_energies), slice(n_energies, None)
     of_energies = EnergyEvaluation(fixed[:, first], convolver.of_channels(first), potential.of_channels(first))
     of_field = FieldEvaluation(fixed[:, rest], convolver.of_channels(rest), potential.of_channels(rest))
@@ -78,6 +79,7 @@ def field_and_energy(
 
 
 def _convolver(fractional: Tensor, table: Tensor, stencil: Stencil) -> Convolver:
+    # nobody can ask for derivatives that no graph records: gather and keep less
     differentiated = torch.is_grad_enabled()
     level = int(fractional.requires_grad and differentiated)
     sites = Sites(fractional.detach(), stencil)
@@ -85,7 +87,7 @@ def _convolver(fractional: Tensor, table: Tensor, stencil: Stencil) -> Convolver
 
 
 class _Inputs(NamedTuple):
-    """Handed to functions whole, so that an edge of the graph leads only where they have a derivative to give."""
+    """Inputs with their graphs. As one argument of a function they are no edges of the graph by themselves."""
 
     weights: Tensor
     fractional: Tensor
@@ -99,13 +101,14 @@ def _differentiable(inputs: _Inputs, evaluation: Evaluation) -> Tensor:
         return evaluation.value
     by_table = None
     if inputs.table.requires_grad:
+        # what `_Value.backward` computes last; see `postponed` on the order of nodes
         last: list[Gradients] = []
 
         def derivative(cotangent: Tensor) -> Tensor:
             if torch.is_grad_enabled():  # somebody differentiates further
                 value = evaluation.composed(inputs.weights, inputs.fractional, inputs.table)
                 return torch.autograd.grad(value, inputs.table, cotangent, create_graph=True)[0]
-            return last[0].by_table()
+            return last[0].by_table()  # correlates spectra that the first derivatives have left
 
         (by_table,) = zeros_with_derivative(inputs.table, (evaluation.value,), derivative)
         return _Value.apply(inputs.weights, inputs.fractional, by_table, inputs, evaluation, last)
@@ -133,8 +136,10 @@ class _Value(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        # without a graph: if somebody differentiates further, `_FirstDerivatives` attaches it
         gradients = ctx.evaluation.gradients(cotangent.detach())
         ctx.last[:] = [gradients]
+        # the zeros count as a summand of the value: their gradient is the cotangent itself
         for_table = cotangent if ctx.inputs.table.requires_grad else None
         if not torch.is_grad_enabled():
             return gradients.by_weights, gradients.by_positions, for_table, None, None, None
@@ -150,11 +155,11 @@ def _differentiable_gradients(
     like = [gradients.by_weights, *([] if gradients.by_positions is None else [gradients.by_positions])]
 
     def postponed(name: str) -> tuple[Tensor, ...]:
-        """Zeros of the gradients' shapes with the derivative by one of the inputs."""
+        """Return zeros of the gradients' shapes with the derivative by one of the inputs."""
 
         def derivative(*cotangents: Tensor | None) -> Tensor | None:
             if torch.is_grad_enabled():
-                return _composed_second(inputs, evaluation, cotangents, name)[0]
+                return _composed_second(inputs, evaluation, cotangents, name)[0]  # third derivatives
             second = last[0]
             by_input: Tensor = second.by_positions() if name == "fractional" else second.by_table()
             return by_input
@@ -172,7 +177,7 @@ def _differentiable_gradients(
 
 
 class _FirstDerivatives(torch.autograd.Function):
-    """dL/df, and dL/dx unless positions are fixed; differentiates by the cotangent and the weights.
+    """dL/df, and dL/dx unless positions are fixed, differentiable by the cotangent and the weights.
 
     Further inputs are zeros with the derivatives by positions and table, which use what `backward` leaves in `last`.
     """
@@ -195,7 +200,7 @@ class _FirstDerivatives(torch.autograd.Function):
             last,
             len(zeros),
         )
-        ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(False)  # None where nobody uses an output: its half of the work is left out
         if gradients.by_positions is None:
             return (gradients.by_weights.detach(),)
         return gradients.by_weights.detach(), gradients.by_positions.detach()
@@ -205,10 +210,12 @@ class _FirstDerivatives(torch.autograd.Function):
         nothing = (None,) * 4
         if all(cotangent is None for cotangent in cotangents):
             return None, None, *nothing, *(None,) * ctx.n_zeros
+        # one group of zeros per input, each shaped as the outputs, whose cotangents they share
         for_zeros = cotangents * (ctx.n_zeros // len(cotangents))
         if torch.is_grad_enabled():
             by_inputs = _composed_second(ctx.inputs, ctx.evaluation, cotangents, "cotangent", "weights")
             return *by_inputs, *nothing, *for_zeros
+        # no graph is wanted: cotangents that carry one would drag it into the results
         fixed = [None if cotangent is None else cotangent.detach() for cotangent in cotangents]
         second = ctx.gradients.second(*fixed, *(None,) * (2 - len(fixed)))
         ctx.last[:] = [second]

@@ -55,7 +55,7 @@ class Convolved:
 
     @property
     def values(self) -> Tensor:
-        """The potential, (n_atoms, n_channels)."""
+        """Return the potential, (n_atoms, n_channels)."""
         return self.orders[:, 0]
 
     def of_channels(self, channels: slice) -> Convolved:
@@ -66,12 +66,12 @@ class Convolved:
 
 @dataclass(frozen=True, eq=False)
 class Convolver:
-    """Spreads, filters and gathers at fixed sites with a fixed table."""
+    """Spread, filter and gather at fixed sites with a fixed table."""
 
     table: Tensor
     sites: Sites
     level: int
-    """Derivatives of potentials that are gathered: 1 where positions may be differentiated, else 0."""
+    """Derivatives of potentials to gather: 1 where positions may be differentiated, else 0."""
     keeps_spectra: bool
     """True if the table may be differentiated."""
 
@@ -85,7 +85,9 @@ class Convolver:
 
     def __call__(self, orders: Tensor, *, transposed: bool = False, level: int | None = None) -> Convolved:
         """Convolve monopoles (n_atoms, 1, n_channels), or monopoles and dipoles (n_atoms, 1 + d, n_channels)."""
+        # a table that maps channels one to one is its own transpose, as kernels are even
         table = self.table.transpose(1, 2) if transposed and self.is_matrix else self.table
+        # dipoles are weights of the window's first derivatives: level 1
         mesh = spread_level(orders, self.sites, int(orders.shape[1] > 1))
         if self.stencil.exchange is not None:
             mesh = self.stencil.exchange.sum(mesh)
@@ -101,17 +103,19 @@ class Convolver:
 
     @property
     def n_mesh(self) -> Tensor:
-        """Mesh points along each axis, (d,): derivatives of mesh coordinates by fractional ones."""
+        """Return the mesh points along each axis, (d,): derivatives of mesh coordinates by fractional ones."""
         return _n_mesh(self.stencil.mesh_shape, self.sites.fractional.dtype, self.sites.fractional.device)
 
     def slopes(self, weights: Tensor, potential: Convolved) -> Tensor:
         """Sum weights times the gradient of a potential over channels, by fractional coordinates (n_atoms, d)."""
         d = self.stencil.dimension
+        # (n_atoms, d, n_channels) times (n_atoms, n_channels, 1)
         return torch.matmul(potential.orders[:, 1 : 1 + d], weights[:, :, None])[..., 0].mul_(self.n_mesh)
 
     def along(self, directions: Tensor, potential: Convolved) -> Tensor:
-        """Change of a potential along `directions` (n_atoms, d) of fractional coordinates, (n_atoms, n_channels)."""
+        """Project gradients of a potential on fractional `directions` (n_atoms, d), (n_atoms, n_channels)."""
         d = self.stencil.dimension
+        # (n_atoms, 1, d) times (n_atoms, d, n_channels)
         return torch.matmul((directions * self.n_mesh)[:, None], potential.orders[:, 1 : 1 + d])[:, 0]
 
     def dipoles(self, directions: Tensor, weights: Tensor) -> Tensor:
@@ -119,7 +123,7 @@ class Convolver:
         return (directions * self.n_mesh)[:, :, None] * weights[:, None]
 
     def correlation(self, outputs: Convolved, inputs: Convolved) -> Tensor:
-        """Derivative by the table of the sum over the mesh of `outputs`' density times `inputs`' potential."""
+        """Differentiate the sum over the mesh of `outputs`' density times `inputs`' potential by the table."""
         assert outputs.spectrum is not None
         assert inputs.spectrum is not None
         exchange, shape = self.stencil.exchange, self.stencil.mesh_shape
@@ -157,7 +161,7 @@ class SecondGradients(Protocol):
 
 
 class Evaluation(Protocol):
-    """A value of the convolution, and how to differentiate it."""
+    """A value of the convolution, and its derivatives."""
 
     value: Tensor
 
@@ -166,6 +170,10 @@ class Evaluation(Protocol):
 
     def composed(self, weights: Tensor, fractional: Tensor, table: Tensor) -> Tensor:
         """Compute `value` from differentiable steps, for third derivatives."""
+
+
+# Evaluations hold tensors without a graph, and never the functions' outputs: an output knows its node, and a node that
+# held it would keep itself alive until the garbage collector runs.
 
 
 class FieldEvaluation:
@@ -185,16 +193,18 @@ class FieldEvaluation:
 class _FieldGradients:
     def __init__(self, of: FieldEvaluation, cotangent: Tensor) -> None:
         self.of, self.cotangent = of, cotangent
+        # the field is linear in f: its derivative is the transposed convolution of the cotangent
         self.adjoint = of.convolve(cotangent[:, None], transposed=True)
         self.by_weights = self.adjoint.values
         self.by_positions: Tensor | None = None
         if of.convolve.level:
+            # an atom moves in the field of the others, and the others in its own: both ends of each pair
             by_positions = of.convolve.slopes(cotangent, of.potential)
             self.by_positions = by_positions.add_(of.convolve.slopes(of.weights, self.adjoint))
 
     @cached_property
     def raised(self) -> tuple[Tensor, Tensor]:
-        """Potentials of F and G with all derivatives up to the second, kept for the rows of a Hessian."""
+        """Return potentials of F and G with all derivatives up to the second; rows of a Hessian share them."""
         of_g = self.of.convolve(self.cotangent[:, None], transposed=True, level=2)
         return self.of.convolve(self.of.weights[:, None], level=2).orders, of_g.orders
 
@@ -211,6 +221,7 @@ class _FieldSecond:
         of, convolve = first.of, first.of.convolve
         self.h_orders = _monopoles_and_dipoles(of.weights, by_weights, by_positions, convolve)
         self.h = convolve(self.h_orders)
+        # L' is bilinear in f and g: by g what multiplies g, and the other way round
         self.by_cotangent = self.h.values
         self.by_weights: Tensor | None = None
         self.d: Convolved | None = None
@@ -227,6 +238,7 @@ class _FieldSecond:
 
     def by_positions(self) -> Tensor:
         of, first, convolve = self.first.of, self.first, self.first.of.convolve
+        # H and D hold dipoles that move with their atoms: their gradient needs second derivatives of potentials
         of_f, of_g = first.raised
         level = int(self.h_orders.shape[1] > 1)
         by_positions = convolve.slopes(first.cotangent, self.h)
@@ -251,7 +263,7 @@ class EnergyEvaluation:
 
     @cached_property
     def raised(self) -> Tensor:
-        """Potential of F with all derivatives up to the second, kept for the rows of a Hessian."""
+        """Return the potential of F with all derivatives up to the second; rows of a Hessian share it."""
         return self.convolve(self.weights[:, None], level=2).orders
 
     def gradients(self, cotangent: Tensor) -> _EnergyGradients:
@@ -274,6 +286,7 @@ class _EnergyGradients:
             self.by_positions = of.convolve.slopes(of.weights * self.scale, of.potential)
 
     def by_table(self) -> Tensor:
+        # E is quadratic in F: one half of the correlation of F with itself
         return 0.5 * self._times_cotangent(self.of.convolve.correlation(self.of.potential, self.of.potential))
 
     def second(self, by_weights: Tensor | None, by_positions: Tensor | None) -> _EnergySecond:
@@ -289,6 +302,7 @@ class _EnergySecond:
         of, convolve = first.of, first.of.convolve
         self.h_orders = _monopoles_and_dipoles(of.weights, by_weights, by_positions, convolve)
         self.h = convolve(self.h_orders)
+        # a . a' + b . b' per atom, which the cotangent c multiplies; and its derivative by f
         products, at_atoms = torch.zeros_like(of.weights), self.h.values
         if by_weights is not None:
             products = by_weights * of.potential.values
@@ -306,12 +320,14 @@ class _EnergySecond:
     def by_positions(self) -> Tensor:
         of, convolve, scale = self.first.of, self.first.of.convolve, self.first.scale
         level = int(self.h_orders.shape[1] > 1)
+        # c goes with the atoms that it weighs, on either side of T
         raised = contract_raised(self.h_orders * scale[:, None], of.raised, convolve.stencil, level)
         return convolve.slopes(of.weights * scale, self.h) + raised
 
 
 def sum_by_structure(values: Tensor, structure: Tensor, n_structures: int) -> Tensor:
     """Sum values of atoms (n_atoms, n_channels) over each structure, (n_structures, n_channels) in float64."""
+    # in double precision: a float32 sum over a million atoms would lose half of its digits
     if n_structures == 1:
         return values.sum(dim=0, keepdim=True, dtype=torch.float64)
     sums = values.new_zeros(n_structures, values.shape[1], dtype=torch.float64)
@@ -324,7 +340,8 @@ def _monopoles_and_dipoles(
     """Return the monopoles a' and the dipoles f b', (n_atoms, 1 or 1 + d, n_channels)."""
     monopoles = torch.zeros_like(weights) if by_weights is None else by_weights
     if by_positions is None:
-        return monopoles[:, None]
+        return monopoles[:, None]  # level 0 spreads faster
+    # a weight f that moves by b' adds f b' . grad g to the density, which is a dipole
     return torch.cat([monopoles[:, None], convolve.dipoles(by_positions, weights)], dim=1)
 
 

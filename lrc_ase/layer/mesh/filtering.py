@@ -27,7 +27,7 @@ A mesh and its spectrum then stay in the cache between the steps, and the memory
 
 
 def filtered(density: Tensor, table: Tensor) -> Tensor:
-    """Density to potential: `density` (n_structures, n_inputs, *mesh) -> (n_structures, n_outputs, *mesh).
+    """Turn a density into a potential, (n_structures, n_inputs, *mesh) -> (n_structures, n_outputs, *mesh).
 
     `table` (n_structures, n_channels, *half mesh) multiplies channel by channel; with one axis more,
     (n_structures, n_outputs, n_inputs, *half mesh), it is a matrix for every wave. Differentiable to any order.
@@ -41,6 +41,7 @@ class _Filter(torch.autograd.Function):
         ctx.save_for_backward(density, table)
         if table.ndim > density.ndim:
             return _filtered_by_matrix(density_spectrum(density), table, density.shape[2:])
+        # `filter_mesh` works in place, and autograd owns the input
         copied = density.detach().clone(memory_format=torch.contiguous_format)
         return filter_mesh(copied, table.detach())[0]
 
@@ -49,6 +50,7 @@ class _Filter(torch.autograd.Function):
         density, table = ctx.saved_tensors
         is_matrix = table.ndim > density.ndim
         grad_density = grad_table = None
+        # multiplying by an even real table is symmetric: only a matrix has a transpose
         if ctx.needs_input_grad[0]:
             grad_density = _Filter.apply(grad_potential, table.transpose(1, 2) if is_matrix else table)
         if ctx.needs_input_grad[1]:
@@ -68,6 +70,7 @@ class _Correlate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_table: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         first, second = ctx.saved_tensors
+        # c is bilinear in the densities, and a table in its own right: each gradient filters the other density by dL/dc
         grad_first = grad_second = None
         if ctx.needs_input_grad[0]:
             grad_first = _Filter.apply(second, grad_table)
@@ -90,7 +93,7 @@ def filter_mesh(mesh: Tensor, table: Tensor, *, keep_spectrum: bool = False) -> 
     # norm="forward" leaves out the 1 / n of an inverse transform: the table holds all factors
     if mesh_shape.numel() < _ONE_BY_ONE:
         half = torch.fft.rfftn(mesh, dim=axes)
-        product = half * table if keep_spectrum else half.mul_(table)
+        product = half * table if keep_spectrum else half.mul_(table)  # in place if nobody needs the spectrum
         potential = torch.fft.irfftn(product, s=mesh_shape, dim=axes, norm="forward")
         return potential, half if keep_spectrum else None
     spectra = []
@@ -114,8 +117,10 @@ def correlate_spectra(first: Tensor, second: Tensor, mesh_shape: tuple[int, ...]
 
     Spectra are those of `density_spectrum`; the result has shape (n_structures, ..., *half mesh).
     """
+    # every output with every input, (n_structures, n_outputs, n_inputs, *half mesh)
     if is_matrix:
         first, second = first[:, :, None], second[:, None]
+    # real parts of complex products, without the imaginary ones, which would be thrown away
     product = (first.real * second.real).addcmul_(first.imag, second.imag)
     # a wave stands for its opposite too, unless its last index is its own opposite
     product[..., 1 : (mesh_shape[-1] + 1) // 2].mul_(2)

@@ -46,6 +46,7 @@ def gather(mesh: Tensor, fractional: Tensor, stencil: Stencil, sites: Sites | No
 class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Tensor, fractional: Tensor, sites: Sites, level: int) -> Tensor:
+        # `fractional` is an argument for its graph alone: the numbers are those of `sites`, sorted once
         ctx.save_for_backward(weights, fractional)
         ctx.sites, ctx.level = sites, level
         return spread_level(weights, sites, level)
@@ -55,6 +56,7 @@ class _Spread(torch.autograd.Function):
         weights, fractional = ctx.saved_tensors
         if not ctx.needs_input_grad[1]:
             return _Gather.apply(grad_mesh, fractional, ctx.sites, ctx.level), None, None, None
+        # one pass gathers both: values for the weights, and one derivative more for the positions
         gathered = _Gather.apply(grad_mesh, fractional, ctx.sites, ctx.level + 1)
         # orders of lower degree come first, so those of `level` are a prefix
         grad_weights = gathered[:, : weights.shape[1]]
@@ -74,6 +76,7 @@ class _Gather(torch.autograd.Function):
         grad_mesh = grad_fractional = None
         if ctx.needs_input_grad[0]:
             grad_mesh = _Spread.apply(grad_values, fractional, ctx.sites, ctx.level)
+        # only where positions are differentiated: a level more costs up to twice as much
         if ctx.needs_input_grad[1]:
             gathered = _Gather.apply(mesh, fractional, ctx.sites, ctx.level + 1)
             grad_fractional = contract_raised(grad_values, gathered, ctx.sites.stencil, ctx.level)
@@ -86,11 +89,12 @@ def contract_raised(weights: Tensor, gathered: Tensor, stencil: Stencil, level: 
     `weights` (n_atoms, n_orders, n_channels) at `level`, `gathered` one level higher.
     """
     d = stencil.dimension
-    place = {order: index for index, order in enumerate(multi_indices(d, level + 1))}
+    index_of = {order: index for index, order in enumerate(multi_indices(d, level + 1))}
     columns = []
     for axis, n_mesh in enumerate(stencil.mesh_shape):
+        # where alpha + e_axis stands among the orders of the next level
         raised = [
-            place[tuple(value + (other == axis) for other, value in enumerate(order))]
+            index_of[tuple(value + (other == axis) for other, value in enumerate(order))]
             for order in multi_indices(d, level)
         ]
         columns.append(n_mesh * (weights * gathered[:, raised]).sum(dim=(1, 2)))  # dx = n_mesh ds

@@ -22,6 +22,7 @@ def multi_indices(dimension: int, level: int) -> tuple[tuple[int, ...], ...]:
     >>> multi_indices(2, 2)
     ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
     """
+    # by degree, so that the orders of a lower level are a prefix of those of a higher one
     orders = [order for order in product(range(level + 1), repeat=dimension) if sum(order) <= level]
     return tuple(sorted(orders, key=lambda order: (sum(order), [-value for value in order])))
 
@@ -50,7 +51,7 @@ class Backend(Protocol):
     """
 
     def sort(self, fractional: Tensor, stencil: Stencil) -> Any:
-        """Bring atoms into the order in which `spread` and `gather` visit them; the result is the backend's secret.
+        """Bring atoms into the order in which `spread` and `gather` visit them; only this backend reads the result.
 
         `fractional` (n_atoms, d) are any real numbers in units of the cell vectors, without a graph.
         """
@@ -82,6 +83,7 @@ class Sites:
 
     def sorted_by(self, backend: Backend) -> Any:
         """Return what `backend.sort` makes of these atoms."""
+        # per backend, as third derivatives go by plain torch while the others are compiled
         if backend not in self._sorted:
             self._sorted[backend] = backend.sort(self.fractional, self.stencil)
         return self._sorted[backend]

@@ -17,10 +17,10 @@ _CHUNK_ELEMENTS = 2_000_000
 
 
 class TorchBackend:
-    """Spreads and gathers atoms in pieces, one direction of the stencil after the other."""
+    """Spread and gather atoms in pieces, one direction of the stencil after the other."""
 
     def sort(self, fractional: Tensor, stencil: Stencil) -> None:
-        """Do nothing but check: pieces are taken in the order of the input."""
+        """Check coordinates; atoms stay in the order of the input."""
         if not torch.isfinite(fractional).all():
             raise ValueError("`fractional` holds coordinates that are not finite (NaN or infinite)")
 
@@ -31,6 +31,7 @@ class TorchBackend:
         slots = _dense_slots(d, level)
         for chunk, values, rows_touched in _chunks(sites, level, n_channels):
             n = values.shape[0]
+            # all products of orders per axis, so that axes separate; those beyond the total degree stay zero
             dense = weights.new_zeros(n, (level + 1) ** d, n_channels)
             dense[:, slots] = weights[chunk]
             # one direction at a time, last axis first: (n, orders of the rest, R, points so far * C) -> R becomes P
@@ -49,6 +50,7 @@ class TorchBackend:
         n_points = sites.stencil.window.n_points
         for chunk, values, rows_touched in _chunks(sites, level, n_channels):
             n = values.shape[0]
+            # the part of the mesh under each atom's stencil, copied: (n * points, C)
             patch = flat.index_select(0, rows_touched.reshape(-1))
             # one direction at a time, first axis first: (n, orders so far, P, points of the rest * C) -> P becomes R
             for axis in range(d):
@@ -74,6 +76,7 @@ def _chunks(sites: Sites, level: int, n_channels: int) -> Iterator[tuple[slice, 
         values = window.values(coordinates, level)
         points = window.first_point(coordinates)[..., None] + torch.arange(n_points, device=shape.device)
         points = torch.remainder(points, shape[:, None])  # (n, d, P)
+        # row-major index of each point in the stencil, one axis more per step: (n, P), (n, P, P), ...
         rows = stencil.structure[chunk]
         for axis in range(d):
             rows = rows[..., None] * stencil.mesh_shape[axis] + points[:, axis].reshape(-1, *(1,) * axis, n_points)
@@ -81,6 +84,6 @@ def _chunks(sites: Sites, level: int, n_channels: int) -> Iterator[tuple[slice, 
 
 
 def _dense_slots(dimension: int, level: int) -> list[int]:
-    """Return the place of each multi-index among all (level + 1)^d of them."""
-    places = [(level + 1) ** axis for axis in reversed(range(dimension))]
-    return [sum(o * p for o, p in zip(order, places, strict=True)) for order in multi_indices(dimension, level)]
+    """Return the index of each multi-index among all (level + 1)^d products of orders."""
+    strides = [(level + 1) ** axis for axis in reversed(range(dimension))]
+    return [sum(o * s for o, s in zip(order, strides, strict=True)) for order in multi_indices(dimension, level)]

@@ -17,7 +17,7 @@ __all__ = ["total"]
 
 
 def total(values: Tensor, exchange: Exchange | None) -> Tensor:
-    """Sum of `values` over all processes; without an `exchange` there is one, and nothing to do."""
+    """Sum `values` over all processes; return them as they are without an `exchange`, for a single process."""
     return values if exchange is None else _Total.apply(values, exchange)
 
 
@@ -25,6 +25,7 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, exchange: Exchange) -> Tensor:
         ctx.exchange = exchange
+        # a contiguous copy, as `sum` may work in the memory that it gets
         return exchange.sum(values.detach().clone(memory_format=torch.contiguous_format))
 
     @staticmethod

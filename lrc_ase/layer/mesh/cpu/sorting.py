@@ -228,7 +228,7 @@ def _sorting_kernel(dtype: np.dtype) -> Any:
         first,
         last,
     ):
-        """Do one step for a range of atoms, or all steps for all atoms; return True if coordinates are finite."""
+        """Run one step for a range of atoms, or all steps for all atoms; return True if coordinates are finite."""
         finite = True
         if step in (_COUNT, _ALL):
             finite = _count(

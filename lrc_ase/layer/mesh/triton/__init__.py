@@ -12,10 +12,11 @@ __all__ = ["TritonBackend", "triton_available"]
 
 
 class TritonBackend:
-    """Launches the kernels on the current stream; each call sorts by bins of its own."""
+    """Launch the kernels on the current stream; each call sorts atoms by bins again."""
 
     def sort(self, fractional: Tensor, stencil: Stencil) -> Tensor:
-        """Coordinates in units of the mesh, (n_atoms, 3) in [0, n]; float64, as they are few."""
+        """Return coordinates in units of the mesh, (n_atoms, 3) in [0, n], in float64."""
+        # float32 would lose the place between two points of a large mesh; three numbers per atom cost little
         wrapped = fractional.double()
         coordinates = (wrapped - torch.floor(wrapped)) * torch.tensor(stencil.mesh_shape, device=fractional.device)
         if not torch.isfinite(coordinates).all():
@@ -28,6 +29,7 @@ class TritonBackend:
 
     def gather(self, mesh: Tensor, sites: Sites, level: int) -> Tensor:
         stencil, n_orders = sites.stencil, len(multi_indices(3, level))
+        # empty, not zeros: the kernel writes every element
         gathered = mesh.new_empty(len(sites.fractional), n_orders, mesh.shape[1])
         gather_triton(mesh, sites.sorted_by(self), stencil.structure, stencil.window, level, gathered)
         return gathered

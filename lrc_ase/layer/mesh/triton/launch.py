@@ -55,7 +55,7 @@ _SIZES = ("n_atoms", "n_x", "n_y", "n_z", "tiles_x", "bins_x", "bins_y", "tiles_
 
 
 def triton_available() -> bool:
-    """Whether the kernels can run: Triton is there, and a CUDA device or Triton's interpreter."""
+    """Return True if Triton is installed and there is a CUDA device, or Triton's interpreter is on."""
     if tl is None or _triton_version() < _OLDEST:
         return False
     return torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
@@ -75,12 +75,15 @@ def spread_triton(
         return
     (n_structures, n_channels, *shape), n_points = mesh.shape, window.n_points
     with torch.cuda.device_of(mesh):
+        # device of the mesh, which may not be the current one: Triton launches on the current one
         keys, order = _sorted_keys(coordinates, structure, n_points, mesh)
         first, windows = _windows(coordinates, order, window, level, mesh)
         tiles_x, bins_x, bins_y, tiles_z = sizes = _tiles(shape)
         starts = torch.arange(n_structures * bins_x * bins_y * shape[2] + 1, device=keys.device, dtype=keys.dtype)
+        # first sorted atom of every bin, by binary search: no kernel of our own, no atomics
         starts = torch.searchsorted(keys, starts, out_int32=True)
         arguments = (mesh, weights.contiguous(), windows, first, order, starts, *shape, *sizes)
+        # one program for each tile and channel
         grid = (n_structures * tiles_x * bins_y * tiles_z, n_channels)
         _jit(spread)[grid](*arguments, n_channels, **spread_constants(n_points, level))
 
@@ -106,24 +109,24 @@ def gather_triton(
 
 
 def locate_constants(n_points: int, shape: tuple[int, ...]) -> dict[str, Any]:
-    """What `locate` is compiled for."""
+    """Return the constants that `locate` is compiled for."""
     return {"POINTS": n_points, "IMAGES": _images(n_points, shape), "ATOMS": 128} | _BIN | _OPTIONS
 
 
 def evaluate_constants(window: Window, level: int, shape: tuple[int, ...]) -> dict[str, Any]:
-    """What `evaluate` is compiled for."""
+    """Return the constants that `evaluate` is compiled for."""
     sizes = {"POINTS": window.n_points, "PADDED": _power_of_two(window.n_points), "IMAGES": 1, "ATOMS": 16}
     sizes["IMAGES"] = _images(window.n_points, shape)
     return sizes | {"DEGREE": window.coefficients.shape[1] - 1, "LEVEL": level} | _OPTIONS
 
 
 def spread_constants(n_points: int, level: int) -> dict[str, Any]:
-    """What `spread` is compiled for."""
+    """Return the constants that `spread` is compiled for."""
     return {"POINTS": n_points, "LEVEL": level, "ATOMS": 16} | _TILE | _BIN | _OPTIONS
 
 
 def gather_constants(n_points: int, level: int) -> dict[str, Any]:
-    """What `gather` is compiled for."""
+    """Return the constants that `gather` is compiled for."""
     padded = _power_of_two(n_points)
     sizes = {"PADDED": padded, "ORDERS": _power_of_two(level + 1), "ATOMS": 256 // padded**2}
     return {"POINTS": n_points, "LEVEL": level} | sizes | _OPTIONS
@@ -134,25 +137,28 @@ _OPTIONS = {"num_warps": 1, "num_stages": 1, "enable_fp_fusion": True}
 
 
 def _sorted_keys(coordinates: Tensor, structure: Tensor, n_points: int, mesh: Tensor) -> tuple[Tensor, Tensor]:
-    """Bins of the atoms in ascending order, and the atoms in that order; atoms of one bin keep theirs."""
+    """Return the bins of the atoms in ascending order, and the atoms in that order; atoms of a bin keep theirs."""
     shape = tuple(mesh.shape[2:])
     _, bins_x, bins_y, _ = _tiles(shape)
     n_bins = mesh.shape[0] * bins_x * bins_y * shape[2]
+    # short keys where they suffice: a radix sort makes half as many passes
     keys = structure.new_empty(len(structure), dtype=torch.int32 if n_bins < 2**31 else torch.int64)
     constants = locate_constants(n_points, shape)
     grid = (-(-len(keys) // constants["ATOMS"]),)
     arguments = (keys, coordinates.contiguous(), structure.contiguous(), len(keys), *shape, bins_x, bins_y)
     _jit(locate)[grid](*arguments, **constants)
+    # stable, so that equal bins keep the order of the input, and every run adds in the same order
     return torch.sort(keys, stable=True)
 
 
 def _windows(coordinates: Tensor, order: Tensor, window: Window, level: int, mesh: Tensor) -> tuple[Tensor, Tensor]:
-    """First mesh points (n_atoms, 3) and windows (n_atoms, 3, level + 1, n_points), both in sorted order."""
+    """Return first mesh points (n_atoms, 3) and windows (n_atoms, 3, level + 1, n_points), in sorted order."""
     n_atoms, shape = len(order), tuple(mesh.shape[2:])
     first = torch.empty(n_atoms, 3, dtype=torch.int32, device=order.device)
     windows = mesh.new_empty(n_atoms, 3, level + 1, window.n_points)
     table = _table(window, level, mesh.dtype, mesh.device)
     constants = evaluate_constants(window, level, shape)
+    # -(-a // b) rounds up: the last program has atoms that do not exist, and masks them
     grid = (-(-n_atoms // constants["ATOMS"]),)
     arguments = (windows, first, coordinates.contiguous(), order, table, n_atoms, *shape)
     _jit(evaluate)[grid](*arguments, **constants)
@@ -161,19 +167,19 @@ def _windows(coordinates: Tensor, order: Tensor, window: Window, level: int, mes
 
 @lru_cache(maxsize=64)
 def _table(window: Window, level: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Coefficients (level + 1, degree + 1, n_points), highest power first."""
+    """Return the window's coefficients (level + 1, degree + 1, n_points), highest power first, on the device."""
     table = derivative_table(window, level).reshape(-1, window.n_points, level + 1)
     return table.flip(0).permute(2, 0, 1).contiguous().to(device=device, dtype=dtype)
 
 
 def _tiles(shape: Sequence[int]) -> list[int]:
-    """Tiles in x, bins in x, bins (and tiles) in y, tiles in z."""
+    """Return the number of tiles in x, bins in x, bins (and tiles) in y, tiles in z."""
     widths = (_TILE["TX"], _BIN["BX"], _BIN["BY"], _TILE["TZ"])
     return [-(-shape[axis] // width) for axis, width in zip((0, 0, 1, 2), widths, strict=True)]
 
 
 def _images(n_points: int, shape: tuple[int, ...]) -> int:
-    """How often a window may meet the same mesh point: more than once where the mesh is smaller than the window."""
+    """Return how often a window may meet one mesh point: more than once on meshes smaller than the window."""
     return -(-n_points // min(shape))
 
 
@@ -183,7 +189,9 @@ def _power_of_two(number: int) -> int:
 
 @lru_cache(maxsize=8)
 def _jit(kernel: Any) -> Any:
-    """Made at first use: whether Triton compiles or interprets is decided here."""
+    """Make a Triton kernel of a function."""
+    # at first use and not at import: Triton decides here whether it compiles or interprets
+    # one compilation for all sizes: Triton would make special ones for 1 and for multiples of 16
     names = kernel.__code__.co_varnames[: kernel.__code__.co_argcount]
     return import_module("triton").jit(kernel, do_not_specialize=[name for name in _SIZES if name in names])
 
@@ -205,5 +213,6 @@ def _check(mesh: Tensor, coordinates: Tensor, level: int, values: Tensor, name: 
             f"`mesh` and `{name}` must be contiguous, got strides {mesh.stride()} and {values.stride()}: "
             "pass them through `.contiguous()`"
         )
+    # offsets within a structure's mesh are 32-bit numbers in the kernels
     if mesh[0, 0].numel() >= 2**31:
         raise ValueError(f"`mesh` must have fewer than 2^31 points per structure, got {tuple(mesh.shape)}: coarsen it")

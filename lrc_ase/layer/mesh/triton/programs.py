@@ -19,9 +19,10 @@ def locate(
     keys, coordinates, structure, n_atoms, n_x, n_y, n_z, bins_x, bins_y,
     POINTS: tl.constexpr, IMAGES: tl.constexpr, BX: tl.constexpr, BY: tl.constexpr, ATOMS: tl.constexpr,
 ):  # fmt: skip
-    """Bin of each atom, ((structure, x / BX), y / BY, z) of the first point of its stencil."""
+    """Find the bin of each atom, ((structure, x / BX), y / BY, z) of the first point of its stencil."""
     atom = tl.program_id(0).to(tl.int64) * ATOMS + tl.arange(0, ATOMS)
     exists = atom < n_atoms
+    # + IMAGES * n before the remainder, which keeps the sign of a negative number as in C
     x = tl.floor(tl.load(coordinates + 3 * atom, mask=exists, other=0.0) - 0.5 * POINTS).to(tl.int32) + 1
     y = tl.floor(tl.load(coordinates + 3 * atom + 1, mask=exists, other=0.0) - 0.5 * POINTS).to(tl.int32) + 1
     z = tl.floor(tl.load(coordinates + 3 * atom + 2, mask=exists, other=0.0) - 0.5 * POINTS).to(tl.int32) + 1
@@ -35,7 +36,7 @@ def evaluate(
     POINTS: tl.constexpr, PADDED: tl.constexpr, IMAGES: tl.constexpr, DEGREE: tl.constexpr, LEVEL: tl.constexpr,
     ATOMS: tl.constexpr,
 ):  # fmt: skip
-    """Windows (n_atoms, 3, LEVEL + 1, POINTS) and first points (n_atoms, 3), in sorted order.
+    """Evaluate windows (n_atoms, 3, LEVEL + 1, POINTS) and first points (n_atoms, 3), in sorted order.
 
     Where the mesh is smaller than the window, the images of a point are summed; nobody reads the points beyond.
     """
@@ -45,7 +46,7 @@ def evaluate(
     exists = place < n_atoms
     atom = tl.load(order + place, mask=exists, other=0)
     for axis in tl.static_range(3):
-        n = n_x
+        n = n_x  # chosen by branches on a constant: Triton has no tuples of arguments
         if axis == 1:
             n = n_y
         if axis == 2:
@@ -56,11 +57,13 @@ def evaluate(
         variable = (2 * (shifted - whole) - 1).to(kind)[:, None]
         for derivative in tl.static_range(LEVEL + 1):
             total = tl.full([ATOMS, PADDED], 0, kind)
+            # points that are n apart are the same mesh point
             for image in tl.static_range(IMAGES):
                 source = point + image * n
                 column = table + derivative * (DEGREE + 1) * POINTS + source
                 used = source < POINTS
                 value = tl.full([ATOMS, PADDED], 0, kind)
+                # Horner, highest power first
                 for power in range(DEGREE + 1):
                     value = value * variable + tl.load(column + power * POINTS, mask=used, other=0.0)[None, :]
                 total += value
@@ -81,6 +84,7 @@ def spread(
     # the bins whose atoms may reach the tile, once around the mesh at most; a tile ends where a bin ends
     low_x = tl.maximum(tile_x * TX - POINTS + 1 + n_x, 0) % n_x // BX
     high_x = tl.minimum(tile_x * TX + TX - 1, n_x - 1) // BX
+    # `count` bins from `low` on, modulo their number; all of them where the tile's reach goes around
     count_x = (high_x - low_x + bins_x) % bins_x + 1
     if n_x < TX + POINTS:
         count_x = bins_x
@@ -109,8 +113,10 @@ def spread(
             place = start + tl.arange(0, ATOMS)
             exists = place < last
             atom = tl.load(order + place, mask=exists, other=0)
-            own_weights = weights + atom * ((LEVEL + 1) * (LEVEL + 2) * (LEVEL + 3) // 6) * n_channels + channel
-            own = windows + place.to(tl.int64) * (3 * (LEVEL + 1) * POINTS)
+            # weights in the order of the input, windows in sorted order
+            atom_weights = weights + atom * ((LEVEL + 1) * (LEVEL + 2) * (LEVEL + 3) // 6) * n_channels + channel
+            atom_windows = windows + place.to(tl.int64) * (3 * (LEVEL + 1) * POINTS)
+            # point of the stencil that meets each point of the tile, per axis; none outside the window
             p_x = x - tl.load(first + 3 * place, mask=exists, other=0)[:, None]
             p_x = tl.where(p_x < 0, p_x + n_x, p_x)
             in_x = exists[:, None] & (p_x < POINTS)
@@ -120,19 +126,23 @@ def spread(
             p_z = z - tl.load(first + 3 * place + 2, mask=exists, other=0)[None, :]
             p_z = tl.where(p_z < 0, p_z + n_z, p_z)
             in_z = exists[None, :] & (p_z < POINTS)
+            # the sum of the module `launch`: (yz, atoms) times (atoms, x) for each derivative s along x
             for s in tl.static_range(LEVEL + 1):
                 plane = tl.full([BY * TZ, ATOMS], 0, kind)
                 for q in tl.static_range(LEVEL + 1 - s):
                     line = tl.full([BY * TZ, ATOMS], 0, kind)
                     for r in tl.static_range(LEVEL + 1 - s - q):
+                        # index of (s, q, r) in `multi_indices`: those of lower degree, then those of larger s, then r
                         slot = (s + q + r) * (s + q + r + 1) * (s + q + r + 2) // 6 + (q + r) * (q + r + 1) // 2 + r
-                        weight = tl.load(own_weights + slot * n_channels, mask=exists, other=0.0)
-                        g_z = own[None, :] + (2 * (LEVEL + 1) + r) * POINTS + p_z
+                        weight = tl.load(atom_weights + slot * n_channels, mask=exists, other=0.0)
+                        g_z = atom_windows[None, :] + (2 * (LEVEL + 1) + r) * POINTS + p_z
                         line += weight[None, :] * tl.load(g_z, mask=in_z, other=0.0)
-                    g_y = own[None, :] + (LEVEL + 1 + q) * POINTS + p_y
+                    g_y = atom_windows[None, :] + (LEVEL + 1 + q) * POINTS + p_y
                     plane += line * tl.load(g_y, mask=in_y, other=0.0)
-                g_x = tl.load(own[:, None] + s * POINTS + p_x, mask=in_x, other=0.0)
+                g_x = tl.load(atom_windows[:, None] + s * POINTS + p_x, mask=in_x, other=0.0)
+                # "ieee": TF32 would keep ten bits
                 total = tl.dot(plane, g_x, total, input_precision="ieee", out_dtype=kind)
+    # the last tiles reach beyond the mesh
     inside = (x < n_x) & (y < n_y) & (z < n_z)
     target = mesh + (structure * n_channels + channel) * n_x * n_y * n_z + (x * n_y + y) * n_z + z
     tl.store(target, tl.load(target, mask=inside, other=0.0) + total, mask=inside)
@@ -153,11 +163,12 @@ def gather(
     y, z = tl.arange(0, PADDED)[None, None, :, None], tl.arange(0, PADDED)[None, None, None, :]
     in_y, in_z = exists & (y < POINTS) & (y < n_y), exists & (z < POINTS) & (z < n_z)
     first_x = tl.load(first + 3 * place, mask=exists, other=0)
+    # wrapped once: points beyond a mesh smaller than the window are masked, their images are summed in `evaluate`
     point_y = tl.load(first + 3 * place + 1, mask=exists, other=0) + y
     point_y = tl.where(point_y < n_y, point_y, point_y - n_y)
     point_z = tl.load(first + 3 * place + 2, mask=exists, other=0) + z
     point_z = tl.where(point_z < n_z, point_z, point_z - n_z)
-    own = windows + place * (3 * (LEVEL + 1) * POINTS)
+    atom_windows = windows + place * (3 * (LEVEL + 1) * POINTS)
     row = tl.load(structure + atom, mask=exists, other=0) * n_channels + channel
     plane = mesh + row * n_x * n_y * n_z + point_y * n_z + point_z
     total = tl.full([ORDERS, ATOMS, PADDED, PADDED], 0, kind)
@@ -167,12 +178,13 @@ def gather(
             first_x + p < first_x + n_x
         )  # not around the mesh again; a block, since interpreted scalars lose their type
         values = tl.load(plane + point_x * (n_y * n_z), mask=in_y & in_z & once, other=0.0)
-        total += values * tl.load(own + s * POINTS + p, mask=exists & (s <= LEVEL), other=0.0)
+        total += values * tl.load(atom_windows + s * POINTS + p, mask=exists & (s <= LEVEL), other=0.0)
+    # contract y, then z: what is left is one number per atom and derivative
     for q in tl.static_range(LEVEL + 1):
-        g_y = tl.load(own + (LEVEL + 1 + q) * POINTS + y, mask=in_y, other=0.0)
+        g_y = tl.load(atom_windows + (LEVEL + 1 + q) * POINTS + y, mask=in_y, other=0.0)
         line = tl.sum(total * g_y, axis=2, keep_dims=True)
         for r in tl.static_range(LEVEL + 1 - q):
-            g_z = tl.load(own + (2 * (LEVEL + 1) + r) * POINTS + z, mask=in_z, other=0.0)
+            g_z = tl.load(atom_windows + (2 * (LEVEL + 1) + r) * POINTS + z, mask=in_z, other=0.0)
             value = tl.sum(line * g_z, axis=3, keep_dims=True)
             slot = (s + q + r) * (s + q + r + 1) * (s + q + r + 2) // 6 + (q + r) * (q + r + 1) // 2 + r
             target = (atom * ((LEVEL + 1) * (LEVEL + 2) * (LEVEL + 3) // 6) + slot) * n_channels + channel
