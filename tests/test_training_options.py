@@ -106,6 +106,14 @@ def test_a_key_of_one_stage_leaves_the_others_alone():
     assert [stage.epochs for stage in changed.stages] == [3, 9]
 
 
+def test_mappings_of_the_caller_do_not_change():
+    model = {"descriptor": {"n_channels": 8}}
+    changes = {"model": model, "model.descriptor.n_channels": 4}
+    changed = changed_configuration(parse_configuration(TWO_STAGES), changes)
+    assert changed.model.descriptor.n_channels == 4
+    assert model == {"descriptor": {"n_channels": 8}}
+
+
 def test_paths_start_from_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     changed = changed_configuration(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,7 @@ def changed_configuration(
         A key is unknown (the message names the nearest one), or its value is not valid.
     """
     content = configuration.model_dump(mode="json", exclude_unset=True)
+    changes = copy.deepcopy(dict(changes))  # keys are assigned inside of mappings that belong to the caller
     # whole sections before keys in them
     for key in sorted(changes, key=lambda key: (len(_parts(key)), key != "model.preset")):
         if key == "model.preset" or (key == "model" and isinstance(changes[key], str)):

@@ -101,6 +101,10 @@ def train(
     folder = RunFolder(run_folder)
     is_first = os.environ.get("RANK", "0") == "0"
     changes = option_keys(options) | dict(settings or {})
+    resume_alone = resume and all(_is_empty(frames) for frames in (data, small, large))
+    if resume_alone:
+        others = {"validation": validation, "test": test, "short_range": short_range}
+        check_changes([*changes, *label_changes(keys), *(name for name, value in others.items() if value)])
     with ExitStack() as stack:
         if is_first:  # of several processes the first one writes
             stack.enter_context(folder.locked())
@@ -108,30 +112,24 @@ def train(
             folder.check_run()
         elif is_first:
             folder.check_free()
+        if resume_alone:
+            configuration = resumed_configuration(folder, changes)
+            return _train(configuration, folder, resume=True, lengthened=bool(changes), quiet=quiet, on_epoch=on_epoch)
         files = stack.enter_context(FrameFiles(folder, keys, may_write=not resume))
         changes |= {} if test is None else {"test": files.paths("test", test)}
-        requested = None
-        if not resume or not all(_is_empty(frames) for frames in (data, small, large)):
-            requested = as_configuration(
-                data if isinstance(data, TrainingConfiguration) else files.paths("training", data or ()),
-                small=files.paths("small", small),
-                large=files.paths("large", large),
-                validation=files.paths("validation", validation),
-                short_range=short_range,
-            )
+        requested = as_configuration(
+            data if isinstance(data, TrainingConfiguration) else files.paths("training", data or ()),
+            small=files.paths("small", small),
+            large=files.paths("large", large),
+            validation=files.paths("validation", validation),
+            short_range=short_range,
+        )
         # labels of frames from memory were written under ASE's names
         changes |= {} if files.written else label_changes(keys)
-        if requested is None:
-            check_changes(
-                [*changes, *(["validation"] if validation else []), *(["short_range"] if short_range else [])]
-            )
-            configuration = resumed_configuration(folder, changes)
-        elif resume:
-            configuration = same_configuration(folder, changed_configuration(requested, changes, source="options"))
-        else:
-            configuration = changed_configuration(requested, changes, source="options")
-        lengthened = requested is None and bool(changes)
-        return _train(configuration, folder, resume=resume, lengthened=lengthened, quiet=quiet, on_epoch=on_epoch)
+        configuration = changed_configuration(requested, changes, source="options")
+        if resume:
+            configuration = same_configuration(folder, configuration)
+        return _train(configuration, folder, resume=resume, quiet=quiet, on_epoch=on_epoch)
 
 
 train.__signature__ = with_options(inspect.signature(train))  # type: ignore[attr-defined]
@@ -147,9 +145,9 @@ def _train(
     folder: RunFolder,
     *,
     resume: bool,
-    lengthened: bool,
     quiet: bool,
     on_epoch: Callable[[EpochRecord], None] | None,
+    lengthened: bool = False,
 ) -> Path:
     """Train in a folder that the caller has locked."""
     device = device_of_process(configuration.device)
