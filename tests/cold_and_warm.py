@@ -60,12 +60,12 @@ def main() -> None:
     atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True) * 2
     atoms.rattle(0.1, seed=0)
     for dtype in (torch.float64, torch.float32):
-        for n_blocks in (1, 2):
+        for n_blocks, neighbor_degree in ((1, 0), (2, 0), (2, 1)):
             torch.manual_seed(0)
             settings = ModelSettings(
                 elements=("Na", "Cl"),
                 cutoff=4.0,
-                descriptor=SphereSettings(n_blocks=n_blocks),
+                descriptor=SphereSettings(n_blocks=n_blocks, neighbor_degree=neighbor_degree),
                 long_range=LongRangeSettings(),
             )
             model = build_model(settings, generator=torch.Generator().manual_seed(0)).to(dtype)

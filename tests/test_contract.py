@@ -16,11 +16,12 @@ from lrc_ase.potentials.kernels import ScreenedCoulomb
 DESCRIPTORS = {
     "sphere": SphereSettings(n_channels=6, n_radial=5),
     "two blocks": SphereSettings(n_channels=6, n_radial=5, n_blocks=2),
+    "vectors": SphereSettings(n_channels=6, n_radial=5, n_blocks=2, neighbor_degree=1),
     "ponita": PonitaSettings(n_channels=6, n_basis=8, n_layers=2),
     "paper": PaperSettings(widths=(2, 4, 8)),
 }
 ACCURACY = 1e-6
-ROTATION = {"sphere": 1e-5, "two blocks": 1e-5, "ponita": 0.3, "paper": None}
+ROTATION = {"sphere": 1e-5, "two blocks": 1e-5, "vectors": 1e-5, "ponita": 0.3, "paper": None}
 """Of the forces; `ponita` by its orientations, the others by where the mesh lies."""
 PERIODIC = {"bulk": 3, "slab": 2, "wire": 1, "cluster": 0}
 

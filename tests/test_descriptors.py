@@ -8,6 +8,8 @@ from structures import ELEMENTS, rattled_crystal, surroundings
 
 from lrc_ase.models.descriptors import SphereDescriptor
 from lrc_ase.models.descriptors.sphere import real_spherical_harmonics
+from lrc_ase.models.descriptors.sphere.element_order import ElementOrder
+from lrc_ase.models.descriptors.sphere.moments import moments
 from lrc_ase.models.settings import SphereSettings
 from lrc_ase.structures.neighbors import neighbor_graph
 
@@ -23,11 +25,15 @@ def descriptor(*, dtype=torch.float64, **changes):
 
 
 TWO_BLOCKS = {"n_blocks": 2, "n_neighbor_features": 3}
+VECTORS = TWO_BLOCKS | {"neighbor_degree": 1}
+every_block = pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS, VECTORS], ids=["one block", "two blocks", "vectors"])
 
 
-@pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
+@every_block
 @pytest.mark.parametrize("degrees", [(0,), (2, 2), (3, 3, 3, 2), (4, 4, 3), (1, 1, 1, 1, 1)])
 def test_features_are_rotation_invariant_to_rounding(degrees, blocks):
+    if degrees == (0,) and blocks == VECTORS:
+        pytest.skip("no vectors can be sphere_descriptor of densities without a direction")
     sphere_descriptor = descriptor(degrees=degrees, **blocks)
     vectors, *rest = surroundings()
     rotation = torch.from_numpy(Rotation.random(rng=np.random.default_rng(0)).as_matrix())
@@ -46,7 +52,7 @@ def test_features_tell_mirror_pairs_of_equal_distances_apart():
     assert (sphere_descriptor(bent, *rest) - sphere_descriptor(straight, *rest)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
+@every_block
 def test_neighbors_may_come_in_any_order_and_padding_is_ignored(blocks):
     sphere_descriptor = descriptor(**blocks)
     vectors, mask, species, neighbors = surroundings()
@@ -59,7 +65,7 @@ def test_neighbors_may_come_in_any_order_and_padding_is_ignored(blocks):
     torch.testing.assert_close(sphere_descriptor(spoiled, mask, species, neighbors), features, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
+@every_block
 def test_no_neighbors_gives_zero_features_and_finite_gradients(blocks):
     sphere_descriptor = descriptor(**blocks)
     vectors = torch.zeros(2, 1, 3, dtype=torch.float64, requires_grad=True)
@@ -71,7 +77,7 @@ def test_no_neighbors_gives_zero_features_and_finite_gradients(blocks):
     assert (gradient == 0).all()
 
 
-@pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
+@every_block
 def test_first_and_second_derivative_vanish_at_the_cutoff(blocks):
     """Moving one neighbor through the cutoff: value, slope and curvature go to zero, faster than linearly."""
     sphere_descriptor = descriptor(**blocks)
@@ -96,7 +102,7 @@ def test_first_and_second_derivative_vanish_at_the_cutoff(blocks):
     assert derivatives(CUTOFF + 1e-9) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
+@every_block
 @pytest.mark.parametrize("distance", [0.3, CUTOFF - 1e-6])
 def test_close_and_far_neighbors_give_finite_numbers(distance, blocks):
     sphere_descriptor = descriptor(dtype=torch.float32, **blocks)
@@ -107,7 +113,7 @@ def test_close_and_far_neighbors_give_finite_numbers(distance, blocks):
     assert torch.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
+@every_block
 def test_derivatives_of_features(blocks):
     sphere_descriptor = descriptor(degrees=(2, 2, 1), **blocks)
     vectors, *rest = surroundings(n_atoms=1, n_neighbors=3)
@@ -116,7 +122,7 @@ def test_derivatives_of_features(blocks):
     assert torch.autograd.gradgradcheck(lambda v: sphere_descriptor(v, *rest), [vectors], rtol=1e-2, atol=1e-4)
 
 
-@pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS], ids=["one block", "two blocks"])
+@every_block
 def test_fluctuations_are_of_order_one_before_training(blocks):
     graph = neighbor_graph(rattled_crystal(repeat=(2, 2, 2)), ELEMENTS, CUTOFF)
     vectors = graph.positions[graph.neighbors] - graph.positions[:, None] + graph.shifts @ graph.cell[0]
@@ -133,10 +139,10 @@ def test_harmonics_are_orthonormal():
     assert weights.sum() == pytest.approx(4 * math.pi)
 
 
-@pytest.mark.parametrize(("n_blocks", "reach"), [(1, 1), (2, 2)])
-def test_features_reach_as_far_as_the_blocks(n_blocks, reach):
+@every_block
+def test_features_reach_as_far_as_the_blocks(blocks):
     """A row of atoms 0.75 cutoffs apart: moving the one 1.5 cutoffs away matters to two blocks, 2.25 to none."""
-    sphere_descriptor = descriptor(degrees=(2, 2), n_blocks=n_blocks)
+    sphere_descriptor = descriptor(degrees=(2, 2), **blocks)
     positions = torch.zeros(4, 3, dtype=torch.float64)
     positions[:, 0] = 0.75 * CUTOFF * torch.arange(4)
     moved = positions.clone().requires_grad_()
@@ -146,11 +152,13 @@ def test_features_reach_as_far_as_the_blocks(n_blocks, reach):
     features = sphere_descriptor(vectors, neighbors != atoms[:, None], torch.tensor([0, 1, 2, 3]), neighbors)
     (gradient,) = torch.autograd.grad(features[0].sum(), moved)
     felt = gradient.abs().sum(dim=1) > 1e-8
-    assert felt.tolist() == [True, True, reach == 2, False]
+    assert felt.tolist() == [True, True, sphere_descriptor.reach == 2, False]
+    assert sphere_descriptor.reach == blocks.get("n_blocks", 1)
 
 
-def test_a_batch_of_two_blocks_is_its_singles():
-    sphere_descriptor = descriptor(**TWO_BLOCKS)
+@pytest.mark.parametrize("blocks", [TWO_BLOCKS, VECTORS], ids=["two blocks", "vectors"])
+def test_a_batch_of_two_blocks_is_its_singles(blocks):
+    sphere_descriptor = descriptor(**blocks)
     first, second = surroundings(0), surroundings(1)
     together = [torch.cat([a, b]) for a, b in zip(first, second, strict=True)]
     together[3] = torch.cat([first[3], second[3] + len(first[0])])
@@ -160,3 +168,48 @@ def test_a_batch_of_two_blocks_is_its_singles():
         rtol=1e-12,
         atol=1e-13,
     )
+
+
+def test_vectors_tell_how_the_surroundings_of_a_neighbor_are_oriented():
+    """A T of four atoms: turning the bar about a bond moves no atom's distances within a cutoff, angles at most."""
+    positions = torch.tensor([[0, 0, 0], [3.0, 0, 0], [3.8, 2.4, 0]], dtype=torch.float64)
+    turned = positions.clone()
+    turned[2] = torch.tensor([3.8, -1.2, 2.4 * 3**0.5 / 2])
+    fourth = torch.tensor([[-0.8, 2.4, 0]], dtype=torch.float64)
+    # a chain of four atoms, each with its nearest neighbors alone: only the dihedral angle at the bond 0-1 differs
+    bonds = torch.tensor([[1, 3], [0, 2], [1, 1], [0, 0]])
+    mask = torch.tensor([[True, True], [True, True], [True, False], [True, False]])
+
+    def features(bent, changes):
+        chain = torch.cat([bent, fourth])
+        vectors = chain[bonds] - chain[:, None]
+        return descriptor(degrees=(2, 2, 1), **changes)(vectors, mask, torch.tensor([0, 1, 2, 3]), bonds)
+
+    same, other = (features(bent, TWO_BLOCKS) for bent in (positions, turned))
+    torch.testing.assert_close(same, other)
+    same, other = (features(bent, VECTORS) for bent in (positions, turned))
+    assert (same - other).abs().max() > 1e-4
+
+
+def test_messages_are_bounded():
+    """Distances ten times too short: features grow tenfold and more, messages stay below 2."""
+    sphere_descriptor = descriptor(**VECTORS)
+    vectors, *rest = surroundings()
+    largest = {}
+    for scale in (1.0, 0.1):
+        sums = moments(scale * vectors, *rest, sphere_descriptor.shape)
+        order = ElementOrder.of(rest[1], 4)
+        features, directed = sphere_descriptor._mixed_averages(
+            sums, sphere_descriptor.mixing + sphere_descriptor.element_mixing, order, sphere_descriptor.shape
+        )
+        messages = sphere_descriptor.message_block(features, directed, rest[1], order)
+        largest[scale] = features.abs().max(), messages[:, 0].abs().max(), messages[:, 1:].norm(dim=1).max()
+    assert largest[0.1][0] > 10 * largest[1.0][0]
+    assert max(largest[0.1][1:]) < 2
+    assert min(largest[0.1][1:]) > 1
+
+
+@pytest.mark.parametrize("degrees", [(0,), (3,), (2, 0)])
+def test_vectors_need_two_factors(degrees):
+    with pytest.raises(ValueError, match=r"`neighbor_degree: 1` needs two or more factors.*`degrees` are"):
+        SphereSettings(degrees=degrees, neighbor_degree=1)

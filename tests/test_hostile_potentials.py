@@ -74,7 +74,13 @@ def test_construction_is_stopped_before_the_allocation():
 @pytest.mark.parametrize("long_range", [None, LongRangeSettings()], ids=["short", "full"])
 @pytest.mark.parametrize(
     "descriptor",
-    [SphereSettings(), SphereSettings(n_blocks=2), PonitaSettings(), PaperSettings()],
+    [
+        SphereSettings(),
+        SphereSettings(n_blocks=2),
+        SphereSettings(n_blocks=2, neighbor_degree=1),
+        PonitaSettings(),
+        PaperSettings(),
+    ],
     ids=lambda d: d.name,
 )
 @pytest.mark.parametrize("n_elements", [1, 12])

@@ -8,6 +8,7 @@ from structures import rattled_crystal, settings
 from lrc_ase import build_model
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.descriptors.sphere import compiled_averages, compiled_moments
+from lrc_ase.models.descriptors.sphere import messages as messages_module
 from lrc_ase.models.descriptors.sphere import moments as moments_module
 from lrc_ase.models.descriptors.sphere.averages import averages
 from lrc_ase.models.descriptors.sphere.harmonics import (
@@ -27,10 +28,16 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 CUTOFF = 4.5
 # degrees, channels, radial functions: the last vector of channels full, moved back, shorter than the machine's
 SHAPES = [((2, 2, 1), 8, 5), ((4, 3), 19, 8), ((1,), 3, 1)]
+BLOCKS = [{}, {"n_blocks": 2}, {"n_blocks": 2, "neighbor_degree": 1, "n_neighbor_features": 3}]
 
 
-def shape(degrees=(2, 2, 1), n_channels=8, n_radial=5):
-    return SphereShape(degrees, n_channels, 3, CUTOFF, radial_scale(n_radial, 20.0))
+def shape(degrees=(2, 2, 1), n_channels=8, n_radial=5, n_vectors=0):
+    return SphereShape(degrees, n_channels, 3, CUTOFF, radial_scale(n_radial, 20.0), n_vectors)
+
+
+def flat_averages(channels, sphere_shape, function=averages):
+    """Averages and vector averages side by side."""
+    return torch.cat([one.flatten() for one in function(channels, sphere_shape)])
 
 
 def surroundings(dtype, *, n_atoms=4, n_neighbors=40, seed=0):
@@ -74,7 +81,7 @@ def assert_same(actual, expected, tolerance):
         assert scale > 0
 
 
-@pytest.mark.parametrize("own", SHAPES)
+@pytest.mark.parametrize("sphere_shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_compiled_moments_are_those_of_the_reference(sphere_shape, dtype):
     sphere_shape = shape(*sphere_shape)
@@ -83,7 +90,7 @@ def test_compiled_moments_are_those_of_the_reference(sphere_shape, dtype):
     assert_same(derivatives(lambda v: moments(v, *rest, sphere_shape), vectors), expected, TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("own", SHAPES)
+@pytest.mark.parametrize("sphere_shape", [*SHAPES, ((2, 2, 1), 8, 5, 2), ((4, 3), 19, 8, 1)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_compiled_averages_are_those_of_the_reference(sphere_shape, dtype):
     sphere_shape = shape(*sphere_shape)
@@ -92,8 +99,18 @@ def test_compiled_averages_are_those_of_the_reference(sphere_shape, dtype):
         actual, expected = averages(channels, sphere_shape), averages_reference(channels, sphere_shape)
         torch.testing.assert_close(actual, expected, rtol=0, atol=TOLERANCE[dtype])
         return
-    expected = derivatives(lambda c: averages_reference(c, sphere_shape), channels)
-    assert_same(derivatives(lambda c: averages(c, sphere_shape), channels), expected, TOLERANCE[dtype])
+    expected = derivatives(lambda c: flat_averages(c, sphere_shape, averages_reference), channels)
+    assert_same(derivatives(lambda c: flat_averages(c, sphere_shape), channels), expected, TOLERANCE[dtype])
+
+
+def test_vector_averages_of_one_factor_are_its_harmonics_of_degree_one():
+    """The mean of n_x A(n) over the sphere picks the coefficient of sqrt(3) x, times 1 / sqrt(3)."""
+    sphere_shape = shape((2, 1), 4, 1, n_vectors=1)
+    channels = channels_of(sphere_shape, torch.float64)
+    _, vectors = averages(channels, sphere_shape)
+    # sqrt(3 / 4 pi) x, y, z: the sign of x and y is that of the Condon-Shortley phase
+    expected = [sign * channels[harmonic_order(2).index((1, m)), :, :4] for m, sign in ((1, -1), (-1, -1), (0, 1))]
+    torch.testing.assert_close(vectors, torch.stack(expected) / 3**0.5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -136,7 +153,7 @@ def test_derivatives_of_moments():
 
 
 def test_derivatives_of_averages():
-    sphere_shape = shape((2, 2, 1), 2, 1)
+    sphere_shape = shape((2, 2, 1), 2, 1, n_vectors=2)
     channels = channels_of(sphere_shape, torch.float64, n_atoms=1).requires_grad_()
     assert torch.autograd.gradcheck(lambda c: averages(c, sphere_shape), [channels])
     assert torch.autograd.gradgradcheck(lambda c: averages(c, sphere_shape), [channels])
@@ -149,7 +166,7 @@ def test_third_derivatives_are_those_of_the_reference():
     def third(make_moments, make_averages):
         moved = vectors.clone().requires_grad_()
         density = make_moments(moved, *rest, sphere_shape)[:, :, :1].expand(-1, -1, 6)
-        value = make_averages(density.contiguous(), sphere_shape).pow(2).sum()
+        value = make_averages(density.contiguous(), sphere_shape)[0].pow(2).sum()
         for _ in range(3):
             (gradient,) = torch.autograd.grad(value, moved, create_graph=True)
             value = gradient.pow(2).sum()
@@ -159,9 +176,9 @@ def test_third_derivatives_are_those_of_the_reference():
     torch.testing.assert_close(third(moments, averages), expected, rtol=1e-9, atol=1e-9 * expected.abs().max().item())
 
 
-@pytest.mark.parametrize("n_blocks", [1, 2])
-def test_training_on_forces_does_without_the_slow_second_derivative(monkeypatch, n_blocks):
-    chosen = settings(long_range=False, descriptor=SphereSettings(degrees=(2, 2, 1), n_radial=5, n_blocks=n_blocks))
+@pytest.mark.parametrize("blocks", BLOCKS)
+def test_training_on_forces_does_without_the_slow_second_derivative(monkeypatch, blocks):
+    chosen = settings(long_range=False, descriptor=SphereSettings(degrees=(2, 2, 1), n_radial=5, **blocks))
     model = build_model(chosen, generator=torch.Generator().manual_seed(0))
     graph = neighbor_graph(rattled_crystal(), model.settings.elements, model.settings.cutoff)
     parameters = list(model.parameters())
@@ -170,6 +187,7 @@ def test_training_on_forces_does_without_the_slow_second_derivative(monkeypatch,
         raise AssertionError("the reference was called")
 
     monkeypatch.setattr(moments_module, "moments_reference", refuse)
+    monkeypatch.setattr(messages_module, "message_moments_reference", refuse)
     loss = evaluate(model, graph, training=True).forces.pow(2).sum()
     loss.backward(inputs=parameters, retain_graph=True)
     assert model.descriptor.mixing.grad.abs().max() > 0
@@ -177,9 +195,9 @@ def test_training_on_forces_does_without_the_slow_second_derivative(monkeypatch,
         loss.backward()  # by positions too
 
 
-@pytest.mark.parametrize("n_blocks", [1, 2])
-def test_gradients_of_a_loss_on_forces_are_those_of_the_reference(n_blocks):
-    chosen = settings(descriptor=SphereSettings(degrees=(2, 2, 1), n_radial=5, n_blocks=n_blocks))
+@pytest.mark.parametrize("blocks", BLOCKS)
+def test_gradients_of_a_loss_on_forces_are_those_of_the_reference(blocks):
+    chosen = settings(descriptor=SphereSettings(degrees=(2, 2, 1), n_radial=5, **blocks))
     model = build_model(chosen, generator=torch.Generator().manual_seed(0)).double()
     graph = neighbor_graph(rattled_crystal(), model.settings.elements, model.settings.cutoff)
 
@@ -204,7 +222,7 @@ def test_threads_share_the_atoms():
     channels = channels_of(sphere_shape, torch.float64, n_atoms=37).numpy()
     outputs = [np.empty(channels.shape[1:]) for _ in range(2)]
     for n_threads, values in enumerate(outputs, start=1):
-        compiled_averages.average(channels, values, sphere_shape, n_threads)
+        compiled_averages.average(channels, (values, np.empty((3, 37, 0))), sphere_shape, n_threads)
     np.testing.assert_array_equal(*outputs)
 
 

@@ -7,7 +7,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
 
 from lrc_ase.models import registry
 from lrc_ase.models.compositions import counts_of
@@ -98,7 +107,20 @@ class SphereSettings(DescriptorSettings):
     """1: strictly local, with a range of one cutoff. 2: a second density, in which neighbors are weighed by features of
     their own surroundings; the range is then twice the cutoff."""
     n_neighbor_features: int = Field(8, ge=1, le=_MOST_CHANNELS)
-    """Features by which neighbors are weighed in the second block."""
+    """Features by which neighbors are weighed in the second block: scalars, and as many vectors with a
+    `neighbor_degree` of 1."""
+    neighbor_degree: int = Field(0, ge=0, le=1)
+    """What neighbors hand on to the second block. 0: scalars. 1: scalars and vectors, which tell an atom how the
+    surroundings of its neighbors are oriented; more accurate at equal cost."""
+
+    @model_validator(mode="after")
+    def _check_vectors(self) -> Self:
+        if self.neighbor_degree and (len(self.degrees) < 2 or sum(self.degrees[1:]) == 0):
+            raise ValueError(
+                f"`neighbor_degree: 1` needs two or more factors, one after the first of degree 1 or more, to make "
+                f"vectors from; `degrees` are {self.degrees}: take (3, 3, 3, 2), or `neighbor_degree: 0`"
+            )
+        return self
 
 
 class PonitaSettings(DescriptorSettings):

@@ -1,6 +1,7 @@
 """Time of the short-range model on the CPU: energy and forces, and a training step, compiled against plain torch.
 
 python tests/benchmarks/short_range_speed.py [--atoms 192 216 648 1536] [--threads 1 2] [--channels 32] [--blocks 1]
+    [--neighbor-degree 0] [--neighbor-features 8]
 
 Water-like density (0.1 atoms per cubic Angstrom), neighbors with a skin of 0.5 Angstrom. A training step is a loss on
 forces differentiated by the parameters. Best of `--repeats` after 2 runs for warming up.
@@ -19,7 +20,7 @@ from ase import Atoms
 from lrc_ase import ModelSettings, build_model
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.descriptors.sphere.averages import averages
-from lrc_ase.models.descriptors.sphere.descriptor import mixed_by_element
+from lrc_ase.models.descriptors.sphere.element_order import ElementOrder
 from lrc_ase.models.descriptors.sphere.moments import moments
 from lrc_ase.models.model import ShortRangeModel
 from lrc_ase.models.settings import SphereSettings
@@ -36,10 +37,18 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=32)
     parser.add_argument("--degrees", type=int, nargs="+", default=[3, 3, 3, 2])
     parser.add_argument("--blocks", type=int, default=1)
+    parser.add_argument("--neighbor-degree", type=int, default=0)
+    parser.add_argument("--neighbor-features", type=int, default=8)
     parser.add_argument("--cutoff", type=float, default=5.0)
     parser.add_argument("--repeats", type=int, default=10)
     arguments = parser.parse_args()
-    sphere = SphereSettings(n_channels=arguments.channels, degrees=tuple(arguments.degrees), n_blocks=arguments.blocks)
+    sphere = SphereSettings(
+        n_channels=arguments.channels,
+        degrees=tuple(arguments.degrees),
+        n_blocks=arguments.blocks,
+        neighbor_degree=arguments.neighbor_degree,
+        n_neighbor_features=arguments.neighbor_features,
+    )
     own = ModelSettings(elements=("H", "O"), cutoff=arguments.cutoff, descriptor=sphere, average_neighbors=50.0)
     for precision in arguments.precisions:
         model = build_model(own, generator=torch.Generator().manual_seed(0)).to(getattr(torch, precision))
@@ -87,6 +96,7 @@ def stages(model: ShortRangeModel, graph: Graph, repeats: int) -> None:
     channels = torch.randn(shape.n_harmonics, graph.n_atoms, len(shape.degrees) * shape.n_channels, dtype=dtype)
     mixing = (model.descriptor.mixing + model.descriptor.element_mixing).detach()
     weights = torch.index_select(mixing, 1, model.descriptor.degree_of)
+    order = ElementOrder.of(graph.species, len(weights))
     features = torch.randn(graph.n_atoms, model.descriptor.n_features, dtype=dtype)
     tasks: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]] = {
         "vectors": (
@@ -94,8 +104,8 @@ def stages(model: ShortRangeModel, graph: Graph, repeats: int) -> None:
             positions,
         ),
         "moments": (lambda v: moments(v, *around, shape), vectors),
-        "mixing": (lambda s: mixed_by_element(s, weights, graph.species)[0], sums),
-        "averages": (lambda c: averages(c, shape), channels),
+        "mixing": (lambda s: order.multiply(order.sort(s, 1), weights), sums),
+        "averages": (lambda c: averages(c, shape)[0], channels),
         "read-out": (lambda f: model.readout(f, graph.species), features),
     }
     for name, (function, argument) in tasks.items():

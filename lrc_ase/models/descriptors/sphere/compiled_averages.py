@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from lrc_ase.compiled.compilation import compiled
-from lrc_ase.compiled.simd import address, fill, load, native_width, store
+from lrc_ase.compiled.compilation import compiled, inlined
+from lrc_ase.compiled.simd import address, fill, load, native_width, repeat, store
 from lrc_ase.compiled.threads import run_over_atoms
 from lrc_ase.models.descriptors.sphere.harmonics import (
     harmonic_order,
@@ -30,35 +30,40 @@ from lrc_ase.models.descriptors.sphere.shape import SphereShape
 __all__ = ["average", "average_backward", "average_second"]
 
 
-def average(channels: np.ndarray, averages: np.ndarray, shape: SphereShape, n_threads: int) -> None:
-    """Write the averages (n_atoms, n_factors * n_channels) of `channels` (n_lm, n_atoms, n_factors * n_channels)."""
-    _run(_forward, (channels, averages), shape, n_threads)
+Averages: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""Averages (n_atoms, n_factors * n_channels) and vector averages (3, n_atoms, n_vectors * n_channels), or their weights
+in a sum."""
+
+
+def average(channels: np.ndarray, averages: Averages, shape: SphereShape, n_threads: int) -> None:
+    """Write the averages of `channels` (n_lm, n_atoms, n_factors * n_channels)."""
+    _run(_forward, (channels, *averages), shape, n_threads)
 
 
 def average_backward(
-    channels: np.ndarray, weights: np.ndarray, gradient: np.ndarray, shape: SphereShape, n_threads: int
+    channels: np.ndarray, weights: Averages, gradient: np.ndarray, shape: SphereShape, n_threads: int
 ) -> None:
     """Write the gradient by `channels` of the sum of `weights` times the averages."""
-    _run(_backward, (channels, weights, gradient), shape, n_threads)
+    _run(_backward, (channels, *weights, gradient), shape, n_threads)
 
 
 def average_second(
     channels: np.ndarray,
-    weights: np.ndarray,
+    weights: Averages,
     direction: np.ndarray,
     gradient: np.ndarray,
-    slope: np.ndarray,
+    slopes: Averages,
     shape: SphereShape,
     n_threads: int,
 ) -> None:
-    """Write the derivatives along `direction` of the averages (`slope`) and of `average_backward` (`gradient`)."""
-    _run(_second, (channels, weights, direction, gradient, slope), shape, n_threads)
+    """Write the derivatives along `direction` of the averages (`slopes`) and of `average_backward` (`gradient`)."""
+    _run(_second, (channels, *weights, direction, gradient, *slopes), shape, n_threads)
 
 
 def _run(build: Any, arrays: tuple[np.ndarray, ...], shape: SphereShape, n_threads: int) -> None:
     precision = arrays[0].dtype.name
     width = native_width(arrays[0].itemsize, shape.n_channels)
-    kernel = _kernel(build, shape.max_degree, len(shape.degrees), width, precision)
+    kernel = _kernel(build, shape.max_degree, len(shape.degrees), shape.n_vectors, width, precision)
     flat = tuple(array.reshape(-1) for array in arrays)
     n_atoms = arrays[1].shape[0]
     run_over_atoms(kernel, (*flat, n_atoms, shape.n_channels, *_tables(shape.degrees, precision)), n_atoms, n_threads)
@@ -71,6 +76,7 @@ def _tables(degrees: tuple[int, ...], precision: str) -> tuple[np.ndarray, ...]:
     - Harmonics at one point of each orbit for each factor, (n_orbits, n_factors, n_lm), zero above the factor's degree;
     - the same times the weight of the orbit;
     - the weight of each orbit;
+    - the unit vectors to the points of each orbit, (n_orbits, 8, 3);
     - the number of points of each orbit;
     - the first harmonic of each parity class that does not vanish on the orbit, (n_orbits, 8).
     """
@@ -82,48 +88,73 @@ def _tables(degrees: tuple[int, ...], precision: str) -> tuple[np.ndarray, ...]:
     values = np.where(allowed, harmonics[:, None], 0.0)
     class_starts = np.searchsorted([parity_class(*pair) for pair in order], np.arange(8))
     counts, starts = np.empty(len(rule.points), np.int64), np.zeros((len(rule.points), 8), np.int64)
+    directions = np.zeros((len(rule.points), 8, 3))
     for orbit, point in enumerate(rule.points):
         axes = np.flatnonzero(point)
         counts[orbit] = 2 ** len(axes)
         for index in range(counts[orbit]):  # bit b of the index stands for the b-th axis that is not zero
-            starts[orbit, index] = class_starts[sum(1 << axis for b, axis in enumerate(axes) if index >> b & 1)]
+            flipped = [axis for b, axis in enumerate(axes) if index >> b & 1]
+            starts[orbit, index] = class_starts[sum(1 << axis for axis in flipped)]
+            directions[orbit, index] = point
+            directions[orbit, index, flipped] *= -1
     weighted = values * rule.weights[:, None, None]
     flat = values.reshape(-1).astype(precision), weighted.reshape(-1).astype(precision)
-    return *flat, rule.weights.astype(precision), counts, starts
+    return *flat, rule.weights.astype(precision), directions.reshape(-1).astype(precision), counts, starts
 
 
 @lru_cache(maxsize=32)
-def _kernel(build: Any, max_degree: int, n_factors: int, width: int, precision: str) -> Any:
+def _kernel(build: Any, max_degree: int, n_factors: int, n_vectors: int, width: int, precision: str) -> Any:
     classes = [parity_class(*pair) for pair in harmonic_order(max_degree)]
     sizes = [classes.count(one) for one in (0, 1, 3, 7)]  # of classes odd along 0, 1, 2, 3 axes
-    kernel = build((max_degree + 1) ** 2, n_factors, width, *sizes)
-    return compiled(kernel, "sphere", build.__name__, max_degree, n_factors, width, precision)
+    kernel = build((max_degree + 1) ** 2, n_factors, n_vectors, width, *sizes)
+    return compiled(kernel, "sphere", build.__name__, max_degree, n_factors, n_vectors, width, precision)
 
 
-def _forward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3: int) -> Any:
+@inlined
+def _along(cotangents, place, step, directions, at, width):
+    """Return the products of three vectors of cotangents, `step` apart, with the direction of a point, summed."""
+    x = load(cotangents, place, width) * repeat(directions, at, width)
+    y = load(cotangents, place + step, width) * repeat(directions, at + 1, width)
+    return x + y + load(cotangents, place + 2 * step, width) * repeat(directions, at + 2, width)
+
+
+@inlined
+def _add_directed(s, rows, values, directions, at, count, width):
+    """Add the values at the points of an orbit times their directions to three rows."""
+    for axis in range(3):
+        total = load(s, rows + axis * width, width)
+        for p in range(count):
+            total = total + repeat(directions, at + 3 * p + axis, width) * load(s, values + p * width, width)
+        store(s, rows + axis * width, total)
+
+
+def _forward(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1: int, m2: int, m3: int) -> Any:
     """Return the kernel of `average`; m0 to m3 are the sizes of classes odd along 0 to 3 axes."""
     n_rows = n_factors * n_lm  # vectors of channels; then come 8 values for each factor, then the results
     points, results = n_rows * width, (n_rows + 8 * n_factors) * width
+    directed = results + n_factors * width
 
     def kernel(
-        channels_array, averages_array, n_atoms, n_channels, y_array, weighted, weights, counts, starts, first, last
-    ):
+        channels_array, averages_array, vectors_array, n_atoms, n_channels,
+        y_array, weighted, weights, directions_array, counts, starts, first, last,
+    ):  # fmt: skip
         stride = n_factors * n_channels
         zero = fill(channels_array.dtype.type(0), width)
-        scratch = np.empty(results + n_factors * width, channels_array.dtype)
+        scratch = np.empty(directed + 3 * n_vectors * width, channels_array.dtype)
         s = address(scratch)
         channels = address(channels_array)
-        averages = address(averages_array)
-        y = address(y_array)
+        averages, vectors = address(averages_array), address(vectors_array)
+        y, directions = address(y_array), address(directions_array)
         for atom in range(first, last):
             for block in range((n_channels + width - 1) // width):
-                column = atom * stride + min(block * width, n_channels - width)
+                channel = min(block * width, n_channels - width)
+                column = atom * stride + channel
                 for lm in range(n_lm):
                     for f in range(n_factors):
                         value = load(channels, lm * n_atoms * stride + column + f * n_channels, width)
                         store(s, (f * n_lm + lm) * width, value)
-                for f in range(n_factors):
-                    store(s, results + f * width, zero)
+                for row in range(n_factors + 3 * n_vectors):
+                    store(s, results + row * width, zero)
                 for orbit in range(len(counts)):
                     count = counts[orbit]
                     for f in range(n_factors):
@@ -135,44 +166,45 @@ def _forward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m
                         for f in range(n_factors):
                             product = product * load(s, points + (f * 8 + p) * width, width)
                             store(s, results + f * width, load(s, results + f * width, width) + product)
+                            if f < n_vectors:
+                                store(s, points + (f * 8 + p) * width, product)
+                    for f in range(n_vectors):
+                        row = directed + 3 * f * width
+                        _add_directed(s, row, points + f * 8 * width, directions, 24 * orbit, count, width)
                 for f in range(n_factors):
                     store(averages, column + f * n_channels, load(s, results + f * width, width))
+                for f in range(n_vectors):
+                    for axis in range(3):
+                        place = ((axis * n_atoms + atom) * n_vectors + f) * n_channels + channel
+                        store(vectors, place, load(s, directed + (3 * f + axis) * width, width))
         scratch[0] = 0  # keeps the array alive: `address` holds no reference
 
     return kernel
 
 
-def _backward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3: int) -> Any:
+def _backward(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1: int, m2: int, m3: int) -> Any:
     """Return the kernel of `average_backward`; arguments as in `_forward`."""
     n_rows = n_factors * n_lm
     points, slopes, back = n_rows * width, (n_rows + 8 * n_factors) * width, (n_rows + 16 * n_factors) * width
 
     def kernel(
-        channels_array,
-        cotangent_array,
-        gradient_array,
-        n_atoms,
-        n_channels,
-        y_array,
-        weighted_array,
-        weights,
-        counts,
-        starts,
-        first,
-        last,
-    ):
+        channels_array, cotangent_array, vector_cotangent_array, gradient_array, n_atoms, n_channels,
+        y_array, weighted_array, weights, directions_array, counts, starts, first, last,
+    ):  # fmt: skip
         stride = n_factors * n_channels
         zero = fill(channels_array.dtype.type(0), width)
         scratch = np.empty(back + n_rows * width, channels_array.dtype)
         s = address(scratch)
         channels = address(channels_array)
-        cotangents = address(cotangent_array)
+        cotangents, vector_cotangents = address(cotangent_array), address(vector_cotangent_array)
         gradient = address(gradient_array)
-        y = address(y_array)
+        y, directions = address(y_array), address(directions_array)
         weighted = address(weighted_array)
+        step = n_atoms * n_vectors * n_channels  # from one component of the vectors to the next
         for atom in range(first, last):
             for block in range((n_channels + width - 1) // width):
-                column = atom * stride + min(block * width, n_channels - width)
+                channel = min(block * width, n_channels - width)
+                column, vector_column = atom * stride + channel, atom * n_vectors * n_channels + channel
                 for lm in range(n_lm):
                     for f in range(n_factors):
                         value = load(channels, lm * n_atoms * stride + column + f * n_channels, width)
@@ -184,7 +216,8 @@ def _backward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, 
                         offset, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, points + f * 8 * width
                         values_on_orbit(s, base, row, y, offset, count, starts, orbit, m0, m1, m2, m3, zero, width)
                     # E = sum_k g_k P_k with the products P_k = F_1 ... F_k; with S_k = g_k + F_(k+1) S_(k+1), from the
-                    # last factor backwards, dE/dF_k = P_(k-1) S_k
+                    # last factor backwards, dE/dF_k = P_(k-1) S_k. Cotangents of vectors add their component along the
+                    # direction of the point to g_k.
                     for p in range(count):
                         suffix = zero
                         for i in range(n_factors):
@@ -192,6 +225,9 @@ def _backward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, 
                             if i > 0:
                                 suffix = suffix * load(s, points + ((f + 1) * 8 + p) * width, width)
                             suffix = suffix + load(cotangents, column + f * n_channels, width)
+                            if f < n_vectors:
+                                place, at = vector_column + f * n_channels, 24 * orbit + 3 * p
+                                suffix = suffix + _along(vector_cotangents, place, step, directions, at, width)
                             store(s, slopes + (f * 8 + p) * width, suffix)
                         product = load(s, points + p * width, width)
                         for f in range(1, n_factors):
@@ -212,42 +248,34 @@ def _backward(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, 
     return kernel
 
 
-def _second(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3: int) -> Any:
+def _second(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1: int, m2: int, m3: int) -> Any:
     """Return the kernel of `average_second`; arguments as in `_forward`."""
     n_rows = n_factors * n_lm
     tilted, back, results = n_rows * width, 2 * n_rows * width, 3 * n_rows * width
-    points, tilts, suffixes, slopes = (results + (n_factors + i * 8 * n_factors) * width for i in range(4))
+    directed = results + n_factors * width
+    points, tilts, suffixes, slopes = (directed + (3 * n_vectors + i * 8 * n_factors) * width for i in range(4))
 
     def kernel(
-        channels_array,
-        cotangent_array,
-        direction_array,
-        gradient_array,
-        rise_array,
-        n_atoms,
-        n_channels,
-        y_array,
-        weighted_array,
-        weights,
-        counts,
-        starts,
-        first,
-        last,
-    ):
+        channels_array, cotangent_array, vector_cotangent_array, direction_array, gradient_array, rise_array,
+        vector_rise_array, n_atoms, n_channels,
+        y_array, weighted_array, weights, directions_array, counts, starts, first, last,
+    ):  # fmt: skip
         stride = n_factors * n_channels
         zero = fill(channels_array.dtype.type(0), width)
         scratch = np.empty(slopes + 8 * n_factors * width, channels_array.dtype)
         s = address(scratch)
         channels = address(channels_array)
-        cotangents = address(cotangent_array)
+        cotangents, vector_cotangents = address(cotangent_array), address(vector_cotangent_array)
         direction = address(direction_array)
         gradient = address(gradient_array)
-        rise = address(rise_array)
-        y = address(y_array)
+        rise, vector_rise = address(rise_array), address(vector_rise_array)
+        y, directions = address(y_array), address(directions_array)
         weighted = address(weighted_array)
+        step = n_atoms * n_vectors * n_channels  # from one component of the vectors to the next
         for atom in range(first, last):
             for block in range((n_channels + width - 1) // width):
-                column = atom * stride + min(block * width, n_channels - width)
+                channel = min(block * width, n_channels - width)
+                column, vector_column = atom * stride + channel, atom * n_vectors * n_channels + channel
                 for lm in range(n_lm):
                     for f in range(n_factors):
                         source = lm * n_atoms * stride + column + f * n_channels
@@ -255,8 +283,8 @@ def _second(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3
                         store(s, row, load(channels, source, width))
                         store(s, tilted + row, load(direction, source, width))
                         store(s, back + row, zero)
-                for f in range(n_factors):
-                    store(s, results + f * width, zero)
+                for row in range(n_factors + 3 * n_vectors):
+                    store(s, results + row * width, zero)
                 for orbit in range(len(counts)):
                     count = counts[orbit]
                     # one call in a loop instead of two calls: `values_on_orbit` is inlined and slow to compile
@@ -278,6 +306,9 @@ def _second(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3
                                 suffix_tangent = tangent * suffix + value * suffix_tangent
                                 suffix = suffix * value
                             suffix = suffix + load(cotangents, column + f * n_channels, width)
+                            if f < n_vectors:
+                                place, at = vector_column + f * n_channels, 24 * orbit + 3 * p
+                                suffix = suffix + _along(vector_cotangents, place, step, directions, at, width)
                             store(s, suffixes + (f * 8 + p) * width, suffix)
                             store(s, slopes + (f * 8 + p) * width, suffix_tangent)
                         product, product_tangent = fill(channels_array.dtype.type(1), width), zero
@@ -291,6 +322,11 @@ def _second(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3
                             product = product * value
                             result = results + f * width
                             store(s, result, load(s, result, width) + weights[orbit] * product_tangent)
+                            if f < n_vectors:  # the values of the factor are no longer needed
+                                store(s, points + (f * 8 + p) * width, weights[orbit] * product_tangent)
+                    for f in range(n_vectors):
+                        row = directed + 3 * f * width
+                        _add_directed(s, row, points + f * 8 * width, directions, 24 * orbit, count, width)
                     for f in range(n_factors):
                         offset, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, slopes + f * 8 * width
                         add_from_orbit(
@@ -302,6 +338,10 @@ def _second(n_lm: int, n_factors: int, width: int, m0: int, m1: int, m2: int, m3
                         store(gradient, lm * n_atoms * stride + column + f * n_channels, value)
                 for f in range(n_factors):
                     store(rise, column + f * n_channels, load(s, results + f * width, width))
+                for f in range(n_vectors):
+                    for axis in range(3):
+                        place = vector_column + axis * step + f * n_channels
+                        store(vector_rise, place, load(s, directed + (3 * f + axis) * width, width))
         scratch[0] = 0  # keeps the array alive: `address` holds no reference
 
     return kernel

@@ -15,6 +15,9 @@ vanishes at the cutoff with its first and second derivative.
 With two blocks, a small network maps the features of each atom to K numbers :math:`h_{jk}`. These numbers weigh the
 neighbors in a second density, :math:`c_{i,nk,lm} = \sum_j h_{jk} B_n(r_{ij}) Y_{lm}(\hat r_{ij})`, which is mixed,
 multiplied and averaged like the first. The output holds the features of both blocks; its range is twice the cutoff.
+With `neighbor_degree: 1` atoms hand on K scalars and K vectors instead (`message_block`, `messages`). The vectors are
+averages of products times the direction, :math:`\frac{1}{4\pi} \int \hat n \prod_{f \le k} A_f\, d\Omega`, of as many
+factors as the quadrature allows for.
 
 Sources: Luo, Chen, Krishnapriyan, *Enabling efficient equivariant operations in the Fourier basis via Gaunt tensor
 products* (2024), arXiv:2401.10216; Drautz, *Atomic cluster expansion* (2019), doi:10.1103/PhysRevB.99.014104.
@@ -31,14 +34,21 @@ from torch import Tensor, nn
 
 from lrc_ase.models.descriptors.base import Descriptor
 from lrc_ase.models.descriptors.sphere.averages import averages
+from lrc_ase.models.descriptors.sphere.element_order import ElementOrder
 from lrc_ase.models.descriptors.sphere.harmonics import harmonic_order
+from lrc_ase.models.descriptors.sphere.message_block import MessageBlock
+from lrc_ase.models.descriptors.sphere.messages import message_moments
 from lrc_ase.models.descriptors.sphere.moments import moments
-from lrc_ase.models.descriptors.sphere.reference import averages_reference, moments_reference
+from lrc_ase.models.descriptors.sphere.reference import (
+    averages_reference,
+    message_moments_reference,
+    moments_reference,
+)
 from lrc_ase.models.descriptors.sphere.shape import SphereShape, radial_scale
 from lrc_ase.models.readout import ReadOut
 from lrc_ase.models.settings import DescriptorSettings, SphereSettings
 
-__all__ = ["SphereDescriptor", "mixed_by_element"]
+__all__ = ["SphereDescriptor"]
 
 
 class SphereDescriptor(Descriptor):
@@ -70,67 +80,83 @@ class SphereDescriptor(Descriptor):
             cutoff=cutoff,
             radial_scale=radial_scale(settings.n_radial, average_neighbors),
         )
-        n_factors = len(settings.degrees)
+        n_features = len(settings.degrees) * settings.n_channels
         degree_of = [degree for degree, _ in harmonic_order(self.shape.max_degree)]
         self.register_buffer("degree_of", torch.tensor(degree_of), persistent=False)
-        self.mixing = _random_mixing(self.shape, generator)
+        self.mixing = _random_mixing(self.shape, self.shape.n_inputs, generator)
         self.element_mixing = nn.Parameter(self.mixing.new_zeros(n_elements, *self.mixing.shape))
-        self.n_features = settings.n_blocks * n_factors * settings.n_channels
+        self.n_features = settings.n_blocks * n_features
         self.reach = settings.n_blocks
-        if settings.n_blocks > 1:
-            n_weights = settings.n_neighbor_features
-            self.second_shape = replace(self.shape, n_weights=n_weights)
-            self.neighbor_network = ReadOut(
-                n_factors * settings.n_channels, n_elements, (4 * n_weights,), generator, n_outputs=n_weights
+        if settings.n_blocks == 1:
+            return
+        n_messages = settings.n_neighbor_features
+        if settings.neighbor_degree:
+            self.second_shape = self.shape
+            self.shape = replace(self.shape, n_vectors=_n_vectors(settings.degrees))
+            self.message_block = MessageBlock(
+                n_messages,
+                n_features=n_features,
+                n_vectors=self.shape.n_vectors * settings.n_channels,
+                n_radial=settings.n_radial,
+                n_elements=n_elements,
+                generator=generator,
             )
+            n_inputs = 3 * n_messages
+        else:
+            self.second_shape = replace(self.shape, n_weights=n_messages)
+            self.neighbor_network = ReadOut(n_features, n_elements, (4 * n_messages,), generator, n_outputs=n_messages)
             with torch.no_grad():  # weights of order one that tell elements apart
                 bias = self.neighbor_network.element_bias.weight
                 bias.copy_(torch.randn(bias.shape, generator=generator))
-            self.second_mixing = _random_mixing(self.second_shape, generator)
-            self.second_element_mixing = nn.Parameter(self.mixing.new_zeros(n_elements, *self.second_mixing.shape))
+            n_inputs = self.second_shape.n_inputs
+        self.second_mixing = _random_mixing(self.second_shape, n_inputs, generator)
+        self.second_element_mixing = nn.Parameter(self.mixing.new_zeros(n_elements, *self.second_mixing.shape))
 
     def forward(self, vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor) -> Tensor:
-        sum_up = moments if self._has_compiled(vectors) else moments_reference
+        compiled = self._has_compiled(vectors)
+        sum_up = moments if compiled else moments_reference
         sums = sum_up(vectors, mask, species, neighbors, self.shape)
-        local_species = species[: len(vectors)]  # without ghosts
-        features = self._mixed_averages(sums, self.mixing + self.element_mixing, local_species)
+        # `species` goes on with those of ghosts
+        order = ElementOrder.of(species[: len(vectors)], len(self.element_mixing))
+        features, directed = self._mixed_averages(sums, self.mixing + self.element_mixing, order, self.shape)
         if self.settings.n_blocks == 1:
             return features
-        atom_weights = self.neighbor_network(features, species, squeeze=False)  # (n_atoms, n_weights)
-        # (n_atoms, n_neighbors, n_weights)
-        weights = torch.index_select(atom_weights, 0, neighbors.flatten()).unflatten(0, neighbors.shape)
-        sums = sum_up(vectors, mask, species, neighbors, self.second_shape, weights)
-        second = self._mixed_averages(sums, self.second_mixing + self.second_element_mixing, species)
+        if self.settings.neighbor_degree:
+            messages = self.message_block(features, directed, species, order)
+            receive = message_moments if compiled else message_moments_reference
+            around = mask, neighbors, messages, self.message_block.radial_mixing
+            sums = receive(vectors, *around, self.second_shape)
+        else:
+            atom_weights = self.neighbor_network(features, species, squeeze=False)  # (n_atoms, n_weights)
+            # (n_atoms, n_neighbors, n_weights)
+            weights = torch.index_select(atom_weights, 0, neighbors.flatten()).unflatten(0, neighbors.shape)
+            sums = sum_up(vectors, mask, species, neighbors, self.second_shape, weights)
+        mixing = self.second_mixing + self.second_element_mixing
+        second, _ = self._mixed_averages(sums, mixing, order, self.second_shape)
         return torch.cat([features, second], dim=1)
 
-    def _mixed_averages(self, sums: Tensor, mixing: Tensor, species: Tensor) -> Tensor:
-        """Compute features (n_atoms, n_features) from the sums (n_lm, n_atoms, n_inputs)."""
+    def _mixed_averages(
+        self, sums: Tensor, mixing: Tensor, order: ElementOrder, shape: SphereShape
+    ) -> tuple[Tensor, Tensor]:
+        """Compute averages from the sums (n_lm, n_atoms, n_inputs).
+
+        Return features (n_atoms, n_features), and vectors (3, n_atoms, n_vectors) in the order of elements.
+        """
         # each harmonic is mixed with the weights of its degree; rows above a factor's degree are left out later
-        channels, rows = mixed_by_element(sums, torch.index_select(mixing, 1, self.degree_of), species)
-        features = (averages if self._has_compiled(sums) else averages_reference)(channels, self.shape)
-        # back from the order of elements to the order of atoms
-        return features if rows is None else torch.index_select(features, 0, rows)
+        channels = order.multiply(order.sort(sums, 1), torch.index_select(mixing, 1, self.degree_of))
+        features, vectors = (averages if self._has_compiled(sums) else averages_reference)(channels, shape)
+        return order.unsort(features, 0), vectors
 
     def _has_compiled(self, tensor: Tensor) -> bool:
         known = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
         return known and self.engine == "compiled"
 
 
-def mixed_by_element(sums: Tensor, weights: Tensor, species: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Multiply the sums of each atom by the weights of its element.
-
-    `sums` (n_lm, n_atoms, n_inputs) and `weights` (n_elements, n_lm, n_inputs, n_features) -> (n_lm, n_atoms,
-    n_features) with the atoms sorted by element, and the row of each atom in that order (None: atoms are not sorted).
-    """
-    if len(weights) == 1 or len(species) == 0:
-        return torch.bmm(sums, weights[0]), None
-    order = torch.argsort(species)
-    counts = torch.bincount(species, minlength=len(weights)).tolist()
-    by_element = zip(torch.index_select(sums, 1, order).split(counts, dim=1), weights, strict=True)
-    products = [torch.bmm(piece, weight) for piece, weight in by_element if piece.shape[1]]
-    return torch.cat(products, dim=1), torch.argsort(order)
+def _random_mixing(shape: SphereShape, n_inputs: int, generator: torch.Generator | None) -> nn.Parameter:
+    size = shape.max_degree + 1, n_inputs, len(shape.degrees) * shape.n_channels
+    return nn.Parameter(torch.randn(size, generator=generator) / math.sqrt(n_inputs * shape.n_harmonics))
 
 
-def _random_mixing(shape: SphereShape, generator: torch.Generator | None) -> nn.Parameter:
-    size = shape.max_degree + 1, shape.n_inputs, len(shape.degrees) * shape.n_channels
-    return nn.Parameter(torch.randn(size, generator=generator) / math.sqrt(shape.n_inputs * shape.n_harmonics))
+def _n_vectors(degrees: tuple[int, ...]) -> int:
+    """Return the number of products whose degree, plus one for the direction, the quadrature allows for."""
+    return sum(1 + sum(degrees[: k + 1]) <= sum(degrees) for k in range(len(degrees)))

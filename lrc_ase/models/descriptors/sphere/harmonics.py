@@ -14,12 +14,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.integrate import lebedev_rule
 from scipy.special import sph_harm_y
 
-__all__ = ["Quadrature", "harmonic_order", "normalization", "parity_class", "quadrature", "real_spherical_harmonics"]
+__all__ = [
+    "Quadrature",
+    "gaunt_terms",
+    "harmonic_order",
+    "normalization",
+    "parity_class",
+    "quadrature",
+    "real_spherical_harmonics",
+]
 
 _LEBEDEV_DEGREES = (3, 5, 7, 9, 11, 15, 17, 19, 21, 23, 25, 29, 31, 35)  # rules with positive weights
 
@@ -85,3 +94,24 @@ def quadrature(degree: int) -> Quadrature:
     # one point of each orbit, from the rule itself: rounded coordinates serve to compare alone
     chosen = np.where(keys == 0, 0.0, np.abs(points.T[first]))
     return Quadrature(chosen, weights[first] / (4 * math.pi))
+
+
+@lru_cache(maxsize=16)
+def gaunt_terms(max_degree: int) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return the terms of products of a density with a vector, both on the sphere.
+
+    The product of :math:`Y_{lm}(\hat n)` and :math:`\sqrt 3\, \hat n_\mu` has degrees L = l - 1 and L = l + 1. Row t of
+    the first array holds (L > l, row of LM, row of lm, mu) with rows in `harmonic_order`; entry t of the second array
+    is :math:`\sqrt 3 \int Y_{LM} Y_{lm} \hat n_\mu\, d\Omega`. Terms with L > `max_degree` are left out.
+    """
+    order = harmonic_order(max_degree)
+    rule = quadrature(2 * max_degree + 1)
+    orbits = [rule.orbit(index) for index in range(len(rule.points))]
+    points = np.concatenate(orbits)
+    weights = np.repeat(4 * math.pi * rule.weights, [len(orbit) for orbit in orbits])
+    columns = [degree * (degree + 1) + m for degree, m in order]
+    harmonics = real_spherical_harmonics(points, max_degree)[:, columns]
+    integrals = math.sqrt(3) * np.einsum("p,pa,pb,pm->abm", weights, harmonics, harmonics, points)
+    terms = np.argwhere(np.abs(integrals) > 1e-9)
+    rises = [order[high][0] > order[low][0] for high, low, _ in terms]
+    return np.column_stack([np.array(rises, np.int64), terms]), integrals[tuple(terms.T)]

@@ -19,6 +19,7 @@ from lrc_ase.models.descriptors.sphere.harmonics import harmonic_order, normaliz
 
 __all__ = [
     "SERIES_TERMS",
+    "angular_gradient",
     "changes_of_directions",
     "collect",
     "collect_weights",
@@ -215,3 +216,34 @@ def evaluate_harmonics(
                 store(s, slopes + cosine, value * turn + rise * real)
             row += 1
         order += 1.0
+
+
+@inlined
+def angular_gradient(s, factors, recurrence, places, max_degree, powers, legendre, zero, width):
+    """Compute the gradient by the unit vector (x, y, z) of the sum of harmonics times rows of factors."""
+    gx, gy, gz = zero, zero, zero
+    row = 0
+    order = 0.0
+    for m in range(max_degree + 1):
+        real, imaginary = load(s, powers + 2 * m * width, width), load(s, powers + (2 * m + 1) * width, width)
+        # d(x + iy)^m / dx = m (x + iy)^(m - 1), and i times that for y
+        low, low_imaginary = zero, zero
+        if m > 0:
+            low = order * load(s, powers + 2 * (m - 1) * width, width)
+            low_imaginary = order * load(s, powers + (2 * m - 1) * width, width)
+        for degree in range(m, max_degree + 1):
+            value = load(s, legendre + row * width, width)
+            a = load(s, factors + places[2 * row] * width, width)
+            both = a * real
+            if m > 0:
+                b = load(s, factors + places[2 * row + 1] * width, width)
+                both = both + b * imaginary
+                gx = gx + value * (a * low + b * low_imaginary)
+                gy = gy + value * (b * low - a * low_imaginary)
+            # dP_lm/dz is a multiple of P_l,m+1, which vanishes for l = m
+            if degree > m:
+                above = load(s, legendre + (row + max_degree - m) * width, width)
+                gz = gz + repeat(recurrence, 3 * row + 2, width) * above * both
+            row += 1
+        order += 1.0
+    return gx, gy, gz

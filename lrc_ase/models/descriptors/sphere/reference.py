@@ -14,10 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from lrc_ase.models.descriptors.envelope import distances_and_envelope
-from lrc_ase.models.descriptors.sphere.harmonics import harmonic_order, quadrature, real_spherical_harmonics
+from lrc_ase.models.descriptors.sphere.harmonics import (
+    gaunt_terms,
+    harmonic_order,
+    quadrature,
+    real_spherical_harmonics,
+)
 from lrc_ase.models.descriptors.sphere.shape import SphereShape
 
-__all__ = ["averages_reference", "independent", "moments_reference"]
+__all__ = ["averages_reference", "independent", "message_moments_reference", "moments_reference"]
 
 _PIECE_ELEMENTS = 50_000
 """Largest number of values on the sphere, per factor, that are evaluated at once."""
@@ -34,26 +39,37 @@ def moments_reference(
     """Sum radial functions times harmonics over neighbors, (n_lm, n_atoms, n_inputs); arguments as in `moments`."""
     if weights is None:
         weights = nn.functional.one_hot(species[neighbors], shape.n_weights).to(vectors)
-    n_atoms = vectors.shape[0]
-    vectors, distances, envelope = distances_and_envelope(vectors, mask, shape.cutoff)
-    radial = _radial(distances / shape.cutoff, envelope, shape)  # (n_atoms, n_neighbors, n_radial)
-    # (n_atoms, n_neighbors, n_weights * n_radial)
-    radial = (weights[..., None] * radial[..., None, :]).flatten(-2)
-    monomials = _monomials(vectors / distances[..., None], shape.max_degree)  # (n_atoms, n_neighbors, n_monomials)
-    sums = torch.matmul(monomials.transpose(-1, -2), radial)  # (n_atoms, n_monomials, n_inputs)
-    # harmonics are linear in monomials: converting the sums costs less than converting each neighbor
-    spherical = torch.from_numpy(_harmonics_of_monomials(shape.max_degree)).to(sums)
-    return torch.matmul(spherical, sums.transpose(0, 1).flatten(1)).reshape(-1, n_atoms, sums.shape[-1])
+    vectors, radial = _radial(vectors, mask, shape)
+    return _sums((weights[..., None] * radial[..., None, :]).flatten(-2), vectors, shape)
 
 
-def averages_reference(channels: Tensor, shape: SphereShape) -> Tensor:
-    """Average products of one, two, ... factors over the sphere; arguments as in `averages`."""
+def message_moments_reference(
+    vectors: Tensor, mask: Tensor, neighbors: Tensor, messages: Tensor, mixing: Tensor, shape: SphereShape
+) -> Tensor:
+    """Sum messages of neighbors, (n_lm, n_atoms, 3 K); arguments as in `message_moments`."""
+    vectors, radial = _radial(vectors, mask, shape)
+    mixed = torch.einsum("abn,pnk->abpk", radial, mixing)
+    of_columns = mixed[:, :, [0, 1, 1, 1]]  # scalars, and three components of vectors
+    carried = torch.index_select(messages, 0, neighbors.flatten()).unflatten(0, neighbors.shape)
+    sums = _sums((carried * of_columns).flatten(-2), vectors, shape).unflatten(-1, (4, -1))
+    terms, values = gaunt_terms(shape.max_degree)
+    n_lm = shape.n_harmonics
+    coupling = np.zeros((2, n_lm, n_lm, 3))
+    coupling[tuple(terms.T)] = values
+    lowered, raised = torch.einsum("pabm,btmk->patk", torch.from_numpy(coupling).to(sums), sums[:, :, 1:])
+    return torch.cat([sums[:, :, 0], raised, lowered], dim=-1)
+
+
+def averages_reference(channels: Tensor, shape: SphereShape) -> tuple[Tensor, Tensor]:
+    """Average products of one, two, ... factors over the sphere; arguments and results as in `averages`."""
     # in pieces whose values on the sphere fit a cache: this step takes most of the time
-    harmonics, weights = _grid(shape.degrees)
-    per_atom = len(weights) * shape.n_channels
-    pieces = torch.split(channels, max(1, _PIECE_ELEMENTS // per_atom), dim=1)
-    grid = torch.from_numpy(harmonics).to(channels), torch.from_numpy(weights).to(channels)
-    return torch.cat([_averages(piece, *grid, shape) for piece in pieces])
+    harmonics, weights, points = _grid(shape.degrees)
+    pieces = torch.split(channels, max(1, _PIECE_ELEMENTS // (len(weights) * shape.n_channels)), dim=1)
+    # rows of the quadrature: weights, and weights times the three components of the direction
+    rows = np.concatenate([weights[None], weights * points.T])
+    grid = torch.from_numpy(harmonics).to(channels), torch.from_numpy(rows).to(channels)
+    averages = [_averages(piece, *grid, shape) for piece in pieces]
+    return torch.cat([one for one, _ in averages]), torch.cat([vectors for _, vectors in averages], dim=1)
 
 
 def independent(*tensors: Tensor) -> list[Tensor]:
@@ -65,20 +81,38 @@ def independent(*tensors: Tensor) -> list[Tensor]:
     return [tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_() for tensor in tensors]
 
 
-def _averages(channels: Tensor, harmonics: Tensor, weights: Tensor, shape: SphereShape) -> Tensor:
-    averages = []
+def _averages(channels: Tensor, harmonics: Tensor, rows: Tensor, shape: SphereShape) -> tuple[Tensor, Tensor]:
+    n_atoms = channels.shape[1]
+    averages, vectors = [], []
     product: Tensor | None = None
     for index in range(len(shape.degrees)):
         columns = slice(index * shape.n_channels, (index + 1) * shape.n_channels)
         factor = torch.matmul(harmonics[index], channels[..., columns].flatten(1))  # (n_points, n_atoms * n_channels)
         product = factor if product is None else product * factor
-        averages.append(torch.matmul(weights, product).reshape(channels.shape[1], -1))
-    return torch.cat(averages, dim=-1)
+        averages.append(torch.matmul(rows[0], product).reshape(n_atoms, -1))
+        if index < shape.n_vectors:
+            vectors.append(torch.matmul(rows[1:], product).reshape(3, n_atoms, -1))
+    if not vectors:  # an empty part of a result, so that autograd knows it
+        vectors = [averages[0].expand(3, -1, -1)[..., :0]]
+    return torch.cat(averages, dim=-1), torch.cat(vectors, dim=-1)
 
 
-def _radial(x: Tensor, envelope: Tensor, shape: SphereShape) -> Tensor:
+def _radial(vectors: Tensor, mask: Tensor, shape: SphereShape) -> tuple[Tensor, Tensor]:
+    """Compute unit vectors and radial functions (n_atoms, n_neighbors, n_radial), zero beyond the cutoff."""
+    vectors, distances, envelope = distances_and_envelope(vectors, mask, shape.cutoff)
+    x = distances / shape.cutoff
     orders = torch.arange(1, len(shape.radial_scale) + 1, device=x.device, dtype=x.dtype)
-    return torch.sin(math.pi * x[..., None] * orders) * ((envelope / x)[..., None] * x.new_tensor(shape.radial_scale))
+    waves = torch.sin(math.pi * x[..., None] * orders)
+    return vectors / distances[..., None], waves * ((envelope / x)[..., None] * x.new_tensor(shape.radial_scale))
+
+
+def _sums(columns: Tensor, directions: Tensor, shape: SphereShape) -> Tensor:
+    """Sum columns (n_atoms, n_neighbors, n_columns) times harmonics over neighbors, (n_lm, n_atoms, n_columns)."""
+    monomials = _monomials(directions, shape.max_degree)  # (n_atoms, n_neighbors, n_monomials)
+    sums = torch.matmul(monomials.transpose(-1, -2), columns)  # (n_atoms, n_monomials, n_columns)
+    # harmonics are linear in monomials: converting the sums costs less than converting each neighbor
+    spherical = torch.from_numpy(_harmonics_of_monomials(shape.max_degree)).to(sums)
+    return torch.matmul(spherical, sums.transpose(0, 1).flatten(1)).reshape(-1, len(sums), columns.shape[-1])
 
 
 def _monomials(directions: Tensor, max_degree: int) -> Tensor:
@@ -118,14 +152,18 @@ def _harmonics_of_monomials(max_degree: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def _grid(degrees: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return harmonics times sqrt(4 pi), (n_factors, n_points, n_lm), zero above each factor's degree, and weights."""
+def _grid(degrees: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return harmonics, weights and points of the quadrature.
+
+    The harmonics, (n_factors, n_points, n_lm), are multiplied by sqrt(4 pi), and zero above the degree of each factor.
+    """
     rule = quadrature(sum(degrees))
     orbits = [rule.orbit(index) for index in range(len(rule.points))]
     weights = np.concatenate([np.full(len(orbit), rule.weights[index]) for index, orbit in enumerate(orbits)])
-    harmonics = math.sqrt(4 * math.pi) * _ordered_harmonics(np.concatenate(orbits), max(degrees))
+    points = np.concatenate(orbits)
+    harmonics = math.sqrt(4 * math.pi) * _ordered_harmonics(points, max(degrees))
     degree_of = np.array([degree for degree, _ in harmonic_order(max(degrees))])
-    return np.stack([np.where(degree_of <= degree, harmonics, 0.0) for degree in degrees]), weights
+    return np.stack([np.where(degree_of <= degree, harmonics, 0.0) for degree in degrees]), weights, points
 
 
 def _ordered_harmonics(directions: np.ndarray, max_degree: int) -> np.ndarray:

@@ -22,6 +22,9 @@ class SphereShape:
     """Angstrom."""
     radial_scale: tuple[float, ...]
     """Factor of each radial function."""
+    n_vectors: int = 0
+    """Number of products, of one, two, ... factors, that are also averaged times the direction. It is less than the
+    number of factors: the quadrature, exact for the product of all factors, is exact for these averages too."""
 
     @property
     def max_degree(self) -> int:
