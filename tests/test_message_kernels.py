@@ -102,7 +102,12 @@ def test_threads_share_the_gradients_by_messages():
     for n_threads in (1, 3):
         gradient = np.zeros_like(of[0])
         results.append(
-            [*compiled_messages.message_pull(of, carried, cotangents, gradient, sphere_shape, n_threads), gradient]
+            [
+                *compiled_messages.message_pull(
+                    of, carried, cotangents, gradient, sphere_shape, n_threads, by_mixing=True
+                ),
+                gradient,
+            ]
         )
     for found, expected in zip(*results, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)

@@ -8,7 +8,7 @@ import numpy as np
 
 from lrc_ase.compiled.compilation import inlined
 from lrc_ase.compiled.simd import address, fill, load, repeat, store, total
-from lrc_ase.models.descriptors.sphere.message_columns import add_terms, contract, mix_radial, multiply_columns
+from lrc_ase.models.descriptors.sphere.message_columns import LANES, add_terms, contract, mix_radial, multiply_columns
 from lrc_ase.models.descriptors.sphere.neighbor_functions import (
     angular_gradient,
     changes_of_directions,
@@ -56,7 +56,7 @@ def _sum_groups(s, one, other, other_offset, n_messages, at, width):
 
 
 def build_pull(
-    max_degree: int, n_radial: int, n_messages: int, widths: tuple[int, int, int], n_terms: int, second: bool
+    max_degree: int, n_radial: int, n_messages: int, widths: tuple[int, ...], n_terms: int, second: bool
 ) -> Any:
     """Return the kernel of `message_pull`, or that of `message_second`.
 
@@ -64,7 +64,7 @@ def build_pull(
     columns c of g_lm,c Y_lm R_c(r) h_c. The kernel contracts g with the harmonics, which gives the gradients by h and
     R, and with the columns R h, which gives factors of the harmonics for the gradient by the vector.
     """
-    width, group_width, columns_width = widths
+    width, group_width, columns_width, lm_width = widths
     n_lm, n_pairs, n_columns = (max_degree + 1) ** 2, (max_degree + 1) * (max_degree + 2) // 2, 4 * n_messages
     points, changes = 0, 3 * width
     radial, radial_slopes = 6 * width, (6 + n_radial) * width
@@ -76,9 +76,12 @@ def build_pull(
     mixed = pulls + width
     mixed_slopes = mixed + 2 * n_messages
     sums, sum_slopes = mixed_slopes + 2 * n_messages, mixed_slopes + 4 * n_messages
-    columns, pulled = mixed_slopes + 6 * n_messages, mixed_slopes + 6 * n_messages + n_columns
-    changed_columns = pulled + n_columns
-    tile = changed_columns + n_columns
+    columns = mixed_slopes + 6 * n_messages
+    pulled, changed_columns = columns + LANES * n_columns, columns + 2 * LANES * n_columns
+    harmonic_factors = columns + 3 * LANES * n_columns
+    n_padded = -(-n_lm // lm_width) * lm_width  # whole vectors over harmonics
+    turned = harmonic_factors + LANES * n_padded
+    tile = turned + n_columns * n_padded
     coupled = tile + n_lm * n_columns
     size = coupled + 3 * n_lm * n_messages
 
@@ -96,7 +99,8 @@ def build_pull(
         values = address(values_array)
         order, starts = np.empty(mask.shape[1], np.int64), np.empty(3, np.int64)
         zero, group_zero = fill(kind(0), width), fill(kind(0), group_width)
-        columns_zero = fill(kind(0), columns_width)
+        columns_zero, lm_zero = fill(kind(0), columns_width), fill(kind(0), lm_width)
+        with_mixing = len(by_mixing_array) > 0
         mixing_offset = slot * 2 * n_radial * n_messages
         for atom in range(first, last):
             sort_neighbors(vectors, mask, order, neighbors, atom, cutoff, order, starts)
@@ -110,6 +114,10 @@ def build_pull(
                 for k in range(n_messages, n_columns):
                     s[tile + lm * n_columns + k] = 0
             add_terms(s, tile, coupled, terms, values, len(terms), n_messages, True, group_width)
+            if not second:
+                for column in range(n_columns):
+                    for lm in range(n_lm):
+                        s[turned + column * n_padded + lm] = s[tile + lm * n_columns + column]
             for begin in range(0, starts[1], width):
                 end = min(begin + width, starts[1])
                 collect(vectors, atom, order, begin, end, s, points, width, kind(cutoff))
@@ -130,57 +138,59 @@ def build_pull(
                     for n in range(n_radial):
                         row = radial_slopes + n * width
                         store(s, row, along * load(s, row, width))
-                for lane in range(end - begin):
-                    message = neighbors[atom, order[begin + lane]] * n_columns
-                    target = slot * len(messages_array) * n_columns + message
-                    mix_radial(s, radial, width, lane, mixing, n_radial, n_messages, mixed, group_zero, group_width)
-                    mix_radial(
-                        s,
-                        radial_slopes,
-                        width,
-                        lane,
-                        mixing,
-                        n_radial,
-                        n_messages,
-                        mixed_slopes,
-                        group_zero,
-                        group_width,
-                    )
-                    contract(s, harmonics, width, lane, tile, n_lm, n_columns, pulled, columns_zero, columns_width)
-                    for entry in range(sums, columns):
-                        s[entry] = 0
+                for lane in range(0, end - begin, LANES):
+                    contract(s, harmonics + lane, width, 1, tile, n_lm, n_columns, pulled, columns_zero, columns_width)
                     if second:
                         contract(
-                            s, harmonic_slopes, width, lane, tile, n_lm, n_columns, changed_columns, columns_zero,
+                            s, harmonic_slopes + lane, width, 1, tile, n_lm, n_columns, changed_columns, columns_zero,
                             columns_width,
                         )  # fmt: skip
-                        _add_columns(s, changed_columns, mixed, by_messages, target, n_messages, group_width)
-                        _add_columns(s, pulled, mixed_slopes, by_messages, target, n_messages, group_width)
-                        _sum_groups(s, changed_columns, messages, message, n_messages, sums, group_width)
-                        _sum_groups(s, pulled, changed, message, n_messages, sums, group_width)
-                        _sum_groups(s, pulled, messages, message, n_messages, sum_slopes, group_width)
-                        _add_rows(
-                            s, radial_slopes, width, lane, sum_slopes, n_radial, n_messages, by_mixing, mixing_offset,
+                    for i in range(min(LANES, end - begin - lane)):
+                        message = neighbors[atom, order[begin + lane + i]] * n_columns
+                        target = slot * len(messages_array) * n_columns + message
+                        pulled_row, changed_row = pulled + i * n_columns, changed_columns + i * n_columns
+                        mix_radial(
+                            s, radial, width, lane + i, mixing, n_radial, n_messages, mixed, group_zero, group_width
+                        )
+                        mix_radial(
+                            s, radial_slopes, width, lane + i, mixing, n_radial, n_messages, mixed_slopes, group_zero,
                             group_width,
                         )  # fmt: skip
-                    else:
-                        multiply_columns(s, mixed, messages, message, n_messages, columns, group_width)
-                        # factors of the harmonics: g (n_lm, 4 K) times the columns
-                        for lm in range(n_lm):
-                            value = columns_zero
-                            for start in range(0, n_columns, columns_width):
-                                row = load(s, tile + lm * n_columns + start, columns_width)
-                                value = value + row * load(s, columns + start, columns_width)
-                            s[factors + lm * width + lane] = total(value)
-                        _add_columns(s, pulled, mixed, by_messages, target, n_messages, group_width)
-                        _sum_groups(s, pulled, messages, message, n_messages, sums, group_width)
-                        pull = group_zero
-                        for start in range(0, 2 * n_messages, group_width):
-                            pull = pull + load(s, sums + start, group_width) * load(
-                                s, mixed_slopes + start, group_width
-                            )
-                        s[pulls + lane] = total(pull)
-                    _add_rows(s, radial, width, lane, sums, n_radial, n_messages, by_mixing, mixing_offset, group_width)
+                        for entry in range(sums, columns):
+                            s[entry] = 0
+                        if second:
+                            _add_columns(s, changed_row, mixed, by_messages, target, n_messages, group_width)
+                            _add_columns(s, pulled_row, mixed_slopes, by_messages, target, n_messages, group_width)
+                            _sum_groups(s, changed_row, messages, message, n_messages, sums, group_width)
+                            _sum_groups(s, pulled_row, changed, message, n_messages, sums, group_width)
+                            _sum_groups(s, pulled_row, messages, message, n_messages, sum_slopes, group_width)
+                            _add_rows(
+                                s, radial_slopes, width, lane + i, sum_slopes, n_radial, n_messages, by_mixing,
+                                mixing_offset, group_width,
+                            )  # fmt: skip
+                        else:
+                            row = columns + i * n_columns
+                            multiply_columns(s, mixed, messages, message, n_messages, row, group_width)
+                            _add_columns(s, pulled_row, mixed, by_messages, target, n_messages, group_width)
+                            _sum_groups(s, pulled_row, messages, message, n_messages, sums, group_width)
+                            pull = group_zero
+                            for start in range(0, 2 * n_messages, group_width):
+                                slope = load(s, mixed_slopes + start, group_width)
+                                pull = pull + load(s, sums + start, group_width) * slope
+                            s[pulls + lane + i] = total(pull)
+                        if with_mixing:
+                            _add_rows(
+                                s, radial, width, lane + i, sums, n_radial, n_messages, by_mixing, mixing_offset,
+                                group_width,
+                            )  # fmt: skip
+                    if not second:
+                        # factors of the harmonics: columns times g, transposed
+                        contract(
+                            s, columns, 1, n_columns, turned, n_columns, n_padded, harmonic_factors, lm_zero, lm_width
+                        )
+                        for i in range(LANES):
+                            for lm in range(n_lm):
+                                s[factors + lm * width + lane + i] = s[harmonic_factors + i * n_padded + lm]
                 if not second:
                     gx, gy, gz = angular_gradient(
                         s, factors, recurrence, places, max_degree, powers, legendre, zero, width

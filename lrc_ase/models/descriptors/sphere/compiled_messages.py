@@ -20,7 +20,13 @@ from lrc_ase.compiled.simd import address, fill, native_width
 from lrc_ase.compiled.threads import even_ranges, run_over_ranges
 from lrc_ase.models.descriptors.sphere.compiled_message_pulls import build_pull
 from lrc_ase.models.descriptors.sphere.harmonics import gaunt_terms
-from lrc_ase.models.descriptors.sphere.message_columns import add_products, add_terms, mix_radial, multiply_columns
+from lrc_ase.models.descriptors.sphere.message_columns import (
+    LANES,
+    add_products,
+    add_terms,
+    mix_radial,
+    multiply_columns,
+)
 from lrc_ase.models.descriptors.sphere.neighbor_functions import (
     SERIES_TERMS,
     changes_of_directions,
@@ -62,14 +68,22 @@ def message_slope(
 
 
 def message_pull(
-    of: Surroundings, carried: Carried, cotangents: np.ndarray, gradient: np.ndarray, shape: SphereShape, n_threads: int
+    of: Surroundings,
+    carried: Carried,
+    cotangents: np.ndarray,
+    gradient: np.ndarray,
+    shape: SphereShape,
+    n_threads: int,
+    *,
+    by_mixing: bool,
 ) -> Carried:
-    """Return the gradients by messages and mixing of the sum of `cotangents` times the density.
+    """Return the gradients by messages and, with `by_mixing`, mixing of the sum of `cotangents` times the density.
 
     Write the gradient by vectors into `gradient`, an array of zeros.
     """
     # the changes are not read
-    return _run("pull", of, carried, (cotangents, gradient, of[0], carried[0]), shape, n_threads)
+    arrays = cotangents, gradient, of[0], carried[0]
+    return _run("pull", of, carried, arrays, shape, n_threads, by_messages=True, by_mixing=by_mixing)
 
 
 def message_second(
@@ -85,44 +99,56 @@ def message_second(
 
     The two are the gradient by vectors times `direction` and the gradient by messages times `message_direction`.
     """
-    return _run("second", of, carried, (cotangents, of[0], direction, message_direction), shape, n_threads)
+    arrays = cotangents, of[0], direction, message_direction
+    return _run("second", of, carried, arrays, shape, n_threads, by_messages=True, by_mixing=True)
 
 
 def _run(
-    name: str, of: Surroundings, carried: Carried, arrays: tuple[np.ndarray, ...], shape: SphereShape, n_threads: int
+    name: str,
+    of: Surroundings,
+    carried: Carried,
+    arrays: tuple[np.ndarray, ...],
+    shape: SphereShape,
+    n_threads: int,
+    *,
+    by_messages: bool = False,
+    by_mixing: bool = False,
 ) -> Carried:
-    """Run a kernel; return the sums over threads of its gradients by messages and mixing, if it has any."""
+    """Run a kernel; return the sums over threads of its gradients by messages and mixing, zeros without a flag."""
     messages, mixing = carried
     precision, n_radial = messages.dtype.name, mixing.shape[1]
     kernel = _kernel(name, shape.max_degree, n_radial, mixing.shape[2], precision)
     n_ranges = max(min(n_threads, len(of[1]) // _ATOMS_PER_THREAD), 1)
     ranges = [(*bounds, slot) for slot, bounds in enumerate(even_ranges(len(of[1]), n_ranges))]
-    n_buffers = len(ranges) if name in ("pull", "second") else 0
-    sums = np.zeros((n_buffers, *messages.shape), messages.dtype), np.zeros((n_buffers, *mixing.shape), mixing.dtype)
+    sums = [
+        np.zeros((len(ranges) if wanted else 0, *one.shape), one.dtype)
+        for one, wanted in ((messages, by_messages), (mixing, by_mixing))
+    ]
     terms, values = gaunt_terms(shape.max_degree)
     tables = *function_tables(shape.max_degree, shape.radial_scale, precision), terms, values.astype(precision)
     run_over_ranges(kernel, (*of, messages, mixing, *arrays, *sums, shape.cutoff, *tables), ranges, len(ranges))
-    by_messages, by_mixing = (one[0] if n_buffers == 1 else one.sum(axis=0) for one in sums)
-    return by_messages, by_mixing
+    of_messages, of_mixing = (one[0] if len(one) == 1 else one.sum(axis=0) for one in sums)
+    return of_messages, of_mixing
 
 
 @lru_cache(maxsize=32)
 def _kernel(name: str, max_degree: int, n_radial: int, n_messages: int, precision: str) -> Any:
     itemsize = np.dtype(precision).itemsize
-    widths = 64 // itemsize, native_width(itemsize, n_messages), native_width(itemsize, 4 * n_messages)
+    sizes = n_messages, 4 * n_messages, (max_degree + 1) ** 2
+    widths = 64 // itemsize, *(native_width(itemsize, size) for size in sizes)
     build, flag = (build_pull, name == "second") if name in ("pull", "second") else (_density, name == "slope")
     kernel = build(max_degree, n_radial, n_messages, widths, SERIES_TERMS[precision], flag)
     return compiled(kernel, "sphere_message", name, max_degree, n_radial, n_messages, precision)
 
 
 def _density(
-    max_degree: int, n_radial: int, n_messages: int, widths: tuple[int, int, int], n_terms: int, with_slope: bool
+    max_degree: int, n_radial: int, n_messages: int, widths: tuple[int, ...], n_terms: int, with_slope: bool
 ) -> Any:
     """Return the kernel of `message_moment`, or with a slope that of `message_slope`.
 
-    `widths` are those of a block of neighbors, of a group of K columns and of all 4 K columns.
+    `widths` are those of vectors over a block of neighbors, over K columns, over all 4 K columns and over harmonics.
     """
-    width, group_width, columns_width = widths
+    width, group_width, columns_width, _ = widths
     # layout of one scratch array: all intermediate values of a block, one after the other
     n_lm, n_pairs, n_columns = (max_degree + 1) ** 2, (max_degree + 1) * (max_degree + 2) // 2, 4 * n_messages
     points, changes = 0, 3 * width
@@ -133,7 +159,7 @@ def _density(
     harmonics_along, harmonic_slopes = harmonics + n_lm * width, harmonics + 2 * n_lm * width
     mixed = harmonics + 3 * n_lm * width
     columns = mixed + 2 * n_messages
-    tile = columns + n_columns
+    tile = columns + LANES * n_columns
     coupled = tile + n_lm * n_columns
     size = coupled + 3 * n_lm * n_messages
 
@@ -171,24 +197,38 @@ def _density(
                     s, recurrence, places, max_degree, powers, legendre, harmonics, with_slope,
                     along, dx, dy, dz, harmonics_along, harmonic_slopes, width,
                 )  # fmt: skip
-                for lane in range(end - begin):
-                    message = neighbors[atom, order[begin + lane]] * n_columns
-                    # product rule: the change of the harmonics, of the messages, of the radial functions (with the
-                    # harmonics times the change of the distance)
-                    for term in range(3 if with_slope else 1):
-                        rows, factors, carried = radial, harmonics, messages
-                        if with_slope and term == 0:
-                            factors = harmonic_slopes
-                        elif with_slope and term == 1:
-                            carried = changed
-                        elif with_slope:
-                            rows, factors = radial_slopes, harmonics_along
-                        if term != 1:
-                            mix_radial(
-                                s, rows, width, lane, mixing, n_radial, n_messages, mixed, group_zero, group_width
-                            )
-                        multiply_columns(s, mixed, carried, message, n_messages, columns, group_width)
-                        add_products(s, tile, factors, width, lane, columns, n_lm, n_columns, columns_width)
+                # product rule: the change of the harmonics, of the messages, of the radial functions (with the
+                # harmonics times the change of the distance)
+                for term in range(3 if with_slope else 1):
+                    rows, factors, carried = radial, harmonics, messages
+                    if with_slope and term == 0:
+                        factors = harmonic_slopes
+                    elif with_slope and term == 1:
+                        carried = changed
+                    elif with_slope:
+                        rows, factors = radial_slopes, harmonics_along
+                    for lane in range(0, end - begin, LANES):
+                        for i in range(LANES):
+                            row = columns + i * n_columns
+                            if begin + lane + i < end:
+                                message = neighbors[atom, order[begin + lane + i]] * n_columns
+                                mix_radial(
+                                    s,
+                                    rows,
+                                    width,
+                                    lane + i,
+                                    mixing,
+                                    n_radial,
+                                    n_messages,
+                                    mixed,
+                                    group_zero,
+                                    group_width,
+                                )
+                                multiply_columns(s, mixed, carried, message, n_messages, row, group_width)
+                            else:
+                                for entry in range(row, row + n_columns):
+                                    s[entry] = 0
+                        add_products(s, tile, factors + lane, width, columns, n_lm, n_columns, columns_width)
             for lm in range(n_lm):
                 for k in range(n_messages):
                     s[coupled + 3 * lm * n_messages + k] = s[tile + lm * n_columns + k]

@@ -1,7 +1,8 @@
 """Products of radial functions with the messages of single neighbors, inlined into the kernels of `compiled_messages`.
 
 Columns of a neighbor: K scalars, then the x, y and z components of K vectors, in K / `width` vectors each. Radial
-functions are mixed into 2 K functions, K for the scalars and K for the vectors.
+functions are mixed into 2 K functions, K for the scalars and K for the vectors. Products with matrices take `LANES`
+neighbors at once, so that a number of the matrix is loaded once for all of them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 from lrc_ase.compiled.compilation import inlined
 from lrc_ase.compiled.simd import load, repeat, store
 
-__all__ = ["add_products", "add_terms", "contract", "mix_radial", "multiply_columns"]
+__all__ = ["LANES", "add_products", "add_terms", "contract", "mix_radial", "multiply_columns"]
+
+LANES = 4
+"""Neighbors whose products share the loads of a matrix; written out in `add_products` and `contract`."""
 
 
 @inlined
@@ -35,25 +39,35 @@ def multiply_columns(s, radial, messages, message, n_messages, at, width):
 
 
 @inlined
-def add_products(s, tile, harmonics, row_width, lane, columns, n_lm, n_columns, width):
-    """Add harmonics times columns of one neighbor to the tile (n_lm, n_columns)."""
+def add_products(s, tile, harmonics, row_width, columns, n_lm, n_columns, width):
+    """Add harmonics times columns of `LANES` neighbors to the tile (n_lm, n_columns)."""
     for first in range(0, n_columns, width):
-        value = load(s, columns + first, width)
+        c0, c1 = load(s, columns + first, width), load(s, columns + n_columns + first, width)
+        c2, c3 = load(s, columns + 2 * n_columns + first, width), load(s, columns + 3 * n_columns + first, width)
         for lm in range(n_lm):
-            entry = tile + lm * n_columns + first
-            store(s, entry, load(s, entry, width) + repeat(s, harmonics + lm * row_width + lane, width) * value)
+            entry, row = tile + lm * n_columns + first, harmonics + lm * row_width
+            value = load(s, entry, width) + repeat(s, row, width) * c0 + repeat(s, row + 1, width) * c1
+            store(s, entry, value + repeat(s, row + 2, width) * c2 + repeat(s, row + 3, width) * c3)
 
 
 @inlined
-def contract(s, factors, step, lane, matrix, n_rows, n_columns, at, zero, width):
-    """Write the product of one row of factors, `step` apart, with a matrix (n_rows, n_columns)."""
-    for first in range(0, n_columns, width):
-        value = zero
+def contract(s, factors, step, lane_step, matrix, n_rows, row_length, at, zero, width):
+    """Write products of a matrix (n_rows, row_length) with the factors of `LANES` neighbors, one row for each.
+
+    Factors are `step` apart for the rows of the matrix, and `lane_step` for the neighbors.
+    """
+    for first in range(0, row_length, width):
+        v0, v1, v2, v3 = zero, zero, zero, zero
         for row in range(n_rows):
-            value = value + repeat(s, factors + row * step + lane, width) * load(
-                s, matrix + row * n_columns + first, width
-            )
-        store(s, at + first, value)
+            place, value = factors + row * step, load(s, matrix + row * row_length + first, width)
+            v0 = v0 + repeat(s, place, width) * value
+            v1 = v1 + repeat(s, place + lane_step, width) * value
+            v2 = v2 + repeat(s, place + 2 * lane_step, width) * value
+            v3 = v3 + repeat(s, place + 3 * lane_step, width) * value
+        store(s, at + first, v0)
+        store(s, at + row_length + first, v1)
+        store(s, at + 2 * row_length + first, v2)
+        store(s, at + 3 * row_length + first, v3)
 
 
 @inlined

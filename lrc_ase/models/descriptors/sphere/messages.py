@@ -107,7 +107,9 @@ class _Gradient(torch.autograd.Function):
         (ctx.vectors,), ctx.around, ctx.shape = hidden, around, shape
         by_vectors = torch.zeros(detached.shape, dtype=detached.dtype)
         arrays = _arrays(detached, *around), _pair(messages, mixing), cotangents.numpy(), by_vectors.numpy()
-        by_messages, by_mixing = compiled_messages.message_pull(*arrays, shape, torch.get_num_threads())
+        by_messages, by_mixing = compiled_messages.message_pull(
+            *arrays, shape, torch.get_num_threads(), by_mixing=ctx.needs_input_grad[2]
+        )
         return by_vectors, torch.from_numpy(by_messages), torch.from_numpy(by_mixing)
 
     @staticmethod
