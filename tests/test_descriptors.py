@@ -213,3 +213,20 @@ def test_messages_are_bounded():
 def test_vectors_need_two_factors(degrees):
     with pytest.raises(ValueError, match=r"`neighbor_degree: 1` needs two or more factors.*`degrees` are"):
         SphereSettings(degrees=degrees, neighbor_degree=1)
+
+
+@pytest.mark.parametrize("blocks", [{}, VECTORS], ids=["one block", "vectors"])
+def test_compression_keeps_small_features_and_takes_the_root_of_large_ones(blocks):
+    """f / (1 + (f / 4)^2)^(1/4), written with a power, of the features of an equal descriptor without compression."""
+    free = descriptor(**blocks)
+    compressed = descriptor(compression=4.0, **blocks)
+    vectors, *rest = surroundings()
+    for scale in (1.0, 0.1):
+        features = free(scale * vectors, *rest)[:, :24]  # of the first block: the second one gets other messages
+        expected = features * (1 + features**2 / 16) ** -0.25
+        torch.testing.assert_close(compressed(scale * vectors, *rest)[:, :24], expected)
+    assert features.abs().max() > 5
+    # before and after the limit
+    assert torch.equal(torch.sign(expected), torch.sign(features))
+    near = free(1.5 * vectors, *rest)
+    torch.testing.assert_close(descriptor(compression=1e6, **blocks)(1.5 * vectors, *rest), near)

@@ -141,6 +141,7 @@ CASES = {
     "SphereSettings.n_blocks": Case("model.descriptor.n_blocks", 2, shapes),
     "SphereSettings.n_neighbor_features": Case("model.descriptor.n_neighbor_features", 3, shapes, TWO_BLOCKS),
     "SphereSettings.neighbor_degree": Case("model.descriptor.neighbor_degree", 1, shapes, TWO_BLOCKS),
+    "SphereSettings.compression": Case("model.descriptor.compression", 0.5),
     "PonitaSettings.name": Case("model.descriptor", PAPER["model.descriptor"], shapes, PONITA),
     "PonitaSettings.n_orientations": Case("model.descriptor.n_orientations", 8, shapes, PONITA),
     "PonitaSettings.n_layers": Case("model.descriptor.n_layers", 2, shapes, PONITA),

@@ -113,6 +113,10 @@ class SphereSettings(DescriptorSettings):
     """What neighbors hand on to the second block. 0: scalars. 1: scalars and vectors, which tell an atom how the
     surroundings of its neighbors are oriented; more accurate at equal cost."""
 
+    compression: float | None = Field(None, ge=1e-3, le=_LARGEST)
+    """Size beyond which features grow as a square root, in units of their typical size before training. It keeps
+    energies and forces bounded far from the training set; 4 is a good choice. Null: features grow without limit."""
+
     @model_validator(mode="after")
     def _check_vectors(self) -> Self:
         if self.neighbor_degree and (len(self.degrees) < 2 or sum(self.degrees[1:]) == 0):

@@ -19,6 +19,10 @@ With `neighbor_degree: 1` atoms hand on K scalars and K vectors instead (`messag
 averages of products times the direction, :math:`\frac{1}{4\pi} \int \hat n \prod_{f \le k} A_f\, d\Omega`, of as many
 factors as the quadrature allows for.
 
+A product of four densities grows as their fourth power where atoms come closer than in training, a product of those in
+a second block as the sixteenth. `compression` c replaces a feature f by :math:`f / (1 + f^2/c^2)^{1/4}`, which is f for
+small features and grows as the square root of large ones.
+
 Sources: Luo, Chen, Krishnapriyan, *Enabling efficient equivariant operations in the Fourier basis via Gaunt tensor
 products* (2024), arXiv:2401.10216; Drautz, *Atomic cluster expansion* (2019), doi:10.1103/PhysRevB.99.014104.
 """
@@ -145,7 +149,13 @@ class SphereDescriptor(Descriptor):
         # each harmonic is mixed with the weights of its degree; rows above a factor's degree are left out later
         channels = order.multiply(order.sort(sums, 1), torch.index_select(mixing, 1, self.degree_of))
         features, vectors = (averages if self._has_compiled(sums) else averages_reference)(channels, shape)
-        return order.unsort(features, 0), vectors
+        return self._compressed(order.unsort(features, 0)), vectors
+
+    def _compressed(self, features: Tensor) -> Tensor:
+        if self.settings.compression is None:
+            return features
+        # square roots alone: the power 1/4 costs several times as much
+        return features * torch.rsqrt(torch.sqrt(1 + (features / self.settings.compression).square()))
 
     def _has_compiled(self, tensor: Tensor) -> bool:
         known = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
