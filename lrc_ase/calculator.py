@@ -24,7 +24,7 @@ from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.files.pretrained import trained_potential
 from lrc_ase.layer.memory import reuse_small_meshes
 from lrc_ase.models.derivatives import atomic_stresses, evaluate
-from lrc_ase.models.polarization import NO_CHARGES
+from lrc_ase.models.polarization import NO_CHARGES, PathlessWarning
 from lrc_ase.models.precision import floating_type
 from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.applied_field import AppliedField
@@ -153,6 +153,7 @@ class LRCCalculator(ResponseCalculator):
         self._field = AppliedField(electric_field)
         if self._field and not has_charges:
             raise ValueError(NO_CHARGES)
+        self._paths = PathlessWarning()
         domain = TrainingDomain.from_description(potential.description, settings.elements)
         self._lookout = Lookout(domain, settings.cutoff, skin)
         self._evaluated: Atoms | None = None
@@ -258,6 +259,7 @@ class LRCCalculator(ResponseCalculator):
         periodic = self.atoms.pbc
         evaluation = evaluate(self.model, graph, stress=bool(periodic.all()), dipole=not periodic.all())
         assert evaluation.forces is not None
+        self._paths.tell(evaluation.pathless_charges, graph)
         # the model's energies leave out the reference energies of the elements, which are large and kept in float64
         energies = evaluation.atomic_energies + self._references[graph.species]
         energy = float(energies.sum())

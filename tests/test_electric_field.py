@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from ase import units
+from ase.build import bulk
 from ase.calculators.calculator import InputError, PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.md.verlet import VelocityVerlet
-from structures import potential, rattled_crystal, salt_water_slab, settings, water
+from structures import potential, rattled_crystal, salt_potential, salt_water_slab, settings, water
 from test_contract import crystal
 
-from lrc_ase import LRCCalculator
+from lrc_ase import LongRangeSettings, LRCCalculator
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.structures.graph import collate
 from lrc_ase.structures.neighbors import neighbor_graph
@@ -121,6 +122,61 @@ def test_a_wrapped_atom_makes_no_step(rigid_potential):
     np.testing.assert_allclose(moved, jump / atoms.get_volume(), rtol=0, atol=1e-12)
 
 
+def test_forces_do_not_depend_on_the_image_of_an_atom(some_potential):
+    """Transfers count along vectors between neighbors: another image adds a constant to the energy."""
+    atoms, other = rattled_crystal(), rattled_crystal()
+    shift = atoms.cell[0] - 2 * atoms.cell[2]
+    other.positions[3] += shift
+    found = []
+    for each in (atoms, other):
+        each.calc = LRCCalculator(some_potential, electric_field=FIELD)
+        found.append((each.get_forces(), each.get_potential_energy(), each.calc.get_polarization(each)))
+    np.testing.assert_allclose(found[1][0], found[0][0], rtol=0, atol=1e-8)
+    quantum = found[1][2] - found[0][2]
+    transfers = some_potential.model.long_range.transfers
+    charge = transfers.excess(None, neighbor_graph(atoms, ("H", "O", "Na", "Cl"), 4.0)).element_charges[3].item()
+    np.testing.assert_allclose(quantum * atoms.get_volume(), charge * shift, rtol=0, atol=1e-9)
+    assert found[1][1] - found[0][1] == pytest.approx(-np.dot(FIELD, charge * shift), abs=1e-8)
+    assert np.ptp(atoms.get_charges()[atoms.symbols == "Cl"]) > 1e-3  # charges do depend on the surroundings
+
+
+def test_born_charges_are_the_derivative_of_the_polarization(some_potential):
+    atoms = rattled_crystal()
+    atoms.calc = LRCCalculator(some_potential)
+    actual = atoms.calc.get_born_effective_charges(atoms)[5]
+    for axis in range(3):
+        sides = []
+        for step in (1e-4, -2e-4):
+            atoms.positions[5, axis] += step
+            sides.append(atoms.calc.get_polarization(atoms) * atoms.get_volume())
+        atoms.positions[5, axis] += 1e-4
+        np.testing.assert_allclose(actual[:, axis], (sides[0] - sides[1]) / 2e-4, rtol=0, atol=1e-7)
+
+
+def shifted_potential():
+    """Charges that are shifted evenly to the total charge, as in potentials of lrc-ase 0.2."""
+    return potential(settings(long_range=LongRangeSettings(n_channels=2, accuracy=1e-6, charges="shifted")))
+
+
+@pytest.mark.parametrize(
+    ("make_potential", "atoms"), [(shifted_potential, rattled_crystal()), (potential, rattled_crystal()[:7])]
+)
+def test_charge_without_a_path_is_warned_of_once(make_potential, atoms, recwarn):
+    """All charge where it is shifted, and the excess of a composition unlike those of training."""
+    calculator = LRCCalculator(make_potential())
+    calculator.get_forces(atoms)
+    assert not recwarn.list
+    atoms.info["external_field"] = FIELD
+    with pytest.warns(UserWarning, match="forces depend on the periodic image in which each atom is given. Train it"):
+        calculator.get_forces(atoms)
+    atoms.rattle(0.01)
+    calculator.get_forces(atoms)
+    slab = atoms.copy()
+    slab.pbc = (True, False, True)
+    slab.info["external_field"] = np.cross(slab.cell[0], slab.cell[2]) / 1000
+    LRCCalculator(make_potential()).get_forces(slab)  # along the open direction charge has a path
+
+
 def test_another_structure_starts_from_its_own_positions(rigid_potential):
     first, second = rattled_crystal(seed=0), rattled_crystal(seed=1)
     second.positions[3] += [0, 0, 2.5]
@@ -132,24 +188,33 @@ def test_another_structure_starts_from_its_own_positions(rigid_potential):
     assert calculator.get_potential_energy(second) == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("make", [rattled_crystal, salt_water_slab])
-def test_dynamics_in_a_field_conserves_energy_while_atoms_are_wrapped(make, rigid_potential):
-    """0.5 V/Angstrom moves the ions of a cell of 5.6 Angstrom through its boundaries."""
-    atoms = make()
-    atoms.set_masses(np.full(len(atoms), 20.0))
-    atoms.set_momenta(2.0 * np.random.default_rng(0).standard_normal((len(atoms), 3)))
-    atoms.calc = LRCCalculator(rigid_potential, electric_field=(0.5, 0, 0.0))
-    dynamics = VelocityVerlet(atoms, 0.25 * units.fs)
-    totals, n_wrapped = [], 0
-    for _ in range(100):
-        dynamics.run(4)
-        before = atoms.get_positions()
-        atoms.wrap()
-        n_wrapped += int((np.abs(atoms.positions - before) > 1).any(axis=1).sum())
-        totals.append(atoms.get_total_energy())
-    assert n_wrapped > 3
-    # an ion that jumped a cell without its image would change the energy by 1.5 eV
-    assert np.ptp(totals) < 0.15
+@pytest.mark.slow
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False)])
+def test_dynamics_in_a_field_conserves_energy_while_atoms_are_wrapped(pbc):
+    """Ions hot enough to leave their cell; one that jumps without its image would change the energy by 0.9 eV."""
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    atoms.pbc = pbc
+    atoms.rattle(0.1, seed=3)
+    atoms.set_momenta(4.0 * np.random.default_rng(0).standard_normal((8, 3)))
+    atoms.calc = LRCCalculator(salt_potential(), electric_field=(0.3, 0, 0))
+    ranges, n_wrapped = [], 0
+    start = atoms.copy()
+    for timestep, n_steps in ((1.0, 2), (0.5, 4)):
+        atoms.set_positions(start.positions)
+        atoms.set_momenta(start.get_momenta())
+        atoms.calc.reset()
+        totals = []
+        dynamics = VelocityVerlet(atoms, timestep * units.fs)
+        for _ in range(50):
+            dynamics.run(n_steps)
+            before = atoms.get_positions()
+            atoms.wrap()
+            n_wrapped += int((np.abs(atoms.positions - before) > 1).any(axis=1).sum())
+            totals.append(atoms.get_total_energy())
+        ranges.append(np.ptp(totals))
+    assert n_wrapped > 10
+    assert ranges[1] < 1e-3
+    assert 3 < ranges[0] / ranges[1] < 5  # second order in the time step, as without a field
 
 
 def test_dipole_of_a_slab_is_its_normal_component(some_potential):

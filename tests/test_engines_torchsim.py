@@ -11,7 +11,7 @@ import pytest
 import torch
 from structures import potential, rattled_crystal, settings, shaken_model, water
 
-from lrc_ase import LRCCalculator, Potential, save_potential
+from lrc_ase import LongRangeSettings, LRCCalculator, Potential, save_potential
 
 torch_sim = pytest.importorskip("torch_sim", reason="needs pip install 'lrc-ase[torchsim]'")
 from torch_sim.models.interface import validate_model_outputs  # noqa: E402
@@ -109,6 +109,15 @@ def test_fields_that_cannot_act_are_refused():
     charged = TorchSimModel(potential(), charge=1.0, electric_field=(0, 0, 0.1))
     with pytest.raises(ValueError, match=r"along a periodic direction .* needs a neutral cell"):
         charged(torch_sim.io.atoms_to_state([rattled_crystal()], CPU, torch.float64))
+
+
+def test_charge_without_a_path_is_warned_of():
+    shifted = settings(long_range=LongRangeSettings(n_channels=2, accuracy=1e-4, charges="shifted"))
+    model = neutral(potential(shifted), electric_field=(0, 0, 0.1))
+    state = torch_sim.io.atoms_to_state([rattled_crystal()], CPU, torch.float64)
+    with pytest.warns(UserWarning, match="moves without a path between atoms: in a field along a periodic direction"):
+        model(state)
+    model(state)  # says it once
 
 
 def test_precision_follows_the_state():

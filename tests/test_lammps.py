@@ -13,7 +13,7 @@ from lammps_runs import INPUT, TESTS, beyond, needs_lammps, under_mpi, write_sta
 from structures import potential, salt_potential, settings
 from typer.testing import CliRunner
 
-from lrc_ase import LRCCalculator, save_potential
+from lrc_ase import LongRangeSettings, LRCCalculator, save_potential
 from lrc_ase.cli import app
 from lrc_ase.engines.lammps_input import read_input
 from lrc_ase.files.pretrained import trained_potentials
@@ -217,6 +217,21 @@ def test_fields_that_cannot_act_are_refused_at_once(options, model_settings, mes
     lmp.command("mass 1 22.98977")
     with pytest.raises(ValueError, match=message):
         attach(lmp, potential(model_settings), species=("Na",), **({"electric_field": (0, 0, 0.1)} | options))
+    lmp.close()
+
+
+@needs_lammps
+def test_charge_without_a_path_is_warned_of_in_a_field():
+    MPI = pytest.importorskip("mpi4py.MPI")
+    import lammps_cases
+
+    from lrc_ase.engines.lammps import attach
+
+    shifted = settings(long_range=LongRangeSettings(n_channels=2, accuracy=1e-4, charges="shifted"))
+    lmp = lammps_cases.start(MPI.COMM_SELF, lammps_cases.pair())
+    attach(lmp, potential(shifted), MPI.COMM_SELF, species=lammps_cases.TYPES, electric_field=(0, 0, 0.1))
+    with pytest.warns(UserWarning, match="moves without a path between atoms: in a field along a periodic direction"):
+        lmp.command("run 0")
     lmp.close()
 
 

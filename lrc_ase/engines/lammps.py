@@ -24,6 +24,7 @@ from lrc_ase.engines.mpi import GhostOwners, MPIExchange, end_all
 from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.models.derivatives import Results, evaluate
 from lrc_ase.models.ensemble import members_of
+from lrc_ase.models.polarization import PathlessWarning
 from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.domain import Lookout, TrainingDomain
 
@@ -171,6 +172,7 @@ class LammpsCoupling:
         evaluated = potential.for_evaluation("cpu", dtype)
         self.model, self._references = evaluated.model, evaluated.references
         self.exchange = MPIExchange(comm) if comm.Get_size() > 1 else None
+        self._paths = PathlessWarning()
         self._field = checked_field(lmp, potential.settings, electric_field, charge)
         elements, cutoff = potential.settings.elements, potential.settings.cutoff
         self._species_of_type = np.array([-1] + [elements.index(name) for name in species])
@@ -238,6 +240,8 @@ class LammpsCoupling:
         if self._field is not None:
             graph = replace(graph, field=self._field, images=image_flags(self.lmp, n_local, n_atoms))
         results = evaluate(self.model, graph, stress=True)
+        if self.comm.Get_rank() == 0:
+            self._paths.tell(results.pathless_charges, graph)
         assert results.forces is not None
         assert self._owners is not None
         forces = self._owners.add_to_owners(results.forces.numpy())

@@ -23,7 +23,7 @@ from lrc_ase.layer.memory import reuse_small_meshes
 from lrc_ase.layer.tables import MultiplierTables
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.devices import usable_device
-from lrc_ase.models.polarization import NO_CHARGES
+from lrc_ase.models.polarization import NO_CHARGES, PathlessWarning
 from lrc_ase.models.precision import floating_type
 from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.electric_field import as_field
@@ -95,7 +95,7 @@ class TorchSimModel(ModelInterface):
         self._field = None if field is None or not field.any() else torch.from_numpy(field).to(self._device)
         if self._field is not None and not self._has_charges:
             raise ValueError(NO_CHARGES)
-        self._images = CellImages()
+        self._images, self._paths = CellImages(), PathlessWarning()
         self._systems: list[Atoms] = []
         """Systems of the last search."""
         self._graph: Graph | None = None
@@ -115,6 +115,7 @@ class TorchSimModel(ModelInterface):
         graph = self._graph_of(state, self._total_charges(charges, state.n_systems))
         evaluation = evaluate(self.model, graph, stress=self._compute_stress)
         assert evaluation.forces is not None
+        self._paths.tell(evaluation.pathless_charges, graph)
         references = self._references.new_zeros(graph.n_structures)
         references.index_add_(0, graph.structure, self._references[graph.species])
         results = {"energy": evaluation.energy + references, "forces": evaluation.forces}

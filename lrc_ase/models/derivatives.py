@@ -42,6 +42,8 @@ class Results:
     """:math:`(1/V)\\, dE/d\\epsilon`, (n_structures, 3, 3), eV/Angstrom^3; of use where all directions are periodic."""
     charges: Tensor | None = None
     """Latent charges, (n_local,), e."""
+    pathless_charges: Tensor | None = None
+    """Charges that move without a path, (n_local,), e; see `ModelOutput`."""
     dipole: Tensor | None = None
     """Polarization of the local atoms of each structure, (n_structures, 3), e Angstrom."""
     energy_std: Tensor | None = None
@@ -110,6 +112,7 @@ def evaluate(
         forces=-gradients[0] if forces else None,
         stress=gradients[-1] / volume(graph.cell)[:, None, None] if stress else None,
         charges=output.charges,
+        pathless_charges=output.pathless_charges,
         dipole=moment,
     )
     return results if training else _detached(results)

@@ -12,6 +12,7 @@ an atom changes P by a cell vector times the element charge, and no derivative o
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from torch import Tensor
@@ -19,15 +20,41 @@ from torch import Tensor
 from lrc_ase.layer.lattice import fractional_coordinates
 from lrc_ase.layer.mesh.evaluation import sum_by_structure
 from lrc_ase.models.model import ModelOutput
+from lrc_ase.structures.electric_field import along_periodic
 from lrc_ase.structures.graph import Graph
 
-__all__ = ["NO_CHARGES", "atomic_dipoles", "field_energies", "polarization", "response_without_path"]
+__all__ = ["NO_CHARGES", "PathlessWarning", "atomic_dipoles", "field_energies", "polarization", "response_without_path"]
 
 NO_CHARGES = (
     "an electric field acts on latent charges, and this model has none: take a potential trained with "
     "`long_range: {electrostatics: true}`"
 )
 """Message of the error for a field on a model without latent charges."""
+
+
+class PathlessWarning:
+    """Warn once of charge that has no path in a field along a periodic direction.
+
+    Such charge depends on all atoms of the structure and moves between them at any distance: the shift of potentials of
+    lrc-ase 0.2, and the excess over the element charges. Energy and forces are consistent, and conserved, but they
+    depend on the image of each atom that the coordinates name, and grow with the cell.
+    """
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def tell(self, pathless_charges: Tensor | None, graph: Graph) -> None:
+        """Warn if the structures of `graph` hold such charge (see `ModelOutput.pathless_charges`) in such a field."""
+        if self._told or pathless_charges is None or graph.field is None:
+            return
+        if along_periodic(graph.field, graph.cell, graph.pbc).any():
+            self._told = True
+            warnings.warn(
+                "charge of this potential moves without a path between atoms: in a field along a periodic direction, "
+                "forces depend on the periodic image in which each atom is given. Train it anew with transfers between "
+                "neighbors (`long_range: {charges: transfers}`) and structures of this composition",
+                stacklevel=2,
+            )
 
 
 def polarization(output: ModelOutput, graph: Graph, strain: Tensor | None = None) -> Tensor:

@@ -99,16 +99,24 @@ def field_text(field: np.ndarray | None) -> str:
     return "none" if field is None or not field.any() else " ".join(map(repr, field.tolist()))
 
 
+def along_periodic(field: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
+    """Return True for the periodic cell vectors that a field has a component along, (n_structures, 3).
+
+    `field` (n_structures, 3), `cell` and `pbc` as in `lrc_ase.structures.graph.Graph`.
+    """
+    # volts between an atom and its image along each cell vector, (n_structures, 3)
+    voltage = (cell * field[:, None, :]).sum(dim=-1)
+    size = torch.linalg.vector_norm(cell, dim=-1) * torch.linalg.vector_norm(field, dim=-1)[:, None]
+    return pbc & (voltage.abs() > _SMALLEST_VOLTAGE * size)
+
+
 def check_field(field: Tensor, cell: Tensor, pbc: Tensor, charge: Tensor) -> None:
     """Raise a ValueError if the field of a structure is along a periodic direction, and the structure is charged.
 
     Such a field accelerates the net charge without end, and the energy has no lower bound. `field` (n_structures, 3),
     `cell`, `pbc` and `charge` as in `lrc_ase.structures.graph.Graph`.
     """
-    # volts between an atom and its image along each cell vector, (n_structures, 3)
-    voltage = (cell * field[:, None, :]).sum(dim=-1)
-    size = torch.linalg.vector_norm(cell, dim=-1) * torch.linalg.vector_norm(field, dim=-1)[:, None]
-    along = pbc & (voltage.abs() > _SMALLEST_VOLTAGE * size)
+    along = along_periodic(field, cell, pbc)
     wrong = along.any(dim=1) & (charge != 0)
     if wrong.any():
         first = int(wrong.nonzero()[0, 0])
