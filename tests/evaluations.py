@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lrc_ase.evaluation import Evaluation
+from lrc_ase.evaluation.electric import Comparison
 
 FRAMES = 4
 ATOMS = 3
@@ -22,6 +23,13 @@ def evaluation(
         f"reference_{name}": rng.normal(size=shape) if name in labels else np.full(shape, np.nan)
         for name, shape in values.items()
     }
+    electric: dict = {}
+    frame = np.repeat(np.arange(n_frames), ATOMS)
+    if "dipole" in labels:
+        pair = rng.normal(size=(2, n_frames, 3))
+        electric["dipole"] = Comparison(*pair, np.arange(n_frames))
+    if "born_effective_charges" in labels:
+        electric["born_effective_charges"] = Comparison(*rng.normal(size=(2, n_frames * ATOMS, 3, 3)), frame)
     return Evaluation(
         n_atoms=n_atoms,
         symbols=np.array(["Na", "Cl", "Cl"] * n_frames),
@@ -29,6 +37,7 @@ def evaluation(
         config_types=tuple(config_types),
         energy_std=np.abs(rng.normal(size=n_frames)) if std else None,
         forces_std=np.abs(rng.normal(size=(n_frames * ATOMS, 3))) if std else None,
+        electric=electric,
         **predicted,
         **reference,
     )

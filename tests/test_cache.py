@@ -14,6 +14,7 @@ from structures import rattled_crystal, salt_water_slab, water
 from training_frames import metal_frames, two_stage_configuration, write_frames
 
 from lrc_ase.dataset import (
+    ELECTRIC_LABELS,
     Lazy,
     cached_frames,
     elements_of,
@@ -37,6 +38,9 @@ def labelled(atoms, *, charge=0.0):
     labels = {"energy": float(rng.normal()), "forces": rng.normal(size=(len(atoms), 3))}
     if atoms.pbc.all():
         labels["stress"] = rng.normal(size=6)
+    if not atoms.pbc.any():
+        labels |= {"dipole": rng.normal(size=3), "born_effective_charges": rng.normal(size=(len(atoms), 3, 3))}
+        atoms.info["polarizability"] = np.eye(3)
     atoms.calc = SinglePointCalculator(atoms, **labels)
     atoms.info["charge"] = charge
     return atoms
@@ -60,6 +64,9 @@ def entries_of(path, tmp_path, **options):
 
 
 def assert_equal_graphs(found, expected):
+    for name in ELECTRIC_LABELS:
+        labels = [getattr(graph, name) for graph in (found, expected)]
+        assert all(label is None for label in labels) or torch.equal(*labels), name
     for name in ("energy", "forces", "stress", "weight"):
         assert torch.equal(torch.nan_to_num(getattr(found, name)), torch.nan_to_num(getattr(expected, name))), name
         assert torch.equal(getattr(found, name).isnan(), getattr(expected, name).isnan()), name
@@ -80,6 +87,9 @@ def test_cached_graphs_are_bit_equal_to_those_of_the_files(mixed, tmp_path):
         assert (found.name, found.energy, found.weight) == (frame.name, frame.energy, 2.0)
         assert np.array_equal(found.forces, frame.forces)
         assert np.array_equal(found.stress, frame.stress, equal_nan=True)
+        for label in ELECTRIC_LABELS:
+            assert np.array_equal(getattr(found, label), getattr(frame, label))
+            assert frame.has(label) == (not frame.atoms.pbc.any())
         assert found.atoms == frame.atoms
         assert_equal_graphs(
             entry.graph(index, elements, references, 2.0), labelled_graph(frame, elements, 4.5, references)

@@ -22,9 +22,9 @@ from test_cache import REQUIRED, assert_equal_graphs, labelled
 from training_frames import metal_frames
 
 from lrc_ase.dataset import cache as cache_module
-from lrc_ase.dataset import cached_frames, label_frame, labelled_graph, read_frames
+from lrc_ase.dataset import cached_frames, entry_files, label_frame, labelled_graph, read_frames
 from lrc_ase.dataset import entries as entries_module
-from lrc_ase.dataset.entries import FIELDS, DamagedEntryError
+from lrc_ase.dataset.entry_files import FIELDS, DamagedEntryError
 
 resource = pytest.importorskip("resource")  # absent on Windows
 ELEMENTS = ("H", "O", "Na", "Cl")
@@ -36,7 +36,9 @@ def small_set(folder):
     """File of a small crystal, and of a molecule of other atoms."""
     salt = bulk("NaCl", "rocksalt", a=5.6)
     salt.rattle(0.1, seed=1)
-    ase.io.write(folder / "small.traj", [labelled(salt), labelled(water(), charge=1.0)])
+    frames = [labelled(salt), labelled(water(), charge=1.0)]
+    frames[0].calc.results["born_effective_charges"] = np.ones((2, 3, 3))
+    ase.io.write(folder / "small.traj", frames)
     return folder / "small.traj"
 
 
@@ -120,7 +122,7 @@ def test_damage_after_opening_is_an_error_at_the_frame(tmp_path, name, damage):
 
 @pytest.mark.parametrize("limit", [512, 0])
 def test_files_stay_open_only_where_descriptors_are_left(tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(entries_module, "_LARGEST_DESCRIPTOR", limit)
+    monkeypatch.setattr(entry_files, "_LARGEST_DESCRIPTOR", limit)
     file = small_set(tmp_path)
     entry = opened(file)
     for _ in range(2):

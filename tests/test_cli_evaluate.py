@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from structures import potential, settings
@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from lrc_ase import save_potential
 from lrc_ase.cli import app
+from lrc_ase.dataset import LabelKeys
 from lrc_ase.evaluation import evaluate_frames
 
 
@@ -70,6 +71,37 @@ def test_frames_with_a_part_of_the_labels_are_compared(run, tmp_path, labels, co
     assert (errors["energy_rmse"] is None) == ("energy" not in labels)
     assert (errors["forces_rmse"] is None) == ("forces" not in labels)
     assert (tmp_path / "out" / "stresses.csv").exists() == ("stress" in labels)
+
+
+def test_dipoles_and_born_charges_have_a_table_and_files(tmp_path):
+    save_potential(tmp_path / "charged.safetensors", potential())
+    frames = []
+    for seed in range(3):
+        atoms = molecule("H2O")
+        atoms.rattle(0.1, seed=seed)
+        atoms.info["mu"] = np.array([0.1 * seed, 0.2, 0.3])
+        atoms.arrays["born"] = np.eye(3).reshape(1, 9).repeat(3, axis=0)
+        frames.append(atoms)
+    write(tmp_path / "a.extxyz", frames)
+    write(tmp_path / "b.extxyz", frames[:1])
+    arguments = ["evaluate", tmp_path / "charged.safetensors", tmp_path / "a.extxyz", tmp_path / "b.extxyz"]
+    code, output = lrc_ase(*arguments)
+    assert code == 1
+    assert "no energy, forces, stress, dipole or Born effective charges" in output
+    code, output = lrc_ase(*arguments, "--dipole-key", "mu", "--born-key", "born", "--report", tmp_path / "out")
+    assert code == 0, output
+    assert "…" not in output
+    table = output[output.index("Dipoles and Born effective charges") :]
+    evaluation = evaluate_frames(
+        potential(), frames, keys=LabelKeys(dipole="mu", born_effective_charges="born"), required=()
+    )
+    shown = re.search(r"^\s*a\.extxyz\s+3 +(\S+) +(\S+) +3 +(\S+) +(\S+)", table, re.MULTILINE).groups()
+    keys = [f"{label}_{error}" for label in ("dipole", "born_effective_charges") for error in ("rmse", "r2")]
+    assert [float(value) for value in shown] == pytest.approx([evaluation.metrics[key] for key in keys], rel=0.01)
+    for name in ("dipoles.csv", "born-effective-charges.csv", "parity.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Dipoles and Born effective charges" in page
 
 
 def test_mixed_frames_are_counted(run, tmp_path):

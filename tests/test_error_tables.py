@@ -7,15 +7,23 @@ import re
 
 import pytest
 
-from lrc_ase.evaluation.error_tables import ERROR_COLUMNS, ERROR_UNITS, error_cells, overfitting_remark
+from lrc_ase.evaluation.error_tables import (
+    ELECTRIC_COLUMNS,
+    ERROR_COLUMNS,
+    ERROR_UNITS,
+    error_cells,
+    overfitting_remark,
+)
 from lrc_ase.files.printable import printable
 
 
-def test_units_are_thousandths_of_those_of_ase():
+def test_units_are_thousandths_of_those_of_ase_or_its_own():
     assert {name: (unit.per_ase_unit, unit.ascii) for name, unit in ERROR_UNITS.items()} == {
         "energy": (1000.0, "meV/atom"),
         "forces": (1000.0, "meV/Angstrom"),
         "stress": (1000.0, "meV/Angstrom^3"),
+        "dipole": (1.0, "e Angstrom"),
+        "born_effective_charges": (1.0, "e"),
     }
 
 
@@ -23,6 +31,15 @@ def test_every_column_but_the_count_names_its_unit():
     for column in ERROR_COLUMNS[1:]:
         quantity = column.key.partition("_")[0]
         assert column.title.splitlines()[2] == ERROR_UNITS[quantity].symbol
+
+
+def test_columns_on_dipoles_and_born_charges_name_their_units():
+    for column in ELECTRIC_COLUMNS:
+        quantity, _, mean = column.key.rpartition("_")
+        if mean in ("mae", "rmse"):
+            assert column.title.splitlines()[2] == ERROR_UNITS[quantity].symbol
+    _, rows = error_cells({"a": {"dipole_rmse": 0.25, "dipole_r2": 0.98765, "n_dipoles": 4.0}}, ELECTRIC_COLUMNS)
+    assert rows == [["a", "4", "0.25", "0.9877"]]
 
 
 def test_columns_without_values_are_left_out_and_absent_values_are_dashes():

@@ -9,10 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from evaluations import FRAMES, evaluation
+from structures import potential, rattled_crystal, settings, water
 
-from lrc_ase.evaluation import write_evaluation
+from lrc_ase import LRCCalculator
+from lrc_ase.evaluation import evaluate_frames, write_evaluation
+from lrc_ase.evaluation.electric import COMPARED, Comparison
+from lrc_ase.evaluation.error_tables import ERROR_UNITS
 from lrc_ase.evaluation.evaluate import cross_calibrated
 from lrc_ase.evaluation.uncertainty import crossed_coverage, crossed_deviations
+from lrc_ase.report.tables import label_remarks
 
 
 def test_files_of_an_evaluation_hold_the_units_that_they_declare(tmp_path):
@@ -21,7 +26,7 @@ def test_files_of_an_evaluation_hold_the_units_that_they_declare(tmp_path):
     shown = replace(shown, reference_energy=partial)
     write_evaluation(shown, tmp_path)
     errors = json.loads((tmp_path / "errors.json").read_text())
-    assert errors["units"] == {"energy": "meV/atom", "forces": "meV/Angstrom", "stress": "meV/Angstrom^3"}
+    assert errors["units"] == {name: unit.ascii for name, unit in ERROR_UNITS.items()}
     force_errors = 1000 * (shown.forces - shown.reference_forces)
     assert errors["all"]["forces_mae"] == pytest.approx(np.abs(force_errors).mean())
     assert errors["all"]["stress_rmse"] == pytest.approx(
@@ -46,6 +51,73 @@ def test_files_of_an_evaluation_hold_the_units_that_they_declare(tmp_path):
     with (tmp_path / "stresses.csv").open() as file:
         row = list(csv.DictReader(file))[1]
     assert float(row["stress_yz_eV_per_Angstrom3"]) == pytest.approx(shown.stress[1, 1, 2], abs=1e-9)
+
+
+def read_csv(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_files_hold_dipoles_and_born_charges(tmp_path):
+    shown = evaluation(labels=("energy", "dipole", "born_effective_charges"), sets=["a", "a", "b", "b"])
+    dipole, born = (shown.electric[label] for label in COMPARED)
+    dipole.reference[1] = np.nan
+    shown = replace(shown)
+    write_evaluation(shown, tmp_path)
+    errors = json.loads((tmp_path / "errors.json").read_text())
+    reference, predicted = dipole.reference[2:], dipole.predicted[2:]
+    of_set = errors["by_set"]["b"]
+    assert of_set["dipole_mae"] == pytest.approx(np.abs(predicted - reference).mean())
+    assert of_set["dipole_rmse"] == pytest.approx(np.sqrt(np.mean((predicted - reference) ** 2)))
+    residual = ((predicted - reference) ** 2).sum() / ((reference - reference.mean()) ** 2).sum()
+    assert of_set["dipole_r2"] == pytest.approx(1 - residual)
+    assert (errors["all"]["n_dipoles"], errors["all"]["n_born_effective_charges"]) == (3, 4)
+    rows = read_csv(tmp_path / "dipoles.csv")
+    assert [row["frame"] for row in rows] == ["0", "2", "3"]
+    assert float(rows[1]["dipole_y_e_Angstrom"]) == pytest.approx(dipole.predicted[2, 1], abs=1e-6)
+    row = read_csv(tmp_path / "born-effective-charges.csv")[4]
+    assert (row["frame"], row["atom"], row["element"]) == ("1", "1", "Cl")
+    assert float(row["reference_xz_e"]) == pytest.approx(born.reference[4, 0, 2], abs=1e-6)
+    assert float(row["predicted_zx_e"]) == pytest.approx(born.predicted[4, 2, 0], abs=1e-6)
+
+
+def test_r2_is_that_of_known_numbers():
+    # 1 - ((0.1)^2 + (0.1)^2 + 0 + 0.2^2) / (2.25 + 0.25 + 0.25 + 2.25)
+    reference = np.array([[1.0, 2.0], [3.0, 4.0], [np.nan, 7.0]])
+    predicted = np.array([[1.1, 1.9], [3.0, 4.2], [5.0, np.nan]])
+    comparison = Comparison(predicted, reference, np.array([0, 1, 2]))
+    errors = comparison.errors(np.array([True, True, True]))
+    assert errors["r2"] == pytest.approx(1 - 0.06 / 5)
+    assert errors["n"] == 3
+    assert np.isnan(comparison.errors(np.array([False, False, True]))["r2"])
+
+
+@pytest.mark.parametrize("long_range", [True, False])
+def test_predictions_stand_beside_the_labels_of_their_frames(long_range):
+    frames = [water(), rattled_crystal(), water()]
+    frames[2].rattle(0.1, seed=1)
+    trained = potential() if long_range else potential(settings(long_range=None))
+    for atoms in (frames[0], frames[2]):
+        atoms.info["dipole"] = np.arange(3.0)
+        atoms.arrays["born_effective_charges"] = np.arange(27.0).reshape(3, 9)
+    shown = evaluate_frames(trained, frames, required=(), batch_size=2)
+    dipole, born = (shown.electric[label] for label in COMPARED)
+    assert dipole.frame.tolist() == [0, 1, 2]
+    assert np.isnan(dipole.reference).any(axis=1).tolist() == [False, True, False]
+    assert born.frame.tolist() == [0] * 3 + [1] * 8 + [2] * 3
+    np.testing.assert_array_equal(born.reference[[0, -1]], np.arange(27.0).reshape(3, 3, 3)[[0, -1]])
+    assert (shown.metrics["n_dipoles"], shown.metrics["n_born_effective_charges"]) == (2, 2)
+    if not long_range:
+        assert np.isnan(dipole.predicted).all()
+        assert any("the potential has no latent charges" in remark for remark in label_remarks(shown))
+        return
+    last = frames[2].copy()
+    last.calc = LRCCalculator(trained)
+    np.testing.assert_allclose(dipole.predicted[2], last.get_dipole_moment(), atol=1e-10)
+    np.testing.assert_allclose(born.predicted[-3:], last.calc.get_born_effective_charges(last), atol=1e-10)
+    assert any(
+        remark == "Dipole errors are of 2 of 3 frames: others have no such label." for remark in label_remarks(shown)
+    )
 
 
 def test_frames_without_forces_are_ordered_by_energy():

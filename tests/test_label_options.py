@@ -36,7 +36,9 @@ def folder(tmp_path_factory):
         atoms.rattle(0.05, seed=seed)
         rng = np.random.default_rng(seed)
         atoms.info = {"E": -20.0 - seed, "W": np.eye(3), "Q": 1.0, "energy_of_another_method": "none"}
+        atoms.info |= {"D": rng.normal(size=3), "A": np.eye(3)}
         atoms.arrays["F"] = rng.normal(size=(len(atoms), 3))
+        atoms.arrays["born"] = rng.normal(size=(len(atoms), 9))
         frames.append(atoms)
     write(path / "frames.extxyz", frames)
     settings = ModelSettings(
@@ -51,7 +53,8 @@ def folder(tmp_path_factory):
     return path
 
 
-KEYS = ("--energy-key", "E", "--forces-key", "F", "--virial-key", "W", "--charge-key", "Q")
+ELECTRIC_KEYS = ("--dipole-key", "D", "--born-key", "born", "--polarizability-key", "A")
+KEYS = ("--energy-key", "E", "--forces-key", "F", "--virial-key", "W", *ELECTRIC_KEYS, "--charge-key", "Q")
 
 
 def row(output: str, name: str) -> str:
@@ -64,14 +67,16 @@ def test_data_reads_labels_under_the_names_of_its_options(folder):
     code, output = lrc_ase("data", folder / "frames.extxyz", *KEYS)
     assert code == 0, output
     assert row(output, "with energy") == row(output, "with forces") == row(output, "with stress") == "all"
+    assert row(output, "with Born effective charges") == row(output, "with polarizability") == "all"
     assert row(output, "total charges") == "+1 (3)"
+    assert "dipole left out: along periodic directions a dipole is known up to cell vectors (3 of 3 frames" in output
     assert "Note: frames.extxyz: stress = -virial / volume, virial read from info entry 'W' (3 of 3 frames" in output
 
 
 def test_evaluate_reads_labels_under_the_names_of_its_options(folder):
     code, output = lrc_ase("evaluate", folder / "two.safetensors", folder / "frames.extxyz")
     assert code == 1
-    assert "no energy, forces or stress in any of the 3 frames" in output
+    assert "no energy, forces, stress, dipole or Born effective charges in any of the 3 frames" in output
     code, output = lrc_ase("evaluate", folder / "two.safetensors", folder / "frames.extxyz", *KEYS)
     assert code == 0, output
     code, output = lrc_ase("evaluate", folder / "two.safetensors", folder / "frames.extxyz", *KEYS[:-1], "nothing")
@@ -134,6 +139,9 @@ def test_train_reads_labels_under_the_names_of_its_options(folder, tmp_path):
         "stress": None,
         "virial": "W",
         "charge": "Q",
+        "dipole": "D",
+        "born_effective_charges": "born",
+        "polarizability": "A",
     }
 
 

@@ -68,7 +68,21 @@ def test_parity_shows_predictions_over_references_in_the_units_of_its_labels(dra
         assert float(value) == pytest.approx(shown.metrics[key], rel=0.01)
 
 
-@pytest.mark.parametrize("labels", [("energy",), ("forces",), ("energy", "forces")])
+def test_parity_shows_dipoles_and_born_charges_with_r2(drawn):
+    shown = evaluation(labels=("energy", "forces", "dipole", "born_effective_charges"))
+    plot_parity({"a": shown}, "parity.png")
+    panels = [axes for axes in drawn[0].axes if axes.get_visible()]
+    assert [axes.get_xlabel().splitlines() for axes in panels[2:]] == [
+        ["Dipole component, reference", "e Å"],
+        ["Born effective charge, reference", "e"],
+    ]
+    for axes, label in zip(panels[2:], ("dipole", "born_effective_charges"), strict=True):
+        comparison = shown.electric[label]
+        assert points(axes) == pytest.approx(np.array([comparison.reference.ravel(), comparison.predicted.ravel()]))
+        assert axes.texts[0].get_text().splitlines()[1] == f"R² {shown.metrics[f'{label}_r2']:.3f}"
+
+
+@pytest.mark.parametrize("labels", [("energy",), ("forces",), ("energy", "forces"), ("dipole",)])
 def test_parity_leaves_out_what_has_no_labels(drawn, labels):
     plot_parity({"a": evaluation(labels=labels)}, "parity.png")
     assert len(drawn[0].axes) == len(labels)
@@ -140,6 +154,15 @@ def test_learning_curve_breaks_between_stages_and_shows_stress(drawn, tmp_path):
     assert [text.get_text() for text in forces.get_legend().get_texts()] == ["validation"]
     # zero has no place on a logarithmic axis
     assert [line.get_xdata().tolist() for line in stress.get_lines() if line.get_label() == "validation"] == [[1, 2]]
+
+
+def test_learning_curve_shows_dipoles_and_born_charges(drawn, tmp_path):
+    columns = {f"validation_{label}_rmse": lambda index: 1.0 + index for label in ("dipole", "born_effective_charges")}
+    plot_learning_curve(write_metrics(tmp_path / "metrics.csv", [("one", 4)], **columns), "curve.png")
+    assert [axes.get_ylabel().splitlines() for axes in drawn[0].axes] == [
+        ["Dipole error (RMSE)", "e Å"],
+        ["Born charge error (RMSE)", "e"],
+    ]
 
 
 def test_names_of_stages_do_not_overlap(drawn, tmp_path):

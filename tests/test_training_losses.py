@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import ase
 import numpy as np
 import pytest
@@ -10,14 +12,14 @@ import torch
 from lrc_ase.dataset import LabelledFrame, collate_labelled, labelled_graph
 from lrc_ase.models.derivatives import Results
 from lrc_ase.training.configuration import LossConfiguration
-from lrc_ase.training.losses import ErrorSums, loss_of
+from lrc_ase.training.losses import ErrorSums, LabelCounts, loss_of
 
 FORCE_SCALE = 2.0
 
 
-def frame(n_atoms, energy, weight=1.0, stress=np.nan):
+def frame(n_atoms, energy, weight=1.0, stress=np.nan, **electric):
     atoms = ase.Atoms("H" * n_atoms, positions=np.arange(3 * n_atoms).reshape(n_atoms, 3), cell=[4, 5, 10], pbc=True)
-    return LabelledFrame(atoms, energy, np.zeros((n_atoms, 3)), np.full((3, 3), stress), "frame", weight)
+    return LabelledFrame(atoms, energy, np.zeros((n_atoms, 3)), np.full((3, 3), stress), "frame", weight, **electric)
 
 
 def batch_of(*frames):
@@ -82,6 +84,72 @@ def test_absent_labels_give_neither_loss_nor_gradient(predicted):
     assert float(loss.detach()) == pytest.approx(0.25, rel=1e-14)
     assert predicted.energy.grad[0] == 0
     assert predicted.energy.grad[1] != 0
+
+
+def test_dipole_term_is_a_weighted_mean_over_labelled_components(predicted):
+    labels = [{"dipole": np.array([1.0, np.nan, 0.0])}, {}]
+    batch = batch_of(frame(1, 1.0, weight=3.0, **labels[0]), frame(2, 3.0, **labels[1]))
+    dipole = torch.tensor([[1.5, 9.0, -2.0], [7.0, 7.0, 7.0]], dtype=torch.float64)
+    loss = loss_of(
+        replace(predicted, dipole=dipole), batch, LossConfiguration(energy=0, forces=0, dipole=2.0), FORCE_SCALE
+    )
+    assert float(loss) == pytest.approx(2 * 3 * (0.5**2 + 2.0**2) / 2, rel=1e-14)
+
+
+@pytest.fixture
+def born_batch():
+    born = np.zeros((2, 3, 3))
+    born[1, 0] = np.nan
+    return batch_of(frame(1, 1.0), frame(2, 3.0, weight=3.0, born_effective_charges=born))
+
+
+def born_charges(*components):
+    charges = torch.arange(27, dtype=torch.float64).reshape(3, 3, 3)
+    known = torch.zeros(3, dtype=torch.bool)
+    known[list(components)] = True
+    return torch.where(known[:, None], charges, torch.nan)
+
+
+def born_loss(predicted, batch, *components, counts=None, **options):
+    loss = LossConfiguration(energy=0, forces=0, born_effective_charges=1.0, **options)
+    results = replace(predicted, born_effective_charges=born_charges(*components))
+    return float(loss_of(results, batch, loss, FORCE_SCALE, counts).detach())
+
+
+def test_born_term_is_a_weighted_mean_over_labelled_components(predicted, born_batch):
+    squares = np.arange(27.0).reshape(3, 3, 3)[1:] ** 2  # the first frame has no label
+    squares[1, 0] = 0
+    assert born_loss(predicted, born_batch, 0, 1, 2) == pytest.approx(3 * squares.sum() / 15, rel=1e-14)
+
+
+@pytest.mark.parametrize("options", [{}, {"function": "huber", "huber_delta": 4.0}])
+@pytest.mark.parametrize("counted", [False, True])
+def test_mean_of_the_losses_of_single_components_is_the_loss_of_all(predicted, born_batch, options, counted):
+    counts = LabelCounts.of([born_batch]) if counted else None
+    whole = born_loss(predicted, born_batch, 0, 1, 2, counts=counts, **options)
+    parts = [born_loss(predicted, born_batch, component, counts=counts, **options) for component in range(3)]
+    assert np.mean(parts) == pytest.approx(whole, rel=1e-12)
+
+
+def test_batches_without_the_label_that_is_weighed_have_no_loss(predicted, batch):
+    loss = loss_of(predicted, batch, LossConfiguration(energy=0, forces=0, dipole=1.0), FORCE_SCALE)
+    loss.backward()
+    assert float(loss.detach()) == 0
+
+
+def test_errors_of_dipoles_and_born_charges_are_those_of_their_labels(predicted, born_batch):
+    dipole = torch.tensor([[0.0, 0.0, 0.0], [3.0, 4.0, 0.0]], dtype=torch.float64)
+    batch = replace(born_batch, dipole=torch.tensor([[torch.nan] * 3, [0.0, 0.0, 0.0]], dtype=torch.float64))
+    sums = ErrorSums()
+    sums.add(replace(predicted, dipole=dipole, born_effective_charges=born_charges(1)), batch, torch.tensor(0.0))
+    metrics = sums.metrics()
+    assert metrics["dipole_mae"] == pytest.approx(7 / 3)
+    assert metrics["dipole_rmse"] == pytest.approx(5 / np.sqrt(3))
+    assert (sums.n_dipoles, sums.n_born_charges) == (3, 6)
+    assert metrics["born_effective_charges_mae"] == pytest.approx(np.mean([12, 13, 14, 21, 22, 23]))
+    assert ErrorSums.from_numbers((sums + sums).numbers()).n_born_charges == 12
+    sums.add(predicted, batch, torch.tensor(0.0))  # nothing was predicted
+    assert sums.n_dipoles == 3
 
 
 def test_error_sums_are_those_of_all_frames_together(batch, predicted):

@@ -18,9 +18,9 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from training_frames import TINY_MODEL, metal_frames
+from training_frames import TINY_MODEL, metal_frames, molecules
 
-from lrc_ase.dataset import LabelKeys
+from lrc_ase.dataset import LabelKeys, write_frames
 from lrc_ase.files.tensors import read_tensors
 from lrc_ase.models import settings
 from lrc_ase.training import configuration, parse_configuration, train
@@ -94,6 +94,7 @@ def watched_energy_error(run: Run) -> str:
 
 
 FILE, OTHER_FILE, LABELS = "frames.traj", "others.traj", "labels.extxyz"
+OPEN_LABELS = "open.extxyz"
 FIRST_START, SECOND_START = "first.safetensors", "second.safetensors"
 ABSENT = "absent"
 """Value that takes a key out of the configuration."""
@@ -101,6 +102,8 @@ PONITA = {"model.descriptor": {"name": "ponita", "n_orientations": 6, "n_layers"
 PAPER = {"model.descriptor": {"name": "paper", "widths": [2, 4]}}
 TWO_BLOCKS = {"model.descriptor.n_blocks": 2}
 FOREIGN_LABELS = {"data.set.train.0.path": LABELS}
+DIPOLES = {"data.set.train.0.path": OPEN_LABELS, "stages.0.loss.dipole": 1.0}
+BORN_CHARGES = {"data.set.train.0.path": OPEN_LABELS, "stages.0.loss.born_effective_charges": 1.0}
 VALIDATED = {"data.set.validation": [OTHER_FILE]}
 
 CASES = {
@@ -118,6 +121,8 @@ CASES = {
     "LabelKeys.stress": Case("data.set.keys.stress", "wrong_stress", base=FOREIGN_LABELS),
     "LabelKeys.virial": Case("data.set.keys.virial", "wrong_virial", base=FOREIGN_LABELS),
     "LabelKeys.charge": Case("data.set.keys.charge", "wrong_charge", base=FOREIGN_LABELS),
+    "LabelKeys.dipole": Case("data.set.keys.dipole", "wrong_dipole", base=DIPOLES),
+    "LabelKeys.born_effective_charges": Case("data.set.keys.born_effective_charges", "wrong_born", base=BORN_CHARGES),
     "ModelConfiguration.elements": Case("model.elements", ["Cu", "Ag", "Au"], shapes),
     "ModelConfiguration.preset": Case("model.preset", "accurate", shapes),
     "ModelConfiguration.cutoff": Case("model.cutoff", 4.5),
@@ -158,6 +163,8 @@ CASES = {
     "LossConfiguration.energy": Case("stages.0.loss.energy", 1.0),
     "LossConfiguration.forces": Case("stages.0.loss.forces", 3.0),
     "LossConfiguration.stress": Case("stages.0.loss.stress", 0.0),
+    "LossConfiguration.dipole": Case("stages.0.loss.dipole", 2.0, base=DIPOLES),
+    "LossConfiguration.born_effective_charges": Case("stages.0.loss.born_effective_charges", 2.0, base=BORN_CHARGES),
     "LossConfiguration.function": Case("stages.0.loss.function", "huber"),
     "LossConfiguration.huber_delta": Case("stages.0.loss.huber_delta", 0.01, base={"stages.0.loss.function": "huber"}),
     "StageConfiguration.name": Case("stages.0.name", "renamed", lambda run: run.metrics[0]["stage"]),
@@ -201,6 +208,7 @@ CASES = {
 }
 
 ELSEWHERE = {
+    "LabelKeys.polarizability": "tests/test_electric_labels.py: no loss weighs it",
     "StageConfiguration.accumulate": "tests/test_training_loop.py: steps are equal, memory is less",
     "StageConfiguration.time_limit": "tests/test_training_endings.py",
     "TrainingConfiguration.test": "tests/test_final_errors.py: rows of the table at the end",
@@ -233,6 +241,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         atoms.arrays["wrong_forces"] = 0.5 * atoms.get_forces()
         atoms.info["config_type"] = "dense" if atoms.symbols.count("Au") > 1 else "dilute"
     ase.io.write(folder / LABELS, frames)
+    frames = molecules(6)
+    for atoms in frames:
+        atoms.info["wrong_dipole"] = -atoms.calc.results["dipole"]
+        atoms.arrays["wrong_born"] = -atoms.calc.results["born_effective_charges"].reshape(-1, 9)
+    write_frames(folder / OPEN_LABELS, frames)
     for seed, name in enumerate((FIRST_START, SECOND_START)):
         output = folder / f"start-{seed}"
         train(parse_configuration(content({"seed": seed}), folder=folder), output)

@@ -38,6 +38,22 @@ def metal_frames(n_frames: int, *, seed: int = 0, repeat: tuple[int, int, int] =
     return frames
 
 
+def molecules(n_frames: int, *, seed: int = 0) -> list[Atoms]:
+    """Open clusters of CuAu with dipoles and Born effective charges of charges that stay on their element."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for atoms in metal_frames(n_frames, seed=seed):
+        labels = {name: atoms.calc.results[name] for name in ("energy", "forces")}
+        open_atoms = Atoms(atoms.numbers, atoms.positions + 0.1 * rng.normal(size=(len(atoms), 3)))
+        charges = np.where(open_atoms.numbers == 79, -0.4, 0.4)
+        charges -= charges.mean()
+        labels["dipole"] = charges @ open_atoms.positions
+        labels["born_effective_charges"] = charges[:, None, None] * np.eye(3)
+        open_atoms.calc = SinglePointCalculator(open_atoms, **labels)
+        frames.append(open_atoms)
+    return frames
+
+
 def write_frames(folder, *, n_small: int = 6, n_large: int = 3) -> None:
     """Write small.traj and large.traj to `folder`."""
     ase.io.write(folder / "small.traj", metal_frames(n_small))

@@ -22,9 +22,12 @@ from lrc_ase.cli.console import (
     set_threads,
 )
 from lrc_ase.cli.label_options import (
+    BornKeyOption,
     ChargeKeyOption,
+    DipoleKeyOption,
     EnergyKeyOption,
     ForcesKeyOption,
+    PolarizabilityKeyOption,
     StressKeyOption,
     VirialKeyOption,
     label_keys,
@@ -39,6 +42,8 @@ from lrc_ase.report.parity import plot_parity
 from lrc_ase.report.run_report import AS_STORED, report_evaluations, training_file_remarks
 from lrc_ase.report.tables import (
     config_type_table,
+    electric_errors_of,
+    electric_table,
     element_table,
     errors_table,
     label_remarks,
@@ -70,6 +75,9 @@ def evaluate(
     stress_key: StressKeyOption = None,
     virial_key: VirialKeyOption = None,
     charge_key: ChargeKeyOption = None,
+    dipole_key: DipoleKeyOption = None,
+    born_key: BornKeyOption = None,
+    polarizability_key: PolarizabilityKeyOption = None,
     batch_size: Annotated[int, typer.Option(help="Frames at once.", min=1)] = 4,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64; the file's own if not given.")] = None,
     device: DeviceOption = "cpu",
@@ -79,7 +87,8 @@ def evaluate(
     """Compare potentials with the labels of frames, several potentials side by side.
 
     Errors are shown for all frames, by file, by config_type and by element: energies (totals, nothing subtracted) in
-    meV/atom, forces in meV/Angstrom, stresses in meV/Angstrom^3. Frames may lack some of the labels.
+    meV/atom, forces in meV/Angstrom, stresses in meV/Angstrom^3, dipoles in e Angstrom and Born effective charges in e,
+    these two with R2. Frames may lack some of the labels.
     """
     set_threads(threads)
     potentials = [name for name in files if is_potential(name)]
@@ -98,7 +107,16 @@ def evaluate(
         name: load_potential(path, device=device, dtype=dtype) for name, path in zip(names, potentials, strict=True)
     }
     frames = read_frames(data)
-    keys = label_keys(energy_key, forces_key, stress_key, virial_key, charge_key)
+    keys = label_keys(
+        energy=energy_key,
+        forces=forces_key,
+        stress=stress_key,
+        virial=virial_key,
+        charge=charge_key,
+        dipole=dipole_key,
+        born=born_key,
+        polarizability=polarizability_key,
+    )
     remarks = check_comparable(frames, keys)
     evaluations = {}
     with progress_bar() as bar:
@@ -114,6 +132,7 @@ def evaluate(
             )
     print_table(errors_table({name: evaluation.metrics for name, evaluation in evaluations.items()}))
     for table in (
+        electric_table(electric_errors_of(evaluations)),
         set_table(evaluations),
         config_type_table(evaluations),
         element_table(evaluations),

@@ -9,9 +9,12 @@ import typer
 from lrc_ase.dataset import LabelKeys
 
 __all__ = [
+    "BornKeyOption",
     "ChargeKeyOption",
+    "DipoleKeyOption",
     "EnergyKeyOption",
     "ForcesKeyOption",
+    "PolarizabilityKeyOption",
     "SkipUnlabelledOption",
     "StressKeyOption",
     "VirialKeyOption",
@@ -43,6 +46,26 @@ VirialKeyOption = Annotated[
 ChargeKeyOption = Annotated[
     str | None, typer.Option("--charge-key", help="Name of the total charge, e.", rich_help_panel=_PANEL)
 ]
+DipoleKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dipole-key",
+        help="Name of the dipole about the origin of the coordinates, e Angstrom.",
+        rich_help_panel=_PANEL,
+    ),
+]
+BornKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--born-key",
+        help="Name of the Born effective charges, e, polarization first, displacement second.",
+        rich_help_panel=_PANEL,
+    ),
+]
+PolarizabilityKeyOption = Annotated[
+    str | None,
+    typer.Option("--polarizability-key", help="Name of the polarizability, e^2 Angstrom^2/eV.", rich_help_panel=_PANEL),
+]
 SkipUnlabelledOption = Annotated[
     bool,
     typer.Option(
@@ -52,9 +75,26 @@ SkipUnlabelledOption = Annotated[
 
 
 def label_keys(
-    energy: str | None, forces: str | None, stress: str | None, virial: str | None, charge: str | None
+    *,
+    energy: str | None,
+    forces: str | None,
+    stress: str | None,
+    virial: str | None,
+    charge: str | None,
+    dipole: str | None,
+    born: str | None,
+    polarizability: str | None,
 ) -> LabelKeys:
-    """Return the keys that the five options name; ValueError if stress and virial are both named."""
+    """Return the keys that the options name; ValueError if stress and virial are both named."""
     if stress is not None and virial is not None:
         raise ValueError("give --stress-key or --virial-key, not both: a virial is read as stress = -virial / volume")
-    return LabelKeys(energy=energy, forces=forces, stress=stress, virial=virial, charge=charge)
+    return LabelKeys(
+        energy=energy,
+        forces=forces,
+        stress=stress,
+        virial=virial,
+        charge=charge,
+        dipole=dipole,
+        born_effective_charges=born,
+        polarizability=polarizability,
+    )

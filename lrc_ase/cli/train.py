@@ -12,9 +12,12 @@ import typer
 
 from lrc_ase.cli.console import DebugOption, one_line_errors
 from lrc_ase.cli.label_options import (
+    BornKeyOption,
     ChargeKeyOption,
+    DipoleKeyOption,
     EnergyKeyOption,
     ForcesKeyOption,
+    PolarizabilityKeyOption,
     StressKeyOption,
     VirialKeyOption,
     label_keys,
@@ -102,6 +105,9 @@ def train(
     stress_key: StressKeyOption = None,
     virial_key: VirialKeyOption = None,
     charge_key: ChargeKeyOption = None,
+    dipole_key: DipoleKeyOption = None,
+    born_key: BornKeyOption = None,
+    polarizability_key: PolarizabilityKeyOption = None,
     **options: Any,
 ) -> None:
     """Train a potential.
@@ -120,7 +126,16 @@ def train(
         validation=validation or [],
         test=test,
         short_range=short_range,
-        keys=label_keys(energy_key, forces_key, stress_key, virial_key, charge_key),
+        keys=label_keys(
+            energy=energy_key,
+            forces=forces_key,
+            stress=stress_key,
+            virial=virial_key,
+            charge=charge_key,
+            dipole=dipole_key,
+            born=born_key,
+            polarizability=polarizability_key,
+        ),
         settings=dict(parse_assignment(text) for text in assignments or []),
         resume=resume,
         quiet=quiet,

@@ -20,6 +20,7 @@ from lrc_ase.dataset.labelled_graphs import (
     split_indices,
 )
 from lrc_ase.dataset.labels import (
+    ELECTRIC_LABELS,
     LabelKeys,
     LabelledFrame,
     LabelRules,
@@ -32,6 +33,7 @@ from lrc_ase.dataset.reading import SOURCE_KEY, read_frames, write_frames
 
 __all__ = [
     "CONFIG_TYPE_KEY",
+    "ELECTRIC_LABELS",
     "SOURCE_KEY",
     "Atoms",
     "CachedFrames",

@@ -26,16 +26,8 @@ import filelock
 import numpy as np
 from ase import Atoms
 
-from lrc_ase.dataset.entries import (
-    FIELDS,
-    FORMAT_VERSION,
-    HEADER,
-    CachedFrames,
-    DamagedEntryError,
-    FrameKind,
-    Header,
-    frame_checksums,
-)
+from lrc_ase.dataset.entries import FORMAT_VERSION, HEADER, CachedFrames, FrameKind, Header, frame_checksums
+from lrc_ase.dataset.entry_files import FIELDS, DamagedEntryError
 from lrc_ase.dataset.labelled_graphs import elements_of
 from lrc_ase.dataset.labels import Label, LabelKeys, LabelRules
 from lrc_ase.dataset.paths import matching_files
@@ -268,6 +260,11 @@ def _wrapped_shifts(graph: Graph, name: str) -> tuple[np.ndarray, np.ndarray]:
     return image.astype(np.int64), shift.astype(np.int16)
 
 
+def _or_nan(label: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a label, or NaN of a shape for none."""
+    return np.full(shape, np.nan) if label is None else label
+
+
 def _arrays(frames: Sequence[Atoms], cutoff: float, rules: LabelRules) -> Chunk:
     """Label frames and search their neighbors; return the arrays of an entry and the kinds of frames."""
     collected: dict[str, list[Any]] = {name: [] for name in FIELDS}
@@ -292,6 +289,9 @@ def _arrays(frames: Sequence[Atoms], cutoff: float, rules: LabelRules) -> Chunk:
             "charge": [total_charge(frame.atoms)],
             "energy": [frame.energy],
             "stress": [frame.stress],
+            "dipole": [_or_nan(frame.dipole, (3,))],
+            "polarizability": [_or_nan(frame.polarizability, (3, 3))],
+            "n_born_charges": [0 if frame.born_effective_charges is None else len(atoms)],
             "weight": [frame.weight],
             "kind": [kinds.setdefault(FrameKind.of(frame), len(kinds))],
             "atomic_number": atoms.numbers,
@@ -301,6 +301,7 @@ def _arrays(frames: Sequence[Atoms], cutoff: float, rules: LabelRules) -> Chunk:
             "image": image,
             "neighbor": graph.neighbors.numpy()[mask],
             "shift": shift,
+            "born_charge": _or_nan(frame.born_effective_charges, (0, 3, 3)),
         }
         atoms_checksum, pairs_checksum = frame_checksums(values)
         values |= {"atoms_checksum": [atoms_checksum], "pairs_checksum": [pairs_checksum]}

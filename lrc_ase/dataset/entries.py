@@ -3,9 +3,11 @@
 An entry is a folder with one file per array and a small JSON header:
 
 - per frame: number in its file, numbers of atoms and pairs, cell as in the file and completed, boundary, charge,
-  energy, stress, weight, kind (a place in a list in the header), checksums of its atoms and pairs;
+  energy, stress, dipole, polarizability, weight, kind (a place in a list in the header), checksums of its atoms and
+  pairs, number of Born effective charges (of all atoms or none);
 - per atom: atomic number, position, force, number of neighbors, cell that it lies in;
-- per pair: neighbor and lattice translation between the two atoms, both wrapped into the cell.
+- per pair: neighbor and lattice translation between the two atoms, both wrapped into the cell;
+- per atom of frames that have them: Born effective charge.
 
 Energies are total ones and elements are atomic numbers, so that element references and models may change.
 
@@ -16,8 +18,6 @@ up to 1 GiB. Every later access reads the bytes of a frame into memory and compa
 
 from __future__ import annotations
 
-import math
-import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,66 +32,43 @@ from ase.data import chemical_symbols
 from pydantic import Field, ValidationError
 from torch import Tensor
 
+from lrc_ase.dataset.entry_files import (
+    FIELDS,
+    ROW_BYTES,
+    DamagedEntryError,
+    OpenFiles,
+    check_length,
+    file_checksum,
+    offsets,
+    whole_array,
+)
 from lrc_ase.dataset.frame_weights import CONFIG_TYPE_KEY
 from lrc_ase.dataset.label_values import Remark
-from lrc_ase.dataset.labelled_graphs import LabelledGraph
-from lrc_ase.dataset.labels import LabelledFrame
+from lrc_ase.dataset.labelled_graphs import LabelledGraph, electric_tensors
+from lrc_ase.dataset.labels import Label, LabelledFrame
 from lrc_ase.dataset.reading import SOURCE_KEY
 from lrc_ase.models.settings import Settings
 from lrc_ase.structures.graph import Graph
 
 __all__ = [
-    "FIELDS",
     "FORMAT_VERSION",
     "HEADER",
     "CachedFrames",
-    "DamagedEntryError",
     "FrameKind",
     "Header",
     "frame_checksums",
 ]
 
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
 """Version of the entries. Raise it with every change of the arrays or of the reading of labels."""
 HEADER = "header.json"
-FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
-    "number": ("<i8", ()),
-    "n_atoms": ("<i8", ()),
-    "n_pairs": ("<i8", ()),
-    "cell": ("<f8", (3, 3)),
-    "complete_cell": ("<f8", (3, 3)),
-    "pbc": ("?", (3,)),
-    "charge": ("<f8", ()),
-    "energy": ("<f8", ()),
-    "stress": ("<f8", (3, 3)),
-    "weight": ("<f8", ()),
-    "kind": ("<i4", ()),
-    "atoms_checksum": ("<u4", ()),
-    "pairs_checksum": ("<u4", ()),
-    "atomic_number": ("<u1", ()),
-    "position": ("<f8", (3,)),
-    "force": ("<f8", (3,)),
-    "n_neighbors": ("<i4", ()),
-    "image": ("<i8", (3,)),
-    "neighbor": ("<i4", ()),
-    "shift": ("<i2", (3,)),
-}
-"""Type and shape of the arrays: of frames, then of atoms, then of pairs."""
-_ROW_BYTES = {name: math.prod(shape) * np.dtype(kind).itemsize for name, (kind, shape) in FIELDS.items()}
-"""Bytes of each array per frame, atom or pair."""
 _NAMES = list(FIELDS)
-_OF_FRAME, _OF_ATOM, _OF_PAIR = _NAMES[:13], _NAMES[13:18], _NAMES[18:]
-_ATOMS, _PAIRS = ("atomic_number", "position", "force"), ("n_neighbors", "image", "neighbor", "shift")
+_OF_FRAME, _OF_ATOM, _OF_PAIR, _OF_BORN = _NAMES[:16], _NAMES[16:21], _NAMES[21:23], _NAMES[23:]
+_ATOMS = ("atomic_number", "position", "force", "born_charge")
+_PAIRS = ("n_neighbors", "image", "neighbor", "shift")
 """Arrays under the two checksums of a frame: those of the labelled frame, and the others that its graph needs."""
 _VERIFIED_AT_ONCE = 2**30
 """Bytes of an entry up to which opening reads all arrays (about 0.6 s per GiB); larger ones are verified by frame."""
-_BLOCK = 2**20
-_LARGEST_DESCRIPTOR = 512
-"""Half of the open files that most systems allow a process."""
-
-
-class DamagedEntryError(ValueError):
-    """Error of a cache entry whose files differ from what was written."""
 
 
 class FrameKind(Settings):
@@ -112,7 +89,7 @@ class FrameKind(Settings):
 class Header(Settings):
     """Content of the file `header.json` of an entry."""
 
-    format_version: Literal[4] = FORMAT_VERSION
+    format_version: Literal[5] = FORMAT_VERSION
     file: str
     """Name of the file that the frames were read from, for people who look into the folder."""
     n_frames: int = Field(ge=1)
@@ -132,39 +109,6 @@ class Header(Settings):
         return self.model_copy(update={"digest": zlib.crc32(content)})
 
 
-class _OpenFiles:
-    """Reader of pieces of the files of a folder.
-
-    Files are not mapped into memory: a mapped file that is cut short ends the process by SIGBUS. Files stay open,
-    because opening takes longer than reading a frame, unless the process may run out of open files.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.descriptors: dict[str, int] = {}
-
-    def read(self, name: str, start: int, n_bytes: int) -> bytearray:
-        """Read up to `n_bytes` from byte `start` on; fewer at the end of the file."""
-        if not hasattr(os, "pread"):  # Windows
-            with (self.folder / name).open("rb") as file:
-                file.seek(start)
-                return bytearray(file.read(n_bytes))
-        descriptor = self.descriptors.get(name)
-        if descriptor is not None:
-            return bytearray(os.pread(descriptor, n_bytes, start))  # without a position, which threads would share
-        descriptor = os.open(self.folder / name, os.O_RDONLY)
-        try:
-            return bytearray(os.pread(descriptor, n_bytes, start))
-        finally:
-            # descriptors are numbered from below; if another thread came first, its descriptor is the one that is kept
-            if descriptor > _LARGEST_DESCRIPTOR or self.descriptors.setdefault(name, descriptor) != descriptor:
-                os.close(descriptor)
-
-    def __del__(self) -> None:
-        for descriptor in self.descriptors.values():
-            os.close(descriptor)
-
-
 @dataclass(frozen=True)
 class CachedFrames:
     """Entry of the cache: frames of one file, as labelled frames and as labelled graphs."""
@@ -178,8 +122,9 @@ class CachedFrames:
     """Arrays of frames, in memory. Those of atoms and pairs are read from `folder` for each access."""
     first_atom: np.ndarray
     first_pair: np.ndarray
+    first_born_charge: np.ndarray
     header: Header
-    files: _OpenFiles
+    files: OpenFiles
 
     @classmethod
     def open(cls, folder: Path, source: str, cutoff: float) -> CachedFrames:
@@ -196,20 +141,26 @@ class CachedFrames:
                 raise DamagedEntryError(f"checksum of {HEADER} is wrong")
             if header.cutoff != cutoff or set(header.checksums) != set(FIELDS):
                 raise DamagedEntryError(f"{HEADER} describes another entry")
-            arrays = {name: _whole_array(folder, name, header) for name in _OF_FRAME}
-            first_atom, first_pair = (_offsets(arrays[name]) for name in ("n_atoms", "n_pairs"))
+            arrays = {name: whole_array(folder, name, header.n_frames, header.checksums[name]) for name in _OF_FRAME}
+            n_born_charges = arrays["n_born_charges"]
+            if (n_born_charges * (arrays["n_atoms"] - n_born_charges)).any():
+                raise DamagedEntryError("a frame has Born effective charges of some atoms alone")
+            first_atom, first_pair = (offsets(arrays[name]) for name in ("n_atoms", "n_pairs"))
+            first_born_charge = offsets(n_born_charges)
             lengths = dict.fromkeys(_OF_ATOM, int(first_atom[-1])) | dict.fromkeys(_OF_PAIR, int(first_pair[-1]))
+            lengths |= dict.fromkeys(_OF_BORN, int(first_born_charge[-1]))
             for name, length in lengths.items():
-                _check_length(folder, name, length)
-            if sum(length * _ROW_BYTES[name] for name, length in lengths.items()) <= _VERIFIED_AT_ONCE:
+                check_length(folder, name, length)
+            if sum(length * ROW_BYTES[name] for name, length in lengths.items()) <= _VERIFIED_AT_ONCE:
                 for name in lengths:
-                    if _file_checksum(folder / name) != header.checksums[name]:
+                    if file_checksum(folder / name) != header.checksums[name]:
                         raise DamagedEntryError(f"checksum of '{name}' is wrong")
         except ValidationError as error:
             raise DamagedEntryError(f"{HEADER} cannot be read ({error.errors()[0]['msg']})") from error
         except OSError as error:
             raise DamagedEntryError(f"{error.filename and Path(error.filename).name}: {error.strerror}") from error
-        return cls(folder, source, cutoff, arrays, first_atom, first_pair, header, _OpenFiles(folder))
+        files = OpenFiles(folder)
+        return cls(folder, source, cutoff, arrays, first_atom, first_pair, first_born_charge, header, files)
 
     def __len__(self) -> int:
         return len(self.arrays["energy"])
@@ -228,7 +179,8 @@ class CachedFrames:
             atoms.info[CONFIG_TYPE_KEY] = kind.config_type
         energy, stress = float(of_frame["energy"]), np.array(of_frame["stress"])
         weight *= float(of_frame["weight"])
-        return LabelledFrame(atoms, energy, of_atom["force"], stress, name, weight, kind.remarks)
+        electric = _electric_labels(of_frame, of_atom)
+        return LabelledFrame(atoms, energy, of_atom["force"], stress, name, weight, kind.remarks, **electric)
 
     def graph(self, index: int, elements: Sequence[str], references: Tensor, weight: float = 1.0) -> LabelledGraph:
         """Read labelled graph number `index`, bit-equal to the result of `labelled_graph`."""
@@ -271,17 +223,18 @@ class CachedFrames:
             torch.from_numpy(of_atom["force"]),
             torch.from_numpy(np.array(of_frame["stress"]))[None],
             torch.tensor([weight * of_frame["weight"]], dtype=torch.float64),
+            **electric_tensors(_electric_labels(of_frame, of_atom)),
         )
 
     def _read(self, index: int, names: Iterable[str], checksum: str) -> dict[str, np.ndarray]:
         """Read arrays of one frame into memory; DamagedEntryError if their checksum is wrong."""
         content, computed = {}, 0
         for name in names:
-            first = self.first_atom if name in _OF_ATOM else self.first_pair
+            first = self._first(name)
             start, stop = int(first[index]), int(first[index + 1])
-            n_bytes = (stop - start) * _ROW_BYTES[name]
+            n_bytes = (stop - start) * ROW_BYTES[name]
             try:
-                data = self.files.read(name, start * _ROW_BYTES[name], n_bytes)
+                data = self.files.read(name, start * ROW_BYTES[name], n_bytes)
             except OSError as error:
                 raise self._damaged(index, f"'{name}': {error.strerror}") from error
             if len(data) != n_bytes:
@@ -293,11 +246,27 @@ class CachedFrames:
             raise self._damaged(index, "wrong checksum")
         return content
 
+    def _first(self, name: str) -> np.ndarray:
+        """Return the first row of each frame in an array."""
+        if name in _OF_ATOM:
+            return self.first_atom
+        return self.first_pair if name in _OF_PAIR else self.first_born_charge
+
     def _damaged(self, index: int, what: str) -> DamagedEntryError:
         return DamagedEntryError(
             f"{self.source}@{self.arrays['number'][index]} is damaged in the cache ({what}): delete the folder "
             f"{self.folder}, which is then made anew"
         )
+
+
+def _electric_labels(of_frame: Mapping[str, np.ndarray], of_atom: Mapping[str, np.ndarray]) -> dict[Label, np.ndarray]:
+    """Return those of dipole, Born effective charges and polarizability that are not NaN."""
+    values: dict[Label, np.ndarray] = {
+        "dipole": of_frame["dipole"],
+        "born_effective_charges": of_atom["born_charge"],
+        "polarizability": of_frame["polarizability"],
+    }
+    return {label: np.array(value) for label, value in values.items() if np.isfinite(value).any()}
 
 
 def frame_checksums(arrays: Mapping[str, np.ndarray]) -> tuple[int, int]:
@@ -317,34 +286,3 @@ def _places(elements: tuple[str, ...]) -> np.ndarray:
     places = np.full(256, -1)  # all that an atomic number on disk can hold
     places[[chemical_symbols.index(symbol) for symbol in elements]] = np.arange(len(elements))
     return places
-
-
-def _check_length(folder: Path, name: str, length: int) -> None:
-    n_bytes = (folder / name).stat().st_size
-    if n_bytes != length * _ROW_BYTES[name]:
-        raise DamagedEntryError(f"'{name}' holds {n_bytes} bytes instead of {length * _ROW_BYTES[name]}")
-
-
-def _whole_array(folder: Path, name: str, header: Header) -> np.ndarray:
-    """Read an array of frames and verify its checksum."""
-    _check_length(folder, name, header.n_frames)
-    data = (folder / name).read_bytes()
-    if zlib.crc32(data) != header.checksums[name]:
-        raise DamagedEntryError(f"checksum of '{name}' is wrong")
-    kind, shape = FIELDS[name]
-    return np.frombuffer(data, kind).reshape(-1, *shape)
-
-
-def _file_checksum(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
-
-
-def _offsets(counts: np.ndarray) -> np.ndarray:
-    """Return the index of the first atom or pair of each frame, and the total number as the last item."""
-    if (counts < 0).any():
-        raise DamagedEntryError("a number of atoms or pairs is negative")
-    return np.concatenate([[0], np.cumsum(counts)])

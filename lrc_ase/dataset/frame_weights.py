@@ -20,6 +20,8 @@ _LABEL_WEIGHTS: dict[str, Label] = {
     "config_forces_weight": "forces",
     "config_stress_weight": "stress",
     "config_virials_weight": "stress",
+    "config_dipole_weight": "dipole",
+    "config_polarizability_weight": "polarizability",
 }
 """Entries of `Atoms.info` with the weight of one label: 0 leaves the label out."""
 

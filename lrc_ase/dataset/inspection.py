@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -13,7 +14,7 @@ from lrc_ase.dataset.check import Check
 from lrc_ase.dataset.consecutive import consecutive_runs
 from lrc_ase.dataset.energy_scale import isolated_atoms
 from lrc_ase.dataset.labelled_graphs import elements_of
-from lrc_ase.dataset.labels import LabelledFrame
+from lrc_ase.dataset.labels import ELECTRIC_LABELS, Label, LabelledFrame
 from lrc_ase.dataset.lazy import sample
 from lrc_ase.dataset.outliers import check_outliers, net_forces, warn_of_duplicates
 from lrc_ase.dataset.remarks import counted_remarks
@@ -101,6 +102,11 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
         "net force: median, largest (eV/Angstrom)": _net_forces,
         "shortest distances (Angstrom)": _shortest,
         "consecutive frames of trajectories": _consecutive,
+    }
+    describe |= {
+        f"with {label.replace('_', ' ').replace('born', 'Born')}": partial(_share_with, label)
+        for label in ELECTRIC_LABELS
+        if any(frame.has(label) for frames in filled.values() for frame in frames)
     }
     rows = {"frames": tuple(_count(len(sets[name]), len(frames)) for name, frames in filled.items())}
     rows |= {name: tuple(text(frames) for frames in filled.values()) for name, text in describe.items()}
@@ -220,6 +226,11 @@ def _counts(values: object) -> str:
     shown = [f"{value} ({count})" for value, count in counted.most_common(_SHOWN)]
     rest = len(counted) - len(shown)
     return ", ".join(shown) + (f" and {rest} more" if rest else "")
+
+
+def _share_with(label: Label, frames: Sequence[LabelledFrame]) -> str:
+    """Return "all", "none", or the number of frames with a label."""
+    return _share(frame.has(label) for frame in frames)
 
 
 def _share(flags: object) -> str:

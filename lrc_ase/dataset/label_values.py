@@ -11,10 +11,22 @@ import numpy as np
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
-__all__ = ["DETECTED_KEYS", "Label", "Remark", "find_energy", "find_forces", "find_stress", "lookalike"]
+__all__ = [
+    "DETECTED_KEYS",
+    "Label",
+    "Remark",
+    "Value",
+    "agreed",
+    "find_energy",
+    "find_forces",
+    "find_stress",
+    "lookalike",
+    "values_of",
+]
 
-Label = Literal["energy", "forces", "stress"]
-Quantity = Literal["energy", "forces", "stress", "virial"]
+Label = Literal["energy", "forces", "stress", "dipole", "born_effective_charges", "polarizability"]
+Quantity = Literal["energy", "forces", "stress", "virial", "dipole", "born_effective_charges", "polarizability"]
+_PREFIXES = ("", "REF_", "ref_", "dft_", "DFT_")
 DETECTED_KEYS: dict[Quantity, tuple[str, ...]] = {
     "energy": ("energy", "REF_energy", "ref_energy", "dft_energy", "DFT_energy"),
     "forces": (
@@ -30,13 +42,30 @@ DETECTED_KEYS: dict[Quantity, tuple[str, ...]] = {
         "DFT_force",
     ),
     "stress": ("stress", "REF_stress", "ref_stress", "dft_stress", "DFT_stress"),
-    "virial": tuple(
-        f"{prefix}{name}" for name in ("virial", "virials") for prefix in ("", "REF_", "ref_", "dft_", "DFT_")
-    ),
+    "virial": tuple(f"{prefix}{name}" for name in ("virial", "virials") for prefix in _PREFIXES),
+    "dipole": tuple(f"{prefix}dipole" for prefix in _PREFIXES),
+    # not `bec`: programs that write this name disagree about the order of its indices
+    "born_effective_charges": tuple(f"{prefix}born_effective_charges" for prefix in _PREFIXES),
+    "polarizability": tuple(f"{prefix}polarizability" for prefix in _PREFIXES),
 }
 """Names under which labels are looked up unless the user names one."""
-_UNITS: dict[Quantity, str] = {"energy": "eV", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3", "virial": "eV"}
-_TOLERANCES: dict[Label, tuple[float, float]] = {"energy": (1e-5, 1e-9), "forces": (1e-5, 1e-5), "stress": (1e-6, 1e-4)}
+_UNITS: dict[Quantity, str] = {
+    "energy": "eV",
+    "forces": "eV/Angstrom",
+    "stress": "eV/Angstrom^3",
+    "virial": "eV",
+    "dipole": "e Angstrom",
+    "born_effective_charges": "e",
+    "polarizability": "e^2 Angstrom^2/eV",
+}
+_TOLERANCES: dict[Label, tuple[float, float]] = {
+    "energy": (1e-5, 1e-9),
+    "forces": (1e-5, 1e-5),
+    "stress": (1e-6, 1e-4),
+    "dipole": (1e-4, 1e-4),
+    "born_effective_charges": (1e-4, 1e-4),
+    "polarizability": (1e-4, 1e-4),
+}
 """Absolute and relative difference up to which two values count as the same number, written with different digits."""
 _FORTRAN = re.compile(r"^([+-]?(?:\d+\.?\d*|\.\d+))[dD]([+-]?\d+)$")
 _LARGEST_ASYMMETRY = 0.01
@@ -45,7 +74,12 @@ _WORDS: dict[Label, tuple[str, ...]] = {
     "energy": ("energy", "energie"),
     "forces": ("force", "gradient"),
     "stress": ("stress", "virial"),
+    "dipole": ("dipole",),
+    "born_effective_charges": ("born", "bec"),
+    "polarizability": ("polarizability", "polarisability"),
 }
+_PER_ATOM = ("forces", "born_effective_charges")
+"""Labels that stand in `Atoms.arrays`."""
 _OTHER_MEANINGS = ("weight", "std", "error", "uncert", "kinetic", "per_atom", "formation", "max", "rms")
 """Parts of names that are no label although they hold one of `_WORDS`."""
 
@@ -71,17 +105,17 @@ def find_energy(atoms: Atoms, key: str | None, name: str, remarks: list[Remark])
     Programs with smeared occupations report two energies: `energy` extrapolated to zero smearing, and `free_energy`,
     of which the forces are the derivative. Without a key of the user `free_energy` is read where the two differ.
     """
-    values = [_scalar(value, name) for value in _values(atoms, "energy", key, name)]
+    values = [_scalar(value, name) for value in values_of(atoms, "energy", key, name)]
     free = None if key else _free_energy(atoms, name)
     if free is None:
-        return _agreed(values, "energy", name)
+        return agreed(values, "energy", name)
     if not values:
         return free.numbers
     smeared = values[0].source == "calculator result 'energy'" and not _same(values[0].numbers, free.numbers, "energy")
     if not smeared:
-        return _agreed(values, "energy", name)
+        return agreed(values, "energy", name)
     # other names may repeat either of the two energies, but no third one
-    _agreed([value for value in values if not _same(value.numbers, free.numbers, "energy")], "energy", name)
+    agreed([value for value in values if not _same(value.numbers, free.numbers, "energy")], "energy", name)
     remarks.append(
         Remark(
             "energy read from 'free_energy', of which the forces are the derivative, and not from 'energy', its value "
@@ -93,8 +127,8 @@ def find_energy(atoms: Atoms, key: str | None, name: str, remarks: list[Remark])
 
 def find_forces(atoms: Atoms, key: str | None, name: str) -> np.ndarray | None:
     """Return the forces in eV/Angstrom, (n_atoms, 3), or None."""
-    values = [_rows(value, len(atoms), name) for value in _values(atoms, "forces", key, name)]
-    return _agreed(values, "forces", name)
+    values = [_rows(value, len(atoms), name) for value in values_of(atoms, "forces", key, name)]
+    return agreed(values, "forces", name)
 
 
 def find_stress(
@@ -105,8 +139,8 @@ def find_stress(
     A key for stress or virial excludes the other. Structures that are open in some direction have no volume and hence
     no stress.
     """
-    stresses = [] if virial_key else [_matrix(value, name) for value in _values(atoms, "stress", stress_key, name)]
-    virials = [] if stress_key else [_matrix(value, name) for value in _values(atoms, "virial", virial_key, name)]
+    stresses = [] if virial_key else [_matrix(value, name) for value in values_of(atoms, "stress", stress_key, name)]
+    virials = [] if stress_key else [_matrix(value, name) for value in values_of(atoms, "virial", virial_key, name)]
     if not atoms.pbc.all():
         if any(np.isfinite(value.numbers).all() for value in [*stresses, *virials]):
             remarks.append(Remark("stress left out: a structure that is open in some direction has no volume"))
@@ -115,7 +149,7 @@ def find_stress(
     if virials and volume == 0:
         raise ValueError(f"{name}: {virials[0].source} needs a cell with a volume to become a stress, got none")
     converted = [Value(f"{value.source} (as -virial / volume)", -value.numbers / volume) for value in virials]
-    chosen = _agreed([*stresses, *converted], "stress", name)
+    chosen = agreed([*stresses, *converted], "stress", name)
     if chosen is None:
         return None
     if virials and not stresses:
@@ -133,9 +167,12 @@ def lookalike(atoms: Atoms, label: Label) -> str | None:
         "energy": ((),),
         "forces": ((len(atoms), 3),),
         "stress": ((6,), (9,), (3, 3)),
+        "dipole": ((3,),),
+        "born_effective_charges": ((len(atoms), 9), (len(atoms), 3, 3)),
+        "polarizability": ((9,), (3, 3)),
     }
     known = {"free_energy", "energies", "stresses"}.union(*(DETECTED_KEYS[quantity] for quantity in quantities))
-    for name, value in {**_results(atoms), **(atoms.arrays if label == "forces" else atoms.info)}.items():
+    for name, value in {**_results(atoms), **(atoms.arrays if label in _PER_ATOM else atoms.info)}.items():
         folded = name.lower() if isinstance(name, str) else ""
         if name in known or not any(word in folded for word in _WORDS[label]):
             continue
@@ -151,10 +188,10 @@ def _results(atoms: Atoms) -> Mapping[str, Any]:
     return {} if atoms.calc is None else atoms.calc.results
 
 
-def _values(atoms: Atoms, quantity: Quantity, key: str | None, name: str) -> Iterator[Value]:
+def values_of(atoms: Atoms, quantity: Quantity, key: str | None, name: str) -> Iterator[Value]:
     """Yield the values of a quantity under the key of the user or the common names, from the calculator first."""
-    stored = atoms.arrays if quantity == "forces" else atoms.info
-    stored_kind = "array" if quantity == "forces" else "info entry"
+    stored = atoms.arrays if quantity in _PER_ATOM else atoms.info
+    stored_kind = "array" if quantity in _PER_ATOM else "info entry"
     for kind, entries in (("calculator result", _results(atoms)), (stored_kind, stored)):
         for candidate in (key,) if key else DETECTED_KEYS[quantity]:
             if (value := entries.get(candidate)) is not None:
@@ -228,7 +265,7 @@ def _same(one: np.ndarray, other: np.ndarray, label: Label) -> bool:
     return bool(np.allclose(one, other, rtol=0, atol=absolute + relative * scale, equal_nan=True))
 
 
-def _agreed(values: Sequence[Value], label: Label, name: str) -> np.ndarray | None:
+def agreed(values: Sequence[Value], label: Label, name: str) -> np.ndarray | None:
     """Return the first of several values; ValueError if another one differs, as only the user knows the right one."""
     for other in values[1:]:
         if not _same(other.numbers, values[0].numbers, label):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from lrc_ase.dataset.labels import LabelledFrame
+from lrc_ase.dataset.labels import ELECTRIC_LABELS, Label, LabelledFrame
 from lrc_ase.structures.graph import Graph, collate
 from lrc_ase.structures.neighbors import neighbor_graph
 
@@ -19,6 +19,7 @@ __all__ = [
     "LabelledGraph",
     "batch_indices",
     "collate_labelled",
+    "electric_tensors",
     "elements_of",
     "force_rms",
     "labelled_graph",
@@ -39,16 +40,18 @@ class LabelledGraph:
     """Stress, eV/Angstrom^3, (n_structures, 3, 3); NaN without label."""
     weight: Tensor
     """Weight of each structure in the loss, (n_structures,)."""
+    dipole: Tensor | None = None
+    """Dipole about the origin of the coordinates, e Angstrom, (n_structures, 3); NaN without label, None without
+    any."""
+    born_effective_charges: Tensor | None = None
+    """Born effective charges, e, (n_atoms, 3, 3), polarization first; NaN without label. None without any."""
+    polarizability: Tensor | None = None
+    """Polarizability, e^2 Angstrom^2/eV, (n_structures, 3, 3); NaN without label. None without any."""
 
     def to(self, device: torch.device | str) -> LabelledGraph:
         """Return a copy on `device`."""
-        return LabelledGraph(
-            self.graph.to(device),
-            self.energy.to(device),
-            self.forces.to(device),
-            self.stress.to(device),
-            self.weight.to(device),
-        )
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in values.items() if value is not None})
 
 
 def labelled_graph(
@@ -72,17 +75,41 @@ def labelled_graph(
         torch.tensor(frame.forces, dtype=torch.float64),
         torch.tensor(frame.stress, dtype=torch.float64)[None],
         torch.tensor([frame.weight], dtype=torch.float64),
+        **electric_tensors({label: getattr(frame, label) for label in ELECTRIC_LABELS}),
     )
+
+
+def electric_tensors(labels: Mapping[Label, np.ndarray | None]) -> dict[Label, Tensor]:
+    """Return those of dipole, Born effective charges and polarizability that a frame has as labels of its graph."""
+    tensors = {label: torch.tensor(value, dtype=torch.float64) for label, value in labels.items() if value is not None}
+    # labels of structures get a dimension for the structures of a batch
+    return {label: value if label == "born_effective_charges" else value[None] for label, value in tensors.items()}
 
 
 def collate_labelled(graphs: Sequence[LabelledGraph]) -> LabelledGraph:
     """Join labelled graphs into one batch."""
+    sizes: dict[Label, list[tuple[int, ...]]] = {
+        "dipole": [(item.graph.n_structures, 3) for item in graphs],
+        "born_effective_charges": [(item.graph.n_atoms, 3, 3) for item in graphs],
+        "polarizability": [(item.graph.n_structures, 3, 3) for item in graphs],
+    }
     return LabelledGraph(
         collate([item.graph for item in graphs]),
         torch.cat([item.energy for item in graphs]),
         torch.cat([item.forces for item in graphs]),
         torch.cat([item.stress for item in graphs]),
         torch.cat([item.weight for item in graphs]),
+        **{label: _joined([getattr(item, label) for item in graphs], sizes[label]) for label in ELECTRIC_LABELS},
+    )
+
+
+def _joined(labels: Sequence[Tensor | None], sizes: Sequence[tuple[int, ...]]) -> Tensor | None:
+    """Join labels of graphs with the shapes `sizes`, NaN for a graph without label; None if no graph has the label."""
+    known = next((label for label in labels if label is not None), None)
+    if known is None:
+        return None
+    return torch.cat(
+        [known.new_full(size, torch.nan) if label is None else label for label, size in zip(labels, sizes, strict=True)]
     )
 
 

@@ -1,10 +1,10 @@
-"""Labels of frames: energies, forces, stresses, total charges and weights, with remarks on doubtful ones."""
+"""Labels of frames: energies, forces, stresses, response to fields, charges and weights, with remarks on doubts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from ase import Atoms
@@ -12,6 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from pydantic import model_validator
 
 from lrc_ase.dataset.constraints import constrained_components
+from lrc_ase.dataset.electric_labels import find_born_effective_charges, find_dipole, find_polarizability
 from lrc_ase.dataset.frame_weights import frame_weight, without_switched_off
 from lrc_ase.dataset.label_values import (
     DETECTED_KEYS,
@@ -28,7 +29,19 @@ from lrc_ase.models.settings import Settings
 from lrc_ase.structures.charge import charge_doubt, charge_entries, take_charge_from, total_charge
 from lrc_ase.structures.electric_field import FIELD_NAME, external_field, field_text
 
-__all__ = ["Label", "LabelKeys", "LabelRules", "LabelledFrame", "UnlabelledFrame", "label_frame", "labelled_atoms"]
+__all__ = [
+    "ELECTRIC_LABELS",
+    "Label",
+    "LabelKeys",
+    "LabelRules",
+    "LabelledFrame",
+    "UnlabelledFrame",
+    "label_frame",
+    "labelled_atoms",
+]
+
+ELECTRIC_LABELS: tuple[Label, ...] = ("dipole", "born_effective_charges", "polarizability")
+"""Labels of the response to electric fields, which a frame may have besides energy, forces and stress."""
 
 
 class LabelKeys(Settings):
@@ -44,6 +57,14 @@ class LabelKeys(Settings):
     """Name of the virial, eV, in the same places; read as stress = -virial / volume."""
     charge: str | None = None
     """Name of the total charge, e, in `Atoms.info`."""
+    dipole: str | None = None
+    """Name of the dipole about the origin of the coordinates, e Angstrom, in the calculator's results or in
+    `Atoms.info`."""
+    born_effective_charges: str | None = None
+    """Name of the Born effective charges, e, polarization first and displacement second, in the calculator's results or
+    in `Atoms.arrays`."""
+    polarizability: str | None = None
+    """Name of the polarizability, e^2 Angstrom^2/eV, in the calculator's results or in `Atoms.info`."""
 
     @model_validator(mode="after")
     def _one_source_of_stress(self) -> LabelKeys:
@@ -70,6 +91,19 @@ class LabelledFrame:
     """Factor of the frame's part of the loss."""
     remarks: tuple[Remark, ...] = ()
     """Remarks on the reading of the labels, and doubts about them."""
+    dipole: np.ndarray | None = None
+    """Dipole about the origin of the coordinates, e Angstrom, (3,); NaN along periodic directions. None without
+    label."""
+    born_effective_charges: np.ndarray | None = None
+    """Derivative of the polarization by displacements, e, (n_atoms, 3, 3), polarization first; NaN without label. None
+    if no atom has a label."""
+    polarizability: np.ndarray | None = None
+    """Polarizability, e^2 Angstrom^2/eV, (3, 3); None without label."""
+
+    def has(self, label: Label) -> bool:
+        """Return True if the frame has the label, or a part of it."""
+        value = getattr(self, label)
+        return value is not None and bool(np.isfinite(value).any())
 
 
 class UnlabelledFrame(ValueError):
@@ -88,10 +122,10 @@ def label_frame(
     """Collect the labels of a frame.
 
     Without a key of the user, a label is looked up among the results of the frame's calculator and then in
-    `Atoms.info` (energy, stress, virial) or `Atoms.arrays` (forces), under the names of `DETECTED_KEYS`. Two different
-    values under two of these names are an error, as only the user knows the right one. `weight` is multiplied by the
-    weight stored with the frame (see `lrc_ase.dataset.frame_weights`). The atoms of the result hold the total charge of
-    `keys`.
+    `Atoms.info` (energy, stress, virial, dipole, polarizability) or `Atoms.arrays` (forces, Born effective charges),
+    under the names of `DETECTED_KEYS`. Two different values under two of these names are an error, as only the user
+    knows the right one. `weight` is multiplied by the weight stored with the frame (see
+    `lrc_ase.dataset.frame_weights`). The atoms of the result hold the total charge of `keys`.
 
     A single atom needs no forces: its force is zero by symmetry. With `partial`, one of the `required` labels suffices,
     unless an entry looks like a missing label.
@@ -117,11 +151,12 @@ def label_frame(
         "forces": find_forces(atoms, keys.forces, name),
         "stress": find_stress(atoms, keys.stress, keys.virial, name, remarks),
     }
+    values |= _electric_labels(atoms, keys, required, name, remarks)
     _refuse_field(atoms, values, name)
     values = without_switched_off(values, atoms, name, remarks)
     _check_presence(atoms, values, keys, required, partial=partial, name=name, remarks=remarks)
     for label in required:
-        value = values[label]
+        value = None if label in ELECTRIC_LABELS else values[label]
         if value is not None and not np.isfinite(value).all():
             raise ValueError(f"{name}: {label} is not finite; remove the frame or repair its label")
     energy = np.nan if values["energy"] is None else float(values["energy"])
@@ -132,7 +167,8 @@ def label_frame(
     if forces[~zeroed].any():
         forces = np.where(zeroed, np.nan, forces)
     weight *= frame_weight(atoms, name, remarks)
-    return LabelledFrame(atoms, energy, forces, stress, name, weight, tuple(remarks))
+    electric = {label: values[label] for label in ELECTRIC_LABELS}
+    return LabelledFrame(atoms, energy, forces, stress, name, weight, tuple(remarks), **electric)
 
 
 class LabelRules(Settings):
@@ -157,6 +193,32 @@ class LabelRules(Settings):
             raise UnlabelledFrame(f"{error}, or leave unlabelled frames out by --skip-unlabelled") from error
 
 
+def _electric_labels(
+    atoms: Atoms, keys: LabelKeys, required: Sequence[Label], name: str, remarks: list[Remark]
+) -> dict[Label, np.ndarray | None]:
+    """Return dipole, Born effective charges and polarizability.
+
+    Calculators and files carry them without anybody's intent. One that is unusable is an error only if the user named
+    its key or requires it, and a doubt otherwise.
+    """
+    values: dict[Label, np.ndarray | None] = dict.fromkeys(ELECTRIC_LABELS)
+    find: dict[Label, Callable[[], np.ndarray | None]] = {
+        "dipole": lambda: find_dipole(atoms, keys.dipole, name, remarks),
+        "born_effective_charges": lambda: find_born_effective_charges(
+            atoms, keys.born_effective_charges, name, values["dipole"]
+        ),
+        "polarizability": lambda: find_polarizability(atoms, keys.polarizability, name, remarks),
+    }
+    for label, find_label in find.items():
+        try:
+            values[label] = find_label()
+        except ValueError as error:
+            if getattr(keys, label) is not None or label in required:
+                raise
+            remarks.append(Remark(f"not read: {str(error).removeprefix(f'{name}: ')}", is_warning=True))
+    return values
+
+
 def labelled_atoms(frame: LabelledFrame) -> Atoms:
     """Return the structure of a frame with its labels as results of a calculator, and no other entries."""
     atoms = Atoms(
@@ -165,8 +227,9 @@ def labelled_atoms(frame: LabelledFrame) -> Atoms:
     atoms.info = {key: frame.atoms.info[key] for key in (SOURCE_KEY, "config_type") if key in frame.atoms.info}
     if charge_entries(frame.atoms):
         atoms.info["charge"] = total_charge(frame.atoms)
-    labels: dict[str, Any] = {"energy": frame.energy, "forces": frame.forces, "stress": frame.stress}
-    known = {name: value for name, value in labels.items() if np.isfinite(value).any()}
+    known: dict[str, Any] = {label: getattr(frame, label) for label in get_args(Label) if frame.has(label)}
+    if "polarizability" in known:  # no property of ASE's calculators
+        atoms.info["polarizability"] = known.pop("polarizability")
     atoms.calc = SinglePointCalculator(atoms, **known)
     return atoms
 
@@ -244,6 +307,8 @@ def _missing(atoms: Atoms, label: Label, keys: LabelKeys, name: str) -> str:
     key = getattr(keys, quantity)
     tried = f"under the key '{key}'" if key else f"under any of {list(DETECTED_KEYS[quantity])}"
     message = f"{name} has no {label} {tried}; it holds {known}. Name the right one as the {quantity} key"
+    if label == "dipole" and atoms.pbc.any():
+        message += ". One that it may hold is left out: along periodic directions a dipole is known up to cell vectors"
     if {"i", "time", "E"} <= set(known):  # comment line of CP2K: energy in Hartree, forces in another file
         message += f", or, if CP2K wrote it: {CONVERSION.format(path='FOLDER')}"
     return message

@@ -13,10 +13,12 @@ import ase.db
 import ase.io
 import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.formats import UnknownFileTypeError, filetype
 from ase.utils import string2index
 
 from lrc_ase.dataset.deepmd import deepmd_files, is_deepmd_folder, iterate_deepmd
+from lrc_ase.dataset.label_values import DETECTED_KEYS
 from lrc_ase.dataset.paths import matching_files
 from lrc_ase.structures.charge import charge_entries, total_charge
 
@@ -29,6 +31,10 @@ CONVERSION = (
     "converts output of CP2K, `-i cp2k/aimd_output` the folder of a CP2K trajectory; then name the folder frames"
 )
 """Advice for files that ASE does not read."""
+_OF_STRUCTURES = frozenset(DETECTED_KEYS["stress"] + DETECTED_KEYS["virial"]).union(
+    DETECTED_KEYS["dipole"] + DETECTED_KEYS["polarizability"]
+)
+"""Names of labels of whole structures, whose length may equal the number of atoms."""
 _PEEKED = 1 << 16
 """Bytes of a file in which the program that wrote it is looked for."""
 
@@ -53,7 +59,8 @@ def write_frames(path: str | os.PathLike[str], frames: Sequence[Atoms]) -> None:
     """Write frames to a file in the format of ASE that its suffix names.
 
     Extended XYZ and ASE's trajectories keep total charges. ASE's databases keep no `Atoms.info`; total charges become
-    key-value pairs `total_charge`. Other formats lose total charges, with a warning.
+    key-value pairs `total_charge`. Other formats lose total charges, with a warning. Tensors of atoms, such as Born
+    effective charges, become rows of numbers in extended XYZ.
     """
     target = Path(path)
     if target.suffix in (".db", ".json"):
@@ -63,7 +70,29 @@ def write_frames(path: str | os.PathLike[str], frames: Sequence[Atoms]) -> None:
         return
     if target.suffix not in (".extxyz", ".xyz", ".traj") and any(total_charge(atoms) for atoms in frames):
         warnings.warn(f"{target}: this format keeps no total charge of a frame; write .extxyz or .traj", stacklevel=2)
-    ase.io.write(target, list(frames))
+    ase.io.write(
+        target, [_in_rows(atoms) for atoms in frames] if target.suffix in (".extxyz", ".xyz") else list(frames)
+    )
+
+
+def _in_rows(atoms: Atoms) -> Atoms:
+    """Return the atoms with arrays and results of shape (n_atoms, a, b) as (n_atoms, a b), which ASE can write."""
+    n_atoms = len(atoms)
+    results = {} if atoms.calc is None else atoms.calc.results
+    entries = {**results, **atoms.arrays}
+    if not any(np.ndim(value) > 2 and len(value) == n_atoms for value in entries.values()):
+        return atoms
+    written = atoms.copy()
+    for name, value in entries.items():
+        rows = np.reshape(value, (n_atoms, -1)) if np.ndim(value) > 2 and len(value) == n_atoms else value
+        if name in results:
+            results = {**results, name: rows}
+        else:
+            written.arrays[name] = rows
+    if results:
+        written.calc = SinglePointCalculator(written)
+        written.calc.results = dict(results)
+    return written
 
 
 def iterate_frames(path: str, index: str) -> Iterator[Atoms]:
@@ -136,7 +165,8 @@ def _rows(path: str, query: str | None) -> Iterator[Atoms]:
         for row in database.select(query):
             atoms = row.toatoms()
             for name, value in {**row.key_value_pairs, **row.data}.items():
-                if np.shape(value)[:1] == (len(atoms),) and name not in atoms.arrays:
+                of_atoms = np.shape(value)[:1] == (len(atoms),) and name not in _OF_STRUCTURES
+                if of_atoms and name not in atoms.arrays:
                     atoms.set_array(name, np.asarray(value))
                 else:
                     atoms.info[name] = value

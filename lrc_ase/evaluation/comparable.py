@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from lrc_ase.dataset import SOURCE_KEY, Atoms, LabelKeys, label_frame
+from lrc_ase.dataset import SOURCE_KEY, Atoms, Label, LabelKeys, label_frame
 from lrc_ase.dataset.remarks import counted_remarks
+from lrc_ase.evaluation.electric import COMPARED
 
 __all__ = ["check_comparable"]
 
@@ -25,20 +24,20 @@ def check_comparable(frames: Sequence[Atoms], keys: LabelKeys | None = None) -> 
         label_frame(atoms, keys, required=(), name=atoms.info.get(SOURCE_KEY, f"frame {index}"))
         for index, atoms in enumerate(frames)
     ]
-    known = {
-        name: any(np.isfinite(getattr(frame, name)).any() for frame in labelled)
-        for name in ("energy", "forces", "stress")
-    }
+    labels: tuple[Label, ...] = ("energy", "forces", "stress", *COMPARED)
+    known = {label: any(frame.has(label) for frame in labelled) for label in labels}
     which = f"the frame {labelled[0].name}" if len(labelled) == 1 else f"any of the {len(labelled)} frames"
     for name, is_known in known.items():
         # a virial is read as a stress, so that its key stands for the same label
         key = keys.stress or keys.virial if name == "stress" else getattr(keys, name)
-        if key is not None and not is_known:
+        # remarks say that dipoles of periodic frames are left out
+        periodic = name == "dipole" and any(frame.atoms.pbc.any() for frame in labelled)
+        if key is not None and not is_known and not periodic:
             raise ValueError(f"no {name} under the key '{key}' in {which}; {_entries(frames)}")
     if not any(known.values()):
         raise ValueError(
-            f"nothing to compare with: no energy, forces or stress in {which}; {_entries(frames)}. Name the right "
-            "entries with --energy-key, --forces-key and --stress-key"
+            f"nothing to compare with: no energy, forces, stress, dipole or Born effective charges in {which}; "
+            f"{_entries(frames)}. Name the right entries with --energy-key, --forces-key and so on"
         )
     return [remark.text for remark in counted_remarks(labelled)]
 

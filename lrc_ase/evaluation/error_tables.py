@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "ELECTRIC_COLUMNS",
     "ERROR_COLUMNS",
     "ERROR_UNITS",
     "ErrorColumn",
@@ -27,7 +28,7 @@ class ErrorUnit:
     """Unit in which errors of a quantity are shown and written."""
 
     per_ase_unit: float
-    """Factor from ASE's unit: eV (per atom), eV/Angstrom, eV/Angstrom^3."""
+    """Factor from the unit of docs/conventions.md, such as eV (per atom) or eV/Angstrom."""
     ascii: str
     """Name in JSON, CSV and logs."""
     symbol: str
@@ -38,8 +39,10 @@ ERROR_UNITS: dict[str, ErrorUnit] = {
     "energy": ErrorUnit(1e3, "meV/atom", "meV/atom"),
     "forces": ErrorUnit(1e3, "meV/Angstrom", "meV/Å"),
     "stress": ErrorUnit(1e3, "meV/Angstrom^3", "meV/Å³"),
+    "dipole": ErrorUnit(1.0, "e Angstrom", "e Å"),
+    "born_effective_charges": ErrorUnit(1.0, "e", "e"),
 }
-"""Errors of energies are per atom, those of forces and stresses per component."""
+"""Errors of energies are per atom, those of all other labels per component."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,9 @@ class ErrorColumn:
     def cell(self, errors: Mapping[str, float]) -> str:
         """Return the value as text, a dash if it is absent or NaN."""
         value = errors.get(self.key, math.nan)
-        return f"{value:.0f}" if self.key == "n_frames" and not math.isnan(value) else error_text(value)
+        if self.key.endswith("_r2") and value > -1:
+            return f"{value:.4f}"
+        return f"{value:.0f}" if self.key.startswith("n_") and not math.isnan(value) else error_text(value)
 
 
 ERROR_COLUMNS = (
@@ -66,6 +71,16 @@ ERROR_COLUMNS = (
     ErrorColumn("stress_mae", f"Stress\nMAE\n{ERROR_UNITS['stress'].symbol}"),
     ErrorColumn("stress_rmse", f"Stress\nRMSE\n{ERROR_UNITS['stress'].symbol}"),
 )
+"""Columns on energies, forces and stresses."""
+ELECTRIC_COLUMNS = (
+    ErrorColumn("n_dipoles", "Dipole\nframes"),
+    ErrorColumn("dipole_rmse", f"Dipole\nRMSE\n{ERROR_UNITS['dipole'].symbol}"),
+    ErrorColumn("dipole_r2", "Dipole\nR²"),
+    ErrorColumn("n_born_effective_charges", "Born\nframes"),
+    ErrorColumn("born_effective_charges_rmse", f"Born\nRMSE\n{ERROR_UNITS['born_effective_charges'].symbol}"),
+    ErrorColumn("born_effective_charges_r2", "Born\nR²"),
+)
+"""Columns on dipoles and Born effective charges."""
 
 
 def error_text(value: float) -> str:
@@ -79,19 +94,21 @@ def error_text(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def error_cells(errors: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[list[str]]]:
+def error_cells(
+    errors: Mapping[str, Mapping[str, float]], columns: Sequence[ErrorColumn] = ERROR_COLUMNS
+) -> tuple[list[str], list[list[str]]]:
     """Return titles and rows of a table of errors, one row per name, without columns that hold no value.
 
     >>> error_cells({"training": {"n_frames": 9.0, "forces_rmse": 41.26}})[1]
     [['training', '9', '41.3']]
     """
-    columns = [
+    shown = [
         column
-        for column in ERROR_COLUMNS
-        if column.key == "n_frames" or any(column.cell(values) != "-" for values in errors.values())
+        for column in columns
+        if column.key == "n_frames" or any(column.cell(values) not in ("-", "0") for values in errors.values())
     ]
-    rows = [[name, *(column.cell(values) for column in columns)] for name, values in errors.items()]
-    return ["", *(column.title for column in columns)], rows
+    rows = [[name, *(column.cell(values) for column in shown)] for name, values in errors.items()]
+    return ["", *(column.title for column in shown)], rows
 
 
 def overfitting_remark(

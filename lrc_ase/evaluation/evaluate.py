@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from lrc_ase.dataset import SOURCE_KEY, Atoms, Label, LabelKeys, collate_labelled, label_frame, labelled_graph
+from lrc_ase.evaluation.electric import Comparison, ElectricPredictions, electric_errors
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
 from lrc_ase.evaluation.uncertainty import UncertaintySummary, crossed_deviations, summarize_uncertainty
 from lrc_ase.files.potential_file import Potential
@@ -51,6 +52,8 @@ class Evaluation:
     """Standard deviation of each energy, eV, (n_frames,); None for a single model."""
     forces_std: np.ndarray | None = None
     """Standard deviation of each force component, eV/Angstrom, (n_atoms, 3)."""
+    electric: Mapping[Label, Comparison] = field(default_factory=dict)
+    """Dipoles and Born effective charges beside their labels, if a frame has such labels."""
     seconds: float = float("nan")
     """Time of the predictions, neighbor search included."""
     metrics: dict[str, float] = field(init=False)
@@ -85,8 +88,10 @@ class Evaluation:
 
         `energy_mae`, `energy_rmse` in meV/atom (of total energies, nothing subtracted), `forces_mae`, `forces_rmse` in
         meV/Angstrom (over components), `stress_mae`, `stress_rmse` in meV/Angstrom^3. `forces_relative_l2` is the norm
-        of the force error over that of the reference forces. NaN without labels. `n_frames` counts frames, and
-        `n_energies`, `n_forces` and `n_stresses` those with such labels.
+        of the force error over that of the reference forces. `dipole_mae`, `dipole_rmse` are in e Angstrom,
+        `born_effective_charges_mae`, `born_effective_charges_rmse` in e; `dipole_r2` and `born_effective_charges_r2`
+        are coefficients of determination (see `Comparison.errors`). NaN without labels. `n_frames` counts frames, and
+        `n_energies`, `n_forces`, `n_stresses`, `n_dipoles` and `n_born_effective_charges` those with such labels.
         """
         chosen = np.ones(len(self.n_atoms), dtype=bool) if frames is None else frames
         of_atoms = chosen[self.frame]
@@ -104,6 +109,7 @@ class Evaluation:
             **_mae_rmse("forces", forces),
             "forces_relative_l2": float(np.linalg.norm(forces[labelled]) / norm) if norm > 0 else float("nan"),
             **_mae_rmse("stress", self.stress_errors[chosen]),
+            **electric_errors(self.electric, chosen),
         }
 
     def errors_by_set(self) -> dict[str, dict[str, float]]:
@@ -192,7 +198,7 @@ def evaluate_frames(
     batch_size: int = 4,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Predict energies, forces and stress of `frames` and collect the labels that they have.
+    """Predict energies, forces, stress and response to fields of `frames`, and collect the labels that they have.
 
     Parameters
     ----------
@@ -227,13 +233,14 @@ def evaluate_frames(
         label_frame(atoms, keys, required=required, partial=True, name=atoms.info.get(SOURCE_KEY, f"frame {index}"))
         for index, atoms in enumerate(frames)
     ]
+    electric = ElectricPredictions(labelled)
     begin = time.perf_counter()
     for start in range(0, len(labelled), batch_size):
         chunk = labelled[start : start + batch_size]
         batch = collate_labelled(
             [labelled_graph(frame, settings.elements, settings.cutoff, potential.references) for frame in chunk]
         ).to(parameter.device)
-        results = evaluate(potential.model, batch.graph, forces=True, stress=True)
+        results = evaluate(potential.model, batch.graph, forces=True, stress=True, dipole=True)
         assert results.forces is not None
         assert results.stress is not None
         graph = batch.graph
@@ -250,6 +257,7 @@ def evaluate_frames(
         if results.energy_std is not None and results.forces_std is not None:
             energies_std.append(results.energy_std.detach().cpu().double())
             forces_std.append(results.forces_std.detach().cpu().double())
+        electric.add(potential.model, graph, results.dipole)
         if report_progress is not None:
             report_progress(start + len(chunk), len(labelled))
     return Evaluation(
@@ -266,6 +274,7 @@ def evaluate_frames(
         charges=torch.cat(charges).numpy() if charges else None,
         energy_std=torch.cat(energies_std).numpy() if energies_std else None,
         forces_std=torch.cat(forces_std).numpy() if forces_std else None,
+        electric=electric.comparisons(),
         seconds=time.perf_counter() - begin,
     )
 

@@ -1,4 +1,4 @@
-"""Files of an evaluation: errors as JSON; energies, forces and stresses of all frames as CSV."""
+"""Files of an evaluation: errors as JSON, predictions for all frames as CSV."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lrc_ase.evaluation.electric import Comparison
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
 from lrc_ase.evaluation.evaluate import Evaluation
 from lrc_ase.files.atomic import write_atomically, writing
@@ -28,8 +29,9 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str]) -> 
     errors.json
         Errors over all frames, by set, by ``config_type`` and by element, and the uncertainty of an ensemble, in the
         units that its entry ``units`` names; null where there are no labels.
-    energies.csv, forces.csv, stresses.csv
-        A row per frame, per atom and per frame with a stress, in ASE's units (in the headings); empty without label.
+    energies.csv, forces.csv, stresses.csv, dipoles.csv, born-effective-charges.csv
+        A row per frame, per atom, per frame with a stress or dipole, and per atom with a Born effective charge, in the
+        units of the headings; empty without label.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -46,6 +48,10 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str]) -> 
     _write_forces(evaluation, target / "forces.csv")
     if np.isfinite(evaluation.reference_stress).any():
         _write_stresses(evaluation, target / "stresses.csv")
+    if "dipole" in evaluation.electric:
+        _write_dipoles(evaluation.electric["dipole"], target / "dipoles.csv")
+    if "born_effective_charges" in evaluation.electric:
+        _write_born_charges(evaluation, target / "born-effective-charges.csv")
 
 
 def _write_energies(evaluation: Evaluation, path: Path) -> None:
@@ -84,6 +90,39 @@ def _write_stresses(evaluation: Evaluation, path: Path) -> None:
     rows = (
         [int(frame), *(_number(stress[frame][pair], 9) for stress in parts.values() for pair in _VOIGT.values())]
         for frame in labelled
+    )
+    _write(path, columns, rows)
+
+
+def _write_dipoles(dipoles: Comparison, path: Path) -> None:
+    """Write a row per frame that has a dipole label."""
+    columns = ["frame", *(f"{name}_{axis}_e_Angstrom" for name in ("reference_dipole", "dipole") for axis in "xyz")]
+    values = np.concatenate([dipoles.reference, dipoles.predicted], axis=1)
+    labelled = np.flatnonzero(np.isfinite(dipoles.reference).any(axis=1))
+    _write(path, columns, ([int(frame), *(_number(value, 6) for value in values[frame])] for frame in labelled))
+
+
+def _write_born_charges(evaluation: Evaluation, path: Path) -> None:
+    """Write a row per atom that has a Born effective charge as label; columns name polarization, then displacement."""
+    charges = evaluation.electric["born_effective_charges"]
+    pairs = [f"{polarization}{displacement}" for polarization in "xyz" for displacement in "xyz"]
+    columns = [
+        "frame",
+        "atom",
+        "element",
+        *(f"{name}_{pair}_e" for name in ("reference", "predicted") for pair in pairs),
+    ]
+    values = np.concatenate([charges.reference.reshape(-1, 9), charges.predicted.reshape(-1, 9)], axis=1)
+    atom = np.concatenate([np.arange(n_atoms) for n_atoms in evaluation.n_atoms])
+    labelled = np.flatnonzero(np.isfinite(charges.reference).any(axis=(1, 2)))
+    rows = (
+        [
+            int(charges.frame[row]),
+            int(atom[row]),
+            evaluation.symbols[row],
+            *(_number(value, 6) for value in values[row]),
+        ]
+        for row in labelled
     )
     _write(path, columns, rows)
 

@@ -16,7 +16,13 @@ from lrc_ase.layer.mesh.evaluation import sum_by_structure
 from lrc_ase.models.ensemble import Ensemble, members_of
 from lrc_ase.models.long_range import LongRangePart
 from lrc_ase.models.model import FullRangeModel, ModelOutput, ShortRangeModel
-from lrc_ase.models.polarization import atomic_dipoles, field_energies, polarization, response_without_path
+from lrc_ase.models.polarization import (
+    atomic_dipoles,
+    born_charges_along,
+    field_energies,
+    polarization,
+    response_without_path,
+)
 from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.electric_field import check_field
 from lrc_ase.structures.graph import Graph
@@ -46,6 +52,8 @@ class Results:
     """Charges that move without a path, (n_local,), e; see `ModelOutput`."""
     dipole: Tensor | None = None
     """Polarization of the local atoms of each structure, (n_structures, 3), e Angstrom."""
+    born_effective_charges: Tensor | None = None
+    """Born effective charges, (n_atoms, 3, 3), e, polarization first; NaN for components that were not asked for."""
     energy_std: Tensor | None = None
     """Standard deviation of `energy` as an ensemble sees it, (n_structures,), eV; None for a single model."""
     forces_std: Tensor | None = None
@@ -60,6 +68,7 @@ def evaluate(
     forces: bool = True,
     stress: bool = False,
     dipole: bool = False,
+    born_component: Tensor | None = None,
     training: bool = False,
 ) -> Results:
     """Evaluate a model and differentiate its total energy; for an ensemble, return mean and standard deviations.
@@ -71,8 +80,10 @@ def evaluate(
     ----------
     forces, stress, dipole
         Properties to compute besides energies; the dipole of a model without latent charges is None.
+    born_component
+        Component of the polarization whose derivative by the positions is computed, (n_structures,); None for none.
     training
-        Keep the autograd graph, so that losses on energy, forces and stress can be differentiated by the parameters.
+        Keep the autograd graph, so that losses on these properties can be differentiated by the parameters.
 
     Raises
     ------
@@ -83,19 +94,20 @@ def evaluate(
     if graph.field is not None:
         check_field(graph.field, graph.cell, graph.pbc, graph.charge)
     if isinstance(model, Ensemble):
-        options = {"forces": forces, "stress": stress, "dipole": dipole, "training": training}
-        members = [evaluate(each, graph, **options) for each in members_of(model)]
+        wanted: dict[str, Any] = {"forces": forces, "stress": stress, "dipole": dipole, "training": training}
+        members = [evaluate(each, graph, born_component=born_component, **wanted) for each in members_of(model)]
         return _mean(members, model)
     strain = None
-    if forces:
+    if forces or born_component is not None:
         graph = replace(graph, positions=graph.positions.detach().requires_grad_())
     if stress:
         strain = torch.zeros_like(graph.cell, requires_grad=True)
         # only the symmetric part deforms the structure: the stress is symmetric even where the mesh breaks rotations
         symmetric = 0.5 * (strain + strain.transpose(-1, -2))
-    with torch.set_grad_enabled(forces or stress or training):
+    keep_graph = training or born_component is not None
+    with torch.set_grad_enabled(forces or stress or keep_graph):
         output, energy, moment = _energy(model, graph, symmetric if stress else None)
-        if dipole and moment is None and output.charges is not None:
+        if (dipole or born_component is not None) and moment is None and output.charges is not None:
             moment = polarization(output, graph, symmetric if stress else None)
     atomic_energies = output.atomic_energies.double()
     if graph.field is not None:
@@ -105,7 +117,8 @@ def evaluate(
     if inputs:
         # structures of a batch do not interact: the gradient of the sum holds the gradient of each energy;
         # `materialize_grads` gives zeros for inputs that the energy does not depend on, as for an atom alone
-        gradients = list(torch.autograd.grad(energy.sum(), inputs, create_graph=training, materialize_grads=True))
+        options: dict[str, Any] = {"create_graph": training, "retain_graph": keep_graph, "materialize_grads": True}
+        gradients = list(torch.autograd.grad(energy.sum(), inputs, **options))
     results = Results(
         energy=energy,
         atomic_energies=atomic_energies,
@@ -114,6 +127,7 @@ def evaluate(
         charges=output.charges,
         pathless_charges=output.pathless_charges,
         dipole=moment,
+        born_effective_charges=born_charges_along(moment, graph, born_component),
     )
     return results if training else _detached(results)
 

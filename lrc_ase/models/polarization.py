@@ -23,7 +23,15 @@ from lrc_ase.models.model import ModelOutput
 from lrc_ase.structures.electric_field import along_periodic
 from lrc_ase.structures.graph import Graph
 
-__all__ = ["NO_CHARGES", "PathlessWarning", "atomic_dipoles", "field_energies", "polarization", "response_without_path"]
+__all__ = [
+    "NO_CHARGES",
+    "PathlessWarning",
+    "atomic_dipoles",
+    "born_charges_along",
+    "field_energies",
+    "polarization",
+    "response_without_path",
+]
 
 NO_CHARGES = (
     "an electric field acts on latent charges, and this model has none: take a potential trained with "
@@ -121,6 +129,29 @@ def response_without_path(charges: Tensor, graph: Graph) -> Tensor:
         # cell vector (polarization) times response (displacement): (n_atoms, 3, 1) * (n_atoms, 1, 3)
         total = total + graph.cell[graph.structure, axis][:, :, None] * responses[:, None, :]
     return total
+
+
+def born_charges_along(dipole: Tensor | None, graph: Graph, component: Tensor | None) -> Tensor | None:
+    """Differentiate one component of the polarization of each structure by the positions, differentiable once more.
+
+    Parameters
+    ----------
+    dipole
+        Polarization as `polarization` returns it, (n_structures, 3).
+    component
+        Index of the component of each structure, (n_structures,). None returns None.
+
+    Returns
+    -------
+    Tensor
+        Born effective charges, (n_atoms, 3, 3), e; NaN for the other components.
+    """
+    if dipole is None or component is None:
+        return None
+    chosen = dipole.gather(1, component[:, None]).sum()
+    row = torch.autograd.grad(chosen, graph.positions, create_graph=True, materialize_grads=True)[0]
+    is_chosen = torch.arange(3, device=row.device) == component[graph.structure][:, None]  # (n_atoms, 3)
+    return torch.where(is_chosen[:, :, None], row[:, None, :], torch.nan)
 
 
 def _unwrapped(graph: Graph, strain: Tensor | None) -> Tensor:

@@ -15,7 +15,13 @@ from lrc_ase.report.style import colors, new_figure, plot_text, save_figure, say
 
 __all__ = ["plot_learning_curve", "read_metrics"]
 
-_PANELS = (("forces", "Force error (RMSE)"), ("energy", "Energy error (RMSE)"), ("stress", "Stress error (RMSE)"))
+_PANELS = (
+    ("forces", "Force error (RMSE)"),
+    ("energy", "Energy error (RMSE)"),
+    ("stress", "Stress error (RMSE)"),
+    ("dipole", "Dipole error (RMSE)"),
+    ("born_effective_charges", "Born charge error (RMSE)"),
+)
 _CURVES = (
     ("train", "training", {"lw": 0.9, "ls": "--"}),
     ("validation", "validation", {"lw": 2.0}),
@@ -40,7 +46,7 @@ def read_metrics(path: str | Path) -> dict[str, list[str]]:
 def plot_learning_curve(metrics: str | Path | Mapping[str, str | Path], path: str | Path) -> None:
     """Draw the errors of every epoch from the metrics table of a run, or of several runs by name.
 
-    Forces, energies and stresses have a panel each if they were trained or validated on. Curves are interrupted between
+    Each label has a panel if it was trained or validated on. Curves are interrupted between
     stages, as stages may differ in their training and validation frames.
     """
     runs = {"": metrics} if isinstance(metrics, (str, Path)) else dict(metrics)

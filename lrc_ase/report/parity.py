@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from lrc_ase.evaluation.electric import COMPARED
 from lrc_ase.evaluation.error_tables import ERROR_UNITS, error_text
 from lrc_ase.evaluation.evaluate import Evaluation
 from lrc_ase.report.style import REFERENCE_COLOR, colors, new_figure, plot_text, save_figure, say_in, thinned
@@ -17,7 +18,15 @@ __all__ = ["plot_parity", "plot_parity_by_element"]
 
 _LARGEST_LEGEND = 6
 """Largest number of entries of a legend; the least frequent sets share the last color."""
-_TITLES = {"energy": "Energy per atom - mean", "forces": "Force component", "stress": "Stress component"}
+_TITLES = {
+    "energy": "Energy per atom - mean",
+    "forces": "Force component",
+    "stress": "Stress component",
+    "dipole": "Dipole component",
+    "born_effective_charges": "Born effective charge",
+}
+_FEWEST_COLUMNS_TO_WRAP = 4
+"""Panels of a single evaluation from which they stand in two rows."""
 
 
 def plot_parity(evaluations: Mapping[str, Evaluation], path: str | Path) -> None:
@@ -27,7 +36,7 @@ def plot_parity(evaluations: Mapping[str, Evaluation], path: str | Path) -> None
     """
     if not evaluations:
         raise ValueError("`evaluations` must hold at least one, got none")
-    rows: dict[str, list[np.ndarray]] = {"energy": [], "forces": [], "stress": []}
+    rows: dict[str, list[np.ndarray]] = {quantity: [] for quantity in _TITLES}
     for evaluation in evaluations.values():
         per_atom = np.array([evaluation.reference_energy, evaluation.energy]) / evaluation.n_atoms
         known = np.isfinite(per_atom[0])
@@ -35,14 +44,23 @@ def plot_parity(evaluations: Mapping[str, Evaluation], path: str | Path) -> None
         rows["energy"].append(per_atom - (per_atom[0, known].mean() if known.any() else 0.0))
         rows["forces"].append(np.array([evaluation.reference_forces.ravel(), evaluation.forces.ravel()]))
         rows["stress"].append(np.array([evaluation.reference_stress.ravel(), evaluation.stress.ravel()]))
+        for label in COMPARED:
+            each = evaluation.electric.get(label)
+            pair = np.empty((2, 0)) if each is None else np.array([each.reference.ravel(), each.predicted.ravel()])
+            rows[label].append(pair)
     for pairs in rows.values():
         pairs[:] = [pair[:, np.isfinite(pair).all(axis=0)] for pair in pairs]
     rows = {quantity: pairs for quantity, pairs in rows.items() if any(pair.size for pair in pairs)}
     if not rows:
         raise ValueError("`evaluations` hold no labels: there is nothing to compare predictions with")
     if len(evaluations) == 1:  # side by side: a page is wider than high
-        figure = new_figure(4.2 * len(rows), 4.4, equal_axes=True)
-        grid = figure.subplots(1, len(rows), squeeze=False).T
+        n_lines = 1 if len(rows) < _FEWEST_COLUMNS_TO_WRAP else 2
+        n_columns = -(-len(rows) // n_lines)
+        figure = new_figure(4.2 * n_columns, 4.4 * n_lines, equal_axes=True)
+        panels = figure.subplots(n_lines, n_columns, squeeze=False).ravel()
+        for axis in panels[len(rows) :]:
+            axis.set_visible(False)
+        grid = panels[: len(rows), None]
     else:
         figure = new_figure(4.2 * len(evaluations), 0.4 + 4.0 * len(rows), equal_axes=True)
         grid = figure.subplots(len(rows), len(evaluations), squeeze=False, sharex="row", sharey="row")
@@ -57,10 +75,13 @@ def plot_parity(evaluations: Mapping[str, Evaluation], path: str | Path) -> None
                 say_in(axis, "no labels")
                 continue
             drawn = thinned(reference.size)
-            size, alpha = (7, 0.8) if quantity == "energy" else (3, 0.4)
+            size, alpha = (7, 0.8) if quantity in ("energy", "dipole") else (3, 0.4)
             axis.plot(reference[drawn], predicted[drawn], ".", color=color, ms=size, alpha=alpha, rasterized=True)
             rmse = np.sqrt(np.mean((predicted - reference) ** 2))
-            axis.text(0.04, 0.95, f"RMSE {error_text(rmse)} {unit.symbol}", transform=axis.transAxes, va="top")
+            text = f"RMSE {error_text(rmse)} {unit.symbol}"
+            if quantity in COMPARED and reference.var() > 0:
+                text += f"\nR² {1 - np.mean((predicted - reference) ** 2) / reference.var():.3f}"
+            axis.text(0.04, 0.95, text, transform=axis.transAxes, va="top")
         axes[0].set_ylabel(f"{_TITLES[quantity]}, predicted\n{unit.symbol}")
     if len(evaluations) > 1:
         for axis, name in zip(grid[0], evaluations, strict=True):

@@ -23,6 +23,8 @@ from lrc_ase.report.tables import (
     config_type_table,
     cost_table,
     data_table,
+    electric_errors_of,
+    electric_table,
     element_table,
     errors_table,
     hardest_table,
@@ -71,8 +73,8 @@ def report_run(path: str | os.PathLike[str]) -> Path:
     if validation is not None:
         sentences = [_headline(validation[0]), *sentences, *label_remarks(validation[0])]
     sentences += [f"Note: {remark}" for remark in (*potential.description.get("remarks", ()), *inspection.warnings)]
-    tables = [errors_table(errors, "Errors of the potential")] if errors else []
-    sections[0] = replace(sections[0], sentences=sentences, tables=tables)
+    tables = [errors_table(errors, "Errors of the potential"), electric_table(errors)] if errors else []
+    sections[0] = replace(sections[0], sentences=sentences, tables=[table for table in tables if table is not None])
     sections.append(_training_section(folder, shown, data_table(inspection)))
     target = folder.path / "report.html"
     write_report(Report(f"Training run {run_name}", sections, folder.configuration.read_text("utf-8")), target)
@@ -93,8 +95,10 @@ def report_evaluations(
     folder.mkdir(parents=True, exist_ok=True)
     sections = _sections(potentials, evaluations, frames, folder, uncertainty=AS_STORED)
     errors = errors_table({name: evaluation.metrics for name, evaluation in evaluations.items()})
+    electric = electric_table(electric_errors_of(evaluations))
     remarks = [*label_remarks(next(iter(evaluations.values()))), *training_file_remarks(potentials, evaluations)]
-    sections[0] = replace(sections[0], sentences=remarks, tables=[errors, *sections[0].tables])
+    tables = [errors, *([] if electric is None else [electric]), *sections[0].tables]
+    sections[0] = replace(sections[0], sentences=remarks, tables=tables)
     write_report(Report("Evaluation", sections), folder / "report.html")
     return folder / "report.html"
 
@@ -157,7 +161,12 @@ def _headline(evaluation: Evaluation) -> str:
     """Return the sentence with the errors on validation frames."""
     parts = [
         f"{quantity} {error_text(evaluation.metrics[key])} {ERROR_UNITS[unit].symbol}"
-        for key, quantity, unit in (("forces_rmse", "forces", "forces"), ("energy_rmse", "energies", "energy"))
+        for key, quantity, unit in (
+            ("forces_rmse", "forces", "forces"),
+            ("energy_rmse", "energies", "energy"),
+            ("dipole_rmse", "dipoles", "dipole"),
+            ("born_effective_charges_rmse", "Born effective charges", "born_effective_charges"),
+        )
         if evaluation.metrics[key] == evaluation.metrics[key]  # not NaN
     ]
     n_frames = len(evaluation.n_atoms)
@@ -181,7 +190,8 @@ def _sections(
         return [Section("How good is it?"), _model(potentials, evaluations, folder)]
     has_forces = any(evaluation.metrics["n_forces"] for evaluation in evaluations.values())
     pictures = []
-    if any(evaluation.metrics[key] for evaluation in evaluations.values() for key in ("n_energies", "n_forces")):
+    counts = ("n_energies", "n_forces", "n_dipoles", "n_born_effective_charges")
+    if any(evaluation.metrics[key] for evaluation in evaluations.values() for key in counts):
         plot_parity(evaluations, folder / "parity.png")
         caption = "Look for points far off the line (single bad frames) and for a tilt (values that are all too small)."
         pictures.append(Picture(folder / "parity.png", "Prediction over reference", caption))

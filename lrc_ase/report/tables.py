@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from lrc_ase.dataset import DataReport
-from lrc_ase.evaluation.error_tables import ERROR_UNITS, error_cells, error_text
+from lrc_ase.evaluation.error_tables import ELECTRIC_COLUMNS, ERROR_UNITS, error_cells, error_text
 from lrc_ase.evaluation.evaluate import Evaluation
 from lrc_ase.files.potential_file import Potential
 from lrc_ase.report.learning_curve import read_metrics
@@ -17,6 +19,8 @@ __all__ = [
     "config_type_table",
     "cost_table",
     "data_table",
+    "electric_errors_of",
+    "electric_table",
     "element_table",
     "errors_table",
     "hardest_table",
@@ -35,6 +39,24 @@ _INDENT = 2 * "\N{NO-BREAK SPACE}"
 def errors_table(errors: Mapping[str, Mapping[str, float]], title: str = "Errors") -> Table:
     """Return a table of errors (`Evaluation.errors`), one row per name; a dash stands for an absent label."""
     return Table(title, *error_cells(errors))
+
+
+def electric_table(errors: Mapping[str, Mapping[str, float]]) -> Table | None:
+    """Return the errors of dipoles and Born effective charges, one row per name; None without such labels."""
+    columns, rows = error_cells(errors, ELECTRIC_COLUMNS)
+    return Table("Dipoles and Born effective charges", columns, rows) if len(columns) > 1 else None
+
+
+def electric_errors_of(evaluations: Mapping[str, Evaluation]) -> dict[str, dict[str, float]]:
+    """Return the errors of each evaluation, and of each of its sets if it has several, by a name for a row."""
+    errors = {}
+    for name, evaluation in evaluations.items():
+        errors[name] = evaluation.metrics
+        by_set = evaluation.errors_by_set()
+        if len(by_set) > 1:
+            prefix = f"{_INDENT}{name}, " if len(evaluations) > 1 else _INDENT
+            errors |= {f"{prefix}{each}": values for each, values in by_set.items()}
+    return errors
 
 
 def set_table(evaluations: Mapping[str, Evaluation], title: str = "Errors by set") -> Table | None:
@@ -165,10 +187,14 @@ def label_remarks(evaluation: Evaluation) -> list[str]:
     metrics = evaluation.metrics
     n_frames = int(metrics["n_frames"])
     remarks = []
-    for key, quantity in (("n_energies", "Energy"), ("n_forces", "Force"), ("n_stresses", "Stress")):
+    quantities = {"n_energies": "Energy", "n_forces": "Force", "n_stresses": "Stress", "n_dipoles": "Dipole"}
+    quantities["n_born_effective_charges"] = "Born effective charge"
+    for key, quantity in quantities.items():
         n_labelled = int(metrics[key])
-        if n_labelled == 0 and key != "n_stresses":
+        if n_labelled == 0 and key in ("n_energies", "n_forces"):
             remarks.append(f"{quantity} errors are not known: no frame has such a label.")
         elif 0 < n_labelled < n_frames:
             remarks.append(f"{quantity} errors are of {n_labelled} of {n_frames} frames: others have no such label.")
+    if any(np.isnan(each.predicted).all() for each in evaluation.electric.values()):
+        remarks.append("Dipoles and Born effective charges are not predicted: the potential has no latent charges.")
     return remarks

@@ -17,6 +17,7 @@ from lrc_ase.files.pretrained import absolute_potential
 from lrc_ase.models.elements import check_elements
 from lrc_ase.models.settings import LongRangeSettings, ModelSettings, Settings
 from lrc_ase.training.configuration_errors import ConfigurationError, describe_errors
+from lrc_ase.training.loss_configuration import LossConfiguration
 from lrc_ase.training.presets import with_preset
 from lrc_ase.training.references import ReferenceSetting
 from lrc_ase.training.yaml_reading import read_yaml
@@ -130,23 +131,6 @@ class ModelConfiguration(ModelSettings):
         if not isinstance(content, Mapping) or "preset" not in content:
             return content
         return with_preset(content)
-
-
-class LossConfiguration(Settings):
-    """Weights of the three errors, each measured in root mean squares of the training forces (times 1 Angstrom)."""
-
-    energy: float = Field(20.0, ge=0)
-    """Weight of the energy error per atom; 20 costs a few percent of the forces' accuracy and pays in energies, see
-    docs/accuracy.md. 0 with force weight 1: the paper's force-only loss."""
-    forces: float = Field(1.0, ge=0)
-    """Weight of the force error."""
-    stress: float | None = Field(None, ge=0)
-    """Weight of the error of stress times volume per atom. Null: 1 where the stage's frames have stress
-    and energies are trained on, else 0."""
-    function: Literal["mse", "huber"] = "mse"
-    """Squared errors, or errors that grow linearly beyond `huber_delta`."""
-    huber_delta: float = Field(1.0, gt=0)
-    """Error at which the Huber loss turns linear, in root mean squares of the training forces."""
 
 
 class StageConfiguration(Settings):
@@ -273,7 +257,15 @@ class TrainingConfiguration(Settings):
                 self.data[name].validation or self.data[name].validation_fraction for name in self.sets_of(stage)
             ):
                 raise ValueError(f"stage '{stage.name}' has `patience` but no validation frames")
-            if stage.loss.energy + stage.loss.forces + (stage.loss.stress or 0) == 0:
+            loss, long_range = stage.loss, self.model.long_range
+            if loss.weighs_charges and (
+                stage.model == "short-range" or (long_range is not None and not long_range.electrostatics)
+            ):
+                raise ValueError(
+                    f"stage '{stage.name}' trains on dipoles or Born effective charges, which need latent charges: "
+                    "make it full-range with `long_range: {electrostatics: true}`, or set their weights to 0"
+                )
+            if loss.energy + loss.forces + (loss.stress or 0) + loss.dipole + loss.born_effective_charges == 0:
                 raise ValueError(f"stage '{stage.name}' has no loss: all weights are 0")
         return self
 

@@ -25,7 +25,17 @@ from lrc_ase.training.configuration import (
 __all__ = ["key_tables", "template"]
 
 _WIDTH = 100
-_UNITS = ("eV/Angstrom^3", "eV/Angstrom", "1/Angstrom", "eV", "Angstrom", "Minutes", "e")
+_UNITS = (
+    "eV/Angstrom^3",
+    "eV/Angstrom",
+    "1/Angstrom",
+    "e Angstrom",
+    "e^2 Angstrom^2/eV",
+    "eV",
+    "Angstrom",
+    "Minutes",
+    "e",
+)
 """Units that a docstring may name; the first of them is the unit of the value."""
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("", TrainingConfiguration),

@@ -9,7 +9,13 @@ from lrc_ase.dataset import DataReport, Label, LabelKeys, LabelledGraph, LabelRu
 from lrc_ase.training.configuration import DataSetConfiguration, TrainingConfiguration
 from lrc_ase.training.division import divide
 from lrc_ase.training.frames import Frames, read_cached, read_into_memory
-from lrc_ase.training.partial_labels import check_stage_labels, is_complete, partial_label_notes, required_labels
+from lrc_ase.training.partial_labels import (
+    check_stage_labels,
+    is_complete,
+    partial_label_notes,
+    required_labels,
+    unweighted_label_notes,
+)
 
 __all__ = ["DataSet", "describe_data_sets", "inspect_data_sets", "label_rules", "read_data_sets"]
 
@@ -95,6 +101,8 @@ def describe_data_sets(configuration: TrainingConfiguration, data_sets: Mapping[
         for part, frames in (("", data_set.train), (", validation", data_set.validation)):
             for text in partial_label_notes(frames, required):
                 yield f"note: data set '{name}'{part}: {text}"
+    for text in unweighted_label_notes(configuration, {name: each.train for name, each in data_sets.items()}):
+        yield f"note: {text}"
 
 
 def _divided(

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lrc_ase.dataset import LabelledGraph, sample
-from lrc_ase.evaluation.error_tables import error_cells, overfitting_remark
+from lrc_ase.evaluation.error_tables import ELECTRIC_COLUMNS, ERROR_COLUMNS, error_cells, overfitting_remark
 from lrc_ase.models.model import ShortRangeModel
 from lrc_ase.training.configuration import StageConfiguration
 from lrc_ase.training.processes import Processes
@@ -43,8 +43,16 @@ def errors_of_parts(
 
 
 def table_of_errors(errors: Mapping[str, Mapping[str, float]]) -> str:
-    """Return a table of the errors of parts, at most 80 columns wide, with units in the heading."""
-    titles, rows = error_cells(errors)
+    """Return a table of the errors of parts, at most 80 columns wide, with units in the heading.
+
+    Dipoles and Born effective charges, where there are any, have a second table below.
+    """
+    cells = [error_cells(errors, columns) for columns in (ERROR_COLUMNS, ELECTRIC_COLUMNS)]
+    return "\n".join(_text(*each) for each in cells if len(each[0]) > 1)
+
+
+def _text(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as text."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for index, title in enumerate(titles):
         table.add_column(title, justify="right" if index else "left", no_wrap=True)

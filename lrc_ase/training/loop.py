@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -210,13 +211,12 @@ class StageLoop:
         progress, stage = self.progress, self.stage
         self.optimizer.zero_grad(set_to_none=True)
         pending, norms = [], []
+        gradient = partial(batch_gradient, n_parts=stage.accumulate, step=progress.step, processes=self.processes)
         for member, hidden in zip(members_of(self.model), self.left_out, strict=True):
             batch = [graph for index, graph in graphs.items() if index not in hidden]
             if not batch:
                 continue
-            errors = batch_gradient(
-                member, batch, stage.loss, self.force_scale, n_parts=stage.accumulate, processes=self.processes
-            )
+            errors = gradient(member, batch, stage.loss, self.force_scale)
             self._share_gradient(member)
             norms.append(nn.utils.clip_grad_norm_(member.parameters(), stage.gradient_clip or math.inf))
             pending.append(errors)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lrc_ase.dataset import LabelledGraph
+from lrc_ase.evaluation.error_tables import ERROR_UNITS
 from lrc_ase.models.derivatives import Results
 from lrc_ase.training.configuration import LossConfiguration
 
@@ -25,20 +26,26 @@ class LabelCounts:
     """Number of force components."""
     stresses: int
     """Number of stress components."""
+    dipoles: int
+    """Number of dipole components."""
+    born_charges: int
+    """Number of components of Born effective charges."""
 
     @classmethod
     def of(cls, graphs: Sequence[LabelledGraph]) -> LabelCounts:
-        """Count the labels of a batch of separate graphs."""
+        """Count the labels of separate graphs or batches."""
         return cls(
             energies=_n_labels([graph.energy for graph in graphs]),
             forces=_n_labels([graph.forces for graph in graphs]),
             stresses=_n_labels([graph.stress for graph in graphs]),
+            dipoles=_n_labels([graph.dipole for graph in graphs]),
+            born_charges=_n_labels([graph.born_effective_charges for graph in graphs]),
         )
 
 
-def _n_labels(labels: Sequence[Tensor]) -> int:
+def _n_labels(labels: Sequence[Tensor | None]) -> int:
     """Return the number of entries that are not NaN."""
-    return sum(int((~label.isnan()).sum()) for label in labels)
+    return sum(int((~label.isnan()).sum()) for label in labels if label is not None)
 
 
 def loss_of(
@@ -53,11 +60,14 @@ def loss_of(
     .. math:: L = w_E \langle \ell(\Delta E_s / (N_s F\,\mathrm{A})) \rangle_s
               + w_F \langle \ell(\Delta F_{ic} / F) \rangle_{ic}
               + w_S \langle \ell(V_s \Delta\sigma_{s,cd} / (N_s F\,\mathrm{A})) \rangle_{s,cd}
+              + w_\mu \langle \ell(\Delta\mu_{sa} / e\mathrm{A}) \rangle_{sa}
+              + w_Z \langle \ell(\Delta Z_{iab} / e) \rangle_{iab}
 
     The loss is computed in float64. F is the root mean square of the training forces (`force_scale`, eV/Angstrom), so
-    that the force part with :math:`\ell(x) = x^2` is a relative squared error. Means go over values with a label. If
-    `batch` is a part of a larger batch, `counts` are the counts of the larger batch, and the losses of its parts sum to
-    its loss.
+    that the force part with :math:`\ell(x) = x^2` is a relative squared error. Means go over values with a label.
+    `results` may hold one component a of the Born effective charges Z of each structure, NaN for the others; the mean
+    over components is then estimated from that one. If `batch` is a part of a larger batch, `counts` are the counts of
+    the larger batch, and the losses of its parts sum to its loss.
     """
     graph = batch.graph
     sizes = torch.bincount(graph.structure, minlength=graph.n_structures)
@@ -86,10 +96,27 @@ def loss_of(
             configuration.stress
             * _mean(error, batch.weight[:, None, None], configuration, None if counts is None else counts.stresses)
         )
-    return torch.stack(terms).sum()
+    if configuration.dipole and batch.dipole is not None:
+        assert results.dipole is not None
+        error = results.dipole - batch.dipole
+        terms.append(
+            configuration.dipole
+            * _mean(error, batch.weight[:, None], configuration, None if counts is None else counts.dipoles)
+        )
+    if configuration.born_effective_charges and batch.born_effective_charges is not None:
+        assert results.born_effective_charges is not None
+        charges = results.born_effective_charges
+        n_labels = LabelCounts.of([batch]).born_charges if counts is None else counts.born_charges
+        # each frame counts by all of its labels, whatever component was computed: the mean stays unbiased
+        n_computed = n_labels * float((~charges.detach().isnan()).double().mean())
+        weight = batch.weight[graph.structure, None, None]
+        error = charges - batch.born_effective_charges
+        terms.append(configuration.born_effective_charges * _mean(error, weight, configuration, n_computed))
+    # a part of a batch may have no label that the loss weighs
+    return torch.stack(terms).sum() if terms else 0 * results.energy.sum()
 
 
-def _mean(error: Tensor, weight: Tensor, configuration: LossConfiguration, count: int | None) -> Tensor:
+def _mean(error: Tensor, weight: Tensor, configuration: LossConfiguration, count: float | None) -> Tensor:
     """Return the weighted sum of the loss function over labelled entries, divided by their number or by `count`."""
     labelled = ~error.isnan()
     # replaced before the function: the gradient of NaN times zero is NaN
@@ -101,6 +128,10 @@ def _mean(error: Tensor, weight: Tensor, configuration: LossConfiguration, count
             error, torch.zeros_like(error), reduction="none", delta=configuration.huber_delta
         )
     return (weight * values).sum() / (labelled.sum().clamp(min=1) if count is None else max(count, 1))
+
+
+_ERROR_KINDS = ("energy", "forces", "stress", "dipole", "born_effective_charges")
+"""Labels whose errors are summed: fields of `LabelledGraph` and of `Results`."""
 
 
 @dataclass
@@ -118,57 +149,50 @@ class ErrorSums:
     stress_absolute: float = 0.0
     stress_square: float = 0.0
     n_stresses: float = 0
+    dipole_absolute: float = 0.0
+    dipole_square: float = 0.0
+    n_dipoles: float = 0
+    born_effective_charges_absolute: float = 0.0
+    born_effective_charges_square: float = 0.0
+    n_born_charges: float = 0
 
     def add(self, results: Results, batch: LabelledGraph, loss: Tensor, n_structures: int | None = None) -> None:
         """Add the errors of a batch, or of a part of a batch that has `n_structures` in all."""
         graph = batch.graph
         sizes = torch.bincount(graph.structure, minlength=graph.n_structures)
-        one = torch.ones_like(sizes[:1])
         sums = [loss.detach().double()]
-        counts = []
-        for predicted, label, scale in (
-            (results.energy, batch.energy, sizes),
-            (results.forces, batch.forces, one),
-            (results.stress, batch.stress, one),
-        ):
-            if predicted is None:
-                sums += [loss.new_zeros((), dtype=torch.float64)] * 2
-                counts.append(loss.new_zeros((), dtype=torch.float64))
+        for kind in _ERROR_KINDS:
+            predicted, label = getattr(results, kind), getattr(batch, kind)
+            if predicted is None or label is None:
+                sums += [loss.new_zeros((), dtype=torch.float64)] * 3
                 continue
-            error = (predicted.detach() - label).double() / scale
-            labelled = ~label.isnan()
+            error = (predicted.detach() - label).double()
+            if kind == "energy":
+                error = error / sizes
+            # components of Born effective charges that were not computed are NaN
+            labelled = ~(error if kind == "born_effective_charges" else label).isnan()
             error = torch.where(labelled, error, torch.zeros_like(error))
-            sums += [error.abs().sum(), (error**2).sum()]
-            counts.append(labelled.sum().double())
+            sums += [error.abs().sum(), (error**2).sum(), labelled.sum().double()]
         # one transfer from the device per batch
-        value, *errors = torch.stack(sums + counts).tolist()
-        energy_abs, energy_sq, forces_abs, forces_sq, stress_abs, stress_sq, n_energies, n_forces, n_stresses = errors
+        value, *numbers = torch.stack(sums).tolist()
         self.loss += value * (n_structures or graph.n_structures)
         self.n_structures += graph.n_structures
-        self.energy_absolute += energy_abs
-        self.energy_square += energy_sq
-        self.n_energies += n_energies
-        self.forces_absolute += forces_abs
-        self.forces_square += forces_sq
-        self.n_forces += n_forces
-        self.stress_absolute += stress_abs
-        self.stress_square += stress_sq
-        self.n_stresses += n_stresses
+        for name, number in zip(_sums_of_kinds(), numbers, strict=True):
+            setattr(self, name, getattr(self, name) + number)
 
     def metrics(self) -> dict[str, float]:
-        """Return the mean loss and errors in meV/atom, meV/Angstrom and meV/Angstrom^3; NaN where nothing was counted.
+        """Return the mean loss and errors in the units of `ERROR_UNITS`; NaN where nothing was counted.
 
-        Stress errors are NaN unless the stage trains on stress: it is not computed otherwise.
+        Errors of stress and of Born effective charges are NaN unless the stage trains on them: they are not computed
+        otherwise.
         """
-        return {
-            "loss": _ratio(self.loss, self.n_structures),
-            "energy_mae": 1e3 * _ratio(self.energy_absolute, self.n_energies),
-            "energy_rmse": 1e3 * math.sqrt(_ratio(self.energy_square, self.n_energies)),
-            "forces_mae": 1e3 * _ratio(self.forces_absolute, self.n_forces),
-            "forces_rmse": 1e3 * math.sqrt(_ratio(self.forces_square, self.n_forces)),
-            "stress_mae": 1e3 * _ratio(self.stress_absolute, self.n_stresses),
-            "stress_rmse": 1e3 * math.sqrt(_ratio(self.stress_square, self.n_stresses)),
-        }
+        values = {"loss": _ratio(self.loss, self.n_structures)}
+        names = _sums_of_kinds()
+        for kind, absolute, square, count in zip(_ERROR_KINDS, names[::3], names[1::3], names[2::3], strict=True):
+            n_labels, unit = getattr(self, count), ERROR_UNITS[kind].per_ase_unit
+            values[f"{kind}_mae"] = unit * _ratio(getattr(self, absolute), n_labels)
+            values[f"{kind}_rmse"] = unit * math.sqrt(_ratio(getattr(self, square), n_labels))
+        return values
 
     def __add__(self, other: ErrorSums) -> ErrorSums:
         """Add the sums of two sets of batches."""
@@ -186,6 +210,11 @@ class ErrorSums:
     def to_json(self) -> dict[str, float]:
         """Return plain numbers by name, for ``ErrorSums(**sums)``."""
         return asdict(self)
+
+
+def _sums_of_kinds() -> list[str]:
+    """Return the fields of `ErrorSums` for `_ERROR_KINDS`, three for each."""
+    return [each.name for each in fields(ErrorSums)][2:]
 
 
 def _ratio(numerator: float, denominator: float) -> float:

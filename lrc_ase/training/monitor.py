@@ -15,7 +15,7 @@ from lrc_ase.dataset import Label
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
 from lrc_ase.models.ensemble import members_of
 from lrc_ase.training.configuration import ConfigurationError
-from lrc_ase.training.epoch_table import epoch_heading, epoch_row, watched_row
+from lrc_ase.training.epoch_table import epoch_heading, epoch_row, shown_labels, watched_row
 from lrc_ase.training.loop import StageLoop
 from lrc_ase.training.progress import EpochRecord
 from lrc_ase.training.run_folder import RunFolder
@@ -26,7 +26,13 @@ _ROWS = 20
 """Epochs of a stage that are printed; the log holds all."""
 
 
-_STYLES: dict[Label, str] = {"energy": ".2f", "forces": ".1f", "stress": ".2f"}
+_STYLES: dict[Label, str] = {
+    "energy": ".2f",
+    "forces": ".1f",
+    "stress": ".2f",
+    "dipole": ".4f",
+    "born_effective_charges": ".4f",
+}
 """Format of the errors of each label."""
 
 
@@ -95,7 +101,7 @@ class Monitor:
         )
         self.seconds_before = loop.progress.seconds
         if self.is_first:
-            self._print(epoch_heading(validated=bool(loop.validation_graphs)))
+            self._print(epoch_heading(shown_labels(stage.loss), validated=bool(loop.validation_graphs)))
 
     def epoch(self, loop: StageLoop, record: EpochRecord, watched: Mapping[str, float] | None) -> None:
         """Write an epoch to metrics.csv, TensorBoard and the log, and print some epochs."""
@@ -125,9 +131,10 @@ class Monitor:
         self.folder.log(line)
         if record.epoch % math.ceil(loop.n_epochs / _ROWS) == 0 or loop.finished:
             validated = bool(loop.validation_graphs)
-            self._print(epoch_row(record, validated=validated, speed=self._speed(loop), left=self._left(loop)))
+            labels = shown_labels(loop.stage.loss)
+            self._print(epoch_row(labels, record, validated=validated, speed=self._speed(loop), left=self._left(loop)))
             if watched:
-                self._print(watched_row(watched))
+                self._print(watched_row(labels, watched))
 
     def compiling(self) -> None:
         """Print once that kernels are being compiled."""
@@ -171,7 +178,7 @@ class Monitor:
 def _errors(metrics: Mapping[str, float]) -> str:
     """Return loss and errors as text for the log."""
     shown = [
-        f"{label} {metrics[f'{label}_rmse']:{style}} {ERROR_UNITS[label].ascii}"
+        f"{label.replace('_', ' ')} {metrics[f'{label}_rmse']:{style}} {ERROR_UNITS[label].ascii}"
         for label, style in _STYLES.items()
         if not math.isnan(metrics[f"{label}_rmse"])
     ]

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-import numpy as np
-
 from lrc_ase.dataset import Label, LabelKeys, LabelledFrame, Lazy, joined, label_frame
 from lrc_ase.training.configuration import ConfigurationError, LossConfiguration, TrainingConfiguration
 from lrc_ase.training.frames import Frames
 
-__all__ = ["check_stage_labels", "is_complete", "keys_of_watched", "partial_label_notes", "required_labels"]
+__all__ = [
+    "check_stage_labels",
+    "is_complete",
+    "keys_of_watched",
+    "partial_label_notes",
+    "required_labels",
+    "unweighted_label_notes",
+]
+
+TRAINED_ELECTRIC_LABELS: tuple[Label, ...] = ("dipole", "born_effective_charges")
+"""Labels of the response to electric fields that a loss can weigh."""
+_PLURALS: dict[Label, str] = {"dipole": "dipoles", "born_effective_charges": "Born effective charges"}
 
 
 def required_labels(losses: Iterable[LossConfiguration]) -> tuple[Label, ...]:
-    """Return the labels of which a frame must have at least one: energy and forces, if a loss weighs them."""
+    """Return the labels of which a frame must have at least one: all but stress, if a loss weighs them."""
     weights = list(losses)
-    required: list[Label] = []
-    if any(loss.energy for loss in weights):
-        required.append("energy")
-    if any(loss.forces for loss in weights):
-        required.append("forces")
-    return tuple(required)
+    labels: tuple[Label, ...] = ("energy", "forces", *TRAINED_ELECTRIC_LABELS)
+    return tuple(label for label in labels if any(getattr(loss, label) for loss in weights))
 
 
 def check_stage_labels(configuration: TrainingConfiguration, frames: Mapping[str, Frames]) -> None:
@@ -33,7 +38,7 @@ def check_stage_labels(configuration: TrainingConfiguration, frames: Mapping[str
         names = configuration.sets_of(stage)
         for label in required_labels([stage.loss]):
             every = joined([frames[name].items for name in names])
-            if any(_has(frame, label) for frame in every):  # one at a time: cached frames need not fit into memory
+            if any(frame.has(label) for frame in every):  # one at a time: cached frames need not fit into memory
                 continue
             if not any(isinstance(frames[name].items, Lazy) for name in names):
                 _raise_missing(every, label, configuration.data[names[0]].keys)
@@ -45,16 +50,31 @@ def check_stage_labels(configuration: TrainingConfiguration, frames: Mapping[str
 
 def is_complete(frame: LabelledFrame, required: Sequence[Label]) -> bool:
     """Return True for a frame of several atoms that has all required labels."""
-    return len(frame.atoms) > 1 and all(_has(frame, label) for label in required)
+    return len(frame.atoms) > 1 and all(frame.has(label) for label in required)
+
+
+def unweighted_label_notes(configuration: TrainingConfiguration, frames: Mapping[str, Frames]) -> Iterator[str]:
+    """Yield a sentence for each electric label that training frames have and no loss weighs.
+
+    `frames` holds the training frames by the name of their data set.
+    """
+    for label in TRAINED_ELECTRIC_LABELS:
+        if any(getattr(stage.loss, label) for stage in configuration.stages):
+            continue
+        for name, each in frames.items():
+            n_labelled = sum(frame.has(label) for frame in each)
+            if n_labelled:
+                yield (
+                    f"data set '{name}': {n_labelled} of {len(each)} frames have {_PLURALS[label]}, which the loss "
+                    f"does not weigh: `--set stages.loss.{label}=1` trains on them"
+                )
 
 
 def partial_label_notes(frames: Sequence[LabelledFrame], required: Sequence[Label]) -> Iterator[str]:
     """Yield a sentence for each required label that some frames lack; single atoms need no forces."""
     for label in required:
         lacking = [
-            frame.name
-            for frame in frames
-            if not _has(frame, label) and not (label == "forces" and len(frame.atoms) == 1)
+            frame.name for frame in frames if not frame.has(label) and not (label == "forces" and len(frame.atoms) == 1)
         ]
         if lacking:
             yield (
@@ -79,8 +99,3 @@ def _raise_missing(frames: Sequence[LabelledFrame], label: Label, keys: LabelKey
     """Raise the error of a frame without the label, which lists the entries of the frame."""
     for frame in frames:
         label_frame(frame.atoms, keys.model_copy(update={"charge": None}), required=(label,), name=frame.name)
-
-
-def _has(frame: LabelledFrame, label: Label) -> bool:
-    """Return True if a frame has an energy, or forces on some atoms."""
-    return bool(np.isfinite(frame.energy if label == "energy" else frame.forces).any())

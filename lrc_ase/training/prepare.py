@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lrc_ase.dataset import (
+    ELECTRIC_LABELS,
     DataReport,
     LabelledFrame,
     LabelledGraph,
@@ -292,6 +293,7 @@ def _fingerprint(frames: Sequence[LabelledFrame]) -> str:
             frame.forces,
             frame.stress,
             frame.weight,
+            *(value for label in ELECTRIC_LABELS if (value := getattr(frame, label)) is not None),
         ):
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -70,7 +70,8 @@ class EpochRecord:
     """Errors and state after one epoch, the argument of `on_epoch` of `lrc_ase.training.train`.
 
     Errors are dictionaries with `loss` (dimensionless), `energy_mae` and `energy_rmse` in meV/atom, `forces_...` in
-    meV/Angstrom and `stress_...` in meV/Angstrom^3; NaN without labels.
+    meV/Angstrom, `stress_...` in meV/Angstrom^3, `dipole_...` in e Angstrom and `born_effective_charges_...` in e; NaN
+    without labels.
     """
 
     epoch: int

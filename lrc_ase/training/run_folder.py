@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from lrc_ase.evaluation.error_tables import ERROR_UNITS
 from lrc_ase.files.atomic import write_atomically
 from lrc_ase.files.lock import exclusive_use
 
 __all__ = ["METRIC_COLUMNS", "RunFolder", "RunFolderError"]
 
-_ERRORS = ("loss", "energy_mae", "energy_rmse", "forces_mae", "forces_rmse", "stress_mae", "stress_rmse")
+_ERRORS = ("loss", *(f"{label}_{mean}" for label in ERROR_UNITS for mean in ("mae", "rmse")))
 METRIC_COLUMNS = (
     "stage",
     "epoch",
@@ -25,10 +26,10 @@ METRIC_COLUMNS = (
     *(f"validation_{name}" for name in _ERRORS),
     *(f"watched_{name}" for name in _ERRORS[1:]),
 )
-"""Columns of metrics.csv: energies in meV/atom, forces in meV/Angstrom, stresses in meV/Angstrom^3; seconds since the
-stage began, without those of compiling kernels. Training errors are those of the batches as they were trained on,
-validation errors and those of watched frames belong to the mean weights. Empty where there are none: stress has errors
-where the stage trains on it."""
+"""Columns of metrics.csv, errors in the units of `ERROR_UNITS`; seconds since the stage began, without those of
+compiling kernels. Training errors are those of the batches as they were trained on, validation errors and those of
+watched frames belong to the mean weights. Empty where there are none: stress and Born effective charges have errors
+where the stage trains on them."""
 
 
 class RunFolderError(ValueError):

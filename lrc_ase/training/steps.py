@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from lrc_ase.dataset import LabelledGraph, collate_labelled
-from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.derivatives import born_effective_charges, evaluate
 from lrc_ase.models.model import ShortRangeModel
 from lrc_ase.training.configuration import LossConfiguration
 from lrc_ase.training.losses import ErrorSums, LabelCounts, loss_of
@@ -24,6 +25,7 @@ def batch_gradient(
     force_scale: float,
     *,
     n_parts: int = 1,
+    step: int = 0,
     processes: Processes,
 ) -> Callable[[], ErrorSums]:
     """Add this process's share of the gradient of a batch's loss to the parameters; return a function for its errors.
@@ -31,20 +33,34 @@ def batch_gradient(
     The batch is cut into `n_parts` parts for each process, of about the same number of atoms, which are evaluated one
     after the other. Losses are normalized by the labels of the whole batch, so that the shares sum to its gradient. The
     returned function waits for the device; call it when the gradients of all members are under way.
+
+    One component of the polarization of each frame is compared with Born effective charges: three backward passes of
+    all components would cost about the rest of the step once more. The component follows from the number of the `step`
+    and the place of the frame in the batch, so that resumed runs repeat it.
     """
     parameters = trained_parameters(model)
+    indices = list(range(len(graphs)))
     if n_parts * processes.size == 1:
-        shares, counts = [list(graphs)], None
+        shares, counts = [indices], None
     else:
         parts = balanced_parts([graph.graph.n_atoms for graph in graphs], n_parts * processes.size)
         # every `size`-th part: `n_parts` for each process; all processes divide the batch alike
-        shares = [[graphs[index] for index in part] for part in parts[processes.rank :: processes.size] if part]
+        shares = [part for part in parts[processes.rank :: processes.size] if part]
         counts = LabelCounts.of(graphs)
     evaluated = []
     for share in shares:
-        batch = collate_labelled(share)
+        batch = collate_labelled([graphs[index] for index in share])
+        component = None
+        if configuration.born_effective_charges and batch.born_effective_charges is not None:
+            component = torch.tensor([(step + index) % 3 for index in share], device=batch.energy.device)
         results = evaluate(
-            model, batch.graph, forces=bool(configuration.forces), stress=bool(configuration.stress), training=True
+            model,
+            batch.graph,
+            forces=bool(configuration.forces),
+            stress=bool(configuration.stress),
+            dipole=batch.dipole is not None,
+            born_component=component,
+            training=True,
         )
         loss = loss_of(results, batch, configuration, force_scale, counts)
         # by the parameters alone: positions, which forces were differentiated by, would cost a Hessian
@@ -81,7 +97,9 @@ def mean_errors(
     starts = range(0, len(graphs), batch_size)
     for start in starts[processes.rank :: processes.size]:
         batch = collate_labelled([graphs[index] for index in range(start, min(start + batch_size, len(graphs)))])
-        results = evaluate(model, batch.graph, stress=bool(configuration.stress))
+        results = evaluate(model, batch.graph, stress=bool(configuration.stress), dipole=batch.dipole is not None)
+        if configuration.born_effective_charges and batch.born_effective_charges is not None:
+            results = replace(results, born_effective_charges=born_effective_charges(model, batch.graph))
         with torch.no_grad():
             total.add(results, batch, loss_of(results, batch, configuration, force_scale))
     return ErrorSums.from_numbers(processes.add_up_numbers(total.numbers())).metrics()
