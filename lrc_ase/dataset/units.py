@@ -10,6 +10,7 @@ from ase.units import Hartree, Rydberg, kcal, kJ, mol
 
 from lrc_ase.dataset.bonds import BondConstant, bond_constants, contact_radii, forces_against_bonds
 from lrc_ase.dataset.check import Check, nearest_meaning
+from lrc_ase.dataset.electric_checks import check_electric_labels
 from lrc_ase.dataset.energy_scale import atomization_energies, variation_of_energies
 from lrc_ase.dataset.labels import LabelledFrame
 from lrc_ase.dataset.near_frames import energies_against_forces, energies_against_stresses
@@ -55,7 +56,7 @@ def check_units(frames: Sequence[LabelledFrame], isolated: Mapping[int, float]) 
         near = energies_against_forces(frames)
         checks += [near] if near.basis else [near, variation_of_energies(frames, constants)]
     checks += _check_stresses(frames, constants)
-    return checks
+    return checks + check_electric_labels(frames)
 
 
 def _check_stresses(frames: Sequence[LabelledFrame], constants: Sequence[BondConstant]) -> list[Check]:
