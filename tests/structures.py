@@ -95,3 +95,21 @@ def salt_potential():
         amounts.copy_(0.01 * torch.randn(amounts.shape, generator=generator))
         part.weights.element_bias.weight[:, : part.n_charges] = 0.01
     return Potential(model, shipped.references)
+
+
+def salt_with_two_blocks(**descriptor):
+    """`salt_potential` with a second block, whose features have small random weights in the networks."""
+    one = salt_potential()
+    settings_of_two = one.settings.descriptor.model_copy(update={"n_blocks": 2} | descriptor)
+    generator = torch.Generator().manual_seed(1)
+    model = build_model(one.settings.model_copy(update={"descriptor": settings_of_two}), generator=generator)
+    with torch.no_grad():
+        for name, value in one.model.state_dict().items():
+            tensor = model.state_dict()[name]
+            if tensor.shape == value.shape:
+                tensor.copy_(value)
+            else:  # the first layer of a network, which has columns for features of both blocks
+                n_features = value.shape[1]
+                tensor[:, :n_features] = value
+                tensor[:, n_features:] = 0.02 * torch.randn(value.shape, generator=generator)
+    return Potential(model, one.references)

@@ -56,7 +56,7 @@ class TagOwners:
         self.tags, self.n_local, self.n_total, self.exchange = torch.from_numpy(tags), n_local, n_total, exchange
 
     def all_atoms(self, values, tags):
-        table = values.new_zeros(self.n_total).index_add(0, tags, values)
+        table = values.new_zeros(self.n_total, *values.shape[1:]).index_add(0, tags, values)
         return table if self.exchange is None else self.exchange.collected(table).sum(dim=0)
 
     def sum_to_owners(self, values):
@@ -173,8 +173,10 @@ def test_a_model_in_training_splits_the_same_way(n_processes):
         settings(long_range=LongRangeSettings(n_channels=3, electrostatics=False)),
         settings(long_range=LongRangeSettings(n_channels=0)),
         settings(descriptor=PonitaSettings(n_layers=1)),
+        settings(descriptor=SphereSettings(degrees=(2, 2, 1), n_blocks=2)),
+        settings(descriptor=SphereSettings(degrees=(2, 2, 1), n_blocks=2, neighbor_degree=1, n_neighbor_features=4)),
     ],
-    ids=["short range", "latent channels", "charges", "ponita"],
+    ids=["short range", "latent channels", "charges", "ponita", "two blocks", "vectors"],
 )
 def test_every_kind_of_local_model_splits(own):
     atoms, model = rattled_crystal(repeat=(2, 1, 1)), shaken_model(own).requires_grad_(False)
@@ -209,12 +211,12 @@ def test_ghosts_without_owners_are_refused():
         evaluate(shaken_model(), replace(graph, owners=None))
 
 
-@pytest.mark.parametrize(
-    "descriptor", [SphereSettings(n_blocks=2), PonitaSettings(n_layers=2)], ids=["sphere", "ponita"]
-)
-def test_descriptors_beyond_one_cutoff_are_refused(descriptor):
+@pytest.mark.parametrize("descriptor", [SphereSettings(n_blocks=2), PonitaSettings(n_layers=2)], ids=lambda d: d.name)
+def test_layers_that_ghosts_cannot_follow_are_refused(descriptor):
     model = shaken_model(settings(descriptor=descriptor))
     graph, _ = shared_graph(rattled_crystal(), np.arange(8), None)
+    if descriptor.name == "sphere":
+        graph = replace(graph, owners=None)
     with pytest.raises(ValueError, match="reaches 2 cutoffs: ghosts would need features"):
         evaluate(model, graph)
 

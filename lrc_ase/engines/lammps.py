@@ -63,7 +63,8 @@ def attach(
     lmp
         LAMMPS with ``units metal`` and at least one periodic direction.
     potential
-        Path of a potential file, or a loaded `Potential`. Its features must not reach beyond one cutoff.
+        Path of a potential file, or a loaded `Potential`. Its descriptor must reach no further than one cutoff, or be
+        able to share its blocks between processes, as 'sphere' is.
     comm
         Communicator of mpi4py; by default the one that LAMMPS uses.
     species
@@ -86,9 +87,9 @@ def attach(
     ------
     ValueError
         Units other than metal, no periodic direction, an atom type without a name or with the name of an element
-        unknown to the potential, masses in another order than the names, a potential that reaches beyond one cutoff; a
-        field that is not three finite numbers below 10 V/Angstrom, for a potential without latent charges, or along a
-        periodic direction of a charged box.
+        unknown to the potential, masses in another order than the names, a descriptor of several layers other than
+        'sphere'; a field that is not three finite numbers below 10 V/Angstrom, for a potential without latent charges,
+        or along a periodic direction of a charged box.
 
     Warns
     -----
@@ -140,11 +141,12 @@ def checked(
         raise ValueError(
             "LAMMPS has no periodic direction: make one periodic in `boundary`, or run the cluster with ASE"
         )
-    reach = members_of(potential.model)[0].descriptor.reach
-    if reach > 1:
+    descriptor = members_of(potential.model)[0].descriptor
+    if descriptor.reach > 1 and not descriptor.hands_on:
         raise ValueError(
-            f"the potential reaches {reach} cutoffs (blocks or layers of its descriptor), LAMMPS passes neighbors "
-            "within one: train one with n_blocks: 1, or run this one with ASE"
+            f"the potential reaches {descriptor.reach} cutoffs (layers of '{potential.settings.descriptor.name}'), and "
+            "processes of LAMMPS cannot pass on what its layers share: train one with the descriptor 'sphere', or run "
+            "this one with ASE"
         )
     n_types = lmp.extract_setting("ntypes")
     names = tuple(species) if species is not None else _labels(lmp, n_types, potential.settings.elements)

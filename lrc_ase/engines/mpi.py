@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -92,18 +93,19 @@ class GhostOwners:
 
     def sum_to_owners(self, values: Tensor) -> Tensor:
         """Add values of ghosts to those of their owners, see `lrc_ase.structures.owners.Owners`."""
-        n_local = len(values) - len(self._leaving)
-        received = torch.empty(len(self._arriving), dtype=torch.float64)
+        n_local, width = len(values) - len(self._leaving), math.prod(values.shape[1:])
+        received = torch.empty(len(self._arriving), *values.shape[1:], dtype=torch.float64)
         leaving = values.numpy()[self._leaving]
-        self.comm.Alltoallv([leaving, self._sent_counts], [received.numpy(), self._received_counts])
+        self.comm.Alltoallv([leaving, width * self._sent_counts], [received.numpy(), width * self._received_counts])
         return values[:n_local].index_add(0, self._arriving, received)
 
     def copy_to_ghosts(self, values: Tensor) -> Tensor:
         """Append the values of the owners for all ghosts, see `lrc_ase.structures.owners.Owners`."""
-        all_values = torch.cat([values, values.new_empty(len(self._leaving))])
-        received = np.empty(len(self._leaving))
+        width = math.prod(values.shape[1:])
+        all_values = torch.cat([values, values.new_empty(len(self._leaving), *values.shape[1:])])
+        received = np.empty((len(self._leaving), *values.shape[1:]))
         leaving = values[self._arriving].numpy()
-        self.comm.Alltoallv([leaving, self._received_counts], [received, self._sent_counts])
+        self.comm.Alltoallv([leaving, width * self._received_counts], [received, width * self._sent_counts])
         all_values.numpy()[self._leaving] = received
         return all_values
 

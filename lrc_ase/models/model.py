@@ -106,7 +106,9 @@ class ShortRangeModel(nn.Module):
 
     def local(self, graph: Graph, strain: Tensor | None) -> LocalPart:
         """Compute the short-range features of the local atoms, and the geometry that they follow from."""
-        if self.descriptor.reach > 1 and graph.n_local < graph.n_atoms:
+        # a process without ghosts takes part in the communication too
+        handing = {"to_ghosts": graph.copy_to_ghosts} if self.descriptor.hands_on and graph.owners is not None else {}
+        if self.descriptor.reach > 1 and graph.n_local < graph.n_atoms and not handing:
             raise ValueError(
                 f"the descriptor reaches {self.descriptor.reach} cutoffs: ghosts would need features of their own, "
                 "which no other process hands over; take a potential with one block, or run in one process (ASE)"
@@ -117,7 +119,7 @@ class ShortRangeModel(nn.Module):
             positions = positions + torch.matmul(positions[:, None], strain[graph.structure])[:, 0]
             cell = cell + torch.matmul(cell, strain)
         vectors = neighbor_vectors(positions, cell, graph.neighbors, graph.shifts, graph.structure, self.readout.dtype)
-        features = self.descriptor(vectors, graph.neighbor_mask, graph.species, graph.neighbors)
+        features = self.descriptor(vectors, graph.neighbor_mask, graph.species, graph.neighbors, **handing)
         return LocalPart(features, vectors)
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:

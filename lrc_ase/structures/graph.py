@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lrc_ase.layer.exchange import Exchange
-from lrc_ase.structures.owners import Owners, summed_to_owners
+from lrc_ase.structures.owners import Owners, copied_to_ghosts, summed_to_owners
 
 if TYPE_CHECKING:
     from lrc_ase.layer.tables import MultiplierTables
@@ -87,6 +87,20 @@ class Graph:
             return summed_to_owners(values, self.owners)
         if self.n_local < self.n_atoms:
             raise ValueError("charges on ghosts belong to other atoms: give the graph the `owners` of its ghosts")
+        return values
+
+    def copy_to_ghosts(self, values: Tensor) -> Tensor:
+        """Append the values of the owners for all ghosts, (n_local, ...) -> (n_atoms, ...), differentiable.
+
+        Raises
+        ------
+        ValueError
+            The graph has ghosts, but `owners` is None.
+        """
+        if self.owners is not None:
+            return copied_to_ghosts(values, self.owners)
+        if self.n_local < self.n_atoms:
+            raise ValueError("ghosts need values of the atoms that they stand for: give the graph their `owners`")
         return values
 
     @property

@@ -26,6 +26,8 @@ class Descriptor(nn.Module):
     rotation_invariant: ClassVar[bool] = True
     """True if a rotation changes the features by rounding alone. Otherwise the training measures the error under
     rotation and writes it to the potential."""
+    hands_on: ClassVar[bool] = False
+    """True if `forward` takes `to_ghosts`, so that processes can share a structure although `reach` is above one."""
     n_features: int
     """Width of the output."""
     reach: int = 1
@@ -38,6 +40,10 @@ class Descriptor(nn.Module):
         padded, `species` (n_atoms,) element indices, `neighbors` (n_atoms, n_neighbors) the atom in each column.
         Neighbors beyond the cutoff (in the skin) contribute exactly zero. With a reach of one, `neighbors` may refer to
         ghosts: atoms without a row of neighbors, whose elements follow in `species`.
+
+        With a larger reach they may if the descriptor has `hands_on`. The model then passes the keyword argument
+        `to_ghosts`, a differentiable function that appends to values of the local atoms, (n_local, ...), those of the
+        ghosts, which their owners send.
         """
         raise TypeError(f"{type(self).__name__} does not define its features")
 

@@ -30,6 +30,7 @@ products* (2024), arXiv:2401.10216; Drautz, *Atomic cluster expansion* (2019), d
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -62,6 +63,7 @@ class SphereDescriptor(Descriptor):
     """
 
     settings_class: ClassVar[type[DescriptorSettings]] = SphereSettings
+    hands_on: ClassVar[bool] = True
     engine: Literal["compiled", "reference"] = "compiled"
     """Compiled kernels where available (on the CPU), or plain torch everywhere ("reference")."""
     degree_of: Tensor
@@ -116,22 +118,32 @@ class SphereDescriptor(Descriptor):
         self.second_mixing = _random_mixing(self.second_shape, n_inputs, generator)
         self.second_element_mixing = nn.Parameter(self.mixing.new_zeros(n_elements, *self.second_mixing.shape))
 
-    def forward(self, vectors: Tensor, mask: Tensor, species: Tensor, neighbors: Tensor) -> Tensor:
+    def forward(
+        self,
+        vectors: Tensor,
+        mask: Tensor,
+        species: Tensor,
+        neighbors: Tensor,
+        *,
+        to_ghosts: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         compiled = self._has_compiled(vectors)
         sum_up = moments if compiled else moments_reference
         sums = sum_up(vectors, mask, species, neighbors, self.shape)
-        # `species` goes on with those of ghosts
-        order = ElementOrder.of(species[: len(vectors)], len(self.element_mixing))
+        local_species = species[: len(vectors)]  # without ghosts
+        order = ElementOrder.of(local_species, len(self.element_mixing))
         features, directed = self._mixed_averages(sums, self.mixing + self.element_mixing, order, self.shape)
         if self.settings.n_blocks == 1:
             return features
         if self.settings.neighbor_degree:
-            messages = self.message_block(features, directed, species, order)
+            messages = self.message_block(features, directed, local_species, order)
+            messages = messages if to_ghosts is None else to_ghosts(messages)
             receive = message_moments if compiled else message_moments_reference
             around = mask, neighbors, messages, self.message_block.radial_mixing
             sums = receive(vectors, *around, self.second_shape)
         else:
-            atom_weights = self.neighbor_network(features, species, squeeze=False)  # (n_atoms, n_weights)
+            atom_weights = self.neighbor_network(features, local_species, squeeze=False)  # (n_atoms, n_weights)
+            atom_weights = atom_weights if to_ghosts is None else to_ghosts(atom_weights)
             # (n_atoms, n_neighbors, n_weights)
             weights = torch.index_select(atom_weights, 0, neighbors.flatten()).unflatten(0, neighbors.shape)
             sums = sum_up(vectors, mask, species, neighbors, self.second_shape, weights)
