@@ -39,7 +39,9 @@ def test_all_presets_set_the_same_keys_to_different_values():
     fast, accurate = PRESETS["fast"], PRESETS["accurate"]
     assert set(keys_of(fast)) == set(keys_of(accurate))
     assert ModelConfiguration.model_validate("fast") == ModelConfiguration()
-    assert ModelConfiguration.model_validate("accurate").descriptor.n_blocks == 2
+    assert ModelConfiguration.model_validate("accurate").descriptor == SphereSettings(
+        n_blocks=2, neighbor_degree=1, n_neighbor_features=16, compression=4.0
+    )
 
 
 @pytest.mark.parametrize(

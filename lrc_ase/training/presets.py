@@ -11,8 +11,24 @@ from pydantic import BaseModel
 __all__ = ["PRESETS", "preset_values", "with_preset", "without_preset_keys"]
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "fast": {"descriptor": {"name": "sphere", "n_blocks": 1}},
-    "accurate": {"descriptor": {"name": "sphere", "n_blocks": 2}},
+    "fast": {
+        "descriptor": {
+            "name": "sphere",
+            "n_blocks": 1,
+            "n_neighbor_features": 8,
+            "neighbor_degree": 0,
+            "compression": None,
+        }
+    },
+    "accurate": {
+        "descriptor": {
+            "name": "sphere",
+            "n_blocks": 2,
+            "n_neighbor_features": 16,
+            "neighbor_degree": 1,
+            "compression": 4.0,
+        }
+    },
 }
 """Settings of a model by the name of the preset. All presets set the same keys, so that one replaces another."""
 
@@ -29,8 +45,10 @@ def preset_values(name: Any) -> Mapping[str, Any]:
 def with_preset(model: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of the preset named by the key `preset` (null: none), with the other keys of `model` on top.
 
-    >>> with_preset({"preset": "accurate", "cutoff": 6.0})
-    {'descriptor': {'name': 'sphere', 'n_blocks': 2}, 'cutoff': 6.0}
+    >>> with_preset({"preset": "accurate", "cutoff": 6.0})["cutoff"]
+    6.0
+    >>> with_preset({"preset": "accurate", "descriptor": {"compression": 8.0}})["descriptor"]["compression"]
+    8.0
     """
     if model["preset"] is None:
         return {key: value for key, value in model.items() if key != "preset"}

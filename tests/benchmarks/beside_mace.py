@@ -1,4 +1,4 @@
-"""The default full-range model beside MACE (64 channels, L = 0, two layers, cutoff 5 Angstrom), float32, on the CPU.
+"""The presets fast and accurate beside MACE (64 channels, L = 0, two layers, cutoff 5 Angstrom), float32, on the CPU.
 
 python tests/benchmarks/beside_mace.py [--atoms 192 648 1536] [--threads 2] [--repeats 5]
 
@@ -96,11 +96,12 @@ def own_task(structures: list[Atoms], training: bool, n_blocks: int) -> Callable
     from lrc_ase.models.settings import SphereSettings
     from lrc_ase.training.configuration import LossConfiguration
     from lrc_ase.training.losses import loss_of
+    from lrc_ase.training.presets import PRESETS
 
     settings = ModelSettings(
         elements=("H", "O"),
         cutoff=CUTOFF,
-        descriptor=SphereSettings(n_blocks=n_blocks),
+        descriptor=SphereSettings.model_validate(PRESETS["fast" if n_blocks == 1 else "accurate"]["descriptor"]),
         average_neighbors=52.0,
         long_range=LongRangeSettings(),
     )
