@@ -221,14 +221,3 @@ def test_current_of_a_molecule_is_the_rate_of_change_of_its_dipole():
     expected = (dipoles[0] - dipoles[1]) / (2 * seconds)
     np.testing.assert_allclose(atoms.calc.get_polarization_current(atoms), expected, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(polarization_current(atoms), expected / FS_PER_TIME_OF_ASE, rtol=1e-6, atol=1e-9)
-
-
-def test_current_follows_the_velocities():
-    atoms = moving(rattled_crystal())
-    atoms.calc = LRCCalculator(potential())
-    before = atoms.calc.get_polarization_current(atoms)
-    charges = atoms.calc.get_born_effective_charges()
-    np.testing.assert_allclose(before, sum(z @ v for z, v in zip(charges, atoms.get_velocities(), strict=True)))
-    atoms.set_velocities(2 * atoms.get_velocities())
-    np.testing.assert_allclose(atoms.calc.get_polarization_current(), before)  # of the atoms evaluated last
-    np.testing.assert_allclose(atoms.calc.get_polarization_current(atoms), 2 * before, rtol=1e-12)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from lrc_ase.engines.ase_errors import ases_errors
 from lrc_ase.models.derivatives import born_effective_charges, dipole_moment, polarizability
 from lrc_ase.models.model import ShortRangeModel
+from lrc_ase.models.polarization_current import polarization_current
 from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.graph import Graph
 
@@ -72,10 +74,20 @@ class ResponseCalculator(Calculator):
         assert atoms is not None
         return dipole / float(atoms.get_volume())
 
+    @undisturbed()
     def get_polarization_current(self, atoms: Atoms | None = None) -> np.ndarray:
-        """Return Born effective charges times velocities, summed, (3,) in e Angstrom per ASE's unit of time."""
-        charges = self.get_born_effective_charges(atoms)
-        return np.array(np.einsum("iab,ib->a", charges, (atoms or self.get_atoms()).get_velocities()))
+        """Return Born effective charges times velocities, summed, (3,) in e Angstrom per ASE's unit of time.
+
+        It costs one more evaluation of the model, and leaves the polarization ready for `get_polarization`.
+        """
+        velocities = (self.get_atoms() if atoms is None else atoms).get_velocities()
+        self.get_property("charges", atoms)
+        assert self.atoms is not None
+        with ases_errors(len(self.atoms)):
+            graph = self._graph(unwrap=True)
+            current, moment = polarization_current(self.model, graph, torch.from_numpy(velocities).to(graph.positions))
+        self._extras["polarization"] = moment[None].cpu().numpy()
+        return np.array(current.cpu().numpy())
 
     @undisturbed()
     def _response(

@@ -90,7 +90,7 @@ def evaluate(
     ValueError
         The model has no latent charges on which a field could act, or `check_field` refuses the field.
     """
-    graph = _recordable(graph)
+    graph = recordable(graph)
     if graph.field is not None:
         check_field(graph.field, graph.cell, graph.pbc, graph.charge)
     if isinstance(model, Ensemble):
@@ -142,7 +142,7 @@ def _energy(model: ShortRangeModel, graph: Graph, strain: Tensor | None) -> tupl
     return output, energy - (graph.field * dipole).sum(dim=1), dipole
 
 
-def _recordable(graph: Graph) -> Graph:
+def recordable(graph: Graph) -> Graph:
     """Copy tensors created under `torch.inference_mode`: autograd cannot record operations on such tensors."""
     copies: dict[str, Any] = {}
     for field in fields(graph):
@@ -200,7 +200,7 @@ def born_effective_charges(model: ShortRangeModel, graph: Graph) -> Tensor:
     """
     if isinstance(model, Ensemble):
         return torch.stack([born_effective_charges(member, graph) for member in members_of(model)]).mean(dim=0)
-    graph = _recordable(graph)
+    graph = recordable(graph)
     graph = replace(graph, positions=graph.positions.detach().requires_grad_(), images=None)
     output = model(graph)
     if output.charges is None:
@@ -261,7 +261,7 @@ def polarizability(model: ShortRangeModel, graph: Graph) -> Tensor:
 
 def _dipole_and_field(model: ShortRangeModel, graph: Graph) -> tuple[Tensor, Tensor]:
     """Return the dipole moments as functions of the field, and the field, both (n_structures, 3)."""
-    graph = _recordable(graph)
+    graph = recordable(graph)
     field = graph.cell.new_zeros(graph.n_structures, 3) if graph.field is None else graph.field.detach().clone()
     graph = replace(graph, field=field.requires_grad_())
     check_field(field, graph.cell, graph.pbc, graph.charge)
@@ -284,7 +284,7 @@ def atomic_stresses(model: ShortRangeModel, graph: Graph) -> Tensor:
     """
     if isinstance(model, Ensemble):
         return torch.stack([atomic_stresses(member, graph) for member in members_of(model)]).mean(dim=0)
-    graph = _recordable(graph)
+    graph = recordable(graph)
     # at zero strain: the hooks change no value and add the derivatives by the strain of each atom
     strains = graph.positions.new_zeros(graph.n_atoms, 3, 3, requires_grad=True)
     with _strained_atom_by_atom(model, graph, strains):
