@@ -84,10 +84,13 @@ def test_quantum_corrections_at_one_line(name, factor):
     assert intensity == pytest.approx(factor * INTENSITY, rel=1e-3)
 
 
-def test_temperature_of_the_thermostat_replaces_that_of_the_run():
+def test_temperature_divides_and_electronic_permittivity_multiplies():
     mean = infrared_spectrum([record()])
     given = infrared_spectrum([record()], temperature=600.0)
     np.testing.assert_allclose(given.absorption, mean.absorption / 2, atol=1e-12)
+    screened = infrared_spectrum([record()], eps_inf=1.8)
+    np.testing.assert_allclose(screened.absorption, 1.8 * mean.absorption)
+    np.testing.assert_allclose(screened.error, 1.8 * mean.error)
     assert (mean.temperature, given.temperature) == (pytest.approx(300.0), 600.0)
 
 
@@ -136,6 +139,7 @@ def test_settings_without_meaning_are_refused(options, message):
         ([record(), record(interval=2.0)], {}, "sampled at one interval, got 1 and 2 fs"),
         ([record(), record(None)], {}, "all periodic in three directions, or none: got both"),
         ([record()], {"quantum_correction": "kubo"}, "one of harmonic, standard, schofield, none, got 'kubo'"),
+        ([record()], {"eps_inf": 0.9}, r"`eps_inf` must be at least 1, got 0\.9"),
         ([record()], {"temperature": 0.0}, "temperature of a run must be positive: atoms at rest have no spectrum"),
         (
             [record(n_samples=5000)],

@@ -80,6 +80,7 @@ CASES = {
     "--blocks": ["--blocks", "3"],
     "--skip": ["--skip", "1.0"],
     "--temperature": ["--temperature", "400"],
+    "--eps-inf": ["--eps-inf", "1.5"],
 }
 OTHERWISE = {"--interval", "--max", "--output", "--overwrite", "--debug", "--help"}
 

@@ -37,6 +37,9 @@ def spectrum(
     blocks: Annotated[int, typer.Option(help="Blocks whose spread gives the error band.", min=1)] = 5,
     skip: Annotated[float, typer.Option(help="Time to leave out at the beginning of each run, ps.", min=0)] = 0.0,
     temperature: Annotated[float | None, typer.Option(help="Temperature, K; the mean of the run if not given.")] = None,
+    eps_inf: Annotated[
+        float, typer.Option(help="Electronic permittivity; latent charges are smaller than true ones by its root.")
+    ] = 1.0,
     interval: Annotated[
         float | None, typer.Option(help="Time between frames, fs, of trajectories of other programs.")
     ] = None,
@@ -68,7 +71,11 @@ def spectrum(
     if currents:
         records = [read_current(path, skip=skip) for path in currents]
         infrared = infrared_spectrum(
-            records, settings, quantum_correction=quantum_correction.lower(), temperature=temperature
+            records,
+            settings,
+            quantum_correction=quantum_correction.lower(),
+            temperature=temperature,
+            eps_inf=eps_inf,
         )
         inside = infrared.wavenumbers <= largest
         shown = bands(infrared.wavenumbers[inside], infrared.absorption[inside], infrared.error[inside])

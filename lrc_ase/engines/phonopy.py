@@ -18,6 +18,8 @@ from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.symmetry import symmetrize_borns_and_epsilon
 from scipy.constants import e, epsilon_0
 
+from lrc_ase.simulation.current import check_eps_inf
+
 __all__ = ["nac_params", "phonons"]
 
 _EPSILON_0 = epsilon_0 / e * 1e-10
@@ -93,8 +95,7 @@ def nac_params(phonon: Any, calculator: Any, *, eps_inf: float | None = None) ->
     if hasattr(calculator, "get_polarizability"):
         permittivity = permittivity + calculator.get_polarizability(supercell) / (_EPSILON_0 * supercell.get_volume())
     if eps_inf is not None:
-        if not eps_inf >= 1:
-            raise ValueError(f"`eps_inf` must be at least 1, got {eps_inf:g}")
+        check_eps_inf(eps_inf)
         charges, permittivity = charges * np.sqrt(eps_inf), permittivity * eps_inf
     born, dielectric = symmetrize_borns_and_epsilon(
         charges, permittivity, phonon.supercell, primitive=phonon.primitive, symprec=1e-4

@@ -13,7 +13,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from lrc_ase.simulation.tables import RunTable
 from lrc_ase.structures.electric_field import external_field
 
-__all__ = ["CurrentLog", "CurrentRecord", "polarization_current", "read_current"]
+__all__ = ["CurrentLog", "CurrentRecord", "check_eps_inf", "polarization_current", "read_current"]
 
 
 def polarization_current(atoms: Atoms) -> np.ndarray:
@@ -102,6 +102,12 @@ class CurrentRecord:
     def length(self) -> float:
         """Return the time from the first to the last sample, ps."""
         return 1e-3 * self.interval * (len(self.current) - 1)
+
+
+def check_eps_inf(eps_inf: float) -> None:
+    """Raise ValueError for an electronic permittivity below that of the vacuum."""
+    if not eps_inf >= 1:
+        raise ValueError(f"`eps_inf` must be at least 1, got {eps_inf:g}")
 
 
 def read_current(path: str | Path, *, skip: float = 0.0) -> CurrentRecord:

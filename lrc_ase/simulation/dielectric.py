@@ -23,7 +23,7 @@ from ase import units
 from scipy.constants import e, epsilon_0
 from scipy.integrate import cumulative_trapezoid
 
-from lrc_ase.simulation.current import CurrentRecord
+from lrc_ase.simulation.current import CurrentRecord, check_eps_inf
 
 __all__ = ["DielectricConstant", "dielectric_constant", "dipole_moments"]
 
@@ -104,8 +104,7 @@ def dielectric_constant(
         raise ValueError("`records` must hold at least one run, got none")
     if any(record.volume is None for record in records):
         raise ValueError("a dielectric constant needs a volume: runs with three periodic directions")
-    if not eps_inf >= 1:
-        raise ValueError(f"`eps_inf` must be at least 1, got {eps_inf:g}")
+    check_eps_inf(eps_inf)
     if n_blocks < 1:
         raise ValueError(f"`n_blocks` must be at least 1, got {n_blocks}")
     moments = []

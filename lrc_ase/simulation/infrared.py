@@ -24,7 +24,7 @@ import numpy as np
 from ase import units
 from scipy.constants import Avogadro, c, e, epsilon_0, h, k
 
-from lrc_ase.simulation.current import CurrentRecord
+from lrc_ase.simulation.current import CurrentRecord, check_eps_inf
 from lrc_ase.simulation.power_spectrum import BlockSpectra, SpectrumSettings, power_spectrum, warn_of_aliasing
 
 __all__ = ["QUANTUM_CORRECTIONS", "InfraredSpectrum", "infrared_spectrum"]
@@ -74,6 +74,7 @@ def infrared_spectrum(
     *,
     quantum_correction: str = "harmonic",
     temperature: float | None = None,
+    eps_inf: float = 1.0,
 ) -> InfraredSpectrum:
     """Compute the infrared absorption spectrum of runs of one system.
 
@@ -85,12 +86,15 @@ def infrared_spectrum(
         A name of `QUANTUM_CORRECTIONS`.
     temperature
         Temperature in K; the mean kinetic temperature of each run if None.
+    eps_inf
+        Electronic permittivity that screens the charges of the potential. Latent charges are smaller than true ones by
+        its root, so that it multiplies the absorption.
 
     Raises
     ------
     ValueError
         No runs, runs at different intervals, with and without a volume, or too short for the resolution; an unknown
-        correction; a temperature that is not positive.
+        correction; a temperature that is not positive, an electronic permittivity below 1.
 
     Warns
     -----
@@ -102,6 +106,7 @@ def infrared_spectrum(
         raise ValueError(
             f"`quantum_correction` must be one of {', '.join(QUANTUM_CORRECTIONS)}, got {quantum_correction!r}"
         )
+    check_eps_inf(eps_inf)
     if not records:
         raise ValueError("`records` must hold at least one run, got none")
     intervals = sorted({round(record.interval, 6) for record in records})
@@ -120,8 +125,8 @@ def infrared_spectrum(
     spectra = _corrected(spectra, quantum_correction, mean_temperature)
     return InfraredSpectrum(
         wavenumbers=spectra.wavenumbers,
-        absorption=spectra.mean,
-        error=spectra.error,
+        absorption=eps_inf * spectra.mean,
+        error=eps_inf * spectra.error,
         unit="km/mol per cm^-1" if records[0].volume is None else "cm^-1",
         temperature=mean_temperature,
         length=sum(record.length for record in records),
