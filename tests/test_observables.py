@@ -30,6 +30,16 @@ def test_radial_distribution_of_an_ideal_gas_is_one():
     np.testing.assert_allclose(g[r > 2], 1.0, atol=0.06)
 
 
+def test_radial_distribution_of_a_single_pair():
+    """One ion of each kind, 2.2 Angstrom apart: the volume over that of the shell from 2 to 2.5 Angstrom."""
+    atoms = Atoms("NaCl", positions=[[0, 0, 0], [0, 0, 2.2]], cell=[10, 10, 12], pbc=True)
+    r, g = radial_distribution([atoms], ("Na", "Cl"), cutoff=4.5, n_bins=9)
+    np.testing.assert_allclose(r, 0.25 + 0.5 * np.arange(9))
+    expected = np.zeros(9)
+    expected[4] = 1200 / (4 / 3 * np.pi * (2.5**3 - 2.0**3))
+    np.testing.assert_allclose(g, expected)
+
+
 def test_radial_distribution_refuses_what_it_cannot_count():
     with pytest.raises(ValueError, match="got none"):
         radial_distribution([], ("Na", "Cl"), cutoff=5.0)
@@ -53,7 +63,7 @@ def test_reference_rdf_table_is_read_with_comments(tmp_path):
 
 
 def test_energy_drift_of_a_known_line():
-    times = np.linspace(0, 10, 101)
+    times = np.linspace(5, 15, 101)  # a run that continues another one
     drift = energy_drift(times, -100 + 0.002 * times * 8, 8)
     assert drift.slope == pytest.approx(0.002)
     assert drift.drift == pytest.approx(0.02)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
 from ase.md.verlet import VelocityVerlet
 
 from lrc_ase.simulation import MDSettings, run_md
@@ -66,6 +67,17 @@ def test_a_restart_file_is_read_as_it_was_written(restart, tmp_path):
     assert {*first.integrator} >= {"_thermostat._eta", "_barostat._p_xi"}
     for name, value in first.integrator.items():
         np.testing.assert_array_equal(value, again.integrator[name])
+
+
+def test_fixed_atoms_get_the_positions_and_momenta_of_the_restart(restart):
+    """Constraints act on steps of the dynamics; they must not alter the state that a run continues from."""
+    state, atoms = read_restart(restart), copper()
+    atoms.set_constraint(FixAtoms([0, 1]))
+    atoms.positions += 1.0
+    state.apply(atoms)
+    np.testing.assert_array_equal(atoms.positions, state.positions)
+    np.testing.assert_array_equal(atoms.get_momenta(), state.momenta)
+    np.testing.assert_array_equal(atoms.cell.array, state.cell)
 
 
 @pytest.mark.parametrize("name", ["dt", "atoms.calc._references", "step", "_thermostat.__class__", ""])

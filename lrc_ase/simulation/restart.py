@@ -207,14 +207,9 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _check_array_size(content: io.BytesIO, member: zipfile.ZipInfo) -> None:
     """Check that shape and type in the header of an array fit its size, before NumPy allocates the array."""
-    version = np.lib.format.read_magic(content)
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read_header is None:
+    if np.lib.format.read_magic(content) != (1, 0):  # later versions have headers of more than 64 KiB
         raise ValueError(f"the array {member.filename} has an unknown version")
-    shape, _, dtype = read_header(content)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(content)
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != member.file_size - content.tell():
         raise ValueError(f"the array {member.filename} does not fit its header")
     content.seek(0)
