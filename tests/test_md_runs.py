@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import errno
+import itertools
 import json
 import os
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,6 +100,21 @@ def heavier(atoms):
 
 def fixed(atoms):
     atoms.set_constraint(FixAtoms([0]))
+
+
+def test_speed_is_that_of_the_steps_since_the_start_or_the_restart(tmp_path, monkeypatch):
+    """With two seconds between any two looks at the clock: 5 fs per 2 s are 0.216 ns a day."""
+    seconds = itertools.count(step=2)
+    monkeypatch.setattr(dynamics, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
+    for steps, resume in ((4, False), (10, True)):
+        reports = []
+        summary = run_md(
+            copper(), settings(steps, timestep=5.0), tmp_path / "md.traj", resume=resume, report=reports.append
+        )
+        assert [state.ns_per_day for state in reports] == pytest.approx([0.216] * len(reports))
+        # the last look comes one interval after that of the last step
+        assert summary.ms_per_step == pytest.approx(2000 * (len(reports) + 1) / len(reports))
+    assert len(reports) == 6
 
 
 @pytest.mark.parametrize(
