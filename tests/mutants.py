@@ -1,26 +1,25 @@
-"""Plant small faults in a copy of the library and count how many of them no test notices.
+"""Plant small faults in the library and count how many of them no test notices.
 
-    python tests/mutants.py --record                             # first: which test runs which line, and for how long
-    python tests/mutants.py --record tests/test_new.py           # add tests; after changes of the library start anew
     python tests/mutants.py training models --number 50 --seed 1
-    python tests/mutants.py layer --kernels --number 10          # faults in compiled kernels, a minute each
+    python tests/mutants.py layer --kernels --number 5          # faults in compiled kernels, a minute each
 
-Each fault changes one comparison, operator, number, keyword argument or condition in a line that tests run. The tests
-that run the line decide, the fastest first, `--seconds` of them together. A fault that none of them notices is a
-survivor and is printed. Lines that run at import alone (defaults, constants) are left out, and so are compiled kernels
-unless `--kernels` asks for them: coverage does not see which test runs a kernel, so all tests that use its file decide.
+Each fault changes one comparison, operator, number, keyword argument or condition in the body of a function. A fault
+that none of its tests notices is a survivor and is printed. Defaults and constants are left out.
 
-One process loads torch, Numba and the other packages once. Each fault is tested in a fork of it, which imports the
-library from the copy. Time limits count time of the processor, so that a busy machine does not end a test early. At the
-end the tests that noticed faults run without a fault: a test that fails even then decides nothing.
+One process imports the library and collects the fast tests once. Each fault is tested in a fork of it, which replaces
+the code of one function. It runs tests, nearest to the function first, until one fails or `--seconds` of processor time
+are over. Near are tests that name the function, or whose file imports its module, directly or through other modules.
+Processes that tests start import a copy of the library that holds the fault.
+
+At the end the tests that noticed faults run without a fault; those that fail even then decide nothing. Compiled kernels
+cannot be replaced in a running process, so that `--kernels` starts a new one for each fault.
 """
 
 from __future__ import annotations
 
 import argparse
-import compileall
 import contextlib
-import importlib
+import gc
 import os
 import random
 import resource
@@ -30,156 +29,234 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
+import types
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from functools import _lru_cache_wrapper
 from pathlib import Path
-from py_compile import PycInvalidationMode
-from xml.etree import ElementTree
 
 import pytest
-from coverage import CoverageData
 from planted_faults import Mutant, mutants_of
 
 ROOT = Path(__file__).resolve().parents[1]
-CONTEXTS, DURATIONS = ROOT / ".coverage.mutants", ROOT / ".durations.mutants"
-OVERTIME = "time limit"
-PRELOADED = (
-    "torch", "numba", "llvmlite.binding", "scipy.special", "scipy.optimize", "scipy.stats", "ase.io", "ase.db",
-    "ase.units", "matplotlib.pyplot", "pydantic", "typer.testing", "rich.table", "matscipy.neighbours",
-    "safetensors.torch", "jinja2", "yaml", "pytorch_optimizer",
-)  # fmt: skip
+_BROKEN = 70  # exit status of a fork in which this program failed, not a test
 
 
-def record(paths: Sequence[str]) -> int:
-    """Run the fast tests, or those in `paths`, with a coverage context for each; keep lines and times."""
-    DURATIONS.mkdir(exist_ok=True)
-    times = DURATIONS / f"{len(list(DURATIONS.iterdir())):04}.xml"
-    pytest_options = ["-q", "-p", "no:xdist", "-m", "not slow", f"--junitxml={times}", *paths]
-    coverage_options = ["--cov", "--cov-append", "--cov-context=test", "--cov-report=", "--cov-fail-under=0"]
-    environment = os.environ | {"COVERAGE_FILE": str(CONTEXTS), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "pytest", *pytest_options, *coverage_options]
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+class Faults:
+    """Plugin of pytest that plants faults instead of running the collected tests once."""
 
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.seconds: dict[str, float] = {}
+        """Processor time of the tests that have run in a fork."""
 
-class Recording:
-    """Tests that run each line of the library, and the time that each test takes."""
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Measure each room."""
+        self.items = {item.nodeid: item for item in session.items}
+        self.selection = Selection(session.items)
+        _load_kernels()
+        gc.collect()
+        gc.freeze()  # forks then share the memory of all objects
+        for room in self.arguments.rooms:
+            self.measure(room)
+        return True
 
-    def __init__(self) -> None:
-        if not CONTEXTS.exists():
-            raise SystemExit("first run python tests/mutants.py --record")
-        self._coverage = CoverageData(str(CONTEXTS))
-        self._coverage.read()
-        cases = [case for file in sorted(DURATIONS.iterdir()) for case in ElementTree.parse(file).iter("testcase")]
-        self._seconds = {(case.get("classname"), case.get("name")): float(case.get("time", 0)) for case in cases}
+    def measure(self, room: str) -> None:
+        """Plant a sample of the faults of a room, print the survivors and their number."""
+        place = Path("lrc_ase", room)
+        files = [place.with_suffix(".py")] if place.with_suffix(".py").exists() else sorted(place.rglob("*.py"))
+        kernels = self.arguments.kernels
+        possible = [mutant for path in files for mutant in mutants_of(path, path.read_text("utf-8"), kernels=kernels)]
+        sample = random.Random(self.arguments.seed).sample(possible, min(self.arguments.number, len(possible)))
+        verdicts: dict[Mutant, str | None] = {}
+        refuted: set[str] = set()
+        pending = sample
+        while pending:
+            for mutant in pending:
+                tests = [test for test in self.selection.nearest(mutant, self.seconds) if test not in refuted]
+                verdicts[mutant] = self.noticed_by(mutant, tests)
+                if self.arguments.verbose or verdicts[mutant] is None:
+                    print(f"{verdicts[mutant] or 'survived'}: {mutant}", flush=True)
+            deciding = sorted({verdict for verdict in verdicts.values() if verdict in self.items})
+            failing = {test for test, passed in self.run(deciding, None, 10 * self.arguments.seconds) if not passed}
+            refuted |= failing
+            pending = [mutant for mutant in sample if verdicts[mutant] in failing]
+            for test in sorted(failing):
+                print(f"fails without any fault: {test}", flush=True)
+        n_survivors = sum(verdict is None for verdict in verdicts.values())
+        kind = "faults in kernels" if kernels else "faults"
+        print(f"{room}: {n_survivors} of {len(sample)} {kind} survived ({len(possible)} possible)", flush=True)
 
-    def tests_by_line(self, path: Path) -> dict[int, set[str]]:
-        """Return for each line of a file the tests that run it; lines that run at import alone have none."""
-        contexts = self._coverage.contexts_by_lineno(str(path))
-        return {line: {name.split("|")[0] for name in names if name} for line, names in contexts.items()}
-
-    def seconds(self, test: str) -> float:
-        """Return the time that a test took, coverage included."""
-        head, bracket, parameters = test.partition("[")
-        path, *classes, name = head.split("::")
-        module = ".".join((path.removesuffix(".py").replace("/", "."), *classes))
-        return self._seconds.get((module, name + bracket + parameters), 1.0)
-
-    def fastest(self, tests: Iterable[str], limit: float) -> list[str]:
-        """Return tests for `limit` seconds: the fastest case of every test function first."""
-        cases = defaultdict(list)
-        for test in sorted(tests, key=lambda test: (self.seconds(test), test)):
-            cases[test.partition("[")[0]].append(test)
-        ranked = sorted((rank, self.seconds(test), test) for same in cases.values() for rank, test in enumerate(same))
-        chosen, total = [], 0.0
-        for _, seconds, test in ranked:
-            total += seconds
-            if chosen and (total > limit or len(chosen) == 200):
-                break
-            chosen.append(test)
-        return chosen
-
-
-def faults_of_a_room(room: str, recording: Recording, *, kernels: bool) -> list[tuple[Mutant, set[str]]]:
-    """Return the faults of a room or file that lie in lines run by tests, each with these tests."""
-    place = ROOT / "lrc_ase" / room
-    covered = []
-    for path in [place.with_suffix(".py")] if place.with_suffix(".py").exists() else sorted(place.rglob("*.py")):
-        by_line = recording.tests_by_line(path)
-        using_the_file = set().union(*by_line.values())
-        for mutant in mutants_of(path, path.read_text(encoding="utf-8"), kernels=kernels):
-            tests = using_the_file if kernels else by_line.get(mutant.first[0], set())
-            if tests:
-                covered.append((mutant, tests))
-    return covered
-
-
-class Copy:
-    """A copy of the repository in which one fault at a time is planted and tested."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        ignored = shutil.ignore_patterns(".git", ".venv*", "build", ".coverage*", ".durations*", "demo-output")
-        shutil.copytree(ROOT, folder, ignore=ignored, symlinks=True)
-        # compiled files are valid by content: two faults of one length may be planted within a second
-        compileall.compile_dir(
-            folder / "lrc_ase", quiet=2, force=True, invalidation_mode=PycInvalidationMode.CHECKED_HASH
-        )
-        os.environ |= {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        sys.path[:] = [str(folder), *(entry for entry in sys.path if Path(entry).resolve() != ROOT / "tests")]
-        os.chdir(folder)
-        for name in PRELOADED:
-            importlib.import_module(name)
-        if "lrc_ase" in sys.modules:
-            raise SystemExit("a preloaded package imports lrc_ase: forks would test it without the fault")
-        self.failures(["--collect-only", "tests"], keep_compiled=True)  # compiles the tests once
-
-    def noticed_by(self, mutant: Mutant, tests: list[str], limit: float) -> str | None:
+    def noticed_by(self, mutant: Mutant, tests: list[str]) -> str | None:
         """Return the test that fails with the fault, or None if the fault survives."""
-        target = self.folder / mutant.path.relative_to(ROOT)
-        source, times = target.read_text(encoding="utf-8"), target.stat()
-        target.write_text(mutant.planted_in(source), encoding="utf-8")
+        source, times = mutant.path.read_text("utf-8"), mutant.path.stat()
+        mutant.path.write_text(mutant.planted_in(source), "utf-8")
         try:
-            return next(iter(self.failures(["-x", *tests], limit)), None)
+            if self.arguments.kernels:
+                return _noticed_in_a_new_process(tests[:30])
+            outcomes = self.run(tests, mutant, self.arguments.seconds)
         finally:
-            target.write_text(source, encoding="utf-8")
-            os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))  # Numba's cache of kernels goes by the time
+            mutant.path.write_text(source, "utf-8")
+            os.utime(mutant.path, ns=(times.st_atime_ns, times.st_mtime_ns))  # the cache of kernels goes by the time
+        return next((test for test, passed in outcomes if not passed), None)
 
-    def failures(self, options: list[str], limit: float = 600, *, keep_compiled: bool = False) -> list[str]:
-        """Run pytest in a fork and return the tests that fail, or what ended the run."""
+    def run(self, tests: list[str], mutant: Mutant | None, limit: float) -> list[tuple[str, bool]]:
+        """Run tests in a fork, with a fault up to the first that fails; return their outcomes."""
         read_end, write_end = os.pipe()
         child = os.fork()
         if child == 0:
-            self._run_in_the_fork(options, limit, write_end, keep_compiled=keep_compiled)
+            status = _BROKEN
+            try:
+                os.close(read_end)
+                self._run_in_the_fork(tests, mutant, limit, write_end)
+                status = 0
+            except BaseException:
+                os.write(write_end, traceback.format_exc().encode())
+            finally:
+                os._exit(status)
         os.close(write_end)
         try:
-            status = _wait(child, 20 * limit)
+            status = _wait(child, 60 * limit)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)  # processes that tests have started
+        outcomes = []
         with open(read_end, encoding="utf-8") as pipe:
-            failed = pipe.read().splitlines()
-        if failed or status == 0:
-            return failed
-        return [OVERTIME if status in (None, -signal.SIGXCPU, -signal.SIGKILL) else f"exit status {status}"]
+            report = pipe.read()
+        if status == _BROKEN:
+            raise RuntimeError(f"{mutant}\n{report}")
+        for line in report.splitlines():
+            test, seconds, passed = line.rsplit("\t", 2)
+            self.seconds[test] = float(seconds)
+            outcomes.append((test, passed == "True"))
+        if status != 0:
+            outcomes.append((f"endless or crashed (status {status})", False))
+        return outcomes
 
-    def _run_in_the_fork(self, options: list[str], limit: float, write_end: int, *, keep_compiled: bool) -> None:
+    def _run_in_the_fork(self, tests: list[str], mutant: Mutant | None, limit: float, write_end: int) -> None:
         os.setpgid(0, 0)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit) + 5))
-        sys.dont_write_bytecode = not keep_compiled
+        resource.setrlimit(resource.RLIMIT_CPU, (int(2 * limit) + 20, int(2 * limit) + 25))
         nothing = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):
             os.dup2(nothing, standard)
+        if mutant is not None:
+            _replace_code(mutant)
+        watch = Watch()
+        config = next(iter(self.items.values())).config
+        config.pluginmanager.register(watch)
+        begin = last = time.process_time()
+        for test, following in zip(tests, [*tests[1:], None], strict=True):
+            config.hook.pytest_runtest_protocol(item=self.items[test], nextitem=self.items.get(following or ""))
+            now = time.process_time()
+            os.write(write_end, f"{test}\t{now - last:.3f}\t{not watch.failed}\n".encode())
+            if now - begin > limit or (watch.failed and mutant is not None):
+                return
+            last, watch.failed = now, False
 
-        class Failures:
-            def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-                if report.failed:
-                    os.write(write_end, f"{report.nodeid}\n".encode())
 
-        status = 1
-        try:
-            status = int(pytest.main(["-q", "-p", "no:xdist", "-p", "no:randomly", *options], plugins=[Failures()]))
-        finally:
-            os._exit(status)
+class Watch:
+    """Plugin that notes failures."""
+
+    failed = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a failure of a test, its setup or its teardown."""
+        self.failed = self.failed or report.failed
+
+
+class Selection:
+    """Order of the tests for a fault: by the number of imports between test and function."""
+
+    def __init__(self, items: list[pytest.Item]) -> None:
+        self._items = items
+        self._words = {
+            item.nodeid: _words(getattr(getattr(item, "function", None), "__code__", None)) for item in items
+        }
+        modules = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "lrc_ase"}
+        library = set(modules)
+        self._importers: dict[str, set[str]] = defaultdict(set)
+        for module in (*modules.values(), *{item.module for item in items if hasattr(item, "module")}):
+            for value in list(vars(module).values()):
+                origin = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
+                if origin in library and origin != module.__name__:
+                    self._importers[origin].add(module.__name__)
+
+    def nearest(self, mutant: Mutant, seconds: dict[str, float]) -> list[str]:
+        """Return the tests from the nearest to the farthest, the fastest first where they are equally far."""
+        steps = self._steps(".".join(mutant.path.with_suffix("").parts).removesuffix(".__init__"))
+        ranked, n_cases = [], defaultdict(int)
+        for item in sorted(self._items, key=lambda item: seconds.get(item.nodeid, 0.5)):
+            if (distance := steps.get(item.module.__name__ if hasattr(item, "module") else "")) is None:
+                continue
+            function = item.nodeid.partition("[")[0]
+            n_cases[function] += 1
+            named = bool(self._words[item.nodeid] & {mutant.function, mutant.owner})
+            # further cases of a test function are as far away as tests of other modules
+            ranked.append((distance - 2 * named + n_cases[function] // 3, seconds.get(item.nodeid, 0.5), item.nodeid))
+        return [test for _, _, test in sorted(ranked)][:400]
+
+    def _steps(self, module: str) -> dict[str, int]:
+        steps, edge = {module: 0}, {module}
+        while edge:
+            edge = {name for each in edge for name in self._importers[each]} - set(steps)
+            steps |= dict.fromkeys(edge, max(steps.values()) + 1)
+        return steps
+
+
+def _words(code: types.CodeType | None) -> set[str]:
+    """Return the names in the code of a test, of nested functions too."""
+    if code is None:
+        return set()
+    nested = (each for each in code.co_consts if isinstance(each, types.CodeType))
+    return set(code.co_names).union(*map(_words, nested))
+
+
+def _replace_code(mutant: Mutant) -> None:
+    """Replace the code of the function that holds the fault, wherever the function is referred to."""
+    module = compile(mutant.path.read_text("utf-8"), str(mutant.path), "exec", dont_inherit=True)
+    codes = [module]
+    for code in codes:
+        codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
+    (changed,) = [each for each in codes if _is_of(each, mutant)]
+    # not isinstance: a weak reference to an object that is gone would raise
+    functions = [each for each in gc.get_objects() if type(each) is types.FunctionType]
+    replaced = 0
+    for function in functions:
+        if function.__code__.co_filename.endswith(str(mutant.path)) and _is_of(function.__code__, mutant):
+            function.__code__ = changed
+            replaced += 1
+    if not replaced:
+        raise RuntimeError(f"no function to replace: {mutant}")
+    for cached in gc.get_objects():
+        if type(cached) is _lru_cache_wrapper and str(cached.__module__).startswith("lrc_ase"):
+            cached.cache_clear()
+
+
+def _is_of(code: types.CodeType, mutant: Mutant) -> bool:
+    return (code.co_name, code.co_firstlineno) == (mutant.function, mutant.function_line)
+
+
+def _load_kernels() -> None:
+    """Evaluate a potential, so that forks need not load its kernels."""
+    import torch
+    from ase.build import bulk
+
+    from lrc_ase import LRCCalculator
+
+    for dtype in (torch.float64, torch.float32):
+        atoms = bulk("NaCl", "rocksalt", a=5.64)
+        atoms.calc = LRCCalculator("nacl", dtype=dtype)
+        atoms.get_forces()
+
+
+def _noticed_in_a_new_process(tests: list[str]) -> str | None:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:xdist", "-rf", *tests]
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
+    except subprocess.TimeoutExpired:
+        return "time limit"
+    failures = [line.split()[1] for line in ended.stdout.splitlines() if line.startswith("FAILED")]
+    return None if ended.returncode == 0 else next(iter(failures), f"exit status {ended.returncode}")
 
 
 def _wait(child: int, limit: float) -> int | None:
@@ -189,58 +266,35 @@ def _wait(child: int, limit: float) -> int | None:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(0.05)
+        time.sleep(0.02)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return None
 
 
-def measure(room: str, recording: Recording, copy: Copy, arguments: argparse.Namespace) -> None:
-    """Plant a sample of the faults of a room, print the survivors and their number."""
-    possible = faults_of_a_room(room, recording, kernels=arguments.kernels)
-    sample = random.Random(arguments.seed).sample(possible, min(arguments.number, len(possible)))
-    verdicts: dict[Mutant, str | None] = {}
-    refuted: set[str] = set()
-    pending = dict(sample)
-    while pending:
-        for mutant, covering in pending.items():
-            tests = recording.fastest(covering - refuted, arguments.seconds)
-            limit = (300 if arguments.kernels else 60) + 3 * sum(map(recording.seconds, tests))
-            verdicts[mutant] = copy.noticed_by(mutant, tests, limit) if tests else None
-            if arguments.verbose or verdicts[mutant] is None:
-                outcome = f"noticed by {verdicts[mutant]}" if verdicts[mutant] else f"survived {len(tests)} tests"
-                print(f"{outcome}: {mutant}", flush=True)
-        deciding = {test for test in verdicts.values() if test and "::" in test}
-        failing = set(copy.failures(sorted(deciding))) & deciding
-        refuted |= failing
-        pending = {mutant: tests for mutant, tests in sample if verdicts[mutant] in failing}
-        if failing:
-            print(f"fail without any fault: {', '.join(sorted(failing))}", flush=True)
-    n_survivors = sum(verdict is None for verdict in verdicts.values())
-    kind = "faults in kernels" if arguments.kernels else "faults"
-    print(f"{room}: {n_survivors} of {len(sample)} {kind} survived ({len(possible)} possible)", flush=True)
-
-
 def main() -> None:
     """Print the survivors of each room and their number."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rooms", nargs="*", help="folders or files below lrc_ase, such as training or models")
-    parser.add_argument(
-        "--record", nargs="*", metavar="TESTS", help="run the fast tests, or these, and keep their lines"
-    )
+    parser.add_argument("rooms", nargs="+", help="folders or files below lrc_ase, such as training or models")
     parser.add_argument("--number", type=int, default=50, help="faults per room")
-    parser.add_argument("--seconds", type=float, default=40, help="how long the tests of one fault take together")
+    parser.add_argument("--seconds", type=float, default=20, help="processor time for the tests of a fault")
+    parser.add_argument("--tests", nargs="+", default=["tests", "lrc_ase"], help="files of tests; all if not given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kernels", action="store_true", help="plant the faults in functions that Numba compiles")
     parser.add_argument("--verbose", action="store_true", help="print noticed faults, too")
     arguments = parser.parse_args()
-    if arguments.record is not None:
-        raise SystemExit(record(arguments.record))
-    recording = Recording()
     with tempfile.TemporaryDirectory() as temporary:
-        copy = Copy(Path(temporary) / "copy")
-        for room in arguments.rooms:
-            measure(room, recording, copy, arguments)
+        folder = Path(temporary).resolve() / "copy"
+        ignored = shutil.ignore_patterns(".git", ".venv*", "build", ".coverage*", "demo-output")
+        shutil.copytree(ROOT, folder, ignore=ignored, symlinks=True)
+        os.chdir(folder)
+        os.environ |= {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        sys.path[:] = [
+            str(folder),
+            *(entry for entry in sys.path if Path(entry).resolve() not in (ROOT, ROOT / "tests")),
+        ]
+        options = ["-q", "-s", "-p", "no:xdist", "-m", "not slow", "--no-header"]
+        raise SystemExit(pytest.main([*options, *arguments.tests], plugins=[Faults(arguments)]))
 
 
 if __name__ == "__main__":

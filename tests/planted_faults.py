@@ -23,6 +23,12 @@ class Mutant:
     """One fault: the text of a node of the syntax tree and what replaces it."""
 
     path: Path
+    owner: str
+    """Name of the class that the function belongs to, or of the function."""
+    function: str
+    """Name of the function or method whose body holds the fault."""
+    function_line: int
+    """First line of the function, decorators included."""
     first: tuple[int, int]
     last: tuple[int, int]
     before: str
@@ -45,18 +51,20 @@ class Mutant:
 def mutants_of(path: Path, source: str, *, kernels: bool = False) -> list[Mutant]:
     """Return the faults of a file, in the functions that Python runs or in the kernels that Numba compiles."""
     planted = []
-    for function in outermost_functions(ast.parse(source), kernels=kernels):
+    for owner, function in outermost_functions(ast.parse(source), kernels=kernels):
+        line = min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)])
         for node in nodes(function):
             if node.end_lineno - node.lineno > 8:  # type: ignore[attr-defined]
                 continue
             first, last = (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
             for after in faults(node):
-                planted.append(Mutant(path, first, last, ast.unparse(node), after))
+                place = path, owner or function.name, function.name, line
+                planted.append(Mutant(*place, first, last, ast.unparse(node), after))
     return planted
 
 
-def outermost_functions(tree: ast.AST, *, kernels: bool) -> Iterator[ast.FunctionDef]:
-    """Return functions and methods that are compiled (`kernels`), or those that are not."""
+def outermost_functions(tree: ast.AST, *, kernels: bool, owner: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Return functions and methods that are compiled (`kernels`), or those that are not, with their class."""
     passed_to_compiler = {
         word.id
         for call in ast.walk(tree)
@@ -67,7 +75,7 @@ def outermost_functions(tree: ast.AST, *, kernels: bool) -> Iterator[ast.Functio
     }
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ClassDef):
-            yield from outermost_functions(node, kernels=kernels)
+            yield from outermost_functions(node, kernels=kernels, owner=node.name)
         elif isinstance(node, ast.FunctionDef):
             names = {
                 word.id
@@ -77,7 +85,7 @@ def outermost_functions(tree: ast.AST, *, kernels: bool) -> Iterator[ast.Functio
             }
             compiled = bool(names & {"compiled", "inlined", "njit", "intrinsic"}) or node.name in passed_to_compiler
             if compiled == kernels:
-                yield node
+                yield owner, node
 
 
 def faults(node: ast.AST) -> Iterator[str]:
