@@ -80,6 +80,26 @@ def test_of_many_short_trajectories_whole_ones_are_set_aside(monkeypatch):
     assert {index // 8 for index in division.validation}.isdisjoint(index // 8 for index in division.train)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("length", "fraction", "n_blocks", "gap"), [(300, 0.25, 5, 3), (100, 0.1, 2, 1), (30, 0.2, 1, 1)]
+)
+def test_blocks_are_spread_over_the_run_with_a_fifth_of_their_length_left_out(
+    length, fraction, n_blocks, gap, seed, monkeypatch
+):
+    monkeypatch.setattr("lrc_ase.training.division.consecutive_runs", lambda frames: [range(7, 7 + length)])
+    division = divide([None] * (length + 7), fraction, seed)
+    validation = [index for index in division.validation if index >= 7]  # others are divided at random
+    blocks = np.split(validation, np.flatnonzero(np.diff(validation) > 1) + 1)
+    assert [len(block) for block in blocks] == [round(fraction * length / n_blocks)] * n_blocks
+    for number, block in enumerate(blocks):
+        # one block in each equal part of the run
+        assert 7 + number * length / n_blocks <= block[0] <= block[-1] < 7 + (number + 1) * length / n_blocks
+    beside = {index for block in blocks for index in range(block[0] - gap, block[-1] + gap + 1)}
+    left_out = {index for index in range(7, 7 + length) if index in beside and index not in validation}
+    assert set(range(7, 7 + length)) - set(division.train) - set(validation) == left_out
+
+
 @pytest.mark.parametrize(("fraction", "n_validation"), [(0.0, 0), (0.95, 59)])
 def test_extreme_fractions_leave_frames_to_train_on(trajectory, fraction, n_validation):
     division = divide(labelled(trajectory), fraction, 0)

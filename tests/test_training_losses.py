@@ -169,3 +169,36 @@ def test_error_sums_without_labels_are_nan(predicted):
     sums = ErrorSums()
     sums.add(predicted, batch_of(frame(1, np.nan), frame(2, np.nan)), torch.tensor(0.0))
     assert np.isnan(sums.metrics()["energy_mae"])
+
+
+def test_stress_sums_are_in_mev_per_cubic_angstrom_and_skip_frames_without_stress():
+    batch = batch_of(frame(2, 0.0, stress=0.5), frame(2, 0.0))
+    stress = torch.full((2, 3, 3), 0.5, dtype=torch.float64)
+    stress[0, 0, 0] += 0.09
+    sums = ErrorSums()
+    sums.add(results([0.0, 0.0], np.zeros((4, 3)), stress), batch, torch.tensor(0.0))
+    assert sums.metrics()["stress_mae"] == pytest.approx(1000 * 0.09 / 9)
+    assert sums.metrics()["stress_rmse"] == pytest.approx(1000 * 0.09 / 3)
+    sums.add(results([0.0, 0.0], np.zeros((4, 3))), batch, torch.tensor(0.0))  # a stage that computes no stress
+    assert sums.metrics()["stress_mae"] == pytest.approx(1000 * 0.09 / 9)
+
+
+@pytest.mark.parametrize("function", ["mse", "huber"])
+def test_losses_and_error_sums_of_parts_add_up_to_those_of_the_batch(function):
+    frames = [frame(1, 1.0, stress=0.1), frame(2, 3.0, weight=3.0), frame(1, np.nan, stress=0.2)]
+    energies, forces = [1.5, 1.0, 2.0], [[4.0, 0, 0], [0, 0, 0], [0, -1.0, 0], [0, 0, 7.0]]
+    stress = torch.linspace(0, 1, 27, dtype=torch.float64).reshape(3, 3, 3)
+    configuration = LossConfiguration(energy=2.0, forces=0.5, stress=3.0, function=function, huber_delta=0.7)
+    graphs = [labelled_graph(item, ("H",), 1.0, torch.zeros(1)) for item in frames]
+    whole, together = results(energies, forces, stress), collate_labelled(graphs)
+    loss = loss_of(whole, together, configuration, FORCE_SCALE).detach()
+    sums, parts, total = ErrorSums(), ErrorSums(), 0.0
+    sums.add(whole, together, loss)
+    for part, atoms in ((slice(0, 2), slice(0, 3)), (slice(2, 3), slice(3, 4))):
+        predicted, labelled = results(energies[part], forces[atoms], stress[part]), collate_labelled(graphs[part])
+        share = loss_of(predicted, labelled, configuration, FORCE_SCALE, LabelCounts.of(graphs)).detach()
+        parts.add(predicted, labelled, share, len(graphs))
+        total += float(share)
+    assert total == pytest.approx(float(loss), rel=1e-12)
+    assert parts.numbers() == pytest.approx(sums.numbers(), rel=1e-12)
+    assert parts.metrics()["loss"] == pytest.approx(float(loss), rel=1e-12)
