@@ -136,8 +136,13 @@ def write_restart(path: Path, restart: Restart) -> None:
     }
     arrays = {name: getattr(restart, name) for name in ("numbers", "positions", "momenta", "cell", "pbc")}
     arrays |= {f"integrator.{name}": value for name, value in restart.integrator.items()}
-    with writing(path) as file:
-        np.savez(file, allow_pickle=False, description=np.array(json.dumps(description)), **arrays)
+    arrays["description"] = np.array(json.dumps(description))
+    # before 2.1 np.savez has no `allow_pickle`, and would store it as one more array
+    with writing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)
+            archive.writestr(f"{name}.npy", content.getvalue())
 
 
 def read_restart(path: Path) -> Restart:
