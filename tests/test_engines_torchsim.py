@@ -17,6 +17,7 @@ torch_sim = pytest.importorskip("torch_sim", reason="needs pip install 'lrc-ase[
 from torch_sim.models.interface import validate_model_outputs  # noqa: E402
 
 from lrc_ase.engines.torchsim import TorchSimModel  # noqa: E402
+from lrc_ase.models.settings import SphereSettings  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -62,6 +63,14 @@ def test_a_batch_of_different_sizes_is_as_ase_one_by_one(frames):
         name: getattr(state, name) for name in ("positions", "cell", "pbc", "atomic_numbers", "system_idx")
     }
     torch.testing.assert_close(model(as_dictionary)["forces"], model(state)["forces"], rtol=0, atol=0)
+
+
+def test_a_model_of_two_blocks_is_as_ase():
+    descriptor = SphereSettings(degrees=(2, 2, 1), n_blocks=2, neighbor_degree=1, n_neighbor_features=4)
+    two_blocks = Potential(shaken_model(settings(descriptor=descriptor)), torch.zeros(4, dtype=torch.float64))
+    frames = [rattled_crystal(), rattled_crystal(repeat=(2, 1, 1), seed=1)]
+    actual = neutral(two_blocks)(torch_sim.io.atoms_to_state(frames, CPU, torch.float64))
+    assert_as_ase(actual, frames, LRCCalculator(two_blocks))
 
 
 def test_neighbors_follow_motion_cells_and_systems():
