@@ -50,10 +50,12 @@ class Mutant:
 
 def mutants_of(path: Path, source: str, *, kernels: bool = False) -> list[Mutant]:
     """Return the faults of a file, in the functions that Python runs or in the kernels that Numba compiles."""
-    planted = []
-    for owner, function in outermost_functions(ast.parse(source), kernels=kernels):
+    tree, planted = ast.parse(source), []
+    # in files that compile, nested functions are kernels, which their factories specialize
+    compiles = any(isinstance(node, ast.ImportFrom) and node.module in _COMPILERS for node in tree.body)
+    for owner, function in functions_of(tree, compiles=compiles, kernels=kernels):
         line = min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)])
-        for node in nodes(function):
+        for node in nodes(function, nested=kernels or not compiles):
             if node.end_lineno - node.lineno > 8:  # type: ignore[attr-defined]
                 continue
             first, last = (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
@@ -63,29 +65,27 @@ def mutants_of(path: Path, source: str, *, kernels: bool = False) -> list[Mutant
     return planted
 
 
-def outermost_functions(tree: ast.AST, *, kernels: bool, owner: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
-    """Return functions and methods that are compiled (`kernels`), or those that are not, with their class."""
-    passed_to_compiler = {
-        word.id
-        for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in ("compiled", "inlined")
-        for argument in call.args
-        for word in ast.walk(argument)
-        if isinstance(word, ast.Name)
-    }
+_COMPILERS = ("lrc_ase.compiled.compilation", "numba.extending", "triton")
+
+
+def functions_of(
+    tree: ast.AST, *, compiles: bool, kernels: bool, owner: str = ""
+) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Return functions and methods that Python runs, or the kernels, with the name of their class."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ClassDef):
-            yield from outermost_functions(node, kernels=kernels, owner=node.name)
+            yield from functions_of(node, compiles=compiles, kernels=kernels, owner=node.name)
         elif isinstance(node, ast.FunctionDef):
-            names = {
-                word.id
-                for decorator in node.decorator_list
-                for word in ast.walk(decorator)
-                if isinstance(word, ast.Name)
+            decorators = {
+                word.id for each in node.decorator_list for word in ast.walk(each) if isinstance(word, ast.Name)
             }
-            compiled = bool(names & {"compiled", "inlined", "njit", "intrinsic"}) or node.name in passed_to_compiler
-            if compiled == kernels:
+            if decorators & {"inlined", "_intrinsic", "triton"}:
+                if kernels:
+                    yield owner, node
+            elif not kernels:
                 yield owner, node
+            elif compiles:
+                yield from ((node.name, each) for each in node.body if isinstance(each, ast.FunctionDef))
 
 
 def faults(node: ast.AST) -> Iterator[str]:
@@ -112,7 +112,7 @@ def faults(node: ast.AST) -> Iterator[str]:
         yield f"({ast.unparse(ast.IfExp(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse))})"
 
 
-def nodes(tree: ast.AST) -> Iterator[ast.AST]:
+def nodes(tree: ast.AST, *, nested: bool = True) -> Iterator[ast.AST]:
     """Return the expressions that can hold a fault: not annotations, defaults, decorators or messages of errors."""
     children = tree.body if isinstance(tree, ast.FunctionDef | ast.ClassDef) else ast.iter_child_nodes(tree)
     for node in children:
@@ -120,9 +120,11 @@ def nodes(tree: ast.AST) -> Iterator[ast.AST]:
             continue
         if isinstance(node, ast.keyword) and node.arg in NEVER_DROPPED:
             continue
+        if isinstance(node, ast.FunctionDef) and not nested:
+            continue
         if isinstance(node, ast.AnnAssign):
-            yield from () if node.value is None else nodes(ast.Expression(node.value))
+            yield from () if node.value is None else nodes(ast.Expression(node.value), nested=nested)
             continue
         if isinstance(node, ast.expr):
             yield node
-        yield from nodes(node)
+        yield from nodes(node, nested=nested)

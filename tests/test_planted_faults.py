@@ -10,6 +10,8 @@ from planted_faults import mutants_of
 from lrc_ase.simulation import energy_drift, observables
 
 SOURCE = '''\
+from lrc_ase.compiled.compilation import compiled, inlined
+
 LIMIT = 3.0
 
 
@@ -21,27 +23,40 @@ def half(values, scale: float = 2.0) -> float:
     return sum(values, start=0.5) / scale
 
 
-@compiled
-def kernel(x):
+@inlined
+def doubled(x):
     return x * 2
+
+
+def factory(width):
+    def kernel(x):
+        return doubled(x) - 3
+
+    return compiled(kernel, width + 1)
 '''
 
 
 def test_faults_lie_in_bodies_of_functions_and_spare_messages_defaults_and_kernels():
     planted = mutants_of(Path("lrc_ase/example.py"), SOURCE)
-    assert [(fault.before, fault.after) for fault in planted] == [
-        ("len(values) < 1", "(len(values) <= 1)"),
-        ("1", "2"),
-        ("sum(values, start=0.5) / scale", "(sum(values, start=0.5) * scale)"),
-        ("sum(values, start=0.5)", "sum(values)"),
-        ("0.5", "0.6"),
+    assert [(fault.function, fault.before, fault.after) for fault in planted] == [
+        ("half", "len(values) < 1", "(len(values) <= 1)"),
+        ("half", "1", "2"),
+        ("half", "sum(values, start=0.5) / scale", "(sum(values, start=0.5) * scale)"),
+        ("half", "sum(values, start=0.5)", "sum(values)"),
+        ("half", "0.5", "0.6"),
+        ("factory", "width + 1", "(width - 1)"),
+        ("factory", "1", "2"),
     ]
-    assert {(fault.function, fault.function_line) for fault in planted} == {("half", 4)}
+    assert planted[0].function_line == 6  # the decorator
     assert "    return sum(values) / scale\n" in planted[3].planted_in(SOURCE)
-    (kernel,) = [
-        fault.after for fault in mutants_of(Path("lrc_ase/example.py"), SOURCE, kernels=True) if "x" in fault.after
+    assert [
+        (fault.function, fault.after) for fault in mutants_of(Path("lrc_ase/example.py"), SOURCE, kernels=True)
+    ] == [
+        ("doubled", "(x / 2)"),
+        ("doubled", "3"),
+        ("kernel", "(doubled(x) + 3)"),
+        ("kernel", "4"),
     ]
-    assert kernel == "(x / 2)"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the tool forks")
