@@ -1,4 +1,4 @@
-"""What every calculator must hold that we ship; a test class inherits `Contract` and gives a fixture `case`."""
+"""Tests that every calculator must pass; a test class inherits `Contract` and defines a fixture `case`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Case:
     offered: frozenset[str] = frozenset()
     """Properties that these atoms have."""
     absent: frozenset[str] = frozenset()
-    """Properties that these atoms have not."""
+    """Properties that these atoms lack."""
     finite_difference: float = 1e-6
     """Relative error of derivatives by finite differences; may hold the jumps of a mesh that follows the cell."""
     mesh: float = 1e-10
@@ -168,7 +168,7 @@ class Contract:
         assert len(calls) == 1
 
     def test_results_do_not_alias(self, case):
-        """What was handed out stays as it was, and may be written to."""
+        """Arrays that a calculator returned never change, and callers may write to them."""
         atoms = evaluated(case, case.atoms())
         names = ["forces", "energies", *case.offered]
         first = {name: atoms.calc.get_property(name, atoms) for name in names}
@@ -197,7 +197,7 @@ class Contract:
 
     @pytest.mark.parametrize("what", ["positions", "numbers", "cell", "pbc", "charge"])
     def test_a_change_is_noticed(self, case, what):
-        """Against a calculator that has never seen the atoms before."""
+        """The result is compared with that of a new calculator."""
         if what not in case.changes_noticed:
             pytest.skip(f"the energy does not depend on {what}")
         atoms = evaluated(case, case.atoms())
@@ -221,7 +221,7 @@ class Contract:
         assert abs(after - fresh.get_potential_energy()) < case.mesh * len(atoms)
 
     def test_two_calculators_in_two_threads(self, case):
-        """The same answers as one after the other."""
+        """Two threads give the results of two evaluations in sequence."""
         moves = [0.1 * np.random.default_rng(seed).standard_normal((len(case.atoms()), 3)) for seed in range(4)]
 
         def run(calculator, results):

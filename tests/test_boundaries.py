@@ -41,7 +41,7 @@ KERNELS = {
 
 @pytest.fixture(autouse=True)
 def _always_the_mesh(monkeypatch):
-    """Clusters as small as these would go by pairs."""
+    """Clusters of this size would otherwise be summed by pairs."""
     monkeypatch.setattr("lrc_ase.layer.boundaries._PAIRS_PER_MESH_POINT", 0.0)
 
 
@@ -173,7 +173,7 @@ def test_first_and_second_derivatives_in_every_argument(letters):
 
 @pytest.mark.parametrize("letters", BOUNDARIES)
 def test_derivative_by_the_cell_is_that_of_the_sum(letters):
-    """By finite differences of all nine components, open vectors and shears included."""
+    """Finite differences of all nine components, shears and open cell vectors included."""
     positions, weights = atoms(4, CHEAP.n_channels)
     layer = LongRangeConvolution(CHEAP, smearing=1.5, accuracy=1e-8, method="ewald", mesh_shape=None)
     cell = torch.from_numpy(CELL)

@@ -16,7 +16,7 @@ COULOMB_CONSTANT = 14.3996454785  # e^2 / (4 pi epsilon_0) in eV Angstrom, CODAT
 
 @pytest.fixture(scope="module")
 def own_potential():
-    """As atoms move against the mesh with the vacuum, its error is kept below what is tested."""
+    """Atoms move against the mesh when the vacuum grows: the error of the mesh stays below the tolerances."""
     return potential(settings(long_range=LongRangeSettings(n_channels=2, accuracy=1e-8)))
 
 

@@ -84,8 +84,8 @@ def test_sums_of_calculators_take_the_results(any_potential):
     np.testing.assert_allclose(atoms.get_forces(), 2 * alone.get_forces(atoms.copy()), rtol=1e-12)
 
 
-def test_what_ase_has_no_place_for_follows_the_atoms(any_potential):
-    """Without being asked for energies first, and after a move."""
+def test_born_charges_and_polarization_follow_the_atoms(any_potential):
+    """The first request may be for charges, before any for energies, and after a move."""
     ensemble = any_potential.n_members > 1
     atoms, fresh = rattled_crystal(), LRCCalculator(any_potential)
     atoms.calc = LRCCalculator(any_potential)
@@ -121,7 +121,7 @@ def test_none_stands_for_the_defaults_of_calculate():
 
 @pytest.mark.parametrize("dtype", [">f8", "<f4"])
 def test_positions_of_any_floating_type(dtype):
-    """As NetCDF files and other programs give them."""
+    """NetCDF files and other programs hold other types and byte orders."""
     atoms = rattled_crystal()
     atoms.arrays["positions"] = atoms.positions.astype(dtype)
     rounded = Atoms(atoms.numbers, atoms.positions.astype(float), cell=atoms.cell, pbc=True)

@@ -177,7 +177,7 @@ def test_md_writes_trajectory_log_plot_and_restart_and_says_how_fast_it_was(fold
 
 
 def test_md_and_relax_show_a_progress_bar_on_a_terminal(folder, potential, tmp_path, monkeypatch):
-    """With the step, temperature and speed, or the largest force; taken off at the end."""
+    """The bar shows step, temperature and speed, or the largest force; it disappears at the end."""
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=160)
     monkeypatch.setattr("lrc_ase.cli.console.console", terminal)

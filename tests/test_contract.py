@@ -22,7 +22,7 @@ DESCRIPTORS = {
 }
 ACCURACY = 1e-6
 ROTATION = {"sphere": 1e-5, "two blocks": 1e-5, "vectors": 1e-5, "ponita": 0.3, "paper": None}
-"""Of the forces; `ponita` by its orientations, the others by where the mesh lies."""
+"""Relative change of forces under rotation: from the orientations of `ponita`, otherwise from the mesh."""
 PERIODIC = {"bulk": 3, "slab": 2, "wire": 1, "cluster": 0}
 
 

@@ -1,4 +1,4 @@
-"""What every descriptor must hold, whichever it is; what one alone does stands in a file of its own."""
+"""Tests that every descriptor must pass; tests of a single descriptor have a separate file."""
 
 import numpy as np
 import pytest

@@ -46,7 +46,7 @@ class Count(Descriptor):
 
 
 def install(folder, *, name="count", value="counting:Count", module=MODULE):
-    """What pip would leave behind of a package with one descriptor."""
+    """Create the files that pip installs for a package with one descriptor."""
     (folder / "counting.py").write_text(module)
     information = folder / "counting_descriptor-1.5.dist-info"
     information.mkdir()

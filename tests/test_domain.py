@@ -1,4 +1,4 @@
-"""What training saw goes into the potential file, and calculators warn of what it did not see."""
+"""The potential file holds the domain of the training set, and calculators warn outside of it."""
 
 import re
 import warnings

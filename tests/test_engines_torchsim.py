@@ -227,7 +227,7 @@ def test_gradients_may_be_off(state_of_torch):
 
 
 def test_mesh_is_held_for_the_same_systems_only():
-    """A batch has the energies that ASE finds, whatever was computed before."""
+    """A batch has the energies that ASE computes; earlier batches do not matter."""
     first, second = rattled_crystal(repeat=(2, 2, 2)), rattled_crystal(repeat=(2, 2, 2), seed=1)
     model = neutral(potential())
     for length in np.arange(1.0, 1.15, 0.015):

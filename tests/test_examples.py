@@ -46,7 +46,7 @@ def test_example_runs(name, expected, tmp_path):
     ],
 )
 def test_workflow_runs(name, expected, tmp_path, monkeypatch, capsys):
-    """With few steps and an untrained potential, so that numbers mean nothing; an equation of state needs a minimum."""
+    """Few steps with an untrained potential: only the program is tested. An equation of state needs a minimum."""
     file = "nacl" if name == "relaxation.py" else str(tmp_path / "potential.safetensors")
     if file != "nacl":
         save_potential(file, potential())

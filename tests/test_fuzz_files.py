@@ -91,7 +91,7 @@ def test_bytes_of_a_potential_file(tiny_potential, tmp_path):
 
 
 def test_signed_headers_of_potential_files(tiny_potential, tmp_path):
-    """What loads must also evaluate, or be refused by ASE's own errors."""
+    """A potential that loads can be evaluated, or ASE's errors refuse the structure."""
     path = tmp_path / "potential.safetensors"
     save_potential(path, tiny_potential)
     content = path.read_bytes()

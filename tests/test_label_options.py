@@ -58,7 +58,7 @@ KEYS = ("--energy-key", "E", "--forces-key", "F", "--virial-key", "W", *ELECTRIC
 
 
 def row(output: str, name: str) -> str:
-    """Second column of a table, whatever lines it is drawn with."""
+    """Return the second column of a table without the lines between columns."""
     (line,) = [line for line in output.splitlines() if line.strip("│ ").startswith(name)]
     return re.split(r"\s{2,}|│", line.strip("│ "))[-1].strip()
 

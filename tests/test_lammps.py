@@ -48,7 +48,7 @@ def potential_file(tmp_path_factory):
 @needs_lammps
 @pytest.mark.parametrize("n_processes", [1, 2])
 def test_lammps_finds_what_ase_finds(n_processes, tmp_path):
-    """All cases in one run: starting processes takes as long as a case."""
+    """One run for all cases, because starting the processes takes as long as a case."""
     save_potential(tmp_path / "salt.safetensors", salt_potential())
     under_mpi(n_processes, TESTS / "lammps_cases.py", "lammps", "salt.safetensors", "found.json", folder=tmp_path)
     actual = json.loads((tmp_path / "found.json").read_text())

@@ -103,7 +103,7 @@ def fixed(atoms):
 
 
 def test_speed_is_that_of_the_steps_since_the_start_or_the_restart(tmp_path, monkeypatch):
-    """With two seconds between any two looks at the clock: 5 fs per 2 s are 0.216 ns a day."""
+    """The clock advances by 2 s at every reading: 5 fs per 2 s are 0.216 ns a day."""
     seconds = itertools.count(step=2)
     monkeypatch.setattr(dynamics, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
     for steps, resume in ((4, False), (10, True)):

@@ -115,7 +115,7 @@ def test_first_and_second_derivatives(d, n_outputs):
 
 
 def composed_field_and_energy(weights, points, table, stencil, n_energies):
-    """The same two values, by differentiable steps."""
+    """Compute the same two values by differentiable steps."""
     field = composed(weights, points, table, stencil)
     products = 0.5 * (weights * field)[:, :n_energies]
     energy = torch.zeros(stencil.n_structures, n_energies, dtype=torch.float64)
@@ -217,7 +217,7 @@ def test_second_and_third_derivatives_equal_those_of_the_composition(n_outputs, 
 
 @pytest.fixture
 def convolutions(monkeypatch):
-    """Number of channels of each convolution, as they come."""
+    """Number of channels of each convolution, in order of execution."""
     channels = []
     plain = Convolver.__call__
 

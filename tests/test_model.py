@@ -1,4 +1,4 @@
-"""What every model must hold: symmetries, derivatives, batches; for both models and every boundary."""
+"""Symmetries, derivatives and batches of both models at all boundaries."""
 
 import numpy as np
 import pytest

@@ -21,7 +21,7 @@ def coarse_potential():
 
 @pytest.fixture(autouse=True)
 def _always_the_mesh(monkeypatch):
-    """Clusters as small as these would go by pairs."""
+    """Clusters of this size would otherwise be summed by pairs."""
     monkeypatch.setattr("lrc_ase.layer.boundaries._PAIRS_PER_MESH_POINT", 0.0)
 
 
@@ -42,7 +42,7 @@ def sheet():
 
 
 def layers():
-    """Whole Angstrom between the lowest and the highest layer."""
+    """Layers whose total height is a whole number of Angstrom."""
     atoms = bulk("NaCl", "rocksalt", a=6.0, cubic=True)
     atoms.pbc = (True, True, False)
     atoms.positions[:, :2] += 0.3 * np.random.default_rng(0).random((8, 2))

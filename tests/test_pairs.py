@@ -122,7 +122,7 @@ def test_a_lack_of_memory_says_so(monkeypatch):
 
 @pytest.mark.parametrize("dtype", [">f8", "<f4", ">f4"])
 def test_positions_of_any_floating_type(dtype):
-    """As files of other machines and programs give them."""
+    """NetCDF files and other programs hold other types and byte orders."""
     positions = np.array([[0, 0, 0], [2.5, 0, 0]])
     atoms = Atoms("NaCl", positions)
     atoms.arrays["positions"] = positions.astype(dtype)

@@ -92,7 +92,7 @@ def test_snapshots_are_those_of_the_paper(dimension):
 
 @pytest.mark.parametrize("dimension", PROBLEMS)
 def test_columns_are_the_forces_of_the_model(dimension):
-    """What least squares sees is what the project's own derivative of the energy gives, layer included."""
+    """The least-squares problem has the forces that autograd gives, the layer included."""
     problem, n_modes = PROBLEMS[dimension]
     snapshots = drawn(problem, 3)
     generator = torch.Generator().manual_seed(1)
@@ -142,7 +142,7 @@ def test_table3_in_a_smaller_box(run):
 
 @pytest.mark.parametrize("dimension", PROBLEMS)
 def test_batches_give_the_forces_of_the_networks(dimension):
-    """What the networks learn from is what the project's own derivative of the energy gives, snapshot by snapshot."""
+    """The networks learn from the forces that autograd gives, for each snapshot."""
     problem, n_modes = PROBLEMS[dimension]
     snapshots = drawn(problem, 3)
     graphs = labelled_graphs(snapshots)
@@ -182,14 +182,14 @@ def test_networks_with_the_layer_begin_as_those_without():
 
 
 def test_small_boxes_teach_what_a_large_one_needs(run):
-    """Without a single large snapshot the error is below the paper's, who ends near 0.005 after hundreds."""
+    """Without any large snapshot the error is below that of the paper, 0.005 after hundreds of them."""
     points = curve_points(run, small_curve(run, recipe="ours"), quick=True)
     for (error,) in (points["one-scale"][1], points["two-scale"][0], points["two-scale"][1]):
         assert error < 0.0005
 
 
 def test_two_scales_help_the_networks(run):
-    """With a single large snapshot the networks learn a part of what they learn together with small ones."""
+    """One large snapshot alone teaches the networks a part of what it teaches together with small ones."""
     points = curve_points(run, small_curve(run, recipe="paper"), quick=True, recipe="paper")
     (one,), (two,) = points["one-scale"][1], points["two-scale"][1]
     assert two < 0.8 * one

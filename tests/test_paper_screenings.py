@@ -1,4 +1,4 @@
-"""The screenings found before training: those of the data, from whatever box and start, and networks that descend."""
+"""Screenings fitted before training equal those of the data, for all boxes and starts; networks descend."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_kernels_of_another_form_find_screenings_within_the_bounds():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_near_points_do_not_hold_a_descent_up(seed):
-    """Ten iterations bring a short-range model of two dimensions near its end, 0.017, whatever the random start."""
+    """Ten iterations bring a two-dimensional short-range model near its final error, 0.017, from any random start."""
     problem = screened_coulomb(2, 5.0, [10.0, 1.0], [0.9, 0.1], smoothing=0.005)
     snapshots = drawn(problem, 20)
     model = train_ours(snapshots, highest=None, seed=seed, n_iterations=10)

@@ -173,7 +173,7 @@ def test_a_model_without_charges_offers_none():
 
 
 def test_results_follow_the_atoms_even_where_a_caller_says_that_nothing_changed(own_potential):
-    """As ASE's CheckpointCalculator does after it took energies from its file."""
+    """ASE's CheckpointCalculator does this after it has read energies from its file."""
     calculator = LRCCalculator(own_potential)
     first, second = rattled_crystal(seed=0), rattled_crystal(seed=1)
     calculator.get_forces(first)

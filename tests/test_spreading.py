@@ -91,7 +91,7 @@ def test_atoms_far_outside_the_cell_land_on_their_images():
     ],
 )
 def test_compiled_kernels_match_the_reference(level, n_points, dtype, mesh_shape, monkeypatch):
-    """All derivatives at once, atoms at the mesh's edges, in two tiles along each axis, in pieces and in threads."""
+    """All derivatives at once: atoms at edges of the mesh, two tiles along each axis, in pieces and in threads."""
     monkeypatch.setattr("lrc_ase.layer.mesh.torch._CHUNK_ELEMENTS", 900)
     generator = torch.Generator().manual_seed(0)
     n_atoms = 50
@@ -133,7 +133,7 @@ def test_the_cpu_gets_compiled_kernels_where_they_serve(mesh_shape, level, n_poi
 @pytest.mark.parametrize("n_planes", [8, 13, 30, 64])
 @pytest.mark.parametrize("n_threads", [1, 4])
 def test_slabs_of_one_parity_never_touch_the_same_plane(monkeypatch, n_points, n_planes, n_threads):
-    """What lets threads spread without locks, the wrap around the cell included."""
+    """Tiles of one parity touch disjoint planes, wrapped ones included, so that threads need no locks."""
     monkeypatch.setattr("lrc_ase.layer.mesh.cpu.sorting._THREADED_FROM", 0)
     fractional = 3 * np.random.default_rng(0).standard_normal((2000, 3))
     structure = np.arange(2000) // 1000

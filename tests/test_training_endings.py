@@ -1,4 +1,4 @@
-"""What ends a stage before its last epoch: time and patience, and what is left then."""
+"""Time limit and patience end a stage before its last epoch; files and schedule then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run shows: lines with speed and time left, TensorBoard where it is installed."""
+"""Output of a run: lines with speed and remaining time, TensorBoard where it is installed."""
 
 from __future__ import annotations
 

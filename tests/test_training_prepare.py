@@ -1,4 +1,4 @@
-"""What a configuration leaves open is decided by the frames."""
+"""Settings that a configuration leaves open follow from the frames."""
 
 import ase.io
 from training_frames import two_stage_configuration, write_frames

@@ -1,4 +1,4 @@
-"""What reports show: pair errors, hardest frames, plots of a potential, and how they go without the parts they show."""
+"""Reports: pair errors, hardest frames, plots of a potential; reports on potentials without some of these parts."""
 
 from __future__ import annotations
 

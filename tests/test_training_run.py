@@ -1,4 +1,4 @@
-"""Whole runs: what a run folder holds, what stops a run, and that a stopped run goes on as if nothing had happened."""
+"""Whole runs: content of the run folder, reasons to stop, and continuation that equals an uninterrupted run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of `lrc-ase train`, `md` and `relax` arrive in the settings that they name, whatever their defaults are."""
+"""Options of `lrc-ase train`, `md` and `relax` arrive in the settings that they name."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ OTHERWISE = {
 
 @dataclass
 class Called:
-    """What a command handed over."""
+    """Arguments that a command passed on."""
 
     atoms: Atoms
     settings: Any

@@ -44,7 +44,7 @@ TIMES = ("seconds",)
 
 @dataclass(frozen=True)
 class Run:
-    """What a training left behind."""
+    """Results of a training."""
 
     weights: dict[str, bytes]
     """Bytes of each tensor of the potential."""
@@ -79,7 +79,7 @@ def shapes(run: Run) -> dict[str, int]:
 
 
 def training_errors(run: Run) -> list[str]:
-    """Return the training loss of each row: of the live weights, whatever is averaged for the file."""
+    """Return the training loss of each row: that of the current weights, not of their running mean."""
     return [row["train_loss"] for row in run.metrics]
 
 

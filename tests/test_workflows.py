@@ -1,4 +1,4 @@
-"""What ASE offers, each for a few steps with our calculator: it runs, and one number that must come out does."""
+"""Workflows of ASE with our calculator, a few steps each: one number of each is known in advance."""
 
 import multiprocessing
 import os
