@@ -13,7 +13,7 @@ from ase.md.verlet import VelocityVerlet
 from structures import potential, rattled_crystal, salt_potential, salt_water_slab, settings, water
 from test_contract import crystal
 
-from lrc_ase import LongRangeSettings, LRCCalculator
+from lrc_ase import LongRangeSettings, LRCCalculator, Potential, build_model
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.structures.graph import collate
 from lrc_ase.structures.neighbors import neighbor_graph
@@ -318,3 +318,33 @@ def test_a_batch_equals_its_structures(some_potential):
     singles = [evaluate(model, graph) for graph in graphs]
     torch.testing.assert_close(batch.energy, torch.cat([each.energy for each in singles]), rtol=0, atol=1e-9)
     torch.testing.assert_close(batch.forces, torch.cat([each.forces for each in singles]), rtol=0, atol=1e-9)
+
+
+def test_electronic_permittivity_scales_the_response_of_a_periodic_insulator():
+    """Z = sqrt(eps_inf) q, and electrons of polarizability eps_0 (eps_inf - 1) V, all of one energy."""
+    plain = potential()
+    long_range = plain.settings.long_range.model_copy(update={"eps_inf": 2.25})
+    model = build_model(plain.settings.model_copy(update={"long_range": long_range}))
+    model.to(torch.float64).load_state_dict(plain.model.state_dict())
+    screened = Potential(model, plain.references)
+    atoms = rattled_crystal()
+    before, after = LRCCalculator(plain), LRCCalculator(screened)
+    np.testing.assert_array_equal(after.get_forces(atoms), before.get_forces(atoms))  # without a field nothing changes
+    born = before.get_born_effective_charges(atoms)
+    np.testing.assert_allclose(after.get_born_effective_charges(atoms), 1.5 * born, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(after.get_polarization(atoms), 1.5 * before.get_polarization(atoms), rtol=0, atol=1e-12)
+    vacuum_permittivity = 0.0055263494  # e/(V Angstrom), CODATA 2018
+    expected = 1.25 * vacuum_permittivity * atoms.get_volume() * np.eye(3)
+    np.testing.assert_allclose(after.get_polarizability(atoms), expected, rtol=1e-7, atol=1e-12)
+    np.testing.assert_array_equal(before.get_polarizability(atoms), 0)
+    in_field = LRCCalculator(screened, electric_field=FIELD)
+    induced = in_field.get_polarization(atoms) - after.get_polarization(atoms)
+    np.testing.assert_allclose(induced, 1.25 * vacuum_permittivity * np.array(FIELD), rtol=1e-7)
+    atoms.calc = in_field
+    np.testing.assert_allclose(atoms.get_stress(), calculate_numerical_stress(atoms, eps=1e-5), rtol=0, atol=1e-7)
+    forces = in_field.get_forces(atoms) - before.get_forces(atoms)
+    np.testing.assert_allclose(forces, 1.5 * np.einsum("a,iab->ib", FIELD, born), rtol=0, atol=1e-9)
+    assert atoms.get_potential_energies().sum() == pytest.approx(atoms.get_potential_energy(), abs=1e-8)
+    for open_structure in (water(), salt_water_slab()):  # the charges of molecules and slabs are what they are
+        dipoles = [calculator.get_property("dipole", open_structure) for calculator in (before, after)]
+        np.testing.assert_array_equal(*dipoles)

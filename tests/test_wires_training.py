@@ -135,6 +135,7 @@ CASES = {
     "LongRangeSettings.electrostatics": Case("model.long_range.electrostatics", False, shapes),
     "LongRangeSettings.charges": Case("model.long_range.charges", "shifted", shapes),
     "LongRangeSettings.n_transfers": Case("model.long_range.n_transfers", 2, shapes),
+    "LongRangeSettings.eps_inf": Case("model.long_range.eps_inf", 2.5, lambda run: run.description["model"]),
     "LongRangeSettings.compositions": Case("model.long_range.compositions", {"Cu": 1, "Au": -1}),
     "LongRangeSettings.smearing": Case("model.long_range.smearing", 2.0),
     "LongRangeSettings.accuracy": Case("model.long_range.accuracy", 1e-5),

@@ -19,6 +19,7 @@ from lrc_ase.models.model import FullRangeModel, ModelOutput, ShortRangeModel
 from lrc_ase.models.polarization import (
     atomic_dipoles,
     born_charges_along,
+    electronic_energies,
     field_energies,
     polarization,
     response_without_path,
@@ -139,7 +140,11 @@ def _energy(model: ShortRangeModel, graph: Graph, strain: Tensor | None) -> tupl
     if graph.field is None:
         return output, energy, None
     dipole = polarization(output, graph, strain)
-    return output, energy - (graph.field * dipole).sum(dim=1), dipole
+    energy = energy - (graph.field * dipole).sum(dim=1)
+    if output.permittivity != 1:
+        of_electrons = electronic_energies(output, graph, strain)[:, None]
+        energy = energy + sum_by_structure(of_electrons, graph.of_local(graph.structure), graph.n_structures)[:, 0]
+    return output, energy, dipole
 
 
 def recordable(graph: Graph) -> Graph:

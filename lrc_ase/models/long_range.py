@@ -146,6 +146,16 @@ class LongRangePart(nn.Module):
         charges, dipoles = self.transfers(vectors, graph, amounts, excess)
         return LatentWeights(torch.cat([charges[:, None], weights], dim=1), hidden, excess, dipoles)
 
+    def polarization_scale(self, graph: Graph) -> Tensor | None:
+        """Return the root of the electronic permittivity for local atoms of fully periodic structures, (n_local,).
+
+        It is 1 for the atoms of other structures; None stands for 1 everywhere.
+        """
+        if self.settings.eps_inf == 1:
+            return None
+        scale = torch.where(graph.pbc.all(dim=1), math.sqrt(self.settings.eps_inf), 1.0).double()
+        return scale[graph.of_local(graph.structure)]
+
     def field(self, weights: Tensor, graph: Graph, strain: Tensor | None) -> FieldAndEnergy:
         """Convolve all weights (n_local, n_weights); return energy of the charges and field of the latent weights.
 

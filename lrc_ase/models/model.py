@@ -58,6 +58,8 @@ class ModelOutput:
     pathless_charges: Tensor | None = None
     """Charges that depend on their surroundings without transfers along vectors, (n_local,), e: the excess that element
     charges leave over, or all charges that are shifted. None where all charge moves along vectors."""
+    permittivity: float = 1.0
+    """Electronic permittivity, `LongRangeSettings.eps_inf`; its root is a factor of the three entries above."""
 
     @property
     def atomic_energies(self) -> Tensor:
@@ -152,11 +154,17 @@ class FullRangeModel(ShortRangeModel):
         output = ModelOutput(energies, added.charges, added.electrostatic, added.atomic_electrostatic)
         if added.charges is None:
             return output
+        carried, dipoles, pathless = latent.carried_charges, latent.transfer_dipoles, latent.pathless_charges
+        if (scale := self.long_range.polarization_scale(graph)) is not None:
+            carried = carried * scale
+            dipoles = None if dipoles is None else dipoles.double() * scale[:, None]
+            pathless = None if pathless is None else pathless.double() * scale
         return replace(
             output,
-            carried_charges=latent.carried_charges,
-            transfer_dipoles=latent.transfer_dipoles,
-            pathless_charges=latent.pathless_charges,
+            carried_charges=carried,
+            transfer_dipoles=dipoles,
+            pathless_charges=pathless,
+            permittivity=self.long_range.settings.eps_inf,
         )
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:

@@ -15,9 +15,11 @@ import math
 import warnings
 
 import torch
+from scipy.constants import elementary_charge, epsilon_0
 from torch import Tensor
 
-from lrc_ase.layer.lattice import fractional_coordinates
+from lrc_ase.layer.lattice import fractional_coordinates, volume
+from lrc_ase.layer.mesh import total
 from lrc_ase.layer.mesh.evaluation import sum_by_structure
 from lrc_ase.models.model import ModelOutput
 from lrc_ase.structures.electric_field import along_periodic
@@ -28,6 +30,7 @@ __all__ = [
     "PathlessWarning",
     "atomic_dipoles",
     "born_charges_along",
+    "electronic_energies",
     "field_energies",
     "polarization",
     "response_without_path",
@@ -38,6 +41,10 @@ NO_CHARGES = (
     "`long_range: {electrostatics: true}`"
 )
 """Message of the error for a field on a model without latent charges."""
+
+
+_EPSILON_0 = epsilon_0 / elementary_charge * 1e-10
+"""Vacuum permittivity in e/(V Angstrom)."""
 
 
 class PathlessWarning:
@@ -96,7 +103,28 @@ def field_energies(output: ModelOutput, graph: Graph) -> Tensor:
     """Compute the energies of the local atoms in their field, (n_local,), eV, without derivatives."""
     assert graph.field is not None
     structure = graph.of_local(graph.structure)
-    return -(atomic_dipoles(output, graph).detach() * graph.field[structure]).sum(dim=1)
+    of_charges = -(atomic_dipoles(output, graph).detach() * graph.field[structure]).sum(dim=1)
+    return of_charges + electronic_energies(output, graph).detach()
+
+
+def electronic_energies(output: ModelOutput, graph: Graph, strain: Tensor | None = None) -> Tensor:
+    r"""Compute the energy of the electrons of a periodic insulator in its field, divided among atoms, (n_local,), eV.
+
+    .. math:: E = -\tfrac12 \epsilon_0 (\epsilon_\infty - 1) V |E_{field}|^2
+
+    Zero where a direction is open. The volume V is that of the strained cell. The derivative by the field is the
+    polarization of the electrons at fixed atoms.
+    """
+    assert graph.field is not None
+    structure = graph.of_local(graph.structure)
+    if output.permittivity == 1:
+        return graph.cell.new_zeros(len(structure))
+    cell = graph.cell if strain is None else graph.cell + torch.matmul(graph.cell, strain)
+    energies = -0.5 * _EPSILON_0 * (output.permittivity - 1) * volume(cell) * graph.field.square().sum(dim=1)
+    energies = torch.where(graph.pbc.all(dim=1), energies, 0.0)
+    # each process that shares a structure takes the part of its atoms
+    counts = total(torch.bincount(structure, minlength=graph.n_structures).to(energies), graph.exchange)
+    return (energies / counts)[structure]
 
 
 def response_without_path(charges: Tensor, graph: Graph) -> Tensor:
@@ -113,7 +141,7 @@ def response_without_path(charges: Tensor, graph: Graph) -> Tensor:
     fractional = fractional_coordinates(graph.positions.detach(), graph.cell, graph.structure)
     # into the cell along periodic directions: sine and cosine lose digits for large arguments
     fractional = fractional - fractional.floor() * graph.pbc[graph.structure]
-    total = charges.detach()[:, None, None] * torch.eye(3).to(charges)
+    response = charges.detach()[:, None, None] * torch.eye(3).to(charges)
     for axis in range(3):
         coordinate = fractional[:, axis]
         wave = 2 * math.pi * coordinate
@@ -127,8 +155,8 @@ def response_without_path(charges: Tensor, graph: Graph) -> Tensor:
         if not periodic.all():
             responses = torch.where(periodic, responses, flow(coordinate))
         # cell vector (polarization) times response (displacement): (n_atoms, 3, 1) * (n_atoms, 1, 3)
-        total = total + graph.cell[graph.structure, axis][:, :, None] * responses[:, None, :]
-    return total
+        response = response + graph.cell[graph.structure, axis][:, :, None] * responses[:, None, :]
+    return response
 
 
 def born_charges_along(dipole: Tensor | None, graph: Graph, component: Tensor | None) -> Tensor | None:

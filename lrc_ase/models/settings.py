@@ -214,6 +214,9 @@ class LongRangeSettings(Settings):
     compositions: Annotated[dict[str, float] | None, AfterValidator(_check_compositions)] = None
     """Formulas and their total charges in e, which the charges of the elements sum to: {NaCl: 0}, or {Na: 1, Cl: -1} to
     fix the ions. Null: compositions of the training frames."""
+    eps_inf: float = Field(1.0, ge=1, le=1e3)
+    """Electronic permittivity of a periodic insulator. Latent charges learned from forces are true ones over its root:
+    polarization, Born charges and forces in a field are multiplied by the root where all directions are periodic."""
     smearing: float = Field(1.25, ge=1e-3, le=_LONGEST)
     """Width s of the Gaussian charge clouds, Angstrom. At a quarter of the cutoff the short-range part, which learns
     the rest of the interaction, sees all of it: erfc(4 / sqrt 2) = 6e-5."""
