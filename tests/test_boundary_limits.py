@@ -48,9 +48,9 @@ def test_energy_forces_and_in_plane_stress_do_not_depend_on_the_vacuum(make, n_p
         atoms.calc = LRCCalculator(own_potential)
         model = atoms.calc.model
         graph = neighbor_graph(atoms, model.settings.elements, model.settings.cutoff)
-        results = evaluate(model, graph, stress=True)
-        assert results.stress is not None
-        virial = (results.stress * volume(graph.cell)[:, None, None])[0, :n_periodic, :n_periodic]
+        evaluation = evaluate(model, graph, stress=True)
+        assert evaluation.stress is not None
+        virial = (evaluation.stress * volume(graph.cell)[:, None, None])[0, :n_periodic, :n_periodic]
         results.append((atoms.get_potential_energy(), atoms.get_forces(), virial.numpy()))
     for others in results[1:]:
         for value, first in zip(others, results[0], strict=True):

@@ -79,15 +79,17 @@ def test_transfers_move_charge_from_neighbor_to_atom(name):
     assert excess.charges is None
     expected = excess.element_charges.detach().numpy().copy()
     dipoles = np.zeros((graph.n_atoms, 3))
-    profile = part.profile.detach().numpy()
+    profile = np.logaddexp(0, part.profile.detach().numpy())
     for i in range(graph.n_atoms):
+        inside = []
         for column in range(graph.neighbors.shape[1]):
-            r = vectors[i, column].detach().numpy()
-            if not graph.neighbor_mask[i, column] or np.linalg.norm(r) >= 4.5:
-                continue
-            k = int(graph.neighbors[i, column])
-            functions = (1 - (np.linalg.norm(r) / 4.5) ** 2) ** np.array([4, 8, 16, 32])
-            taken = amounts[i].detach().numpy() @ profile[:, graph.species[k]] @ functions
+            r, k = vectors[i, column].detach().numpy(), int(graph.neighbors[i, column])
+            if graph.neighbor_mask[i, column] and np.linalg.norm(r) < 4.5:
+                functions = (1 - (np.linalg.norm(r) / 4.5) ** 2) ** np.array([4, 8, 16, 32])
+                inside.append((k, r, profile[:, graph.species[k]] @ functions))
+        total = 1 + sum(weights for _, _, weights in inside)
+        for k, r, weights in inside:
+            taken = amounts[i].detach().numpy() @ (weights / total)
             expected[i] += taken
             expected[k] -= taken
             dipoles[i] -= taken * r

@@ -39,7 +39,7 @@ def crystal(boundary):
 
 @lru_cache
 def untrained(descriptor):
-    long_range = LongRangeSettings(n_channels=2, accuracy=ACCURACY)
+    long_range = LongRangeSettings(n_channels=2, accuracy=ACCURACY, compositions={"NaCl": 0})
     return potential(settings(descriptor=DESCRIPTORS[descriptor], long_range=long_range))
 
 

@@ -25,7 +25,7 @@ def rigid_potential():
     """Charges that follow from the elements alone."""
     made = potential()
     with torch.no_grad():
-        made.model.long_range.transfers.profile.zero_()
+        made.model.long_range.transfers.profile.fill_(-1e3)  # weights of exp(-1000)
     return made
 
 

@@ -7,7 +7,8 @@ r"""Latent charges as transfers between neighbors: charge moves from atom to ato
 - :math:`\nu_z`, the element charges, sum to the total charge of each training composition
   (`lrc_ase.models.compositions`); the part that the compositions leave free is trained;
 - :math:`t_{ik}`, the transfer, is charge that atom i takes from its neighbor k. The amounts :math:`\delta_i` come from
-  the descriptor of atom i alone. The weights w are smooth functions of the distance that vanish at the cutoff;
+  the descriptor of atom i alone. They are divided among the neighbors by smooth positive functions g of the distance,
+  which vanish at the cutoff: an atom with neighbors near takes the whole amount, an atom alone takes nothing;
 - :math:`c_i`, the excess, divides what is left over (charged states, other compositions) by learned positive shares.
 
 Transfers cancel pair by pair. The atoms of a fragment that is farther than the cutoff from all others therefore keep
@@ -21,6 +22,7 @@ element charges, and its derivatives do not depend on the image of each atom tha
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -36,8 +38,10 @@ __all__ = ["Charges", "Excess", "TransferredCharges"]
 _POWERS = (4, 8, 16, 32)
 r"""Exponents p of the radial functions :math:`(1 - r^2/r_c^2)^p`, which need no square root and no exponential.
 They fall to half at 0.40, 0.29, 0.21 and 0.15 cutoffs."""
-_BOND = _POWERS.index(16)
-"""Radial function of transfers before training: it covers bonds, not the next neighbors."""
+_STARTING_POWERS = (16, 8, 32, 4)
+"""Radial function of each channel before training. The first one covers bonds, not the next neighbors."""
+_STARTING_WEIGHT = 10.0
+"""Factor of the radial function of bonds before training: bonded atoms exchange nearly the whole amount."""
 _ROUNDING = 1e-8
 """Left-over charges below this are rounding errors of the sum of the element charges, e."""
 
@@ -90,11 +94,12 @@ class TransferredCharges(nn.Module):
         # plain tensors, which `.to(float32)` leaves in float64: a neutral structure must be neutral to rounding
         self._least_norm, self._projector = map(torch.from_numpy, element_charge_space(compositions, elements))
         self.element_charges = nn.Parameter(starting_charges(elements))
-        profile = 0.3 * torch.randn(n_transfers, len(elements), len(_POWERS), generator=generator)
-        profile[0] = 0.0
-        profile[0, :, _BOND] = 1.0
+        profile = torch.full((n_transfers, len(elements), len(_POWERS)), -4.0)
+        for channel in range(n_transfers):
+            power = _STARTING_POWERS[channel % len(_POWERS)]
+            profile[channel, :, _POWERS.index(power)] = math.log(math.expm1(_STARTING_WEIGHT * power / 16))
         self.profile = nn.Parameter(profile)
-        """Weights w as sums of radial functions, (n_transfers, n_elements, n_powers)."""
+        """Functions g as positive sums of radial functions, (n_transfers, n_elements, n_powers); softplus of these."""
         self.share = nn.Linear(n_features, 1)
         self.element_share = nn.Embedding(len(elements), 1)
         nn.init.zeros_(self.share.weight)
@@ -142,15 +147,20 @@ class TransferredCharges(nn.Module):
 
     def _transfers(self, vectors: Tensor, graph: Graph, amounts: Tensor) -> Tensor:
         """Compute the charge that each atom takes from each neighbor, (n_local, n_neighbors), e."""
-        squares = vectors.square().sum(dim=-1)
-        y = (1 - squares / self.cutoff**2).clamp(min=0.0) * graph.neighbor_mask
-        power = y.square().square()
+        x, y, z = vectors.unbind(dim=-1)  # sums over an axis of three are slow
+        squares = torch.addcmul(torch.addcmul(x * x, y, y), z, z)
+        fading = (1 - squares / self.cutoff**2).clamp(min=0.0) * graph.neighbor_mask
+        power = fading.square().square()
         powers = [power]
         for _ in _POWERS[1:]:
-            power = power.square()
-            powers.append(power)
-        # weights of each atom for each neighbor element: (n_local, n_powers, n_elements)
+            powers.append(powers[-1].square())
+        functions = torch.stack(powers)  # (n_powers, n_local, n_neighbors)
+        kinds = graph.species[graph.neighbors].expand_as(functions)
+        # sums of the radial functions over the neighbors of each element: (n_powers, n_local, n_elements)
         n_elements = self.profile.shape[1]
-        weights = (amounts @ self.profile.flatten(1)).unflatten(1, (n_elements, len(_POWERS))).transpose(1, 2)
-        of_elements = torch.bmm(torch.stack(powers, dim=-1), weights)  # (n_local, n_neighbors, n_elements)
-        return of_elements.gather(2, graph.species[graph.neighbors][..., None])[..., 0]
+        sums = functions.new_zeros(*functions.shape[:2], n_elements).scatter_add(2, kinds, functions)
+        profile = nn.functional.softplus(self.profile).permute(2, 1, 0)  # (n_powers, n_elements, n_transfers)
+        weights = torch.tensordot(sums, profile, dims=([0, 2], [0, 1]))  # (n_local, n_transfers)
+        shares = (amounts / (1 + weights)) @ profile.flatten(0, 1).T  # (n_local, n_powers * n_elements)
+        factors = shares.unflatten(1, (len(_POWERS), n_elements)).transpose(0, 1)
+        return (functions * factors.gather(2, kinds)).sum(dim=0)

@@ -31,6 +31,8 @@ __all__ = ["COULOMB_CONSTANT", "LongRangeOutput", "LongRangePart"]
 
 COULOMB_CONSTANT = elementary_charge / (4 * math.pi * epsilon_0) * 1e10
 """k_e in eV Angstrom / e^2."""
+_PER_CHARGE = 5.0
+"""Size of the first weights of the excess charge, 1/e: an ion's charge is divided among ten atoms and more."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,8 @@ class LongRangePart(nn.Module):
                 generator=generator,
             )
             # the excess enters both networks, so that one model holds several states of charge
-            self.excess_to_weights = nn.Parameter(torch.randn(settings.hidden[-1], generator=generator))
-            self.excess_to_hidden = nn.Parameter(torch.randn(settings.hidden[0], generator=generator))
+            self.excess_to_weights = nn.Parameter(_PER_CHARGE * torch.randn(settings.hidden[-1], generator=generator))
+            self.excess_to_hidden = nn.Parameter(_PER_CHARGE * torch.randn(settings.hidden[0], generator=generator))
         self.n_charges = n_charges
         """Outputs of the network `weights` for the charges: amounts of transfers, or the charge itself."""
         n_weights = n_charges + long_range.n_channels
