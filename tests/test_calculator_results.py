@@ -84,7 +84,7 @@ def test_sums_of_calculators_take_the_results(any_potential):
     np.testing.assert_allclose(atoms.get_forces(), 2 * alone.get_forces(atoms.copy()), rtol=1e-12)
 
 
-def test_born_charges_and_polarization_follow_the_atoms(any_potential):
+def test_born_charges_and_deviations_follow_the_atoms(any_potential):
     """The first request may be for charges, before any for energies, and after a move."""
     ensemble = any_potential.n_members > 1
     atoms, fresh = rattled_crystal(), LRCCalculator(any_potential)

@@ -1,6 +1,9 @@
-"""Running mean and limits of a stage against their formulas, without any training."""
+"""Running mean, limits and alarms of a stage against their formulas, without any training."""
 
 from __future__ import annotations
+
+import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +11,9 @@ from torch import nn
 
 from lrc_ase.training.configuration import StageConfiguration
 from lrc_ase.training.loop import StageLoop
+from lrc_ase.training.processes import Processes
 from lrc_ase.training.progress import Progress
+from lrc_ase.training.watch import Watch
 
 
 class LoopWithoutModel(StageLoop):
@@ -72,3 +77,34 @@ def test_the_best_epoch_is_the_latest_within_a_percent_of_the_lowest(losses, as_
     assert [loop._compare(loss, epoch) for epoch, loss in enumerate(losses, start=1)] == as_good
     assert (loop.progress.lowest_score, loop.progress.lowest_epoch) == (min(losses), lowest_epoch)
     assert loop.progress.validations_since_lowest == since_lowest
+
+
+@pytest.mark.parametrize(
+    ("at_start", "at_end", "sentence"),
+    [
+        ((10.0, 2.0), (11.9, 9.0), "force error on the watched frames: 10.0 before, 11.9 meV/Angstrom after"),
+        (
+            (10.0, 2.0),
+            (12.1, 2.0),
+            "warning: force error on the watched frames: 10.0 before, 12.1 meV/Angstrom after; add",
+        ),
+        ((math.nan, 2.0), (math.nan, 2.3), "energy error on the watched frames: 2.00 before, 2.30 meV/atom after"),
+        (
+            (math.nan, 2.0),
+            (math.nan, 2.5),
+            "warning: energy error on the watched frames: 2.00 before, 2.50 meV/atom after",
+        ),
+    ],
+)
+def test_watched_errors_alarm_when_they_grow_by_a_fifth(at_start, at_end, sentence, monkeypatch):
+    errors = iter([dict(zip(("forces_rmse", "energy_rmse"), each, strict=True)) for each in (at_start, at_end)])
+    monkeypatch.setattr("lrc_ase.training.watch.mean_errors", lambda *_, **__: next(errors))
+    watch = Watch([SimpleNamespace(to=lambda device: None)], 1.0, torch.device("cpu"), Processes())
+    stage = StageConfiguration(name="s")
+    parts = [
+        text
+        for value, text in zip(at_start, ("forces 10.0 meV/Angstrom", "energy 2.00 meV/atom"), strict=True)
+        if value == value
+    ]
+    assert watch.begin(None, stage) == f"watched frames before training: {', '.join(reversed(parts))} (RMSE)"
+    assert watch.end(None, stage).startswith(sentence)

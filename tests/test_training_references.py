@@ -55,3 +55,53 @@ def test_isolated_atoms_give_references():
 
 def test_frames_without_energies_have_references_of_zero():
     assert fit_references([frame("H2O", energy=np.nan)], ELEMENTS).values.tolist() == [0.0] * 4
+
+
+def test_every_frame_counts_by_its_energy_per_atom():
+    """Least squares of two frames of one element, 1 and 3 eV per atom: the mean, 2 eV."""
+    frames = [frame("O2", energy=2.0), frame("O200", energy=600.0)]
+    assert fit_references(frames, ("O",)).values.tolist() == pytest.approx([2.0], rel=1e-12)
+
+
+def test_known_elements_keep_their_energy():
+    frames = [frame("H2O", energy=-20.0), frame("H4O2", energy=-40.0)]
+    references = fit_references(frames, ("H", "O"), {"H": -3.0})
+    assert references.values.tolist() == pytest.approx([-3.0, -14.0], rel=1e-12)
+    assert references.rank == 2
+    assert not references.rank_deficient
+    assert fit_references(frames, ("H", "O"), {"H": -3.0, "O": 1.0}).values.tolist() == [-3.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("cell", "pbc", "charge", "config_type", "is_isolated"),
+    [
+        (None, False, 0, None, True),
+        ([3, 3, 3], False, 0, None, True),
+        ([6.0, 7, 8], True, 0, None, True),
+        ([5.9, 7, 8], True, 0, None, False),
+        ([5.9, 7, 8], (False, True, True), 0, None, True),
+        # the shortest lattice vector of this cell is the difference of two of its vectors, 5.1 Angstrom long
+        ([[8, 0, 0], [7, 5, 0], [0, 0, 9]], True, 0, None, False),
+        ([3, 3, 3], True, 0, "IsolatedAtom", True),
+        ([3, 3, 3], True, 0, "isolated_atom", True),
+        ([3, 3, 3], True, 0, "bulk", False),
+        (None, False, 1, None, False),
+    ],
+)
+def test_an_atom_is_isolated_by_its_images_or_its_name(cell, pbc, charge, config_type, is_isolated):
+    atoms = ase.Atoms("O", cell=cell, pbc=pbc, info={"charge": charge})
+    if config_type is not None:
+        atoms.info["config_type"] = config_type
+    frames = [LabelledFrame(atoms, -7.0, np.zeros((1, 3)), np.zeros((3, 3)), "atom")]
+    if is_isolated:
+        assert isolated_references(frames, ("O",)).values.tolist() == [-7.0]
+    else:
+        with pytest.raises(ValueError, match="a neutral atom without periodic images within 6 Angstrom"):
+            isolated_references(frames, ("O",))
+
+
+def test_two_energies_of_an_isolated_atom_agree_to_a_millielectronvolt():
+    frames = [frame("O", energy=-7.0), frame("O", energy=-7.0009)]
+    assert isolated_references(frames, ("O",)).values.tolist() == [-7.0]
+    with pytest.raises(ValueError, match=r"two isolated atoms of O differ: -7\.0000 eV in O, -7\.0011 eV in O"):
+        isolated_references([*frames, frame("O", energy=-7.0011)], ("O",))
