@@ -45,6 +45,9 @@ def test_radial_distribution_refuses_what_it_cannot_count():
         radial_distribution([], ("Na", "Cl"), cutoff=5.0)
     with pytest.raises(ValueError, match="must name elements"):
         radial_distribution([bulk("Cu", cubic=True)], ("Na", "Cl"), cutoff=5.0)
+    for pair in (("Cu", "Cl"), ("Cl", "Cu")):
+        with pytest.raises(ValueError, match=r"must name elements of the frames, got .* and Cu4"):
+            radial_distribution([bulk("Cu", cubic=True)], pair, cutoff=5.0)
     with pytest.raises(ValueError, match="three directions"):
         radial_distribution([molecule("H2O")], ("O", "H"), cutoff=5.0)
 

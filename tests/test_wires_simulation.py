@@ -163,6 +163,27 @@ def test_every_setting_of_dynamics_has_a_test():
     assert all(name in (Path(__file__).parent / file).read_text() for name, file in ELSEWHERE.items())
 
 
+def test_zero_is_a_number_of_steps_a_friction_and_a_temperature(tmp_path):
+    """Limits of the settings are allowed: no steps, no friction, a bath at rest."""
+    path = run(tmp_path, "nvt", 0, temperature=0.0, friction=0.0)
+    assert len(ase.io.read(path, ":")) == 1
+    assert log(path)["temperature_K"].tolist() == [0.0]
+    with pytest.raises(ValueError, match="`temperature` must lie between 0 and `max_temperature` = 500 K, got 500"):
+        MDSettings("nvt", 0, temperature=500.0, max_temperature=500.0)
+    for refused, message in (
+        ({"steps": -1}, "`steps` must not be negative, got -1"),
+        ({"steps": 1, "timestep": 0.0}, "`timestep` must be positive, got 0"),
+        ({"steps": 1, "current_every": 0}, "`current_every` must be positive, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            MDSettings("nve", **refused)
+    atoms = stretched_copper()
+    before = atoms.positions.copy()
+    with pytest.raises(RuntimeError, match="after 0 steps, asked for"):
+        relax(atoms, RelaxSettings(max_steps=0))
+    np.testing.assert_array_equal(atoms.positions, before)
+
+
 def stretched_copper() -> Atoms:
     """Copper beyond its lattice constant, with one atom out of place."""
     atoms = bulk("Cu", "fcc", a=3.7, cubic=True)
