@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from mutations import damaged_bytes, damaged_tree
+from damage import damaged_bytes, damaged_tree
 from rewriting import rewrite
 from structures import potential, settings, water
 from test_restart_files import copper
