@@ -6,10 +6,10 @@
 Each fault changes one comparison, operator, number, keyword argument or condition in the body of a function. A fault
 that none of its tests notices is a survivor and is printed. Defaults and constants are left out.
 
-One process imports the library and collects the fast tests once. Each fault is tested in a fork of it, which replaces
-the code of one function. It runs tests, nearest to the function first, until one fails or `--seconds` of processor time
-are over. Near are tests that name the function, or whose file imports its module, directly or through other modules.
-Processes that tests start import a copy of the library that holds the fault.
+One process of low priority imports the library and collects the fast tests once. Each fault is tested in a fork of it,
+which replaces the code of one function. It runs tests, nearest to the function first, until one fails or `--seconds` of
+processor time are over. Near are tests that name the function, or whose file imports its module, directly or through
+other modules. Processes that tests start import a copy of the library that holds the fault.
 
 At the end the tests that noticed faults run without a fault; those that fail even then decide nothing. Compiled kernels
 cannot be replaced in a running process, so that `--kernels` starts a new one for each fault.
@@ -283,6 +283,7 @@ def main() -> None:
     parser.add_argument("--kernels", action="store_true", help="plant the faults in functions that Numba compiles")
     parser.add_argument("--verbose", action="store_true", help="print noticed faults, too")
     arguments = parser.parse_args()
+    os.nice(19)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve() / "copy"
         ignored = shutil.ignore_patterns(".git", ".venv*", "build", ".coverage*", "demo-output")
