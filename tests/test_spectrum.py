@@ -248,6 +248,6 @@ def test_bands_stand_out_of_noise_and_height():
     assert first.width == pytest.approx(2 * 5 * math.sqrt(math.log(2)), rel=0.02)
     assert (first.height, second.height) == (pytest.approx(1.0, abs=2e-3), pytest.approx(0.5, abs=1e-3))
     assert np.isnan(first.error)
-    (only,) = bands(x, y, np.full_like(x, 0.2))
-    assert (only.position, only.error) == (first.position, 0.2)
+    (only,) = bands(x, y, np.full_like(x, 0.3))
+    assert (only.position, only.error) == (first.position, 0.3)
     assert bands(x, np.zeros_like(x), np.zeros_like(x)) == []

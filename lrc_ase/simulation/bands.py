@@ -10,7 +10,7 @@ from scipy.signal import find_peaks, peak_widths
 __all__ = ["Band", "bands"]
 
 PROMINENCE = 0.03
-SIGNIFICANCE = 3.0
+SIGNIFICANCE = 2.0
 
 
 @dataclass(frozen=True)

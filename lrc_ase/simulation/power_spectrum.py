@@ -28,8 +28,10 @@ _GAUSSIAN_WIDTH = 1 / 6
 """Standard deviation of the Gaussian window in units of its length: cut where it has fallen to 1 %."""
 _COMPONENTS_AT_A_TIME = 96
 """Number of components transformed together: bounds the memory for segments."""
-_ALIASING = 1e-2
-"""Part of the power in the last tenth below the Nyquist frequency above which folded frequencies are suspected."""
+_END = 0.03
+"""Part of the wave numbers, below the Nyquist frequency, where the power should have vanished."""
+_ALIASING = 0.1
+"""Power there, in units of the mean over all wave numbers, above which folded frequencies are suspected."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,9 @@ def power_spectrum(signals: Sequence[np.ndarray], interval: float, settings: Spe
 
 
 def warn_of_aliasing(spectra: BlockSpectra, interval: float) -> None:
-    """Warn if a noticeable part of the power lies close to the Nyquist frequency; `interval` of the samples in fs."""
-    mean, last = spectra.mean, len(spectra.wavenumbers) // 10
-    if last and mean[-last:].sum() > _ALIASING * mean.sum():
+    """Warn if the power has not vanished at the Nyquist frequency; `interval` of the samples in fs."""
+    mean = spectra.mean
+    if mean[int((1 - _END) * len(mean)) :].mean() > _ALIASING * mean.mean():
         warnings.warn(
             f"samples every {interval:g} fs resolve wave numbers up to {spectra.wavenumbers[-1]:.0f} cm^-1, and the "
             "spectrum has not vanished there: higher ones are folded into it, so write samples more often",
