@@ -64,6 +64,21 @@ class Contract:
         atoms = evaluated(case, case.atoms())
         close(calculate_numerical_stress(atoms, eps=1e-5), atoms.get_stress(), case.finite_difference)
 
+    @pytest.mark.filterwarnings("ignore:charge of this potential moves without a path:UserWarning")
+    def test_derivatives_in_an_electric_field_match_finite_differences(self, case):
+        if "charges" not in case.offered:
+            pytest.skip("no charges that a field acts on")
+        atoms = evaluated(case, case.atoms())
+        plain = atoms.get_forces()
+        atoms.info["external_field"] = (0.1, -0.2, 0.3)
+        forces = atoms.get_forces()
+        assert np.abs(forces - plain).max() > 1e-3
+        one = len(atoms) // 2
+        numeric = calculate_numerical_forces(atoms, eps=1e-4, iatoms=[one])
+        close(numeric, forces[[one]], case.finite_difference)
+        if "stress" in case.offered:
+            close(calculate_numerical_stress(atoms, eps=1e-5), atoms.get_stress(), case.finite_difference)
+
     def test_properties_offered_are_there_and_the_others_raise_ases_error(self, case):
         atoms = evaluated(case, case.atoms())
         shapes = {
