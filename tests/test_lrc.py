@@ -126,16 +126,22 @@ def test_error_falls_with_the_mesh_and_the_window():
     assert all(later < earlier / 10 for earlier, later in pairwise(errors)), errors
 
 
-def test_keops_sum_equals_the_dense_one(monkeypatch):
+def test_sums_over_waves_in_blocks_give_the_same_numbers(monkeypatch):
     weights, fractional = cloud(3)
     fractional.requires_grad_()
     layer = LongRangeConvolution(Yukawa([0.3, 0.9], smearing=1.0), mesh_shape=(12, 12, 12), method="ewald")
-    dense = layer(weights, fractional, TRICLINIC)
-    monkeypatch.setattr("lrc_ase.layer.ewald._DENSE_BELOW", 0)
-    reduced = layer(weights, fractional, TRICLINIC)
-    torch.testing.assert_close(reduced, dense, rtol=1e-11, atol=1e-11)
-    forces = [torch.autograd.grad((field * weights).sum(), fractional)[0] for field in (reduced, dense)]
+    at_once = layer(weights, fractional, TRICLINIC)
+    monkeypatch.setattr(
+        "lrc_ase.layer.ewald._PHASES_AT_ONCE", 100 * len(weights)
+    )  # 1008 waves: the last block is short
+    in_blocks = layer(weights, fractional, TRICLINIC)
+    torch.testing.assert_close(in_blocks, at_once, rtol=1e-11, atol=1e-11)
+    forces = [
+        torch.autograd.grad((field * weights).sum(), fractional, create_graph=True)[0] for field in (in_blocks, at_once)
+    ]
     torch.testing.assert_close(*forces, rtol=1e-10, atol=1e-10)
+    second = [torch.autograd.grad(of.square().sum(), list(layer.parameters())) for of in forces]
+    torch.testing.assert_close(*second, rtol=1e-10, atol=1e-10)
 
 
 def test_paper_window_reaches_the_same_sum():

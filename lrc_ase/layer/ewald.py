@@ -1,6 +1,6 @@
 """The k-sum term by term, O(atoms x waves): the mesh without its window error.
 
-Small sums are two matrix products; large ones are KeOps reductions, which never store the (atoms x waves) phases.
+Two matrix products with the (atoms x waves) phases, for blocks of waves if these are many.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ import math
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from lrc_ase.layer.kernels import apply_kernel
 from lrc_ase.layer.lattice import half_mesh_indices
 
 __all__ = ["ewald_sum"]
 
-_DENSE_BELOW = 20_000_000
-"""Atoms times waves up to which the phases are stored."""
+_PHASES_AT_ONCE = 5_000_000
+"""Atoms times waves whose phases are held at once."""
 
 
 def ewald_sum(
@@ -35,29 +36,24 @@ def ewald_sum(
     for index in range(table.shape[0]):
         atoms = (structure == index).nonzero()[:, 0]
         kernel = (table[index].flatten(-len(mesh_shape)) * twice).movedim(-1, 0)
-        sum_over_waves = _dense if len(atoms) * len(indices) <= _DENSE_BELOW else _keops
-        fields = fields.index_copy(0, atoms, sum_over_waves(weights[atoms], fractional[atoms], waves, kernel))
+        fields = fields.index_copy(0, atoms, _sum_over_waves(weights[atoms], fractional[atoms], waves, kernel))
     return fields
 
 
-def _dense(weights: Tensor, fractional: Tensor, waves: Tensor, kernel: Tensor) -> Tensor:
+def _sum_over_waves(weights: Tensor, fractional: Tensor, waves: Tensor, kernel: Tensor) -> Tensor:
+    n_waves = max(1, _PHASES_AT_ONCE // max(len(weights), 1))
+    if n_waves >= len(waves):
+        return _of_block(weights, fractional, waves, kernel)
+    blocks = zip(waves.split(n_waves), kernel.split(n_waves), strict=True)
+    # evaluated again in the backward pass, which would otherwise hold the phases of all waves
+    return sum(
+        (checkpoint(_of_block, weights, fractional, *block, use_reentrant=False) for block in blocks),
+        weights.new_zeros(()),
+    )
+
+
+def _of_block(weights: Tensor, fractional: Tensor, waves: Tensor, kernel: Tensor) -> Tensor:
     # cos(a - b) = cos a cos b + sin a sin b separates the atoms: two products per factor instead of all pairs
     phases = fractional @ waves.T  # (n_atoms, n_waves)
     cosine, sine = torch.cos(phases), torch.sin(phases)
     return cosine @ apply_kernel(kernel, cosine.T @ weights) + sine @ apply_kernel(kernel, sine.T @ weights)
-
-
-def _keops(weights: Tensor, fractional: Tensor, waves: Tensor, kernel: Tensor) -> Tensor:
-    # imported here: KeOps looks for a compiler as soon as it is imported
-    from pykeops.torch import LazyTensor
-
-    def reduce(at: Tensor, over: Tensor, cosine_part: Tensor, sine_part: Tensor) -> Tensor:
-        """Sum over `over` of cos(phase) cosine_part + sin(phase) sine_part, at each of `at`."""
-        phase = (LazyTensor(at[:, None].contiguous()) * LazyTensor(over[None].contiguous())).sum(-1)
-        parts = [LazyTensor(part[None].contiguous()) for part in (cosine_part, sine_part)]
-        return (phase.cos() * parts[0] + phase.sin() * parts[1]).sum(dim=1)
-
-    zeros = torch.zeros_like(weights)
-    cosine = reduce(waves, fractional, weights, zeros)  # (n_waves, n_inputs)
-    sine = reduce(waves, fractional, zeros, weights)
-    return reduce(fractional, waves, apply_kernel(kernel, cosine), apply_kernel(kernel, sine))
