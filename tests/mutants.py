@@ -218,6 +218,7 @@ def _replace_code(mutant: Mutant) -> None:
     for code in codes:
         codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
     (changed,) = [each for each in codes if _is_of(each, mutant)]
+    gc.unfreeze()  # else `get_objects` leaves out all functions
     # not isinstance: a weak reference to an object that is gone would raise
     functions = [each for each in gc.get_objects() if type(each) is types.FunctionType]
     replaced = 0

@@ -1,5 +1,6 @@
 """The tool that plants faults: where it plants them, and that a fault takes effect."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def test_a_planted_fault_takes_effect_in_functions_imported_before(tmp_path, mon
         status = 1
         try:
             os.chdir(tmp_path)
+            gc.freeze()  # as before the forks
             _replace_code(fault)
             status = 0 if abs(energy_drift(times, times, 1).drift - 0.25) < 1e-9 else 2
         finally:
