@@ -102,6 +102,8 @@ class Faults:
 
     def run(self, tests: list[str], mutant: Mutant | None, limit: float) -> list[tuple[str, bool]]:
         """Run tests in a fork, with a fault up to the first that fails; return their outcomes."""
+        if not tests:
+            return []
         read_end, write_end = os.pipe()
         child = os.fork()
         if child == 0:

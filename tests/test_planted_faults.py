@@ -2,6 +2,8 @@
 
 import gc
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,86 @@ def test_a_planted_fault_takes_effect_in_functions_imported_before(tmp_path, mon
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+TOY = """\
+from functools import lru_cache
+
+
+@lru_cache
+def area(width, height):
+    return width * height
+
+
+class Cap:
+    def __init__(self, limit):
+        self.limit = limit
+
+    def capped(self, value):
+        return value if value < self.limit else self.limit
+
+
+def untested(value):
+    return value + 1
+"""
+TOY_TESTS = """\
+import pytest
+from lrc_ase.toy import Cap, area, untested
+
+
+@pytest.fixture(scope="module")
+def sides():
+    assert area(3, 4) == 12
+    return 3, 4
+
+
+def test_area(sides):
+    assert area(*sides) == 12
+
+
+def test_broken():
+    assert untested(1) == 0
+
+
+@pytest.mark.parametrize("value", [1, 9])
+def test_cap(value):
+    assert Cap(5).capped(value) == min(value, 5)
+"""
+PROGRAM = """
+import sys, pathlib
+sys.path.insert(0, {tests!r})
+import mutants
+mutants.ROOT = pathlib.Path({root!r})
+mutants._load_kernels = lambda: None
+sys.argv = ["mutants.py", "toy", "--seconds", "2", "--verbose", "--tests", "tests"]
+mutants.main()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the tool forks")
+def test_the_tool_tells_noticed_faults_from_survivors(tmp_path):
+    """In a package of three functions: one is tested, one at two values, one by a test that fails without a fault."""
+    for name, text in {
+        "pyproject.toml": "[tool.pytest.ini_options]\nmarkers = ['slow: long']\n",
+        "lrc_ase/__init__.py": "",
+        "lrc_ase/toy.py": TOY,
+        "tests/test_toy.py": TOY_TESTS,
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    program = PROGRAM.format(tests=str(Path(__file__).parent), root=str(tmp_path))
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    lines = ended.stdout.splitlines()
+    assert "tests/test_toy.py::test_area: lrc_ase/toy.py:6: width * height -> (width / height)" in lines
+    assert "survived: lrc_ase/toy.py:14: value < self.limit -> (value <= self.limit)" in lines
+    noticed = [line.partition(":")[2] for line in lines if "test_cap" in line]
+    assert any("value if not value < self.limit else self.limit" in line for line in noticed)
+    # the faults of `untested` are first noticed by the broken test, which then decides nothing
+    assert "fails without any fault: tests/test_toy.py::test_broken" in lines
+    assert "survived: lrc_ase/toy.py:18: value + 1 -> (value - 1)" in lines
+    assert "toy: 3 of 5 faults survived (5 possible)" in lines
+    assert (tmp_path / "lrc_ase/toy.py").read_text() == TOY  # faults are planted in a copy
