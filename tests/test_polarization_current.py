@@ -31,6 +31,9 @@ def charged_crystal() -> Atoms:
 MODELS = {
     "transfers": lambda: potential(),
     "shifted": lambda: potential(settings(long_range=LongRangeSettings(n_channels=2, charges="shifted"))),
+    "insulator": lambda: potential(
+        settings(long_range=LongRangeSettings(n_channels=2, compositions={"NaCl": 0, "H2O": 0}, eps_inf=2.25))
+    ),
     "ensemble": lambda: Potential(Ensemble([shaken_model(seed=seed) for seed in (0, 1)]), torch.zeros(len(ELEMENTS))),
 }
 
@@ -81,6 +84,18 @@ def test_current_leaves_the_polarization_on_the_branch_of_wrapped_atoms(monkeypa
     np.testing.assert_allclose(calculator.get_polarization_current(atoms), current, rtol=1e-9)
     monkeypatch.setattr("lrc_ase.engines.ase_responses.dipole_moment", None)  # no further evaluation
     np.testing.assert_allclose(calculator.get_polarization(atoms), before, rtol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:charge of this potential moves without a path")
+@pytest.mark.parametrize("kind", MODELS)
+def test_current_leaves_the_polarization_in_a_field(kind):
+    atoms = moving(rattled_crystal())
+    potential_of_kind = MODELS[kind]()
+    field = {"electric_field": (0.0, 0.02, 0.1)}
+    expected = LRCCalculator(potential_of_kind, **field).get_polarization(atoms)
+    calculator = LRCCalculator(potential_of_kind, **field)
+    calculator.get_polarization_current(atoms)
+    np.testing.assert_allclose(calculator.get_polarization(atoms), expected, rtol=1e-10)
 
 
 def test_current_of_atoms_evaluated_last_and_of_others():

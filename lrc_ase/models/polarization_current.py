@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lrc_ase.models.derivatives import recordable
 from lrc_ase.models.ensemble import Ensemble, members_of
-from lrc_ase.models.model import ShortRangeModel
-from lrc_ase.models.polarization import NO_CHARGES, atomic_dipoles, response_without_path
+from lrc_ase.models.model import ModelOutput, ShortRangeModel
+from lrc_ase.models.polarization import NO_CHARGES, atomic_dipoles, electronic_energies, response_without_path
 from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.graph import Graph
 
@@ -47,6 +47,8 @@ def polarization_current(model: ShortRangeModel, graph: Graph, velocities: Tenso
     if output.charges is None:
         raise ValueError(NO_CHARGES)
     moment = atomic_dipoles(output, replace(graph, images=images)).detach().sum(dim=0)
+    if graph.field is not None:
+        moment = moment + _moment_of_electrons(output, graph)
     current, pathless = torch.zeros_like(moment), output.pathless_charges
     if pathless is None or output.transfer_dipoles is not None:
         dipoles = atomic_dipoles(output, graph)
@@ -59,3 +61,13 @@ def polarization_current(model: ShortRangeModel, graph: Graph, velocities: Tenso
         response = response_without_path(pathless.double(), graph)
         current = current + torch.einsum("iab,ib->a", response, velocities)
     return current.detach(), moment
+
+
+def _moment_of_electrons(output: ModelOutput, graph: Graph) -> Tensor:
+    """Return the dipole moment of the electrons of an insulator in its field, at fixed atoms, (3,); a constant."""
+    assert graph.field is not None
+    field = graph.field.detach().clone().requires_grad_()
+    energy = electronic_energies(output, replace(graph, field=field)).sum()
+    if not energy.requires_grad:  # a permittivity of 1
+        return torch.zeros_like(field[0])
+    return -torch.autograd.grad(energy, field)[0][0]
