@@ -154,3 +154,13 @@ def test_reason_for_no_density_of_states_is_told_beside_a_spectrum(call, runs, t
     assert re.search(r"no density of states: the frames of .*1\.traj are 100 fs apart", output)
     assert not (tmp_path / "s.vdos.csv").exists()
     assert (tmp_path / "s.spectrum.png").exists()
+
+
+def test_runs_whose_frames_do_not_fit_together_have_a_spectrum_of_their_currents(call, runs, tmp_path):
+    for name in ("2.traj", "2.current.csv"):
+        (tmp_path / name).write_bytes((runs / name).read_bytes())
+    frames = read(runs / "2.traj", index="::2")
+    write(tmp_path / "2.traj", frames)
+    output = call("1.traj", str(tmp_path / "2.traj"), *WIDE)
+    assert "no density of states: the runs must hold the same atoms, at the same interval" in output
+    assert (tmp_path / "s.spectrum.png").exists()

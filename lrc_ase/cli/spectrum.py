@@ -92,7 +92,13 @@ def spectrum(
         written.append(_write(infrared_table, columns, largest))
     velocities = _velocities(runs, interval, skip, needed=infrared is None)
     if velocities:
-        states = vibrational_states(velocities, settings)
+        try:
+            states = vibrational_states(velocities, settings)
+        except ValueError as error:
+            if infrared is None:
+                raise
+            say(f"no density of states: {error}")
+    if states is not None:
         print(
             f"density of states: {len(velocities[0].masses)} atoms, "
             f"{sum(len(record.velocities) for record in velocities)} frames every {velocities[0].interval:g} fs"
