@@ -1,8 +1,10 @@
 """Settings that a configuration leaves open follow from the frames."""
 
 import ase.io
-from training_frames import two_stage_configuration, write_frames
+import pytest
+from training_frames import metal_frames, two_stage_configuration, write_frames
 
+from lrc_ase.training.configuration import parse_configuration
 from lrc_ase.training.prepare import describe, prepare
 
 
@@ -27,3 +29,20 @@ def test_references_of_another_level_of_theory_are_remarked(tmp_path):
     (remark,) = [text for text in prepare(foreign).remarks if "level of theory" in text]
     assert remark.startswith("energies lie +4.5e+04 eV per atom from the element references")
     assert f"note: {remark}" in describe(prepare(foreign))
+
+
+@pytest.mark.parametrize(
+    ("n_frames", "repeat", "expected"),
+    [
+        (66, (1, 1, 1), (8, 1334)),  # 4 atoms each: an eighth of the 66 frames, 9 batches an epoch
+        (6, (1, 1, 1), (4, 4000)),
+        (5, (3, 4, 4), (4, 4000)),  # 192 atoms each
+    ],
+)
+def test_batches_hold_256_atoms_within_limits_and_make_12000_steps(tmp_path, n_frames, repeat, expected):
+    ase.io.write(tmp_path / "frames.traj", metal_frames(n_frames, repeat=repeat))
+    data = {"frames": {"train": str(tmp_path / "frames.traj"), "validation_fraction": 0.0}}
+    (stage,) = prepare(parse_configuration({"data": data})).configuration.stages
+    assert (stage.batch_size, stage.epochs) == expected
+    (stage,) = prepare(parse_configuration({"data": data, "stages": {"batch_size": 3}})).configuration.stages
+    assert stage.batch_size == 3

@@ -147,13 +147,13 @@ class StageConfiguration(Settings):
     """Parameters that are trained. short-range-part: the long-range part of a full-range model does not change."""
     epochs: int | None = Field(None, ge=1)
     """Passes over the training frames. Null: as many as make 12,000 steps of the optimizer, 20 to 4000."""
-    batch_size: int = Field(4, ge=1)
-    """Frames per step."""
+    batch_size: int | None = Field(None, ge=1)
+    """Frames per step. Null: as many as make about 256 atoms, 4 to 32, but no more than an eighth of the frames."""
     accumulate: int = Field(1, ge=1)
     """Parts into which a batch is cut, evaluated one after the other: less memory, the same step."""
     optimizer: Literal["soap", "adamw"] = "soap"
     """SOAP (Adam in the eigenbasis of Shampoo's preconditioner, arXiv:2409.11321), or AdamW."""
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(4e-3, gt=0)
     """Largest step size of the optimizer."""
     schedule: Literal["constant", "cosine", "exponential"] = "cosine"
     """Decrease of the step size after the warm-up."""
@@ -176,6 +176,12 @@ class StageConfiguration(Settings):
     time_limit: float | None = Field(None, gt=0)
     """Minutes after which the stage ends, at the end of an epoch, with `schedule` complete: the step size then follows
     the time, where that is further than the epochs. Compiling kernels does not count. Null: no limit."""
+
+    @property
+    def frames_per_step(self) -> int:
+        """Return the batch size of a stage whose configuration is resolved."""
+        assert self.batch_size is not None  # filled in by `prepare`
+        return self.batch_size
 
 
 class TrainingConfiguration(Settings):

@@ -47,7 +47,7 @@ def default_configuration(
     }
     stages = [
         {"data": "small", "train": "short-range-part"},
-        {"data": "large", "batch_size": 1},
+        {"data": "large", "batch_size": 1, "learning_rate": 3e-3},  # steps of one frame are noisy
     ]
     return parse_configuration({"data": data, "stages": stages})
 

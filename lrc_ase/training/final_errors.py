@@ -36,7 +36,7 @@ def errors_of_parts(
         if not graphs:
             continue
         few = sample(graphs, _LARGEST)
-        mean = mean_errors(model, few, stage.loss, force_scale, batch_size=stage.batch_size, processes=processes)
+        mean = mean_errors(model, few, stage.loss, force_scale, batch_size=stage.frames_per_step, processes=processes)
         del mean["loss"]
         errors[name] = {"n_frames": float(len(few)), **mean}
     return errors

@@ -98,7 +98,7 @@ class StageLoop:
                 parameter.requires_grad_(stage.train == "all" or not name.startswith("long_range."))
         self.optimizer = build_optimizer(stage, trained_parameters(model))
         self.progress = Progress()
-        self.n_batches = math.ceil(len(train_graphs) / stage.batch_size)
+        self.n_batches = math.ceil(len(train_graphs) / stage.frames_per_step)
 
     def run(self, observer: Observer) -> None:
         """Train until the last epoch or the time limit of the stage."""
@@ -196,7 +196,7 @@ class StageLoop:
     def _epoch(self, observer: Observer) -> EpochRecord:
         """Train on the remaining batches of the current epoch and return its record."""
         progress = self.progress
-        batches = batch_indices(len(self.train_graphs), self.stage.batch_size, self.seed, progress.epoch)
+        batches = batch_indices(len(self.train_graphs), self.stage.frames_per_step, self.seed, progress.epoch)
         self.model.train()
         while progress.batch < len(batches):
             begin = self._now()
@@ -287,7 +287,7 @@ class StageLoop:
                 self.validation_graphs,
                 stage.loss,
                 self.force_scale,
-                batch_size=stage.batch_size,
+                batch_size=stage.frames_per_step,
                 processes=self.processes,
             )
             if not math.isfinite(validation["loss"]):

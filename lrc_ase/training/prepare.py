@@ -45,6 +45,11 @@ __all__ = ["Prepared", "describe", "model_settings", "prepare"]
 DEFAULT_STEPS = 12_000
 """Number of steps of the optimizer in a stage without `epochs`: some minutes of training."""
 FEWEST_EPOCHS, MOST_EPOCHS = 20, 4000
+ATOMS_PER_STEP = 256
+"""Number of atoms in a batch of a stage without `batch_size`."""
+FEWEST_FRAMES, MOST_FRAMES = 4, 32
+FEWEST_BATCHES = 8
+"""Smallest number of batches in an epoch, as far as `FEWEST_FRAMES` allows: small sets train better with noise."""
 SURVEYED = 2000
 """Largest number of graphs from which a descriptor derives its settings."""
 _DOUBTED = 200
@@ -145,7 +150,7 @@ def prepare(
         }
     )
     stages = tuple(
-        _with_epochs(_with_stress_weight(stage, configuration, data_sets), configuration, data_sets)
+        _with_length(_with_stress_weight(stage, configuration, data_sets), configuration, data_sets)
         for stage in configuration.stages
     )
     resolved = configuration.model_copy(
@@ -224,16 +229,21 @@ def _with_stress_weight(
     return stage.model_copy(update={"loss": stage.loss.model_copy(update={"stress": weight})})
 
 
-def _with_epochs(
+def _with_length(
     stage: StageConfiguration, configuration: TrainingConfiguration, data_sets: Mapping[str, DataSet]
 ) -> StageConfiguration:
-    """Return the stage with its number of epochs, by default that of `DEFAULT_STEPS` steps."""
-    if stage.epochs is not None:
-        return stage
-    n_frames = sum(len(data_sets[name].train) for name in configuration.sets_of(stage))
-    n_batches = math.ceil(n_frames / stage.batch_size)
-    epochs = min(max(math.ceil(DEFAULT_STEPS / n_batches), FEWEST_EPOCHS), MOST_EPOCHS)
-    return stage.model_copy(update={"epochs": epochs})
+    """Return the stage with batch size and number of epochs, by default `ATOMS_PER_STEP` and `DEFAULT_STEPS`."""
+    frames = joined([data_sets[name].train.items for name in configuration.sets_of(stage)])
+    size = stage.batch_size
+    if size is None:
+        few = list(sample(frames, SURVEYED))
+        n_atoms = sum(len(frame.atoms) for frame in few) / len(few)
+        most = max(min(len(frames) // FEWEST_BATCHES, MOST_FRAMES), FEWEST_FRAMES)
+        size = min(max(round(ATOMS_PER_STEP / n_atoms), FEWEST_FRAMES), most)
+    epochs = stage.epochs
+    if epochs is None:
+        epochs = min(max(math.ceil(DEFAULT_STEPS / math.ceil(len(frames) / size)), FEWEST_EPOCHS), MOST_EPOCHS)
+    return stage.model_copy(update={"batch_size": size, "epochs": epochs})
 
 
 def _elements(data_sets: Mapping[str, DataSet], remarks: list[str]) -> tuple[str, ...]:

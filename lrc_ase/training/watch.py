@@ -37,7 +37,7 @@ class Watch:
         if not self.graphs:
             return None
         return mean_errors(
-            model, self.graphs, stage.loss, self.force_scale, batch_size=stage.batch_size, processes=self.processes
+            model, self.graphs, stage.loss, self.force_scale, batch_size=stage.frames_per_step, processes=self.processes
         )
 
     def begin(self, model: ShortRangeModel, stage: StageConfiguration) -> str | None:
