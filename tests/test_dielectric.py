@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from lrc_ase.cli import app
 from lrc_ase.simulation import CurrentRecord, MDSettings, dielectric_constant, run_md
+from lrc_ase.simulation.current import CurrentLog
 from lrc_ase.simulation.dielectric import dipole_moments
 
 EPSILON_0 = 5.52634936e-3  # e/(V Angstrom), from 8.8541878e-12 F/m and 1.602176634e-19 C
@@ -144,6 +145,23 @@ def test_electronic_permittivity_multiplies_and_temperature_divides():
     assert dielectric_constant(noise, eps_inf=1.8).error == pytest.approx(1.8 * plain.error)
     assert dielectric_constant(noise, temperature=600.0).value - 1 == pytest.approx((plain.value - 1) / 2)
     assert np.isnan(dielectric_constant(noise, n_blocks=1).error)
+
+
+def test_estimate_that_still_grows_is_told(call, tmp_path):
+    """A moment that grows evenly has two blocks of one variance, and a quarter of it at half of the time."""
+    assert "has not settled" not in call("1.traj", "2.traj", "--skip", "1")
+    header = ",".join(CurrentLog.columns) + "\n"
+    rows = [f"{step},{step / 1000},0.01,0,0,300,1000,0,0,0,nan,nan,nan\n" for step in range(101)]
+    (tmp_path / "grows.current.csv").write_text(header + "".join(rows))
+    output = call(str(tmp_path / "grows.traj"), "--blocks", "2", "--overwrite")
+    value = float(re.search(r"fluctuation: ([\d.]+) ", output).group(1))
+    half = float(
+        re.search(r"It has not settled: ([\d.]+) from half of the time\. The error is too small", output).group(1)
+    )
+    assert half - 1 == pytest.approx((value - 1) / 4, rel=0.1)
+    settled = dielectric_constant([CurrentRecord(1.0, np.zeros((50, 3)), 300.0, VOLUME)])
+    assert settled.settled
+    assert settled.half_way == 1.0
 
 
 @pytest.mark.parametrize(

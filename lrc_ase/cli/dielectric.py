@@ -63,6 +63,11 @@ def dielectric(
         f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}, {constant.length:.4g} ps, {constant.temperature:.1f} K, "
         f"errors of {constant.n_blocks} blocks, electronic permittivity {eps_inf:g}"
     )
+    if not constant.settled:
+        print(
+            f"It has not settled: {constant.half_way:.4g} from half of the time. The error is too small; "
+            "take longer runs."
+        )
     with writing(table, text=True) as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("time_ps", "running_estimate"))

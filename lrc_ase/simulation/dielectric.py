@@ -31,6 +31,9 @@ _EPSILON_0 = epsilon_0 / e * 1e-10
 """Vacuum permittivity, e/(V Angstrom)."""
 _LARGEST_DIFFERENCE = 0.3
 """Largest difference between steps of the moment and integrals of the current, in units of the latter."""
+_SETTLED = 3.0
+"""Largest change of the estimate in the second half of the time, in standard errors; blocks that know too few slow
+fluctuations have errors that are too small."""
 _PARALLEL = 1e-6
 """Largest sine of the angle between fields that count as parallel."""
 
@@ -54,6 +57,16 @@ class DielectricConstant:
     """Length of all runs without what was skipped, ps."""
     n_blocks: int
     """Number of blocks, of all runs."""
+
+    @property
+    def half_way(self) -> float:
+        """Return the running estimate from half of the time."""
+        return float(np.interp(0.5 * (self.times[0] + self.times[-1]), self.times, self.running))
+
+    @property
+    def settled(self) -> bool:
+        """Return False if the estimate from half of the time differs by more than `_SETTLED` standard errors."""
+        return not abs(self.value - self.half_way) > _SETTLED * self.error
 
 
 def dipole_moments(record: CurrentRecord) -> np.ndarray:
