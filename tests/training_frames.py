@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import ase.io
 import numpy as np
 from ase import Atoms
@@ -39,18 +41,23 @@ def metal_frames(n_frames: int, *, seed: int = 0, repeat: tuple[int, int, int] =
 
 
 def molecules(n_frames: int, *, seed: int = 0) -> list[Atoms]:
-    """Open clusters of CuAu with dipoles and Born effective charges of charges that stay on their element."""
+    """Open clusters of CuAu, with dipole and Born effective charges of charge that moves from gold to copper."""
     rng = np.random.default_rng(seed)
     frames = []
-    for atoms in metal_frames(n_frames, seed=seed):
-        labels = {name: atoms.calc.results[name] for name in ("energy", "forces")}
-        open_atoms = Atoms(atoms.numbers, atoms.positions + 0.1 * rng.normal(size=(len(atoms), 3)))
-        charges = np.where(open_atoms.numbers == 79, -0.4, 0.4)
-        charges -= charges.mean()
-        labels["dipole"] = charges @ open_atoms.positions
-        labels["born_effective_charges"] = charges[:, None, None] * np.eye(3)
-        open_atoms.calc = SinglePointCalculator(open_atoms, **labels)
-        frames.append(open_atoms)
+    for periodic in metal_frames(n_frames, seed=seed):
+        atoms = Atoms(periodic.numbers, periodic.positions + 0.1 * rng.normal(size=periodic.positions.shape))
+        dipole, born = np.zeros(3), np.zeros((len(atoms), 3, 3))
+        for gold, copper in product(np.flatnonzero(atoms.numbers == 79), np.flatnonzero(atoms.numbers == 29)):
+            vector = atoms.positions[copper] - atoms.positions[gold]
+            charge = 0.5 * np.exp(-(vector @ vector) / 9.0)
+            # derivative of charge times vector by the position of copper
+            slope = charge * (np.eye(3) - 2 / 9.0 * np.outer(vector, vector))
+            dipole += charge * vector
+            born[copper] += slope
+            born[gold] -= slope
+        labels = {name: periodic.calc.results[name] for name in ("energy", "forces")}
+        atoms.calc = SinglePointCalculator(atoms, dipole=dipole, born_effective_charges=born, **labels)
+        frames.append(atoms)
     return frames
 
 
