@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import ase.io
 import numpy as np
@@ -72,6 +73,22 @@ def test_components_are_those_of_the_born_effective_charges(model, graphs):
         torch.testing.assert_close(found[atoms][:, axis], expected[atoms][:, axis], rtol=1e-10, atol=1e-12)
         others = [each for each in range(3) if each != axis]
         assert found[atoms][:, others].isnan().all()
+
+
+def test_born_charges_of_periodic_frames_need_charge_that_moves_along_vectors(model):
+    frames = [label_frame(atoms) for atoms in metal_frames(2)]
+    batch = collate_labelled([labelled_graph(frame, ("Cu", "Au"), 4.0, torch.zeros(2)) for frame in frames])
+    component = torch.tensor([2, 1])
+    assert model(batch.graph).pathless_charges is None
+    found = evaluate(model, batch.graph, born_component=component).born_effective_charges
+    expected = born_effective_charges(model, batch.graph)
+    torch.testing.assert_close(found[:4, 2], expected[:4, 2], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found[4:, 1], expected[4:, 1], rtol=1e-10, atol=1e-12)
+    charged = replace(batch.graph, charge=torch.ones(2, dtype=torch.float64))
+    with pytest.raises(
+        ValueError, match="Born effective charges of periodic frames cannot be trained on: charge of thi"
+    ):
+        evaluate(model, charged, born_component=component)
 
 
 def test_three_steps_have_the_gradient_of_all_components_together(model, graphs):
@@ -151,8 +168,8 @@ def test_labels_are_logged_and_tabulated(tmp_path, capsys):
 def test_labels_without_a_weight_are_noted(tmp_path):
     ase.io.write(tmp_path / "train.traj", molecules(8))
     lines = describe(prepare(configuration(tmp_path)))
-    for label, plural in (("dipole", "dipoles"), ("born_effective_charges", "Born effective charges")):
-        expected = f"6 of 6 frames have {plural}, which the loss does not weigh: `--set stages.loss.{label}=1` trains"
+    for label, plural in (("dipole=0.1", "dipoles"), ("born_effective_charges=1", "Born effective charges")):
+        expected = f"6 of 6 frames have {plural}, which the loss does not weigh: `--set stages.loss.{label}` trains"
         assert any(line.startswith("note: data set 'frames': ") and expected in line for line in lines)
     weighed = describe(prepare(configuration(tmp_path, loss={"dipole": 1})))
     assert not any("have dipoles, which" in line for line in weighed)

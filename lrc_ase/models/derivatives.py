@@ -128,7 +128,7 @@ def evaluate(
         charges=output.charges,
         pathless_charges=output.pathless_charges,
         dipole=moment,
-        born_effective_charges=born_charges_along(moment, graph, born_component),
+        born_effective_charges=born_charges_along(output, moment, graph, born_component),
     )
     return results if training else _detached(results)
 

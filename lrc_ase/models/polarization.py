@@ -159,7 +159,9 @@ def response_without_path(charges: Tensor, graph: Graph) -> Tensor:
     return response
 
 
-def born_charges_along(dipole: Tensor | None, graph: Graph, component: Tensor | None) -> Tensor | None:
+def born_charges_along(
+    output: ModelOutput, dipole: Tensor | None, graph: Graph, component: Tensor | None
+) -> Tensor | None:
     """Differentiate one component of the polarization of each structure by the positions, differentiable once more.
 
     Parameters
@@ -173,9 +175,20 @@ def born_charges_along(dipole: Tensor | None, graph: Graph, component: Tensor | 
     -------
     Tensor
         Born effective charges, (n_atoms, 3, 3), e; NaN for the other components.
+
+    Raises
+    ------
+    ValueError
+        Charge moves without a path in a periodic structure, where no component by itself is the response.
     """
     if dipole is None or component is None:
         return None
+    if output.pathless_charges is not None and graph.pbc.any():
+        raise ValueError(
+            "Born effective charges of periodic frames cannot be trained on: charge of this model moves without a path "
+            "between atoms, as the charges of its elements do not sum to the total charge of every frame; name such "
+            "formulas in `long_range.compositions`, or set the weight `loss: {born_effective_charges: 0}`"
+        )
     chosen = dipole.gather(1, component[:, None]).sum()
     row = torch.autograd.grad(chosen, graph.positions, create_graph=True, materialize_grads=True)[0]
     is_chosen = torch.arange(3, device=row.device) == component[graph.structure][:, None]  # (n_atoms, 3)

@@ -24,8 +24,8 @@ class LossConfiguration(Settings):
     """Weight of the error of stress times volume per atom. Null: 1 where the stage's frames have stress
     and energies are trained on, else 0."""
     dipole: float = Field(0.0, ge=0)
-    """Weight of the error of dipoles in e Angstrom, where frames have them; 1 is a good start. Like the weight
-    of Born effective charges it needs a model with latent charges."""
+    """Weight of the error of dipoles in e Angstrom, where frames have them; 0.1 is a good start. Like the next weight,
+    it needs a model with latent charges."""
     born_effective_charges: float = Field(0.0, ge=0)
     """Weight of the error of Born effective charges in e, where frames have them; 1 is a good start. A step takes one
     of the three components of the polarization of a frame, another one in each epoch."""

@@ -19,6 +19,8 @@ __all__ = [
 
 TRAINED_ELECTRIC_LABELS: tuple[Label, ...] = ("dipole", "born_effective_charges")
 """Labels of the response to electric fields that a loss can weigh."""
+_WEIGHTS: dict[Label, str] = {"dipole": "0.1", "born_effective_charges": "1"}
+"""Weights to begin with."""
 _PLURALS: dict[Label, str] = {"dipole": "dipoles", "born_effective_charges": "Born effective charges"}
 
 
@@ -66,7 +68,7 @@ def unweighted_label_notes(configuration: TrainingConfiguration, frames: Mapping
             if n_labelled:
                 yield (
                     f"data set '{name}': {n_labelled} of {len(each)} frames have {_PLURALS[label]}, which the loss "
-                    f"does not weigh: `--set stages.loss.{label}=1` trains on them"
+                    f"does not weigh: `--set stages.loss.{label}={_WEIGHTS[label]}` trains on them"
                 )
 
 
