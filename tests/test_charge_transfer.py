@@ -68,6 +68,21 @@ def test_isolated_ions_have_the_charges_that_compositions_fix():
     torch.testing.assert_close(found, torch.tensor([1.0, -1.0]).double(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("compositions", "ions", "amount"), [({"NaCl": 0}, 0.5575, 0.0), ({"Na": 0, "Cl": 0}, 0.0, 0.5575)]
+)
+def test_charges_start_from_electronegativities_once(compositions, ions, amount):
+    """Half an e per unit of 3.16 - 0.93 (Pauling): in element charges where these are free, or else in transfers."""
+    own = settings(elements=("Na", "Cl"), long_range=LongRangeSettings(compositions=compositions))
+    part = build_model(own).long_range
+    lone = Atoms("NaCl", positions=[[0, 0, 0], [50.0, 0, 0]])
+    graph = neighbor_graph(lone, ("Na", "Cl"), 4.5)
+    charges = part.transfers.excess(torch.zeros(2, part.weights.first.in_features), graph).element_charges.detach()
+    torch.testing.assert_close(charges, torch.tensor([ions, -ions]).double(), rtol=0, atol=1e-6)
+    amounts = part.weights.element_bias.weight[:, 0].detach()
+    torch.testing.assert_close(amounts, torch.tensor([amount, -amount]), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", FRAMES)
 def test_transfers_move_charge_from_neighbor_to_atom(name):
     """The definition, pair by pair, in NumPy."""

@@ -1,8 +1,11 @@
 """Settings that a configuration leaves open follow from the frames."""
 
 import ase.io
+import numpy as np
 import pytest
-from training_frames import metal_frames, two_stage_configuration, write_frames
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from training_frames import TINY_MODEL, metal_frames, two_stage_configuration, write_frames
 
 from lrc_ase.training.configuration import parse_configuration
 from lrc_ase.training.prepare import describe, prepare
@@ -46,3 +49,25 @@ def test_batches_hold_256_atoms_within_limits_and_make_12000_steps(tmp_path, n_f
     assert (stage.batch_size, stage.epochs) == expected
     (stage,) = prepare(parse_configuration({"data": data, "stages": {"batch_size": 3}})).configuration.stages
     assert stage.batch_size == 3
+
+
+def test_compositions_of_the_frames_fix_the_charges_of_elements(tmp_path):
+    """Salts leave the charge of their ions free; an isolated neutral atom, there for its energy, does not fix it."""
+    frames = []
+    for symbols, charge in [("NaCl", 0), ("Na2Cl2", 0), ("Na", 0)]:
+        atoms = Atoms(symbols, positions=2.5 * np.arange(len(Atoms(symbols)))[:, None] * np.ones(3))
+        atoms.info["charge"] = charge
+        atoms.calc = SinglePointCalculator(atoms, energy=-len(atoms), forces=0.1 * np.ones((len(atoms), 3)))
+        frames += [atoms] * 2
+    ase.io.write(tmp_path / "salt.extxyz", frames)
+    configuration = parse_configuration(
+        {"data": {"set": {"train": "salt.extxyz", "validation": ["salt.extxyz"]}}, "model": TINY_MODEL}, folder=tmp_path
+    )
+    prepared = prepare(configuration)
+    assert prepared.configuration.model.long_range.compositions == {"NaCl": 0.0}
+    assert "charges of the elements sum to (in e): NaCl +0" in describe(prepared)
+    for own in ({}, {"Na": 1.0, "Cl": -1.0}):
+        chosen = configuration.model.long_range.model_copy(update={"compositions": own})
+        model = configuration.model.model_copy(update={"long_range": chosen})
+        kept = prepare(configuration.model_copy(update={"model": model}))
+        assert kept.configuration.model.long_range.compositions == own

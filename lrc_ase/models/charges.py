@@ -107,17 +107,25 @@ class TransferredCharges(nn.Module):
         nn.init.zeros_(self.element_share.weight)
 
     def starting_amounts(self, elements: tuple[str, ...]) -> Tensor:
-        """Return amounts per element, (n_elements, n_transfers), that move charge to the more electronegative atom."""
+        """Return amounts per element, (n_elements, n_transfers), that move charge to the more electronegative atom.
+
+        They are what the element charges lack of the starting charges: ions of a salt have theirs without neighbors.
+        """
+        starting = starting_charges(elements).double()
+        lacking = (starting.abs() - starting.sign() * self._element_charges().detach()).clamp(min=0.0)
         amounts = torch.zeros(len(elements), self.n_transfers)
-        amounts[:, 0] = starting_charges(elements)
+        amounts[:, 0] = torch.minimum(lacking, starting.abs()) * starting.sign()
         return amounts
+
+    def _element_charges(self) -> Tensor:
+        """Return the charge of each element, (n_elements,), e in float64."""
+        free = self.element_charges.double()
+        return self._least_norm.to(free.device) + self._projector.to(free.device) @ free
 
     def excess(self, features: Tensor, graph: Graph) -> Excess:
         """Compute element charges and the excess of the local atoms from their descriptor (n_local, n_features)."""
         structure, species = graph.of_local(graph.structure), graph.of_local(graph.species)
-        free = self.element_charges.double()
-        nu = self._least_norm.to(free.device) + self._projector.to(free.device) @ free
-        element_charges = nu[species]
+        element_charges = self._element_charges()[species]
         sums = element_charges.new_zeros(graph.n_structures).index_add(0, structure, element_charges)
         left_over = graph.charge - total(sums, graph.exchange)
         left_over = torch.where(left_over.abs() < _ROUNDING, 0.0, left_over)
