@@ -75,6 +75,9 @@ TRAINING: dict[str, tuple[str, Any]] = {
     "--stress-key": ("keys", LabelKeys(stress="S")),
     "--virial-key": ("keys", LabelKeys(virial="V")),
     "--charge-key": ("keys", LabelKeys(charge="Q")),
+    "--dipole-key": ("keys", LabelKeys(dipole="D")),
+    "--born-key": ("keys", LabelKeys(born_effective_charges="Z")),
+    "--polarizability-key": ("keys", LabelKeys(polarizability="A")),
 }
 """Options of `lrc-ase train`: keyword of `lrc_ase.train` and value."""
 WORDS = {
@@ -84,6 +87,9 @@ WORDS = {
     "--stress-key": "S",
     "--virial-key": "V",
     "--charge-key": "Q",
+    "--dipole-key": "D",
+    "--born-key": "Z",
+    "--polarizability-key": "A",
 }
 """Words on the command line where they are not those of the value."""
 OTHERWISE = {
