@@ -70,9 +70,10 @@ def energies_in_boxes(atoms, own_potential, sizes):
 
 
 def test_a_molecule_in_a_growing_box_goes_to_the_open_result(own_potential):
-    differences = np.abs(energies_in_boxes(molecule("H2O"), own_potential, [12.0, 24.0, 48.0]))
+    differences = np.abs(energies_in_boxes(molecule("H2O"), own_potential, [24.0, 48.0, 96.0]))
     assert differences[0] > 1e-3
-    assert (differences[1:] < differences[:-1] / 4).all()  # in the end by 8; tails of the screened kernels come before
+    # by 8 from the dipoles; the tails of the screened kernels, which fade within some 20 Angstrom, fall faster
+    assert (differences[1:] < differences[:-1] / 7).all()
 
 
 def test_what_a_box_adds_to_a_neutral_molecule_falls_with_its_volume(charges_alone):
