@@ -85,12 +85,12 @@ def test_a_full_disk_names_the_file_and_how_to_go_on(monkeypatch):
     write_frame = simulation_output.TrajectoryFile.write
     frames = []
 
-    def fill_disk(self, atoms):
+    def fill_disk(self, atoms, time):
         frames.append(atoms)
         with simulation_output.naming(self.path):
             if len(frames) > 2:
                 raise OSError(errno.ENOSPC, "No space left on device")
-        write_frame(self, atoms)
+        write_frame(self, atoms, time)
 
     monkeypatch.setattr(simulation_output.TrajectoryFile, "write", fill_disk)
     code, output = md("-n", 10, "--write-every", 4)
