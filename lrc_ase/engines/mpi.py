@@ -40,7 +40,7 @@ class MPIExchange:
         return self._reduced(values, _mpi().SUM)
 
     def largest(self, values: Tensor) -> Tensor:
-        return self._reduced(values.detach().clone(), _mpi().MAX)
+        return self._reduced(values.detach().clone(), _mpi().MAX)  # the reduction is in place
 
     def _reduced(self, values: Tensor, operation: Any) -> Tensor:
         values = values.contiguous()
@@ -65,9 +65,10 @@ class GhostOwners:
         entries, _ = _exchanged(comm, rows, local % n_processes)
         entries = entries[np.argsort(entries[:, 0])]
         # and asks for the owners of its ghosts
-        asking = np.argsort(ghosts % n_processes, kind="stable")
+        asking = np.argsort(ghosts % n_processes, kind="stable")  # stable: ghosts keep their order per process
         questions, askers = _exchanged(comm, ghosts[asking, None], (ghosts % n_processes)[asking])
         matches = np.searchsorted(entries[:, 0], questions[:, 0])
+        # searchsorted: a missing tag gives the next one, or the end
         if (matches >= len(entries)).any() or (entries[matches, 0] != questions[:, 0]).any():
             raise RuntimeError("a ghost stands for an atom that no process owns")
         answers, _ = _exchanged(comm, entries[matches, 1:], askers)
@@ -84,7 +85,7 @@ class GhostOwners:
     def add_to_owners(self, forces: np.ndarray) -> np.ndarray:
         """Add forces on ghosts to their owners; `forces` (n_atoms, 3) -> forces on local atoms (n_local, 3)."""
         local_forces = forces[: len(forces) - len(self._leaving)].copy()
-        leaving = np.ascontiguousarray(forces[self._leaving])
+        leaving = np.ascontiguousarray(forces[self._leaving])  # MPI reads flat memory; counts are of numbers
         received = np.empty((len(self._arriving), 3))
         self.comm.Alltoallv([leaving, 3 * self._sent_counts], [received, 3 * self._received_counts])
         # an atom may have ghosts in several processes: `index_add_` adds repeated indices, unlike `+=` of NumPy

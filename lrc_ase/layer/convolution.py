@@ -96,13 +96,13 @@ class LongRangeConvolution(nn.Module):
             raise ValueError("give either `smearing`, from which the mesh follows, or `mesh_shape`")
         if method == "mesh" and window is None:
             raise ValueError("`window` must be given together with `mesh_shape` when there is no `smearing`")
-        if smearing is not None and multiplier.smearing < smearing * (1 - 1e-9):
+        if smearing is not None and multiplier.smearing < smearing * (1 - 1e-9):  # equal up to rounding is fine
             raise ValueError(
                 f"`smearing` of the layer ({smearing}) must not exceed that of its multiplier ({multiplier.smearing}): "
                 "a mesh chosen for the wider Gaussian would not resolve the kernel"
             )
         self.multiplier = multiplier
-        self.smearing = smearing or 0.0
+        self.smearing = smearing or 0.0  # 0: none, mesh and window by hand
         self.mesh_shape = mesh_shape
         self.window = window
         self.method = method
@@ -205,20 +205,20 @@ class LongRangeConvolution(nn.Module):
                 f"periodic directions {None if pbc is None else pbc.tolist()}: evaluate it in one process"
             )
         if structure is None:
-            structure = _one_structure(fractional.shape[0], fractional.device)
-        periodic = None if pbc is None else [tuple(row) for row in pbc.tolist()]
+            structure = _one_structure(fractional.shape[0], fractional.device)  # cached: every step asks
+        periodic = None if pbc is None else [tuple(row) for row in pbc.tolist()]  # one copy from the device
         # structures with the same mesh are summed together: one FFT call, one pass over their atoms
         groups: dict[tuple[Any, ...], list[int]] = {}
         layouts = []
         for index in range(len(cells)):
             if (periodic is None or all(periodic[index])) and self.method != "direct":
-                held = None if mesh_shapes is None else mesh_shapes[index]
+                held = None if mesh_shapes is None else mesh_shapes[index]  # no jumps of the energy as the cell changes
                 layout = Layout(held or self.mesh_shape_for(cells[index]))
             else:
                 of_structure = (True,) * d if periodic is None else periodic[index]
                 layout = self._open_layout(fractional[structure == index], cell[index], of_structure, exchange)
             layouts.append(layout)
-            groups.setdefault((layout.open_axes, layout.mesh_shape), []).append(index)
+            groups.setdefault((layout.open_axes, layout.mesh_shape), []).append(index)  # in order of appearance
         if len(groups) == 1:
             return self._group(weights, fractional, cell, structure, layouts, exchange, tables, n_energies)
         # energies are float64 whatever the type of the weights: sums over many atoms
@@ -241,7 +241,7 @@ class LongRangeConvolution(nn.Module):
                 tables,
                 n_energies,
             )
-            field = field.index_copy(0, atoms, of_group.field)
+            field = field.index_copy(0, atoms, of_group.field)  # out of place, for autograd
             energy = energy.index_copy(0, chosen, of_group.energy)
             potential = potential.index_copy(0, atoms, of_group.potential)
         return FieldAndEnergy(field, energy, potential)
@@ -276,23 +276,23 @@ class LongRangeConvolution(nn.Module):
             if open_axes:
                 # vacuum is part of the box, not of the user's cell: atoms move to coordinates of the padded one
                 padded = torch.cat([padded_cell(cell[i : i + 1], layout) for i, layout in enumerate(layouts)])
-                positions = torch.einsum("ni,nij->nj", fractional, cell[structure])
+                positions = torch.einsum("ni,nij->nj", fractional, cell[structure])  # (n_atoms, d)
                 fractional, cell = fractional_coordinates(positions, padded, structure), padded
-            n_channels = max(multiplier.n_channels, multiplier.n_inputs)
+            n_channels = max(multiplier.n_channels, multiplier.n_inputs)  # a matrix holds more kernels than weights
             check_mesh_memory(mesh_shape, len(cell), n_channels, weights.dtype, weights.device)
-            window = self.window if self.method == "mesh" else None
+            window = self.window if self.method == "mesh" else None  # the exact sum has no window to divide by
             table = tables.table(multiplier, window, cell, mesh_shape, layouts)
             if self.method == "ewald":
                 field = ewald_sum(weights, fractional, structure, table, mesh_shape)
                 sums = split_energies(field, weights, structure, len(cell), n_energies)
             else:
                 assert window is not None
-                stencil = Stencil(window, mesh_shape, structure, len(cell), exchange)
+                stencil = Stencil(window, mesh_shape, structure, len(cell), exchange)  # to spread and to gather
                 if n_energies:
                     sums = field_and_energy(weights, fractional, table, stencil, n_energies)
                 else:
                     field = convolve(weights, fractional, table, stencil)
-                    sums = split_energies(field, weights, structure, len(cell), 0)
+                    sums = split_energies(field, weights, structure, len(cell), 0)  # 0: no energies, all field
         pairs_alone = mesh_shape is None
         if pairs_alone == self.remove_self:  # pair sums leave i = j out, sums over waves hold it
             return sums
@@ -305,7 +305,7 @@ class LongRangeConvolution(nn.Module):
         """Lay out one structure with open directions: `fractional` (n_atoms, d) in units of its `cell` (d, d)."""
         if self.method == "direct" and any(pbc):
             raise ValueError(f"method='direct' sums pairs in open space, got periodic directions {pbc}")
-        if not any(pbc) and (self.method == "direct" or self.smearing == 0 or len(pbc) != 3):
+        if not any(pbc) and (self.method == "direct" or self.smearing == 0 or len(pbc) != 3):  # no mesh: sum pairs
             return Layout(None)
         if len(pbc) != 3:
             raise ValueError(
@@ -329,7 +329,7 @@ class LongRangeConvolution(nn.Module):
                 f"{type(self.multiplier).__name__} in real space is known in three dimensions, not in {d}: make all "
                 "directions periodic"
             )
-        positions = torch.einsum("ni,nij->nj", fractional, cell[structure])
+        positions = torch.einsum("ni,nij->nj", fractional, cell[structure])  # (n_atoms, d)
         return pair_sums(self.multiplier, weights, positions, structure, len(cell))
 
 

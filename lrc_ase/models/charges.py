@@ -112,6 +112,7 @@ class TransferredCharges(nn.Module):
         They are what the element charges lack of the starting charges: ions of a salt have theirs without neighbors.
         """
         starting = starting_charges(elements).double()
+        # clamped: no amount where the element charge exceeds the starting one already
         lacking = (starting.abs() - starting.sign() * self._element_charges().detach()).clamp(min=0.0)
         amounts = torch.zeros(len(elements), self.n_transfers)
         amounts[:, 0] = torch.minimum(lacking, starting.abs()) * starting.sign()
@@ -132,6 +133,7 @@ class TransferredCharges(nn.Module):
         # the same in all processes, as the sum is
         if not left_over.any():
             return Excess(element_charges, None)
+        # positive: the sum in the denominator cannot vanish
         shares = nn.functional.softplus(self.share(features) + self.element_share(species))[:, 0].double()
         shares_of_all = total(shares.new_zeros(graph.n_structures).index_add(0, structure, shares), graph.exchange)
         return Excess(element_charges, shares * (left_over / shares_of_all)[structure])
@@ -149,6 +151,7 @@ class TransferredCharges(nn.Module):
             return Charges(fixed.to(vectors), vectors.new_zeros(len(vectors), 3))
         transfers = self._transfers(vectors, graph, amounts)
         taken = transfers.new_zeros(graph.n_atoms).index_add(0, graph.neighbors.flatten(), transfers.flatten())
+        # + what atom i takes, - what its neighbors take from it
         charges = fixed.to(vectors) + transfers.sum(dim=1) - graph.sum_to_owners(taken)
         # (n_local, 1, n_neighbors) @ (n_local, n_neighbors, 3)
         return Charges(charges, -torch.bmm(transfers[:, None], vectors)[:, 0])

@@ -100,12 +100,12 @@ def evaluate(
         return _mean(members, model)
     strain = None
     if forces or born_component is not None:
-        graph = replace(graph, positions=graph.positions.detach().requires_grad_())
+        graph = replace(graph, positions=graph.positions.detach().requires_grad_())  # a leaf: gradients end here
     if stress:
         strain = torch.zeros_like(graph.cell, requires_grad=True)
         # only the symmetric part deforms the structure: the stress is symmetric even where the mesh breaks rotations
         symmetric = 0.5 * (strain + strain.transpose(-1, -2))
-    keep_graph = training or born_component is not None
+    keep_graph = training or born_component is not None  # the energy's backward pass is not the last
     with torch.set_grad_enabled(forces or stress or keep_graph):
         output, energy, moment = _energy(model, graph, symmetric if stress else None)
         if (dipole or born_component is not None) and moment is None and output.charges is not None:
@@ -140,7 +140,7 @@ def _energy(model: ShortRangeModel, graph: Graph, strain: Tensor | None) -> tupl
     if graph.field is None:
         return output, energy, None
     dipole = polarization(output, graph, strain)
-    energy = energy - (graph.field * dipole).sum(dim=1)
+    energy = energy - (graph.field * dipole).sum(dim=1)  # -E.P
     if output.permittivity != 1:
         of_electrons = electronic_energies(output, graph, strain)[:, None]
         energy = energy + sum_by_structure(of_electrons, graph.of_local(graph.structure), graph.n_structures)[:, 0]
@@ -213,7 +213,7 @@ def born_effective_charges(model: ShortRangeModel, graph: Graph) -> Tensor:
     pathless = output.pathless_charges
     dipoles = atomic_dipoles(output, graph)
     if pathless is not None:
-        dipoles = dipoles - pathless.double()[:, None] * graph.positions
+        dipoles = dipoles - pathless.double()[:, None] * graph.positions  # differentiated separately below
     polarization = dipoles.sum(dim=0)
     rows = [
         torch.autograd.grad(component, graph.positions, retain_graph=True, materialize_grads=True)[0]
@@ -221,7 +221,7 @@ def born_effective_charges(model: ShortRangeModel, graph: Graph) -> Tensor:
         else torch.zeros_like(graph.positions)
         for component in polarization
     ]
-    total = torch.stack(rows, dim=1)
+    total = torch.stack(rows, dim=1)  # (n_atoms, 3, 3): polarization, displacement
     if pathless is not None:
         total = total + response_without_path(pathless.double(), graph)
     return total.detach()
@@ -261,7 +261,7 @@ def polarizability(model: ShortRangeModel, graph: Graph) -> Tensor:
         torch.autograd.grad(dipole[:, axis].sum(), field, retain_graph=True, materialize_grads=True)[0]
         for axis in range(3)
     ]
-    return torch.stack(rows, dim=1).detach()
+    return torch.stack(rows, dim=1).detach()  # (n_structures, 3, 3): polarization, field
 
 
 def _dipole_and_field(model: ShortRangeModel, graph: Graph) -> tuple[Tensor, Tensor]:
@@ -271,7 +271,7 @@ def _dipole_and_field(model: ShortRangeModel, graph: Graph) -> tuple[Tensor, Ten
     graph = replace(graph, field=field.requires_grad_())
     check_field(field, graph.cell, graph.pbc, graph.charge)
     _, energy, _ = _energy(model, graph, None)
-    return -torch.autograd.grad(energy.sum(), field, create_graph=True)[0], field
+    return -torch.autograd.grad(energy.sum(), field, create_graph=True)[0], field  # P = -dE/dE_field
 
 
 @undisturbed()
@@ -294,7 +294,7 @@ def atomic_stresses(model: ShortRangeModel, graph: Graph) -> Tensor:
     strains = graph.positions.new_zeros(graph.n_atoms, 3, 3, requires_grad=True)
     with _strained_atom_by_atom(model, graph, strains):
         energy = model(graph).energies(graph.of_local(graph.structure), graph.n_structures).sum()
-    virial = torch.autograd.grad(energy, strains)[0]
+    virial = torch.autograd.grad(energy, strains)[0]  # (n_atoms, 3, 3)
     return 0.5 * (virial + virial.transpose(-1, -2)) / volume(graph.cell)[graph.structure, None, None]
 
 
@@ -309,7 +309,7 @@ def _strained_atom_by_atom(model: ShortRangeModel, graph: Graph, strains: Tensor
 
     def strain_field(long_range: LongRangePart, inputs: tuple[Tensor, FieldAndEnergy]) -> tuple[Any, ...]:
         weights, (field, energy, potential) = inputs
-        slopes = _field_by_strain(long_range, weights, graph).to(field)
+        slopes = _field_by_strain(long_range, weights, graph).to(field)  # constants: first order in the strain
         change = torch.einsum("nab,ncab->nc", strains.to(field), slopes)  # (n_atoms, n_channels)
         n_energies = energy.shape[1]
         # the energy channels come first; the layer's output 1/2 sum f u changes by f du / 2 with their field
@@ -324,7 +324,7 @@ def _strained_atom_by_atom(model: ShortRangeModel, graph: Graph, strains: Tensor
             hooks.append(model.long_range.transfers.register_forward_pre_hook(strain_vectors))
     try:
         yield
-    finally:
+    finally:  # the model is the caller's: no hook may stay on it
         for hook in hooks:
             hook.remove()
 
@@ -338,9 +338,9 @@ def _field_by_strain(long_range: LongRangePart, weights: Tensor, graph: Graph) -
     """
     arguments, options = long_range.arguments(weights, graph, None)
     weights, fractional, cell = (value.detach() for value in arguments)
-    strain = torch.zeros_like(cell, requires_grad=True)
+    strain = torch.zeros_like(cell, requires_grad=True)  # coordinates are fractional: the cell alone is strained
     field = long_range.convolution(weights, fractional, cell + torch.matmul(cell, strain), **options)
-    v = torch.zeros_like(field, requires_grad=True)
+    v = torch.zeros_like(field, requires_grad=True)  # any value serves: the gradient is linear in v
     by_strain = torch.autograd.grad(field, strain, v, create_graph=True)[0].sum(dim=0)
     rows = [torch.autograd.grad(entry, v, retain_graph=True)[0] for entry in by_strain.flatten()]
     return torch.stack(rows, dim=-1).reshape(*field.shape, 3, 3).detach()

@@ -58,6 +58,7 @@ class LatentWeights:
         """Return the charges that atoms carry along in the polarization, (n_local,) in float64, see `ModelOutput`."""
         if self.excess is None:
             return self.values[:, 0].double()
+        # without the transfers: these have dipoles of their own, along their edges
         charges, excess = self.excess
         return charges if excess is None else charges + excess
 
@@ -91,6 +92,7 @@ class LongRangePart(nn.Module):
             raise ValueError("`long_range` needs `n_channels` > 0 or `electrostatics`, got neither")
         n_elements = len(settings.elements)
         self.settings = long_range
+        # charges come first: `n_energies` of the layer counts channels from the front
         kernels: list[Multiplier] = []
         if long_range.electrostatics:
             kernels.append(Coulomb(smearing=long_range.smearing))
@@ -125,7 +127,7 @@ class LongRangePart(nn.Module):
         if long_range.n_channels:
             self.mix = random_linear(2 * long_range.n_channels, long_range.n_features, generator)
             self.to_hidden = nn.Linear(long_range.n_features, settings.hidden[0], bias=False)
-            nn.init.zeros_(self.to_hidden.weight)
+            nn.init.zeros_(self.to_hidden.weight)  # no effect before training
 
     def latent_weights(self, features: Tensor, vectors: Tensor, graph: Graph) -> LatentWeights:
         """Compute latent charges and weights from features (n_local, n_features) and vectors to neighbors."""
@@ -142,6 +144,7 @@ class LongRangePart(nn.Module):
             # a product, without the bias of a linear layer: zero where nothing is left over
             column = excess.charges.to(features)[:, None]
             addition, hidden = column * self.excess_to_weights, column * self.excess_to_hidden
+        # (n_local, n_transfers) and (n_local, n_channels)
         amounts, weights = self.weights(features, species, addition, squeeze=False).split(
             [self.n_charges, self.settings.n_channels], dim=1
         )
@@ -155,6 +158,7 @@ class LongRangePart(nn.Module):
         """
         if self.settings.eps_inf == 1:
             return None
+        # charges learned from forces in a bulk are screened by its electrons: the true ones over this root
         scale = torch.where(graph.pbc.all(dim=1), math.sqrt(self.settings.eps_inf), 1.0).double()
         return scale[graph.of_local(graph.structure)]
 
@@ -192,9 +196,10 @@ class LongRangePart(nn.Module):
             # the layer's energy is 1/2 sum q u in e^2/Angstrom
             electrostatic = COULOMB_CONSTANT * sums.energy[:, 0]
             charges = weights[:, 0]
+            # detached: a share for output, not a path of gradients
             atomic = 0.5 * COULOMB_CONSTANT * charges.detach() * sums.potential[:, 0]
         if self.settings.n_channels:
-            latent = weights[:, -self.settings.n_channels :]
+            latent = weights[:, -self.settings.n_channels :]  # behind the charges, if any
             # u and f * u, the arguments of g: (n_local, 2 * n_channels)
             mixed = self.mix(torch.cat([sums.field, latent * sums.field], dim=-1))
             hidden = self.to_hidden(nn.functional.silu(mixed))
@@ -227,6 +232,7 @@ def _near_origin(fractional: Tensor, graph: Graph) -> Tensor:
         return periodic
     counts = torch.bincount(structure, minlength=graph.n_structures).to(fractional)
     sums = fractional.new_zeros(graph.n_structures, 3).index_add(0, structure, fractional)
+    # counts and sums in one message between processes
     sums = total(torch.cat([counts[:, None], sums], dim=1), graph.exchange)
     mean = sums[:, 1:] / sums[:, :1]
     return torch.where(graph.pbc[structure], periodic, fractional - mean[structure])

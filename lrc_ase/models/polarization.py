@@ -56,7 +56,7 @@ class PathlessWarning:
     """
 
     def __init__(self) -> None:
-        self._told = False
+        self._told = False  # one warning per calculator, not one per step
 
     def tell(self, pathless_charges: Tensor | None, graph: Graph) -> None:
         """Warn if the structures of `graph` hold such charge (see `ModelOutput.pathless_charges`) in such a field."""
@@ -103,7 +103,7 @@ def field_energies(output: ModelOutput, graph: Graph) -> Tensor:
     """Compute the energies of the local atoms in their field, (n_local,), eV, without derivatives."""
     assert graph.field is not None
     structure = graph.of_local(graph.structure)
-    of_charges = -(atomic_dipoles(output, graph).detach() * graph.field[structure]).sum(dim=1)
+    of_charges = -(atomic_dipoles(output, graph).detach() * graph.field[structure]).sum(dim=1)  # -E.P, atom by atom
     return of_charges + electronic_energies(output, graph).detach()
 
 
@@ -120,6 +120,7 @@ def electronic_energies(output: ModelOutput, graph: Graph, strain: Tensor | None
     if output.permittivity == 1:
         return graph.cell.new_zeros(len(structure))
     cell = graph.cell if strain is None else graph.cell + torch.matmul(graph.cell, strain)
+    # the volume depends on the strain: the field adds to the stress
     energies = -0.5 * _EPSILON_0 * (output.permittivity - 1) * volume(cell) * graph.field.square().sum(dim=1)
     energies = torch.where(graph.pbc.all(dim=1), energies, 0.0)
     # each process that shares a structure takes the part of its atoms
@@ -189,6 +190,7 @@ def born_charges_along(
             "between atoms, as the charges of its elements do not sum to the total charge of every frame; name such "
             "formulas in `long_range.compositions`, or set the weight `loss: {born_effective_charges: 0}`"
         )
+    # one gradient for the batch: structures do not interact, so rows of different structures do not mix
     chosen = dipole.gather(1, component[:, None]).sum()
     row = torch.autograd.grad(chosen, graph.positions, create_graph=True, materialize_grads=True)[0]
     is_chosen = torch.arange(3, device=row.device) == component[graph.structure][:, None]  # (n_atoms, 3)
@@ -202,5 +204,6 @@ def _unwrapped(graph: Graph, strain: Tensor | None) -> Tensor:
         # (n_local, 1, 3) @ (n_local, 3, 3)
         positions = positions + torch.matmul(graph.of_local(graph.images)[:, None], graph.cell[structure])[:, 0]
     if strain is not None:
+        # after unwrapping: whole cells deform too
         positions = positions + torch.matmul(positions[:, None], strain[structure])[:, 0]
     return positions

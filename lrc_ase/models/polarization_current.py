@@ -54,12 +54,12 @@ def polarization_current(model: ShortRangeModel, graph: Graph, velocities: Tenso
         dipoles = atomic_dipoles(output, graph)
         if pathless is not None:
             dipoles = dipoles - pathless.double()[:, None] * graph.positions
-        u = torch.zeros_like(moment, requires_grad=True)
+        u = torch.zeros_like(moment, requires_grad=True)  # any value serves: the gradient is linear in u
         (gradient,) = torch.autograd.grad(dipoles.sum(dim=0), graph.positions, u, create_graph=True)
         current = torch.autograd.grad((gradient * velocities).sum(), u, retain_graph=pathless is not None)[0]
     if pathless is not None:
         response = response_without_path(pathless.double(), graph)
-        current = current + torch.einsum("iab,ib->a", response, velocities)
+        current = current + torch.einsum("iab,ib->a", response, velocities)  # (n_atoms, 3, 3) with (n_atoms, 3)
     return current.detach(), moment
 
 
@@ -70,4 +70,4 @@ def _moment_of_electrons(output: ModelOutput, graph: Graph) -> Tensor:
     energy = electronic_energies(output, replace(graph, field=field)).sum()
     if not energy.requires_grad:  # a permittivity of 1
         return torch.zeros_like(field[0])
-    return -torch.autograd.grad(energy, field)[0][0]
+    return -torch.autograd.grad(energy, field)[0][0]  # P = -dE/dE_field, of the one structure

@@ -25,6 +25,7 @@ class Stack(Multiplier):
         self.n_channels = sum(multiplier.n_channels for multiplier in multipliers)
         # the mesh must resolve the narrowest Gaussian, padding must hold the widest (`largest_smearing`)
         self.smearing = min(multiplier.smearing for multiplier in multipliers)
+        # the most demanding kernel chooses the mesh
         self.accuracy_factor = min(multiplier.accuracy_factor for multiplier in multipliers)
         self.radial_in_every_dimension = all(multiplier.radial_in_every_dimension for multiplier in multipliers)
 
@@ -33,6 +34,7 @@ class Stack(Multiplier):
         return max(multiplier.largest_smearing for multiplier in self)
 
     def forward(self, waves: WaveNumbers) -> Tensor:
+        # through `forward` of each kernel: it knows its closed form or its breakpoints in open directions
         return torch.cat([multiplier(waves) for multiplier in self], dim=-1)
 
     def fourier(self, squared: Tensor, dimension: int) -> Tensor:
@@ -45,6 +47,7 @@ class Stack(Multiplier):
         return torch.cat([multiplier.at_origin(dimension) for multiplier in self])
 
     def __iter__(self) -> Iterator[Multiplier]:
+        # `ModuleList` is typed as plain modules
         return (multiplier for multiplier in self.multipliers if isinstance(multiplier, Multiplier))
 
 
@@ -74,7 +77,7 @@ class Matrix(Multiplier):
             )
         self.multiplier = multiplier
         self.n_channels = multiplier.n_channels
-        self.shape = (n_outputs, n_inputs)
+        self.shape = (n_outputs, n_inputs)  # rows as in Algorithm 1
         self.smearing = multiplier.smearing
         self.accuracy_factor = multiplier.accuracy_factor
         self.radial_in_every_dimension = multiplier.radial_in_every_dimension
@@ -93,10 +96,10 @@ class Matrix(Multiplier):
 
     def forward(self, waves: WaveNumbers) -> Tensor:
         """Evaluate all kernels, (*waves, n_outputs * n_inputs)."""
-        return self.multiplier(waves)
+        return self.multiplier(waves)  # flat: windows and truncation do not mix channels
 
     def arranged(self, values: Tensor) -> Tensor:
-        return values.unflatten(-1, self.shape)
+        return values.unflatten(-1, self.shape)  # (..., n_outputs, n_inputs)
 
     def fourier(self, squared: Tensor, dimension: int) -> Tensor:
         return self.multiplier.fourier(squared, dimension)

@@ -46,6 +46,7 @@ class Coulomb(Multiplier):
 
     def truncated(self, waves: WaveNumbers) -> Tensor:
         periodic, open_part, radius = waves.split()
+        # in units of the truncation R, where 1 / k^2 is R^2 times a function of k R: it stays finite at k = 0
         factor = truncated_coulomb(waves.n_open, periodic * radius**2, open_part * radius**2, radius)
         table = 4 * math.pi * torch.exp(-0.5 * self.smearing**2 * waves.squared) * radius**2 * factor
         return self._every_channel(table)
@@ -63,7 +64,8 @@ class Coulomb(Multiplier):
     def at_origin(self, dimension: int) -> Tensor:
         if dimension != 3 or self.smearing == 0:
             return super().at_origin(dimension)
+        # the limit of `radial`: erf(z) = 2 z / sqrt(pi) for small z
         return torch.tensor(math.sqrt(2 / math.pi) / self.smearing, dtype=torch.float64).expand(self.n_channels)
 
     def _every_channel(self, values: Tensor) -> Tensor:
-        return values[..., None].expand(*values.shape, self.n_channels)
+        return values[..., None].expand(*values.shape, self.n_channels)  # a view: nothing is copied

@@ -50,7 +50,7 @@ class Exponential(Multiplier):
         squared = squared[..., None]
         prefactor = {1: 2.0, 2: 2 * math.pi, 3: 8 * math.pi}[dimension]
         table = prefactor * self.amplitude * self.decay / (squared + self.decay**2) ** ((dimension + 1) / 2)
-        return table * torch.exp(-0.5 * self.smearing**2 * squared)
+        return table * torch.exp(-0.5 * self.smearing**2 * squared)  # the smearing Gaussian, of variance s^2
 
     def radial(self, distances: Tensor) -> Tensor:
         r = distances[..., None]
@@ -60,7 +60,7 @@ class Exponential(Multiplier):
         scaled, damping = r / self.smearing, self.decay * self.smearing
         outward = torch.exp(0.5 * damping**2 - self.decay * r) * torch.erfc((damping - scaled) / math.sqrt(2))
         inward = torch.exp(-0.5 * scaled**2) * torch.special.erfcx((damping + scaled) / math.sqrt(2))
-        shift = damping * self.smearing
+        shift = damping * self.smearing  # mu s^2, from the derivative of exp(mu^2 s^2 / 2) by mu
         return self.amplitude * ((r - shift) * outward + (r + shift) * inward) / (2 * r)
 
     def keops_radial(self, squared: Any) -> Any:

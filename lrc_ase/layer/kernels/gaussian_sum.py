@@ -48,6 +48,7 @@ class GaussianSum(Multiplier):
         n_gaussians = len(widths[0]) if len(widths) else 0
         if n_gaussians == 0 or any(len(row) != n_gaussians for row in widths):
             raise ValueError(f"`widths` must hold one row per channel, all of the same length, got {list(widths)}")
+        # strictly above: the logarithm of the excess must be finite
         if not all(smearing < width < math.inf for row in widths for width in row):
             raise ValueError(f"`widths` must all be finite and above `smearing` ({smearing}), got {list(widths)}")
         if amplitudes is None:
@@ -70,7 +71,7 @@ class GaussianSum(Multiplier):
         return self.log_excess.exp() + self.smearing**2
 
     def fourier(self, squared: Tensor, dimension: int) -> Tensor:
-        volumes = self.amplitudes * (2 * math.pi * self._variances) ** (dimension / 2)
+        volumes = self.amplitudes * (2 * math.pi * self._variances) ** (dimension / 2)  # (n_channels, n_gaussians)
         # the transform of exp(-r^2 / 2 sigma^2) is (2 pi sigma^2)^(d/2) exp(-sigma^2 k^2 / 2)
         table = squared.new_zeros(*squared.shape, self.n_channels).to(volumes)
         # one Gaussian after the other: all at once would take n_gaussians meshes of memory
@@ -79,11 +80,11 @@ class GaussianSum(Multiplier):
         return table
 
     def radial(self, distances: Tensor) -> Tensor:
-        exponents = -0.5 * distances[..., None, None] ** 2 / self._variances
+        exponents = -0.5 * distances[..., None, None] ** 2 / self._variances  # (*distances, n_channels, n_gaussians)
         return (self.amplitudes * torch.exp(exponents)).sum(dim=-1)
 
     def keops_radial(self, squared: Any) -> Any:
-        kernel = None
+        kernel = None  # a sum of formulas, which KeOps fuses: LazyTensors have no axis for the Gaussians
         for width, amplitude in zip(self._variances.T, self.amplitudes.T, strict=True):
             term = lazy(amplitude, squared) * (lazy(-0.5 / width, squared) * squared).exp()
             kernel = term if kernel is None else kernel + term

@@ -81,4 +81,5 @@ class InversePower(Multiplier):
         return values[..., None] * self.amplitude
 
     def at_origin(self, dimension: int) -> Tensor:
+        # P(a, x) = x^a / Gamma(a + 1) for small x: the power of r cancels
         return self.amplitude * (2 * self.smearing**2) ** (-self.power / 2) / math.gamma(self.power / 2 + 1)

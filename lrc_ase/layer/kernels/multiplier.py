@@ -97,6 +97,7 @@ class Multiplier(nn.Module):
 
         By quadrature unless a kernel overrides it with a closed form.
         """
+        # the quadrature over open waves ends where the Gaussian has died out: without one it would not end
         if not self.smearing > 0:
             raise ValueError(
                 f"{type(self).__name__} without smearing cannot be truncated in open directions: give the multiplier "
@@ -104,6 +105,7 @@ class Multiplier(nn.Module):
             )
         periodic, open_part, radius = waves.split()
 
+        # k^2 = periodic part + open part: only the latter is integrated over
         def transform(squared: Tensor) -> Tensor:
             return self.fourier(squared, waves.dimension)
 
@@ -144,11 +146,11 @@ def apply_kernel(kernel: Tensor, weights: Tensor) -> Tensor:
     """Multiply weights by kernel values (..., n_channels), or by a matrix of them (..., n_outputs, n_inputs)."""
     if kernel.ndim == weights.ndim:  # channel by channel; a matrix has one axis more
         return kernel * weights
-    return (kernel * weights.unsqueeze(-2)).sum(dim=-1)
+    return (kernel * weights.unsqueeze(-2)).sum(dim=-1)  # (..., n_outputs, n_inputs) * (..., 1, n_inputs)
 
 
 def check_smearing(smearing: float) -> None:
-    if not smearing >= 0 or math.isinf(smearing):
+    if not smearing >= 0 or math.isinf(smearing):  # `not >=`: NaN is refused too
         raise ValueError(f"`smearing` must be zero or a positive length in Angstrom, got {smearing}")
 
 
@@ -156,7 +158,7 @@ def positive_numbers(name: str, values: Sequence[float], remedy: str = "") -> Te
     """Return `values` in float64; raise a `ValueError` unless there are some and all are positive and finite."""
     if len(values) == 0 or not all(0 < value < math.inf for value in values):
         raise ValueError(f"`{name}` must hold one positive number per channel, got {list(values)}{remedy}")
-    return torch.tensor(values, dtype=torch.float64)
+    return torch.tensor(values, dtype=torch.float64)  # all digits until the model is cast
 
 
 def same_length(name: str, values: Sequence[float] | None, other: str, n_channels: int) -> Tensor:

@@ -67,6 +67,7 @@ class RadialSpline(Multiplier):
         first = interval.to(torch.int64)
         zeros = self.coefficients.new_zeros(4, self.n_channels)
         rows = torch.cat([self.coefficients.T[1:2], self.coefficients.T, zeros])  # even at k = 0, then zero
+        # interval i lies under the B-splines of the knots i - 1 to i + 2: rows i to i + 3
         basis = ((1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (1 + 3 * (t + t**2 - t**3)) / 6, t**3 / 6)
         inside = (k < self.k_max)[..., None]
         spline = sum(torch.where(inside, part[..., None], 0.0) * rows[first + j] for j, part in enumerate(basis))
@@ -78,7 +79,7 @@ class RadialSpline(Multiplier):
         # panels end at the knots, where third derivatives jump, and turn with the longest distance
         k, measure = composite_rule((0.0, *self.breakpoints), farthest, like=flat)
         density = self.fourier(k**2, 3) * (measure * k**2 / (2 * math.pi**2))[:, None]
-        rows = max(1, _LARGEST_BLOCK // len(k))
+        rows = max(1, _LARGEST_BLOCK // len(k))  # distances per block, to bound the memory
         parts = [radial_wave(3, (block[:, None] * k) ** 2) @ density for block in flat.split(rows)]
         values = torch.cat(parts) if parts else density.new_zeros(0, self.n_channels)
         return values.reshape(*distances.shape, self.n_channels)

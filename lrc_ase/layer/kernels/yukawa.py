@@ -81,6 +81,7 @@ class Yukawa(Multiplier):
     def keops_radial(self, squared: Any) -> Any:
         if self.smearing > 0:
             return None
+        # KeOps passes squared distances: r and 1 / r are roots of them
         return lazy(self.amplitude, squared) * (-lazy(self.screening, squared) * squared.sqrt()).exp() * squared.rsqrt()
 
     def at_origin(self, dimension: int) -> Tensor:
@@ -88,7 +89,7 @@ class Yukawa(Multiplier):
         damping = self.screening * self.smearing
         if dimension == 1:
             return 2 * math.pi * self.amplitude / self.screening * torch.special.erfcx(damping / math.sqrt(2))
-        if self.smearing == 0:
+        if self.smearing == 0:  # log (d = 2) and 1 / r (d = 3) are infinite at the origin: the base class raises
             return super().at_origin(dimension)
         if dimension == 2:
             return self.amplitude * torch.exp(0.5 * damping**2) * exponential_integral(1.0, 0.5 * damping**2)

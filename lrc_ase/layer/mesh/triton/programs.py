@@ -41,10 +41,10 @@ def evaluate(
     Where the mesh is smaller than the window, the images of a point are summed; nobody reads the points beyond.
     """
     kind = windows.dtype.element_ty
-    place = tl.program_id(0).to(tl.int64) * ATOMS + tl.arange(0, ATOMS)
+    rank = tl.program_id(0).to(tl.int64) * ATOMS + tl.arange(0, ATOMS)
     point = tl.arange(0, PADDED)
-    exists = place < n_atoms
-    atom = tl.load(order + place, mask=exists, other=0)
+    exists = rank < n_atoms
+    atom = tl.load(order + rank, mask=exists, other=0)
     for axis in tl.static_range(3):
         n = n_x  # chosen by branches on a constant: Triton has no tuples of arguments
         if axis == 1:
@@ -52,9 +52,9 @@ def evaluate(
         if axis == 2:
             n = n_z
         shifted = tl.load(coordinates + 3 * atom + axis, mask=exists, other=0.0) - 0.5 * POINTS
-        whole = tl.floor(shifted)
-        tl.store(first + 3 * place + axis, (whole.to(tl.int32) + 1 + IMAGES * n) % n, mask=exists)
-        variable = (2 * (shifted - whole) - 1).to(kind)[:, None]
+        base = tl.floor(shifted)
+        tl.store(first + 3 * rank + axis, (base.to(tl.int32) + 1 + IMAGES * n) % n, mask=exists)
+        variable = (2 * (shifted - base) - 1).to(kind)[:, None]  # in [-1, 1], as the table's polynomials
         for derivative in tl.static_range(LEVEL + 1):
             total = tl.full([ATOMS, PADDED], 0, kind)
             # points that are n apart are the same mesh point
@@ -67,7 +67,7 @@ def evaluate(
                 for power in range(DEGREE + 1):
                     value = value * variable + tl.load(column + power * POINTS, mask=used, other=0.0)[None, :]
                 total += value
-            line = windows + ((place[:, None] * 3 + axis) * (LEVEL + 1) + derivative) * POINTS
+            line = windows + ((rank[:, None] * 3 + axis) * (LEVEL + 1) + derivative) * POINTS
             tl.store(line + point[None, :], total, mask=exists[:, None] & (point < POINTS)[None, :])
 
 
@@ -110,20 +110,20 @@ def spread(
         range_of_bins = starts + ((structure * bins_x + bin_x) * bins_y + bin_y) * n_z
         last = tl.load(range_of_bins + end)
         for start in range(tl.load(range_of_bins + begin), last, ATOMS):
-            place = start + tl.arange(0, ATOMS)
-            exists = place < last
-            atom = tl.load(order + place, mask=exists, other=0)
+            rank = start + tl.arange(0, ATOMS)
+            exists = rank < last
+            atom = tl.load(order + rank, mask=exists, other=0)
             # weights in the order of the input, windows in sorted order
             atom_weights = weights + atom * ((LEVEL + 1) * (LEVEL + 2) * (LEVEL + 3) // 6) * n_channels + channel
-            atom_windows = windows + place.to(tl.int64) * (3 * (LEVEL + 1) * POINTS)
+            atom_windows = windows + rank.to(tl.int64) * (3 * (LEVEL + 1) * POINTS)
             # point of the stencil that meets each point of the tile, per axis; none outside the window
-            p_x = x - tl.load(first + 3 * place, mask=exists, other=0)[:, None]
+            p_x = x - tl.load(first + 3 * rank, mask=exists, other=0)[:, None]
             p_x = tl.where(p_x < 0, p_x + n_x, p_x)
             in_x = exists[:, None] & (p_x < POINTS)
-            p_y = y - tl.load(first + 3 * place + 1, mask=exists, other=0)[None, :]
+            p_y = y - tl.load(first + 3 * rank + 1, mask=exists, other=0)[None, :]
             p_y = tl.where(p_y < 0, p_y + n_y, p_y)
             in_y = exists[None, :] & (p_y < POINTS)
-            p_z = z - tl.load(first + 3 * place + 2, mask=exists, other=0)[None, :]
+            p_z = z - tl.load(first + 3 * rank + 2, mask=exists, other=0)[None, :]
             p_z = tl.where(p_z < 0, p_z + n_z, p_z)
             in_z = exists[None, :] & (p_z < POINTS)
             # the sum of the module `launch`: (yz, atoms) times (atoms, x) for each derivative s along x
@@ -156,19 +156,19 @@ def gather(
     kind = mesh.dtype.element_ty
     channel = tl.program_id(1)
     # blocks are (derivative in x, atom, y, z)
-    place = tl.program_id(0).to(tl.int64) * ATOMS + tl.arange(0, ATOMS)[None, :, None, None]
-    exists = place < n_atoms
-    atom = tl.load(order + place, mask=exists, other=0)
+    rank = tl.program_id(0).to(tl.int64) * ATOMS + tl.arange(0, ATOMS)[None, :, None, None]
+    exists = rank < n_atoms
+    atom = tl.load(order + rank, mask=exists, other=0)
     s = tl.arange(0, ORDERS)[:, None, None, None]
     y, z = tl.arange(0, PADDED)[None, None, :, None], tl.arange(0, PADDED)[None, None, None, :]
     in_y, in_z = exists & (y < POINTS) & (y < n_y), exists & (z < POINTS) & (z < n_z)
-    first_x = tl.load(first + 3 * place, mask=exists, other=0)
+    first_x = tl.load(first + 3 * rank, mask=exists, other=0)
     # wrapped once: points beyond a mesh smaller than the window are masked, their images are summed in `evaluate`
-    point_y = tl.load(first + 3 * place + 1, mask=exists, other=0) + y
+    point_y = tl.load(first + 3 * rank + 1, mask=exists, other=0) + y
     point_y = tl.where(point_y < n_y, point_y, point_y - n_y)
-    point_z = tl.load(first + 3 * place + 2, mask=exists, other=0) + z
+    point_z = tl.load(first + 3 * rank + 2, mask=exists, other=0) + z
     point_z = tl.where(point_z < n_z, point_z, point_z - n_z)
-    atom_windows = windows + place * (3 * (LEVEL + 1) * POINTS)
+    atom_windows = windows + rank * (3 * (LEVEL + 1) * POINTS)
     row = tl.load(structure + atom, mask=exists, other=0) * n_channels + channel
     plane = mesh + row * n_x * n_y * n_z + point_y * n_z + point_z
     total = tl.full([ORDERS, ATOMS, PADDED, PADDED], 0, kind)

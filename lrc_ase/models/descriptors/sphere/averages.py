@@ -35,6 +35,7 @@ class _Averages(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, channels: Tensor, shape: SphereShape) -> tuple[Tensor, Tensor]:
+        # kernels address flat memory and check no strides
         channels = channels.contiguous()
         ctx.save_for_backward(channels)
         ctx.shape = shape
@@ -44,6 +45,7 @@ class _Averages(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, weights: Tensor, vector_weights: Tensor) -> tuple[Tensor, None]:
+        # a function of its own instead of a kernel call: losses on forces differentiate this gradient once more
         return _Gradient.apply(*ctx.saved_tensors, weights, vector_weights, ctx.shape), None
 
 
@@ -67,12 +69,14 @@ class _Gradient(torch.autograd.Function):
         if torch.is_grad_enabled():
             free_channels, *free_weights = independent(channels, *weights)
             averages = averages_reference(free_channels, ctx.shape)
+            # partial derivatives: the weights may depend on the channels, as in the gradient of a loss
             (gradient,) = torch.autograd.grad(averages, free_channels, free_weights, create_graph=True)
             inputs = free_channels, *free_weights
             curvature, slope, vector_slope = torch.autograd.grad(
                 gradient, inputs, direction, create_graph=True, allow_unused=True, materialize_grads=True
             )
             return curvature, slope, vector_slope, None
+        # one kernel for both: they share the values at the points and their tangents
         curvature, slopes = torch.empty_like(channels), _empty(channels, ctx.shape)
         arrays = channels.numpy(), _arrays(weights), direction.contiguous().numpy(), curvature.numpy(), _arrays(slopes)
         compiled_averages.average_second(*arrays, ctx.shape, torch.get_num_threads())
@@ -82,6 +86,7 @@ class _Gradient(torch.autograd.Function):
 def _empty(channels: Tensor, shape: SphereShape) -> tuple[Tensor, Tensor]:
     """Return uninitialized averages and vector averages."""
     n_atoms = channels.shape[1]
+    # (n_atoms, n_factors * n_channels) and (3, n_atoms, n_vectors * n_channels); kernels write every entry
     return channels.new_empty(channels.shape[1:]), channels.new_empty(3, n_atoms, shape.n_vectors * shape.n_channels)
 
 

@@ -82,11 +82,12 @@ def _tables(degrees: tuple[int, ...], precision: str) -> tuple[np.ndarray, ...]:
     """
     max_degree, rule = max(degrees), quadrature(sum(degrees))
     order = harmonic_order(max_degree)
-    columns = [degree * (degree + 1) + m for degree, m in order]
+    columns = [degree * (degree + 1) + m for degree, m in order]  # l^2 + l + m, as `real_spherical_harmonics`
+    # sqrt(4 pi): the harmonic of degree 0 becomes 1, and the average of one factor is its coefficient of degree 0
     harmonics = math.sqrt(4 * math.pi) * real_spherical_harmonics(rule.points, max_degree)[:, columns]
     allowed = np.array([[degree <= highest for degree, _ in order] for highest in degrees])
     values = np.where(allowed, harmonics[:, None], 0.0)
-    class_starts = np.searchsorted([parity_class(*pair) for pair in order], np.arange(8))
+    class_starts = np.searchsorted([parity_class(*pair) for pair in order], np.arange(8))  # sorted: a class is a range
     counts, starts = np.empty(len(rule.points), np.int64), np.zeros((len(rule.points), 8), np.int64)
     directions = np.zeros((len(rule.points), 8, 3))
     for orbit, point in enumerate(rule.points):
@@ -111,11 +112,11 @@ def _kernel(build: Any, max_degree: int, n_factors: int, n_vectors: int, width: 
 
 
 @inlined
-def _along(cotangents, place, step, directions, at, width):
+def _along(cotangents, entry, step, directions, at, width):
     """Return the products of three vectors of cotangents, `step` apart, with the direction of a point, summed."""
-    x = load(cotangents, place, width) * repeat(directions, at, width)
-    y = load(cotangents, place + step, width) * repeat(directions, at + 1, width)
-    return x + y + load(cotangents, place + 2 * step, width) * repeat(directions, at + 2, width)
+    x = load(cotangents, entry, width) * repeat(directions, at, width)
+    y = load(cotangents, entry + step, width) * repeat(directions, at + 1, width)
+    return x + y + load(cotangents, entry + 2 * step, width) * repeat(directions, at + 2, width)
 
 
 @inlined
@@ -147,7 +148,7 @@ def _forward(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1:
         y, directions = address(y_array), address(directions_array)
         for atom in range(first, last):
             for block in range((n_channels + width - 1) // width):
-                channel = min(block * width, n_channels - width)
+                channel = min(block * width, n_channels - width)  # the last vector may overlap the one before
                 column = atom * stride + channel
                 for lm in range(n_lm):
                     for f in range(n_factors):
@@ -166,7 +167,7 @@ def _forward(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1:
                         for f in range(n_factors):
                             product = product * load(s, points + (f * 8 + p) * width, width)
                             store(s, results + f * width, load(s, results + f * width, width) + product)
-                            if f < n_vectors:
+                            if f < n_vectors:  # prefixes overwrite values that are no longer needed
                                 store(s, points + (f * 8 + p) * width, product)
                     for f in range(n_vectors):
                         row = directed + 3 * f * width
@@ -175,8 +176,8 @@ def _forward(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1:
                     store(averages, column + f * n_channels, load(s, results + f * width, width))
                 for f in range(n_vectors):
                     for axis in range(3):
-                        place = ((axis * n_atoms + atom) * n_vectors + f) * n_channels + channel
-                        store(vectors, place, load(s, directed + (3 * f + axis) * width, width))
+                        entry = ((axis * n_atoms + atom) * n_vectors + f) * n_channels + channel  # (3, atom, vector)
+                        store(vectors, entry, load(s, directed + (3 * f + axis) * width, width))
         scratch[0] = 0  # keeps the array alive: `address` holds no reference
 
     return kernel
@@ -185,6 +186,7 @@ def _forward(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1:
 def _backward(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1: int, m2: int, m3: int) -> Any:
     """Return the kernel of `average_backward`; arguments as in `_forward`."""
     n_rows = n_factors * n_lm
+    # rows of scratch: channels, values at 8 points, slopes at 8 points, gradient
     points, slopes, back = n_rows * width, (n_rows + 8 * n_factors) * width, (n_rows + 16 * n_factors) * width
 
     def kernel(
@@ -203,7 +205,7 @@ def _backward(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1
         step = n_atoms * n_vectors * n_channels  # from one component of the vectors to the next
         for atom in range(first, last):
             for block in range((n_channels + width - 1) // width):
-                channel = min(block * width, n_channels - width)
+                channel = min(block * width, n_channels - width)  # overlaps: results are stored, never added
                 column, vector_column = atom * stride + channel, atom * n_vectors * n_channels + channel
                 for lm in range(n_lm):
                     for f in range(n_factors):
@@ -226,17 +228,17 @@ def _backward(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1
                                 suffix = suffix * load(s, points + ((f + 1) * 8 + p) * width, width)
                             suffix = suffix + load(cotangents, column + f * n_channels, width)
                             if f < n_vectors:
-                                place, at = vector_column + f * n_channels, 24 * orbit + 3 * p
-                                suffix = suffix + _along(vector_cotangents, place, step, directions, at, width)
+                                entry, at = vector_column + f * n_channels, 24 * orbit + 3 * p
+                                suffix = suffix + _along(vector_cotangents, entry, step, directions, at, width)
                             store(s, slopes + (f * 8 + p) * width, suffix)
-                        product = load(s, points + p * width, width)
+                        product = load(s, points + p * width, width)  # P_1; the slope of the first factor is S_1
                         for f in range(1, n_factors):
                             slope = slopes + (f * 8 + p) * width
                             store(s, slope, product * load(s, slope, width))
                             product = product * load(s, points + (f * 8 + p) * width, width)
                     for f in range(n_factors):
                         offset, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, slopes + f * 8 * width
-                        add_from_orbit(
+                        add_from_orbit(  # `weighted`: the weight of the orbit enters here
                             s, back + base, row, weighted, offset, count, starts, orbit, m0, m1, m2, m3, width
                         )
                 for lm in range(n_lm):
@@ -251,8 +253,9 @@ def _backward(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1
 def _second(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1: int, m2: int, m3: int) -> Any:
     """Return the kernel of `average_second`; arguments as in `_forward`."""
     n_rows = n_factors * n_lm
-    tilted, back, results = n_rows * width, 2 * n_rows * width, 3 * n_rows * width
+    tilted, back, results = n_rows * width, 2 * n_rows * width, 3 * n_rows * width  # as channels: direction, gradient
     directed = results + n_factors * width
+    # `tilted` follows the channels and `tilts` follow `points`: the loop over 2 n_factors relies on it
     points, tilts, suffixes, slopes = (directed + (3 * n_vectors + i * 8 * n_factors) * width for i in range(4))
 
     def kernel(
@@ -303,12 +306,12 @@ def _second(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1: 
                             if i > 0:
                                 value = load(s, points + ((f + 1) * 8 + p) * width, width)
                                 tangent = load(s, tilts + ((f + 1) * 8 + p) * width, width)
-                                suffix_tangent = tangent * suffix + value * suffix_tangent
+                                suffix_tangent = tangent * suffix + value * suffix_tangent  # before `suffix` changes
                                 suffix = suffix * value
-                            suffix = suffix + load(cotangents, column + f * n_channels, width)
+                            suffix = suffix + load(cotangents, column + f * n_channels, width)  # constant: no tangent
                             if f < n_vectors:
-                                place, at = vector_column + f * n_channels, 24 * orbit + 3 * p
-                                suffix = suffix + _along(vector_cotangents, place, step, directions, at, width)
+                                entry, at = vector_column + f * n_channels, 24 * orbit + 3 * p
+                                suffix = suffix + _along(vector_cotangents, entry, step, directions, at, width)
                             store(s, suffixes + (f * 8 + p) * width, suffix)
                             store(s, slopes + (f * 8 + p) * width, suffix_tangent)
                         product, product_tangent = fill(channels_array.dtype.type(1), width), zero
@@ -317,7 +320,7 @@ def _second(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1: 
                             tangent = load(s, tilts + (f * 8 + p) * width, width)
                             slope = slopes + (f * 8 + p) * width
                             suffix = load(s, suffixes + (f * 8 + p) * width, width)
-                            store(s, slope, product * load(s, slope, width) + product_tangent * suffix)
+                            store(s, slope, product * load(s, slope, width) + product_tangent * suffix)  # P dS + dP S
                             product_tangent = product_tangent * value + product * tangent
                             product = product * value
                             result = results + f * width
@@ -340,8 +343,8 @@ def _second(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1: 
                     store(rise, column + f * n_channels, load(s, results + f * width, width))
                 for f in range(n_vectors):
                     for axis in range(3):
-                        place = vector_column + axis * step + f * n_channels
-                        store(vector_rise, place, load(s, directed + (3 * f + axis) * width, width))
+                        entry = vector_column + axis * step + f * n_channels
+                        store(vector_rise, entry, load(s, directed + (3 * f + axis) * width, width))
         scratch[0] = 0  # keeps the array alive: `address` holds no reference
 
     return kernel

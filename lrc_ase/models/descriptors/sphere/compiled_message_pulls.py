@@ -29,19 +29,21 @@ def _add_rows(s, rows, row_width, lane, sums, n_radial, n_messages, target, targ
     for n in range(n_radial):
         factor = repeat(s, rows + n * row_width + lane, width)
         for first in range(0, 2 * n_messages, width):
+            # mixing is (2, n_radial, K), and `first` holds K for the kind already: n_radial - 1 rows more
             kind = first // n_messages
-            place = target_offset + (kind * (n_radial - 1) + n) * n_messages + first
-            store(target, place, load(target, place, width) + factor * load(s, sums + first, width))
+            offset = target_offset + (kind * (n_radial - 1) + n) * n_messages + first
+            store(target, offset, load(target, offset, width) + factor * load(s, sums + first, width))
 
 
 @inlined
 def _add_columns(s, columns, radial, target, target_offset, n_messages, width):
     """Add 4 K columns of one neighbor times mixed radial functions to the gradient by its message."""
+    # group 0: scalars; 1 to 3: x, y, z of the vectors, which share their radial functions
     for group in range(4):
         for first in range(0, n_messages, width):
-            place = group * n_messages + first
-            change = load(s, columns + place, width) * load(s, radial + min(group, 1) * n_messages + first, width)
-            store(target, target_offset + place, load(target, target_offset + place, width) + change)
+            offset = group * n_messages + first
+            change = load(s, columns + offset, width) * load(s, radial + min(group, 1) * n_messages + first, width)
+            store(target, target_offset + offset, load(target, target_offset + offset, width) + change)
 
 
 @inlined
@@ -49,9 +51,9 @@ def _sum_groups(s, one, other, other_offset, n_messages, at, width):
     """Add products of two rows of 4 K columns to sums of 2 K: scalars, and vectors summed over components."""
     for group in range(4):
         for first in range(0, n_messages, width):
-            place = group * n_messages + first
-            entry = at + min(group, 1) * n_messages + first
-            change = load(s, one + place, width) * load(other, other_offset + place, width)
+            offset = group * n_messages + first
+            entry = at + min(group, 1) * n_messages + first  # x, y and z into one sum
+            change = load(s, one + offset, width) * load(other, other_offset + offset, width)
             store(s, entry, load(s, entry, width) + change)
 
 
@@ -65,6 +67,7 @@ def build_pull(
     R, and with the columns R h, which gives factors of the harmonics for the gradient by the vector.
     """
     width, group_width, columns_width, lm_width = widths
+    # scratch, first part: rows over a block of neighbors, `width` numbers each
     n_lm, n_pairs, n_columns = (max_degree + 1) ** 2, (max_degree + 1) * (max_degree + 2) // 2, 4 * n_messages
     points, changes = 0, 3 * width
     radial, radial_slopes = 6 * width, (6 + n_radial) * width
@@ -73,6 +76,7 @@ def build_pull(
     harmonics = legendre + n_pairs * width
     harmonics_along, harmonic_slopes = harmonics + n_lm * width, harmonics + 2 * n_lm * width
     factors, pulls = harmonics + 3 * n_lm * width, harmonics + 4 * n_lm * width
+    # second part: rows over columns, for one neighbor or `LANES` neighbors at once
     mixed = pulls + width
     mixed_slopes = mixed + 2 * n_messages
     sums, sum_slopes = mixed_slopes + 2 * n_messages, mixed_slopes + 4 * n_messages
@@ -97,15 +101,17 @@ def build_pull(
         messages, changed, mixing = address(messages_array), address(changed_array), address(mixing_array)
         by_messages, by_mixing = address(by_messages_array), address(by_mixing_array)
         values = address(values_array)
+        # one group of neighbors: with three starts `species` is not read, and `order` stands in for it
         order, starts = np.empty(mask.shape[1], np.int64), np.empty(3, np.int64)
         zero, group_zero = fill(kind(0), width), fill(kind(0), group_width)
         columns_zero, lm_zero = fill(kind(0), columns_width), fill(kind(0), lm_width)
         with_mixing = len(by_mixing_array) > 0
-        mixing_offset = slot * 2 * n_radial * n_messages
+        mixing_offset = slot * 2 * n_radial * n_messages  # buffer of this thread, (2, n_radial, K)
         for atom in range(first, last):
             sort_neighbors(vectors, mask, order, neighbors, atom, cutoff, order, starts)
-            if starts[1] == 0:
+            if starts[1] == 0:  # gradients arrive as zeros
                 continue
+            # adjoint of the coupling: g of (n_lm, 3 K) becomes g of (n_lm, 4 K), scalars unchanged
             for lm in range(n_lm):
                 for k in range(3 * n_messages):
                     s[coupled + 3 * lm * n_messages + k] = cotangents[lm, atom, k]
@@ -114,12 +120,14 @@ def build_pull(
                 for k in range(n_messages, n_columns):
                     s[tile + lm * n_columns + k] = 0
             add_terms(s, tile, coupled, terms, values, len(terms), n_messages, True, group_width)
+            # transposed, (4 K, n_lm), for the factors of the harmonics; the padding stays zero from the allocation
             if not second:
                 for column in range(n_columns):
                     for lm in range(n_lm):
                         s[turned + column * n_padded + lm] = s[tile + lm * n_columns + column]
             for begin in range(0, starts[1], width):
                 end = min(begin + width, starts[1])
+                # lanes without a neighbor get a point at the cutoff, not the origin: 1 / r stays finite there
                 collect(vectors, atom, order, begin, end, s, points, width, kind(cutoff))
                 x, y, z, distance, inverse = directions(s, points, width)
                 evaluate_radial(
@@ -139,6 +147,7 @@ def build_pull(
                         row = radial_slopes + n * width
                         store(s, row, along * load(s, row, width))
                 for lane in range(0, end - begin, LANES):
+                    # (LANES, n_lm) times (n_lm, 4 K): dE by the columns R h of each neighbor
                     contract(s, harmonics + lane, width, 1, tile, n_lm, n_columns, pulled, columns_zero, columns_width)
                     if second:
                         contract(
@@ -146,6 +155,7 @@ def build_pull(
                             columns_width,
                         )  # fmt: skip
                     for i in range(min(LANES, end - begin - lane)):
+                        # neighbors are shared between atoms: each thread adds to the buffer of its slot
                         message = neighbors[atom, order[begin + lane + i]] * n_columns
                         target = slot * len(messages_array) * n_columns + message
                         pulled_row, changed_row = pulled + i * n_columns, changed_columns + i * n_columns
@@ -156,13 +166,16 @@ def build_pull(
                             s, radial_slopes, width, lane + i, mixing, n_radial, n_messages, mixed_slopes, group_zero,
                             group_width,
                         )  # fmt: skip
-                        for entry in range(sums, columns):
+                        for entry in range(sums, columns):  # sums, and sum_slopes behind them
                             s[entry] = 0
+                        # E is linear in Y, R and h each: the product rule, term by term
                         if second:
-                            _add_columns(s, changed_row, mixed, by_messages, target, n_messages, group_width)
+                            _add_columns(s, changed_row, mixed, by_messages, target, n_messages, group_width)  # dY R
+                            # Y dR
                             _add_columns(s, pulled_row, mixed_slopes, by_messages, target, n_messages, group_width)
-                            _sum_groups(s, changed_row, messages, message, n_messages, sums, group_width)
-                            _sum_groups(s, pulled_row, changed, message, n_messages, sums, group_width)
+                            _sum_groups(s, changed_row, messages, message, n_messages, sums, group_width)  # dY h
+                            _sum_groups(s, pulled_row, changed, message, n_messages, sums, group_width)  # Y dh
+                            # Y h, times dR below
                             _sum_groups(s, pulled_row, messages, message, n_messages, sum_slopes, group_width)
                             _add_rows(
                                 s, radial_slopes, width, lane + i, sum_slopes, n_radial, n_messages, by_mixing,
@@ -173,6 +186,7 @@ def build_pull(
                             multiply_columns(s, mixed, messages, message, n_messages, row, group_width)
                             _add_columns(s, pulled_row, mixed, by_messages, target, n_messages, group_width)
                             _sum_groups(s, pulled_row, messages, message, n_messages, sums, group_width)
+                            # dE/dr: Y h summed over components, times the slopes of the mixed radial functions
                             pull = group_zero
                             for start in range(0, 2 * n_messages, group_width):
                                 slope = load(s, mixed_slopes + start, group_width)
@@ -188,6 +202,7 @@ def build_pull(
                         contract(
                             s, columns, 1, n_columns, turned, n_columns, n_padded, harmonic_factors, lm_zero, lm_width
                         )
+                        # back to rows over neighbors; lanes past the last one hold finite leftovers, which nobody reads
                         for i in range(LANES):
                             for lm in range(n_lm):
                                 s[factors + lm * width + lane + i] = s[harmonic_factors + i * n_padded + lm]

@@ -118,15 +118,18 @@ def _run(
     messages, mixing = carried
     precision, n_radial = messages.dtype.name, mixing.shape[1]
     kernel = _kernel(name, shape.max_degree, n_radial, mixing.shape[2], precision)
+    # every range costs a buffer as large as all messages: no more of them than the atoms fill
     n_ranges = max(min(n_threads, len(of[1]) // _ATOMS_PER_THREAD), 1)
     ranges = [(*bounds, slot) for slot, bounds in enumerate(even_ranges(len(of[1]), n_ranges))]
     sums = [
+        # empty and not None without the flag: a kernel is compiled for fixed types, and reads the length
         np.zeros((len(ranges) if wanted else 0, *one.shape), one.dtype)
         for one, wanted in ((messages, by_messages), (mixing, by_mixing))
     ]
     terms, values = gaunt_terms(shape.max_degree)
     tables = *function_tables(shape.max_degree, shape.radial_scale, precision), terms, values.astype(precision)
     run_over_ranges(kernel, (*of, messages, mixing, *arrays, *sums, shape.cutoff, *tables), ranges, len(ranges))
+    # always in the order of the ranges: the same bits in every run with this number of threads
     of_messages, of_mixing = (one[0] if len(one) == 1 else one.sum(axis=0) for one in sums)
     return of_messages, of_mixing
 
@@ -135,6 +138,7 @@ def _run(
 def _kernel(name: str, max_degree: int, n_radial: int, n_messages: int, precision: str) -> Any:
     itemsize = np.dtype(precision).itemsize
     sizes = n_messages, 4 * n_messages, (max_degree + 1) ** 2
+    # blocks of neighbors fill 64 bytes; vectors over columns are no wider than there are columns
     widths = 64 // itemsize, *(native_width(itemsize, size) for size in sizes)
     build, flag = (build_pull, name == "second") if name in ("pull", "second") else (_density, name == "slope")
     kernel = build(max_degree, n_radial, n_messages, widths, SERIES_TERMS[precision], flag)
@@ -157,6 +161,7 @@ def _density(
     legendre = powers + 2 * (max_degree + 1) * width
     harmonics = legendre + n_pairs * width
     harmonics_along, harmonic_slopes = harmonics + n_lm * width, harmonics + 2 * n_lm * width
+    # from here on rows over columns: 2 K mixed functions, 4 K columns of `LANES` neighbors, the sums
     mixed = harmonics + 3 * n_lm * width
     columns = mixed + 2 * n_messages
     tile = columns + LANES * n_columns
@@ -174,11 +179,12 @@ def _density(
         series, scale = address(series_array), address(scale_array)
         messages, changed, mixing = address(messages_array), address(changed_array), address(mixing_array)
         values = address(values_array)
+        # one group of neighbors: with three starts `species` is not read, and `order` stands in for it
         order, starts = np.empty(mask.shape[1], np.int64), np.empty(3, np.int64)
         zero, group_zero = fill(kind(0), width), fill(kind(0), group_width)
         for atom in range(first, last):
             sort_neighbors(vectors, mask, order, neighbors, atom, cutoff, order, starts)
-            for entry in range(tile, size):
+            for entry in range(tile, size):  # tile and coupled: both are added to
                 s[entry] = 0
             for begin in range(0, starts[1], width):
                 end = min(begin + width, starts[1])
@@ -202,16 +208,16 @@ def _density(
                 for term in range(3 if with_slope else 1):
                     rows, factors, carried = radial, harmonics, messages
                     if with_slope and term == 0:
-                        factors = harmonic_slopes
+                        factors = harmonic_slopes  # dY R h
                     elif with_slope and term == 1:
-                        carried = changed
+                        carried = changed  # Y R dh
                     elif with_slope:
-                        rows, factors = radial_slopes, harmonics_along
+                        rows, factors = radial_slopes, harmonics_along  # Y dR/dr dr h
                     for lane in range(0, end - begin, LANES):
                         for i in range(LANES):
                             row = columns + i * n_columns
                             if begin + lane + i < end:
-                                message = neighbors[atom, order[begin + lane + i]] * n_columns
+                                message = neighbors[atom, order[begin + lane + i]] * n_columns  # (n_atoms, 4, K), flat
                                 mix_radial(
                                     s,
                                     rows,
@@ -226,16 +232,18 @@ def _density(
                                 )
                                 multiply_columns(s, mixed, carried, message, n_messages, row, group_width)
                             else:
+                                # `add_products` takes all LANES: these must add zero
                                 for entry in range(row, row + n_columns):
                                     s[entry] = 0
                         add_products(s, tile, factors + lane, width, columns, n_lm, n_columns, columns_width)
+            # coupling, once per atom and not per neighbor: it is linear in the sums; scalars pass unchanged
             for lm in range(n_lm):
                 for k in range(n_messages):
                     s[coupled + 3 * lm * n_messages + k] = s[tile + lm * n_columns + k]
             add_terms(s, tile, coupled, terms, values, len(terms), n_messages, False, group_width)
             for lm in range(n_lm):
                 for k in range(3 * n_messages):
-                    density[lm, atom, k] = s[coupled + 3 * lm * n_messages + k]
+                    density[lm, atom, k] = s[coupled + 3 * lm * n_messages + k]  # scalars, raised, lowered: K of each
         scratch[0] = 0  # keeps the array alive: `address` holds no reference
 
     return kernel

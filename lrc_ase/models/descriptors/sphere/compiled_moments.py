@@ -100,6 +100,7 @@ def _run(
     n_threads: int,
 ) -> None:
     precision = of[0].dtype.name
+    # 0 weights: columns of the neighbor's element; otherwise one group, in which elements play no part
     n_weights, n_elements = (0, shape.n_weights) if weights is None else (shape.n_weights, 1)
     kernel = _kernel(name, shape.max_degree, len(shape.radial_scale), n_weights, precision)
     tables = function_tables(shape.max_degree, shape.radial_scale, precision)
@@ -110,12 +111,14 @@ def _run(
 @lru_cache(maxsize=32)
 def _kernel(name: str, max_degree: int, n_radial: int, n_weights: int, precision: str) -> Any:
     """Return a compiled kernel; `n_weights` is 0 if columns belong to elements instead of weights."""
+    # 64 bytes: the compiler splits such vectors where registers are narrower
     width, n_terms = 64 // np.dtype(precision).itemsize, SERIES_TERMS[precision]
     if name == "backward":
         kernel = build_backward(max_degree, n_radial, n_weights, width, n_terms)
     elif name == "weight_slope":
         kernel = build_weight_slope(max_degree, n_radial, n_weights, width, n_terms)
     else:
+        # no wider than the columns, rounded up to a power of two: fewer lanes of padding
         columns_width = min(width, 2 ** math.ceil(math.log2(n_radial * max(n_weights, 1))))
         kernel = _density(max_degree, n_radial, n_weights, width, n_terms, columns_width, name == "slope")
     return compiled(kernel, "sphere", name, max_degree, n_radial, n_weights, precision)
@@ -142,6 +145,7 @@ def _spread_columns(s, rows, weights, columns, n_radial, n_weights, n_columns, w
     """Transpose rows per radial function to rows per neighbor; multiply by the weights of the neighbor, if any."""
     for lane in range(width):
         for n in range(n_radial):
+            # columns past n_inputs stay zero from the allocation
             value = s[rows + n * width + lane]
             if n_weights == 0:
                 s[columns + lane * n_columns + n] = value
@@ -165,6 +169,7 @@ def _density(
     harmonics = legendre + n_pairs * width
     harmonics_along, harmonic_slopes = harmonics + n_lm * width, harmonics + 2 * n_lm * width
     block_weights, weight_changes = harmonics + 3 * n_lm * width, harmonics + (3 * n_lm + n_weights) * width
+    # up to here rows over neighbors (`width`); columns and tile are rows over columns
     columns = weight_changes + n_weights * width
     tile = columns + width * n_columns
     size = tile + n_lm * n_columns
@@ -177,12 +182,14 @@ def _density(
         scratch = np.zeros(size, vectors.dtype)
         s, recurrence = address(scratch), address(recurrence_array)
         series, scale = address(series_array), address(scale_array)
+        # two entries more than elements, see `sort_neighbors`
         order, starts = np.empty(mask.shape[1], np.int64), np.empty(n_elements + 2, np.int64)
         zero = fill(kind(0), width)
         columns_zero = fill(kind(0), columns_width)
         for atom in range(first, last):
             sort_neighbors(vectors, mask, species, neighbors, atom, cutoff, order, starts)
             for element in range(n_elements):
+                # a tile (n_lm, n_columns) per element: it stays in the first-level cache over all blocks
                 for row in range(n_lm * n_blocks):
                     store(s, tile + row * columns_width, columns_zero)
                 for begin in range(starts[element], starts[element + 1], width):
@@ -196,8 +203,9 @@ def _density(
                     )
                     evaluate_angular(s, x, y, z, recurrence, max_degree, powers, legendre, width)
                     collect_weights(weights, atom, order, begin, end, s, block_weights, n_weights, width)
-                    along, dx, dy, dz = zero, zero, zero, zero
+                    along, dx, dy, dz = zero, zero, zero, zero  # bound without a slope too, for Numba's types
                     if with_slope:
+                        # filler 0: empty lanes do not move
                         collect(direction, atom, order, begin, end, s, changes, width, kind(0))
                         along, dx, dy, dz = changes_of_directions(s, changes, x, y, z, inverse, width)
                         collect_weights(weight_direction, atom, order, begin, end, s, weight_changes, n_weights, width)
@@ -210,17 +218,20 @@ def _density(
                     for term in range(3 if with_slope else 1):
                         rows, column_weights, factors = radial, block_weights, harmonics
                         if with_slope and term == 0:
+                            # the change of r is multiplied into the harmonics, see `evaluate_harmonics`
                             rows, factors = radial_slopes, harmonics_along
                         elif with_slope and term == 2:
                             factors = harmonic_slopes
                         elif with_slope:
                             column_weights = weight_changes
-                        if term == 1 and n_weights == 0:
+                        if term == 1 and n_weights == 0:  # no weights to change
                             continue
                         _spread_columns(s, rows, column_weights, columns, n_radial, n_weights, n_columns, width)
+                        # only `n_lanes` neighbors: the empty lanes at the cutoff are left out
                         _accumulate(s, tile, factors, columns, n_lanes, n_lm, n_blocks, width, columns_width)
                 for lm in range(n_lm):
                     for n in range(n_inputs):
+                        # elements, then columns
                         density[lm, atom, element * n_inputs + n] = s[tile + lm * n_columns + n]
         scratch[0] = 0  # keeps the array alive: `address` holds no reference
 

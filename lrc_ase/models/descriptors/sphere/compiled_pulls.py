@@ -56,6 +56,7 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
     powers = radial_slopes + n_radial * width
     legendre = powers + 2 * (max_degree + 1) * width
     block_weights = legendre + n_pairs * width
+    # `unused` takes the second result of `_combine_weighted` where the combination alone is wanted
     weight_gradients, unused = block_weights + n_weights * width, block_weights + 2 * n_weights * width
     tile = unused + n_weights * width
     n_inputs = n_radial * max(n_weights, 1)
@@ -69,18 +70,21 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
         scratch = np.zeros(size, vectors.dtype)
         s, recurrence = address(scratch), address(recurrence_array)
         series, scale = address(series_array), address(scale_array)
+        # two entries more than elements, see `sort_neighbors`
         order, starts = np.empty(mask.shape[1], np.int64), np.empty(n_elements + 2, np.int64)
         zero = fill(kind(0), width)
         for atom in range(first, last):
             sort_neighbors(vectors, mask, species, neighbors, atom, cutoff, order, starts)
             for element in range(n_elements):
-                if starts[element] == starts[element + 1]:
+                if starts[element] == starts[element + 1]:  # no neighbor: gradients stay the zeros passed in
                     continue
+                # factors g of this element, contiguous in the first-level cache: every neighbor reads all of them
                 for lm in range(n_lm):
                     for n in range(n_inputs):
                         s[tile + lm * n_inputs + n] = cotangents[lm, atom, element * n_inputs + n]
                 for begin in range(starts[element], starts[element + 1], width):
                     end = min(begin + width, starts[element + 1])
+                    # lanes without a neighbor get a point at the cutoff, not the origin: 1 / r stays finite there
                     collect(vectors, atom, order, begin, end, s, points, width, kind(cutoff))
                     x, y, z, distance, inverse = directions(s, points, width)
                     evaluate_radial(
@@ -89,8 +93,9 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
                     evaluate_angular(s, x, y, z, recurrence, max_degree, powers, legendre, width)
                     collect_weights(weights, atom, order, begin, end, s, block_weights, n_weights, width)
                     for k in range(n_weights):
-                        store(s, weight_gradients + k * width, zero)
+                        store(s, weight_gradients + k * width, zero)  # summed over l, m below
                     pull, gx, gy, gz = zero, zero, zero, zero  # dE/dr; dE/dx, dE/dy, dE/dz of the unit vector
+                    # m outside, l inside: the order of the Legendre rows, and one power of x + iy for all l
                     row = 0
                     order_m = 0.0
                     for m in range(max_degree + 1):
@@ -106,7 +111,7 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
                         for degree in range(m, max_degree + 1):
                             value = load(s, legendre + row * width, width)
                             # a: the factor of P_lm Re (x + iy)^m, b: that of the imaginary part
-                            factors = tile + places[2 * row] * n_inputs
+                            factors = tile + places[2 * row] * n_inputs  # harmonic (l, m)
                             if n_weights > 0:
                                 a = _combine_weighted(
                                     s,
@@ -119,6 +124,7 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
                                     n_weights,
                                     width,
                                 )
+                                # zero in place of a harmonic: nothing is added to the gradient by weights
                                 a_slope = _combine_weighted(
                                     s, factors, radial_slopes, block_weights, unused, zero, n_radial, n_weights, width
                                 )
@@ -126,6 +132,7 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
                                 a = _combine(s, factors, radial, n_radial, width)
                                 a_slope = _combine(s, factors, radial_slopes, n_radial, width)
                             both, both_slope = a * real, a_slope * real
+                            # m = 0 has no imaginary part, and both `places` name the same row
                             if m > 0:
                                 factors = tile + places[2 * row + 1] * n_inputs
                                 if n_weights > 0:
@@ -157,8 +164,8 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
                                     b_slope = _combine(s, factors, radial_slopes, n_radial, width)
                                 both, both_slope = both + b * imaginary, both_slope + b_slope * imaginary
                                 gx = gx + value * (a * low + b * low_imaginary)
-                                gy = gy + value * (b * low - a * low_imaginary)
-                            pull = pull + value * both_slope
+                                gy = gy + value * (b * low - a * low_imaginary)  # i (u + iv) = -v + iu: hence the signs
+                            pull = pull + value * both_slope  # dE/dr: the radial functions alone depend on r
                             # dP_lm/dz is a multiple of P_l,m+1, which vanishes for l = m
                             if degree > m:
                                 above = load(s, legendre + (row + max_degree - m) * width, width)
@@ -172,6 +179,7 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
                     store(s, points + 2 * width, z * pull + (gz - radially * z) * inverse)
                     for lane in range(end - begin):
                         for axis in range(3):
+                            # every neighbor is in one block: stored, not added
                             gradient[atom, order[begin + lane], axis] = s[points + axis * width + lane]
                         for k in range(n_weights):
                             weight_gradient[atom, order[begin + lane], k] = s[weight_gradients + k * width + lane]
@@ -205,10 +213,11 @@ def build_weight_slope(max_degree: int, n_radial: int, n_weights: int, width: in
         zero = fill(kind(0), width)
         for atom in range(first, last):
             sort_neighbors(vectors, mask, species, neighbors, atom, cutoff, order, starts)
+            # weights enter E linearly: the gradient by weight k is the sum over l, m, n of g B_n Y_lm, without weights
             for lm in range(n_lm):
                 for n in range(n_inputs):
                     s[tile + lm * n_inputs + n] = cotangents[lm, atom, n]
-            for begin in range(0, starts[1], width):
+            for begin in range(0, starts[1], width):  # one group: with weights elements play no part
                 end = min(begin + width, starts[1])
                 collect(vectors, atom, order, begin, end, s, points, width, kind(cutoff))
                 x, y, z, distance, inverse = directions(s, points, width)
@@ -226,7 +235,7 @@ def build_weight_slope(max_degree: int, n_radial: int, n_weights: int, width: in
                 for k in range(n_weights):
                     change = zero
                     for lm in range(n_lm):
-                        factors = tile + lm * n_inputs + k * n_radial
+                        factors = tile + lm * n_inputs + k * n_radial  # columns are (k, n)
                         change = change + load(s, harmonic_slopes + lm * width, width) * _combine(
                             s, factors, radial, n_radial, width
                         )
@@ -235,7 +244,7 @@ def build_weight_slope(max_degree: int, n_radial: int, n_weights: int, width: in
                         )
                     store(s, points, change)
                     for lane in range(end - begin):
-                        slope[atom, order[begin + lane], k] = s[points + lane]
+                        slope[atom, order[begin + lane], k] = s[points + lane]  # `points` serves as scratch
         scratch[0] = 0  # keeps the array alive: `address` holds no reference
 
     return kernel

@@ -88,8 +88,9 @@ class SphereDescriptor(Descriptor):
         )
         n_features = len(settings.degrees) * settings.n_channels
         degree_of = [degree for degree, _ in harmonic_order(self.shape.max_degree)]
-        self.register_buffer("degree_of", torch.tensor(degree_of), persistent=False)
+        self.register_buffer("degree_of", torch.tensor(degree_of), persistent=False)  # follows from the settings
         self.mixing = _random_mixing(self.shape, self.shape.n_inputs, generator)
+        # zero: before training all central elements have the common part alone
         self.element_mixing = nn.Parameter(self.mixing.new_zeros(n_elements, *self.mixing.shape))
         self.n_features = settings.n_blocks * n_features
         self.reach = settings.n_blocks
@@ -97,7 +98,7 @@ class SphereDescriptor(Descriptor):
             return
         n_messages = settings.n_neighbor_features
         if settings.neighbor_degree:
-            self.second_shape = self.shape
+            self.second_shape = self.shape  # before `n_vectors`: the second block hands nothing on
             self.shape = replace(self.shape, n_vectors=_n_vectors(settings.degrees))
             self.message_block = MessageBlock(
                 n_messages,
@@ -107,7 +108,7 @@ class SphereDescriptor(Descriptor):
                 n_elements=n_elements,
                 generator=generator,
             )
-            n_inputs = 3 * n_messages
+            n_inputs = 3 * n_messages  # scalars, vectors that raised and that lowered the degree
         else:
             self.second_shape = replace(self.shape, n_weights=n_messages)
             self.neighbor_network = ReadOut(n_features, n_elements, (4 * n_messages,), generator, n_outputs=n_messages)
@@ -137,6 +138,7 @@ class SphereDescriptor(Descriptor):
             return features
         if self.settings.neighbor_degree:
             messages = self.message_block(features, directed, local_species, order)
+            # neighbors of other processes are computed there: their owners send the messages
             messages = messages if to_ghosts is None else to_ghosts(messages)
             receive = message_moments if compiled else message_moments_reference
             around = mask, neighbors, messages, self.message_block.radial_mixing
@@ -147,6 +149,7 @@ class SphereDescriptor(Descriptor):
             # (n_atoms, n_neighbors, n_weights)
             weights = torch.index_select(atom_weights, 0, neighbors.flatten()).unflatten(0, neighbors.shape)
             sums = sum_up(vectors, mask, species, neighbors, self.second_shape, weights)
+        # (n_elements, n_degrees, n_inputs, n_factors * n_channels)
         mixing = self.second_mixing + self.second_element_mixing
         second, _ = self._mixed_averages(sums, mixing, order, self.second_shape)
         return torch.cat([features, second], dim=1)
@@ -175,6 +178,7 @@ class SphereDescriptor(Descriptor):
 
 
 def _random_mixing(shape: SphereShape, n_inputs: int, generator: torch.Generator | None) -> nn.Parameter:
+    # inputs have mean square one on average: the density on the sphere then has variance one before training
     size = shape.max_degree + 1, n_inputs, len(shape.degrees) * shape.n_channels
     return nn.Parameter(torch.randn(size, generator=generator) / math.sqrt(n_inputs * shape.n_harmonics))
 

@@ -26,6 +26,7 @@ class ElementOrder:
         """Return the order of atoms with element indices `species` (n_atoms,)."""
         if n_elements == 1 or len(species) == 0:
             return cls(None, None, [len(species)] + [0] * (n_elements - 1))
+        # the argsort of a permutation is its inverse; counts as Python numbers, which `split` needs
         order = torch.argsort(species)
         return cls(order, torch.argsort(order), torch.bincount(species, minlength=n_elements).tolist())
 
@@ -40,7 +41,9 @@ class ElementOrder:
     def multiply(self, tensor: Tensor, weights: Tensor) -> Tensor:
         """Multiply (n, n_atoms, n_inputs), sorted, by `weights` (n_elements, n or 1, n_inputs, n_outputs)."""
         by_element = zip(tensor.split(self.counts, dim=1), weights, strict=True)
+        # one product per element: a gathered matrix per atom would be read from memory for each of them
         products = [torch.matmul(piece, weight) for piece, weight in by_element if piece.shape[1]]
+        # no copy for one element; without atoms an empty product, which keeps type and shape
         if len(products) < 2:
             return products[0] if products else torch.matmul(tensor, weights[0])
         return torch.cat(products, dim=1)

@@ -41,7 +41,9 @@ def real_spherical_harmonics(directions: np.ndarray, max_degree: int) -> np.ndar
 
 def _harmonic(directions: np.ndarray, degree: int, order: int) -> np.ndarray:
     x, y, z = directions.T
+    # SciPy's order of arguments: polar angle, then azimuth; rounding may leave z beyond 1
     value = sph_harm_y(degree, abs(order), np.arccos(np.clip(z, -1, 1)), np.arctan2(y, x))
+    # sqrt(2): real and imaginary part share the norm of the complex harmonic
     if order < 0:
         return math.sqrt(2) * value.imag
     return value.real if order == 0 else math.sqrt(2) * value.real
@@ -105,13 +107,13 @@ def gaunt_terms(max_degree: int) -> tuple[np.ndarray, np.ndarray]:
     is :math:`\sqrt 3 \int Y_{LM} Y_{lm} \hat n_\mu\, d\Omega`. Terms with L > `max_degree` are left out.
     """
     order = harmonic_order(max_degree)
-    rule = quadrature(2 * max_degree + 1)
+    rule = quadrature(2 * max_degree + 1)  # degree of Y_LM Y_lm n: exact
     orbits = [rule.orbit(index) for index in range(len(rule.points))]
     points = np.concatenate(orbits)
     weights = np.repeat(4 * math.pi * rule.weights, [len(orbit) for orbit in orbits])
     columns = [degree * (degree + 1) + m for degree, m in order]
     harmonics = real_spherical_harmonics(points, max_degree)[:, columns]
     integrals = math.sqrt(3) * np.einsum("p,pa,pb,pm->abm", weights, harmonics, harmonics, points)
-    terms = np.argwhere(np.abs(integrals) > 1e-9)
+    terms = np.argwhere(np.abs(integrals) > 1e-9)  # selection rules: the others are zero up to rounding
     rises = [order[high][0] > order[low][0] for high, low, _ in terms]
     return np.column_stack([np.array(rises, np.int64), terms]), integrals[tuple(terms.T)]

@@ -48,6 +48,7 @@ def message_moments(
         messages, mixing = nn.functional.pad(messages, (0, missing)), nn.functional.pad(mixing, (0, missing))
     around = mask.contiguous(), neighbors.contiguous()
     moments = _Moments.apply(vectors, messages, mixing, around, shape)
+    # (n_lm, n_atoms, 3, padded K) -> (n_lm, n_atoms, 3 K)
     return moments.unflatten(-1, (3, -1))[..., :n_messages].flatten(-2) if missing else moments
 
 
@@ -61,7 +62,7 @@ class _Moments(torch.autograd.Function):
         messages, mixing = messages.contiguous(), mixing.contiguous()
         ctx.save_for_backward(vectors, messages, mixing)
         ctx.around, ctx.shape = around, shape
-        moments = vectors.new_empty(shape.n_harmonics, len(vectors), 3 * mixing.shape[-1])
+        moments = vectors.new_empty(shape.n_harmonics, len(vectors), 3 * mixing.shape[-1])  # kernels write every entry
         arrays = _arrays(vectors, *around), _pair(messages, mixing), moments.numpy()
         compiled_messages.message_moment(*arrays, shape, torch.get_num_threads())
         return moments
@@ -79,6 +80,7 @@ class _Moments(torch.autograd.Function):
                 """Differentiate the gradients times `directions` by the vectors."""
                 return _second(vectors, messages, mixing, cotangents, directions, *rest, by_vectors=True)[0]
 
+            # a node of value zero: its costly derivative runs only if somebody asks for it
             zeros = zeros_with_derivative(vectors, like, curvature)
             gradients = tuple(one + zero for one, zero in zip(gradients, zeros, strict=True))
         return *gradients, None, None
@@ -101,10 +103,12 @@ class _Gradient(torch.autograd.Function):
         around: Surroundings,
         shape: SphereShape,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(False)  # None: the loss does not depend on this gradient
         cotangents = cotangents.contiguous()
         ctx.save_for_backward(messages, mixing, cotangents)
+        # in a tuple autograd does not see a tensor: no derivative by it is recorded here
         (ctx.vectors,), ctx.around, ctx.shape = hidden, around, shape
+        # zeros: kernels skip padding and neighbors beyond the cutoff
         by_vectors = torch.zeros(detached.shape, dtype=detached.dtype)
         arrays = _arrays(detached, *around), _pair(messages, mixing), cotangents.numpy(), by_vectors.numpy()
         by_messages, by_mixing = compiled_messages.message_pull(
@@ -127,6 +131,7 @@ class _Gradient(torch.autograd.Function):
             torch.zeros_like(tensor) if one is None else one.contiguous()
             for tensor, one in zip((ctx.vectors, messages), directions[:2], strict=True)
         )
+        # the moments are linear in the cotangents: the derivative by these is the slope of the moments
         slope = torch.empty_like(cotangents)
         of, carried, n_threads = _arrays(ctx.vectors, *ctx.around), _pair(messages, mixing), torch.get_num_threads()
         moved = along.numpy(), changed.numpy()
@@ -154,6 +159,7 @@ def _second(
         free_vectors, free_messages, free_mixing, free_cotangents = free
         moments = message_moments_reference(free_vectors, *around, free_messages, free_mixing, shape)
         gradients = torch.autograd.grad(moments, free[:3], free_cotangents, create_graph=True)
+        # without outputs that the loss does not depend on
         kept = [(one, along) for one, along in zip(gradients, directions, strict=True) if along is not None]
         inputs = free[:1] if by_vectors else free[1:]
         ones, alongs = zip(*kept, strict=True)

@@ -49,7 +49,7 @@ class _Moments(torch.autograd.Function):
     def forward(ctx: Any, vectors: Tensor, weights: Tensor | None, around: Surroundings, shape: SphereShape) -> Tensor:
         ctx.save_for_backward(vectors, weights)
         ctx.around, ctx.shape = around, shape
-        sums = vectors.new_empty(shape.n_harmonics, vectors.shape[0], shape.n_inputs)
+        sums = vectors.new_empty(shape.n_harmonics, vectors.shape[0], shape.n_inputs)  # kernels write every entry
         arrays = _arrays(vectors, *around), _array(weights), sums.numpy()
         compiled_moments.moment(*arrays, shape, torch.get_num_threads())
         return sums
@@ -98,7 +98,9 @@ class _Gradient(torch.autograd.Function):
         shape: SphereShape,
     ) -> tuple[Tensor, Tensor | None]:
         ctx.save_for_backward(weights, cotangents)
+        # in a tuple autograd does not see a tensor: no derivative by it is recorded here
         (ctx.vectors,), ctx.around, ctx.shape = hidden, around, shape
+        # zeros: kernels skip padding and neighbors beyond the cutoff
         by_vectors = torch.zeros_like(detached)
         by_weights = None if weights is None else torch.zeros_like(weights)
         arrays = _arrays(detached, *around), _array(weights), _array(cotangents), _array(by_vectors), _array(by_weights)
@@ -110,6 +112,7 @@ class _Gradient(torch.autograd.Function):
         ctx: Any, direction: Tensor, weight_direction: Tensor | None
     ) -> tuple[None, Tensor | None, Tensor, None, None, None]:
         weights, cotangents = ctx.saved_tensors
+        # only with `create_graph` in the backward pass: the result must be differentiable again
         if torch.is_grad_enabled():
             directions = direction, weight_direction
             derivatives = _second(ctx.vectors, weights, cotangents, directions, ctx.around, ctx.shape, by_vectors=False)
@@ -119,6 +122,7 @@ class _Gradient(torch.autograd.Function):
         arrays = _arrays(ctx.vectors, *ctx.around), _array(weights), _array(direction)
         n_threads = torch.get_num_threads()
         compiled_moments.moment_slope(*arrays, _array(weight_direction), _array(slope), ctx.shape, n_threads)
+        # weights enter linearly too: the gradient by them changes with the vectors alone
         if weights is not None:
             by_weights = torch.zeros_like(weights)
             of, along = _arrays(ctx.vectors, *ctx.around), _array(direction)
@@ -146,6 +150,7 @@ def _second(
         sums = moments_reference(free_vectors, mask, species, neighbors, shape, free_weights)
         first = [free_vectors] if free_weights is None else [free_vectors, free_weights]
         gradients = torch.autograd.grad(sums, first, free_cotangents, create_graph=True)
+        # by vectors for `curvature`; all others for `_Gradient.backward`
         inputs = [free_vectors] if by_vectors else [*first[1:], free_cotangents]
         return torch.autograd.grad(gradients, inputs, directions[: len(first)], create_graph=further)
 

@@ -71,6 +71,7 @@ def sort_neighbors(vectors, mask, species, neighbors, atom, cutoff, order, start
     `starts` has one entry more than that needs, with which the counting sort works in place.
     """
     n_elements = len(starts) - 2
+    # counts stand at z + 2: after the sums starts[z + 1] is the first row of z, after sorting its end
     starts[:] = 0
     for column in range(mask.shape[1]):
         x, y, z = vectors[atom, column, 0], vectors[atom, column, 1], vectors[atom, column, 2]
@@ -146,7 +147,7 @@ def evaluate_radial(s, distance, cutoff, series, n_terms, scale, n_radial, value
     envelope = gap2 * gap * (1.0 + x * (3.0 + x * (6.0 + x * (10.0 + x * (15.0 + 21.0 * x))))) * inverse
     x2 = x * x
     # the derivative of envelope / x, where `envelope` has been divided by x already
-    slope = (-168.0 * gap2 * x2 * x2 - envelope * inverse) * (1.0 / cutoff)
+    slope = (-168.0 * gap2 * x2 * x2 - envelope * inverse) * (1.0 / cutoff)  # f' = -168 x^5 (1 - x)^2
     wave, quarter = sine, cosine  # sin and cos of n pi x
     frequency = envelope * (math.pi / cutoff)
     order = 1.0
@@ -168,8 +169,8 @@ def evaluate_angular(s, x, y, z, recurrence, max_degree, powers, legendre, width
     for m in range(max_degree + 1):
         store(s, powers + 2 * m * width, real)
         store(s, powers + (2 * m + 1) * width, imaginary)
-        real, imaginary = x * real - y * imaginary, x * imaginary + y * real
-        before, value = 0.0 * x, repeat(recurrence, 3 * row, width)
+        real, imaginary = x * real - y * imaginary, x * imaginary + y * real  # times x + iy: no angle, no pole at z = 1
+        before, value = 0.0 * x, repeat(recurrence, 3 * row, width)  # l = m: a constant
         store(s, legendre + row * width, value)
         row += 1
         for _degree in range(m + 1, max_degree + 1):

@@ -38,9 +38,10 @@ def moments_reference(
 ) -> Tensor:
     """Sum radial functions times harmonics over neighbors, (n_lm, n_atoms, n_inputs); arguments as in `moments`."""
     if weights is None:
+        # (n_atoms, n_neighbors, n_elements)
         weights = nn.functional.one_hot(species[neighbors], shape.n_weights).to(vectors)
     vectors, radial = _radial(vectors, mask, shape)
-    return _sums((weights[..., None] * radial[..., None, :]).flatten(-2), vectors, shape)
+    return _sums((weights[..., None] * radial[..., None, :]).flatten(-2), vectors, shape)  # columns (k, n)
 
 
 def message_moments_reference(
@@ -48,14 +49,16 @@ def message_moments_reference(
 ) -> Tensor:
     """Sum messages of neighbors, (n_lm, n_atoms, 3 K); arguments as in `message_moments`."""
     vectors, radial = _radial(vectors, mask, shape)
-    mixed = torch.einsum("abn,pnk->abpk", radial, mixing)
+    mixed = torch.einsum("abn,pnk->abpk", radial, mixing)  # (n_atoms, n_neighbors, 2, K)
     of_columns = mixed[:, :, [0, 1, 1, 1]]  # scalars, and three components of vectors
+    # (n_atoms, n_neighbors, 4, K)
     carried = torch.index_select(messages, 0, neighbors.flatten()).unflatten(0, neighbors.shape)
     sums = _sums((carried * of_columns).flatten(-2), vectors, shape).unflatten(-1, (4, -1))
     terms, values = gaunt_terms(shape.max_degree)
     n_lm = shape.n_harmonics
     coupling = np.zeros((2, n_lm, n_lm, 3))
     coupling[tuple(terms.T)] = values
+    # first axis of `coupling`: L > l or not; sums[:, :, 1:] are the vectors, (n_lm, n_atoms, 3, K)
     lowered, raised = torch.einsum("pabm,btmk->patk", torch.from_numpy(coupling).to(sums), sums[:, :, 1:])
     return torch.cat([sums[:, :, 0], raised, lowered], dim=-1)
 

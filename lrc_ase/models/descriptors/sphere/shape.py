@@ -50,7 +50,9 @@ def radial_scale(n_radial: int, average_neighbors: float) -> tuple[float, ...]:
     x, weights = (nodes + 1) / 2, weights / 2
     envelope = (1 + x**6 * (-28 + x * (48 - 21 * x))) / x
     functions = envelope[:, None] * np.sin(np.pi * x[:, None] * np.arange(1, n_radial + 1))
+    # independent neighbors: the variance of the sum is their number times the mean square of one
     variance = average_neighbors * (3 * x**2 * weights) @ functions**2
+    # 4 pi: the mean of Y_lm^2 is 1 / 4 pi
     return tuple((smoothness(n_radial) * np.sqrt(4 * np.pi / variance)).tolist())
 
 
