@@ -8,6 +8,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from training_frames import TINY_MODEL, metal_frames, two_stage_configuration, write_frames
 
 from lrc_ase.training.configuration import parse_configuration
+from lrc_ase.training.fragments import SHIFTED_REMARK
 from lrc_ase.training.prepare import describe, prepare
 
 
@@ -71,3 +72,44 @@ def test_compositions_of_the_frames_fix_the_charges_of_elements(tmp_path):
         model = configuration.model.model_copy(update={"long_range": chosen})
         kept = prepare(configuration.model_copy(update={"model": model}))
         assert kept.configuration.model.long_range.compositions == own
+
+
+def pairs_of_molecules(symbols, distance):
+    """Frames of two diatomic molecules at `distance`, and of an atom of argon far from both."""
+    frames = []
+    for stretch in (1.1, 1.15, 1.2):
+        positions = [[0, 0, 0], [stretch, 0, 0], [0, distance, 0], [stretch, distance, 0], [30, 30, 30]]
+        atoms = Atoms([*symbols, "Ar"], positions=positions)
+        atoms.calc = SinglePointCalculator(atoms, energy=-stretch, forces=0.1 * np.ones((5, 3)))
+        frames.append(atoms)
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("symbols", "distance", "compositions", "setting", "expected"),
+    [
+        ("COCO", 3.5, {"CO": 0, "Ar": 0}, None, "transfers"),  # neighbors
+        ("COCO", 9.0, {"CO": 0, "Ar": 0}, None, "shifted"),
+        ("COCO", 9.0, {"CO": 0, "Ar": 0}, "transfers", "transfers"),
+        ("COCO", 3.5, {"CO": 0, "Ar": 0}, "shifted", "shifted"),
+        ("COCN", 9.0, {"CO": 0, "Ar": 0}, None, "transfers"),  # the charge of nitrogen is free
+        ("COCN", 9.0, {"CO": 0, "N": 0, "Ar": 0}, None, "transfers"),  # and now that of carbon and oxygen
+        ("COCN", 9.0, {"CO": 0, "CN": 0, "Ar": 0, "C": 0}, None, "shifted"),
+    ],
+)
+def test_charges_are_shifted_where_far_molecules_may_be_ions(
+    tmp_path, symbols, distance, compositions, setting, expected
+):
+    ase.io.write(tmp_path / "pairs.extxyz", pairs_of_molecules(symbols, distance))
+    long_range = {**TINY_MODEL["long_range"], "charges": setting, "compositions": compositions}
+    prepared = prepare(
+        parse_configuration(
+            {
+                "data": {"train": "pairs.extxyz", "validation": "pairs.extxyz"},
+                "model": {**TINY_MODEL, "long_range": long_range},
+            },
+            folder=tmp_path,
+        )
+    )
+    assert prepared.configuration.model.long_range.charges == expected
+    assert (SHIFTED_REMARK in prepared.remarks) == (setting is None and expected == "shifted")

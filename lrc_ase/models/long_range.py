@@ -106,7 +106,7 @@ class LongRangePart(nn.Module):
         self.convolution = LongRangeConvolution(kernel, smearing=long_range.smearing, accuracy=long_range.accuracy)
         self.transfers = None
         n_charges = int(long_range.electrostatics)
-        if long_range.electrostatics and long_range.charges == "transfers":
+        if long_range.electrostatics and long_range.charges != "shifted":
             n_charges = long_range.n_transfers
             self.transfers = TransferredCharges(
                 settings.elements,

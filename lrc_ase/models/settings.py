@@ -206,9 +206,10 @@ class LongRangeSettings(Settings):
     """Latent channels convolved with trainable Yukawa kernels and read out non-linearly; 0 leaves them out."""
     electrostatics: bool = True
     """Whether the model has a latent charge with a Coulomb energy (1/2) k_e sum q_i u_i."""
-    charges: Literal["transfers", "shifted"] = "transfers"
+    charges: Literal["transfers", "shifted"] | None = None
     """How latent charges come to sum to the total charge. 'transfers': neighbors exchange charge, and every fragment
-    keeps its total. 'shifted': all charges are shifted evenly, as in potentials of lrc-ase 0.2 and before."""
+    keeps its total. 'shifted': all charges are shifted evenly, as in potentials of lrc-ase 0.2 and before. Null:
+    transfers, unless training frames hold molecules farther apart than the cutoff whose charges `compositions` fix."""
     n_transfers: int = Field(4, ge=1, le=256)
     """Amounts of charge that an atom computes from its descriptor; each is taken from neighbors by its own weight."""
     compositions: Annotated[dict[str, float] | None, AfterValidator(_check_compositions)] = None

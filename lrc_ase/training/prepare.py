@@ -33,6 +33,7 @@ from lrc_ase.training.configuration import (
 )
 from lrc_ase.training.continuation import continued, with_cutoff_of
 from lrc_ase.training.data_sets import DataSet, describe_data_sets, inspect_data_sets, label_rules, read_data_sets
+from lrc_ase.training.fragments import SHIFTED_REMARK, charge_scheme
 from lrc_ase.training.frames import read_into_memory
 from lrc_ase.training.partial_labels import (
     keys_of_watched,
@@ -139,6 +140,11 @@ def prepare(
     if long_range is not None and long_range.compositions is None and start is None:
         long_range = long_range.model_copy(update={"compositions": charged_compositions(frames, elements)})
     few = [each.graph for each in sample(graphs, SURVEYED)]
+    if long_range is not None and long_range.electrostatics and start is None:
+        scheme = charge_scheme(long_range, few, elements)
+        if scheme == "shifted" != long_range.charges:
+            remarks.append(SHIFTED_REMARK)
+        long_range = long_range.model_copy(update={"charges": scheme})
     descriptor = configuration.model.descriptor
     model = configuration.model.model_copy(
         update={
@@ -191,7 +197,7 @@ def describe(prepared: Prepared) -> list[str]:
         f"root mean square force {prepared.force_scale:.4f} eV/Angstrom, "
         f"{model.average_neighbors:.1f} neighbors per atom"
     )
-    if model.long_range is not None and model.long_range.compositions:
+    if model.long_range is not None and model.long_range.compositions and model.long_range.charges != "shifted":
         sums = ", ".join(f"{formula} {charge:+g}" for formula, charge in model.long_range.compositions.items())
         lines.append(f"charges of the elements sum to (in e): {sums}")
     lines += [f"checked: {line}" for line in prepared.inspection.checked]
