@@ -100,7 +100,7 @@ def test_watched_errors_alarm_when_they_grow_by_a_fifth(at_start, at_end, senten
     errors = iter([dict(zip(("forces_rmse", "energy_rmse"), each, strict=True)) for each in (at_start, at_end)])
     monkeypatch.setattr("lrc_ase.training.watch.mean_errors", lambda *_, **__: next(errors))
     watch = Watch([SimpleNamespace(to=lambda device: None)], 1.0, torch.device("cpu"), Processes())
-    stage = StageConfiguration(name="s")
+    stage = StageConfiguration(name="s", batch_size=4)
     parts = [
         text
         for value, text in zip(at_start, ("forces 10.0 meV/Angstrom", "energy 2.00 meV/atom"), strict=True)
