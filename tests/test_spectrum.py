@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.io import write
+from ase.io import read, write
 from test_current import springs
 
 from lrc_ase.simulation import (
@@ -218,8 +218,8 @@ def test_trajectory_of_another_program_needs_the_interval(tmp_path):
     write(tmp_path / "other.traj", frames)
     with pytest.raises(ValueError, match=r"other\.traj: its frames carry no times, so the interval .* must be given"):
         read_velocities(tmp_path / "other.traj")
-    found = read_velocities(tmp_path / "other.traj", interval=0.5, skip=0.001)
-    assert (found.interval, found.velocities.shape) == (0.5, (8, 1, 3))
+    record = read_velocities(tmp_path / "other.traj", interval=0.5, skip=0.001)
+    assert (record.interval, record.velocities.shape) == (0.5, (8, 1, 3))
     write(tmp_path / "still.traj", [Atoms("O"), Atoms("O")])
     assert read_velocities(tmp_path / "still.traj", interval=0.5) is None
     write(tmp_path / "mixed.traj", [frames[0], Atoms("H", velocities=[[0, 0, 1.0]])])
@@ -231,9 +231,11 @@ def test_trajectory_of_another_program_needs_the_interval(tmp_path):
 def test_frames_carry_their_time_and_a_last_one_in_between_is_left_out(tmp_path, name):
     settings = MDSettings("nve", 10, temperature=300.0, timestep=0.5, write_every=4)
     run_md(springs(2), settings, tmp_path / name)
-    found = read_velocities(tmp_path / name)  # steps 0, 4, 8 and the last, 10
-    assert found.interval == pytest.approx(2.0)
-    assert len(found.velocities) == 3
+    record = read_velocities(tmp_path / name)  # steps 0, 4, 8 and the last, 10
+    assert record.interval == pytest.approx(2.0)
+    assert len(record.velocities) == 3
+    write(tmp_path / f"tail_{name}", read(tmp_path / name, "1:3"))  # a piece of a run does not begin at time 0
+    assert read_velocities(tmp_path / f"tail_{name}").interval == pytest.approx(2.0)
     changed = MDSettings("nve", 24, temperature=300.0, timestep=0.5, write_every=8)
     run_md(springs(2), changed, tmp_path / name, resume=True)
     with pytest.raises(ValueError, match="expected frames every 2 fs, found 1 fs after frame 2"):
