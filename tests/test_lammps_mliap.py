@@ -92,6 +92,6 @@ def test_a_lammps_without_it_is_told_what_to_build(has_mliap):
     from lrc_ase.engines.mliap import attach
 
     lmp = cases.start(MPI.COMM_SELF, cases.crystal((1, 1, 1)))
-    with pytest.raises(ValueError, match=r"no Python interface of ML-IAP: build it with PKG_PYTHON, .* or take"):
+    with pytest.raises(ValueError, match=r"no Python interface of ML-IAP: build it with PKG_PYTHON, .* or use"):
         attach(lmp, potential(), species=cases.TYPES)
     lmp.close()
