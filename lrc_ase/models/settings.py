@@ -110,8 +110,8 @@ class SphereSettings(DescriptorSettings):
     """Features by which neighbors are weighed in the second block: scalars, and as many vectors with a
     `neighbor_degree` of 1."""
     neighbor_degree: int = Field(0, ge=0, le=1)
-    """What neighbors hand on to the second block. 0: scalars. 1: scalars and vectors, which tell an atom how the
-    surroundings of its neighbors are oriented; more accurate at equal cost."""
+    """Highest degree of the features that neighbors hand on to the second block. 0: scalars. 1: vectors too, which tell
+    an atom how the surroundings of its neighbors are oriented; more accurate at equal cost."""
 
     compression: float | None = Field(None, ge=1e-3, le=_LARGEST)
     """Size beyond which features grow as a square root, in units of their typical size before training. It keeps

@@ -89,8 +89,8 @@ def charged_compositions(frames: Sequence[LabelledFrame], elements: Sequence[str
 
     Neutral single atoms, frames for the reference energies, are left out: they would make the ions of a salt neutral.
     """
-    found = {(tuple(_composition(frame, elements)), total_charge(frame.atoms)) for frame in frames}
-    return independent_compositions([each for each in found if sum(each[0]) > 1 or each[1]], elements)
+    compositions = {(tuple(_composition(frame, elements)), total_charge(frame.atoms)) for frame in frames}
+    return independent_compositions([each for each in compositions if sum(each[0]) > 1 or each[1]], elements)
 
 
 def isolated_references(frames: Sequence[LabelledFrame], elements: Sequence[str]) -> References:
