@@ -7,11 +7,14 @@ needed.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lrc_ase.models.descriptors.envelope import distances_and_envelope
 from lrc_ase.models.descriptors.sphere.harmonics import (
@@ -24,8 +27,10 @@ from lrc_ase.models.descriptors.sphere.shape import SphereShape
 
 __all__ = ["averages_reference", "independent", "message_moments_reference", "moments_reference"]
 
-_PIECE_ELEMENTS = 50_000
-"""Largest number of values on the sphere, per factor, that are evaluated at once."""
+_CPU_PIECE = 50_000
+"""Values on the sphere, per factor, that are evaluated at once on the CPU: they fit a cache."""
+_GPU_PIECE = 2**26
+"""Values per tensor that are evaluated at once on a GPU: enough to fill it, few enough for its memory."""
 
 
 def moments_reference(
@@ -37,23 +42,30 @@ def moments_reference(
     weights: Tensor | None = None,
 ) -> Tensor:
     """Sum radial functions times harmonics over neighbors, (n_lm, n_atoms, n_inputs); arguments as in `moments`."""
-    if weights is None:
-        # (n_atoms, n_neighbors, n_elements)
-        weights = nn.functional.one_hot(species[neighbors], shape.n_weights).to(vectors)
-    vectors, radial = _radial(vectors, mask, shape)
-    return _sums((weights[..., None] * radial[..., None, :]).flatten(-2), vectors, shape)  # columns (k, n)
+
+    def sums(rows: slice) -> Tensor:
+        of_rows = weights[rows] if weights is not None else _of_elements(species[neighbors[rows]], vectors, shape)
+        directions, radial = _radial(vectors[rows], mask[rows], shape)
+        return _sums((of_rows[..., None] * radial[..., None, :]).flatten(-2), directions, shape)  # columns (k, n)
+
+    return torch.cat(_in_pieces(sums, vectors, neighbors.shape[1] * shape.n_inputs), dim=1)
 
 
 def message_moments_reference(
     vectors: Tensor, mask: Tensor, neighbors: Tensor, messages: Tensor, mixing: Tensor, shape: SphereShape
 ) -> Tensor:
     """Sum messages of neighbors, (n_lm, n_atoms, 3 K); arguments as in `message_moments`."""
-    vectors, radial = _radial(vectors, mask, shape)
-    mixed = torch.einsum("abn,pnk->abpk", radial, mixing)  # (n_atoms, n_neighbors, 2, K)
-    of_columns = mixed[:, :, [0, 1, 1, 1]]  # scalars, and three components of vectors
-    # (n_atoms, n_neighbors, 4, K)
-    carried = torch.index_select(messages, 0, neighbors.flatten()).unflatten(0, neighbors.shape)
-    sums = _sums((carried * of_columns).flatten(-2), vectors, shape).unflatten(-1, (4, -1))
+
+    def sums_of(rows: slice) -> Tensor:
+        directions, radial = _radial(vectors[rows], mask[rows], shape)
+        mixed = torch.einsum("abn,pnk->abpk", radial, mixing)  # (n_atoms, n_neighbors, 2, K)
+        of_columns = mixed[:, :, [0, 1, 1, 1]]  # scalars, and three components of vectors
+        # (n_atoms, n_neighbors, 4, K)
+        carried = torch.index_select(messages, 0, neighbors[rows].flatten()).unflatten(0, neighbors[rows].shape)
+        return _sums((carried * of_columns).flatten(-2), directions, shape)
+
+    pieces = _in_pieces(sums_of, vectors, neighbors.shape[1] * messages[0].numel())
+    sums = torch.cat(pieces, dim=1).unflatten(-1, (4, -1))
     terms, values = gaunt_terms(shape.max_degree)
     n_lm = shape.n_harmonics
     coupling = np.zeros((2, n_lm, n_lm, 3))
@@ -65,13 +77,15 @@ def message_moments_reference(
 
 def averages_reference(channels: Tensor, shape: SphereShape) -> tuple[Tensor, Tensor]:
     """Average products of one, two, ... factors over the sphere; arguments and results as in `averages`."""
-    # in pieces whose values on the sphere fit a cache: this step takes most of the time
     harmonics, weights, points = _grid(shape.degrees)
-    pieces = torch.split(channels, max(1, _PIECE_ELEMENTS // (len(weights) * shape.n_channels)), dim=1)
     # rows of the quadrature: weights, and weights times the three components of the direction
-    rows = np.concatenate([weights[None], weights * points.T])
-    grid = torch.from_numpy(harmonics).to(channels), torch.from_numpy(rows).to(channels)
-    averages = [_averages(piece, *grid, shape) for piece in pieces]
+    quadrature_rows = np.concatenate([weights[None], weights * points.T])
+    grid = torch.from_numpy(harmonics).to(channels), torch.from_numpy(quadrature_rows).to(channels)
+
+    def averages_of(rows: slice) -> tuple[Tensor, Tensor]:
+        return _averages(channels[:, rows], *grid, shape)
+
+    averages = _in_pieces(averages_of, channels[0], len(weights) * shape.n_channels, cpu_piece=_CPU_PIECE)
     return torch.cat([one for one, _ in averages]), torch.cat([vectors for _, vectors in averages], dim=1)
 
 
@@ -82,6 +96,28 @@ def independent(*tensors: Tensor) -> list[Tensor]:
     to the original tensors.
     """
     return [tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_() for tensor in tensors]
+
+
+def _in_pieces(
+    function: Callable[[slice], Any], atoms: Tensor, values_per_atom: int, cpu_piece: int | None = None
+) -> list[Any]:
+    """Evaluate a function of ranges of atoms, the rows of `atoms`, in pieces that the memory holds.
+
+    Several pieces on a GPU are evaluated once more in the backward pass instead of kept: what a million atoms keep
+    would not fit its memory.
+    """
+    n_atoms, on_cpu = len(atoms), atoms.device.type == "cpu"
+    largest = cpu_piece if on_cpu else _GPU_PIECE
+    size = n_atoms if largest is None else max(1, largest // max(1, values_per_atom))
+    pieces = [slice(first, first + size) for first in range(0, n_atoms, max(1, size))] or [slice(0, 0)]
+    if on_cpu or len(pieces) == 1:
+        return [function(piece) for piece in pieces]
+    return [checkpoint(function, piece, use_reentrant=False) for piece in pieces]
+
+
+def _of_elements(species: Tensor, like: Tensor, shape: SphereShape) -> Tensor:
+    """Return one weight for each element, (n_atoms, n_neighbors, n_elements): one for that of the neighbor."""
+    return nn.functional.one_hot(species, shape.n_weights).to(like)
 
 
 def _averages(channels: Tensor, harmonics: Tensor, rows: Tensor, shape: SphereShape) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,128 @@
+"""Calculator, engines and commands on a GPU beside the CPU, as users call them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase import units
+from ase.build import bulk
+from ase.md.verlet import VelocityVerlet
+from structures import salt_potential
+from training_frames import metal_frames
+
+from lrc_ase import LRCCalculator, save_potential
+from lrc_ase.files.potential_file import load_potential
+
+
+def salt(repeat=(1, 1, 1), seed=0):
+    """A crystal within the training domain of the shipped potential."""
+    atoms = bulk("NaCl", "rocksalt", a=5.7, cubic=True).repeat(repeat)
+    atoms.rattle(0.1, seed=seed)
+    return atoms
+
+
+PROPERTIES = ["energy", "energies", "forces", "stress", "stresses", "charges", "polarization"]
+
+
+@pytest.mark.parametrize("potential", ["shipped", "transfers"])
+def test_a_calculator_gives_the_numbers_of_the_cpu(potential, device):
+    potential = load_potential("nacl") if potential == "shipped" else salt_potential()
+    results = []
+    for where in ("cpu", device):
+        atoms = salt(repeat=(2, 2, 1), seed=7)
+        atoms.calc = LRCCalculator(potential, device=where)
+        found = {name: np.array(atoms.calc.get_property(name, atoms)) for name in PROPERTIES}
+        found["born"] = atoms.calc.get_born_effective_charges(atoms)
+        found["polarizability"] = atoms.calc.get_polarizability(atoms)
+        atoms.rattle(0.1, seed=5)
+        atoms.positions[0] += 0.4  # beyond the skin
+        atoms.set_cell(atoms.cell * 1.02, scale_atoms=True)
+        found["forces elsewhere"] = atoms.get_forces()
+        results.append(found)
+    for name, expected in results[0].items():
+        np.testing.assert_allclose(results[1][name], expected, rtol=1e-8, atol=1e-8 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("field", [None, (0.0, 0.0, 0.02)])
+def test_a_trajectory_follows_that_of_the_cpu(field, device):
+    ends = []
+    for where in ("cpu", device):
+        atoms = salt(repeat=(2, 2, 2))
+        atoms.calc = LRCCalculator(salt_potential(), device=where, electric_field=field)
+        atoms.set_momenta(np.random.default_rng(0).normal(size=(len(atoms), 3)))
+        VelocityVerlet(atoms, timestep=2 * units.fs).run(50)
+        ends.append(atoms.positions)
+    np.testing.assert_allclose(ends[1], ends[0], rtol=0, atol=1e-8)
+
+
+def test_torch_sim_on_the_device_gives_the_numbers_of_ase(device):
+    torch_sim = pytest.importorskip("torch_sim")
+    from lrc_ase.engines.torchsim import TorchSimModel
+
+    frames = [salt(), salt(repeat=(2, 1, 1), seed=1)]
+    model = TorchSimModel(salt_potential(), charge=0.0, device=device)
+    results = model(torch_sim.io.atoms_to_state(frames, device, torch.float64))
+    expected = []
+    for atoms in frames:
+        atoms.calc = LRCCalculator(salt_potential())
+        expected.append(atoms.get_forces())
+    np.testing.assert_allclose(results["forces"].cpu().numpy(), np.concatenate(expected), rtol=0, atol=1e-9)
+
+
+def command(*arguments, folder):
+    finished = subprocess.run(
+        [sys.executable, "-m", "lrc_ase.cli", *map(str, arguments)], cwd=folder, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+def test_training_evaluation_relaxation_and_dynamics_by_commands(tmp_path, device):
+    ase.io.write(tmp_path / "train.extxyz", metal_frames(12))
+    ase.io.write(tmp_path / "test.extxyz", metal_frames(4, seed=1))
+    run = ["train", "-o", "run", "--device", device.type]
+    command(*run, "train.extxyz", "--epochs", 3, "--model", "accurate", folder=tmp_path)
+    command("train", "-o", "run", "--resume", "--epochs", 5, folder=tmp_path)
+    errors = {
+        where: command("evaluate", "run", "test.extxyz", "--device", where, folder=tmp_path)
+        for where in ("cpu", device.type)
+    }
+    assert errors["cpu"].splitlines()[-1] == errors[device.type].splitlines()[-1]
+    ase.io.write(tmp_path / "start.extxyz", metal_frames(1, seed=2))
+    command("relax", "run", "start.extxyz", "--device", device.type, "--fmax", 1.0, folder=tmp_path)
+    command(
+        "md", "run", "start.extxyz", "--device", device.type, "--steps", 20, "-t", 300, "-o", "md.traj", folder=tmp_path
+    )
+    assert len(ase.io.read(tmp_path / "md.traj", ":")) > 1
+
+
+def test_a_potential_saved_from_the_device_loads_on_the_cpu(tmp_path, device):
+    potential = salt_potential()
+    there = potential.for_evaluation(device, "float64")
+    save_potential(tmp_path / "there.safetensors", there)
+    atoms, energies = salt(), []
+    for each in (potential, load_potential(tmp_path / "there.safetensors")):
+        atoms.calc = LRCCalculator(each)
+        energies.append(atoms.get_potential_energy())
+    assert energies[1] == pytest.approx(energies[0], rel=1e-14)
+
+
+def test_the_message_of_a_full_device_says_what_to_do(device):
+    if device.type == "cpu":
+        pytest.skip("for a GPU")
+    from ase.calculators.calculator import CalculationFailed
+
+    free, _ = torch.cuda.mem_get_info()
+    held = torch.empty(free - 2**28, dtype=torch.uint8, device=device)  # a quarter of a GiB is left
+    atoms = salt(repeat=(16, 16, 16))
+    atoms.calc = LRCCalculator(load_potential("nacl"), device=device)
+    with pytest.raises(CalculationFailed, match="memory"):
+        atoms.get_forces()
+    del held
+    torch.cuda.empty_cache()
+    assert np.isfinite(atoms.get_forces()).all()

@@ -1,0 +1,301 @@
+"""Times on a GPU: the layer beside a peer, whole models, a step of training and of molecular dynamics.
+
+python tests/gpu/timings.py FOLDER --neighbors [--largest 1000000]
+python tests/gpu/timings.py RESULTS [--neighbors-in FOLDER] [--largest 1000000] [--seconds 240] [--rehearsal]
+
+The first command finds the neighbors on the CPU and keeps them, while the GPU does something else.
+
+Writes RESULTS/timings.json after each measurement, and RESULTS/timings.md, which docs/performance.md includes, at the
+end. Times are medians after warming up. A measurement that fails keeps its error; the others go on. After `--seconds`
+no new one begins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path += [str(Path(__file__).resolve().parents[1] / "benchmarks"), str(Path(__file__).resolve().parents[1])]
+from ase import units
+from ase.build import bulk
+from ase.md.verlet import VelocityVerlet
+from problem import SMEARING, Problem
+from safetensors.torch import load_file, save_file
+from short_range_speed import water_like
+from torch_peers import Layer, TorchPeer, TorchPme
+
+from lrc_ase import LongRangeSettings, LRCCalculator, ModelSettings, SphereSettings, build_model
+from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.model import ShortRangeModel
+from lrc_ase.structures.graph import Graph, collate
+from lrc_ase.structures.neighbors import neighbor_graph
+from lrc_ase.training.presets import PRESETS
+
+ELEMENTS = ("H", "O")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--largest", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=240)
+    parser.add_argument("--neighbors", action="store_true", help="find neighbors and keep them for the other call")
+    parser.add_argument("--neighbors-in", type=Path, metavar="FOLDER", help="where that call kept them")
+    parser.add_argument("--rehearsal", action="store_true", help="small sizes, on the CPU")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    if arguments.neighbors:
+        for n_atoms in sizes(999, arguments.largest):
+            keep_graph(arguments.folder, n_atoms)
+        return
+    if not (arguments.rehearsal or torch.cuda.is_available()):
+        raise SystemExit("timings.py needs a CUDA device; --rehearsal runs it on the CPU")
+    device = torch.device("cpu" if arguments.rehearsal else "cuda")
+    start, results = time.monotonic(), []
+    largest = 10_000 if arguments.rehearsal else arguments.largest
+    for kind, label, measure in measurements(device, largest, arguments.neighbors_in or arguments.folder):
+        if time.monotonic() - start > arguments.seconds:
+            results.append({"kind": kind, "label": label, "error": "no time left"})
+            continue
+        try:
+            results.append({"kind": kind, "label": label} | measure())
+        except Exception as error:  # the others go on
+            results.append({"kind": kind, "label": label, "error": f"{type(error).__name__}: {error}"[:400]})
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        print(f"{time.monotonic() - start:6.1f} s {json.dumps(results[-1])}", flush=True)
+        (arguments.folder / "timings.json").write_text(json.dumps(results, indent=1) + "\n")
+    (arguments.folder / "timings.md").write_text(table(results))
+
+
+def measurements(
+    device: torch.device, largest: int, folder: Path
+) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]]]:
+    yield "machine", "machine", lambda: machine(device)
+    for n_atoms in sizes(10_000, largest):
+        for name, maker in (("lrc-ase", lambda problem: Layer(problem, 1e-3)), ("torch-pme", torch_pme)):
+            for job in ("field", "forces", "training"):
+                label = f"layer, {job}, {n_atoms} atoms, {name}"
+                yield "layer", label, lambda n=n_atoms, m=maker, j=job: layer(n, m, j, device)
+        yield "kernels", f"parts of the layer, {n_atoms} atoms", lambda n=n_atoms: parts(n, device)
+    for preset, dtype, most in (
+        ("fast", "float32", largest),
+        ("accurate", "float32", 100_000),
+        ("fast", "float64", 100_000),
+    ):
+        for n_atoms in sizes(999, min(most, largest)):
+            label = f"energy and forces, {preset}, {dtype}, {n_atoms} atoms"
+            yield "model", label, lambda p=preset, d=dtype, n=n_atoms: whole_model(p, d, n, device, folder)
+    for preset in PRESETS:
+        yield "training", f"training step, {preset}, float32", lambda p=preset: training_step(p, device)
+    for n_atoms in (64, 216, 1000, 8000):
+        yield "dynamics", f"step of NVE through ASE, {n_atoms} ions", lambda n=n_atoms: dynamics(n, device)
+    yield "profile", "kernels of energy and forces", lambda: profile(9990 if largest < 1e5 else 99_999, device, folder)
+
+
+def sizes(smallest: int, largest: int) -> Iterator[int]:
+    size = smallest
+    while size <= largest * 1.001:
+        yield size - size % 3
+        size *= 10
+
+
+def timed(call: Callable[[], object], device: torch.device, *, repeats: int = 10) -> dict[str, float]:
+    """Median time of a call in ms after two for warming up, and the peak memory of the device in MB."""
+    call(), call()
+    times = []
+    for _ in range(repeats):
+        wait(device)
+        start = time.perf_counter()
+        call()
+        wait(device)
+        times.append(1e3 * (time.perf_counter() - start))
+        if sum(times) > 4000:
+            break
+    memory = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else 0.0
+    return {"ms": round(statistics.median(times), 4), "MB": round(memory)}
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    n = 2**28 if device.type == "cuda" else 2**22
+    source = torch.zeros(n, device=device)
+    target = torch.empty_like(source)
+    copy = timed(lambda: target.copy_(source), device)["ms"]
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    versions = {"torch": torch.__version__, "numpy": np.__version__}
+    if device.type == "cuda":
+        import triton
+
+        versions["triton"] = triton.__version__
+    return {"device": name, "TB/s copied": round(2 * 4 * n / copy / 1e9, 3)} | versions
+
+
+def moved(peer: TorchPeer, device: torch.device) -> TorchPeer:
+    """Move all tensors and modules that a peer holds."""
+    for tensor in peer.trainable:
+        tensor.data = tensor.data.to(device)
+    for name, value in vars(peer).items():
+        if isinstance(value, torch.nn.Module):
+            value.to(device)
+        elif isinstance(value, torch.Tensor):
+            setattr(peer, name, value.detach().to(device).requires_grad_(value.requires_grad))
+        elif isinstance(value, tuple) and name != "trainable" and any(isinstance(v, torch.Tensor) for v in value):
+            setattr(peer, name, tuple(each.to(device) for each in value))
+    if isinstance(peer, Layer):
+        kernel = peer.layer.multiplier
+        peer.trainable = (kernel.amplitude, kernel.log_screening)
+    return peer
+
+
+def torch_pme(problem: Problem) -> TorchPme:
+    return TorchPme(problem, nodes=5, spacing=0.79)
+
+
+def layer(n_atoms: int, maker: Callable[[Problem], TorchPeer], job: str, device: torch.device) -> dict[str, Any]:
+    peer = moved(maker(Problem(n_atoms, precision="float32")), device)
+
+    def field() -> None:
+        with torch.no_grad():
+            peer.convolve(peer.fixed_positions, peer.weights)
+
+    def forces() -> None:
+        _, energy = peer.field_and_energy(peer.positions, peer.weights)
+        torch.autograd.grad(energy, peer.positions)
+
+    def training() -> None:
+        for parameter in peer.trainable:
+            parameter.requires_grad_(True)
+        _, energy = peer.field_and_energy(peer.positions, peer.trained_weights)
+        (slope,) = torch.autograd.grad(energy, peer.positions, create_graph=True)
+        loss = ((slope + peer.force_targets) ** 2).sum()
+        torch.autograd.grad(loss, [peer.trained_weights, *peer.trainable])
+
+    return timed({"field": field, "forces": forces, "training": training}[job], device)
+
+
+def parts(n_atoms: int, device: torch.device) -> dict[str, Any]:
+    """Spreading, Fourier transforms and gathering of the layer's default mesh."""
+    from lrc_ase import Coulomb, LongRangeConvolution
+
+    convolution = LongRangeConvolution(Coulomb(smearing=SMEARING), smearing=SMEARING, accuracy=1e-3)
+    n = round((n_atoms / 0.1) ** (1 / 3) / convolution.spacing)
+    mesh = torch.zeros(1, 1, n, n, n, device=device)
+    shape = (n, n, n)
+    fft = timed(lambda: torch.fft.irfftn(torch.fft.rfftn(mesh, dim=(2, 3, 4)), s=shape, dim=(2, 3, 4)), device)
+    found: dict[str, Any] = {"mesh": n, "points": convolution.window.n_points, "FFT ms": fft["ms"]}
+    if device.type != "cuda":
+        return found
+    from lrc_ase.layer.mesh.triton.launch import gather_triton, spread_triton
+
+    coordinates = n * torch.rand(n_atoms, 3, dtype=torch.float64, device=device)
+    structure = torch.zeros(n_atoms, dtype=torch.int64, device=device)
+    for level, n_orders in ((0, 1), (1, 4)):
+        values = torch.randn(n_atoms, n_orders, 1, device=device)
+        arguments = coordinates, structure, convolution.window, level
+        found[f"spread {level} ms"] = timed(lambda v=values, a=arguments: spread_triton(v, *a, mesh), device)["ms"]
+        found[f"gather {level} ms"] = timed(lambda v=values, a=arguments: gather_triton(mesh, *a, v), device)["ms"]
+    keys = torch.randint(n**3, (n_atoms,), device=device, dtype=torch.int32)
+    found["sort ms"] = timed(lambda: torch.sort(keys, stable=True), device)["ms"]
+    return found
+
+
+def untrained(preset: str, dtype: torch.dtype, device: torch.device) -> ShortRangeModel:
+    descriptor = SphereSettings(**PRESETS[preset]["descriptor"])
+    long_range = LongRangeSettings(compositions={"H2O": 0})
+    settings = ModelSettings(elements=ELEMENTS, descriptor=descriptor, long_range=long_range, average_neighbors=50.0)
+    model = build_model(settings, generator=torch.Generator().manual_seed(0))
+    return model.to(device=device, dtype=dtype)
+
+
+def whole_model(preset: str, dtype: str, n_atoms: int, device: torch.device, folder: Path) -> dict[str, Any]:
+    model = untrained(preset, getattr(torch, dtype), device).requires_grad_(False)
+    graph = kept_graph(folder, n_atoms).to(device)
+    found = timed(lambda: evaluate(model, graph), device)
+    return found | {"atom-steps per second": round(n_atoms / found["ms"] * 1e3)}
+
+
+def keep_graph(folder: Path, n_atoms: int) -> None:
+    graph = neighbor_graph(water_like(n_atoms), ELEMENTS, 5.5)
+    tensors = {field.name: getattr(graph, field.name) for field in fields(graph)}
+    tensors = {name: value.contiguous() for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+    path = folder / f"neighbors-{n_atoms}.safetensors"
+    save_file(tensors, path.with_suffix(".part"))
+    path.with_suffix(".part").rename(path)
+
+
+def kept_graph(folder: Path, n_atoms: int) -> Graph:
+    path = folder / f"neighbors-{n_atoms}.safetensors"
+    if not path.exists():
+        keep_graph(folder, n_atoms)
+    return Graph(**load_file(path))
+
+
+def training_step(preset: str, device: torch.device) -> dict[str, Any]:
+    """One step of training on energies and forces: 8 frames of 96 atoms."""
+    model = untrained(preset, torch.float32, device)
+    graph = collate([neighbor_graph(water_like(96), ELEMENTS, 5.0)] * 8).to(device)
+    parameters = list(model.parameters())
+
+    def step() -> None:
+        results = evaluate(model, graph, training=True)
+        loss = results.forces.square().sum() + results.energy.square().sum()
+        torch.autograd.grad(loss, parameters, allow_unused=True)
+
+    return timed(step, device)
+
+
+def dynamics(n_atoms: int, device: torch.device) -> dict[str, Any]:
+    edge = round((n_atoms / 8) ** (1 / 3))
+    atoms = bulk("NaCl", "rocksalt", a=5.7, cubic=True).repeat((edge, edge, edge))
+    if len(atoms) != n_atoms:  # 64, 216, 1000 and 8000 are 8 k^3
+        raise ValueError(f"{n_atoms} ions fill no cube")
+    atoms.rattle(0.05, seed=0)
+    found: dict[str, Any] = {}
+    for dtype in ("float32", "float64"):
+        atoms.calc = LRCCalculator("nacl", device=device, dtype=dtype)
+        dynamics = VelocityVerlet(atoms, timestep=1 * units.fs)
+        found[f"{dtype} ms"] = timed(lambda d=dynamics: d.run(1), device, repeats=30)["ms"]
+    return found
+
+
+def profile(n_atoms: int, device: torch.device, folder: Path) -> dict[str, Any]:
+    """The operations that take most of the time of the device."""
+    model = untrained("fast", torch.float32, device).requires_grad_(False)
+    graph = kept_graph(folder, n_atoms).to(device)
+    evaluate(model, graph)
+    with torch.profiler.profile() as profiler:
+        evaluate(model, graph)
+        wait(device)
+    attribute = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    events = sorted(profiler.key_averages(), key=lambda event: -getattr(event, attribute))
+    return {f"{event.key[:90]} x{event.count}": round(getattr(event, attribute) / 1e3, 3) for event in events[:40]}
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Render what was measured as Markdown."""
+    lines = ["| measured | result |", "|---|---|"]
+    for result in results:
+        values = {name: value for name, value in result.items() if name not in ("kind", "label")}
+        if result["kind"] != "profile":
+            lines.append(f"| {result['label']} | {', '.join(f'{name}: {value}' for name, value in values.items())} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
