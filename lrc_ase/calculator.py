@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +24,8 @@ from lrc_ase.engines.ase_responses import ResponseCalculator
 from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.files.pretrained import trained_potential
 from lrc_ase.layer.memory import reuse_small_meshes
-from lrc_ase.models.derivatives import atomic_stresses, evaluate
+from lrc_ase.models.derivatives import atomic_stresses
+from lrc_ase.models.inference import Evaluator
 from lrc_ase.models.polarization import NO_CHARGES, PathlessWarning
 from lrc_ase.models.precision import floating_type
 from lrc_ase.models.torch_state import undisturbed
@@ -44,9 +46,10 @@ class LRCCalculator(ResponseCalculator):
     """Compute energies, forces, stress and latent charges with a trained potential, in ASE's units and signs.
 
     Each evaluation computes all inexpensive properties: `energy`, `free_energy` (the same), `energies` (per atom, sum
-    to `energy`), `forces`, `stress` (Voigt; where all three directions are periodic), `charges` (where the model has
-    latent charges) and `dipole` (where a direction is open: its component perpendicular to the periodic cell vectors,
-    about the origin of the coordinates). `stresses` (per atom, sum to `stress`) cost more and are computed on request.
+    to `energy`), `forces`, `charges` (where the model has latent charges) and `dipole` (where a direction is open: its
+    component perpendicular to the periodic cell vectors, about the origin of the coordinates). `stress` (Voigt; where
+    all three directions are periodic) is computed from what the evaluation left, when somebody asks for it or reads
+    `results`. `stresses` (per atom, sum to `stress`) cost more and are computed on request.
     `results` holds only properties of ASE, under ASE's names and in ASE's shapes, so that every writer and helper of
     ASE accepts them. A property that a structure does not have raises ASE's `PropertyNotImplementedError`. See
     docs/calculator.md and docs/conventions.md.
@@ -131,6 +134,7 @@ class LRCCalculator(ResponseCalculator):
         precision = floating_type(dtype if default_dtype is None else default_dtype)
         if default_dtype is not None and dtype is not torch.float64 and floating_type(dtype) != precision:
             raise ValueError(f"`dtype` {dtype} and `default_dtype` {default_dtype} differ: give one of them")
+        self._stress_waits = False
         super().__init__(**kwargs)
         reuse_small_meshes()
         if not isinstance(potential, Potential):
@@ -150,6 +154,7 @@ class LRCCalculator(ResponseCalculator):
         has_charges = settings.long_range is not None and settings.long_range.electrostatics
         absent = () if has_charges else _OF_CHARGES
         self.implemented_properties = [name for name in type(self).implemented_properties if name not in absent]
+        self._evaluate = Evaluator(self.model)
         self._field = AppliedField(electric_field)
         if self._field and not has_charges:
             raise ValueError(NO_CHARGES)
@@ -159,6 +164,36 @@ class LRCCalculator(ResponseCalculator):
         self._evaluated: Atoms | None = None
         self._extras: dict[str, Any] = {}  # of the same evaluation as `results`, under names that ASE does not have
         self.use_cache = False  # `calculate` keeps a copy of the atoms already
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Return the results of the last evaluation; compute its stress if there is one and nobody has asked for it."""
+        if self._stress_waits:
+            self._stress_waits = False
+            assert self.atoms is not None
+            with undisturbed(), ases_errors(len(self.atoms)):
+                self._results["stress"] = full_3x3_to_voigt_6_stress(_array(self._evaluate.stress()[0]))
+        return self._results
+
+    @results.setter
+    def results(self, results: dict[str, Any]) -> None:
+        self._results, self._stress_waits = results, False
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """Return a property as every calculator of ASE does, a polarization or a response."""
+        if name == "stress" or name not in self.implemented_properties:
+            return super().get_property(name, atoms, allow_calculation)
+        # ASE's method reads `results`, and dynamics would pay for a stress that nobody wants
+        changes = [] if atoms is None else self.check_state(atoms)
+        if changes:
+            self.atoms, self.results = None, {}
+        if name not in self._results and not allow_calculation:
+            return None
+        if name not in self._results:
+            self.calculate(self.atoms if atoms is None else atoms, [name], changes)
+        if name not in self._results:
+            raise PropertyNotImplementedError(f"{name} not present in this calculation")
+        return copy(self._results[name])
 
     @classmethod
     def from_pretrained(cls, name: str, **options: Any) -> LRCCalculator:
@@ -199,7 +234,7 @@ class LRCCalculator(ResponseCalculator):
         properties: Sequence[str] | None = ("energy",),
         system_changes: Sequence[str] | None = all_changes,
     ) -> None:
-        """Fill `results`: all inexpensive properties after a change of the atoms, `stresses` on request.
+        """Evaluate all inexpensive properties after a change of the atoms, `stresses` on request.
 
         None selects the default of `properties` and of `system_changes`.
         """
@@ -210,18 +245,18 @@ class LRCCalculator(ResponseCalculator):
             raise InputError("LRCCalculator needs atoms, got None: set atoms.calc and ask the atoms")
         hold_field(self.atoms)
         # wrappers of a calculator (ASE's checkpoints) pass no changes whenever they noticed none themselves
-        if system_changes or "forces" not in self.results or changed_inputs(self._evaluated, self.atoms):
+        if system_changes or "forces" not in self._results or changed_inputs(self._evaluated, self.atoms):
             self.results, self._extras, self._evaluated = {}, {}, None
         with ases_errors(len(self.atoms)):
             graph = self._graph()
             if self._evaluated is None:
                 self.results = self._cheap(graph)
-                self._evaluated = self.atoms
-            if "stresses" in properties and self.atoms.pbc.all() and "stresses" not in self.results:
+                self._evaluated, self._stress_waits = self.atoms, bool(self.atoms.pbc.all())
+            if "stresses" in properties and self.atoms.pbc.all() and "stresses" not in self._results:
                 if graph.field is not None:
                     raise PropertyNotImplementedError("stresses of single atoms are not defined in an electric field")
                 stresses = _array(atomic_stresses(self.model, graph))
-                self.results["stresses"] = np.array([full_3x3_to_voigt_6_stress(stress) for stress in stresses])
+                self._results["stresses"] = np.array([full_3x3_to_voigt_6_stress(stress) for stress in stresses])
 
     @property
     def extrapolation(self) -> tuple[str, ...]:
@@ -254,10 +289,10 @@ class LRCCalculator(ResponseCalculator):
         return self._field.on(self.atoms, self.neighbor_list.graph(self.atoms), unwrap=unwrap)
 
     def _cheap(self, graph: Graph) -> dict[str, Any]:
-        """Evaluate energy, forces, stress, charges and deviations once; return ASE's results."""
+        """Evaluate energy, forces, charges and deviations once; return ASE's results."""
         assert self.atoms is not None
         periodic = self.atoms.pbc
-        evaluation = evaluate(self.model, graph, stress=bool(periodic.all()), dipole=not periodic.all())
+        evaluation = self._evaluate(graph, dipole=not periodic.all())
         assert evaluation.forces is not None
         self._paths.tell(evaluation.pathless_charges, graph)
         # the model's energies leave out the reference energies of the elements, which are large and kept in float64
@@ -270,8 +305,6 @@ class LRCCalculator(ResponseCalculator):
                 "the model gives energies or forces that are not finite for these atoms: look at the step that made "
                 "their positions, or evaluate in float64"
             )
-        if evaluation.stress is not None:
-            results["stress"] = full_3x3_to_voigt_6_stress(_array(evaluation.stress[0]))
         if evaluation.energy_std is not None and evaluation.forces_std is not None:
             self._extras |= {"energy_std": float(evaluation.energy_std[0]), "forces_std": _array(evaluation.forces_std)}
         if evaluation.charges is not None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from lrc_ase.layer.kernels import Multiplier, WaveNumbers
 from lrc_ase.layer.lattice import volume, wave_indices
 from lrc_ase.layer.windows import Window
 
-__all__ = ["MultiplierTables", "deconvolution", "paired_waves"]
+__all__ = ["KeptTable", "MultiplierTables", "deconvolution", "paired_waves"]
 
 _CELLS_KEPT = 2
 """Cells whose tables are kept: tables are as large as meshes."""
@@ -76,11 +76,24 @@ class MultiplierTables:
         kept = of_cell.kept(multiplier, state)
         if not cell.requires_grad:
             return kept.table
-        if kept.slope is None:
-            kept.slope = of_cell.slope(multiplier)
         return _Strained.apply(
             cell, kept, lambda strained: _OfCell(strained, window, mesh_shape, layouts).evaluated(multiplier)
         )
+
+    def kept(
+        self, multiplier: Multiplier, window: Window | None, cell: Tensor, mesh_shape: tuple[int, ...]
+    ) -> KeptTable:
+        """Return the table of a frozen multiplier in cells without open directions; arguments as in `table`.
+
+        Raises
+        ------
+        ValueError
+            The multiplier is being trained.
+        """
+        state = multiplier.state()
+        if state is None:
+            raise ValueError("tables of a multiplier that is being trained are not kept: use `table`")
+        return self._of_cell(cell, window, mesh_shape, [Layout(mesh_shape)]).kept(multiplier, state)
 
     def at_origin(
         self, multiplier: Multiplier, dimension: int, dtype: torch.dtype, device: torch.device | str
@@ -114,18 +127,46 @@ class MultiplierTables:
 
 
 @dataclass
-class _Kept:
+class KeptTable:
     """A table of a frozen multiplier, and what its derivative by the cell needs."""
 
     table: Tensor
+    multiplier: Multiplier
+    squared: Tensor
+    """Squares of the wave numbers, (n_structures, *half mesh)."""
+    factor: Tensor
+    """All factors but the multiplier, (n_structures, 1, *half mesh)."""
     state: tuple[Any, ...]
     """Of the multiplier when the table was made."""
     parameters: tuple[Tensor, ...]
     """Of the multiplier, whose addresses are in `state`: while somebody holds it, no other tensor gets that memory."""
     inverse: Tensor
     """Of the cell, (n_structures, d, d)."""
-    slope: Tensor | None = None
-    """Derivative by k^2 at fixed volume, of the table's shape."""
+
+    @cached_property
+    def slope(self) -> Tensor:
+        """Return the derivative by k^2 at fixed volume, of the table's shape; in periodic directions alone."""
+        squared = self.squared.detach().requires_grad_()
+        with torch.enable_grad():
+            channels = self.multiplier.fourier(squared, squared.ndim - 1).unbind(dim=-1)
+            # each wave depends on its own k^2 alone, so the gradient of the sum holds every wave's derivative
+            gradients = [torch.autograd.grad(channel.sum(), squared, retain_graph=True)[0] for channel in channels]
+        return _arranged(self.multiplier, torch.stack(gradients, dim=-1).to(self.factor), self.factor)
+
+    def by_strain(self, cotangent: Tensor) -> Tensor:
+        """Differentiate the sum of `cotangent` times the table by a strain of the cell, (n_structures, d, d).
+
+        In periodic directions alone.
+        """
+        d = self.inverse.shape[-1]
+        # T is proportional to 1/V: this is -dL/d(ln V), and d(ln V) is the trace of the strain
+        by_volume = (cotangent * self.table).sum(dim=tuple(range(1, cotangent.ndim)))
+        products = (cotangent * self.slope).sum(dim=tuple(range(1, cotangent.ndim - d)))  # over channels
+        # k = 2 pi A^-1 m as columns, and d(k^2) = -2 k strain k
+        moments = _second_moments(products)
+        by_strain = -2 * (2 * math.pi) ** 2 * self.inverse @ moments @ self.inverse.transpose(-1, -2)
+        by_strain.diagonal(dim1=-2, dim2=-1).sub_(by_volume[:, None])
+        return by_strain
 
 
 @dataclass(eq=False)
@@ -139,7 +180,7 @@ class _OfCell:
     waves: WaveNumbers = field(init=False)
     factor: Tensor = field(init=False)
     """(n_structures, 1, *half mesh)."""
-    tables: dict[Multiplier, _Kept] = field(default_factory=dict, init=False)
+    tables: dict[Multiplier, KeptTable] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.waves = wave_numbers(self.cell, self.mesh_shape, self.layouts)
@@ -151,23 +192,15 @@ class _OfCell:
         """Compute a table from scratch, by differentiable steps."""
         return _arranged(multiplier, multiplier(self.waves).to(self.cell), self.factor)
 
-    def kept(self, multiplier: Multiplier, state: tuple[Any, ...]) -> _Kept:
+    def kept(self, multiplier: Multiplier, state: tuple[Any, ...]) -> KeptTable:
         """Return the table of a frozen multiplier; compute it if there is none for the present parameters."""
         kept = self.tables.get(multiplier)
         if kept is None or kept.state != state:
             parameters = tuple(parameter.detach() for parameter in multiplier.parameters())
-            kept = _Kept(self.evaluated(multiplier), state, parameters, torch.linalg.inv(self.cell))
+            rest = self.waves.squared.detach(), self.factor, state, parameters, torch.linalg.inv(self.cell)
+            kept = KeptTable(self.evaluated(multiplier), multiplier, *rest)
             self.tables[multiplier] = kept
         return kept
-
-    def slope(self, multiplier: Multiplier) -> Tensor:
-        """Differentiate the table by k^2 at fixed volume; in periodic directions alone."""
-        squared = self.waves.squared.detach().requires_grad_()
-        with torch.enable_grad():
-            channels = multiplier.fourier(squared, len(self.mesh_shape)).unbind(dim=-1)
-            # each wave depends on its own k^2 alone, so the gradient of the sum holds every wave's derivative
-            gradients = [torch.autograd.grad(channel.sum(), squared, retain_graph=True)[0] for channel in channels]
-        return _arranged(multiplier, torch.stack(gradients, dim=-1).to(self.cell), self.factor)
 
 
 def _arranged(multiplier: Multiplier, values: Tensor, factor: Tensor) -> Tensor:
@@ -207,7 +240,7 @@ class _Strained(torch.autograd.Function):
     """A kept table, differentiable by the cell."""
 
     @staticmethod
-    def forward(ctx: Any, cell: Tensor, kept: _Kept, evaluate: Any) -> Tensor:
+    def forward(ctx: Any, cell: Tensor, kept: KeptTable, evaluate: Any) -> Tensor:
         ctx.save_for_backward(cell)
         ctx.kept, ctx.evaluate = kept, evaluate
         return kept.table.detach()
@@ -217,15 +250,8 @@ class _Strained(torch.autograd.Function):
         (cell,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody differentiates further
             return torch.autograd.grad(ctx.evaluate(cell), cell, cotangent, create_graph=True)[0], None, None
-        d, kept = cell.shape[-1], ctx.kept
-        # T is proportional to 1/V: this is -dL/d(ln V), and d(ln V) is the trace of the strain
-        by_volume = (cotangent * kept.table).sum(dim=tuple(range(1, cotangent.ndim)))
-        products = (cotangent * kept.slope).sum(dim=tuple(range(1, cotangent.ndim - d)))  # over channels
-        # k = 2 pi A^-1 m as columns, and d(k^2) = -2 k strain k
-        by_strain = -2 * (2 * math.pi) ** 2 * kept.inverse @ _second_moments(products) @ kept.inverse.transpose(-1, -2)
-        by_strain.diagonal(dim1=-2, dim2=-1).sub_(by_volume[:, None])
         # the cell's vectors are rows, A -> A (1 + strain): strain = A^-1 dA
-        return kept.inverse.transpose(-1, -2) @ by_strain, None, None
+        return ctx.kept.inverse.transpose(-1, -2) @ ctx.kept.by_strain(cotangent), None, None
 
 
 def _second_moments(values: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ def evaluate(
     if isinstance(model, Ensemble):
         wanted: dict[str, Any] = {"forces": forces, "stress": stress, "dipole": dipole, "training": training}
         members = [evaluate(each, graph, born_component=born_component, **wanted) for each in members_of(model)]
-        return _mean(members, model)
+        return mean_of_members(members, model)
     strain = None
     if forces or born_component is not None:
         graph = replace(graph, positions=graph.positions.detach().requires_grad_())  # a leaf: gradients end here
@@ -157,7 +157,7 @@ def recordable(graph: Graph) -> Graph:
     return replace(graph, **copies)
 
 
-def _mean(members: Sequence[Results], ensemble: Ensemble) -> Results:
+def mean_of_members(members: Sequence[Results], ensemble: Ensemble) -> Results:
     """Return the mean of the members' results, and calibrated standard deviations of energies and forces."""
     stacked: dict[str, Tensor] = {}
     for field in fields(Results):

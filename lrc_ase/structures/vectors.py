@@ -16,7 +16,7 @@ from torch import Tensor
 from lrc_ase.compiled.compilation import compiled
 from lrc_ase.compiled.threads import run_over_atoms
 
-__all__ = ["neighbor_vectors"]
+__all__ = ["neighbor_vectors", "pull_sums", "vectors_to_neighbors"]
 
 
 def neighbor_vectors(
@@ -40,16 +40,34 @@ Pairs = tuple[Tensor, Tensor, Tensor]
 """`neighbors`, `shifts`, `structure`."""
 
 
+def vectors_to_neighbors(positions: Tensor, cell: Tensor, pairs: Pairs, dtype: torch.dtype) -> Tensor:
+    """Compute what `neighbor_vectors` does by the compiled kernel, without a graph."""
+    vectors = torch.empty(*pairs[0].shape, 3, dtype=dtype)
+    arguments = (_array(positions), _array(cell), *map(_array, pairs), vectors.numpy())
+    run_over_atoms(_kernel("vectors", arguments[-1].dtype.name), arguments, len(pairs[0]), torch.get_num_threads())
+    return vectors
+
+
+def pull_sums(pulls: Tensor, pairs: Pairs, sizes: tuple[int, int], *, with_cell: bool) -> tuple[Tensor, Tensor]:
+    """Sum gradients by the vectors over each atom, and with `with_cell` over each cell, in float64 without a graph.
+
+    `sizes` are the numbers of atoms and structures. Return (n_atoms, 3) and (n_structures, 3, 3).
+    """
+    array = _array(pulls)
+    arguments = (array, *map(_array, pairs), *sizes, with_cell)
+    parts = run_over_atoms(_kernel("pulls", array.dtype.name), arguments, len(pulls), torch.get_num_threads())
+    # each range of atoms has its own arrays: neighbors lie in any range, and threads must not add to one array
+    by_positions, by_cell = (sum(part[1:], start=part[0]) for part in zip(*parts, strict=True))
+    return torch.from_numpy(by_positions), torch.from_numpy(by_cell)
+
+
 class _Vectors(torch.autograd.Function):
     """The map from positions and cells to neighbor vectors, compiled; its backward pass is `_Pulls`."""
 
     @staticmethod
     def forward(ctx: Any, positions: Tensor, cell: Tensor, pairs: Pairs, dtype: torch.dtype) -> Tensor:
         ctx.pairs, ctx.sizes = pairs, (len(positions), len(cell))
-        vectors = torch.empty(*pairs[0].shape, 3, dtype=dtype)
-        arguments = (_array(positions), _array(cell), *map(_array, pairs), vectors.numpy())
-        run_over_atoms(_kernel("vectors", arguments[-1].dtype.name), arguments, len(pairs[0]), torch.get_num_threads())
-        return vectors
+        return vectors_to_neighbors(positions, cell, pairs, dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
@@ -66,12 +84,7 @@ class _Pulls(torch.autograd.Function):
         ctx: Any, pulls: Tensor, pairs: Pairs, sizes: tuple[int, int], with_cell: bool
     ) -> tuple[Tensor, Tensor]:
         ctx.pairs, ctx.dtype = pairs, pulls.dtype
-        kernel = _kernel("pulls", _array(pulls).dtype.name)
-        arguments = (_array(pulls), *map(_array, pairs), *sizes, with_cell)
-        parts = run_over_atoms(kernel, arguments, len(pulls), torch.get_num_threads())
-        # each range of atoms has its own arrays: neighbors lie in any range, and threads must not add to one array
-        by_positions, by_cell = (sum(part[1:], start=part[0]) for part in zip(*parts, strict=True))
-        return torch.from_numpy(by_positions), torch.from_numpy(by_cell)
+        return pull_sums(pulls, pairs, sizes, with_cell=with_cell)
 
     @staticmethod
     def backward(ctx: Any, positions: Tensor, cell: Tensor) -> tuple[Tensor, None, None, None]:

@@ -15,9 +15,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lrc_ase.compiled.compilation import compiled, inlined
-from lrc_ase.compiled.simd import address, fill, load, native_width, repeat, store
+from lrc_ase.compiled.compilation import compiled
+from lrc_ase.compiled.simd import address, fill, load, native_width, store
 from lrc_ase.compiled.threads import run_over_atoms
+from lrc_ase.models.descriptors.sphere.atom_averages import add_directed, along_direction, average_rows, pull_rows
 from lrc_ase.models.descriptors.sphere.harmonics import (
     harmonic_order,
     parity_class,
@@ -27,7 +28,7 @@ from lrc_ase.models.descriptors.sphere.harmonics import (
 from lrc_ase.models.descriptors.sphere.orbits import add_from_orbit, values_on_orbit
 from lrc_ase.models.descriptors.sphere.shape import SphereShape
 
-__all__ = ["average", "average_backward", "average_second"]
+__all__ = ["average", "average_backward", "average_second", "quadrature_tables"]
 
 
 Averages: TypeAlias = tuple[np.ndarray, np.ndarray]
@@ -66,11 +67,13 @@ def _run(build: Any, arrays: tuple[np.ndarray, ...], shape: SphereShape, n_threa
     kernel = _kernel(build, shape.max_degree, len(shape.degrees), shape.n_vectors, width, precision)
     flat = tuple(array.reshape(-1) for array in arrays)
     n_atoms = arrays[1].shape[0]
-    run_over_atoms(kernel, (*flat, n_atoms, shape.n_channels, *_tables(shape.degrees, precision)), n_atoms, n_threads)
+    run_over_atoms(
+        kernel, (*flat, n_atoms, shape.n_channels, *quadrature_tables(shape.degrees, precision)), n_atoms, n_threads
+    )
 
 
 @lru_cache(maxsize=32)
-def _tables(degrees: tuple[int, ...], precision: str) -> tuple[np.ndarray, ...]:
+def quadrature_tables(degrees: tuple[int, ...], precision: str) -> tuple[np.ndarray, ...]:
     """Return the quadrature as the kernels need it, flat arrays.
 
     - Harmonics at one point of each orbit for each factor, (n_orbits, n_factors, n_lm), zero above the factor's degree;
@@ -111,24 +114,6 @@ def _kernel(build: Any, max_degree: int, n_factors: int, n_vectors: int, width: 
     return compiled(kernel, "sphere", build.__name__, max_degree, n_factors, n_vectors, width, precision)
 
 
-@inlined
-def _along(cotangents, entry, step, directions, at, width):
-    """Return the products of three vectors of cotangents, `step` apart, with the direction of a point, summed."""
-    x = load(cotangents, entry, width) * repeat(directions, at, width)
-    y = load(cotangents, entry + step, width) * repeat(directions, at + 1, width)
-    return x + y + load(cotangents, entry + 2 * step, width) * repeat(directions, at + 2, width)
-
-
-@inlined
-def _add_directed(s, rows, values, directions, at, count, width):
-    """Add the values at the points of an orbit times their directions to three rows."""
-    for axis in range(3):
-        total = load(s, rows + axis * width, width)
-        for p in range(count):
-            total = total + repeat(directions, at + 3 * p + axis, width) * load(s, values + p * width, width)
-        store(s, rows + axis * width, total)
-
-
 def _forward(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1: int, m2: int, m3: int) -> Any:
     """Return the kernel of `average`; m0 to m3 are the sizes of classes odd along 0 to 3 axes."""
     n_rows = n_factors * n_lm  # vectors of channels; then come 8 values for each factor, then the results
@@ -154,24 +139,10 @@ def _forward(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1:
                     for f in range(n_factors):
                         value = load(channels, lm * n_atoms * stride + column + f * n_channels, width)
                         store(s, (f * n_lm + lm) * width, value)
-                for row in range(n_factors + 3 * n_vectors):
-                    store(s, results + row * width, zero)
-                for orbit in range(len(counts)):
-                    count = counts[orbit]
-                    for f in range(n_factors):
-                        offset, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, points + f * 8 * width
-                        values_on_orbit(s, base, row, y, offset, count, starts, orbit, m0, m1, m2, m3, zero, width)
-                    # one factor, two factors, ...: every prefix of the product is averaged
-                    for p in range(count):
-                        product = fill(weights[orbit], width)
-                        for f in range(n_factors):
-                            product = product * load(s, points + (f * 8 + p) * width, width)
-                            store(s, results + f * width, load(s, results + f * width, width) + product)
-                            if f < n_vectors:  # prefixes overwrite values that are no longer needed
-                                store(s, points + (f * 8 + p) * width, product)
-                    for f in range(n_vectors):
-                        row = directed + 3 * f * width
-                        _add_directed(s, row, points + f * 8 * width, directions, 24 * orbit, count, width)
+                average_rows(
+                    s, 0, points, results, directed, y, weights, directions, counts, starts,
+                    n_lm, n_factors, n_vectors, m0, m1, m2, m3, zero, width,
+                )  # fmt: skip
                 for f in range(n_factors):
                     store(averages, column + f * n_channels, load(s, results + f * width, width))
                 for f in range(n_vectors):
@@ -211,36 +182,10 @@ def _backward(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1
                     for f in range(n_factors):
                         value = load(channels, lm * n_atoms * stride + column + f * n_channels, width)
                         store(s, (f * n_lm + lm) * width, value)
-                        store(s, back + (f * n_lm + lm) * width, zero)
-                for orbit in range(len(counts)):
-                    count = counts[orbit]
-                    for f in range(n_factors):
-                        offset, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, points + f * 8 * width
-                        values_on_orbit(s, base, row, y, offset, count, starts, orbit, m0, m1, m2, m3, zero, width)
-                    # E = sum_k g_k P_k with the products P_k = F_1 ... F_k; with S_k = g_k + F_(k+1) S_(k+1), from the
-                    # last factor backwards, dE/dF_k = P_(k-1) S_k. Cotangents of vectors add their component along the
-                    # direction of the point to g_k.
-                    for p in range(count):
-                        suffix = zero
-                        for i in range(n_factors):
-                            f = n_factors - 1 - i
-                            if i > 0:
-                                suffix = suffix * load(s, points + ((f + 1) * 8 + p) * width, width)
-                            suffix = suffix + load(cotangents, column + f * n_channels, width)
-                            if f < n_vectors:
-                                entry, at = vector_column + f * n_channels, 24 * orbit + 3 * p
-                                suffix = suffix + _along(vector_cotangents, entry, step, directions, at, width)
-                            store(s, slopes + (f * 8 + p) * width, suffix)
-                        product = load(s, points + p * width, width)  # P_1; the slope of the first factor is S_1
-                        for f in range(1, n_factors):
-                            slope = slopes + (f * 8 + p) * width
-                            store(s, slope, product * load(s, slope, width))
-                            product = product * load(s, points + (f * 8 + p) * width, width)
-                    for f in range(n_factors):
-                        offset, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, slopes + f * 8 * width
-                        add_from_orbit(  # `weighted`: the weight of the orbit enters here
-                            s, back + base, row, weighted, offset, count, starts, orbit, m0, m1, m2, m3, width
-                        )
+                pull_rows(
+                    s, 0, points, slopes, back, cotangents, column, n_channels, vector_cotangents, vector_column, step,
+                    y, weighted, directions, counts, starts, n_lm, n_factors, n_vectors, m0, m1, m2, m3, zero, width,
+                )  # fmt: skip
                 for lm in range(n_lm):
                     for f in range(n_factors):
                         value = load(s, back + (f * n_lm + lm) * width, width)
@@ -311,7 +256,7 @@ def _second(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1: 
                             suffix = suffix + load(cotangents, column + f * n_channels, width)  # constant: no tangent
                             if f < n_vectors:
                                 entry, at = vector_column + f * n_channels, 24 * orbit + 3 * p
-                                suffix = suffix + _along(vector_cotangents, entry, step, directions, at, width)
+                                suffix = suffix + along_direction(vector_cotangents, entry, step, directions, at, width)
                             store(s, suffixes + (f * 8 + p) * width, suffix)
                             store(s, slopes + (f * 8 + p) * width, suffix_tangent)
                         product, product_tangent = fill(channels_array.dtype.type(1), width), zero
@@ -329,7 +274,7 @@ def _second(n_lm: int, n_factors: int, n_vectors: int, width: int, m0: int, m1: 
                                 store(s, points + (f * 8 + p) * width, weights[orbit] * product_tangent)
                     for f in range(n_vectors):
                         row = directed + 3 * f * width
-                        _add_directed(s, row, points + f * 8 * width, directions, 24 * orbit, count, width)
+                        add_directed(s, row, points + f * 8 * width, directions, 24 * orbit, count, width)
                     for f in range(n_factors):
                         offset, base, row = (orbit * n_factors + f) * n_lm, f * n_lm * width, slopes + f * 8 * width
                         add_from_orbit(

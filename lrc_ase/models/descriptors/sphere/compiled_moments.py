@@ -34,7 +34,7 @@ from lrc_ase.models.descriptors.sphere.neighbor_functions import (
 )
 from lrc_ase.models.descriptors.sphere.shape import SphereShape
 
-__all__ = ["moment", "moment_backward", "moment_slope", "weight_slope"]
+__all__ = ["Neighborhoods", "moment", "moment_backward", "moment_slope", "weight_slope"]
 
 Neighborhoods = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """`vectors`, `mask`, `species`, `neighbors` as in `Descriptor.forward`."""

@@ -1,0 +1,124 @@
+"""Latent charges (`lrc_ase.models.charges`) with derivatives by the network's outputs and the vectors written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lrc_ase.models.descriptors.sphere.compiled_moments import Neighborhoods
+from lrc_ase.models.inference.compiled_transfers import transfer, transfer_backward
+from lrc_ase.models.long_range import LongRangePart
+from lrc_ase.structures.graph import Graph
+
+__all__ = ["ExcessCharges", "MovedCharges", "NoCharges", "ShiftedCharges"]
+
+
+class NoCharges:
+    """Weights without charges: the outputs of the network as they are."""
+
+    carried: Tensor | None = None
+    """Charges that atoms carry along in the polarization, (n_atoms,) in float64; see `ModelOutput`."""
+    transfer_dipoles: Tensor | None = None
+    """Dipoles of the transfers, (n_atoms, 3), e Angstrom."""
+    excess: ExcessCharges | None = None
+    """Charge left over in this structure; None where the charges of the elements sum to the total."""
+
+    def __call__(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        """Return the weights that are convolved, (n_atoms, n_weights)."""
+        return outputs
+
+    def pull(self, by_weights: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the gradients by the network's outputs and the vectors, given that by the weights."""
+        return by_weights, None
+
+
+class ShiftedCharges(NoCharges):
+    """Charges, the first output, shifted evenly to the total charge of the structure."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._total = float(graph.charge[0])
+
+    def __call__(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        """Return the charges and the other weights."""
+        weights = outputs.clone()
+        charges = weights[:, 0]
+        charges -= (charges.sum() - self._total) / len(charges)
+        self.carried = charges.double()
+        return weights
+
+    def pull(self, by_weights: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the gradient by the outputs: a shift of all charges changes nothing."""
+        by_outputs = by_weights.clone()
+        by_charges = by_outputs[:, 0]
+        by_charges -= by_charges.mean()
+        return by_outputs, None
+
+
+class MovedCharges(NoCharges):
+    """Element charges, their excess, and transfers between neighbors."""
+
+    def __init__(self, part: LongRangePart, graph: Graph, dtype: torch.dtype) -> None:
+        transfers = part.transfers
+        assert transfers is not None
+        n_features = transfers.share.in_features
+        # any features: they divide the excess among the atoms, and leave its sum alone
+        element_charges, excess = transfers.excess(torch.zeros(graph.n_atoms, n_features, dtype=dtype), graph)
+        self._element_charges, self.carried = element_charges.detach(), element_charges.detach()
+        self.excess = None if excess is None else ExcessCharges(part, graph, float(excess.sum()))
+        self._fixed = self.carried.to(dtype)
+        self._profile = nn.functional.softplus(transfers.profile.detach()).contiguous().numpy()
+        self._cutoff, self._n_amounts = transfers.cutoff, part.n_charges
+        self._around = graph.neighbor_mask.numpy(), graph.species.numpy(), graph.neighbors.numpy()
+        self._of: Neighborhoods
+        self._amounts = np.empty(0)
+
+    def __call__(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        """Return the charges and the other weights."""
+        self._of, self._amounts = (vectors.numpy(), *self._around), outputs[:, : self._n_amounts].contiguous().numpy()
+        gains, dipoles = transfer(self._of, self._profile, self._amounts, self._cutoff)
+        self.transfer_dipoles = torch.from_numpy(dipoles)
+        fixed = self._fixed
+        if self.excess is not None:
+            self.carried = self._element_charges + self.excess.charges
+            fixed = self.carried.to(outputs)
+        charges = fixed + torch.from_numpy(gains)
+        return torch.cat([charges[:, None], outputs[:, self._n_amounts :]], dim=1)
+
+    def pull(self, by_weights: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the gradients by outputs and vectors."""
+        by_charges = by_weights[:, 0].contiguous().numpy()
+        by_amounts, by_vectors = transfer_backward(self._of, self._profile, self._amounts, self._cutoff, by_charges)
+        by_outputs = torch.cat([torch.from_numpy(by_amounts), by_weights[:, 1:]], dim=1)
+        return by_outputs, torch.from_numpy(by_vectors)
+
+
+class ExcessCharges:
+    r"""Charge that element charges leave over, :math:`c_i = C s_i / \sum_j s_j` with shares :math:`s = \log(1 + e^l)`.
+
+    With the gradient g by c: :math:`\partial / \partial s_i = C (g_i - \sum_j g_j s_j / S) / S`, S the sum of shares.
+    """
+
+    def __init__(self, part: LongRangePart, graph: Graph, total: float) -> None:
+        assert part.transfers is not None
+        self._total = total
+        self._weight = part.transfers.share.weight.detach()[0]
+        element_share = part.transfers.element_share.weight.detach()[graph.species, 0]
+        self._constants = part.transfers.share.bias.detach() + element_share
+        self._to_weights, self._to_hidden = part.excess_to_weights.detach(), part.excess_to_hidden.detach()
+        self.charges = self._logits = torch.empty(0)
+
+    def __call__(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the additions to the first hidden layers of the read-out and of the network for the weights."""
+        self._logits = torch.addmv(self._constants, features, self._weight)
+        self._shares = nn.functional.softplus(self._logits).double()
+        self.charges = self._shares * (self._total / self._shares.sum())
+        column = self.charges.to(features)[:, None]
+        return column * self._to_hidden, column * self._to_weights
+
+    def pull(self, by_charges: Tensor, by_hidden: Tensor, by_hidden_of_weights: Tensor) -> Tensor:
+        """Return the gradient by the features, (n_atoms, n_features), given that by the charges and additions."""
+        gradient = (by_charges + by_hidden @ self._to_hidden + by_hidden_of_weights @ self._to_weights).double()
+        whole = self._shares.sum()
+        by_shares = (self._total / whole) * (gradient - (gradient @ self._shares) / whole)
+        return torch.outer(by_shares.to(by_hidden) * torch.sigmoid(self._logits), self._weight)

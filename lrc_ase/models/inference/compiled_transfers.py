@@ -1,0 +1,173 @@
+r"""Transfers of charge between neighbors and their derivatives on the CPU, compiled by Numba.
+
+With the squared distance s to neighbor k, :math:`\phi_p = (1 - s / r_c^2)^p` and :math:`w_{ck} = \sum_p g_{czp}
+\phi_p`, atom i takes
+
+.. math:: t_k = \sum_c \frac{a_c w_{ck}}{1 + W_c}, \qquad W_c = \sum_k w_{ck},
+
+as in `lrc_ase.models.charges`. With the gradient :math:`T_k` by the transfers and :math:`S_c = \sum_k T_k w_{ck}`
+
+.. math:: \frac{\partial}{\partial a_c} = \frac{S_c}{1 + W_c}, \qquad
+          \frac{\partial}{\partial w_{ck}} = \frac{a_c}{1 + W_c} \Big(T_k - \frac{S_c}{1 + W_c}\Big).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from lrc_ase.compiled.compilation import compiled, inlined
+from lrc_ase.compiled.threads import run_over_atoms
+from lrc_ase.models.descriptors.sphere.compiled_moments import Neighborhoods
+
+__all__ = ["transfer", "transfer_backward"]
+
+
+def transfer(
+    of: Neighborhoods, profile: np.ndarray, amounts: np.ndarray, cutoff: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the charge that each atom gains, (n_atoms,), and minus its transfers times vectors, (n_atoms, 3).
+
+    `profile` (n_transfers, n_elements, 4) holds the weights g of the radial functions, `amounts` (n_atoms, n_transfers)
+    the charge that each atom asks for.
+    """
+    vectors = of[0]
+    dipoles = np.empty((len(vectors), 3), vectors.dtype)
+    arguments = *of, profile, amounts, cutoff, dipoles
+    gains = run_over_atoms(_kernel(False, vectors.dtype.name), arguments, len(vectors), torch.get_num_threads())
+    # each range of atoms has its own array: what an atom takes from its neighbors lands anywhere
+    return sum(gains[1:], start=gains[0]), dipoles
+
+
+def transfer_backward(
+    of: Neighborhoods, profile: np.ndarray, amounts: np.ndarray, cutoff: float, by_charges: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the gradients by amounts and vectors, given that by the charges (n_atoms,)."""
+    vectors = of[0]
+    by_amounts, by_vectors = np.empty_like(amounts), np.empty_like(vectors)
+    arguments = *of, profile, amounts, cutoff, by_charges, by_amounts, by_vectors
+    run_over_atoms(_kernel(True, vectors.dtype.name), arguments, len(vectors), torch.get_num_threads())
+    return by_amounts, by_vectors
+
+
+@lru_cache(maxsize=4)
+def _kernel(backward: bool, precision: str) -> Any:
+    return compiled(
+        _backward() if backward else _forward(), "transfers", "backward" if backward else "forward", precision
+    )
+
+
+@inlined
+def _fading(vectors, mask, atom, column, inverse):
+    """Return 1 - r^2 / cutoff^2 of a neighbor; zero beyond the cutoff and for padding."""
+    x, y, z = vectors[atom, column, 0], vectors[atom, column, 1], vectors[atom, column, 2]
+    fading = 1 - (x * x + y * y + z * z) * inverse
+    # `not <=`: NaN stays NaN, so that it shows in the result
+    return fading if mask[atom, column] and not fading <= 0 else fading * 0
+
+
+@inlined
+def _weight(profile, channel, element, p4, p8, p16, p32):
+    """Return the weight of a neighbor for one channel."""
+    return (
+        profile[channel, element, 0] * p4
+        + profile[channel, element, 1] * p8
+        + profile[channel, element, 2] * p16
+        + profile[channel, element, 3] * p32
+    )
+
+
+@inlined
+def _evaluate(vectors, mask, species, neighbors, profile, atom, inverse, weights, sums):
+    """Write the weights of all neighbors of an atom for each channel, and their sums plus one."""
+    for channel in range(profile.shape[0]):
+        sums[channel] = 1
+    for column in range(mask.shape[1]):
+        fading = _fading(vectors, mask, atom, column, inverse)
+        p2 = fading * fading
+        p4 = p2 * p2
+        p8 = p4 * p4
+        p16 = p8 * p8
+        element = species[neighbors[atom, column]]
+        for channel in range(profile.shape[0]):
+            weight = _weight(profile, channel, element, p4, p8, p16, p16 * p16)
+            weights[column, channel] = weight
+            sums[channel] += weight
+
+
+def _forward() -> Any:
+    """Return the kernel of `transfer` for atoms `first` to `last`."""
+
+    def kernel(vectors, mask, species, neighbors, profile, amounts, cutoff, dipoles, first, last):
+        kind = vectors.dtype.type
+        inverse = kind(1 / cutoff**2)
+        n_channels = profile.shape[0]
+        gains = np.zeros(len(species), vectors.dtype)
+        weights, sums = np.empty((mask.shape[1], n_channels), vectors.dtype), np.empty(n_channels, vectors.dtype)
+        for atom in range(first, last):
+            _evaluate(vectors, mask, species, neighbors, profile, atom, inverse, weights, sums)
+            for channel in range(n_channels):
+                sums[channel] = amounts[atom, channel] / sums[channel]
+            gain, x, y, z = kind(0), kind(0), kind(0), kind(0)
+            for column in range(mask.shape[1]):
+                taken = kind(0)
+                for channel in range(n_channels):
+                    taken += sums[channel] * weights[column, channel]
+                gain += taken
+                gains[neighbors[atom, column]] -= taken
+                x -= taken * vectors[atom, column, 0]
+                y -= taken * vectors[atom, column, 1]
+                z -= taken * vectors[atom, column, 2]
+            gains[atom] += gain
+            dipoles[atom, 0], dipoles[atom, 1], dipoles[atom, 2] = x, y, z
+        return gains
+
+    return kernel
+
+
+def _backward() -> Any:
+    """Return the kernel of `transfer_backward` for atoms `first` to `last`."""
+
+    def kernel(
+        vectors, mask, species, neighbors, profile, amounts, cutoff, by_charges, by_amounts, by_vectors, first, last
+    ):
+        kind = vectors.dtype.type
+        inverse = kind(1 / cutoff**2)
+        n_channels = profile.shape[0]
+        weights, sums = np.empty((mask.shape[1], n_channels), vectors.dtype), np.empty(n_channels, vectors.dtype)
+        shares = np.empty(n_channels, vectors.dtype)
+        for atom in range(first, last):
+            _evaluate(vectors, mask, species, neighbors, profile, atom, inverse, weights, sums)
+            shares[:] = 0
+            for column in range(mask.shape[1]):
+                # the atom gains what the neighbor loses
+                along = by_charges[atom] - by_charges[neighbors[atom, column]]
+                for channel in range(n_channels):
+                    shares[channel] += along * weights[column, channel]
+            for channel in range(n_channels):
+                shares[channel] /= sums[channel]
+                by_amounts[atom, channel] = shares[channel]
+                sums[channel] = amounts[atom, channel] / sums[channel]
+            for column in range(mask.shape[1]):
+                fading = _fading(vectors, mask, atom, column, inverse)
+                p2 = fading * fading
+                p3 = p2 * fading
+                p4 = p2 * p2
+                p7 = p4 * p3
+                p15 = p7 * p4 * p4
+                p31 = p15 * p15 * fading
+                element = species[neighbors[atom, column]]
+                along = by_charges[atom] - by_charges[neighbors[atom, column]]
+                slope = kind(0)
+                for channel in range(n_channels):
+                    by_weight = sums[channel] * (along - shares[channel])
+                    slope += by_weight * _weight(profile, channel, element, 4 * p3, 8 * p7, 16 * p15, 32 * p31)
+                # d fading / d vector = -2 vector / cutoff^2
+                slope *= -2 * inverse
+                for axis in range(3):
+                    by_vectors[atom, column, axis] = slope * vectors[atom, column, axis]
+
+    return kernel

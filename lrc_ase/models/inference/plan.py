@@ -1,0 +1,70 @@
+"""What a step without autograd needs from a neighbor list: computed once, used until neighbors or cell change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lrc_ase.structures.graph import Graph
+
+__all__ = ["Plan"]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """One structure with its atoms sorted by element, so that the atoms of an element are a range."""
+
+    source: Graph
+    """Graph that the plan was made for. Its positions are those of that moment."""
+    graph: Graph
+    """The same with sorted atoms."""
+    order: Tensor | None
+    """Atom in each row of the sorted order, (n_atoms,); None if the atoms are sorted already."""
+    rank: Tensor | None
+    """Row of each atom in the sorted order, (n_atoms,)."""
+    counts: tuple[int, ...]
+    """Number of atoms of each element."""
+
+    @classmethod
+    def of(cls, graph: Graph, n_elements: int) -> Plan:
+        """Sort the atoms of a graph with one structure and no ghosts."""
+        counts = tuple(torch.bincount(graph.species, minlength=n_elements).tolist())
+        if bool((graph.species[1:] >= graph.species[:-1]).all()):
+            return cls(graph, graph, None, None, counts)
+        order = torch.argsort(graph.species, stable=True)
+        rank = torch.argsort(order)
+        ordered = replace(
+            graph,
+            positions=graph.positions[order],
+            species=graph.species[order],
+            neighbors=rank[graph.neighbors[order]],
+            shifts=graph.shifts[order],
+            neighbor_mask=graph.neighbor_mask[order],
+        )
+        return cls(graph, ordered, order, rank, counts)
+
+    def serves(self, graph: Graph) -> bool:
+        """Return True if only the positions of a graph differ from those of `source`."""
+        source = self.source
+        # identity: a neighbor list hands out the same tensors until its next search
+        return (
+            graph.neighbors is source.neighbors
+            and graph.shifts is source.shifts
+            and graph.neighbor_mask is source.neighbor_mask
+            and graph.species is source.species
+            and graph.cell is source.cell
+            and graph.pbc is source.pbc
+            and graph.charge is source.charge
+            and graph.mesh_shapes == source.mesh_shapes
+            and graph.tables is source.tables
+        )
+
+    def sort(self, values: Tensor) -> Tensor:
+        """Bring values of atoms to the sorted order."""
+        return values if self.order is None else values.index_select(0, self.order)
+
+    def unsort(self, values: Tensor) -> Tensor:
+        """Bring values of sorted atoms back to the order of the graph."""
+        return values if self.rank is None else values.index_select(0, self.rank)

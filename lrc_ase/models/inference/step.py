@@ -1,0 +1,102 @@
+"""One step without autograd: energy, forces and stress of one structure."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lrc_ase.layer.lattice import volume
+from lrc_ase.models.derivatives import Results
+from lrc_ase.models.descriptors.sphere import SphereDescriptor
+from lrc_ase.models.inference.density import SphereFeatures
+from lrc_ase.models.inference.long_range import LongRangeStep
+from lrc_ase.models.inference.networks import FirstLayers, LaterLayers
+from lrc_ase.models.inference.plan import Plan
+from lrc_ase.models.model import FullRangeModel, ShortRangeModel
+from lrc_ase.structures.graph import Graph
+from lrc_ase.structures.vectors import pull_sums, vectors_to_neighbors
+
+__all__ = ["StraightStep"]
+
+
+class StraightStep:
+    """Energy and forces of one structure at a time, and its stress on request, with the parameters of construction."""
+
+    def __init__(self, model: ShortRangeModel) -> None:
+        assert isinstance(model.descriptor, SphereDescriptor)
+        self._scale, self._dtype = model.settings.energy_scale, model.readout.dtype
+        self._n_elements = len(model.settings.elements)
+        self._features = SphereFeatures(model.descriptor)
+        networks, self._long_range = [model.readout], None
+        if isinstance(model, FullRangeModel):
+            self._long_range = LongRangeStep(model.long_range, self._dtype)
+            networks.append(model.long_range.weights)
+        self._first, self._readout = FirstLayers(networks), LaterLayers(model.readout)
+        self._plan: Plan | None = None
+        self._vectors = self._by_vectors = torch.empty(0)
+
+    def __call__(self, graph: Graph, *, dipole: bool = False) -> Results:
+        """Evaluate energy, forces, charges and, on request, dipole of one structure without ghosts."""
+        plan, long_range = self._prepared(graph), self._long_range
+        ordered, positions = plan.graph, plan.sort(graph.positions)
+        pairs = ordered.neighbors, ordered.shifts, ordered.structure
+        # forwards
+        vectors = vectors_to_neighbors(positions, ordered.cell, pairs, self._dtype)
+        features = self._features(vectors)
+        hidden, *of_weights = self._first(features)
+        if long_range is not None:
+            hidden = long_range(features, hidden, of_weights[0], vectors, positions)
+        energies = self._readout(hidden)
+        # backwards: gradients of the total energy
+        by_hidden = self._readout.pull(torch.full_like(energies, self._scale))
+        if long_range is None:
+            by_vectors, by_positions = self._features.pull(self._first.pull([by_hidden])), None
+        else:
+            by_hidden_of_weights, by_positions, by_vectors_too, by_features_too = long_range.pull(by_hidden)
+            by_features = self._first.pull([by_hidden, by_hidden_of_weights])
+            if by_features_too is not None:
+                by_features += by_features_too
+            by_vectors = self._features.pull(by_features)
+            if by_vectors_too is not None:
+                by_vectors += by_vectors_too
+        gradient, _ = pull_sums(by_vectors, pairs, (len(positions), 1), with_cell=False)
+        if by_positions is not None:
+            gradient += by_positions
+        self._vectors, self._by_vectors = vectors, by_vectors
+        return self._results(plan, energies[:, 0], gradient, positions if dipole else None)
+
+    def stress(self) -> Tensor:
+        """Return the stress of the structure evaluated last, (1, 3, 3), eV/Angstrom^3; three periodic directions."""
+        assert self._plan is not None
+        # r -> r (1 + strain): sums over the edges, in float64 as the sums of forces
+        virial = self._vectors.flatten(0, 1).T.double() @ self._by_vectors.flatten(0, 1).double()
+        if self._long_range is not None:
+            virial = virial + self._long_range.virial()
+        return 0.5 * (virial + virial.T)[None] / volume(self._plan.graph.cell)[:, None, None]
+
+    def _prepared(self, graph: Graph) -> Plan:
+        if self._plan is None or not self._plan.serves(graph):
+            plan = Plan.of(graph, self._n_elements)
+            self._features.prepare(plan)
+            self._first.prepare(plan.graph)
+            self._readout.prepare(plan.graph)
+            if self._long_range is not None:
+                self._long_range.prepare(plan.graph)
+            self._plan = plan
+        return self._plan
+
+    def _results(self, plan: Plan, energies: Tensor, gradient: Tensor, positions: Tensor | None) -> Results:
+        """Put results together; `positions` (n_atoms, 3) for a dipole."""
+        local = self._scale * energies
+        energy, charges, moment = local.sum(dtype=torch.float64), None, None
+        long_range = self._long_range
+        if long_range is not None:
+            energy = energy + long_range.values.energy
+            carried, dipoles = long_range.charges.carried, long_range.charges.transfer_dipoles
+            if carried is not None:
+                local, charges = local + long_range.atomic_energies(), plan.unsort(long_range.weights[:, 0])
+                if positions is not None:
+                    moment = carried @ positions
+                    moment = (moment if dipoles is None else moment + dipoles.double().sum(dim=0))[None]
+        forces, atomic_energies = plan.unsort(gradient.neg_()), plan.unsort(local.double())
+        return Results(energy[None], atomic_energies, forces, charges=charges, dipole=moment)
