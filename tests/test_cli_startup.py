@@ -11,6 +11,20 @@ from typer.testing import CliRunner
 import lrc_ase
 from lrc_ase.cli import app
 
+COMMANDS = [
+    "data",
+    "train",
+    "evaluate",
+    "select",
+    "relax",
+    "md",
+    "spectrum",
+    "dielectric",
+    "lammps",
+    "serve",
+    "info",
+    "paper",
+]
 HEAVY = (
     "torch",
     "numba",
@@ -67,21 +81,7 @@ def test_a_command_keeps_freed_memory(monkeypatch):
 
 def test_help_lists_every_command_with_the_first_sentence_of_its_own_help():
     result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"})
-    commands = (
-        "data",
-        "train",
-        "evaluate",
-        "select",
-        "relax",
-        "md",
-        "spectrum",
-        "dielectric",
-        "lammps",
-        "serve",
-        "info",
-        "paper",
-    )
-    for name in commands:
+    for name in COMMANDS:
         (line,) = [
             line for line in result.output.splitlines() if line.startswith(f"\N{BOX DRAWINGS LIGHT VERTICAL} {name} ")
         ]
@@ -91,23 +91,7 @@ def test_help_lists_every_command_with_the_first_sentence_of_its_own_help():
         assert summary in help_of_command.output
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "data",
-        "train",
-        "evaluate",
-        "select",
-        "relax",
-        "md",
-        "spectrum",
-        "dielectric",
-        "lammps",
-        "serve",
-        "info",
-        "paper",
-    ],
-)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_fits_a_terminal_of_80_columns(name):
     output = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).output
     assert max(map(len, output.splitlines())) <= 80

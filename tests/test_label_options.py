@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from lrc_ase import LongRangeSettings, ModelSettings, Potential, build_model, save_potential
 from lrc_ase.cli import app
 from lrc_ase.cli.console import read_structure
+from lrc_ase.dataset import LabelKeys
 from lrc_ase.models.ensemble import Ensemble
 from lrc_ase.structures.charge import total_charge
 from lrc_ase.training import load_configuration
@@ -61,6 +62,13 @@ def row(output: str, name: str) -> str:
     """Return the second column of a table without the lines between columns."""
     (line,) = [line for line in output.splitlines() if line.strip("│ ").startswith(name)]
     return re.split(r"\s{2,}|│", line.strip("│ "))[-1].strip()
+
+
+@pytest.mark.parametrize("command", ["data", "evaluate", "train"])
+def test_every_label_has_an_option(command):
+    _, output = lrc_ase(command, "--help")
+    (panel,) = re.findall(r"Names of labels ─(.*?)╰", output, re.DOTALL)
+    assert len(re.findall(r"--[a-z]+-key ", panel)) == len(LabelKeys.model_fields)
 
 
 def test_data_reads_labels_under_the_names_of_its_options(folder):

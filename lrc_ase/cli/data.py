@@ -10,24 +10,15 @@ import typer
 
 from lrc_ase.cli.console import DebugOption, console, one_line_errors, say
 from lrc_ase.cli.evaluate import print_table
-from lrc_ase.cli.label_options import (
-    BornKeyOption,
-    ChargeKeyOption,
-    DipoleKeyOption,
-    EnergyKeyOption,
-    ForcesKeyOption,
-    PolarizabilityKeyOption,
-    StressKeyOption,
-    VirialKeyOption,
-    label_keys,
-)
-from lrc_ase.dataset import inspect_frames, label_frame, read_frames
+from lrc_ase.cli.label_options import with_label_options
+from lrc_ase.dataset import LabelKeys, inspect_frames, label_frame, read_frames
 from lrc_ase.report.tables import data_table
 
 __all__ = ["data"]
 
 
 @one_line_errors
+@with_label_options()
 def data(
     files: Annotated[
         list[str],
@@ -37,14 +28,7 @@ def data(
             show_default=False,
         ),
     ],
-    energy_key: EnergyKeyOption = None,
-    forces_key: ForcesKeyOption = None,
-    stress_key: StressKeyOption = None,
-    virial_key: VirialKeyOption = None,
-    charge_key: ChargeKeyOption = None,
-    dipole_key: DipoleKeyOption = None,
-    born_key: BornKeyOption = None,
-    polarizability_key: PolarizabilityKeyOption = None,
+    keys: LabelKeys,
     debug: DebugOption = False,
 ) -> None:
     """Report on frames: labels, compositions, distances, forces, and what looks wrong.
@@ -52,16 +36,6 @@ def data(
     Warns of outliers, duplicates, units that are not eV and Angstrom, and forces that do not sum to zero, and says what
     could not be checked. Labels may be absent here; training demands them.
     """
-    keys = label_keys(
-        energy=energy_key,
-        forces=forces_key,
-        stress=stress_key,
-        virial=virial_key,
-        charge=charge_key,
-        dipole=dipole_key,
-        born=born_key,
-        polarizability=polarizability_key,
-    )
     short = [os.path.basename(path) for path in files]
     names = short if len(set(short)) == len(files) else files
     frames = {

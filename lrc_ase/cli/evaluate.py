@@ -21,18 +21,8 @@ from lrc_ase.cli.console import (
     progress_bar,
     set_threads,
 )
-from lrc_ase.cli.label_options import (
-    BornKeyOption,
-    ChargeKeyOption,
-    DipoleKeyOption,
-    EnergyKeyOption,
-    ForcesKeyOption,
-    PolarizabilityKeyOption,
-    StressKeyOption,
-    VirialKeyOption,
-    label_keys,
-)
-from lrc_ase.dataset import read_frames
+from lrc_ase.cli.label_options import with_label_options
+from lrc_ase.dataset import LabelKeys, read_frames
 from lrc_ase.evaluation import check_comparable, evaluate_frames, write_evaluation
 from lrc_ase.files.potential_file import load_potential
 from lrc_ase.files.pretrained import find_potential, is_potential
@@ -55,6 +45,7 @@ __all__ = ["evaluate", "print_table"]
 
 
 @one_line_errors
+@with_label_options()
 def evaluate(
     files: Annotated[
         list[str],
@@ -70,14 +61,8 @@ def evaluate(
         Path | None,
         typer.Option(help="Write report.html, errors.json and tables of all predictions (CSV) to this folder."),
     ] = None,
-    energy_key: EnergyKeyOption = None,
-    forces_key: ForcesKeyOption = None,
-    stress_key: StressKeyOption = None,
-    virial_key: VirialKeyOption = None,
-    charge_key: ChargeKeyOption = None,
-    dipole_key: DipoleKeyOption = None,
-    born_key: BornKeyOption = None,
-    polarizability_key: PolarizabilityKeyOption = None,
+    *,
+    keys: LabelKeys,
     batch_size: Annotated[int, typer.Option(help="Frames at once.", min=1)] = 4,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64; the file's own if not given.")] = None,
     device: DeviceOption = "cpu",
@@ -107,16 +92,6 @@ def evaluate(
         name: load_potential(path, device=device, dtype=dtype) for name, path in zip(names, potentials, strict=True)
     }
     frames = read_frames(data)
-    keys = label_keys(
-        energy=energy_key,
-        forces=forces_key,
-        stress=stress_key,
-        virial=virial_key,
-        charge=charge_key,
-        dipole=dipole_key,
-        born=born_key,
-        polarizability=polarizability_key,
-    )
     remarks = check_comparable(frames, keys)
     evaluations = {}
     with progress_bar() as bar:

@@ -2,99 +2,68 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
 from lrc_ase.dataset import LabelKeys
 
-__all__ = [
-    "BornKeyOption",
-    "ChargeKeyOption",
-    "DipoleKeyOption",
-    "EnergyKeyOption",
-    "ForcesKeyOption",
-    "PolarizabilityKeyOption",
-    "SkipUnlabelledOption",
-    "StressKeyOption",
-    "VirialKeyOption",
-    "label_keys",
-]
+__all__ = ["with_label_options"]
 
 _PANEL = "Names of labels"
-EnergyKeyOption = Annotated[
-    str | None,
-    typer.Option(
-        "--energy-key",
-        help="Name of the total energy, eV; common names if not given.",
-        rich_help_panel=_PANEL,
+_OPTIONS = {
+    "energy": ("energy_key", "Name of the total energy, eV; common names if not given."),
+    "forces": ("forces_key", "Name of the forces, eV/Angstrom."),
+    "stress": ("stress_key", "Name of the stress, eV/Angstrom^3, positive in tension."),
+    "virial": ("virial_key", "Name of the virial, eV; stress = -virial / volume."),
+    "charge": ("charge_key", "Name of the total charge, e."),
+    "dipole": ("dipole_key", "Name of the dipole about the origin of the coordinates, e Angstrom."),
+    "born_effective_charges": (
+        "born_key",
+        "Name of the Born effective charges, e, polarization first, displacement second.",
     ),
-]
-ForcesKeyOption = Annotated[
-    str | None, typer.Option("--forces-key", help="Name of the forces, eV/Angstrom.", rich_help_panel=_PANEL)
-]
-StressKeyOption = Annotated[
-    str | None,
-    typer.Option(
-        "--stress-key", help="Name of the stress, eV/Angstrom^3, positive in tension.", rich_help_panel=_PANEL
-    ),
-]
-VirialKeyOption = Annotated[
-    str | None,
-    typer.Option("--virial-key", help="Name of the virial, eV; stress = -virial / volume.", rich_help_panel=_PANEL),
-]
-ChargeKeyOption = Annotated[
-    str | None, typer.Option("--charge-key", help="Name of the total charge, e.", rich_help_panel=_PANEL)
-]
-DipoleKeyOption = Annotated[
-    str | None,
-    typer.Option(
-        "--dipole-key",
-        help="Name of the dipole about the origin of the coordinates, e Angstrom.",
-        rich_help_panel=_PANEL,
-    ),
-]
-BornKeyOption = Annotated[
-    str | None,
-    typer.Option(
-        "--born-key",
-        help="Name of the Born effective charges, e, polarization first, displacement second.",
-        rich_help_panel=_PANEL,
-    ),
-]
-PolarizabilityKeyOption = Annotated[
-    str | None,
-    typer.Option("--polarizability-key", help="Name of the polarizability, e^2 Angstrom^2/eV.", rich_help_panel=_PANEL),
-]
-SkipUnlabelledOption = Annotated[
-    bool,
-    typer.Option(
-        "--skip-unlabelled", help="Leave out frames without any label, and count them.", rich_help_panel=_PANEL
-    ),
-]
+    "polarizability": ("polarizability_key", "Name of the polarizability, e^2 Angstrom^2/eV."),
+}
+"""Keyword of the option and help text for each field of `LabelKeys`; the command line turns `_` into `-`."""
 
 
-def label_keys(
-    *,
-    energy: str | None,
-    forces: str | None,
-    stress: str | None,
-    virial: str | None,
-    charge: str | None,
-    dipole: str | None,
-    born: str | None,
-    polarizability: str | None,
-) -> LabelKeys:
-    """Return the keys that the options name; ValueError if stress and virial are both named."""
-    if stress is not None and virial is not None:
-        raise ValueError("give --stress-key or --virial-key, not both: a virial is read as stress = -virial / volume")
-    return LabelKeys(
-        energy=energy,
-        forces=forces,
-        stress=stress,
-        virial=virial,
-        charge=charge,
-        dipole=dipole,
-        born_effective_charges=born,
-        polarizability=polarizability,
+def with_label_options(*labels: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that replaces the parameter `keys` of a command by one option for each label.
+
+    The command receives what the options name as `LabelKeys`. Without arguments there is an option for every label.
+    ValueError is raised at the call if stress and virial are both named.
+    """
+    chosen = labels or tuple(_OPTIONS)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def wrapped(**arguments: Any) -> None:
+            keys = {label: arguments.pop(_OPTIONS[label][0]) for label in chosen}
+            if keys.get("stress") is not None and keys.get("virial") is not None:
+                raise ValueError(
+                    "give --stress-key or --virial-key, not both: a virial is read as stress = -virial / volume"
+                )
+            command(**arguments, keys=LabelKeys(**keys))
+
+        signature = inspect.signature(command, eval_str=True)
+        parameters: list[inspect.Parameter] = []
+        for parameter in signature.parameters.values():
+            parameters += [_parameter(label) for label in chosen] if parameter.name == "keys" else [parameter]
+        # Typer passes all arguments by name
+        by_name = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+        wrapped.__signature__ = signature.replace(parameters=by_name)  # type: ignore[attr-defined]
+        return wrapped
+
+    return decorate
+
+
+def _parameter(label: str) -> inspect.Parameter:
+    """Return the parameter that Typer shows as the option of a label."""
+    keyword, text = _OPTIONS[label]
+    option = typer.Option(f"--{keyword.replace('_', '-')}", help=text, rich_help_panel=_PANEL)
+    return inspect.Parameter(
+        keyword, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
     )

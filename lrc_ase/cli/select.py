@@ -17,8 +17,8 @@ from lrc_ase.cli.console import (
     refuse_existing,
     set_threads,
 )
-from lrc_ase.cli.label_options import ChargeKeyOption
-from lrc_ase.dataset import read_frames, write_frames
+from lrc_ase.cli.label_options import with_label_options
+from lrc_ase.dataset import LabelKeys, read_frames, write_frames
 from lrc_ase.evaluation import select_frames
 from lrc_ase.files.potential_file import load_potential
 from lrc_ase.simulation.output import check_trajectory_output
@@ -30,6 +30,7 @@ DISAGREEMENT_KEY = "lrc_ase_forces_std"
 
 
 @one_line_errors
+@with_label_options("charge")
 def select(
     potential: PotentialArgument,
     files: Annotated[
@@ -48,7 +49,8 @@ def select(
         list[str] | None, typer.Option(help="Labeled frames; frames similar to them are not chosen.")
     ] = None,
     by: Annotated[str, typer.Option(help="Disagreement of the worst atom (max) or of all (mean).")] = "max",
-    charge_key: ChargeKeyOption = None,
+    *,
+    keys: LabelKeys,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
@@ -72,7 +74,7 @@ def select(
             frames,
             count,
             known=read_frames(known) if known else (),
-            charge_key=charge_key,
+            charge_key=keys.charge,
             by="max" if by == "max" else "mean",
             report_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

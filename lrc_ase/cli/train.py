@@ -11,17 +11,8 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from lrc_ase.cli.console import DebugOption, one_line_errors
-from lrc_ase.cli.label_options import (
-    BornKeyOption,
-    ChargeKeyOption,
-    DipoleKeyOption,
-    EnergyKeyOption,
-    ForcesKeyOption,
-    PolarizabilityKeyOption,
-    StressKeyOption,
-    VirialKeyOption,
-    label_keys,
-)
+from lrc_ase.cli.label_options import with_label_options
+from lrc_ase.dataset import LabelKeys
 from lrc_ase.report.run_report import report_run
 from lrc_ase.training import train as train_potential
 from lrc_ase.training.assignments import parse_assignment
@@ -100,14 +91,7 @@ def train(
     short_range: Annotated[
         bool, typer.Option("--short-range", help="Leave the long-range part out.", rich_help_panel=_MODEL)
     ] = False,
-    energy_key: EnergyKeyOption = None,
-    forces_key: ForcesKeyOption = None,
-    stress_key: StressKeyOption = None,
-    virial_key: VirialKeyOption = None,
-    charge_key: ChargeKeyOption = None,
-    dipole_key: DipoleKeyOption = None,
-    born_key: BornKeyOption = None,
-    polarizability_key: PolarizabilityKeyOption = None,
+    keys: LabelKeys,
     **options: Any,
 ) -> None:
     """Train a potential.
@@ -126,16 +110,7 @@ def train(
         validation=validation or [],
         test=test,
         short_range=short_range,
-        keys=label_keys(
-            energy=energy_key,
-            forces=forces_key,
-            stress=stress_key,
-            virial=virial_key,
-            charge=charge_key,
-            dipole=dipole_key,
-            born=born_key,
-            polarizability=polarizability_key,
-        ),
+        keys=keys,
         settings=dict(parse_assignment(text) for text in assignments or []),
         resume=resume,
         quiet=quiet,
@@ -161,4 +136,4 @@ def _annotation(name: str, kind: Any, option: Option) -> Any:
 
 
 train.__signature__ = with_options(inspect.signature(train, eval_str=True), _annotation)  # type: ignore[attr-defined]
-train = one_line_errors(train)
+train = one_line_errors(with_label_options()(train))
