@@ -77,8 +77,7 @@ class Faults:
                 verdicts[mutant] = self.noticed_by(mutant, tests)
                 if self.arguments.verbose or verdicts[mutant] is None:
                     print(f"{verdicts[mutant] or 'survived'}: {mutant}", flush=True)
-            deciding = sorted({verdict for verdict in verdicts.values() if verdict in self.items})
-            failing = {test for test, passed in self.run(deciding, None, 10 * self.arguments.seconds) if not passed}
+            failing = self.failing_without_fault(sorted({verdict for verdict in verdicts.values() if verdict}))
             refuted |= failing
             pending = [mutant for mutant in sample if verdicts[mutant] in failing]
             for test in sorted(failing):
@@ -100,8 +99,21 @@ class Faults:
             os.utime(mutant.path, ns=(times.st_atime_ns, times.st_mtime_ns))  # the cache of kernels goes by the time
         return next((test for test, passed in outcomes if not passed), None)
 
+    def failing_without_fault(self, tests: list[str]) -> set[str]:
+        """Return the tests that fail, crash or do not end even without a fault."""
+        failing = set()
+        while tests:  # one run ends at a crash or when its time is over
+            outcomes = self.run(tests, None, 10 * self.arguments.seconds)
+            failing |= {test for test, passed in outcomes if not passed}
+            tests = tests[len(outcomes) :]
+        return failing
+
     def run(self, tests: list[str], mutant: Mutant | None, limit: float) -> list[tuple[str, bool]]:
-        """Run tests in a fork, with a fault up to the first that fails; return their outcomes."""
+        """Run tests in a fork, with a fault up to the first that fails; return their outcomes.
+
+        A test that crashes the fork or does not end has failed: faults in the sizes of buffers that kernels write to
+        damage memory.
+        """
         if not tests:
             return []
         read_end, write_end = os.pipe()
@@ -131,8 +143,8 @@ class Faults:
             test, seconds, passed = line.rsplit("\t", 2)
             self.seconds[test] = float(seconds)
             outcomes.append((test, passed == "True"))
-        if status != 0:
-            outcomes.append((f"endless or crashed (status {status})", False))
+        if status != 0:  # None: endless; negative: the signal of a crash
+            outcomes += [(test, False) for test in tests[len(outcomes) :][:1]]
         return outcomes
 
     def _run_in_the_fork(self, tests: list[str], mutant: Mutant | None, limit: float, write_end: int) -> None:
@@ -287,6 +299,7 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true", help="print noticed faults, too")
     arguments = parser.parse_args()
     os.nice(19)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the copy is removed
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve() / "copy"
         ignored = shutil.ignore_patterns(".git", ".venv*", "build", ".coverage*", "demo-output")
@@ -297,7 +310,8 @@ def main() -> None:
             str(folder),
             *(entry for entry in sys.path if Path(entry).resolve() not in (ROOT, ROOT / "tests")),
         ]
-        options = ["-q", "-s", "-p", "no:xdist", "-m", "not slow", "--no-header"]
+        # a crash is an outcome and not worth a traceback
+        options = ["-q", "-s", "-p", "no:xdist", "-p", "no:faulthandler", "-m", "not slow", "--no-header"]
         raise SystemExit(pytest.main([*options, *arguments.tests], plugins=[Faults(arguments)]))
 
 

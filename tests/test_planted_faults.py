@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -107,10 +108,15 @@ class Cap:
 
 def untested(value):
     return value + 1
+
+
+def length(words):
+    return words * 8
 """
 TOY_TESTS = """\
+import os
 import pytest
-from lrc_ase.toy import Cap, area, untested
+from lrc_ase.toy import Cap, area, length, untested
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +131,16 @@ def test_area(sides):
 
 def test_broken():
     assert untested(1) == 0
+
+
+def test_that_always_crashes():
+    assert untested(1)
+    os.abort()
+
+
+def test_that_crashes_with_a_fault():
+    if length(1) != 8:
+        os.abort()
 
 
 @pytest.mark.parametrize("value", [1, 9])
@@ -142,30 +158,58 @@ mutants.main()
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the tool forks")
-def test_the_tool_tells_noticed_faults_from_survivors(tmp_path):
-    """In a package of three functions: one is tested, one at two values, one by a test that fails without a fault."""
+def start_the_tool(folder: Path, tests: str) -> subprocess.Popen:
+    """Start the tool on a package of three functions, with temporary files in a folder of its own."""
+    root, temporary = folder / "root", folder / "temporary"
+    temporary.mkdir()
     for name, text in {
         "pyproject.toml": "[tool.pytest.ini_options]\nmarkers = ['slow: long']\n",
         "lrc_ase/__init__.py": "",
         "lrc_ase/toy.py": TOY,
-        "tests/test_toy.py": TOY_TESTS,
+        "tests/test_toy.py": tests,
     }.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    program = PROGRAM.format(tests=str(Path(__file__).parent), root=str(tmp_path))
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    ended = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        (root / name).parent.mkdir(exist_ok=True, parents=True)
+        (root / name).write_text(text)
+    program = PROGRAM.format(tests=str(Path(__file__).parent), root=str(root))
+    environment = os.environ | {"PYTHONPATH": str(root), "TMPDIR": str(temporary)}
+    return subprocess.Popen(
+        [sys.executable, "-c", program], cwd=root, env=environment, stdout=subprocess.PIPE, text=True
     )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    lines = ended.stdout.splitlines()
+
+
+def assert_nothing_is_left(folder: Path) -> None:
+    """Faults are planted in a copy, and the copy is removed."""
+    assert (folder / "root/lrc_ase/toy.py").read_text() == TOY
+    assert not list((folder / "temporary").glob("*/copy"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the tool forks")
+def test_the_tool_tells_noticed_faults_from_survivors(tmp_path):
+    """One function is tested, one at two values, one by a crash, and one by tests that fail without a fault."""
+    tool = start_the_tool(tmp_path, TOY_TESTS)
+    lines = tool.communicate()[0].splitlines()
+    assert tool.returncode == 0, lines
     assert "tests/test_toy.py::test_area: lrc_ase/toy.py:6: width * height -> (width / height)" in lines
     assert "survived: lrc_ase/toy.py:14: value < self.limit -> (value <= self.limit)" in lines
     noticed = [line.partition(":")[2] for line in lines if "test_cap" in line]
     assert any("value if not value < self.limit else self.limit" in line for line in noticed)
-    # the faults of `untested` are first noticed by the broken test, which then decides nothing
+    # the faults of `untested` are first noticed by broken tests, which then decide nothing
     assert "fails without any fault: tests/test_toy.py::test_broken" in lines
+    assert "fails without any fault: tests/test_toy.py::test_that_always_crashes" in lines
     assert "survived: lrc_ase/toy.py:18: value + 1 -> (value - 1)" in lines
-    assert "toy: 3 of 5 faults survived (5 possible)" in lines
-    assert (tmp_path / "lrc_ase/toy.py").read_text() == TOY  # faults are planted in a copy
+    assert "tests/test_toy.py::test_that_crashes_with_a_fault: lrc_ase/toy.py:22: 8 -> 9" in lines
+    assert "toy: 3 of 7 faults survived (7 possible)" in lines
+    assert_nothing_is_left(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the tool forks")
+def test_the_tool_removes_its_copy_when_it_is_terminated(tmp_path):
+    waiting = "import time\nfrom lrc_ase.toy import Cap, area, length, untested\n\n"
+    waiting += "def test_that_waits():\n    open('waiting', 'w').close()\n    time.sleep(60)\n"
+    tool = start_the_tool(tmp_path, waiting)
+    while not list((tmp_path / "temporary").glob("*/copy/waiting")):
+        assert tool.poll() is None
+        time.sleep(0.02)
+    tool.terminate()
+    tool.communicate(timeout=30)
+    assert_nothing_is_left(tmp_path)
