@@ -6,9 +6,10 @@ import torch
 from scipy.spatial.transform import Rotation
 from structures import ELEMENTS, rattled_crystal, salt_water_slab, settings, shaken_model, water
 
-from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.derivatives import atomic_stresses, evaluate
+from lrc_ase.models.ensemble import Ensemble
 from lrc_ase.models.model import FullRangeModel, ShortRangeModel, build_model, extend_to_full_range
-from lrc_ase.models.settings import LongRangeSettings
+from lrc_ase.models.settings import LongRangeSettings, SphereSettings
 from lrc_ase.structures.graph import collate
 from lrc_ase.structures.neighbors import neighbor_graph
 
@@ -228,6 +229,25 @@ def test_evaluation_leaves_the_graph_alone():
     evaluate(shaken_model(), graph, stress=True)
     assert not graph.positions.requires_grad
     assert torch.equal(graph.positions, positions)
+
+
+def test_values_of_an_ensemble_are_the_means_over_its_members():
+    members = [shaken_model(seed=seed) for seed in (0, 1)]
+    graph = graph_of(rattled_crystal())
+    mean, outputs = Ensemble(members)(graph), [member(graph) for member in members]
+    for name in ("atomic_energies", "charges"):
+        one, other = (getattr(output, name) for output in outputs)
+        assert (one - other).abs().max() > 1e-3
+        torch.testing.assert_close(getattr(mean, name), 0.5 * (one + other), rtol=1e-12, atol=0)
+
+
+def test_stresses_of_atoms_are_symmetric_and_sum_to_the_stress():
+    """With vectors handed on, the virial of an atom's edges alone is not symmetric: neighbors feel its rotation."""
+    descriptor = SphereSettings(n_blocks=2, neighbor_degree=1, n_neighbor_features=4)
+    model, graph = shaken_model(settings(descriptor=descriptor)), graph_of(rattled_crystal())
+    stresses = atomic_stresses(model, graph)
+    torch.testing.assert_close(stresses, stresses.mT, rtol=0, atol=1e-15)
+    torch.testing.assert_close(stresses.sum(0), evaluate(model, graph, stress=True).stress[0], rtol=1e-9, atol=1e-12)
 
 
 def test_float32_agrees_with_float64():
