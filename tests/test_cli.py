@@ -30,7 +30,7 @@ data:
   frames: {{train: {folder}/frames.extxyz, validation_fraction: 0.25}}
 model:
   cutoff: 4.0
-  descriptor: {{name: sphere, n_radial: 4, n_channels: 4}}
+  descriptor: {{name: sphere, n_radial: 4, n_channels: 4, degrees: [1, 1]}}
   long_range: {{n_channels: 1, n_features: 2}}
   hidden: [8]
 stages:

@@ -14,9 +14,9 @@ from lrc_ase.potentials.calculator import KernelCalculator
 from lrc_ase.potentials.kernels import ScreenedCoulomb
 
 DESCRIPTORS = {
-    "sphere": SphereSettings(n_channels=6, n_radial=5),
-    "two blocks": SphereSettings(n_channels=6, n_radial=5, n_blocks=2),
-    "vectors": SphereSettings(n_channels=6, n_radial=5, n_blocks=2, neighbor_degree=1),
+    "sphere": SphereSettings(n_channels=6),
+    "two blocks": SphereSettings(n_channels=6, n_blocks=2),
+    "vectors": SphereSettings(n_channels=6, n_blocks=2, neighbor_degree=1),
     "ponita": PonitaSettings(n_channels=6, n_basis=8, n_layers=2),
     "paper": PaperSettings(widths=(2, 4, 8)),
 }

@@ -17,7 +17,7 @@ CUTOFF = 4.5
 
 
 def descriptor(*, dtype=torch.float64, **changes):
-    shape_settings = SphereSettings(n_channels=6, n_radial=5, **changes)
+    shape_settings = SphereSettings(n_channels=6, **changes)
     sphere_descriptor = SphereDescriptor(
         shape_settings, n_elements=4, cutoff=CUTOFF, average_neighbors=20, generator=torch.Generator().manual_seed(0)
     )

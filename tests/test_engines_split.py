@@ -173,8 +173,8 @@ def test_a_model_in_training_splits_the_same_way(n_processes):
         settings(long_range=LongRangeSettings(n_channels=3, electrostatics=False)),
         settings(long_range=LongRangeSettings(n_channels=0)),
         settings(descriptor=PonitaSettings(n_layers=1)),
-        settings(descriptor=SphereSettings(degrees=(2, 2, 1), n_blocks=2)),
-        settings(descriptor=SphereSettings(degrees=(2, 2, 1), n_blocks=2, neighbor_degree=1, n_neighbor_features=4)),
+        settings(descriptor=SphereSettings(n_channels=6, n_blocks=2)),
+        settings(descriptor=SphereSettings(n_channels=6, n_blocks=2, neighbor_degree=1)),
     ],
     ids=["short range", "latent channels", "charges", "ponita", "two blocks", "vectors"],
 )

@@ -66,7 +66,7 @@ def test_a_batch_of_different_sizes_is_as_ase_one_by_one(frames):
 
 
 def test_a_model_of_two_blocks_is_as_ase():
-    descriptor = SphereSettings(degrees=(2, 2, 1), n_blocks=2, neighbor_degree=1, n_neighbor_features=4)
+    descriptor = SphereSettings(n_channels=6, n_blocks=2, neighbor_degree=1)
     two_blocks = Potential(shaken_model(settings(descriptor=descriptor)), torch.zeros(4, dtype=torch.float64))
     frames = [rattled_crystal(), rattled_crystal(repeat=(2, 1, 1), seed=1)]
     actual = neutral(two_blocks)(torch_sim.io.atoms_to_state(frames, CPU, torch.float64))

@@ -28,7 +28,17 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 CUTOFF = 4.5
 # degrees, channels, radial functions: the last vector of channels full, moved back, shorter than the machine's
 SHAPES = [((2, 2, 1), 8, 5), ((4, 3), 19, 8), ((1,), 3, 1)]
-BLOCKS = [{}, {"n_blocks": 2}, {"n_blocks": 2, "neighbor_degree": 1, "n_neighbor_features": 3}]
+BLOCKS = [{}, {"n_blocks": 2}, {"n_blocks": 2, "neighbor_degree": 1}]
+
+
+def in_both_precisions(shapes):
+    """Return each shape in single and in double precision, in turns one of them slow: each compiles its own kernels."""
+    precisions = torch.float32, torch.float64
+    return [
+        pytest.param(sizes, dtype, marks=[pytest.mark.slow] * ((index + column) % 2))
+        for index, sizes in enumerate(shapes)
+        for column, dtype in enumerate(precisions)
+    ]
 
 
 def shape(degrees=(2, 2, 1), n_channels=8, n_radial=5, n_vectors=0):
@@ -73,27 +83,27 @@ def derivatives(function, argument):
 
 
 def assert_same(actual, expected, tolerance):
-    for name, sphere_shape in expected.items():
-        scale = sphere_shape.abs().max().item()
+    for name, tensor in expected.items():
+        scale = tensor.abs().max().item()
         torch.testing.assert_close(
-            actual[name], sphere_shape, rtol=0, atol=tolerance * scale, msg=lambda m, n=name: f"{n}: {m}"
+            actual[name], tensor, rtol=0, atol=tolerance * scale, msg=lambda m, n=name: f"{n}: {m}"
         )
         assert scale > 0
 
 
-@pytest.mark.parametrize("sphere_shape", SHAPES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_compiled_moments_are_those_of_the_reference(sphere_shape, dtype):
-    sphere_shape = shape(*sphere_shape)
+@pytest.mark.parametrize(("sizes", "dtype"), in_both_precisions(SHAPES), ids=str)
+def test_compiled_moments_are_those_of_the_reference(sizes, dtype):
+    sphere_shape = shape(*sizes)
     vectors, *rest = surroundings(dtype)
     expected = derivatives(lambda v: moments_reference(v, *rest, sphere_shape), vectors)
     assert_same(derivatives(lambda v: moments(v, *rest, sphere_shape), vectors), expected, TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("sphere_shape", [*SHAPES, ((2, 2, 1), 8, 5, 2), ((4, 3), 19, 8, 1)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_compiled_averages_are_those_of_the_reference(sphere_shape, dtype):
-    sphere_shape = shape(*sphere_shape)
+@pytest.mark.parametrize(
+    ("sizes", "dtype"), in_both_precisions([*SHAPES, ((2, 2, 1), 8, 5, 2), ((4, 3), 19, 8, 1)]), ids=str
+)
+def test_compiled_averages_are_those_of_the_reference(sizes, dtype):
+    sphere_shape = shape(*sizes)
     channels = channels_of(sphere_shape, dtype)
     if sphere_shape.degrees == (1,):  # linear: nothing bends
         actual, expected = averages(channels, sphere_shape), averages_reference(channels, sphere_shape)
@@ -113,7 +123,7 @@ def test_vector_averages_of_one_factor_are_its_harmonics_of_degree_one():
     torch.testing.assert_close(vectors, torch.stack(expected) / 3**0.5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str)
 def test_compiled_weighted_moments_are_those_of_the_reference(dtype):
     sphere_shape = shape()
     vectors, *rest = surroundings(dtype)
@@ -178,8 +188,8 @@ def test_third_derivatives_are_those_of_the_reference():
 
 @pytest.mark.parametrize("blocks", BLOCKS)
 def test_training_on_forces_does_without_the_slow_second_derivative(monkeypatch, blocks):
-    chosen = settings(long_range=False, descriptor=SphereSettings(degrees=(2, 2, 1), n_radial=5, **blocks))
-    model = build_model(chosen, generator=torch.Generator().manual_seed(0))
+    chosen = settings(long_range=False, descriptor=SphereSettings(n_channels=6, **blocks))
+    model = build_model(chosen, generator=torch.Generator().manual_seed(0)).double()
     graph = neighbor_graph(rattled_crystal(), model.settings.elements, model.settings.cutoff)
     parameters = list(model.parameters())
 
@@ -197,7 +207,7 @@ def test_training_on_forces_does_without_the_slow_second_derivative(monkeypatch,
 
 @pytest.mark.parametrize("blocks", BLOCKS)
 def test_gradients_of_a_loss_on_forces_are_those_of_the_reference(blocks):
-    chosen = settings(descriptor=SphereSettings(degrees=(2, 2, 1), n_radial=5, **blocks))
+    chosen = settings(descriptor=SphereSettings(n_channels=6, **blocks))
     model = build_model(chosen, generator=torch.Generator().manual_seed(0)).double()
     graph = neighbor_graph(rattled_crystal(), model.settings.elements, model.settings.cutoff)
 

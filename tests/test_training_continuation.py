@@ -20,8 +20,8 @@ from lrc_ase.training.references import fit_references
 from lrc_ase.training.untrained import with_settings
 
 DESCRIPTORS = {
-    "sphere": {"name": "sphere", "n_radial": 3, "n_channels": 4, "degrees": [2, 1]},
-    "two blocks": {"name": "sphere", "n_radial": 3, "n_channels": 4, "degrees": [2, 1], "n_blocks": 2},
+    "sphere": {"name": "sphere", "n_radial": 4, "n_channels": 4, "degrees": [1, 1]},
+    "two blocks": {"name": "sphere", "n_radial": 4, "n_channels": 4, "degrees": [1, 1], "n_blocks": 2},
     "ponita": {"name": "ponita", "n_orientations": 6, "n_layers": 1, "n_channels": 4, "n_basis": 4},
     "paper": {"name": "paper", "widths": [2, 4]},
 }

@@ -143,7 +143,7 @@ CASES = {
     "SphereSettings.name": Case("model.descriptor", PAPER["model.descriptor"], shapes),
     "SphereSettings.n_radial": Case("model.descriptor.n_radial", 5, shapes),
     "SphereSettings.n_channels": Case("model.descriptor.n_channels", 5, shapes),
-    "SphereSettings.degrees": Case("model.descriptor.degrees", [2, 1]),
+    "SphereSettings.degrees": Case("model.descriptor.degrees", [1]),
     "SphereSettings.n_blocks": Case("model.descriptor.n_blocks", 2, shapes),
     "SphereSettings.n_neighbor_features": Case("model.descriptor.n_neighbor_features", 3, shapes, TWO_BLOCKS),
     "SphereSettings.neighbor_degree": Case("model.descriptor.neighbor_degree", 1, shapes, TWO_BLOCKS),
