@@ -47,7 +47,7 @@ def runs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     common = {"temperature": 300.0, "friction": 0.02, "timestep": 2.0, "restart_every": 10**6, "log_every": 10**6}
     for seed in (1, 2):
-        settings = MDSettings("nvt", 8000, seed=seed, current_every=2, write_every=8000, **common)
+        settings = MDSettings("nvt", 4000, seed=seed, current_every=2, write_every=4000, **common)
         run_md(springs(N_CHARGES), settings, folder / f"{seed}.traj")
     for name, strength in (("plus", 0.2), ("minus", -0.2)):
         run_md(
@@ -100,14 +100,14 @@ def test_fluctuation_gives_the_constant_of_springs(call, tmp_path):
     output = call("1.traj", "2.traj", "--skip", "1")
     value, error = value_and_error(output)
     assert "by fluctuation" in output
-    assert "2 runs, 30.01 ps, " in output
+    assert "2 runs, 14.01 ps, " in output
     assert "errors of 10 blocks" in output
-    assert 0.05 < error < 0.6
+    assert 0.05 < error < 0.8
     assert value == pytest.approx(EXACT, abs=4 * error)
     with open(tmp_path / "d.dielectric.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["running_estimate"]) == pytest.approx(value, rel=1e-3)
-    assert float(rows[-1]["time_ps"]) == pytest.approx(16.0, abs=0.01)
+    assert float(rows[-1]["time_ps"]) == pytest.approx(8.0, abs=0.01)
     assert (tmp_path / "d.dielectric.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -192,7 +192,7 @@ def test_runs_in_fields_from_different_starts_are_refused(call):
 
 CASES = {
     "--eps-inf": ["--eps-inf", "2"],
-    "--skip": ["--skip", "8"],
+    "--skip": ["--skip", "4"],
     "--blocks": ["--blocks", "2"],
     "--temperature": ["--temperature", "400"],
 }

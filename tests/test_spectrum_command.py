@@ -89,12 +89,21 @@ def test_every_option_has_a_case():
     assert options_of("spectrum") == set(CASES) | OTHERWISE
 
 
+WORDS = ["1.traj", *WIDE, "--blocks", "2", "-o"]
+
+
+@pytest.fixture(scope="module")
+def before(runs) -> dict[str, np.ndarray]:
+    """Return the infrared spectrum without the option of a case."""
+    arguments = ["spectrum", str(runs / WORDS[0]), *WORDS[1:], str(runs / "before")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    return table(runs / "before.infrared.csv")
+
+
 @pytest.mark.parametrize("option", CASES)
-def test_option_changes_the_spectrum(call, tmp_path, option):
-    words = ["1.traj", *WIDE, "--blocks", "2", "-o"]
-    call(*words, str(tmp_path / "before"))
-    call(*words, str(tmp_path / "after"), *CASES[option])
-    before, after = (table(tmp_path / f"{name}.infrared.csv") for name in ("before", "after"))
+def test_option_changes_the_spectrum(call, tmp_path, option, before):
+    call(*WORDS, str(tmp_path / "after"), *CASES[option])
+    after = table(tmp_path / "after.infrared.csv")
     column = "error_alpha_n_cm-1" if option == "--blocks" else "alpha_n_cm-1"
     assert abs(after[column].max() / before[column].max() - 1) > 1e-3
 
