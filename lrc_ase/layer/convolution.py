@@ -27,8 +27,7 @@ from torch import Tensor, nn
 
 from lrc_ase.layer.accuracy import mesh_quality
 from lrc_ase.layer.boundaries import Layout, open_layout, padded_cell, pairs_cost_less
-from lrc_ase.layer.direct import pair_sums
-from lrc_ase.layer.energies import add_self_term, split_energies
+from lrc_ase.layer.energies import add_self_term, joined, open_sums, split_energies
 from lrc_ase.layer.ewald import ewald_sum
 from lrc_ase.layer.exchange import Exchange
 from lrc_ase.layer.inputs import check_inputs
@@ -166,6 +165,7 @@ class LongRangeConvolution(nn.Module):
         cell: Tensor,
         *,
         n_energies: int,
+        gradient: bool = False,
         structure: Tensor | None = None,
         pbc: Tensor | None = None,
         mesh_shapes: Sequence[tuple[int, ...]] | None = None,
@@ -176,11 +176,13 @@ class LongRangeConvolution(nn.Module):
 
         One convolution does for both. Forces of the energies need no second one, and a training step on forces
         convolves twice, where the same energies made from the field would need more. Other arguments as in `forward`.
+        With `gradient`, return too the gradient at the atoms of the energies' potentials, by Cartesian coordinates.
 
         Raises
         ------
         ValueError
-            More energies than channels, energies of a `Matrix` of kernels, and what `forward` raises.
+            More energies than channels, energies of a `Matrix`, a gradient with method='ewald' or of a kernel without
+            one in open space, and what `forward` raises.
         """
         if not 0 <= n_energies <= self.multiplier.n_channels:
             raise ValueError(
@@ -189,11 +191,20 @@ class LongRangeConvolution(nn.Module):
             )
         if self.multiplier.is_matrix and n_energies:
             raise ValueError("energies 1/2 sum f u need one field for each weight, got a Matrix: use `forward`")
+        if gradient and self.method == "ewald":
+            raise ValueError("the sum over waves, method='ewald', gives no gradients: use method='mesh'")
         boundary = _Boundary(structure, pbc, mesh_shapes, exchange, tables or MultiplierTables())
-        return self._sum(weights, fractional, cell, boundary, n_energies)
+        return self._sum(weights, fractional, cell, boundary, n_energies, gradient=gradient)
 
     def _sum(
-        self, weights: Tensor, fractional: Tensor, cell: Tensor, boundary: _Boundary, n_energies: int
+        self,
+        weights: Tensor,
+        fractional: Tensor,
+        cell: Tensor,
+        boundary: _Boundary,
+        n_energies: int,
+        *,
+        gradient: bool = False,
     ) -> FieldAndEnergy:
         """Sum each group of structures with the same mesh and the same open directions."""
         d, multiplier = fractional.shape[-1], self.multiplier
@@ -219,32 +230,20 @@ class LongRangeConvolution(nn.Module):
                 layout = self._open_layout(fractional[structure == index], cell[index], of_structure, exchange)
             layouts.append(layout)
             groups.setdefault((layout.open_axes, layout.mesh_shape), []).append(index)  # in order of appearance
+        options = exchange, tables, n_energies, gradient
         if len(groups) == 1:
-            return self._group(weights, fractional, cell, structure, layouts, exchange, tables, n_energies)
-        # energies are float64 whatever the type of the weights: sums over many atoms
-        field = weights.new_zeros(len(weights), multiplier.n_outputs - n_energies)
-        energy = weights.new_zeros(len(cell), n_energies, dtype=torch.float64)
-        potential = weights.new_zeros(len(weights), n_energies)
+            return self._group(weights, fractional, cell, structure, layouts, *options)
+        sums = []
         for members in groups.values():
             chosen = torch.tensor(members, device=structure.device)
             # old index of a structure -> index in its group, -1 in others
             position_in_group = structure.new_full((len(cell),), -1)
             position_in_group[chosen] = torch.arange(len(members), device=structure.device)
             atoms = (position_in_group[structure] >= 0).nonzero()[:, 0]
-            of_group = self._group(
-                weights[atoms],
-                fractional[atoms],
-                cell[chosen],
-                position_in_group[structure[atoms]],
-                [layouts[index] for index in members],
-                exchange,
-                tables,
-                n_energies,
-            )
-            field = field.index_copy(0, atoms, of_group.field)  # out of place, for autograd
-            energy = energy.index_copy(0, chosen, of_group.energy)
-            potential = potential.index_copy(0, atoms, of_group.potential)
-        return FieldAndEnergy(field, energy, potential)
+            of_group = [layouts[index] for index in members]
+            inputs = weights[atoms], fractional[atoms], cell[chosen], position_in_group[structure[atoms]]
+            sums.append((atoms, chosen, self._group(*inputs, of_group, *options)))
+        return joined(sums, len(weights), len(cell))
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...]:
         """Return the mesh of a periodic cell (d, d): `held` as long as it serves, see `held_mesh_shape`."""
@@ -264,14 +263,13 @@ class LongRangeConvolution(nn.Module):
         exchange: Exchange | None,
         tables: MultiplierTables,
         n_energies: int,
+        gradient: bool,
     ) -> FieldAndEnergy:
         """Sum structures with the same mesh and the same open directions."""
         mesh_shape, open_axes = layouts[0].mesh_shape, layouts[0].open_axes
         multiplier, dimension = self.multiplier, fractional.shape[-1]
         if mesh_shape is None:
-            sums = split_energies(
-                self._direct(weights, fractional, cell, structure), weights, structure, len(cell), n_energies
-            )
+            sums = open_sums(multiplier, weights, fractional, cell, structure, n_energies, gradient=gradient)
         else:
             if open_axes:
                 # vacuum is part of the box, not of the user's cell: atoms move to coordinates of the padded one
@@ -289,7 +287,11 @@ class LongRangeConvolution(nn.Module):
                 assert window is not None
                 stencil = Stencil(window, mesh_shape, structure, len(cell), exchange)  # to spread and to gather
                 if n_energies:
-                    sums = field_and_energy(weights, fractional, table, stencil, n_energies)
+                    sums = field_and_energy(weights, fractional, table, stencil, n_energies, gradient=gradient)
+                    if sums.gradient is not None:
+                        # by Cartesian coordinates x = s A: (n_atoms, d, d) @ (n_atoms, d, n_energies)
+                        inverse = torch.linalg.inv(cell)[structure]
+                        sums = sums._replace(gradient=torch.matmul(inverse, sums.gradient))
                 else:
                     field = convolve(weights, fractional, table, stencil)
                     sums = split_energies(field, weights, structure, len(cell), 0)  # 0: no energies, all field
@@ -321,16 +323,6 @@ class LongRangeConvolution(nn.Module):
         if not any(pbc) and self.spacing is not None and pairs_cost_less(len(fractional), widest, self.spacing):
             return Layout(None)
         return open_layout(fractional, cell, pbc, widest, self.mesh_shape_for, exchange)
-
-    def _direct(self, weights: Tensor, fractional: Tensor, cell: Tensor, structure: Tensor) -> Tensor:
-        d = fractional.shape[-1]
-        if d != 3 and not self.multiplier.radial_in_every_dimension:
-            raise ValueError(
-                f"{type(self.multiplier).__name__} in real space is known in three dimensions, not in {d}: make all "
-                "directions periodic"
-            )
-        positions = torch.einsum("ni,nij->nj", fractional, cell[structure])  # (n_atoms, d)
-        return pair_sums(self.multiplier, weights, positions, structure, len(cell))
 
 
 class _Boundary(NamedTuple):

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lrc_ase.layer.kernels import Multiplier, apply_kernel
 
-__all__ = ["pair_sums"]
+__all__ = ["pair_gradients", "pair_sums"]
 
 _PAIRS_AT_ONCE = 2_000_000
 """Pairs whose kernel values are held at once."""
@@ -36,6 +36,44 @@ def pair_sums(
         if len(atoms) > 1:
             field = field.index_copy(0, atoms, _one_structure(multiplier, weights[atoms], positions[atoms]))
     return field
+
+
+def pair_gradients(
+    multiplier: Multiplier, weights: Tensor, positions: Tensor, structure: Tensor, n_structures: int
+) -> Tensor:
+    r"""Compute the gradient of the field at the atoms, :math:`\sum_j f_j \phi'(r_{ij}) (x_i - x_j) / r_{ij}`.
+
+    `weights` (n_atoms, n_channels) belong to the first channels of the multiplier; returns (n_atoms, 3, n_channels).
+    """
+    counts = torch.bincount(structure, minlength=n_structures).tolist()
+    gradient = weights.new_zeros(len(weights), positions.shape[1], weights.shape[1])
+    members = torch.split(torch.argsort(structure, stable=True), counts)
+    if sum(count**2 for count in counts) <= _PAIRS_AT_ONCE:
+        pairs = [atoms[torch.triu_indices(len(atoms), len(atoms), 1, device=atoms.device)] for atoms in members]
+        first, second = torch.cat(pairs, dim=1)
+        slopes = _slopes(multiplier, positions[first] - positions[second], weights.shape[1])  # (n_pairs, 3, n_channels)
+        gradient = gradient.index_add(0, first, slopes * weights[second][:, None])
+        return gradient.index_add(0, second, -slopes * weights[first][:, None])
+    for atoms in members:
+        for rows in atoms.split(max(1, _PAIRS_AT_ONCE // max(1, len(atoms)))):
+            arguments = multiplier, weights, positions, rows, atoms
+            # not kept for the backward pass, as in `pair_sums`
+            gradient = gradient.index_copy(0, rows, checkpoint(_gradient_rows, *arguments, use_reentrant=False))
+    return gradient
+
+
+def _gradient_rows(multiplier: Multiplier, weights: Tensor, positions: Tensor, rows: Tensor, atoms: Tensor) -> Tensor:
+    separations = positions[rows][:, None] - positions[atoms]  # (n_rows, n_atoms, 3)
+    same = (rows[:, None] == atoms)[..., None]
+    # 1 Angstrom between an atom and itself, as in `_rows`
+    slopes = _slopes(multiplier, torch.where(same, 1.0, separations), weights.shape[1])
+    return torch.einsum("ijdc,jc->idc", torch.where(same[..., None], 0.0, slopes), weights[atoms])
+
+
+def _slopes(multiplier: Multiplier, separations: Tensor, n_channels: int) -> Tensor:
+    """Return the gradient of the kernel by the vectors `separations` (..., 3), (..., 3, n_channels)."""
+    distances = torch.linalg.norm(separations, dim=-1)
+    return separations[..., None] * multiplier.radial_slope(distances, n_channels).to(separations)[..., None, :]
 
 
 def _one_structure(multiplier: Multiplier, weights: Tensor, positions: Tensor) -> Tensor:

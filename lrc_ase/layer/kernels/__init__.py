@@ -8,7 +8,7 @@ Conventions: :math:`\hat\phi(k) = \int \phi(x) e^{-ik\cdot x} dx`; 4 pi beta / k
 from __future__ import annotations
 
 from lrc_ase.layer.kernels.band_limited import BandLimited
-from lrc_ase.layer.kernels.combined import Matrix, Stack
+from lrc_ase.layer.kernels.combined import Matrix, Repeated, Stack
 from lrc_ase.layer.kernels.coulomb import Coulomb
 from lrc_ase.layer.kernels.exponential import Exponential
 from lrc_ase.layer.kernels.gaussian_sum import GaussianSum
@@ -26,6 +26,7 @@ __all__ = [
     "Matrix",
     "Multiplier",
     "RadialSpline",
+    "Repeated",
     "Stack",
     "WaveNumbers",
     "Yukawa",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lrc_ase.layer.kernels.multiplier import Multiplier, WaveNumbers
 
-__all__ = ["Matrix", "Stack"]
+__all__ = ["Matrix", "Repeated", "Stack"]
 
 
 class Stack(Multiplier):
@@ -43,12 +43,58 @@ class Stack(Multiplier):
     def radial(self, distances: Tensor) -> Tensor:
         return torch.cat([multiplier.radial(distances) for multiplier in self], dim=-1)
 
+    def radial_slope(self, distances: Tensor, n: int) -> Tensor:
+        slopes = []
+        for multiplier in self:
+            if n > 0:
+                slopes.append(multiplier.radial_slope(distances, min(n, multiplier.n_channels)))
+                n -= multiplier.n_channels
+        return torch.cat(slopes, dim=-1)
+
     def at_origin(self, dimension: int) -> Tensor:
         return torch.cat([multiplier.at_origin(dimension) for multiplier in self])
 
     def __iter__(self) -> Iterator[Multiplier]:
         # `ModuleList` is typed as plain modules
         return (multiplier for multiplier in self.multipliers if isinstance(multiplier, Multiplier))
+
+
+class Repeated(Multiplier):
+    """Each kernel of a multiplier for several channels in turn, as for the components of a tensor.
+
+    Channel c * n_times + i has kernel c.
+    """
+
+    def __init__(self, multiplier: Multiplier, n_times: int) -> None:
+        super().__init__()
+        if multiplier.is_matrix:
+            raise ValueError("`multiplier` must map channels one to one, got a Matrix")
+        if n_times < 1:
+            raise ValueError(f"`n_times` must be a positive whole number, got {n_times}")
+        self.multiplier, self.n_times = multiplier, n_times
+        self.n_channels = n_times * multiplier.n_channels
+        self.smearing = multiplier.smearing
+        self.accuracy_factor = multiplier.accuracy_factor
+        self.radial_in_every_dimension = multiplier.radial_in_every_dimension
+
+    @property
+    def largest_smearing(self) -> float:
+        return self.multiplier.largest_smearing
+
+    def forward(self, waves: WaveNumbers) -> Tensor:
+        return self._repeated(self.multiplier(waves))
+
+    def fourier(self, squared: Tensor, dimension: int) -> Tensor:
+        return self._repeated(self.multiplier.fourier(squared, dimension))
+
+    def radial(self, distances: Tensor) -> Tensor:
+        return self._repeated(self.multiplier.radial(distances))
+
+    def at_origin(self, dimension: int) -> Tensor:
+        return self._repeated(self.multiplier.at_origin(dimension))
+
+    def _repeated(self, values: Tensor) -> Tensor:
+        return values.repeat_interleave(self.n_times, dim=-1)
 
 
 class Matrix(Multiplier):

@@ -57,6 +57,15 @@ class Coulomb(Multiplier):
             values = values * torch.erf(distances / (math.sqrt(2) * self.smearing))
         return self._every_channel(values)
 
+    def radial_slope(self, distances: Tensor, n: int) -> Tensor:
+        # erf(z) / r differentiated, with z = r / (sqrt 2 s); -1 / r^3 without smearing
+        scaled = distances / (math.sqrt(2) * self.smearing) if self.smearing > 0 else None
+        falling = distances.reciprocal()
+        if scaled is not None:
+            gaussian = math.sqrt(2 / math.pi) / self.smearing * torch.exp(-scaled.square())
+            falling = torch.erf(scaled) * falling - gaussian
+        return (-falling / distances.square())[..., None].expand(*distances.shape, n)
+
     def keops_radial(self, squared: Any) -> Any:
         # the same for every channel, so KeOps broadcasts it
         return None if self.smearing > 0 else squared.rsqrt()

@@ -117,6 +117,10 @@ class Multiplier(nn.Module):
         """Evaluate the kernel in real space in three dimensions, (*distances, n_channels)."""
         raise ValueError(f"{type(self).__name__} has no form in real space: use method='mesh' or 'ewald'")
 
+    def radial_slope(self, distances: Tensor, n: int) -> Tensor:
+        """Evaluate the derivative of `radial` over the distance, phi'(r)/r, of the first channels, (*distances, n)."""
+        raise ValueError(f"{type(self).__name__} has no derivative in real space: gradients need a Coulomb kernel")
+
     def keops_radial(self, squared: Any) -> Any:
         """Write `radial` as a KeOps formula of squared distances, a LazyTensor; None where KeOps cannot."""
         return None

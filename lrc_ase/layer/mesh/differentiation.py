@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lrc_ase.layer.mesh.evaluation import Convolver, EnergyEvaluation, Evaluation, FieldEvaluation, Gradients
+from lrc_ase.layer.mesh.convolver import Convolver
+from lrc_ase.layer.mesh.evaluation import EnergyEvaluation, Evaluation, FieldEvaluation, Gradients
+from lrc_ase.layer.mesh.gradient_evaluation import GradientEvaluation
 from lrc_ase.layer.mesh.stencil import Sites, Stencil
 from lrc_ase.layer.postponed import zeros_with_derivative
 
@@ -31,6 +33,8 @@ class FieldAndEnergy(NamedTuple):
     """1/2 sum f u of each structure, (n_structures, n_energies) in float64."""
     potential: Tensor
     """u of the channels with an energy, (n_atoms, n_energies). Values alone: differentiate `energy`."""
+    gradient: Tensor | None = None
+    """Gradient of `potential` at the atoms, differentiable, (n_atoms, d, n_energies); None unless asked for."""
 
 
 def convolve(weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil) -> Tensor:
@@ -52,30 +56,35 @@ def convolve(weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stenci
 
 
 def field_and_energy(
-    weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil, n_energies: int
+    weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil, n_energies: int, *, gradient: bool = False
 ) -> FieldAndEnergy:
     """Compute energies of the first `n_energies` channels and the field of the others, in one convolution.
 
-    Arguments as in `convolve`; the table maps channels one to one.
+    Arguments as in `convolve`; the table maps channels one to one. With `gradient` return the gradient by fractional
+    coordinates of the potentials of the energies.
     """
     convolver = _convolver(fractional, table, stencil)
     fixed = weights.detach()
-    potential = convolver(fixed[:, None])
+    # the derivative of a gradient needs second derivatives, which cost less here than in a pass of their own
+    potential = convolver(fixed[:, None], level=convolver.level + 1 if gradient else convolver.level)
     if n_energies == weights.shape[1]:
-        of_energies = EnergyEvaluation(fixed, convolver, potential)
-        energy = _differentiable(_Inputs(weights, fractional, table), of_energies)
-        return FieldAndEnergy(weights.new_empty(len(weights), 0), energy, potential.values[:, :n_energies])
+        inputs = _Inputs(weights, fractional, table)
+        energy = _differentiable(inputs, EnergyEvaluation(fixed, convolver, potential))
+        slopes = _differentiable(inputs, GradientEvaluation(fixed, convolver, potential)) if gradient else None
+        return FieldAndEnergy(weights.new_empty(len(weights), 0), energy, potential.values, slopes)
     # energies and field share one convolution, but differentiate by different rules: two nodes
     first, rest = slice(None, n_energies), slice(n_energies, None)
-    of_energies = EnergyEvaluation(fixed[:, first], convolver.of_channels(first), potential.of_channels(first))
+    parts_first = fixed[:, first], convolver.of_channels(first), potential.of_channels(first)
     of_field = FieldEvaluation(fixed[:, rest], convolver.of_channels(rest), potential.of_channels(rest))
     # the derivative of one split joins its parts; that of each slice would pad it with zeros to the whole table
     counts = [n_energies, weights.shape[1] - n_energies]
     weights_first, weights_rest = weights.split(counts, dim=1)
     table_first, table_rest = table.split(counts, dim=1)
-    energy = _differentiable(_Inputs(weights_first, fractional, table_first), of_energies)
+    inputs = _Inputs(weights_first, fractional, table_first)
+    energy = _differentiable(inputs, EnergyEvaluation(*parts_first))
+    slopes = _differentiable(inputs, GradientEvaluation(*parts_first)) if gradient else None
     field = _differentiable(_Inputs(weights_rest, fractional, table_rest), of_field)
-    return FieldAndEnergy(field, energy, potential.values[:, :n_energies])
+    return FieldAndEnergy(field, energy, potential.values[:, :n_energies], slopes)
 
 
 def _convolver(fractional: Tensor, table: Tensor, stencil: Stencil) -> Convolver:

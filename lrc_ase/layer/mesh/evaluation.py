@@ -22,19 +22,19 @@ no convolution in the first derivative, one in the second. A training step on fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from lrc_ase.layer.mesh.filtering import correlate_spectra, density_spectrum, filter_mesh, filtered
-from lrc_ase.layer.mesh.spreading import contract_raised, gather, gather_level, spread, spread_level
+from lrc_ase.layer.mesh.convolver import Convolved, Convolver, monopoles_and_dipoles
+from lrc_ase.layer.mesh.filtering import filtered
+from lrc_ase.layer.mesh.spreading import contract_raised, gather, spread
 from lrc_ase.layer.mesh.stencil import Sites, Stencil
 from lrc_ase.layer.mesh.totals import total
 
-__all__ = ["Convolved", "Convolver", "EnergyEvaluation", "Evaluation", "FieldEvaluation", "Gradients", "composed"]
+__all__ = ["EnergyEvaluation", "Evaluation", "FieldEvaluation", "Gradients", "composed", "sum_by_structure"]
 
 
 def composed(weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stencil) -> Tensor:
@@ -42,94 +42,6 @@ def composed(weights: Tensor, fractional: Tensor, table: Tensor, stencil: Stenci
     sites = Sites(fractional.detach(), stencil)
     density = total(spread(weights, fractional, stencil, sites), stencil.exchange)
     return gather(filtered(density, table), fractional, stencil, sites)
-
-
-@dataclass(frozen=True, eq=False)
-class Convolved:
-    """A potential at the atoms, and the spectrum of the density that made it."""
-
-    orders: Tensor
-    """Potential and its derivatives by mesh coordinates, (n_atoms, n_orders, n_channels) as in `multi_indices`."""
-    spectrum: Tensor | None
-    """Of the density, (n_structures, n_channels, *half mesh); None unless derivatives by the table may be asked for."""
-
-    @property
-    def values(self) -> Tensor:
-        """Return the potential, (n_atoms, n_channels)."""
-        return self.orders[:, 0]
-
-    def of_channels(self, channels: slice) -> Convolved:
-        """Return the part of some channels."""
-        spectrum = None if self.spectrum is None else self.spectrum[:, channels]
-        return Convolved(self.orders[..., channels], spectrum)
-
-
-@dataclass(frozen=True, eq=False)
-class Convolver:
-    """Spread, filter and gather at fixed sites with a fixed table."""
-
-    table: Tensor
-    sites: Sites
-    level: int
-    """Derivatives of potentials to gather: 1 where positions may be differentiated, else 0."""
-    keeps_spectra: bool
-    """True if the table may be differentiated."""
-
-    @property
-    def stencil(self) -> Stencil:
-        return self.sites.stencil
-
-    @property
-    def is_matrix(self) -> bool:
-        return self.table.ndim > 2 + self.stencil.dimension
-
-    def __call__(self, orders: Tensor, *, transposed: bool = False, level: int | None = None) -> Convolved:
-        """Convolve monopoles (n_atoms, 1, n_channels), or monopoles and dipoles (n_atoms, 1 + d, n_channels)."""
-        # a table that maps channels one to one is its own transpose, as kernels are even
-        table = self.table.transpose(1, 2) if transposed and self.is_matrix else self.table
-        # dipoles are weights of the window's first derivatives: level 1
-        mesh = spread_level(orders, self.sites, int(orders.shape[1] > 1))
-        if self.stencil.exchange is not None:
-            mesh = self.stencil.exchange.sum(mesh)
-        if self.is_matrix:
-            mesh, spectrum = filtered(mesh, table), density_spectrum(mesh) if self.keeps_spectra else None
-        else:
-            mesh, spectrum = filter_mesh(mesh, table, keep_spectrum=self.keeps_spectra)
-        return Convolved(gather_level(mesh, self.sites, self.level if level is None else level), spectrum)
-
-    def of_channels(self, channels: slice) -> Convolver:
-        """Return the convolution of some channels of a table without matrix."""
-        return Convolver(self.table[:, channels], self.sites, self.level, self.keeps_spectra)
-
-    @property
-    def n_mesh(self) -> Tensor:
-        """Return the mesh points along each axis, (d,): derivatives of mesh coordinates by fractional ones."""
-        return _n_mesh(self.stencil.mesh_shape, self.sites.fractional.dtype, self.sites.fractional.device)
-
-    def slopes(self, weights: Tensor, potential: Convolved) -> Tensor:
-        """Sum weights times the gradient of a potential over channels, by fractional coordinates (n_atoms, d)."""
-        d = self.stencil.dimension
-        # (n_atoms, d, n_channels) times (n_atoms, n_channels, 1)
-        return torch.matmul(potential.orders[:, 1 : 1 + d], weights[:, :, None])[..., 0].mul_(self.n_mesh)
-
-    def along(self, directions: Tensor, potential: Convolved) -> Tensor:
-        """Project gradients of a potential on fractional `directions` (n_atoms, d), (n_atoms, n_channels)."""
-        d = self.stencil.dimension
-        # (n_atoms, 1, d) times (n_atoms, d, n_channels)
-        return torch.matmul((directions * self.n_mesh)[:, None], potential.orders[:, 1 : 1 + d])[:, 0]
-
-    def dipoles(self, directions: Tensor, weights: Tensor) -> Tensor:
-        """Return the dipoles of weights (n_atoms, n_channels) moved along `directions`, (n_atoms, d, n_channels)."""
-        return (directions * self.n_mesh)[:, :, None] * weights[:, None]
-
-    def correlation(self, outputs: Convolved, inputs: Convolved) -> Tensor:
-        """Differentiate the sum over the mesh of `outputs`' density times `inputs`' potential by the table."""
-        assert outputs.spectrum is not None
-        assert inputs.spectrum is not None
-        exchange, shape = self.stencil.exchange, self.stencil.mesh_shape
-        whole = correlate_spectra(outputs.spectrum, inputs.spectrum, shape, is_matrix=self.is_matrix)
-        # every process finds the whole: each keeps its share
-        return whole if exchange is None else whole / exchange.n_processes
 
 
 class Gradients(Protocol):
@@ -219,14 +131,14 @@ class _FieldSecond:
     def __init__(self, first: _FieldGradients, by_weights: Tensor | None, by_positions: Tensor | None) -> None:
         self.first = first
         of, convolve = first.of, first.of.convolve
-        self.h_orders = _monopoles_and_dipoles(of.weights, by_weights, by_positions, convolve)
+        self.h_orders = monopoles_and_dipoles(of.weights, by_weights, by_positions, convolve)
         self.h = convolve(self.h_orders)
         # L' is bilinear in f and g: by g what multiplies g, and the other way round
         self.by_cotangent = self.h.values
         self.by_weights: Tensor | None = None
         self.d: Convolved | None = None
         if by_positions is not None:
-            self.d_orders = _monopoles_and_dipoles(first.cotangent, None, by_positions, convolve)
+            self.d_orders = monopoles_and_dipoles(first.cotangent, None, by_positions, convolve)
             self.d = convolve(self.d_orders, transposed=True)
             self.by_cotangent = self.h.values + convolve.along(by_positions, of.potential)
             self.by_weights = self.d.values + convolve.along(by_positions, first.adjoint)
@@ -300,7 +212,7 @@ class _EnergySecond:
     def __init__(self, first: _EnergyGradients, by_weights: Tensor | None, by_positions: Tensor | None) -> None:
         self.first = first
         of, convolve = first.of, first.of.convolve
-        self.h_orders = _monopoles_and_dipoles(of.weights, by_weights, by_positions, convolve)
+        self.h_orders = monopoles_and_dipoles(of.weights, by_weights, by_positions, convolve)
         self.h = convolve(self.h_orders)
         # a . a' + b . b' per atom, which the cotangent c multiplies; and its derivative by f
         products, at_atoms = torch.zeros_like(of.weights), self.h.values
@@ -332,19 +244,3 @@ def sum_by_structure(values: Tensor, structure: Tensor, n_structures: int) -> Te
         return values.sum(dim=0, keepdim=True, dtype=torch.float64)
     sums = values.new_zeros(n_structures, values.shape[1], dtype=torch.float64)
     return sums.index_add(0, structure, values.double())
-
-
-def _monopoles_and_dipoles(
-    weights: Tensor, by_weights: Tensor | None, by_positions: Tensor | None, convolve: Convolver
-) -> Tensor:
-    """Return the monopoles a' and the dipoles f b', (n_atoms, 1 or 1 + d, n_channels)."""
-    monopoles = torch.zeros_like(weights) if by_weights is None else by_weights
-    if by_positions is None:
-        return monopoles[:, None]  # level 0 spreads faster
-    # a weight f that moves by b' adds f b' . grad g to the density, which is a dipole
-    return torch.cat([monopoles[:, None], convolve.dipoles(by_positions, weights)], dim=1)
-
-
-@lru_cache(maxsize=64)
-def _n_mesh(mesh_shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(mesh_shape, dtype=dtype, device=device)

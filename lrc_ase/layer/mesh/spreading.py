@@ -22,7 +22,7 @@ from torch import Tensor
 from lrc_ase.layer.mesh.backend import backend_for
 from lrc_ase.layer.mesh.stencil import Sites, Stencil, multi_indices
 
-__all__ = ["contract_raised", "gather", "gather_level", "spread", "spread_level"]
+__all__ = ["contract_raised", "gather", "gather_gradient", "gather_level", "spread", "spread_level"]
 
 
 def spread(weights: Tensor, fractional: Tensor, stencil: Stencil, sites: Sites | None = None) -> Tensor:
@@ -41,6 +41,13 @@ def gather(mesh: Tensor, fractional: Tensor, stencil: Stencil, sites: Sites | No
     `mesh` (n_structures, n_channels, *mesh_shape) -> (n_atoms, n_channels). Adjoint of `spread`.
     """
     return _Gather.apply(mesh, fractional, sites or Sites(fractional.detach(), stencil), 0)[:, 0]
+
+
+def gather_gradient(mesh: Tensor, fractional: Tensor, stencil: Stencil, sites: Sites) -> Tensor:
+    """Interpolate the gradient of a mesh by fractional coordinates, (n_atoms, d, n_channels); see `gather`."""
+    d = stencil.dimension
+    n_mesh = fractional.new_tensor(stencil.mesh_shape)[:, None]  # derivatives of mesh coordinates by fractional ones
+    return _Gather.apply(mesh, fractional, sites, 1)[:, 1 : 1 + d] * n_mesh
 
 
 class _Spread(torch.autograd.Function):
