@@ -24,7 +24,7 @@ from lrc_ase.engines.ase_responses import ResponseCalculator
 from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.files.pretrained import trained_potential
 from lrc_ase.layer.memory import reuse_small_meshes
-from lrc_ase.models.derivatives import atomic_stresses
+from lrc_ase.models.atomic_stresses import atomic_stresses
 from lrc_ase.models.inference import Evaluator
 from lrc_ase.models.polarization import NO_CHARGES, PathlessWarning
 from lrc_ase.models.precision import floating_type

@@ -89,7 +89,7 @@ def test_transfers_move_charge_from_neighbor_to_atom(name):
     model, graph = shaken_model(), graph_of(FRAMES[name]())
     part = model.long_range.transfers
     features, vectors = model.local(graph, None)
-    amounts = model.long_range.weights(features, graph.species, squeeze=False)[:, : part.n_transfers]
+    amounts = model.long_range.weights(features, graph.species, squeeze=False)[:, : part.n_amounts]
     excess = part.excess(features, graph)
     assert excess.charges is None
     expected = excess.element_charges.detach().numpy().copy()

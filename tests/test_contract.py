@@ -1,9 +1,11 @@
 """The contract on every calculator: all descriptors at all boundaries, and the black boxes."""
 
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from contract import Case, Contract
 from structures import potential, rattled_crystal, settings
@@ -43,26 +45,60 @@ def untrained(descriptor):
     return potential(settings(descriptor=DESCRIPTORS[descriptor], long_range=long_range))
 
 
+def case_of(make_potential, boundary, rotation):
+    """Return what the calculator of a potential promises for the crystal at a boundary."""
+    offered = {"charges", "born_effective_charges"}
+    offered |= {"stress", "stresses"} if boundary == "bulk" else set()
+    offered |= {"dipole"} if boundary != "bulk" else set()
+    changes = {"positions", "numbers", "pbc", "charge"} | ({"cell"} if boundary != "cluster" else set())
+    return Case(
+        make=lambda: LRCCalculator(make_potential()),
+        atoms=lambda: crystal(boundary),
+        offered=frozenset(offered),
+        absent=frozenset({"stress", "stresses", "dipole", "magmoms"} - offered),
+        mesh=10 * ACCURACY if boundary != "cluster" else 1e-9,
+        rotation=rotation,
+        supercell={"bulk": (1, 2, 1), "slab": (2, 1, 1), "wire": (2, 1, 1), "cluster": None}[boundary],
+        changes_noticed=frozenset(changes),
+    )
+
+
 class TestLRCCalculator(Contract):
     @pytest.fixture(
         params=[(descriptor, boundary) for descriptor in DESCRIPTORS for boundary in PERIODIC], ids="-".join
     )
     def case(self, request):
         descriptor, boundary = request.param
-        offered = {"charges", "born_effective_charges"}
-        offered |= {"stress", "stresses"} if boundary == "bulk" else set()
-        offered |= {"dipole"} if boundary != "bulk" else set()
-        changes = {"positions", "numbers", "pbc", "charge"} | ({"cell"} if boundary != "cluster" else set())
-        return Case(
-            make=lambda: LRCCalculator(untrained(descriptor)),
-            atoms=lambda: crystal(boundary),
-            offered=frozenset(offered),
-            absent=frozenset({"stress", "stresses", "dipole", "magmoms"} - offered),
-            mesh=10 * ACCURACY if boundary != "cluster" else 1e-9,
-            rotation=ROTATION[descriptor],
-            supercell={"bulk": (1, 2, 1), "slab": (2, 1, 1), "wire": (2, 1, 1), "cluster": None}[boundary],
-            changes_noticed=frozenset(changes),
-        )
+        return case_of(lambda: untrained(descriptor), boundary, ROTATION[descriptor])
+
+
+@lru_cache
+def responding():
+    """Permanent dipoles and polarizabilities, of a size that shows in all derivatives."""
+    long_range = LongRangeSettings(
+        n_channels=2, accuracy=ACCURACY, compositions={"NaCl": 0}, polarizable=True, n_dipoles=2
+    )
+    some = potential(settings(descriptor=DESCRIPTORS["sphere"], long_range=long_range))
+    with torch.no_grad():
+        some.model.long_range.weights.last.weight[-3:] *= 10
+    return some
+
+
+@lru_cache
+def oriented():
+    """Latent tensors whose fields change the energy."""
+    long_range = LongRangeSettings(n_channels=1, n_tensors=2, accuracy=ACCURACY, compositions={"NaCl": 0})
+    some = potential(settings(descriptor=DESCRIPTORS["sphere"], long_range=long_range))
+    with torch.no_grad():
+        some.model.long_range.to_hidden.weight *= 5
+    return some
+
+
+class TestLongRangeTerms(Contract):
+    @pytest.fixture(params=product([responding, oriented], PERIODIC), ids=lambda pair: f"{pair[0].__name__}-{pair[1]}")
+    def case(self, request):
+        make_potential, boundary = request.param
+        return case_of(make_potential, boundary, ROTATION["sphere"])
 
 
 class TestKernelCalculator(Contract):

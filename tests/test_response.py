@@ -11,7 +11,8 @@ from structures import potential, rattled_crystal, settings, water
 import lrc_ase.calculator as calculator_module
 from lrc_ase import LRCCalculator
 from lrc_ase.engines import ase_responses
-from lrc_ase.models.derivatives import atomic_stresses, born_effective_charges
+from lrc_ase.models.atomic_stresses import atomic_stresses
+from lrc_ase.models.derivatives import born_effective_charges
 from lrc_ase.structures.neighbors import neighbor_graph
 
 

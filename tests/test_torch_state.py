@@ -8,7 +8,7 @@ import torch
 from structures import ELEMENTS, potential, rattled_crystal
 
 from lrc_ase import LRCCalculator, evaluate, load_potential, save_potential
-from lrc_ase.models.derivatives import atomic_stresses
+from lrc_ase.models.atomic_stresses import atomic_stresses
 from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.neighbors import neighbor_graph
 

@@ -26,7 +26,8 @@ from lrc_ase.evaluation.uncertainty import (
 )
 from lrc_ase.files.potential_file import Potential
 from lrc_ase.files.tensors import read_tensors
-from lrc_ase.models.derivatives import atomic_stresses, born_effective_charges
+from lrc_ase.models.atomic_stresses import atomic_stresses
+from lrc_ase.models.derivatives import born_effective_charges
 from lrc_ase.models.ensemble import Ensemble, members_of
 from lrc_ase.models.settings import ModelSettings
 from lrc_ase.structures.neighbors import neighbor_graph

@@ -26,18 +26,19 @@ import math
 from typing import NamedTuple
 
 import torch
+from scipy.constants import elementary_charge, epsilon_0
 from torch import Tensor, nn
 
 from lrc_ase.layer.mesh import total
 from lrc_ase.models.compositions import element_charge_space
 from lrc_ase.models.electronegativity import starting_charges
+from lrc_ase.models.radial import POWERS, radial_functions
 from lrc_ase.structures.graph import Graph
 
-__all__ = ["Charges", "Excess", "TransferredCharges"]
+__all__ = ["COULOMB_CONSTANT", "Charges", "EdgeDipoles", "Excess", "TransferredCharges"]
 
-_POWERS = (4, 8, 16, 32)
-r"""Exponents p of the radial functions :math:`(1 - r^2/r_c^2)^p`, which need no square root and no exponential.
-They fall to half at 0.40, 0.29, 0.21 and 0.15 cutoffs."""
+COULOMB_CONSTANT = elementary_charge / (4 * math.pi * epsilon_0) * 1e10
+"""k_e in eV Angstrom / e^2."""
 _STARTING_POWERS = (16, 8, 32, 4)
 """Radial function of each channel before training. The first one covers bonds, not the next neighbors."""
 _STARTING_WEIGHT = 10.0
@@ -64,7 +65,47 @@ class Charges(NamedTuple):
     """Minus the sum of transfers times vectors over the neighbors of each atom, (n_local, 3), e Angstrom."""
 
 
-class TransferredCharges(nn.Module):
+class DividedAmounts(nn.Module):
+    """Amounts of each atom, divided among its neighbors by smooth positive functions of distance and element.
+
+    Parameters
+    ----------
+    n_elements
+        Elements whose atoms get different shares.
+    cutoff
+        Distance at which the functions vanish, Angstrom.
+    n_amounts
+        Number of amounts per atom, the channels c.
+    """
+
+    def __init__(self, n_elements: int, *, cutoff: float, n_amounts: int) -> None:
+        super().__init__()
+        self.cutoff, self.n_amounts = cutoff, n_amounts
+        profile = torch.full((n_amounts, n_elements, len(POWERS)), -4.0)
+        for channel in range(n_amounts):
+            power = _STARTING_POWERS[channel % len(POWERS)]
+            profile[channel, :, POWERS.index(power)] = math.log(math.expm1(_STARTING_WEIGHT * power / 16))
+        self.profile = nn.Parameter(profile)
+        """Functions g as positive sums of radial functions, (n_amounts, n_elements, n_powers); softplus of these."""
+
+    def divided(self, vectors: Tensor, graph: Graph, amounts: Tensor) -> Tensor:
+        """Divide amounts (n_local, n_amounts) among neighbors and sum them, (n_local, n_neighbors).
+
+        `vectors` (n_local, n_neighbors, 3) lead to the neighbors. An atom without neighbors divides nothing.
+        """
+        functions = radial_functions(vectors, graph, self.cutoff).values  # (n_powers, n_local, n_neighbors)
+        kinds = graph.species[graph.neighbors].expand_as(functions)
+        # sums of the radial functions over the neighbors of each element: (n_powers, n_local, n_elements)
+        n_elements = self.profile.shape[1]
+        sums = functions.new_zeros(*functions.shape[:2], n_elements).scatter_add(2, kinds, functions)
+        profile = nn.functional.softplus(self.profile).permute(2, 1, 0)  # (n_powers, n_elements, n_amounts)
+        weights = torch.tensordot(sums, profile, dims=([0, 2], [0, 1]))  # (n_local, n_amounts)
+        shares = (amounts / (1 + weights)) @ profile.flatten(0, 1).T  # (n_local, n_powers * n_elements)
+        factors = shares.unflatten(1, (len(POWERS), n_elements)).transpose(0, 1)
+        return (functions * factors.gather(2, kinds)).sum(dim=0)
+
+
+class TransferredCharges(DividedAmounts):
     """Element charges, transfers between neighbors and shares of the excess; see the module's formulas.
 
     Parameters
@@ -89,17 +130,10 @@ class TransferredCharges(nn.Module):
         n_transfers: int,
         generator: torch.Generator | None,
     ) -> None:
-        super().__init__()
-        self.cutoff, self.n_transfers = cutoff, n_transfers
+        super().__init__(len(elements), cutoff=cutoff, n_amounts=n_transfers)
         # plain tensors, which `.to(float32)` leaves in float64: a neutral structure must be neutral to rounding
         self._least_norm, self._projector = map(torch.from_numpy, element_charge_space(compositions, elements))
         self.element_charges = nn.Parameter(starting_charges(elements))
-        profile = torch.full((n_transfers, len(elements), len(_POWERS)), -4.0)
-        for channel in range(n_transfers):
-            power = _STARTING_POWERS[channel % len(_POWERS)]
-            profile[channel, :, _POWERS.index(power)] = math.log(math.expm1(_STARTING_WEIGHT * power / 16))
-        self.profile = nn.Parameter(profile)
-        """Functions g as positive sums of radial functions, (n_transfers, n_elements, n_powers); softplus of these."""
         self.share = nn.Linear(n_features, 1)
         self.element_share = nn.Embedding(len(elements), 1)
         nn.init.zeros_(self.share.weight)
@@ -114,7 +148,7 @@ class TransferredCharges(nn.Module):
         starting = starting_charges(elements).double()
         # clamped: no amount where the element charge exceeds the starting one already
         lacking = (starting.abs() - starting.sign() * self._element_charges().detach()).clamp(min=0.0)
-        amounts = torch.zeros(len(elements), self.n_transfers)
+        amounts = torch.zeros(len(elements), self.n_amounts)
         amounts[:, 0] = torch.minimum(lacking, starting.abs()) * starting.sign()
         return amounts
 
@@ -149,29 +183,22 @@ class TransferredCharges(nn.Module):
         fixed = excess.element_charges if excess.charges is None else excess.element_charges + excess.charges
         if vectors.shape[1] == 0:
             return Charges(fixed.to(vectors), vectors.new_zeros(len(vectors), 3))
-        transfers = self._transfers(vectors, graph, amounts)
+        transfers = self.divided(vectors, graph, amounts)
         taken = transfers.new_zeros(graph.n_atoms).index_add(0, graph.neighbors.flatten(), transfers.flatten())
         # + what atom i takes, - what its neighbors take from it
         charges = fixed.to(vectors) + transfers.sum(dim=1) - graph.sum_to_owners(taken)
         # (n_local, 1, n_neighbors) @ (n_local, n_neighbors, 3)
         return Charges(charges, -torch.bmm(transfers[:, None], vectors)[:, 0])
 
-    def _transfers(self, vectors: Tensor, graph: Graph, amounts: Tensor) -> Tensor:
-        """Compute the charge that each atom takes from each neighbor, (n_local, n_neighbors), e."""
-        x, y, z = vectors.unbind(dim=-1)  # sums over an axis of three are slow
-        squares = torch.addcmul(torch.addcmul(x * x, y, y), z, z)
-        fading = (1 - squares / self.cutoff**2).clamp(min=0.0) * graph.neighbor_mask
-        power = fading.square().square()
-        powers = [power]
-        for _ in _POWERS[1:]:
-            powers.append(powers[-1].square())
-        functions = torch.stack(powers)  # (n_powers, n_local, n_neighbors)
-        kinds = graph.species[graph.neighbors].expand_as(functions)
-        # sums of the radial functions over the neighbors of each element: (n_powers, n_local, n_elements)
-        n_elements = self.profile.shape[1]
-        sums = functions.new_zeros(*functions.shape[:2], n_elements).scatter_add(2, kinds, functions)
-        profile = nn.functional.softplus(self.profile).permute(2, 1, 0)  # (n_powers, n_elements, n_transfers)
-        weights = torch.tensordot(sums, profile, dims=([0, 2], [0, 1]))  # (n_local, n_transfers)
-        shares = (amounts / (1 + weights)) @ profile.flatten(0, 1).T  # (n_local, n_powers * n_elements)
-        factors = shares.unflatten(1, (len(_POWERS), n_elements)).transpose(0, 1)
-        return (functions * factors.gather(2, kinds)).sum(dim=0)
+
+class EdgeDipoles(DividedAmounts):
+    r"""Dipoles of atoms along their edges, :math:`p_i = \sum_k t_{ik} r_{ik}` with t divided as transfers are.
+
+    They polarize an atom without moving charge between atoms.
+    """
+
+    def forward(self, vectors: Tensor, graph: Graph, amounts: Tensor) -> Tensor:
+        """Compute the dipoles (n_local, 3), e Angstrom, from amounts (n_local, n_amounts), e."""
+        if vectors.shape[1] == 0:
+            return vectors.new_zeros(len(vectors), 3)
+        return torch.bmm(self.divided(vectors, graph, amounts)[:, None], vectors)[:, 0]

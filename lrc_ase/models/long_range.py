@@ -10,27 +10,26 @@ first channel, are latent charges in e, learned from energies and forces: charge
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from scipy.constants import elementary_charge, epsilon_0
 from torch import Tensor, nn
 
 from lrc_ase.layer.convolution import FieldAndEnergy, LongRangeConvolution
-from lrc_ase.layer.kernels import Coulomb, Multiplier, Stack, Yukawa
+from lrc_ase.layer.kernels import Coulomb, Multiplier, Repeated, Stack, Yukawa
 from lrc_ase.layer.lattice import fractional_coordinates
 from lrc_ase.layer.mesh import total
-from lrc_ase.models.charges import Excess, TransferredCharges
+from lrc_ase.models.charges import COULOMB_CONSTANT, Excess, TransferredCharges
 from lrc_ase.models.electronegativity import starting_charges
+from lrc_ase.models.orientations import N_COMPONENTS, Orientations, Oriented
 from lrc_ase.models.readout import ReadOut, random_linear
+from lrc_ase.models.response import Response, ResponsePart
 from lrc_ase.models.settings import LongRangeSettings, ModelSettings
 from lrc_ase.structures.graph import Graph
 
 __all__ = ["COULOMB_CONSTANT", "LongRangeOutput", "LongRangePart"]
 
-COULOMB_CONSTANT = elementary_charge / (4 * math.pi * epsilon_0) * 1e10
-"""k_e in eV Angstrom / e^2."""
 _PER_CHARGE = 5.0
 """Size of the first weights of the excess charge, 1/e: an ion's charge is divided among ten atoms and more."""
 
@@ -47,6 +46,10 @@ class LatentWeights:
     """Element charges and the charge that they leave over; None where charges are shifted."""
     transfer_dipoles: Tensor | None = None
     """Dipoles of the transfers of each atom, (n_local, 3), e Angstrom; None where charges are shifted."""
+    response: Response | None = None
+    """Polarizabilities and permanent dipoles; None in a model without."""
+    oriented: Oriented | None = None
+    """Tensors, of which `values` hold those to spread behind the other weights; None in a model without."""
 
     @property
     def pathless_charges(self) -> Tensor | None:
@@ -75,6 +78,8 @@ class LongRangeOutput:
     """Electrostatic energy of each atom, eV (n_local,). Not to be differentiated: `electrostatic` is."""
     charges: Tensor | None
     """Latent charges, e (n_local,)."""
+    field: Tensor | None
+    """Electric field of the latent charges at the atoms, V/Angstrom (n_local, 3); None unless dipoles need it."""
 
 
 class LongRangePart(nn.Module):
@@ -88,8 +93,8 @@ class LongRangePart(nn.Module):
         generator: torch.Generator | None,
     ) -> None:
         super().__init__()
-        if long_range.n_channels == 0 and not long_range.electrostatics:
-            raise ValueError("`long_range` needs `n_channels` > 0 or `electrostatics`, got neither")
+        if long_range.n_channels == 0 and long_range.n_tensors == 0 and not long_range.electrostatics:
+            raise ValueError("`long_range` needs `n_channels` > 0, `n_tensors` > 0 or `electrostatics`, got none")
         n_elements = len(settings.elements)
         self.settings = long_range
         # charges come first: `n_energies` of the layer counts channels from the front
@@ -102,6 +107,14 @@ class LongRangePart(nn.Module):
                 2.0**exponent / settings.cutoff for exponent in torch.linspace(-1, 2, long_range.n_channels).tolist()
             ]
             kernels.append(Yukawa(screening, smearing=long_range.smearing))
+        self.orientations = None
+        if long_range.n_tensors:
+            self.orientations = Orientations(
+                n_elements, cutoff=settings.cutoff, n_tensors=long_range.n_tensors, generator=generator
+            )
+            # far groups matter: neighbors within the cutoff are in the descriptor already
+            far = Yukawa([0.5 / settings.cutoff] * long_range.n_tensors, smearing=long_range.smearing)
+            kernels.append(Repeated(far, N_COMPONENTS))  # one kernel for all components, so that fields turn with atoms
         kernel = Stack(kernels).to(torch.get_default_dtype())
         self.convolution = LongRangeConvolution(kernel, smearing=long_range.smearing, accuracy=long_range.accuracy)
         self.transfers = None
@@ -121,35 +134,56 @@ class LongRangePart(nn.Module):
             self.excess_to_hidden = nn.Parameter(_PER_CHARGE * torch.randn(settings.hidden[0], generator=generator))
         self.n_charges = n_charges
         """Outputs of the network `weights` for the charges: amounts of transfers, or the charge itself."""
-        n_weights = n_charges + long_range.n_channels
+        self.response = None
+        if long_range.polarizable or long_range.n_dipoles:
+            self.response = ResponsePart(
+                n_elements=n_elements,
+                cutoff=settings.cutoff,
+                polarizable=long_range.polarizable,
+                n_dipoles=long_range.n_dipoles,
+            )
+        self.n_responses = 0 if self.response is None else self.response.n_outputs
+        self.n_amounts = 0 if self.orientations is None else self.orientations.n_amounts
+        """Outputs of the network `weights` for the tensors, behind charges, channels and responses."""
+        n_weights = n_charges + long_range.n_channels + self.n_responses + self.n_amounts
         self.weights = ReadOut(n_features, n_elements, settings.hidden[-1:], generator, n_outputs=n_weights)
         self._start_weights(settings.elements)
-        if long_range.n_channels:
-            self.mix = random_linear(2 * long_range.n_channels, long_range.n_features, generator)
+        if long_range.n_channels or self.orientations is not None:
+            n_invariants = 0 if self.orientations is None else self.orientations.n_invariants
+            self.mix = random_linear(2 * long_range.n_channels + n_invariants, long_range.n_features, generator)
             self.to_hidden = nn.Linear(long_range.n_features, settings.hidden[0], bias=False)
             nn.init.zeros_(self.to_hidden.weight)  # no effect before training
 
     def latent_weights(self, features: Tensor, vectors: Tensor, graph: Graph) -> LatentWeights:
         """Compute latent charges and weights from features (n_local, n_features) and vectors to neighbors."""
         species = graph.of_local(graph.species)
+        sizes = [self.n_charges, self.settings.n_channels, self.n_responses, self.n_amounts]
         if self.transfers is None:
-            weights = self.weights(features, species, squeeze=False)
-            if not self.settings.electrostatics:
-                return LatentWeights(weights)
-            charges = _neutralized(weights[:, 0], graph)
-            return LatentWeights(torch.cat([charges[:, None], weights[:, 1:]], dim=1))
+            amounts, *others = self.weights(features, species, squeeze=False).split(sizes, dim=1)
+            charges = _neutralized(amounts[:, 0], graph) if self.settings.electrostatics else None
+            return self._with_others(LatentWeights(amounts), charges, others, vectors, graph)
         excess = self.transfers.excess(features, graph)
         addition = hidden = None
         if excess.charges is not None:
             # a product, without the bias of a linear layer: zero where nothing is left over
             column = excess.charges.to(features)[:, None]
             addition, hidden = column * self.excess_to_weights, column * self.excess_to_hidden
-        # (n_local, n_transfers) and (n_local, n_channels)
-        amounts, weights = self.weights(features, species, addition, squeeze=False).split(
-            [self.n_charges, self.settings.n_channels], dim=1
-        )
+        amounts, *others = self.weights(features, species, addition, squeeze=False).split(sizes, dim=1)
         charges, dipoles = self.transfers(vectors, graph, amounts, excess)
-        return LatentWeights(torch.cat([charges[:, None], weights], dim=1), hidden, excess, dipoles)
+        return self._with_others(LatentWeights(amounts, hidden, excess, dipoles), charges, others, vectors, graph)
+
+    def _with_others(
+        self, latent: LatentWeights, charges: Tensor | None, others: list[Tensor], vectors: Tensor, graph: Graph
+    ) -> LatentWeights:
+        """Add what needs no charges: latent channels, and responses and tensors from outputs and vectors."""
+        channels, responses, amounts = others
+        columns = [channels] if charges is None else [charges[:, None], channels]
+        response = None if self.response is None else self.response(vectors, graph, responses)
+        oriented = None
+        if self.orientations is not None:
+            oriented = self.orientations(vectors, graph, amounts)
+            columns.append(oriented.spread.flatten(1))
+        return replace(latent, values=torch.cat(columns, dim=1), response=response, oriented=oriented)
 
     def polarization_scale(self, graph: Graph) -> Tensor | None:
         """Return the root of the electronic permittivity for local atoms of fully periodic structures, (n_local,).
@@ -168,7 +202,12 @@ class LongRangePart(nn.Module):
         The layer returns the energy itself, whose derivative needs no second convolution.
         """
         arguments, options = self.arguments(weights, graph, strain)
-        return self.convolution.field_and_energy(*arguments, n_energies=int(self.settings.electrostatics), **options)
+        return self.convolution.field_and_energy(
+            *arguments,
+            n_energies=int(self.settings.electrostatics),
+            gradient=self.response is not None,
+            **options,
+        )
 
     def arguments(
         self, weights: Tensor, graph: Graph, strain: Tensor | None
@@ -189,21 +228,29 @@ class LongRangePart(nn.Module):
         }
         return (weights, fractional, cell.to(weights)), options
 
-    def forward(self, weights: Tensor, sums: FieldAndEnergy) -> LongRangeOutput:
-        """Compute the contributions of weights (n_local, n_weights) and their convolution `sums` to the energies."""
-        electrostatic = atomic = charges = hidden = None
+    def forward(self, latent: LatentWeights, sums: FieldAndEnergy) -> LongRangeOutput:
+        """Compute the contributions of latent weights and their convolution `sums` to the energies."""
+        weights = latent.values
+        electrostatic = atomic = charges = hidden = field = None
         if self.settings.electrostatics:
             # the layer's energy is 1/2 sum q u in e^2/Angstrom
             electrostatic = COULOMB_CONSTANT * sums.energy[:, 0]
             charges = weights[:, 0]
             # detached: a share for output, not a path of gradients
             atomic = 0.5 * COULOMB_CONSTANT * charges.detach() * sums.potential[:, 0]
-        if self.settings.n_channels:
-            latent = weights[:, -self.settings.n_channels :]  # behind the charges, if any
+            if sums.gradient is not None:
+                field = -COULOMB_CONSTANT * sums.gradient[:, :, 0]  # E = -grad u
+        if self.settings.n_channels or latent.oriented is not None:
+            n_scalars, n_charges = self.settings.n_channels, int(self.settings.electrostatics)
+            scalars = sums.field[:, :n_scalars]
             # u and f * u, the arguments of g: (n_local, 2 * n_channels)
-            mixed = self.mix(torch.cat([sums.field, latent * sums.field], dim=-1))
+            arguments = [scalars, weights[:, n_charges : n_charges + n_scalars] * scalars]
+            if latent.oriented is not None:
+                tensors = sums.field[:, n_scalars:].unflatten(1, (-1, N_COMPONENTS))
+                arguments.append(latent.oriented.invariants(tensors))
+            mixed = self.mix(torch.cat(arguments, dim=-1))
             hidden = self.to_hidden(nn.functional.silu(mixed))
-        return LongRangeOutput(hidden, electrostatic, atomic, charges)
+        return LongRangeOutput(hidden, electrostatic, atomic, charges, field)
 
     @torch.no_grad()
     def _start_weights(self, elements: tuple[str, ...]) -> None:
@@ -217,6 +264,10 @@ class LongRangePart(nn.Module):
         elif self.n_charges:
             bias[:, 0] = starting_charges(elements)
         bias[:, self.n_charges :] = 1.0
+        if self.response is not None:  # the starting polarizability, and no dipoles
+            first = self.n_charges + self.settings.n_channels
+            bias[:, first : first + self.n_responses] = 0.0
+            layer.weight[first : first + self.n_responses] = 0.0
 
 
 def _near_origin(fractional: Tensor, graph: Graph) -> Tensor:

@@ -58,8 +58,13 @@ class ModelOutput:
     pathless_charges: Tensor | None = None
     """Charges that depend on their surroundings without transfers along vectors, (n_local,), e: the excess that element
     charges leave over, or all charges that are shifted. None where all charge moves along vectors."""
+    local_dipoles: Tensor | None = None
+    """Permanent dipoles of the atoms, and dipoles induced by the field of the latent charges alone, (n_local, 3), e
+    Angstrom; None in a model without."""
+    polarizabilities: Tensor | None = None
+    """Polarizabilities of the atoms, (n_local,), e Angstrom^2 / V; None in a model without."""
     permittivity: float = 1.0
-    """Electronic permittivity, `LongRangeSettings.eps_inf`; its root is a factor of the three entries above."""
+    """Electronic permittivity, `LongRangeSettings.eps_inf`; its root is a factor of charges and dipoles above."""
 
     @property
     def atomic_energies(self) -> Tensor:
@@ -146,24 +151,35 @@ class FullRangeModel(ShortRangeModel):
         features, vectors = self.local(graph, strain)
         latent = self.long_range.latent_weights(features, vectors, graph)
         sums = self.long_range.field(latent.values, graph, strain)  # spread, mesh, gather
-        added = self.long_range(latent.values, sums)
+        added = self.long_range(latent, sums)
         hidden = [each for each in (added.hidden, latent.hidden) if each is not None]
         energies = self.settings.energy_scale * self.readout(
             features, graph.of_local(graph.species), sum(hidden) if hidden else None
         )
+        if latent.response is not None:
+            assert added.field is not None
+            energies = energies + latent.response.energies(added.field)
         output = ModelOutput(energies, added.charges, added.electrostatic, added.atomic_electrostatic)
         if added.charges is None:
             return output
         carried, dipoles, pathless = latent.carried_charges, latent.transfer_dipoles, latent.pathless_charges
+        local_dipoles = polarizabilities = None
+        if latent.response is not None:
+            assert added.field is not None
+            local_dipoles = latent.response.dipoles(added.field)
+            polarizabilities = latent.response.polarizabilities
         if (scale := self.long_range.polarization_scale(graph)) is not None:
             carried = carried * scale
             dipoles = None if dipoles is None else dipoles.double() * scale[:, None]
             pathless = None if pathless is None else pathless.double() * scale
+            local_dipoles = None if local_dipoles is None else local_dipoles.double() * scale[:, None]
         return replace(
             output,
             carried_charges=carried,
             transfer_dipoles=dipoles,
             pathless_charges=pathless,
+            local_dipoles=local_dipoles,
+            polarizabilities=polarizabilities,
             permittivity=self.long_range.settings.eps_inf,
         )
 

@@ -34,6 +34,7 @@ __all__ = [
     "field_energies",
     "polarization",
     "response_without_path",
+    "stored_energies",
 ]
 
 NO_CHARGES = (
@@ -95,8 +96,15 @@ def atomic_dipoles(output: ModelOutput, graph: Graph, strain: Tensor | None = No
     """
     if output.carried_charges is None:
         raise ValueError(NO_CHARGES)
-    carried = output.carried_charges[:, None] * _unwrapped(graph, strain)
-    return carried if output.transfer_dipoles is None else carried + output.transfer_dipoles.double()
+    dipoles = output.carried_charges[:, None] * _unwrapped(graph, strain)
+    if output.transfer_dipoles is not None:
+        dipoles = dipoles + output.transfer_dipoles.double()
+    if output.local_dipoles is not None:
+        dipoles = dipoles + output.local_dipoles.double()
+    if output.polarizabilities is not None and graph.field is not None:
+        induced = output.polarizabilities.double()[:, None] * graph.field[graph.of_local(graph.structure)]
+        dipoles = dipoles + induced
+    return dipoles
 
 
 def field_energies(output: ModelOutput, graph: Graph) -> Tensor:
@@ -104,7 +112,21 @@ def field_energies(output: ModelOutput, graph: Graph) -> Tensor:
     assert graph.field is not None
     structure = graph.of_local(graph.structure)
     of_charges = -(atomic_dipoles(output, graph).detach() * graph.field[structure]).sum(dim=1)  # -E.P, atom by atom
-    return of_charges + electronic_energies(output, graph).detach()
+    return of_charges + stored_energies(output, graph).detach() + electronic_energies(output, graph).detach()
+
+
+def stored_energies(output: ModelOutput, graph: Graph) -> Tensor:
+    r"""Compute the energy that dipoles induced by the external field store, (n_local,), eV in float64.
+
+    .. math:: E = +\tfrac12 \alpha |E_{field}|^2,
+
+    half of what :math:`-E_{field} \cdot P` counts for these dipoles. Zero for a model without polarizabilities.
+    """
+    assert graph.field is not None
+    structure = graph.of_local(graph.structure)
+    if output.polarizabilities is None:
+        return graph.cell.new_zeros(len(structure))
+    return 0.5 * output.polarizabilities.double() * graph.field.square().sum(dim=1)[structure]
 
 
 def electronic_energies(output: ModelOutput, graph: Graph, strain: Tensor | None = None) -> Tensor:

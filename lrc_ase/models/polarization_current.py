@@ -50,7 +50,7 @@ def polarization_current(model: ShortRangeModel, graph: Graph, velocities: Tenso
     if graph.field is not None:
         moment = moment + _moment_of_electrons(output, graph)
     current, pathless = torch.zeros_like(moment), output.pathless_charges
-    if pathless is None or output.transfer_dipoles is not None:
+    if pathless is None or output.transfer_dipoles is not None or output.local_dipoles is not None:
         dipoles = atomic_dipoles(output, graph)
         if pathless is not None:
             dipoles = dipoles - pathless.double()[:, None] * graph.positions

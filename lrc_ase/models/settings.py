@@ -212,6 +212,15 @@ class LongRangeSettings(Settings):
     transfers, unless training frames hold molecules farther apart than the cutoff whose charges `compositions` fix."""
     n_transfers: int = Field(4, ge=1, le=256)
     """Amounts of charge that an atom computes from its descriptor; each is taken from neighbors by its own weight."""
+    polarizable: bool = False
+    """Whether each atom has a learned polarizability alpha and the energy -1/2 alpha |E|^2 in the electric field E of
+    the latent charges and of outside."""
+    n_dipoles: int = Field(0, ge=0, le=256)
+    """Amounts of charge by which an atom has a permanent dipole p along the vectors to its neighbors, and the energy
+    -p E; 0 leaves dipoles out."""
+    n_tensors: int = Field(0, ge=0, le=64)
+    """Latent tensors, convolved like the channels and read out by their products with tensors of an atom's own edges:
+    they tell how far groups are oriented. Each takes five channels on the mesh; 0 leaves them out."""
     compositions: Annotated[dict[str, float] | None, AfterValidator(_check_compositions)] = None
     """Formulas and their total charges in e, which the charges of the elements sum to: {NaCl: 0}, or {Na: 1, Cl: -1} to
     fix the ions. Null: compositions of the training frames."""
@@ -225,6 +234,14 @@ class LongRangeSettings(Settings):
     """Relative accuracy of the mesh; chooses mesh spacing and window order."""
     n_features: int = Field(16, ge=1, le=_WIDEST_LAYER)
     """Width of the long-range descriptor g(u, f u)."""
+
+    @model_validator(mode="after")
+    def _check_response(self) -> Self:
+        if (self.polarizable or self.n_dipoles) and not self.electrostatics:
+            raise ValueError("dipoles act on latent charges: set `electrostatics: true`, or leave dipoles out")
+        if self.polarizable and self.eps_inf != 1:
+            raise ValueError("`eps_inf` and `polarizable` both stand for the electrons: set one of them")
+        return self
 
 
 class ModelSettings(Settings):

@@ -23,7 +23,8 @@ from ase.build import bulk
 
 import lrc_ase
 from lrc_ase import LRCCalculator
-from lrc_ase.models.derivatives import atomic_stresses, born_effective_charges
+from lrc_ase.models.atomic_stresses import atomic_stresses
+from lrc_ase.models.derivatives import born_effective_charges
 from lrc_ase.structures.graph import Graph
 
 REPEATS = {8: (1, 1, 1), 64: (2, 2, 2), 216: (3, 3, 3), 512: (4, 4, 4), 1000: (5, 5, 5), 1728: (6, 6, 6)}
