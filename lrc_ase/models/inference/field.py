@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lrc_ase.layer.memory import check_mesh_memory
 from lrc_ase.layer.mesh import Stencil
-from lrc_ase.layer.mesh.evaluation import Convolved, Convolver
+from lrc_ase.layer.mesh.convolver import Convolved, Convolver
 from lrc_ase.layer.mesh.stencil import Sites
 from lrc_ase.layer.tables import MultiplierTables
 from lrc_ase.models.long_range import COULOMB_CONSTANT, LongRangePart
