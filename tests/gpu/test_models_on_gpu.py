@@ -28,6 +28,9 @@ MODELS = {
     "full range": settings(),
     "shifted charges": settings(long_range=SHIFTED),
     "in an insulator": settings(long_range=LongRangeSettings(accuracy=1e-6, eps_inf=2.5)),
+    "dipoles and tensors": settings(
+        long_range=LongRangeSettings(accuracy=1e-6, polarizable=True, n_dipoles=2, n_tensors=2)
+    ),
     "two blocks of scalars": settings(descriptor=SphereSettings(n_channels=8, n_blocks=2)),
     "two blocks of vectors": settings(descriptor=EQUIVARIANT),
     "ponita": settings(descriptor=PonitaSettings(n_channels=8, n_layers=2)),
@@ -61,7 +64,7 @@ def test_an_ensemble_is_that_of_the_cpu(device, moved, agree):
         agree(getattr(actual, field.name), getattr(expected, field.name), 1e-8)
 
 
-@pytest.mark.parametrize("name", ["full range", "shifted charges", "two blocks of vectors"])
+@pytest.mark.parametrize("name", ["full range", "shifted charges", "dipoles and tensors", "two blocks of vectors"])
 def test_responses_are_those_of_the_cpu(name, device, moved, agree):
     model, graph = shaken_model(MODELS[name]), neighbor_graph(rattled_crystal(), ELEMENTS, 4.5)
     on_device, there = moved(model), graph.to(device)
@@ -69,7 +72,7 @@ def test_responses_are_those_of_the_cpu(name, device, moved, agree):
         agree(response(on_device, there), response(model, graph), 1e-8)
 
 
-@pytest.mark.parametrize("name", ["full range", "in an insulator"])
+@pytest.mark.parametrize("name", ["full range", "in an insulator", "dipoles and tensors"])
 def test_forces_in_a_field_are_those_of_the_cpu(name, device, moved, agree):
     atoms = rattled_crystal()
     atoms.info["external_field"] = (0.1, -0.05, 0.02)

@@ -52,7 +52,10 @@ class Stack(Multiplier):
         return torch.cat(slopes, dim=-1)
 
     def at_origin(self, dimension: int) -> Tensor:
-        return torch.cat([multiplier.at_origin(dimension) for multiplier in self])
+        values = [multiplier.at_origin(dimension) for multiplier in self]
+        # a kernel without parameters, such as Coulomb's, does not know the device
+        device = next((parameter.device for parameter in self.parameters()), values[0].device)
+        return torch.cat([each.to(device) for each in values])
 
     def __iter__(self) -> Iterator[Multiplier]:
         # `ModuleList` is typed as plain modules
