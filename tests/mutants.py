@@ -310,6 +310,7 @@ def main() -> None:
             str(folder),
             *(entry for entry in sys.path if Path(entry).resolve() not in (ROOT, ROOT / "tests")),
         ]
+        del sys.modules["planted_faults"]  # else pytest refuses to collect that of the copy
         # a crash is an outcome and not worth a traceback
         options = ["-q", "-s", "-p", "no:xdist", "-p", "no:faulthandler", "-m", "not slow", "--no-header"]
         raise SystemExit(pytest.main([*options, *arguments.tests], plugins=[Faults(arguments)]))

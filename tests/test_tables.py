@@ -59,9 +59,38 @@ def test_tables_follow_parameters_cells_meshes_and_windows():
         next(kernel.parameters()).add_(0.5)
     changed = tables.table(kernel, window, 1.1 * cells(), (8, 10, 8), PERIODIC)
     assert (changed - larger).abs().max() > 1e-4
-    assert len(tables._cells) <= 2
     tables.clear()
     assert tables.table(kernel, window, 1.1 * cells(), (8, 10, 8), PERIODIC) is not changed
+
+
+def times_evaluated(monkeypatch, tables, sizes, *, mesh_shape=(8, 8, 8)):
+    """Return how often a kernel is evaluated in cells of these sizes, one after the other."""
+    kernel, window, evaluations = multiplier().requires_grad_(False), semicircle_window(6), []
+    evaluated = Yukawa.fourier
+    monkeypatch.setattr(Yukawa, "fourier", lambda self, *a: evaluations.append(a) or evaluated(self, *a))
+    for size in sizes:
+        tables.table(kernel, window, size * torch.eye(3, dtype=torch.float64)[None], mesh_shape, PERIODIC[:1])
+    return len(evaluations)
+
+
+def test_cells_that_take_turns_keep_their_tables(monkeypatch):
+    sizes = [6.0, 7.0, 8.0, 9.0, 10.0]
+    assert times_evaluated(monkeypatch, MultiplierTables(), 3 * sizes) == len(sizes)
+
+
+def test_the_cell_used_least_recently_goes_first(monkeypatch):
+    tables, others = MultiplierTables(), [float(size) for size in range(20, 60)]
+    assert times_evaluated(monkeypatch, tables, [6.0, *(each for other in others for each in (other, 6.0))]) == 41
+    assert len(tables._cells) == 16
+
+
+def test_large_tables_are_kept_for_two_cells(monkeypatch):
+    """Three channels on 96 x 96 x 49 waves take 11 MB, and as much again wave numbers and factors."""
+    tables, shape = MultiplierTables(), (96, 96, 96)
+    monkeypatch.setattr("lrc_ase.layer.tables._BYTES_KEPT", 2**24)
+    sizes = [6.0, 7.0, 6.0, 7.0, 8.0, 9.0, 6.0]
+    assert times_evaluated(monkeypatch, tables, sizes, mesh_shape=shape) == 5
+    assert len(tables._cells) == 2
 
 
 def test_tables_tell_kernels_without_parameters_apart():

@@ -27,16 +27,19 @@ from lrc_ase.layer.windows import Window
 
 __all__ = ["KeptTable", "MultiplierTables", "deconvolution", "paired_waves"]
 
-_CELLS_KEPT = 2
-"""Cells whose tables are kept: tables are as large as meshes."""
+_CELLS_KEPT = 16
+"""Most cells, or batches of cells, whose tables are kept."""
+_BYTES_KEPT = 64 * 2**20
+"""Most memory of all tables, unless the two cells used last need more: tables are as large as meshes."""
 
 
 class MultiplierTables:
-    """Keep the tables of frozen multipliers in the cells seen last.
+    """Keep the tables of frozen multipliers in the cells used last, 16 of them and 64 MB, but no fewer than two.
 
-    One object serves any number of layers, as the members of an ensemble. A table is used again only if cell, mesh,
-    boundary, window, multiplier and the values of all parameters are those that it was made for, so passing one to
-    unrelated calls is never wrong. Multipliers that are being trained are evaluated in every call.
+    Batches that take turns thus find their tables again. One object serves any number of layers, as the members of an
+    ensemble. A table is used again only if cell, mesh, boundary, window, multiplier and the values of all parameters
+    are those that it was made for, so passing one to unrelated calls is never wrong. Multipliers that are being
+    trained are evaluated in every call.
     """
 
     def __init__(self) -> None:
@@ -119,11 +122,19 @@ class MultiplierTables:
         # the cells' bytes tell them apart: comparing tensors would cost a kernel launch each, and a wait on a GPU
         boundary = tuple(layouts) if layouts[0].open_axes else None
         key = (mesh_shape, cell.cpu().numpy().tobytes(), boundary, window, cell.dtype, cell.device)
-        if key not in self._cells:
-            while len(self._cells) >= _CELLS_KEPT:
-                self._cells.pop(next(iter(self._cells)))  # dictionaries keep the order of insertion: the oldest
+        if key in self._cells:
+            self._cells[key] = self._cells.pop(key)  # dictionaries keep the order of insertion: used last comes last
+        else:
+            self._make_room()
             self._cells[key] = _OfCell(cell, window, mesh_shape, layouts)
         return self._cells[key]
+
+    def _make_room(self) -> None:
+        """Drop the cells used least recently until one more may be kept."""
+        for key in list(self._cells)[:-1]:  # the last one stays: two cells may take turns whatever their size
+            if len(self._cells) < _CELLS_KEPT and sum(each.n_bytes for each in self._cells.values()) <= _BYTES_KEPT:
+                return
+            del self._cells[key]
 
 
 @dataclass
@@ -187,6 +198,12 @@ class _OfCell:
         volumes = volume(self.cell).reshape(-1, *(1,) * (1 + len(self.mesh_shape)))
         factor = paired_waves(self.mesh_shape) if self.window is None else deconvolution(self.window, self.mesh_shape)
         self.factor = factor.to(self.cell) / volumes
+
+    @cached_property
+    def n_bytes(self) -> int:
+        """Return the memory of all arrays in bytes, derivatives of tables included; of use once there are tables."""
+        tables = sum(2 * kept.table.nbytes for kept in self.tables.values())
+        return self.waves.squared.nbytes + self.factor.nbytes + tables
 
     def evaluated(self, multiplier: Multiplier) -> Tensor:
         """Compute a table from scratch, by differentiable steps."""
