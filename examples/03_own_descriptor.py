@@ -33,8 +33,8 @@ class Gaussians(Descriptor):
         return torch.einsum("ike,ikg->ieg", self.elements.to(vectors)[species[neighbors]], gaussians).flatten(1)
 
 
-frames, own = Path(__file__).parent / "nacl/small.extxyz", {"descriptor": {"name": "gaussians", "n_gaussians": 16}}
-content = {"data": {"small": {"train": f"{frames}@::8"}}, "model": own, "stages": [{"name": "only", "epochs": 5}]}
+frames, model = Path(__file__).parent / "nacl/small.extxyz", {"descriptor": {"name": "gaussians", "n_gaussians": 16}}
+content = {"data": {"small": {"train": f"{frames}@::8"}}, "model": model, "stages": [{"name": "only", "epochs": 5}]}
 crystal = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
 crystal.calc = LRCCalculator(train(parse_configuration(content), tempfile.mkdtemp()))
 print(f"energy {crystal.get_potential_energy():.3f} eV, charges {crystal.get_charges()[:2].round(2)} e")

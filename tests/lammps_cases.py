@@ -141,9 +141,9 @@ def deviations(lmp, calculator, numbers, mesh_shape):
 
         graph = neighbor_graph(atoms, calculator.model.settings.elements, calculator.model.settings.cutoff)
         graph = calculator._field.on(atoms, graph)
-        own = evaluate(calculator.model, graph, stress=True).stress[0].numpy()
+        full_stress = evaluate(calculator.model, graph, stress=True).stress[0].numpy()
         box_volume = abs(np.linalg.det(computed["cell"]))
-        full = full_3x3_to_voigt_6_stress(own) * abs(np.linalg.det(graph.cell[0].numpy())) / box_volume
+        full = full_3x3_to_voigt_6_stress(full_stress) * abs(np.linalg.det(graph.cell[0].numpy())) / box_volume
         differences["stress"] = np.abs(computed["stress"] - full)[[0, 1, 5]].max()
     return {name: float(value) for name, value in differences.items()}
 

@@ -18,19 +18,19 @@ def settings(*, long_range=True, **changes):
     return ModelSettings(**(chosen | changes))
 
 
-def shaken_model(own=None, *, seed=0, dtype=torch.float64):
+def shaken_model(model_settings=None, *, seed=0, dtype=torch.float64):
     """A model in the middle of training: every parameter, zeros too, moved at random."""
     generator = torch.Generator().manual_seed(seed)
-    model = build_model(own or settings(), generator=generator).to(dtype)
+    model = build_model(model_settings or settings(), generator=generator).to(dtype)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator, dtype=dtype)
     return model
 
 
-def potential(own=None, *, seed=0):
+def potential(model_settings=None, *, seed=0):
     references = torch.tensor([-13.6, -2000.5, -4400.25, -12500.125], dtype=torch.float64)
-    return Potential(shaken_model(own, seed=seed), references)
+    return Potential(shaken_model(model_settings, seed=seed), references)
 
 
 def rattled_crystal(*, seed=0, repeat=(1, 1, 1)):

@@ -63,15 +63,15 @@ def entries_of(path, tmp_path, **options):
     return cached_frames(str(path), tmp_path / "cache", 4.5, required=REQUIRED, **options)
 
 
-def assert_equal_graphs(found, expected):
+def assert_equal_graphs(actual, expected):
     for name in ELECTRIC_LABELS:
-        labels = [getattr(graph, name) for graph in (found, expected)]
+        labels = [getattr(graph, name) for graph in (actual, expected)]
         assert all(label is None for label in labels) or torch.equal(*labels), name
     for name in ("energy", "forces", "stress", "weight"):
-        assert torch.equal(torch.nan_to_num(getattr(found, name)), torch.nan_to_num(getattr(expected, name))), name
-        assert torch.equal(getattr(found, name).isnan(), getattr(expected, name).isnan()), name
+        assert torch.equal(torch.nan_to_num(getattr(actual, name)), torch.nan_to_num(getattr(expected, name))), name
+        assert torch.equal(getattr(actual, name).isnan(), getattr(expected, name).isnan()), name
     for name in ("positions", "species", "structure", "cell", "pbc", "charge", "neighbors", "shifts", "neighbor_mask"):
-        one, other = getattr(found.graph, name), getattr(expected.graph, name)
+        one, other = getattr(actual.graph, name), getattr(expected.graph, name)
         assert one.dtype == other.dtype, name
         assert torch.equal(one, other), name
 
@@ -83,14 +83,14 @@ def test_cached_graphs_are_bit_equal_to_those_of_the_files(mixed, tmp_path):
     references = torch.linspace(-3, 5, len(elements), dtype=torch.float64)
     assert len(entry) == 4
     for index, frame in enumerate(frames):
-        found = entry.frame(index, weight=2.0)
-        assert (found.name, found.energy, found.weight) == (frame.name, frame.energy, 2.0)
-        assert np.array_equal(found.forces, frame.forces)
-        assert np.array_equal(found.stress, frame.stress, equal_nan=True)
+        actual = entry.frame(index, weight=2.0)
+        assert (actual.name, actual.energy, actual.weight) == (frame.name, frame.energy, 2.0)
+        assert np.array_equal(actual.forces, frame.forces)
+        assert np.array_equal(actual.stress, frame.stress, equal_nan=True)
         for label in ELECTRIC_LABELS:
-            assert np.array_equal(getattr(found, label), getattr(frame, label))
+            assert np.array_equal(getattr(actual, label), getattr(frame, label))
             assert frame.has(label) == (not frame.atoms.pbc.any())
-        assert found.atoms == frame.atoms
+        assert actual.atoms == frame.atoms
         assert_equal_graphs(
             entry.graph(index, elements, references, 2.0), labelled_graph(frame, elements, 4.5, references)
         )
@@ -108,9 +108,9 @@ def test_weights_kinds_and_remarks_of_frames_are_kept(tmp_path, monkeypatch):
     elements = elements_of(frame.atoms for frame in expected)
     references = torch.zeros(len(elements), dtype=torch.float64)
     for index, frame in enumerate(expected):
-        found = entry.frame(index, 2.0)
-        assert (found.weight, found.remarks) == (frame.weight, frame.remarks)
-        assert found.atoms.info.get("config_type") == frame.atoms.info.get("config_type")
+        actual = entry.frame(index, 2.0)
+        assert (actual.weight, actual.remarks) == (frame.weight, frame.remarks)
+        assert actual.atoms.info.get("config_type") == frame.atoms.info.get("config_type")
         assert entry.graph(index, elements, references, 2.0).weight.tolist() == [frame.weight]
     assert [frame.weight for frame in expected] == [2.0, 5.0, 2.0, 5.0, 2.0]
     assert expected[1].remarks

@@ -76,8 +76,8 @@ def test_an_entry_with_a_damaged_file_is_made_anew(tmp_path, name, damage):
         path.unlink()
     with pytest.warns(UserWarning, match=rf"cache entry .* is damaged \(.*{name}.*\): it is made anew"):
         entry = opened(file)
-    for found, expected in zip(graphs_of(entry), expected_graphs(file), strict=True):
-        assert_equal_graphs(found, expected)
+    for actual, expected in zip(graphs_of(entry), expected_graphs(file), strict=True):
+        assert_equal_graphs(actual, expected)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         opened(file)
@@ -126,8 +126,8 @@ def test_files_stay_open_only_where_descriptors_are_left(tmp_path, monkeypatch, 
     file = small_set(tmp_path)
     entry = opened(file)
     for _ in range(2):
-        for found, expected in zip(graphs_of(entry), expected_graphs(file), strict=True):
-            assert_equal_graphs(found, expected)
+        for actual, expected in zip(graphs_of(entry), expected_graphs(file), strict=True):
+            assert_equal_graphs(actual, expected)
     assert len(entry.files.descriptors) == (len(OF_ATOMS_AND_PAIRS) if limit else 0)
 
 
@@ -198,11 +198,11 @@ def test_fuzzed_entries_give_equal_results_or_one_line(tmp_path):
                 entry = opened(file)
         n_rebuilt += len(record)
         try:
-            found = graphs_of(entry)
+            actual = graphs_of(entry)
         except DamagedEntryError as error:
             errors.append(str(error))
             continue
-        for one, other in zip(found, expected, strict=True):
+        for one, other in zip(actual, expected, strict=True):
             assert_equal_graphs(one, other)
     assert len(errors) > 20
     assert n_rebuilt > 100

@@ -47,10 +47,10 @@ def test_every_fragment_keeps_its_charge_and_energies_add_up():
     parts = [first, second, ions]
     together = evaluate(model, graph_of(far_apart(*parts)))
     alone = [evaluate(model, graph_of(part)) for part in parts]
-    for found, expected in zip(together.charges.split([len(part) for part in parts]), alone, strict=True):
-        assert abs(float(found.sum())) < 1e-12
-        torch.testing.assert_close(found, expected.charges, rtol=0, atol=1e-12)
-        assert found.abs().max() > 0.1
+    for actual, expected in zip(together.charges.split([len(part) for part in parts]), alone, strict=True):
+        assert abs(float(actual.sum())) < 1e-12
+        torch.testing.assert_close(actual, expected.charges, rtol=0, atol=1e-12)
+        assert actual.abs().max() > 0.1
     # two dipoles of 10 e Angstrom would have 1.4e-3 eV at this distance
     assert abs(float(together.energy - sum(each.energy for each in alone))) < 1e-3
 
@@ -60,12 +60,12 @@ def test_isolated_ions_have_the_charges_that_compositions_fix():
     model = build_model(settings(elements=("Na", "Cl"), long_range=long_range)).double()
     for symbol, charge in [("Na", 1.0), ("Cl", -1.0)]:
         atoms = Atoms(symbol, info={"charge": charge})
-        found = evaluate(model, neighbor_graph(atoms, ("Na", "Cl"), 4.5)).charges
-        assert float(found[0]) == pytest.approx(charge, abs=1e-12)
+        actual = evaluate(model, neighbor_graph(atoms, ("Na", "Cl"), 4.5)).charges
+        assert float(actual[0]) == pytest.approx(charge, abs=1e-12)
     # both in one box without a bond: no charge moves over
     pair = Atoms("NaCl", positions=[[0, 0, 0], [50.0, 0, 0]])
-    found = evaluate(model, neighbor_graph(pair, ("Na", "Cl"), 4.5)).charges
-    torch.testing.assert_close(found, torch.tensor([1.0, -1.0]).double(), rtol=0, atol=1e-12)
+    actual = evaluate(model, neighbor_graph(pair, ("Na", "Cl"), 4.5)).charges
+    torch.testing.assert_close(actual, torch.tensor([1.0, -1.0]).double(), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_isolated_ions_have_the_charges_that_compositions_fix():
 )
 def test_charges_start_from_electronegativities_once(compositions, ions, amount):
     """Half an e per unit of 3.16 - 0.93 (Pauling): in element charges where these are free, or else in transfers."""
-    own = settings(elements=("Na", "Cl"), long_range=LongRangeSettings(compositions=compositions))
-    part = build_model(own).long_range
+    chosen = settings(elements=("Na", "Cl"), long_range=LongRangeSettings(compositions=compositions))
+    part = build_model(chosen).long_range
     lone = Atoms("NaCl", positions=[[0, 0, 0], [50.0, 0, 0]])
     graph = neighbor_graph(lone, ("Na", "Cl"), 4.5)
     charges = part.transfers.excess(torch.zeros(2, part.weights.first.in_features), graph).element_charges.detach()
@@ -108,9 +108,9 @@ def test_transfers_move_charge_from_neighbor_to_atom(name):
             expected[i] += taken
             expected[k] -= taken
             dipoles[i] -= taken * r
-    found = part(vectors, graph, amounts, excess)
-    np.testing.assert_allclose(found.values.detach(), expected, rtol=0, atol=1e-13)
-    np.testing.assert_allclose(found.transfer_dipoles.detach(), dipoles, rtol=0, atol=1e-13)
+    actual = part(vectors, graph, amounts, excess)
+    np.testing.assert_allclose(actual.values.detach(), expected, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(actual.transfer_dipoles.detach(), dipoles, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("charge", [0.0, 1.0])
@@ -124,8 +124,8 @@ def test_polarization_of_a_molecule_is_the_dipole_of_its_charges(charge):
 @pytest.mark.parametrize("name", FRAMES)
 def test_born_charges_are_the_derivative_of_the_polarization(name):
     model, atoms = shaken_model(), FRAMES[name]()
-    found = born_effective_charges(model, graph_of(atoms)).numpy()
-    np.testing.assert_allclose(found.sum(axis=0), 0, atol=1e-12)
+    actual = born_effective_charges(model, graph_of(atoms)).numpy()
+    np.testing.assert_allclose(actual.sum(axis=0), 0, atol=1e-12)
     atom, step = 1, 1e-4
     for axis in range(3):
         sides = []
@@ -134,7 +134,7 @@ def test_born_charges_are_the_derivative_of_the_polarization(name):
             moved.positions[atom, axis] += sign * step
             graph = graph_of(moved)
             sides.append(polarization(model(graph), graph)[0].detach().numpy())
-        np.testing.assert_allclose(found[atom, :, axis], (sides[0] - sides[1]) / (2 * step), rtol=0, atol=1e-7)
+        np.testing.assert_allclose(actual[atom, :, axis], (sides[0] - sides[1]) / (2 * step), rtol=0, atol=1e-7)
 
 
 def test_polarization_changes_by_whole_quanta_of_element_charges_between_images():
@@ -146,29 +146,29 @@ def test_polarization_changes_by_whole_quanta_of_element_charges_between_images(
     nu = model.long_range.transfers.excess(model.local(graph, None).features, graph).element_charges[3]
     expected = nu * torch.from_numpy(atoms.cell.array[0])
     torch.testing.assert_close(after - before, expected, rtol=0, atol=1e-11)
-    found, expected = born_effective_charges(model, graph), born_effective_charges(model, graph_of(rattled_crystal()))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    actual, expected = born_effective_charges(model, graph), born_effective_charges(model, graph_of(rattled_crystal()))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-10)
 
 
 def test_polarization_of_a_batch_is_that_of_its_structures():
     model, graphs = shaken_model(), [graph_of(make()) for make in FRAMES.values()]
     batch = collate(graphs)
-    found = polarization(model(batch), batch)
-    for row, graph in zip(found, graphs, strict=True):
+    actual = polarization(model(batch), batch)
+    for row, graph in zip(actual, graphs, strict=True):
         torch.testing.assert_close(row, polarization(model(graph), graph)[0], rtol=0, atol=1e-11)
-    assert len(found) == len(graphs)
+    assert len(actual) == len(graphs)
 
 
 def test_states_of_charge_differ_in_more_than_their_charges():
     """The excess enters the read-out; without an excess nothing does."""
     model = shaken_model()
     energies = {charge: evaluate(model, graph_of(water(), charge)) for charge in (-1.0, 0.0, 1.0)}
-    for charge, found in energies.items():
-        assert float(found.charges.sum()) == pytest.approx(charge, abs=1e-12)
+    for charge, actual in energies.items():
+        assert float(actual.charges.sum()) == pytest.approx(charge, abs=1e-12)
     with torch.no_grad():
         model.long_range.excess_to_hidden.zero_()
-    for charge, found in energies.items():
-        changed = float(evaluate(model, graph_of(water(), charge)).energy - found.energy)
+    for charge, actual in energies.items():
+        changed = float(evaluate(model, graph_of(water(), charge)).energy - actual.energy)
         assert (changed == 0) if charge == 0 else (abs(changed) > 1e-4)
 
 
@@ -242,8 +242,8 @@ def test_old_potentials_give_the_numbers_of_their_release():
     ],
 )
 def test_compositions_that_determine_charges(compositions, expected):
-    found = independent_compositions(compositions, ("Na", "Cl"))
-    assert found == expected
+    actual = independent_compositions(compositions, ("Na", "Cl"))
+    assert actual == expected
 
 
 def test_element_charges_fulfil_their_compositions():

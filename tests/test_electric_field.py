@@ -39,9 +39,9 @@ def test_a_charge_feels_the_force_qE(make, rigid_potential):
     atoms = make()
     plain = LRCCalculator(rigid_potential).get_forces(atoms)
     calculator = LRCCalculator(rigid_potential, electric_field=FIELD)
-    found = calculator.get_forces(atoms) - plain
+    actual = calculator.get_forces(atoms) - plain
     charges = calculator.get_charges(atoms)
-    np.testing.assert_allclose(found, charges[:, None] * np.array(FIELD), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(actual, charges[:, None] * np.array(FIELD), rtol=0, atol=1e-12)
     assert np.abs(charges).max() > 0.1
 
 
@@ -74,15 +74,15 @@ def test_entry_of_the_atoms_and_keyword_are_one_field(some_potential):
 def test_a_change_of_the_field_is_noticed(some_potential):
     atoms = rattled_crystal()
     atoms.calc = LRCCalculator(some_potential)
-    found = [atoms.get_potential_energy()]
+    energies = [atoms.get_potential_energy()]
     atoms.info["external_field"] = np.array([0.0, 0.0, 0.1])
     assert atoms.calc.check_state(atoms) == ["external_field"]
-    found.append(atoms.get_potential_energy())
+    energies.append(atoms.get_potential_energy())
     assert atoms.calc.check_state(atoms) == []
     atoms.info["external_field"][2] = 0.2  # in place
-    found.append(atoms.get_potential_energy())
-    assert found[2] - found[1] == pytest.approx(found[1] - found[0], abs=1e-9)
-    assert abs(found[1] - found[0]) > 1e-4
+    energies.append(atoms.get_potential_energy())
+    assert energies[2] - energies[1] == pytest.approx(energies[1] - energies[0], abs=1e-9)
+    assert abs(energies[1] - energies[0]) > 1e-4
     searches = atoms.calc.neighbor_list.n_searches
     assert searches == 1  # pairs do not depend on the field
 
@@ -112,16 +112,16 @@ def test_forces_do_not_depend_on_the_image_of_an_atom(some_potential):
     atoms, other = rattled_crystal(), rattled_crystal()
     shift = atoms.cell[0] - 2 * atoms.cell[2]
     other.positions[3] += shift
-    found = []
+    results = []
     for each in (atoms, other):
         each.calc = LRCCalculator(some_potential, electric_field=FIELD)
-        found.append((each.get_forces(), each.get_potential_energy(), each.calc.get_polarization(each)))
-    np.testing.assert_allclose(found[1][0], found[0][0], rtol=0, atol=1e-8)
-    quantum = found[1][2] - found[0][2]
+        results.append((each.get_forces(), each.get_potential_energy(), each.calc.get_polarization(each)))
+    np.testing.assert_allclose(results[1][0], results[0][0], rtol=0, atol=1e-8)
+    quantum = results[1][2] - results[0][2]
     transfers = some_potential.model.long_range.transfers
     charge = transfers.excess(None, neighbor_graph(atoms, ("H", "O", "Na", "Cl"), 4.0)).element_charges[3].item()
     np.testing.assert_allclose(quantum * atoms.get_volume(), charge * shift, rtol=0, atol=1e-9)
-    assert found[1][1] - found[0][1] == pytest.approx(-np.dot(FIELD, charge * shift), abs=1e-8)
+    assert results[1][1] - results[0][1] == pytest.approx(-np.dot(FIELD, charge * shift), abs=1e-8)
     assert np.ptp(atoms.get_charges()[atoms.symbols == "Cl"]) > 1e-3  # charges do depend on the surroundings
 
 
@@ -237,9 +237,9 @@ def test_responses_are_properties_by_name(some_potential):
     atoms = rattled_crystal()
     atoms.calc = LRCCalculator(some_potential)
     for name, shape in {"polarization": (3,), "polarizability": (3, 3), "born_effective_charges": (8, 3, 3)}.items():
-        found = atoms.calc.get_property(name, atoms)
-        assert found.shape == shape
-        np.testing.assert_array_equal(found, getattr(atoms.calc, f"get_{name}")(atoms))
+        actual = atoms.calc.get_property(name, atoms)
+        assert actual.shape == shape
+        np.testing.assert_array_equal(actual, getattr(atoms.calc, f"get_{name}")(atoms))
         assert name not in atoms.calc.results
 
 

@@ -67,12 +67,12 @@ def test_components_are_those_of_the_born_effective_charges(model, graphs):
     batch = collate_labelled(graphs)
     expected = born_effective_charges(model, batch.graph)
     component = torch.tensor([0, 1, 2, 0])
-    found = evaluate(model, batch.graph, born_component=component).born_effective_charges
+    actual = evaluate(model, batch.graph, born_component=component).born_effective_charges
     for structure, axis in enumerate(component.tolist()):
         atoms = batch.graph.structure == structure
-        torch.testing.assert_close(found[atoms][:, axis], expected[atoms][:, axis], rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(actual[atoms][:, axis], expected[atoms][:, axis], rtol=1e-10, atol=1e-12)
         others = [each for each in range(3) if each != axis]
-        assert found[atoms][:, others].isnan().all()
+        assert actual[atoms][:, others].isnan().all()
 
 
 def test_born_charges_of_periodic_frames_need_charge_that_moves_along_vectors(model):
@@ -80,10 +80,10 @@ def test_born_charges_of_periodic_frames_need_charge_that_moves_along_vectors(mo
     batch = collate_labelled([labelled_graph(frame, ("Cu", "Au"), 4.0, torch.zeros(2)) for frame in frames])
     component = torch.tensor([2, 1])
     assert model(batch.graph).pathless_charges is None
-    found = evaluate(model, batch.graph, born_component=component).born_effective_charges
+    actual = evaluate(model, batch.graph, born_component=component).born_effective_charges
     expected = born_effective_charges(model, batch.graph)
-    torch.testing.assert_close(found[:4, 2], expected[:4, 2], rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(found[4:, 1], expected[4:, 1], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(actual[:4, 2], expected[:4, 2], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(actual[4:, 1], expected[4:, 1], rtol=1e-10, atol=1e-12)
     charged = replace(batch.graph, charge=torch.ones(2, dtype=torch.float64))
     with pytest.raises(
         ValueError, match="Born effective charges of periodic frames cannot be trained on: charge of thi"
@@ -106,8 +106,8 @@ def test_three_steps_have_the_gradient_of_all_components_together(model, graphs)
         with torch.no_grad():
             for parameter, direction in zip(parameters, directions, strict=True):
                 parameter -= sign * step * direction
-    found = mean_gradient @ torch.cat([each.flatten() for each in directions])
-    assert float(found) == pytest.approx(expected, rel=1e-5)
+    actual = mean_gradient @ torch.cat([each.flatten() for each in directions])
+    assert float(actual) == pytest.approx(expected, rel=1e-5)
     assert abs(expected) > 1e-3
 
 

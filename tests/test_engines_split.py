@@ -37,9 +37,9 @@ class Threads:
         self.barrier.wait(60)
         self.held[threading.get_ident()] = values
         self.barrier.wait(60)
-        found = torch.stack([self.held[own] for own in sorted(self.held)])
+        actual = torch.stack([self.held[rank] for rank in sorted(self.held)])
         self.barrier.wait(60)
-        return found
+        return actual
 
     def sum(self, values):
         self.n_sums += 1  # of all threads
@@ -82,17 +82,17 @@ def dealt(atoms, n_processes):
     return [np.flatnonzero(owner == process) for process in range(n_processes)]
 
 
-def shared_graph(atoms, own, exchange):
+def shared_graph(atoms, local, exchange):
     """Graph of the atoms `own` with all ghosts within reach, and the atom that each row stands for."""
     ranges = [range(-2, 3) if periodic else (0,) for periodic in atoms.pbc]
-    tags, positions = [own], [atoms.positions[own]]
+    tags, positions = [local], [atoms.positions[local]]
     for shift in product(*ranges):
         moved = atoms.positions + np.array(shift) @ atoms.cell.array
         is_ghost = np.ones(len(atoms), bool)
         if shift == (0, 0, 0):
-            is_ghost[own] = False
-        if len(own):
-            nearest = np.linalg.norm(moved[:, None] - atoms.positions[own], axis=2).min(axis=1)
+            is_ghost[local] = False
+        if len(local):
+            nearest = np.linalg.norm(moved[:, None] - atoms.positions[local], axis=2).min(axis=1)
             is_ghost &= nearest < CUTOFF + SKIN
         else:
             is_ghost[:] = False
@@ -100,7 +100,7 @@ def shared_graph(atoms, own, exchange):
         positions.append(moved[is_ghost])
     tags, positions = np.concatenate(tags), np.concatenate(positions)
     neighbors = GhostNeighbors(CUTOFF, SKIN)
-    neighbors.search(tags, positions, len(own))
+    neighbors.search(tags, positions, len(local))
     species = np.array([ELEMENTS.index(symbol) for symbol in np.array(atoms.get_chemical_symbols())[tags]], np.int64)
     graph = neighbors.graph(
         positions,
@@ -109,7 +109,7 @@ def shared_graph(atoms, own, exchange):
         tuple(atoms.pbc.tolist()),
         charge=0.5,
         exchange=exchange,
-        owners=TagOwners(tags, len(own), len(atoms), exchange),
+        owners=TagOwners(tags, len(local), len(atoms), exchange),
     )
     return graph, tags
 
@@ -119,10 +119,10 @@ def shared_results(model, atoms, n_processes, **options):
     exchange = Threads(n_processes) if n_processes > 1 else None
     shares = [np.arange(len(atoms))] if exchange is None else dealt(atoms, n_processes)
 
-    def run(own):
+    def run(local):
         try:
-            graph, tags = shared_graph(atoms, own, exchange)
-            return evaluate(model, graph, stress=True, **options), tags, own
+            graph, tags = shared_graph(atoms, local, exchange)
+            return evaluate(model, graph, stress=True, **options), tags, local
         except BaseException:
             if exchange is not None:
                 exchange.barrier.abort()
@@ -133,20 +133,20 @@ def shared_results(model, atoms, n_processes, **options):
     forces = torch.zeros(len(atoms), 3, dtype=torch.float64)
     energies = torch.zeros(len(atoms), dtype=torch.float64)
     charges = torch.zeros(len(atoms), dtype=torch.float64)
-    for found, tags, own in parts:
-        forces.index_add_(0, torch.from_numpy(tags), found.forces)
-        energies[own] = found.atomic_energies
-        if found.charges is not None:
-            charges[own] = found.charges
-    energy, stress = (sum(getattr(found, name) for found, _, _ in parts) for name in ("energy", "stress"))
+    for actual, tags, local in parts:
+        forces.index_add_(0, torch.from_numpy(tags), actual.forces)
+        energies[local] = actual.atomic_energies
+        if actual.charges is not None:
+            charges[local] = actual.charges
+    energy, stress = (sum(getattr(actual, name) for actual, _, _ in parts) for name in ("energy", "stress"))
     return {"energy": energy, "forces": forces, "stress": stress, "atomic_energies": energies, "charges": charges}
 
 
-def assert_same(found, expected, tolerance=1e-11):
+def assert_same(actual, expected, tolerance=1e-11):
     for name in ("energy", "forces", "stress", "atomic_energies", "charges"):
         reference = getattr(expected, name)
         if reference is not None:
-            torch.testing.assert_close(found[name], reference, rtol=tolerance, atol=tolerance, msg=lambda text: text)
+            torch.testing.assert_close(actual[name], reference, rtol=tolerance, atol=tolerance, msg=lambda text: text)
 
 
 @pytest.mark.parametrize("n_processes", [1, 3])
@@ -167,7 +167,7 @@ def test_a_model_in_training_splits_the_same_way(n_processes):
 
 
 @pytest.mark.parametrize(
-    "own",
+    "model_settings",
     [
         settings(long_range=False),
         settings(long_range=LongRangeSettings(n_channels=3, electrostatics=False)),
@@ -180,8 +180,8 @@ def test_a_model_in_training_splits_the_same_way(n_processes):
     ],
     ids=["short range", "latent channels", "charges", "dipoles", "tensors", "ponita", "two blocks", "vectors"],
 )
-def test_every_kind_of_local_model_splits(own):
-    atoms, model = rattled_crystal(repeat=(2, 1, 1)), shaken_model(own).requires_grad_(False)
+def test_every_kind_of_local_model_splits(model_settings):
+    atoms, model = rattled_crystal(repeat=(2, 1, 1)), shaken_model(model_settings).requires_grad_(False)
     atoms.info["charge"] = 0.5
     expected = evaluate(model, neighbor_graph(atoms, ELEMENTS, CUTOFF), stress=True)
     assert_same(shared_results(model, atoms, 3), expected)
@@ -194,8 +194,8 @@ def test_charges_need_no_second_mesh(charge):
     An excess charge adds the sum of the shares, there and back.
     """
     atoms, rest = rattled_crystal(), {"compositions": {"NaCl": 0}}
-    for own, n_sums in [(LongRangeSettings(n_channels=0, **rest), 2), (LongRangeSettings(**rest), 3)]:
-        model = shaken_model(settings(long_range=own)).requires_grad_(False)
+    for long_range, n_sums in [(LongRangeSettings(n_channels=0, **rest), 2), (LongRangeSettings(**rest), 3)]:
+        model = shaken_model(settings(long_range=long_range)).requires_grad_(False)
         exchange = Threads(2)
 
         def run(part, model=model, exchange=exchange):
@@ -260,16 +260,16 @@ def test_a_process_without_atoms_takes_part_in_every_backward_pass():
     cell = 8.0 * torch.eye(3, dtype=torch.float64)[None]
     layer = LongRangeConvolution(Yukawa([0.3], smearing=1.0).requires_grad_(False), smearing=1.0)
 
-    def gradients(own, exchange):
-        leaves = weights[own].requires_grad_(), points[own].requires_grad_()
+    def gradients(local, exchange):
+        leaves = weights[local].requires_grad_(), points[local].requires_grad_()
         field = layer(*leaves, cell, exchange=exchange)
-        return [torch.autograd.grad(field, leaves, given[own], retain_graph=True) for given in cotangents]
+        return [torch.autograd.grad(field, leaves, cotangent[local], retain_graph=True) for cotangent in cotangents]
 
     exchange = Threads(2)
     shares = [torch.arange(12), torch.arange(0)]
     with ThreadPoolExecutor(2) as pool:
-        shared, nothing = pool.map(lambda own: gradients(own, exchange), shares)
-    for found, expected, empty in zip(shared, gradients(shares[0], None), nothing, strict=True):
-        for one, other, rest in zip(found, expected, empty, strict=True):
+        shared, nothing = pool.map(lambda local: gradients(local, exchange), shares)
+    for actual, expected, empty in zip(shared, gradients(shares[0], None), nothing, strict=True):
+        for one, other, rest in zip(actual, expected, empty, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
             assert rest.numel() == 0

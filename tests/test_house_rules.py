@@ -21,8 +21,8 @@ NOT_PYTHON = {"__pycache__", ".venv", "build", "demo-output"}
 
 def python_files(*folders: str) -> list[Path]:
     """Python files below the folders, which may be absent."""
-    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-    return [path for path in found if not NOT_PYTHON & set(path.relative_to(ROOT).parts)]
+    files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [path for path in files if not NOT_PYTHON & set(path.relative_to(ROOT).parts)]
 
 
 def imported_modules(path: Path) -> Iterator[str]:
@@ -99,6 +99,20 @@ def test_no_global_state_is_set(path):
 
 def test_no_file_is_a_drawer_of_odds_and_ends():
     assert not [relative(path) for path in EVERYTHING if path.stem in ("utils", "util", "helpers", "misc", "common")]
+
+
+WITHOUT_NOUN = {"found", "given", "own"}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in EVERYTHING if path.parent.name not in ("benchmarks", "gpu")], ids=relative
+)
+def test_names_of_variables_hold_a_noun(path):
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)} | {
+        node.arg for node in nodes if isinstance(node, ast.arg)
+    }
+    assert not names & WITHOUT_NOUN
 
 
 def test_no_file_outgrows_its_subject():

@@ -62,8 +62,8 @@ MODELS = {
 }
 
 
-def frozen(own, *, seed=0, dtype=torch.float64):
-    return shaken_model(own, seed=seed, dtype=dtype).requires_grad_(False)
+def frozen(model_settings, *, seed=0, dtype=torch.float64):
+    return shaken_model(model_settings, seed=seed, dtype=dtype).requires_grad_(False)
 
 
 def graph_of(atoms, *, skin=0.5, charge=0.0):

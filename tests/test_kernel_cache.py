@@ -41,9 +41,9 @@ def kernel(tmp_path, monkeypatch):
 
 
 def files(folder: Path, ending: str) -> list[Path]:
-    found = sorted((folder / "kept").rglob(f"*.{ending}"))
-    assert found, "the kernel was not kept"
-    return found
+    kept = sorted((folder / "kept").rglob(f"*.{ending}"))
+    assert kept, "the kernel was not kept"
+    return kept
 
 
 def hits(kernel) -> int:

@@ -44,8 +44,8 @@ def test_it_finds_what_ase_finds(built, n_processes, potential_file, tmp_path):
     under_mpi(n_processes, TESTS / "lammps_cases.py", "mliap", potential_file, "found.json", folder=tmp_path)
     actual = json.loads((tmp_path / "found.json").read_text())
     assert len(actual) == 10
-    assert {name: beyond(own) for name, own in actual.items() if beyond(own)} == {}
-    assert max(own["searches"] for own in actual.values()) < 90
+    assert {name: beyond(results) for name, results in actual.items() if beyond(results)} == {}
+    assert max(results["searches"] for results in actual.values()) < 90
 
 
 @needs_lammps

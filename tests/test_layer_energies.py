@@ -47,8 +47,8 @@ def test_energies_are_half_the_sum_of_weights_and_field(method, pbc, remove_self
         value = (factors * own_energy).sum() + own_field.sin().sum()
         first = torch.autograd.grad(value, inputs, create_graph=True)
         results.append([*first, *torch.autograd.grad(first[1].pow(2).sum(), inputs)])
-    for own, expected in zip(*results, strict=True):
-        torch.testing.assert_close(own, expected, rtol=1e-9, atol=1e-9)
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_energies_are_refused_where_there_are_none():

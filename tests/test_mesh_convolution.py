@@ -131,7 +131,7 @@ def test_energies_and_field_differentiate_three_times_as_their_composition(d, n_
     inputs[2] = (1e-2 * inputs[2].detach()).requires_grad_()
     factors = torch.tensor([[1.3, 0.4, 2.0], [-0.7, 1.0, 0.1]], dtype=torch.float64)[:, :n_energies]
     results = []
-    for function in (lambda *given: field_and_energy(*given)[:2], composed_field_and_energy):
+    for function in (lambda *arguments: field_and_energy(*arguments)[:2], composed_field_and_energy):
         field, energy = function(*inputs, stencil, n_energies)
         value = (factors * energy).sum() + 0.1 * energy.pow(2).sum() + field.sin().sum()
         first = torch.autograd.grad(value, inputs, create_graph=True)
@@ -143,9 +143,9 @@ def test_energies_and_field_differentiate_three_times_as_their_composition(d, n_
         second = torch.autograd.grad(second_loss, inputs, create_graph=True)
         third = torch.autograd.grad(sum(gradient.pow(2).sum() for gradient in second[:2]), inputs)
         results.append([tensor.detach() for tensor in (field, energy, *first, *second, *third)])
-    for own, expected in zip(*results, strict=True):
+    for actual, expected in zip(*results, strict=True):
         scale = float(expected.abs().max()) if expected.numel() else 0
-        torch.testing.assert_close(meant(own, d), meant(expected, d), rtol=1e-10, atol=1e-10 * scale)
+        torch.testing.assert_close(meant(actual, d), meant(expected, d), rtol=1e-10, atol=1e-10 * scale)
 
 
 def test_potential_of_the_energies_is_the_field_without_derivatives():
@@ -163,8 +163,8 @@ def test_energies_of_float32_weights_are_summed_in_float64():
     gradients = torch.autograd.grad(energy.sum(), single)
     assert {gradient.dtype for gradient in gradients} == {torch.float32}
     expected = torch.autograd.grad(field_and_energy(weights, points, table, stencil, 2).energy.sum(), [weights, points])
-    for own, exact in zip(gradients, expected, strict=False):
-        torch.testing.assert_close(own.double(), exact, rtol=1e-4, atol=1e-5)
+    for actual, exact in zip(gradients, expected, strict=False):
+        torch.testing.assert_close(actual.double(), exact, rtol=1e-4, atol=1e-5)
 
 
 def meant(gradient, d):
@@ -201,11 +201,11 @@ def test_second_and_third_derivatives_equal_those_of_the_composition(n_outputs, 
     results = []
     for function in (convolve, composed):
         field = function(*inputs, stencil)
-        own = inputs[0] if n_outputs is None else inputs[0].sum(dim=1, keepdim=True)
+        weights = inputs[0] if n_outputs is None else inputs[0].sum(dim=1, keepdim=True)
         if energy == "one channel only":
-            value = 0.5 * (own * field)[:, 0].sum() + field[:, 1].sin().sum()
+            value = 0.5 * (weights * field)[:, 0].sum() + field[:, 1].sin().sum()
         else:
-            value = 0.5 * (own * field).sum() if energy == "of charges" else field.sin().sum()
+            value = 0.5 * (weights * field).sum() if energy == "of charges" else field.sin().sum()
         first = torch.autograd.grad(value, inputs[:2], create_graph=True)
         second = torch.autograd.grad(LOSSES[loss](first), inputs, create_graph=True)
         third = torch.autograd.grad(sum(actual.pow(2).sum() for actual in second[:2]), inputs)
@@ -255,7 +255,7 @@ def test_graphs_are_freed_without_the_garbage_collector(monkeypatch):
     evaluations = []
     plain = differentiation._differentiable
     monkeypatch.setattr(
-        differentiation, "_differentiable", lambda *own: evaluations.append(weakref.ref(own[1])) or plain(*own)
+        differentiation, "_differentiable", lambda *inputs: evaluations.append(weakref.ref(inputs[1])) or plain(*inputs)
     )
     gc.disable()
     try:

@@ -50,15 +50,15 @@ def test_compiled_message_moments_are_those_of_the_reference(sizes, dtype):
     def random(like):
         return torch.randn(like.shape, dtype=torch.float64, generator=generator).to(dtype).requires_grad_()
 
-    given = random(message_moments(inputs[0], *around, *inputs[1:], sphere_shape))
+    cotangents = random(message_moments(inputs[0], *around, *inputs[1:], sphere_shape))
     directions = [random(tensor) for tensor in inputs]
     results = {}
     for function in (message_moments, message_moments_reference):
         value = function(inputs[0], *around, *inputs[1:], sphere_shape)
-        gradients = torch.autograd.grad(value, inputs, given, create_graph=True)
+        gradients = torch.autograd.grad(value, inputs, cotangents, create_graph=True)
         # without the gradient by the mixing, as in training on forces: compiled. With it: the reference
         for n_directions in (2, 3):
-            pairs = gradients[:n_directions], [*inputs, given], directions[:n_directions]
+            pairs = gradients[:n_directions], [*inputs, cotangents], directions[:n_directions]
             seconds = torch.autograd.grad(*pairs, retain_graph=True)
             names = "by vectors", "by messages", "by mixing", "slope"
             results[function, n_directions] = dict(zip(names, seconds, strict=True))
@@ -126,5 +126,5 @@ def test_threads_share_the_gradients_by_messages():
                 gradient,
             ]
         )
-    for found, expected in zip(*results, strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    for actual, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)

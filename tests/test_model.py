@@ -34,8 +34,8 @@ def atoms(request):
 
 
 def results(model, atoms):
-    found = evaluate(model, graph_of(atoms), stress=True)
-    return found.energy[0], found.forces, found.stress[0], found.atomic_energies
+    actual = evaluate(model, graph_of(atoms), stress=True)
+    return actual.energy[0], actual.forces, actual.stress[0], actual.atomic_energies
 
 
 def test_translation_by_1000_angstrom(model, atoms):
@@ -65,17 +65,17 @@ def test_lattice_shift_of_single_atoms(model):
     atoms = rattled_crystal()
     expected = results(model, atoms)
     atoms.positions[::2] += atoms.cell.array[0] - 2 * atoms.cell.array[2]
-    for found, reference in zip(results(model, atoms), expected, strict=True):
-        torch.testing.assert_close(found, reference, rtol=1e-9, atol=1e-9)
+    for actual, reference in zip(results(model, atoms), expected, strict=True):
+        torch.testing.assert_close(actual, reference, rtol=1e-9, atol=1e-9)
 
 
 def test_permutation(model, atoms):
     energy, forces, _, atomic = results(model, atoms)
     order = np.random.default_rng(0).permutation(len(atoms))
-    found = results(model, atoms[order])
-    torch.testing.assert_close(found[0], energy, rtol=1e-11, atol=0)
-    torch.testing.assert_close(found[1], forces[order], rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(found[3], atomic[order], rtol=1e-9, atol=1e-9)
+    actual = results(model, atoms[order])
+    torch.testing.assert_close(actual[0], energy, rtol=1e-11, atol=0)
+    torch.testing.assert_close(actual[1], forces[order], rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(actual[3], atomic[order], rtol=1e-9, atol=1e-9)
 
 
 def test_rotation_of_atoms_with_their_cell(model, atoms):
@@ -84,12 +84,12 @@ def test_rotation_of_atoms_with_their_cell(model, atoms):
     rotation = Rotation.random(rng=np.random.default_rng(1)).as_matrix()
     atoms.set_cell(atoms.cell.array @ rotation.T)
     atoms.positions = atoms.positions @ rotation.T
-    found = results(model, atoms)
+    actual = results(model, atoms)
     turn = torch.from_numpy(rotation)
     tolerance = 1e-6 if isinstance(model, FullRangeModel) else 1e-10
-    torch.testing.assert_close(found[0], energy, rtol=0.1 * tolerance, atol=0)
-    torch.testing.assert_close(found[1], forces @ turn.T, rtol=0, atol=tolerance * float(forces.abs().max()))
-    torch.testing.assert_close(found[2], turn @ stress @ turn.T, rtol=0, atol=tolerance * float(stress.abs().max()))
+    torch.testing.assert_close(actual[0], energy, rtol=0.1 * tolerance, atol=0)
+    torch.testing.assert_close(actual[1], forces @ turn.T, rtol=0, atol=tolerance * float(forces.abs().max()))
+    torch.testing.assert_close(actual[2], turn @ stress @ turn.T, rtol=0, atol=tolerance * float(stress.abs().max()))
 
 
 def test_supercell_has_eight_times_the_energy(model):
@@ -136,8 +136,8 @@ def test_loss_on_forces_and_stress_differentiates_by_parameters(name):
     graph = graph_of(atoms)
 
     def loss():
-        found = evaluate(model, graph, stress=True, training=True)
-        return (found.forces**2).sum() + (10 * found.stress**2).sum() + found.energy.sum()
+        actual = evaluate(model, graph, stress=True, training=True)
+        return (actual.forces**2).sum() + (10 * actual.stress**2).sum() + actual.energy.sum()
 
     model.zero_grad()
     loss().backward()
@@ -160,8 +160,8 @@ def test_every_parameter_of_a_full_range_model_is_trained():
     model = shaken_model(MODELS["full range"])
     atoms = rattled_crystal() + water()
     atoms.info["charge"] = 1.0  # shares of the excess are trained on structures that have one
-    found = evaluate(model, graph_of(atoms), training=True)
-    ((found.forces**2).sum() + found.energy.sum()).backward()
+    actual = evaluate(model, graph_of(atoms), training=True)
+    ((actual.forces**2).sum() + actual.energy.sum()).backward()
     idle = [name for name, parameter in model.named_parameters() if not (parameter.grad.abs().sum() > 0)]
     assert idle == []
 
@@ -171,8 +171,8 @@ def test_latent_charges_sum_to_the_total_charge():
     for make, charge in [(rattled_crystal, 0.0), (water, 1.0), (salt_water_slab, -2.0)]:
         atoms = make()
         atoms.info["charge"] = charge
-        found = evaluate(model, graph_of(atoms))
-        assert float(found.charges.sum()) == pytest.approx(charge, abs=1e-12)
+        actual = evaluate(model, graph_of(atoms))
+        assert float(actual.charges.sum()) == pytest.approx(charge, abs=1e-12)
 
 
 def test_two_far_ions_attract_by_coulombs_law():
@@ -182,9 +182,9 @@ def test_two_far_ions_attract_by_coulombs_law():
     forces = []
     for distance in (10.0, 20.0):
         atoms.positions = [[0, 0, 0], [distance, 0, 0]]
-        found = evaluate(model, graph_of(atoms))
-        forces.append(float(found.forces[0, 0]))
-        charge = float(found.charges[0])
+        actual = evaluate(model, graph_of(atoms))
+        forces.append(float(actual.forces[0, 0]))
+        charge = float(actual.charges[0])
         assert forces[-1] == pytest.approx(COULOMB_CONSTANT * charge**2 / distance**2, rel=1e-9)
     assert forces[0] > 0
 

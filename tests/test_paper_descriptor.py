@@ -17,10 +17,10 @@ PRINTED = PaperSettings(
 )
 
 
-def made(own=PRINTED, *, n_dimensions=3, n_elements=1, seed=0):
+def made(chosen=PRINTED, *, n_dimensions=3, n_elements=1, seed=0):
     generator = torch.Generator().manual_seed(seed)
     options = {"n_elements": n_elements, "cutoff": CUTOFF, "average_neighbors": 9, "n_dimensions": n_dimensions}
-    return PaperDescriptor(own, **options, generator=generator).double()
+    return PaperDescriptor(chosen, **options, generator=generator).double()
 
 
 def network(layers, values):
@@ -121,14 +121,14 @@ def _vectors(supercell, cutoff):
 )
 def test_without_data_neighbors_are_spread_evenly(n_dimensions, mean):
     """Means of R/r over a disk and a ball from R/10 to R."""
-    own = made(PaperSettings(), n_dimensions=n_dimensions).settings
-    assert own.inverse_mean == pytest.approx(mean / CUTOFF, rel=1e-4)
-    assert 0 < own.inverse_deviation < own.inverse_mean
+    chosen = made(PaperSettings(), n_dimensions=n_dimensions).settings
+    assert chosen.inverse_mean == pytest.approx(mean / CUTOFF, rel=1e-4)
+    assert 0 < chosen.inverse_deviation < chosen.inverse_mean
 
 
 def test_equal_distances_have_deviation_one():
-    own = standardized(PaperSettings(), torch.full((4,), 2.0))
-    assert (own.inverse_mean, own.inverse_deviation, own.distance_deviation) == (0.5, 1.0, 1.0)
+    chosen = standardized(PaperSettings(), torch.full((4,), 2.0))
+    assert (chosen.inverse_mean, chosen.inverse_deviation, chosen.distance_deviation) == (0.5, 1.0, 1.0)
 
 
 def test_fitting_network_is_residual():

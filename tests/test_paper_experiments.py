@@ -228,8 +228,14 @@ def test_page_says_whether_two_scales_save_snapshots(tmp_path, one, two, verdict
     run = PaperRun(tmp_path)
     for strategy, errors in (("one-scale", one), ("two-scale", two)):
         for seed in range(3):
-            own = {n: values[seed] for n, values in errors.items() if seed < len(values)}
-            content = {"curve": "figure7", "strategy": strategy, "quick": True, "recipe": "paper", "errors": own}
+            errors_of_seed = {n: values[seed] for n, values in errors.items() if seed < len(values)}
+            content = {
+                "curve": "figure7",
+                "strategy": strategy,
+                "quick": True,
+                "recipe": "paper",
+                "errors": errors_of_seed,
+            }
             run.once(f"figure7-{strategy}-{seed}-quick", lambda content=content: content)
     write_page(run, tmp_path / "page.md", "lrc-ase paper figure7 --quick")
     assert re.search(verdict, (tmp_path / "page.md").read_text(encoding="utf-8"))

@@ -24,9 +24,11 @@ CUTOFF = 4.5
 
 
 def made(**changes):
-    own = PonitaSettings(n_channels=6, n_basis=8, n_layers=2).model_copy(update=changes)
+    chosen = PonitaSettings(n_channels=6, n_basis=8, n_layers=2).model_copy(update=changes)
     generator = torch.Generator().manual_seed(0)
-    return PonitaDescriptor(own, n_elements=4, cutoff=CUTOFF, average_neighbors=9, generator=generator).double().eval()
+    return (
+        PonitaDescriptor(chosen, n_elements=4, cutoff=CUTOFF, average_neighbors=9, generator=generator).double().eval()
+    )
 
 
 @torch.no_grad()
@@ -101,13 +103,13 @@ def test_rotation_error_tells_sphere_from_ponita():
     graph = neighbor_graph(rattled_crystal(), ELEMENTS, CUTOFF)
     generator = torch.Generator().manual_seed(0)
     actual = {}
-    for own in (
+    for chosen in (
         SphereSettings(n_channels=6),
         PonitaSettings(n_channels=6, n_basis=8),
         PonitaSettings(n_orientations=6),
     ):
-        model = shaken_model(settings(descriptor=own, long_range=False)).eval()
-        actual[own] = rotation_error(model, graph, n_rotations=3, generator=generator)
+        model = shaken_model(settings(descriptor=chosen, long_range=False)).eval()
+        actual[chosen] = rotation_error(model, graph, n_rotations=3, generator=generator)
     sphere, ponita, coarse = actual.values()
     assert max(sphere.features, sphere.relative_forces) < 1e-11
     assert sphere.energy < 1e-11
@@ -135,8 +137,8 @@ def test_grid_turns_in_training_alone_and_by_its_own_counter():
 
 def test_training_with_a_turning_grid_resumes_bit_equal(tmp_path, monkeypatch):
     write_frames(tmp_path)
-    own = {"name": "ponita", "rotate_grid": True, "n_orientations": 4, "n_channels": 3, "n_basis": 3, "n_layers": 1}
-    configuration = two_stage_configuration(tmp_path, epochs=2, model={**TINY_MODEL, "descriptor": own})
+    chosen = {"name": "ponita", "rotate_grid": True, "n_orientations": 4, "n_channels": 3, "n_basis": 3, "n_layers": 1}
+    configuration = two_stage_configuration(tmp_path, epochs=2, model={**TINY_MODEL, "descriptor": chosen})
     trained = load_potential(train(configuration, tmp_path / "whole", quiet=True))
     assert 1e-6 < trained.description["rotation_error"]["features"] < 1
     whole = trained.model.state_dict()

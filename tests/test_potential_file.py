@@ -57,10 +57,10 @@ def test_scales_of_elements_and_radial_functions_until_version_2_become_mixing(p
             expected[name.removeprefix("model.")] = tensors[f"{name}mixing"] / sizes[:, None] * scale[:, None, None]
 
     rewrite(path, lambda header: header.update(format_version=2), scale_instead)
-    found = load_potential(path).model.state_dict()
+    actual = load_potential(path).model.state_dict()
     assert len(expected) == 2 * len(prefixes)
     for name, mixing in expected.items():
-        torch.testing.assert_close(found[f"{name}mixing"] + found[f"{name}element_mixing"], mixing)
+        torch.testing.assert_close(actual[f"{name}mixing"] + actual[f"{name}element_mixing"], mixing)
 
 
 def test_saved_potential_comes_back_bit_equal(potential, saved):
@@ -70,11 +70,11 @@ def test_saved_potential_comes_back_bit_equal(potential, saved):
     assert torch.equal(loaded.references, potential.references)
     assert loaded.references.dtype == torch.float64
     expected = potential.model.state_dict()
-    found = loaded.model.state_dict()
-    assert found.keys() == expected.keys()
+    actual = loaded.model.state_dict()
+    assert actual.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert torch.equal(found[name], tensor)
-        assert found[name].dtype == tensor.dtype
+        assert torch.equal(actual[name], tensor)
+        assert actual[name].dtype == tensor.dtype
     assert not loaded.model.training
 
 

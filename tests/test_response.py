@@ -50,7 +50,7 @@ def test_born_charges_of_a_molecule_are_the_dipoles_derivative_and_sum_to_the_to
     atoms.rattle(0.1, seed=1)
     atoms.info["charge"] = charge
     atoms.calc = LRCCalculator(own_potential)
-    found = atoms.calc.get_born_effective_charges(atoms)
+    actual = atoms.calc.get_born_effective_charges(atoms)
     dipole_slopes = np.empty((len(atoms), 3, 3))
     for atom, axis in np.ndindex(len(atoms), 3):
         sides = []
@@ -61,23 +61,23 @@ def test_born_charges_of_a_molecule_are_the_dipoles_derivative_and_sum_to_the_to
             moved.calc = atoms.calc
             sides.append(moved.get_dipole_moment())
         dipole_slopes[atom, :, axis] = (sides[0] - sides[1]) / 2e-4
-    np.testing.assert_allclose(found, dipole_slopes, rtol=0, atol=1e-7)
-    np.testing.assert_allclose(found.sum(axis=0), charge * np.eye(3), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(actual, dipole_slopes, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(actual.sum(axis=0), charge * np.eye(3), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("make", [water, rattled_crystal])
 def test_born_charges_of_rigid_charges_are_the_charges(make, rigid_potential):
     atoms = make()
     atoms.calc = LRCCalculator(rigid_potential)
-    found = atoms.calc.get_born_effective_charges(atoms)
-    np.testing.assert_allclose(found, atoms.get_charges()[:, None, None] * np.eye(3), rtol=0, atol=1e-12)
+    actual = atoms.calc.get_born_effective_charges(atoms)
+    np.testing.assert_allclose(actual, atoms.get_charges()[:, None, None] * np.eye(3), rtol=0, atol=1e-12)
 
 
 def test_born_charges_of_a_cubic_crystal_are_isotropic_and_neutral(own_potential):
     atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
     atoms.calc = LRCCalculator(own_potential)
-    found = atoms.calc.get_born_effective_charges(atoms)
-    for tensor, other in zip(found, found[[2, 3, 0, 1, 6, 7, 4, 5]], strict=True):
+    actual = atoms.calc.get_born_effective_charges(atoms)
+    for tensor, other in zip(actual, actual[[2, 3, 0, 1, 6, 7, 4, 5]], strict=True):
         np.testing.assert_allclose(tensor, tensor[0, 0] * np.eye(3), rtol=0, atol=1e-9)
         np.testing.assert_allclose(tensor, other, rtol=0, atol=1e-9)
 
@@ -89,9 +89,11 @@ def test_stresses_of_equivalent_atoms_are_equal(own_potential):
     stresses = atoms.get_stresses()
     np.testing.assert_allclose(stresses.sum(axis=0), atoms.get_stress(), rtol=1e-10, atol=1e-12)
     for symbol in ("Na", "Cl"):
-        own = stresses[atoms.symbols == symbol]
-        assert np.abs(own[0]).max() > 1e-5
-        np.testing.assert_allclose(own, np.tile(own[0], (4, 1)), rtol=0, atol=1e-4 * np.abs(own).max())
+        of_element = stresses[atoms.symbols == symbol]
+        assert np.abs(of_element[0]).max() > 1e-5
+        np.testing.assert_allclose(
+            of_element, np.tile(of_element[0], (4, 1)), rtol=0, atol=1e-4 * np.abs(of_element).max()
+        )
 
 
 def test_stresses_of_a_strictly_local_model_are_those_of_edges():
@@ -240,11 +242,11 @@ def test_other_failures_of_torch_keep_their_own_words(own_potential, monkeypatch
 
 
 def test_float32_gives_the_same_to_its_digits(own_potential):
-    found = []
+    actual = []
     for dtype in (torch.float64, torch.float32):
         atoms = rattled_crystal()
         atoms.calc = LRCCalculator(own_potential, dtype=dtype)
-        found.append((atoms.get_stresses(), atoms.calc.get_born_effective_charges(atoms), atoms.get_stress()))
-    for double, single in zip(*found, strict=True):
+        actual.append((atoms.get_stresses(), atoms.calc.get_born_effective_charges(atoms), atoms.get_stress()))
+    for double, single in zip(*actual, strict=True):
         assert np.abs(single - double).max() < 2e-4 * np.abs(double).max()
-    np.testing.assert_allclose(found[1][0].sum(axis=0), found[1][2], rtol=0, atol=1e-4 * np.abs(found[1][2]).max())
+    np.testing.assert_allclose(actual[1][0].sum(axis=0), actual[1][2], rtol=0, atol=1e-4 * np.abs(actual[1][2]).max())

@@ -86,12 +86,12 @@ def test_quantum_corrections_at_one_line(name, factor):
 
 def test_temperature_divides_and_electronic_permittivity_multiplies():
     mean = infrared_spectrum([record()])
-    given = infrared_spectrum([record()], temperature=600.0)
-    np.testing.assert_allclose(given.absorption, mean.absorption / 2, atol=1e-12)
+    at_600_kelvin = infrared_spectrum([record()], temperature=600.0)
+    np.testing.assert_allclose(at_600_kelvin.absorption, mean.absorption / 2, atol=1e-12)
     screened = infrared_spectrum([record()], eps_inf=1.8)
     np.testing.assert_allclose(screened.absorption, 1.8 * mean.absorption)
     np.testing.assert_allclose(screened.error, 1.8 * mean.error)
-    assert (mean.temperature, given.temperature) == (pytest.approx(300.0), 600.0)
+    assert (mean.temperature, at_600_kelvin.temperature) == (pytest.approx(300.0), 600.0)
 
 
 @pytest.mark.filterwarnings("ignore:samples every")  # noise has no end

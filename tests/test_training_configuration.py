@@ -204,9 +204,9 @@ def test_every_key_is_documented():
 
 
 def test_differences_ignore_what_was_left_open():
-    given = StageConfiguration(name="s", epochs=3).model_dump()
-    stored = {**given, "epochs": 4, "data": ("a",)}
-    assert list(differences({"stage": {**given, "data": None}}, {"stage": stored})) == ["stage.epochs"]
+    values = StageConfiguration(name="s", epochs=3).model_dump()
+    stored = {**values, "epochs": 4, "data": ("a",)}
+    assert list(differences({"stage": {**values, "data": None}}, {"stage": stored})) == ["stage.epochs"]
 
 
 def nested_aliases(n_levels):

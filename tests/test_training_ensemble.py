@@ -161,7 +161,7 @@ def test_members_start_differently_and_never_see_the_frames_left_out(graphs, mon
     assert not torch.equal(first["readout.first.weight"], second["readout.first.weight"])
     monkeypatch.setattr(loop_module, "batch_gradient", noted)
     loop.run(Quiet())
-    assert [set(range(8)) - own for own in seen] == [set(frames) for frames in loop.left_out]
+    assert [set(range(8)) - member_frames for member_frames in seen] == [set(frames) for frames in loop.left_out]
 
 
 def test_every_frame_is_left_out_by_one_of_four_members():

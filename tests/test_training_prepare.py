@@ -67,11 +67,11 @@ def test_compositions_of_the_frames_fix_the_charges_of_elements(tmp_path):
     prepared = prepare(configuration)
     assert prepared.configuration.model.long_range.compositions == {"NaCl": 0.0}
     assert "charges of the elements sum to (in e): NaCl +0" in describe(prepared)
-    for own in ({}, {"Na": 1.0, "Cl": -1.0}):
-        chosen = configuration.model.long_range.model_copy(update={"compositions": own})
+    for element_charges in ({}, {"Na": 1.0, "Cl": -1.0}):
+        chosen = configuration.model.long_range.model_copy(update={"compositions": element_charges})
         model = configuration.model.model_copy(update={"long_range": chosen})
         kept = prepare(configuration.model_copy(update={"model": model}))
-        assert kept.configuration.model.long_range.compositions == own
+        assert kept.configuration.model.long_range.compositions == element_charges
 
 
 def pairs_of_molecules(symbols, distance):

@@ -128,8 +128,8 @@ def call(tmp_path, monkeypatch):
     save_potential(tmp_path / "potential.safetensors", potential(settings()))
     seen: list[Called] = []
 
-    def stand_in(atoms: Atoms, given: Any, output: Any = None, **keywords: Any) -> None:
-        seen.append(Called(atoms, given, output, keywords))
+    def stand_in(atoms: Atoms, chosen: Any, output: Any = None, **keywords: Any) -> None:
+        seen.append(Called(atoms, chosen, output, keywords))
         raise Stop
 
     monkeypatch.setattr(lrc_ase.simulation, "run_md", stand_in)
@@ -149,8 +149,8 @@ def options_of(command: str) -> set[str]:
     """Return the long options of a command."""
     group = typer.main.get_command(app)
     context = typer.Context(group)
-    _, found, _ = group.resolve_command(context, [command])  # type: ignore[attr-defined]
-    return {name for option in found.get_params(context) for name in option.opts if name.startswith("--")}
+    _, resolved, _ = group.resolve_command(context, [command])  # type: ignore[attr-defined]
+    return {name for option in resolved.get_params(context) for name in option.opts if name.startswith("--")}
 
 
 def test_every_option_of_md_and_relax_has_a_case():

@@ -45,7 +45,7 @@ def check_electric_labels(frames: Sequence[LabelledFrame]) -> list[Check]:
 def _dipoles_against_born_charges(frames: Sequence[LabelledFrame]) -> Check:
     """Compare the turn of dipoles by rotations with the response of Born charges, see `rotation_of_dipole`."""
     subject = "dipoles against Born effective charges"
-    expected, found = [], []
+    expected, computed = [], []
     for frame in frames:
         dipole, charges = frame.dipole, frame.born_effective_charges
         if dipole is None or charges is None or frame.atoms.pbc.any() or total_charge(frame.atoms):
@@ -53,17 +53,17 @@ def _dipoles_against_born_charges(frames: Sequence[LabelledFrame]) -> Check:
         if np.isfinite(dipole).all() and np.isfinite(charges).all():
             response, turned = rotation_of_dipole(frame.atoms, charges, dipole)
             expected.append(response.ravel())
-            found.append(turned.ravel())
-    if not found:
+            computed.append(turned.ravel())
+    if not computed:
         obstacle = f"no open, neutral frame has both; e Angstrom is expected, a Debye is {Debye:.4f} of it"
         return Check(subject, obstacle=obstacle)
-    x, y = np.concatenate(expected), np.concatenate(found)
+    x, y = np.concatenate(expected), np.concatenate(computed)
     ratio = float(x @ y) / max(float(x @ x), 1e-12)
     unit = nearest_meaning(ratio, _DIPOLES, 0.1)
     text = (
         f"dipoles are {ratio:.3g} times those of their Born effective charges: they may be in {unit}" if unit else None
     )
-    return Check(subject, f"{len(found)} frames", warning=text)
+    return Check(subject, f"{len(computed)} frames", warning=text)
 
 
 def _sums_of_born_charges(frames: Sequence[LabelledFrame]) -> Check:
