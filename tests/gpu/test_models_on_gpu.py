@@ -9,9 +9,9 @@ import torch
 from structures import ELEMENTS, rattled_crystal, salt_water_slab, settings, shaken_model, water
 
 from lrc_ase import LongRangeSettings, PaperSettings, PonitaSettings, SphereSettings
+from lrc_ase.models.atomic_stresses import atomic_stresses
 from lrc_ase.models.derivatives import (
     Results,
-    atomic_stresses,
     born_effective_charges,
     dipole_moment,
     evaluate,

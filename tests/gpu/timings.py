@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--largest", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=240)
+    parser.add_argument("--only", nargs="+", help="kinds: layer, kernels, model, training, dynamics, profile")
     parser.add_argument("--neighbors", action="store_true", help="find neighbors and keep them for the other call")
     parser.add_argument("--neighbors-in", type=Path, metavar="FOLDER", help="where that call kept them")
     parser.add_argument("--rehearsal", action="store_true", help="small sizes, on the CPU")
@@ -64,6 +65,8 @@ def main() -> None:
     start, results = time.monotonic(), []
     largest = 10_000 if arguments.rehearsal else arguments.largest
     for kind, label, measure in measurements(device, largest, arguments.neighbors_in or arguments.folder):
+        if arguments.only and kind not in (*arguments.only, "machine"):
+            continue
         if time.monotonic() - start > arguments.seconds:
             results.append({"kind": kind, "label": label, "error": "no time left"})
             continue
