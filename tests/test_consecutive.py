@@ -101,6 +101,24 @@ def test_a_shuffled_trajectory_forms_no_runs():
     assert consecutive_runs(unlabelled([structures[place] for place in order])) == []
 
 
+def test_a_slow_turn_of_unlike_shapes_is_no_run():
+    structures = rattled(molecule("CH3CH2OH"), 60)
+    for number, atoms in enumerate(structures):
+        atoms.rotate(10 * number, (1, 2, 3), center=(0, 0, 0))
+    assert consecutive_runs(unlabelled(structures)) == []
+
+
+def test_a_molecule_whose_shape_changes_slowly_is_one_run_however_it_turns():
+    structures = []
+    for number in range(40):
+        atoms = molecule("CH3CH2OH")
+        atoms.rattle(0.1, seed=1)
+        atoms.positions += 0.02 * number * (atoms.positions - molecule("CH3CH2OH").positions)
+        atoms.rotate(77 * number, (1, 2, 3), center=(0, 0, 0))
+        structures.append(atoms)
+    assert consecutive_runs(unlabelled(structures)) == [range(40)]
+
+
 def test_too_few_frames_and_absurd_positions_form_no_runs():
     assert consecutive_runs([]) == []
     assert consecutive_runs(unlabelled([COPPER])) == []

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 from ase import Atoms
+from scipy.linalg import orthogonal_procrustes
 from scipy.stats import binom
 
 from lrc_ase.dataset.labels import LabelledFrame
@@ -37,7 +38,8 @@ def consecutive_runs(frames: Sequence[LabelledFrame]) -> list[range]:
     or unrelated have steps of the same length at any distance and form no runs. Runs that chance would produce are
     left out; to stand out from chance, a run needs about seven frames, and fifteen of a diatomic molecule.
 
-    Steps are root mean square displacements after removal of drift, to the nearest periodic image. Frames may be
+    Steps are root mean square displacements after removal of drift, to the nearest periodic image, and after removal of
+    rotation where no direction is periodic and three atoms or more have a shape. Frames may be
     `Lazy`: each is read once, and fourteen are held at a time.
 
     Returns
@@ -100,12 +102,18 @@ def _comparable(one: Atoms, two: Atoms) -> bool:
 
 
 def _step_length(one: Atoms, two: Atoms) -> float:
-    """Return the root mean square displacement without drift, Angstrom; infinite unless all numbers are finite."""
+    """Return the root mean square displacement without drift and turns, Angstrom; infinite unless it is finite."""
+    if not len(one):
+        return 0.0
     try:
         step = displacements(one, two)
-    except np.linalg.LinAlgError:  # a cell without volume
+        if not one.pbc.any() and len(one) > 2:
+            before, after = (atoms.positions - atoms.positions.mean(axis=0) for atoms in (one, two))
+            # a free molecule turns slowly even where its shapes are unlike; mirror images have the same energy
+            step = after @ orthogonal_procrustes(after, before)[0] - before
+    except (np.linalg.LinAlgError, ValueError):  # a cell without volume, or positions that are not finite
         return float("inf")  # unknown: no link
-    length = float(np.sqrt(np.mean(np.sum((step - step.mean(axis=0)) ** 2, axis=1)))) if len(step) else 0.0
+    length = float(np.sqrt(np.mean(np.sum((step - step.mean(axis=0)) ** 2, axis=1))))
     return length if np.isfinite(length) else float("inf")
 
 
