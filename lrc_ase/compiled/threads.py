@@ -29,8 +29,9 @@ _ATOMS_PER_THREAD = 8
 
 def run_over_atoms(kernel: Callable[..., Any], arguments: tuple[Any, ...], n_atoms: int, n_threads: int) -> list[Any]:
     """Return the results of ``kernel(*arguments, first, last)`` for even ranges of atoms, one for each thread."""
-    if n_threads > 1:
-        _keep_forks_single_threaded()
+    if n_threads == 1:  # the usual case in dynamics of small structures, without further calls
+        return [kernel(*arguments, 0, n_atoms)]
+    _keep_forks_single_threaded()
     n_threads = max(min(n_threads, n_atoms // _ATOMS_PER_THREAD), 1)
     return run_over_ranges(kernel, arguments, even_ranges(n_atoms, n_threads), n_threads)
 

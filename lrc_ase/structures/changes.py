@@ -21,12 +21,18 @@ def changed_inputs(before: Atoms | None, after: Atoms) -> list[str]:
     """
     if before is None:
         return list(all_changes)
-    pairs: dict[str, tuple[Any, Any]] = {
-        "positions": (before.positions, after.positions),
-        "numbers": (before.numbers, after.numbers),
-        "cell": (before.cell.array, after.cell.array),
-        "pbc": (before.pbc, after.pbc),
-        "initial_charges": (charge_entries(before), charge_entries(after)),
-        FIELD_NAME: (field_entry(before), field_entry(after)),
-    }
-    return [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
+    old, new = before.arrays, after.arrays  # ASE's properties cost as much as the comparison, in every step
+    pairs: list[tuple[str, Any, Any]] = [
+        ("positions", old["positions"], new["positions"]),
+        ("numbers", old["numbers"], new["numbers"]),
+        ("cell", before.cell.array, after.cell.array),
+        ("pbc", before.pbc, after.pbc),
+    ]
+    changes = [name for name, one, other in pairs if one.shape != other.shape or not (one == other).all()]
+    if before.info or after.info:
+        charges: tuple[Any, Any] = charge_entries(before), charge_entries(after)
+        if not np.array_equal(*charges):
+            changes.append("initial_charges")
+        if not np.array_equal(field_entry(before), field_entry(after)):
+            changes.append(FIELD_NAME)
+    return changes

@@ -39,6 +39,8 @@ _FOLDED_NAMES = frozenset(_folded(name) for name in CHARGE_NAMES)
 
 def charge_entries(atoms: Atoms) -> dict[str, Any]:
     """Return the entries of `Atoms.info` that name a total charge (see `CHARGE_NAMES`)."""
+    if not atoms.info:
+        return {}
     return {name: value for name, value in atoms.info.items() if _folded(name) in _FOLDED_NAMES}
 
 

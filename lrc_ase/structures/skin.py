@@ -40,8 +40,9 @@ class Skin:
         last = self._positions
         if last is None or len(last) != len(positions) or len(unmoving) != len(self._unmoving):
             return False
-        if not all(torch.equal(value, before) for value, before in zip(unmoving, self._unmoving, strict=True)):
-            return False
+        for value, before in zip(unmoving, self._unmoving, strict=True):
+            if not torch.equal(value, before):
+                return False
         if len(positions) == 0:
             return True
         squared = (positions - last).square().sum(dim=1).max()

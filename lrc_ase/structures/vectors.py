@@ -16,7 +16,7 @@ from torch import Tensor
 from lrc_ase.compiled.compilation import compiled
 from lrc_ase.compiled.threads import run_over_atoms
 
-__all__ = ["neighbor_vectors", "pull_sums", "vectors_to_neighbors"]
+__all__ = ["PairArrays", "neighbor_vectors", "pull_sums", "vectors_to_neighbors"]
 
 
 def neighbor_vectors(
@@ -40,25 +40,31 @@ Pairs = tuple[Tensor, Tensor, Tensor]
 """`neighbors`, `shifts`, `structure`."""
 
 
-def vectors_to_neighbors(positions: Tensor, cell: Tensor, pairs: Pairs, dtype: torch.dtype) -> Tensor:
-    """Compute what `neighbor_vectors` does by the compiled kernel, without a graph."""
-    vectors = torch.empty(*pairs[0].shape, 3, dtype=dtype)
-    arguments = (_array(positions), _array(cell), *map(_array, pairs), vectors.numpy())
-    run_over_atoms(_kernel("vectors", arguments[-1].dtype.name), arguments, len(pairs[0]), torch.get_num_threads())
-    return vectors
+PairArrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""The same for kernels: contiguous arrays."""
 
 
-def pull_sums(pulls: Tensor, pairs: Pairs, sizes: tuple[int, int], *, with_cell: bool) -> tuple[Tensor, Tensor]:
-    """Sum gradients by the vectors over each atom, and with `with_cell` over each cell, in float64 without a graph.
+def vectors_to_neighbors(positions: np.ndarray, cell: np.ndarray, pairs: PairArrays, vectors: np.ndarray) -> None:
+    """Write the vectors (n_local, n_neighbors, 3) that `neighbor_vectors` returns."""
+    kernel, n_local = _kernel("vectors", vectors.dtype.name), len(vectors)
+    run_over_atoms(kernel, (positions, cell, *pairs, vectors), n_local, torch.get_num_threads())
 
-    `sizes` are the numbers of atoms and structures. Return (n_atoms, 3) and (n_structures, 3, 3).
+
+def pull_sums(
+    pulls: np.ndarray, pairs: PairArrays, sizes: tuple[int, int], *, with_cell: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sum gradients by the vectors, (n_local, n_neighbors, 3), over each atom, and with `with_cell` over each cell.
+
+    `sizes` are the numbers of atoms and structures. Return (n_atoms, 3) and (n_structures, 3, 3) in float64.
     """
-    array = _array(pulls)
-    arguments = (array, *map(_array, pairs), *sizes, with_cell)
-    parts = run_over_atoms(_kernel("pulls", array.dtype.name), arguments, len(pulls), torch.get_num_threads())
+    kernel, arguments = _kernel("pulls", pulls.dtype.name), (pulls, *pairs, *sizes, with_cell)
+    parts = run_over_atoms(kernel, arguments, len(pulls), torch.get_num_threads())
+    by_positions, by_cell = parts[0]
     # each range of atoms has its own arrays: neighbors lie in any range, and threads must not add to one array
-    by_positions, by_cell = (sum(part[1:], start=part[0]) for part in zip(*parts, strict=True))
-    return torch.from_numpy(by_positions), torch.from_numpy(by_cell)
+    for more_by_positions, more_by_cell in parts[1:]:
+        by_positions += more_by_positions
+        by_cell += more_by_cell
+    return by_positions, by_cell
 
 
 class _Vectors(torch.autograd.Function):
@@ -67,7 +73,10 @@ class _Vectors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, positions: Tensor, cell: Tensor, pairs: Pairs, dtype: torch.dtype) -> Tensor:
         ctx.pairs, ctx.sizes = pairs, (len(positions), len(cell))
-        return vectors_to_neighbors(positions, cell, pairs, dtype)
+        arrays = _array(positions), _array(cell), (_array(pairs[0]), _array(pairs[1]), _array(pairs[2]))
+        vectors = torch.empty(*pairs[0].shape, 3, dtype=dtype)
+        vectors_to_neighbors(*arrays, vectors.numpy())
+        return vectors
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
@@ -84,7 +93,9 @@ class _Pulls(torch.autograd.Function):
         ctx: Any, pulls: Tensor, pairs: Pairs, sizes: tuple[int, int], with_cell: bool
     ) -> tuple[Tensor, Tensor]:
         ctx.pairs, ctx.dtype = pairs, pulls.dtype
-        return pull_sums(pulls, pairs, sizes, with_cell=with_cell)
+        arrays = _array(pairs[0]), _array(pairs[1]), _array(pairs[2])
+        by_positions, by_cell = pull_sums(_array(pulls), arrays, sizes, with_cell=with_cell)
+        return torch.from_numpy(by_positions), torch.from_numpy(by_cell)
 
     @staticmethod
     def backward(ctx: Any, positions: Tensor, cell: Tensor) -> tuple[Tensor, None, None, None]:

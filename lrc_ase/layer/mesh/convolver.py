@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class Convolved:
     spectrum: Tensor | None
     """Of the density, (n_structures, n_channels, *half mesh); None unless derivatives by the table may be asked for."""
 
-    @property
+    @cached_property
     def values(self) -> Tensor:
         """Return the potential, (n_atoms, n_channels)."""
         return self.orders[:, 0]
@@ -46,11 +46,11 @@ class Convolver:
     keeps_spectra: bool
     """True if the table may be differentiated."""
 
-    @property
+    @cached_property
     def stencil(self) -> Stencil:
         return self.sites.stencil
 
-    @property
+    @cached_property
     def is_matrix(self) -> bool:
         return self.table.ndim > 2 + self.stencil.dimension
 
@@ -60,12 +60,13 @@ class Convolver:
         One order stands for monopoles, 1 + d for monopoles and dipoles, all up to the second for quadrupoles too.
         """
         # a table that maps channels one to one is its own transpose, as kernels are even
-        table = self.table.transpose(1, 2) if transposed and self.is_matrix else self.table
-        highest = (orders.shape[1] > 1) + (orders.shape[1] > 1 + self.stencil.dimension)
+        stencil, is_matrix = self.stencil, self.is_matrix
+        table = self.table.transpose(1, 2) if transposed and is_matrix else self.table
+        highest = (orders.shape[1] > 1) + (orders.shape[1] > 1 + stencil.dimension)
         mesh = spread_level(orders, self.sites, highest)
-        if self.stencil.exchange is not None:
-            mesh = self.stencil.exchange.sum(mesh)
-        if self.is_matrix:
+        if stencil.exchange is not None:
+            mesh = stencil.exchange.sum(mesh)
+        if is_matrix:
             mesh, spectrum = filtered(mesh, table), density_spectrum(mesh) if self.keeps_spectra else None
         else:
             mesh, spectrum = filter_mesh(mesh, table, keep_spectrum=self.keeps_spectra)
@@ -75,7 +76,7 @@ class Convolver:
         """Return the convolution of some channels of a table without matrix."""
         return Convolver(self.table[:, channels], self.sites, self.level, self.keeps_spectra)
 
-    @property
+    @cached_property
     def n_mesh(self) -> Tensor:
         """Return the mesh points along each axis, (d,): derivatives of mesh coordinates by fractional ones."""
         return _n_mesh(self.stencil.mesh_shape, self.sites.fractional.dtype, self.sites.fractional.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any, Protocol
 
@@ -39,7 +39,7 @@ class Stencil:
     exchange: Exchange | None = None
     """Processes that share the mesh, each with atoms of its own; None where one process holds all atoms."""
 
-    @property
+    @cached_property
     def dimension(self) -> int:
         return len(self.mesh_shape)
 

@@ -37,7 +37,9 @@ def transfer(
     vectors = of[0]
     dipoles = np.empty((len(vectors), 3), vectors.dtype)
     arguments = *of, profile, amounts, cutoff, dipoles
-    gains = run_over_atoms(_kernel(False, vectors.dtype.name), arguments, len(vectors), torch.get_num_threads())
+    gains = run_over_atoms(
+        _kernel(False, amounts.shape[1], vectors.dtype.name), arguments, len(vectors), torch.get_num_threads()
+    )
     # each range of atoms has its own array: what an atom takes from its neighbors lands anywhere
     return sum(gains[1:], start=gains[0]), dipoles
 
@@ -47,26 +49,33 @@ def transfer_backward(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the gradients by amounts and vectors, given that by the charges (n_atoms,)."""
     vectors = of[0]
-    by_amounts, by_vectors = np.empty_like(amounts), np.empty_like(vectors)
+    # zeros: the kernel skips padding and neighbors beyond the cutoff
+    by_amounts, by_vectors = np.empty_like(amounts), np.zeros_like(vectors)
     arguments = *of, profile, amounts, cutoff, by_charges, by_amounts, by_vectors
-    run_over_atoms(_kernel(True, vectors.dtype.name), arguments, len(vectors), torch.get_num_threads())
+    run_over_atoms(
+        _kernel(True, amounts.shape[1], vectors.dtype.name), arguments, len(vectors), torch.get_num_threads()
+    )
     return by_amounts, by_vectors
 
 
-@lru_cache(maxsize=4)
-def _kernel(backward: bool, precision: str) -> Any:
-    return compiled(
-        _backward() if backward else _forward(), "transfers", "backward" if backward else "forward", precision
-    )
+@lru_cache(maxsize=8)
+def _kernel(backward: bool, n_channels: int, precision: str) -> Any:
+    kernel = _backward(n_channels) if backward else _forward(n_channels)
+    return compiled(kernel, "transfers", "backward" if backward else "forward", n_channels, precision)
 
 
 @inlined
-def _fading(vectors, mask, atom, column, inverse):
-    """Return 1 - r^2 / cutoff^2 of a neighbor; zero beyond the cutoff and for padding."""
-    x, y, z = vectors[atom, column, 0], vectors[atom, column, 1], vectors[atom, column, 2]
-    fading = 1 - (x * x + y * y + z * z) * inverse
-    # `not <=`: NaN stays NaN, so that it shows in the result
-    return fading if mask[atom, column] and not fading <= 0 else fading * 0
+def _collect(vectors, mask, atom, inverse, columns, fadings):
+    """Write the columns of the neighbors within the cutoff and 1 - r^2 / cutoff^2 of each; return their number."""
+    count = 0
+    for column in range(mask.shape[1]):
+        x, y, z = vectors[atom, column, 0], vectors[atom, column, 1], vectors[atom, column, 2]
+        fading = 1 - (x * x + y * y + z * z) * inverse
+        # `not <=`: NaN counts as a neighbor, so that it shows in the result
+        if mask[atom, column] and not fading <= 0:
+            columns[count], fadings[count] = column, fading
+            count += 1
+    return count
 
 
 @inlined
@@ -81,41 +90,41 @@ def _weight(profile, channel, element, p4, p8, p16, p32):
 
 
 @inlined
-def _evaluate(vectors, mask, species, neighbors, profile, atom, inverse, weights, sums):
-    """Write the weights of all neighbors of an atom for each channel, and their sums plus one."""
-    for channel in range(profile.shape[0]):
+def _evaluate(species, neighbors, profile, atom, columns, fadings, count, n_channels, weights, sums):
+    """Write the weights of the neighbors of an atom for each channel, and their sums plus one."""
+    for channel in range(n_channels):
         sums[channel] = 1
-    for column in range(mask.shape[1]):
-        fading = _fading(vectors, mask, atom, column, inverse)
-        p2 = fading * fading
+    for k in range(count):
+        p2 = fadings[k] * fadings[k]
         p4 = p2 * p2
         p8 = p4 * p4
         p16 = p8 * p8
-        element = species[neighbors[atom, column]]
-        for channel in range(profile.shape[0]):
+        element = species[neighbors[atom, columns[k]]]
+        for channel in range(n_channels):
             weight = _weight(profile, channel, element, p4, p8, p16, p16 * p16)
-            weights[column, channel] = weight
+            weights[k, channel] = weight
             sums[channel] += weight
 
 
-def _forward() -> Any:
+def _forward(n_channels: int) -> Any:
     """Return the kernel of `transfer` for atoms `first` to `last`."""
 
     def kernel(vectors, mask, species, neighbors, profile, amounts, cutoff, dipoles, first, last):
         kind = vectors.dtype.type
         inverse = kind(1 / cutoff**2)
-        n_channels = profile.shape[0]
         gains = np.zeros(len(species), vectors.dtype)
+        columns, fadings = np.empty(mask.shape[1], np.int64), np.empty(mask.shape[1], vectors.dtype)
         weights, sums = np.empty((mask.shape[1], n_channels), vectors.dtype), np.empty(n_channels, vectors.dtype)
         for atom in range(first, last):
-            _evaluate(vectors, mask, species, neighbors, profile, atom, inverse, weights, sums)
+            count = _collect(vectors, mask, atom, inverse, columns, fadings)
+            _evaluate(species, neighbors, profile, atom, columns, fadings, count, n_channels, weights, sums)
             for channel in range(n_channels):
                 sums[channel] = amounts[atom, channel] / sums[channel]
             gain, x, y, z = kind(0), kind(0), kind(0), kind(0)
-            for column in range(mask.shape[1]):
-                taken = kind(0)
+            for k in range(count):
+                column, taken = columns[k], kind(0)
                 for channel in range(n_channels):
-                    taken += sums[channel] * weights[column, channel]
+                    taken += sums[channel] * weights[k, channel]
                 gain += taken
                 gains[neighbors[atom, column]] -= taken
                 x -= taken * vectors[atom, column, 0]
@@ -128,7 +137,7 @@ def _forward() -> Any:
     return kernel
 
 
-def _backward() -> Any:
+def _backward(n_channels: int) -> Any:
     """Return the kernel of `transfer_backward` for atoms `first` to `last`."""
 
     def kernel(
@@ -136,31 +145,32 @@ def _backward() -> Any:
     ):
         kind = vectors.dtype.type
         inverse = kind(1 / cutoff**2)
-        n_channels = profile.shape[0]
+        columns, fadings = np.empty(mask.shape[1], np.int64), np.empty(mask.shape[1], vectors.dtype)
         weights, sums = np.empty((mask.shape[1], n_channels), vectors.dtype), np.empty(n_channels, vectors.dtype)
         shares = np.empty(n_channels, vectors.dtype)
         for atom in range(first, last):
-            _evaluate(vectors, mask, species, neighbors, profile, atom, inverse, weights, sums)
+            count = _collect(vectors, mask, atom, inverse, columns, fadings)
+            _evaluate(species, neighbors, profile, atom, columns, fadings, count, n_channels, weights, sums)
             shares[:] = 0
-            for column in range(mask.shape[1]):
+            for k in range(count):
                 # the atom gains what the neighbor loses
-                along = by_charges[atom] - by_charges[neighbors[atom, column]]
+                along = by_charges[atom] - by_charges[neighbors[atom, columns[k]]]
                 for channel in range(n_channels):
-                    shares[channel] += along * weights[column, channel]
+                    shares[channel] += along * weights[k, channel]
             for channel in range(n_channels):
                 shares[channel] /= sums[channel]
                 by_amounts[atom, channel] = shares[channel]
                 sums[channel] = amounts[atom, channel] / sums[channel]
-            for column in range(mask.shape[1]):
-                fading = _fading(vectors, mask, atom, column, inverse)
+            for k in range(count):
+                column, fading = columns[k], fadings[k]
                 p2 = fading * fading
                 p3 = p2 * fading
                 p4 = p2 * p2
                 p7 = p4 * p3
                 p15 = p7 * p4 * p4
                 p31 = p15 * p15 * fading
-                element = species[neighbors[atom, column]]
-                along = by_charges[atom] - by_charges[neighbors[atom, column]]
+                neighbor = neighbors[atom, column]
+                element, along = species[neighbor], by_charges[atom] - by_charges[neighbor]
                 slope = kind(0)
                 for channel in range(n_channels):
                     by_weight = sums[channel] * (along - shares[channel])

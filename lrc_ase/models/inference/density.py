@@ -30,7 +30,7 @@ class SphereFeatures:
         """Set the neighbors of the atoms."""
         graph = plan.graph
         self._around = graph.neighbor_mask.numpy(), graph.species.numpy(), graph.neighbors.numpy()
-        self._none = np.empty((3, graph.n_atoms, 0), self._mixing.matrix.dtype)
+        self._none = np.empty((3, graph.n_atoms, 0), self._mixing.arrays[0].dtype)
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Return the features, (n_atoms, n_features), of vectors (n_atoms, n_neighbors, 3)."""

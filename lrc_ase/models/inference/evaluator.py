@@ -43,7 +43,7 @@ class Evaluator:
     def __init__(self, model: ShortRangeModel) -> None:
         self._model = model
         self._steps: list[StraightStep] = []
-        self._state: tuple[tuple[int, int, bool], ...] = ()
+        self._state: list[tuple[int, int, bool]] = []
         self._parameters = list(model.parameters())
         self._last: list[StraightStep] = []
         self._stress: Tensor | None = None
@@ -79,7 +79,7 @@ class Evaluator:
         if graph.field is not None or not whole or len(graph.cell) != 1 or graph.positions.device.type != "cpu":
             return False
         # autograd's counter of changes in place, and the address, which changes where a tensor is replaced
-        state = tuple((each.data_ptr(), each._version, each.requires_grad) for each in self._parameters)
+        state = [(each.data_ptr(), each._version, each.requires_grad) for each in self._parameters]
         if state != self._state:
             self._state = state
             members = members_of(self._model)

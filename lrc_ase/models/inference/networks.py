@@ -19,10 +19,8 @@ from lrc_ase.structures.graph import Graph
 __all__ = ["FieldMixing", "FirstLayers", "LaterLayers"]
 
 
-def _silu_pull(gradient: Tensor, hidden: Tensor) -> Tensor:
-    """Multiply `gradient` by the derivative of SiLU at `hidden`."""
-    product: Tensor = torch.ops.aten.silu_backward(gradient, hidden)
-    return product
+_silu_pull = torch.ops.aten.silu_backward.default
+"""Multiply a gradient, the first argument, by the derivative of SiLU at the second."""
 
 
 class FirstLayers:

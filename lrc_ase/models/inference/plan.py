@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lrc_ase.structures.graph import Graph
+from lrc_ase.structures.vectors import PairArrays
 
 __all__ = ["Plan"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Plan:
     """One structure with its atoms sorted by element, so that the atoms of an element are a range."""
 
@@ -24,15 +26,23 @@ class Plan:
     """Atom in each row of the sorted order, (n_atoms,); None if the atoms are sorted already."""
     rank: Tensor | None
     """Row of each atom in the sorted order, (n_atoms,)."""
-    counts: tuple[int, ...]
-    """Number of atoms of each element."""
+    pairs: PairArrays = field(init=False)
+    cell: np.ndarray = field(init=False)
+    """As arrays for the kernels of `lrc_ase.structures.vectors`."""
+    shape: tuple[int, ...] = field(init=False)
+    """Of the vectors to neighbors."""
+
+    def __post_init__(self) -> None:
+        graph = self.graph
+        neighbors, shifts, structure = (each.contiguous() for each in (graph.neighbors, graph.shifts, graph.structure))
+        self.pairs = neighbors.numpy(), shifts.numpy(), structure.numpy()
+        self.cell, self.shape = graph.cell.contiguous().numpy(), (*neighbors.shape, 3)
 
     @classmethod
-    def of(cls, graph: Graph, n_elements: int) -> Plan:
+    def of(cls, graph: Graph) -> Plan:
         """Sort the atoms of a graph with one structure and no ghosts."""
-        counts = tuple(torch.bincount(graph.species, minlength=n_elements).tolist())
         if bool((graph.species[1:] >= graph.species[:-1]).all()):
-            return cls(graph, graph, None, None, counts)
+            return cls(graph, graph, None, None)
         order = torch.argsort(graph.species, stable=True)
         rank = torch.argsort(order)
         ordered = replace(
@@ -43,7 +53,7 @@ class Plan:
             shifts=graph.shifts[order],
             neighbor_mask=graph.neighbor_mask[order],
         )
-        return cls(graph, ordered, order, rank, counts)
+        return cls(graph, ordered, order, rank)
 
     def serves(self, graph: Graph) -> bool:
         """Return True if only the positions of a graph differ from those of `source`."""

@@ -25,7 +25,6 @@ class StraightStep:
     def __init__(self, model: ShortRangeModel) -> None:
         assert isinstance(model.descriptor, SphereDescriptor)
         self._scale, self._dtype = model.settings.energy_scale, model.readout.dtype
-        self._n_elements = len(model.settings.elements)
         self._features = SphereFeatures(model.descriptor)
         networks, self._long_range = [model.readout], None
         if isinstance(model, FullRangeModel):
@@ -38,10 +37,10 @@ class StraightStep:
     def __call__(self, graph: Graph, *, dipole: bool = False) -> Results:
         """Evaluate energy, forces, charges and, on request, dipole of one structure without ghosts."""
         plan, long_range = self._prepared(graph), self._long_range
-        ordered, positions = plan.graph, plan.sort(graph.positions)
-        pairs = ordered.neighbors, ordered.shifts, ordered.structure
+        positions = plan.sort(graph.positions)
         # forwards
-        vectors = vectors_to_neighbors(positions, ordered.cell, pairs, self._dtype)
+        vectors = torch.empty(plan.shape, dtype=self._dtype)
+        vectors_to_neighbors(positions.numpy(), plan.cell, plan.pairs, vectors.numpy())
         features = self._features(vectors)
         hidden, *of_weights = self._first(features)
         if long_range is not None:
@@ -59,7 +58,7 @@ class StraightStep:
             by_vectors = self._features.pull(by_features)
             if by_vectors_too is not None:
                 by_vectors += by_vectors_too
-        gradient, _ = pull_sums(by_vectors, pairs, (len(positions), 1), with_cell=False)
+        gradient = torch.from_numpy(pull_sums(by_vectors.numpy(), plan.pairs, (len(positions), 1), with_cell=False)[0])
         if by_positions is not None:
             gradient += by_positions
         self._vectors, self._by_vectors = vectors, by_vectors
@@ -76,7 +75,7 @@ class StraightStep:
 
     def _prepared(self, graph: Graph) -> Plan:
         if self._plan is None or not self._plan.serves(graph):
-            plan = Plan.of(graph, self._n_elements)
+            plan = Plan.of(graph)
             self._features.prepare(plan)
             self._first.prepare(plan.graph)
             self._readout.prepare(plan.graph)

@@ -38,11 +38,6 @@ _SERIAL_BELOW = 4000
 """Atoms times channels below which threads cost more than they save."""
 
 
-def _line_width(window: Window) -> int:
-    """Return the points in a line of the stencil: those of the window, rounded up to whole vectors of four."""
-    return -(-window.n_points // 4) * 4
-
-
 def spread_compiled(
     weights: np.ndarray, atoms: SortedAtoms, window: Window, level: int, mesh: np.ndarray, n_threads: int
 ) -> None:
@@ -51,8 +46,8 @@ def spread_compiled(
     `weights` (n_atoms, n_orders, n_channels) with the orders of `multi_indices(3, level)`, `mesh` (n_structures,
     n_channels, n_x, n_y, n_z), both contiguous and of one type. No axis of a mesh is shorter than the window.
     """
-    kernel = _kernel(1, _line_width(window), window.n_points, level, mesh.dtype)
-    arguments = (weights, *_arguments(atoms, window, mesh))
+    kernel, table = _prepared(1, window, level, mesh.dtype)
+    arguments = (weights, *_arguments(atoms, window, table, mesh))
     if n_threads == 1 or len(atoms.order) * mesh.shape[1] < _SERIAL_BELOW:
         kernel(*arguments, 0, len(atoms.starts) - 1)
         return
@@ -65,17 +60,25 @@ def gather_compiled(
     mesh: np.ndarray, atoms: SortedAtoms, window: Window, level: int, gathered: np.ndarray, n_threads: int
 ) -> None:
     """Interpolate the mesh into `gathered` (n_atoms, n_orders, n_channels); the rest as in `spread_compiled`."""
-    kernel = _kernel(0, _line_width(window), window.n_points, level, mesh.dtype)
-    arguments = (gathered, *_arguments(atoms, window, mesh))
+    kernel, table = _prepared(0, window, level, mesh.dtype)
+    arguments = (gathered, *_arguments(atoms, window, table, mesh))
+    if n_threads == 1 or len(atoms.order) * mesh.shape[1] < _SERIAL_BELOW:
+        kernel(*arguments, 0, len(atoms.starts) - 1)
+        return
     # more ranges than threads, since tiles hold different numbers of atoms
-    n_ranges = 1 if n_threads == 1 or len(atoms.order) * mesh.shape[1] < _SERIAL_BELOW else 4 * n_threads
-    run_over_ranges(kernel, arguments, atoms.tile_ranges(n_ranges), n_threads)
+    run_over_ranges(kernel, arguments, atoms.tile_ranges(4 * n_threads), n_threads)
 
 
-def _arguments(atoms: SortedAtoms, window: Window, mesh: np.ndarray) -> tuple[Any, ...]:
+@lru_cache(maxsize=128)
+def _prepared(spreads: int, window: Window, level: int, dtype: np.dtype) -> tuple[Any, np.ndarray]:
+    """Return the kernel for a window, and the table of its polynomials."""
+    width = -(-window.n_points // 4) * 4  # points in a line of the stencil, in whole vectors of four
+    return _kernel(spreads, width, window.n_points, level, dtype), window.horner_table(dtype, width)
+
+
+def _arguments(atoms: SortedAtoms, window: Window, table: np.ndarray, mesh: np.ndarray) -> tuple[Any, ...]:
     # `n_points` is given twice: once as a constant of the compilation, and here as a number that the compiler does not
     # know, for the loop over planes, which it would unroll too
-    table = window.horner_table(mesh.dtype, _line_width(window))
     layout = atoms.tiles, mesh.shape[1:], window.n_points
     return atoms.order, atoms.coordinates, atoms.starts, *layout, table, mesh.reshape(-1)
 

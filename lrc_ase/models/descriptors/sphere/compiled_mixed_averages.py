@@ -32,14 +32,15 @@ class Mixing:
     def __init__(self, mixing: np.ndarray, shape: SphereShape) -> None:
         """Take weights (n_elements, n_degrees, n_inputs, n_factors * n_channels)."""
         self.shape = shape
-        self.matrix = np.ascontiguousarray(mixing)
         n_inputs = mixing.shape[2]
+        self.width = native_width(mixing.itemsize, shape.n_channels)
         self.input_width = native_width(mixing.itemsize, n_inputs)
         missing = -n_inputs % self.input_width
         # (n_elements, n_degrees, n_outputs, n_inputs filled up to whole vectors)
-        self.transposed = np.pad(mixing.swapaxes(2, 3), ((0, 0), (0, 0), (0, 0), (0, missing))).copy()
-        self.degree_of = np.array([degree for degree, _ in harmonic_order(shape.max_degree)])
-        self.degrees = np.array(shape.degrees)
+        transposed = np.pad(mixing.swapaxes(2, 3), ((0, 0), (0, 0), (0, 0), (0, missing)))
+        degree_of = np.array([degree for degree, _ in harmonic_order(shape.max_degree)])
+        self.arrays = mixing.flatten(), transposed.flatten(), degree_of, np.array(shape.degrees)
+        """Matrix, transposed matrix (both flat), degree of each harmonic, highest degree of each factor."""
 
 
 def mixed_average(moments: np.ndarray, species: np.ndarray, mixing: Mixing, averages: Averages, n_threads: int) -> None:
@@ -57,14 +58,12 @@ def mixed_average_backward(
 def _run(build: Any, mixing: Mixing, arrays: tuple[np.ndarray, ...], n_threads: int) -> None:
     shape, moments = mixing.shape, arrays[0]
     precision = moments.dtype.name
-    width = native_width(moments.itemsize, shape.n_channels)
-    sizes = shape.max_degree, len(shape.degrees), shape.n_vectors, width, mixing.input_width
+    sizes = shape.max_degree, len(shape.degrees), shape.n_vectors, mixing.width, mixing.input_width
     kernel = _kernel(build, *sizes, precision)
-    flat = tuple(array.reshape(-1) for array in arrays)
-    matrices = mixing.matrix.reshape(-1), mixing.transposed.reshape(-1), mixing.degree_of, mixing.degrees
+    flat = [array.reshape(-1) for array in arrays]
     counts = moments.shape[1], moments.shape[2], shape.n_channels
     tables = quadrature_tables(shape.degrees, precision)
-    run_over_atoms(kernel, (*flat, *matrices, *counts, *tables), moments.shape[1], n_threads)
+    run_over_atoms(kernel, (*flat, *mixing.arrays, *counts, *tables), moments.shape[1], n_threads)
 
 
 @lru_cache(maxsize=32)

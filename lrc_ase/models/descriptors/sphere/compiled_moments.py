@@ -44,7 +44,7 @@ def moment(
     of: Neighborhoods, weights: np.ndarray | None, density: np.ndarray, shape: SphereShape, n_threads: int
 ) -> None:
     """Write the density (n_lm, n_atoms, n_inputs); `weights` (n_atoms, n_neighbors, n_weights) or None for elements."""
-    _run("moment", of, weights, (of[0], _some(weights, of), density), shape, n_threads)
+    _run("moment", of, weights, (of[0], _NONE[of[0].dtype] if weights is None else weights, density), shape, n_threads)
 
 
 def moment_slope(
@@ -57,7 +57,14 @@ def moment_slope(
     n_threads: int,
 ) -> None:
     """Write the derivative of the density (`slope`) along a change of vectors (`direction`) and weights."""
-    _run("slope", of, weights, (direction, _some(weight_direction, of), slope), shape, n_threads)
+    _run(
+        "slope",
+        of,
+        weights,
+        (direction, _NONE[of[0].dtype] if weight_direction is None else weight_direction, slope),
+        shape,
+        n_threads,
+    )
 
 
 def moment_backward(
@@ -70,7 +77,14 @@ def moment_backward(
     n_threads: int,
 ) -> None:
     """Write the gradients by vectors and weights of the sum of `cotangents` times the density, into arrays of zeros."""
-    _run("backward", of, weights, (cotangents, gradient, _some(weight_gradient, of)), shape, n_threads)
+    _run(
+        "backward",
+        of,
+        weights,
+        (cotangents, gradient, _NONE[of[0].dtype] if weight_gradient is None else weight_gradient),
+        shape,
+        n_threads,
+    )
 
 
 def weight_slope(
@@ -86,9 +100,8 @@ def weight_slope(
     _run("weight_slope", of, weights, (cotangents, direction, slope), shape, n_threads)
 
 
-def _some(weights: np.ndarray | None, of: Neighborhoods) -> np.ndarray:
-    """Return the weights, or an empty array in place of None: a kernel is compiled for fixed types."""
-    return np.empty((0, 0, 0), of[0].dtype) if weights is None else weights
+_NONE = {np.dtype(name): np.empty((0, 0, 0), name) for name in ("float32", "float64")}
+"""Arrays that stand for None: a kernel is compiled for fixed types."""
 
 
 def _run(
@@ -104,7 +117,7 @@ def _run(
     n_weights, n_elements = (0, shape.n_weights) if weights is None else (shape.n_weights, 1)
     kernel = _kernel(name, shape.max_degree, len(shape.radial_scale), n_weights, precision)
     tables = function_tables(shape.max_degree, shape.radial_scale, precision)
-    arguments = (*of, _some(weights, of), *arrays, n_elements, shape.cutoff, *tables)
+    arguments = (*of, _NONE[of[0].dtype] if weights is None else weights, *arrays, n_elements, shape.cutoff, *tables)
     run_over_atoms(kernel, arguments, len(of[1]), n_threads)
 
 

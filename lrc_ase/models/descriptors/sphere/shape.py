@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -26,15 +27,15 @@ class SphereShape:
     """Number of products, of one, two, ... factors, that are also averaged times the direction. It is less than the
     number of factors: the quadrature, exact for the product of all factors, is exact for these averages too."""
 
-    @property
+    @cached_property
     def max_degree(self) -> int:
         return max(self.degrees)
 
-    @property
+    @cached_property
     def n_harmonics(self) -> int:
         return (self.max_degree + 1) ** 2
 
-    @property
+    @cached_property
     def n_inputs(self) -> int:
         """Return the number of columns: radial functions times weights."""
         return len(self.radial_scale) * self.n_weights
