@@ -97,6 +97,24 @@ def salt_potential():
     return Potential(model, shipped.references)
 
 
+def salt_with_terms():
+    """`salt_potential` with dipoles and latent tensors, whose networks have small random weights."""
+    plain = salt_potential()
+    terms = {"polarizable": True, "n_dipoles": 2, "n_tensors": 1}
+    long_range = plain.settings.long_range.model_copy(update=terms)
+    model = build_model(
+        plain.settings.model_copy(update={"long_range": long_range}), generator=torch.Generator().manual_seed(1)
+    )
+    with torch.no_grad():
+        for name, value in plain.model.state_dict().items():
+            tensor = model.state_dict()[name]
+            # more outputs of the network of weights, and more inputs of the network that mixes fields
+            tensor[tuple(map(slice, value.shape))] = value
+        first = plain.model.long_range.weights.last.out_features
+        model.long_range.weights.last.weight[first:] *= 0.3
+    return Potential(model, plain.references)
+
+
 def salt_with_two_blocks(**descriptor):
     """`salt_potential` with a second block, whose features have small random weights in the networks."""
     one = salt_potential()

@@ -65,12 +65,19 @@ def test_a_batch_of_different_sizes_is_as_ase_one_by_one(frames):
     torch.testing.assert_close(model(as_dictionary)["forces"], model(state)["forces"], rtol=0, atol=0)
 
 
-def test_a_model_of_two_blocks_is_as_ase():
-    descriptor = SphereSettings(n_channels=6, n_blocks=2, neighbor_degree=1)
-    two_blocks = Potential(shaken_model(settings(descriptor=descriptor)), torch.zeros(4, dtype=torch.float64))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"descriptor": SphereSettings(n_channels=6, n_blocks=2, neighbor_degree=1)},
+        {"long_range": LongRangeSettings(polarizable=True, n_dipoles=2, n_tensors=1)},
+    ],
+    ids=["two blocks", "dipoles and tensors"],
+)
+def test_other_models_are_as_ase(changes):
+    made = Potential(shaken_model(settings(**changes)), torch.zeros(4, dtype=torch.float64))
     frames = [rattled_crystal(), rattled_crystal(repeat=(2, 1, 1), seed=1)]
-    actual = neutral(two_blocks)(torch_sim.io.atoms_to_state(frames, CPU, torch.float64))
-    assert_as_ase(actual, frames, LRCCalculator(two_blocks))
+    actual = neutral(made)(torch_sim.io.atoms_to_state(frames, CPU, torch.float64))
+    assert_as_ase(actual, frames, LRCCalculator(made))
 
 
 def test_neighbors_follow_motion_cells_and_systems():
