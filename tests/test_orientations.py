@@ -62,7 +62,8 @@ def test_tensors_are_those_of_the_edges(make):
         own_vectors *= amounts[i, :2].numpy()[:, None]
         tensors *= amounts[i, 2:].numpy()[:, None, None]
         np.testing.assert_allclose(as_matrices(oriented.spread[i]), tensors[:2], rtol=0, atol=1e-13)
-        products = [traceless(np.outer(vector, vector)) for vector in own_vectors]
+        pairs = [(own_vectors[a], own_vectors[b]) for a, b in ((0, 0), (0, 1), (1, 1))]
+        products = [traceless((np.outer(v, w) + np.outer(w, v)) / 2) for v, w in pairs]
         np.testing.assert_allclose(as_matrices(oriented.reading[i]), [*tensors[2:], *products], rtol=0, atol=1e-13)
 
 

@@ -113,7 +113,7 @@ class LongRangePart(nn.Module):
                 n_elements, cutoff=settings.cutoff, n_tensors=long_range.n_tensors, generator=generator
             )
             # far groups matter: neighbors within the cutoff are in the descriptor already
-            far = Yukawa([0.5 / settings.cutoff] * long_range.n_tensors, smearing=long_range.smearing)
+            far = Yukawa([0.25 / settings.cutoff] * long_range.n_tensors, smearing=long_range.smearing)
             kernels.append(Repeated(far, N_COMPONENTS))  # one kernel for all components, so that fields turn with atoms
         kernel = Stack(kernels).to(torch.get_default_dtype())
         self.convolution = LongRangeConvolution(kernel, smearing=long_range.smearing, accuracy=long_range.accuracy)

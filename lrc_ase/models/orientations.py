@@ -5,7 +5,7 @@ r"""Orientations at long range: tensors of the atoms, convolved like latent weig
 
 with amounts a from the descriptor and radial functions g of the edges. The scalar kernel acts on each component alike,
 so U turns with the structure. It tells an atom how groups far away are oriented, which no field of scalar weights does.
-An atom reads U by its products with tensors of its own edges, with :math:`v \otimes v` of vectors
+An atom reads U by its products with tensors of its own edges, with :math:`v \otimes w` of vectors
 :math:`v = a \sum_k g\, \hat r_{ik}` (the bend of a chain, say), and with itself: all invariant under rotation.
 
 Symmetric traceless tensors are five numbers in an orthonormal basis, so that the sum of their products is the
@@ -58,7 +58,8 @@ class Orientations(nn.Module):
         """Functions g as sums of radial functions of each element, (n_powers * n_elements, n)."""
         self.n_amounts = n_tensors + 2 * _N_READING
         """Amounts per atom: of the vectors, of the tensors to be spread, and of the tensors to read with."""
-        self.n_invariants = 2 * _N_READING * n_tensors + n_tensors**2
+        n_reading = _N_READING + _N_READING * (_N_READING + 1) // 2
+        self.n_invariants = n_reading * n_tensors + n_tensors**2
 
     def forward(self, vectors: Tensor, graph: Graph, amounts: Tensor) -> Oriented:
         """Compute tensors from amounts (n_local, n_amounts) and vectors to neighbors (n_local, n_neighbors, 3)."""
@@ -69,18 +70,20 @@ class Orientations(nn.Module):
         functions = (functions.transpose(0, 1)[:, :, None] * of_element[:, None]).flatten(1, 2)
         # padding points at the atom itself: a length of 1 keeps the derivative finite
         unit = vectors * torch.where(graph.neighbor_mask, squares, 1.0).rsqrt()[..., None]
-        moments = torch.bmm(functions, torch.cat([unit, _tensor(unit)], dim=-1))  # (n_local, n_moments, 3 + 5)
+        moments = torch.bmm(functions, torch.cat([unit, _product(unit, unit)], dim=-1))  # (n_local, n_moments, 3 + 5)
         of_vectors, of_tensors = amounts.split([_N_READING, self.n_tensors + _N_READING], dim=1)
         # (n_local, 3, n_moments) @ (n_moments, n)
         own_vectors = torch.matmul(moments[..., :3].mT, self.vectors).mT * of_vectors[..., None]
         tensors = torch.matmul(moments[..., 3:].mT, self.tensors).mT * of_tensors[..., None]
         spread, reading = tensors.split([self.n_tensors, _N_READING], dim=1)
-        return Oriented(spread, torch.cat([reading, _tensor(own_vectors)], dim=1))
+        first, second = torch.triu_indices(_N_READING, _N_READING, device=kinds.device)
+        return Oriented(spread, torch.cat([reading, _product(own_vectors[:, first], own_vectors[:, second])], dim=1))
 
 
-def _tensor(vectors: Tensor) -> Tensor:
-    r"""Return :math:`v \otimes v` without its trace for vectors (..., 3), (..., 5) in an orthonormal basis."""
-    x, y, z = vectors.unbind(dim=-1)
+def _product(first: Tensor, second: Tensor) -> Tensor:
+    r"""Return the symmetric part of :math:`v \otimes w` without its trace, (..., 3) -> (..., 5), orthonormal basis."""
+    x, y, z = first.unbind(dim=-1)
+    a, b, c = second.unbind(dim=-1)
     root = math.sqrt(2)
-    components = [root * x * y, root * y * z, root * z * x, (x * x - y * y) / root]
-    return torch.stack([*components, (2 * z * z - x * x - y * y) / math.sqrt(6)], dim=-1)
+    components = [(x * b + y * a) / root, (y * c + z * b) / root, (z * a + x * c) / root, (x * a - y * b) / root]
+    return torch.stack([*components, (2 * z * c - x * a - y * b) / math.sqrt(6)], dim=-1)
