@@ -10,7 +10,7 @@ import ase.io
 import numpy as np
 import pytest
 from lammps_runs import INPUT, TESTS, beyond, needs_lammps, under_mpi, write_start
-from structures import potential, salt_potential, salt_with_terms, salt_with_two_blocks, settings
+from structures import potential, salt_potential, settings
 from typer.testing import CliRunner
 
 from lrc_ase import LongRangeSettings, LRCCalculator, save_potential
@@ -63,31 +63,6 @@ def test_lammps_finds_what_ase_finds(n_processes, tmp_path):
     assert {name: actual[name]["drift"] for name in at_constant_energy if not actual[name]["drift"] < 2e-5} == {}
     assert actual["field"]["wrapped"] > 5  # atoms have gone through the boundaries
     assert max(outcome["searches"] for outcome in actual.values()) < 90
-
-
-@needs_lammps
-@pytest.mark.parametrize("n_processes", [1, 2])
-@pytest.mark.parametrize("changes", [{}, {"neighbor_degree": 1, "compression": 4.0}], ids=["scalars", "vectors"])
-def test_lammps_passes_on_what_two_blocks_share(changes, n_processes, tmp_path):
-    save_potential(tmp_path / "salt.safetensors", salt_with_two_blocks(**changes))
-    cases = "triclinic", "empty process", "smaller than the cutoff", "balanced"
-    arguments = "lammps", "salt.safetensors", "found.json", *cases
-    under_mpi(n_processes, TESTS / "lammps_cases.py", *arguments, folder=tmp_path)
-    actual = json.loads((tmp_path / "found.json").read_text())
-    assert {name: beyond(outcome) for name, outcome in actual.items() if beyond(outcome)} == {}
-    assert {name: outcome["drift"] for name, outcome in actual.items() if not outcome["drift"] < 2e-5} == {}
-
-
-@needs_lammps
-@pytest.mark.parametrize("n_processes", [1, 2])
-def test_lammps_knows_dipoles_and_tensors(n_processes, tmp_path):
-    save_potential(tmp_path / "salt.safetensors", salt_with_terms())
-    cases = "triclinic", "slab", "empty process", "smaller than the cutoff", "field"
-    arguments = "lammps", "salt.safetensors", "found.json", *cases
-    under_mpi(n_processes, TESTS / "lammps_cases.py", *arguments, folder=tmp_path)
-    actual = json.loads((tmp_path / "found.json").read_text())
-    assert {name: beyond(outcome) for name, outcome in actual.items() if beyond(outcome)} == {}
-    assert {name: outcome["drift"] for name, outcome in actual.items() if not outcome["drift"] < 2e-5} == {}
 
 
 @needs_lammps
