@@ -58,6 +58,11 @@ MODELS = {
     "no charges": settings(long_range=long_range(electrostatics=False)),
     "short range": settings(long_range=None),
     "deep, compressed": settings(hidden=(12, 10, 8), descriptor=SphereSettings(compression=2.0)),
+    "two blocks": settings(descriptor=SphereSettings(n_blocks=2, compression=4.0)),
+    "two blocks, vectors": settings(descriptor=SphereSettings(n_blocks=2, neighbor_degree=1)),
+    "two blocks, three vectors": settings(
+        long_range=None, descriptor=SphereSettings(n_blocks=2, neighbor_degree=1, n_neighbor_features=3)
+    ),
     "few channels": settings(descriptor=SphereSettings(n_channels=5, n_radial=3, degrees=(1, 3, 2))),
 }
 
@@ -97,7 +102,7 @@ def test_the_step_equals_autograd(model, structure):
 
 
 @pytest.mark.parametrize("structure", ["crystal", "slab", "molecule"])
-@pytest.mark.parametrize("model", ["transfers", "shifted", "few channels"])
+@pytest.mark.parametrize("model", ["transfers", "shifted", "few channels", "two blocks, vectors"])
 def test_the_step_equals_autograd_in_single_precision(model, structure):
     model = frozen(MODELS[model], dtype=torch.float32)
     assert_equal_to_autograd(model, graph_of(STRUCTURES[structure]()), tolerance=TOLERANCE[torch.float32])
@@ -170,9 +175,14 @@ def test_what_the_step_does_not_follow_goes_by_autograd():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"descriptor": {"name": "ponita", "n_layers": 1}}, {"descriptor": SphereSettings(n_blocks=2)}]
+    "changes",
+    [
+        {"descriptor": {"name": "ponita", "n_layers": 1}},
+        {"long_range": long_range(polarizable=True)},
+        {"long_range": long_range(n_dipoles=2)},
+    ],
 )
-def test_descriptors_that_the_step_does_not_follow_give_the_same_by_autograd(changes):
+def test_models_that_the_step_does_not_follow_give_the_same_by_autograd(changes):
     model, graph = frozen(settings(**changes)), graph_of(rattled_crystal())
     evaluator = Evaluator(model)
     assert not evaluator.goes_straight(graph)

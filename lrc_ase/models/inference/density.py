@@ -7,63 +7,59 @@ import torch
 from torch import Tensor
 
 from lrc_ase.models.descriptors.sphere import SphereDescriptor
-from lrc_ase.models.descriptors.sphere.compiled_mixed_averages import Mixing, mixed_average, mixed_average_backward
 from lrc_ase.models.descriptors.sphere.compiled_moments import Neighborhoods, moment, moment_backward
+from lrc_ase.models.inference.block_averages import BlockAverages
 from lrc_ase.models.inference.plan import Plan
+from lrc_ase.models.inference.second_block import MessageMoments, WeighedMoments
 
 __all__ = ["SphereFeatures"]
 
 
 class SphereFeatures:
-    """Features of a descriptor with one block; the kernels of the moments are those of training."""
+    """Features of a descriptor with one block or two; the kernels of the moments are those of training."""
 
     def __init__(self, descriptor: SphereDescriptor) -> None:
-        self._shape, self._compression = descriptor.shape, descriptor.settings.compression
-        mixing = (descriptor.mixing + descriptor.element_mixing).detach()
-        self._mixing = Mixing(mixing.numpy(), self._shape)
-        self._n_features = mixing.shape[-1]
+        self._shape = descriptor.shape
+        self._first = BlockAverages(descriptor, descriptor.mixing + descriptor.element_mixing, descriptor.shape)
+        self._second: WeighedMoments | MessageMoments | None = None
+        if descriptor.settings.n_blocks == 2:
+            self._second = (MessageMoments if descriptor.settings.neighbor_degree else WeighedMoments)(descriptor)
+            mixing = self._second.mixing(descriptor.second_mixing + descriptor.second_element_mixing)
+            self._averages = BlockAverages(descriptor, mixing, descriptor.second_shape)
         self._around: tuple[np.ndarray, np.ndarray, np.ndarray]
         self._of: Neighborhoods
-        self._moments = self._averages = torch.empty(0)
 
     def prepare(self, plan: Plan) -> None:
         """Set the neighbors of the atoms."""
         graph = plan.graph
         self._around = graph.neighbor_mask.numpy(), graph.species.numpy(), graph.neighbors.numpy()
-        self._none = np.empty((3, graph.n_atoms, 0), self._mixing.arrays[0].dtype)
+        if self._second is not None:
+            self._second.prepare(graph)
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Return the features, (n_atoms, n_features), of vectors (n_atoms, n_neighbors, 3)."""
-        shape, n_threads, n_atoms = self._shape, torch.get_num_threads(), len(vectors)
+        shape = self._shape
         self._of = (vectors.numpy(), *self._around)
-        self._moments = vectors.new_empty(shape.n_harmonics, n_atoms, shape.n_inputs)
-        moment(self._of, None, self._moments.numpy(), shape, n_threads)
-        self._averages = vectors.new_empty(n_atoms, self._n_features)
-        averages = self._averages.numpy(), self._none
-        mixed_average(self._moments.numpy(), self._around[1], self._mixing, averages, n_threads)
-        return self._averages if self._compression is None else _compressed(self._averages, self._compression)
+        moments = vectors.new_empty(shape.n_harmonics, len(vectors), shape.n_inputs)
+        moment(self._of, None, moments.numpy(), shape, torch.get_num_threads())
+        features, directed = self._first(moments, self._around[1])
+        if self._second is None:
+            return features
+        second, _ = self._averages(self._second(features, directed, self._of), self._around[1])
+        return torch.cat([features, second], dim=1)
 
     def pull(self, by_features: Tensor) -> Tensor:
         """Return the gradient by the vectors, given that by the features."""
-        shape, n_threads = self._shape, torch.get_num_threads()
-        if self._compression is not None:
-            by_features = _compressed_pull(by_features, self._averages, self._compression)
-        by_moments = torch.empty_like(self._moments)
-        weights = by_features.numpy(), self._none
-        species = self._around[1]
-        mixed_average_backward(self._moments.numpy(), species, self._mixing, weights, by_moments.numpy(), n_threads)
+        by_directed, by_vectors_too = None, None
+        if self._second is not None:
+            by_features, by_second = by_features.chunk(2, dim=1)
+            by_moments = self._averages.pull(by_second.contiguous(), None)
+            by_features_too, by_directed, by_vectors_too = self._second.pull(by_moments)
+            by_features = by_features + by_features_too
+        by_moments = self._first.pull(by_features, by_directed)
         # zeros: the kernel skips padding and neighbors beyond the cutoff
         by_vectors = np.zeros_like(self._of[0])
-        moment_backward(self._of, None, by_moments.numpy(), by_vectors, None, shape, n_threads)
+        moment_backward(self._of, None, by_moments.numpy(), by_vectors, None, self._shape, torch.get_num_threads())
+        if by_vectors_too is not None:
+            by_vectors += by_vectors_too
         return torch.from_numpy(by_vectors)
-
-
-def _compressed(features: Tensor, size: float) -> Tensor:
-    """Return f (1 + x^2)^(-1/4) of features f, with x = f / size, as the descriptor does."""
-    return features * torch.rsqrt(torch.sqrt(1 + (features / size).square()))
-
-
-def _compressed_pull(gradient: Tensor, features: Tensor, size: float) -> Tensor:
-    """Multiply `gradient` by the derivative of `_compressed`, (1 + x^2 / 2) (1 + x^2)^(-5/4)."""
-    squares = (features / size).square()
-    return gradient * torch.rsqrt(torch.sqrt(1 + squares)) * (1 + 0.5 * squares) / (1 + squares)

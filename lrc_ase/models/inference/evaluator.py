@@ -18,7 +18,10 @@ from lrc_ase.structures.graph import Graph
 __all__ = ["Evaluator"]
 
 _KNOWN = {
-    SphereSettings: {"name", "n_radial", "n_channels", "degrees", "n_neighbor_features", "compression"},
+    SphereSettings: {
+        "name", "n_radial", "n_channels", "degrees", "n_blocks", "n_neighbor_features", "neighbor_degree",
+        "compression",
+    },
     LongRangeSettings: {
         "n_channels", "electrostatics", "charges", "n_transfers", "compositions", "eps_inf", "smearing", "accuracy",
         "n_features",
@@ -30,9 +33,9 @@ _KNOWN = {
 class Evaluator:
     """Evaluate energy, forces, charges and stress of one structure after another with a model that is not trained.
 
-    Models with the sphere descriptor of one block (`SphereSettings.n_blocks`), short range or full range, and ensembles
-    of them, go by derivatives that are written out (`step`), on the CPU and without an electric field. All else goes by
-    autograd (`lrc_ase.models.derivatives.evaluate`), with the same results to rounding.
+    Models with the sphere descriptor, short range or full range, and ensembles of them, go by derivatives that are
+    written out (`step`), on the CPU and without an electric field. Polarizable models and all else go by autograd
+    (`lrc_ase.models.derivatives.evaluate`), with the same results to rounding.
 
     Parameters
     ----------

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from lrc_ase.models.descriptors.sphere.element_order import ElementOrder
 from lrc_ase.models.readout import ReadOut
 
-__all__ = ["MessageBlock"]
+__all__ = ["BOUND", "MessageBlock"]
 
-_BOUND = 2.0
+BOUND = 2.0
+"""Bound of scalars and of the lengths of vectors."""
 
 
 class MessageBlock(nn.Module):
@@ -53,5 +54,5 @@ class MessageBlock(nn.Module):
         mixed = order.unsort(order.multiply(vectors, mixing[:, None]), 1).transpose(0, 1)  # (n_atoms, 3, K)
         messages = torch.cat([scalars[:, None], mixed], dim=1)
         squares = torch.stack([scalars.square(), mixed.square().sum(dim=1)], dim=1)
-        bounds = torch.rsqrt(1 + squares / _BOUND**2)  # (n_atoms, 2, K), of scalars and vectors
+        bounds = torch.rsqrt(1 + squares / BOUND**2)  # (n_atoms, 2, K), of scalars and vectors
         return messages * torch.index_select(bounds, 1, torch.tensor([0, 1, 1, 1], device=bounds.device))
