@@ -111,7 +111,9 @@ def salt_with_terms():
             # more outputs of the network of weights, and more inputs of the network that mixes fields
             tensor[tuple(map(slice, value.shape))] = value
         first = plain.model.long_range.weights.last.out_features
+        # small ones: a network at random is no potential to run dynamics with
         model.long_range.weights.last.weight[first:] *= 0.3
+        model.long_range.weights.element_bias.weight[:, -model.long_range.n_amounts :] = 0.1
     return Potential(model, plain.references)
 
 
