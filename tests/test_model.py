@@ -213,7 +213,7 @@ def test_kind_of_model_follows_the_settings():
     assert type(build_model(MODELS["full range"])) is FullRangeModel
     with pytest.raises(ValueError, match=r"needs `settings\.long_range`"):
         FullRangeModel(MODELS["short range"])
-    with pytest.raises(ValueError, match="got neither"):
+    with pytest.raises(ValueError, match="got none"):
         build_model(settings(long_range=LongRangeSettings(n_channels=0, electrostatics=False)))
 
 
