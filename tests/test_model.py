@@ -6,7 +6,8 @@ import torch
 from scipy.spatial.transform import Rotation
 from structures import ELEMENTS, rattled_crystal, salt_water_slab, settings, shaken_model, water
 
-from lrc_ase.models.derivatives import atomic_stresses, evaluate
+from lrc_ase.models.atomic_stresses import atomic_stresses
+from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.ensemble import Ensemble
 from lrc_ase.models.model import FullRangeModel, ShortRangeModel, build_model, extend_to_full_range
 from lrc_ase.models.settings import LongRangeSettings, SphereSettings
