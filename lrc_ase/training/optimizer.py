@@ -50,14 +50,18 @@ def optimizer_tensors(optimizer: optim.Optimizer) -> dict[str, Tensor]:
 def restore_optimizer(optimizer: optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Set the state that `optimizer_tensors` returned, of an optimizer of the same kind and parameters."""
 
+    device = optimizer.param_groups[0]["params"][0].device
+
     def with_tensors(value: Any) -> Any:
-        """Replace each name in a nested state by its tensor."""
+        """Replace each name in a nested state by a copy of its tensor on the device of the parameters."""
         if isinstance(value, list):
             return [with_tensors(item) for item in value]
         if not isinstance(value, dict):
             return value
         if value.keys() == {_TENSOR}:
-            return tensors[value[_TENSOR]].clone()
+            tensor = tensors[value[_TENSOR]]
+            # numbers of steps stay on the CPU, where torch's optimizers count
+            return tensor.to(device, copy=True) if tensor.ndim else tensor.clone()
         return {key: with_tensors(item) for key, item in value.items()}
 
     content = with_tensors(json_object(bytes(tensors[_STRUCTURE].tolist()).decode("utf-8")))

@@ -187,6 +187,10 @@ class NvalchemiFused(Nvalchemi):
         return self.forces()[:1]
 
     def forces(self) -> tuple[np.ndarray, ...]:
+        field, forces = self.field_and_forces()
+        return field.numpy(), forces.numpy()
+
+    def field_and_forces(self) -> tuple[Tensor, Tensor]:
         fields, forces = [], torch.zeros_like(self.fixed_positions)
         with torch.no_grad():
             for column in self.weights.T.contiguous():
@@ -196,5 +200,4 @@ class NvalchemiFused(Nvalchemi):
                 )
                 fields.append(field)
                 forces += own
-        field = torch.stack(fields, dim=1) - self.problem.kernel_at_origin * self.weights
-        return field.numpy(), forces.numpy()
+        return torch.stack(fields, dim=1) - self.problem.kernel_at_origin * self.weights, forces

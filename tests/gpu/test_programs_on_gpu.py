@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -26,6 +27,7 @@ def salt(repeat=(1, 1, 1), seed=0):
     return atoms
 
 
+REHEARSAL = os.environ.get("LRC_ASE_REHEARSAL") == "1"
 PROPERTIES = ["energy", "energies", "forces", "stress", "stresses", "charges", "polarization"]
 
 
@@ -82,23 +84,35 @@ def command(*arguments, folder):
     return finished.stdout
 
 
-def test_training_evaluation_relaxation_and_dynamics_by_commands(tmp_path, device):
-    ase.io.write(tmp_path / "train.extxyz", metal_frames(12))
-    ase.io.write(tmp_path / "test.extxyz", metal_frames(4, seed=1))
-    run = ["train", "-o", "run", "--device", device.type]
-    command(*run, "train.extxyz", "--epochs", 3, "--model", "accurate", folder=tmp_path)
-    command("train", "-o", "run", "--resume", "--epochs", 5, folder=tmp_path)
-    errors = {
-        where: command("evaluate", "run", "test.extxyz", "--device", where, folder=tmp_path)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a run that was trained on the device."""
+    folder, device = tmp_path_factory.mktemp("runs"), "cpu" if REHEARSAL else "cuda"
+    ase.io.write(folder / "train.extxyz", metal_frames(12))
+    ase.io.write(folder / "test.extxyz", metal_frames(4, seed=1))
+    ase.io.write(folder / "start.extxyz", metal_frames(1, seed=2))
+    options = ("--epochs", 3, "--model", "accurate", "--ensemble", 2, "--device", device)
+    command("train", "train.extxyz", "-o", "run", *options, folder=folder)
+    return folder
+
+
+def test_training_goes_on(trained):
+    command("train", "-o", "run", "--resume", "--epochs", 5, folder=trained)
+
+
+def test_errors_are_those_of_the_cpu(trained, device):
+    errors = [
+        command("evaluate", "run", "test.extxyz", "--device", where, "--dtype", "float64", folder=trained)
         for where in ("cpu", device.type)
-    }
-    assert errors["cpu"].splitlines()[-1] == errors[device.type].splitlines()[-1]
-    ase.io.write(tmp_path / "start.extxyz", metal_frames(1, seed=2))
-    command("relax", "run", "start.extxyz", "--device", device.type, "--fmax", 1.0, folder=tmp_path)
-    command(
-        "md", "run", "start.extxyz", "--device", device.type, "--steps", 20, "-t", 300, "-o", "md.traj", folder=tmp_path
-    )
-    assert len(ase.io.read(tmp_path / "md.traj", ":")) > 1
+    ]
+    assert errors[0] == errors[1]
+
+
+def test_commands_relax_and_simulate(trained, device):
+    command("relax", "run", "start.extxyz", "--device", device.type, "--fmax", 1.0, folder=trained)
+    options = ("--device", device.type, "--steps", 20, "--temperature", 300, "--output", "md.traj")
+    command("md", "run", "start.extxyz", *options, folder=trained)
+    assert len(ase.io.read(trained / "md.traj", ":")) > 1
 
 
 def test_a_potential_saved_from_the_device_loads_on_the_cpu(tmp_path, device):

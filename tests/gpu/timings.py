@@ -32,7 +32,7 @@ from ase.md.verlet import VelocityVerlet
 from problem import SMEARING, Problem
 from safetensors.torch import load_file, save_file
 from short_range_speed import water_like
-from torch_peers import Layer, TorchPeer, TorchPme
+from torch_peers import Layer, Nvalchemi, NvalchemiFused, TorchPeer, TorchPme
 
 from lrc_ase import LongRangeSettings, LRCCalculator, ModelSettings, SphereSettings, build_model
 from lrc_ase.models.derivatives import evaluate
@@ -42,6 +42,13 @@ from lrc_ase.structures.neighbors import neighbor_graph
 from lrc_ase.training.presets import PRESETS
 
 ELEMENTS = ("H", "O")
+PEERS: dict[str, Callable[[Problem], Any]] = {
+    "lrc-ase": lambda problem: Layer(problem, 1e-3),
+    "torch-pme": lambda problem: TorchPme(problem, nodes=5, spacing=0.79),
+    "nvalchemi": lambda problem: Nvalchemi(problem, order=5, spacing=0.7),
+    "nvalchemi fused": lambda problem: NvalchemiFused(problem, order=5, spacing=0.7),
+}
+"""Settings of equal accuracy, 1e-4, from the module `peers`."""
 
 
 def main() -> None:
@@ -87,10 +94,11 @@ def measurements(
 ) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]]]:
     yield "machine", "machine", lambda: machine(device)
     for n_atoms in sizes(10_000, largest):
-        for name, maker in (("lrc-ase", lambda problem: Layer(problem, 1e-3)), ("torch-pme", torch_pme)):
+        for name in PEERS:
             for job in ("field", "forces", "training"):
                 label = f"layer, {job}, {n_atoms} atoms, {name}"
-                yield "layer", label, lambda n=n_atoms, m=maker, j=job: layer(n, m, j, device)
+                if not (name == "nvalchemi fused" and job == "training"):
+                    yield "layer", label, lambda n=n_atoms, p=name, j=job: layer(n, p, j, device)
         yield "kernels", f"parts of the layer, {n_atoms} atoms", lambda n=n_atoms: parts(n, device)
     for preset, dtype, most in (
         ("fast", "float32", largest),
@@ -166,12 +174,10 @@ def moved(peer: TorchPeer, device: torch.device) -> TorchPeer:
     return peer
 
 
-def torch_pme(problem: Problem) -> TorchPme:
-    return TorchPme(problem, nodes=5, spacing=0.79)
-
-
-def layer(n_atoms: int, maker: Callable[[Problem], TorchPeer], job: str, device: torch.device) -> dict[str, Any]:
-    peer = moved(maker(Problem(n_atoms, precision="float32")), device)
+def layer(n_atoms: int, name: str, job: str, device: torch.device) -> dict[str, Any]:
+    peer = moved(PEERS[name](Problem(n_atoms, precision="float32")), device)
+    if name == "nvalchemi fused":
+        return timed(peer.field_and_forces, device)
 
     def field() -> None:
         with torch.no_grad():

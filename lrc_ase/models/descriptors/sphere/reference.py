@@ -29,8 +29,8 @@ __all__ = ["averages_reference", "independent", "message_moments_reference", "mo
 
 _CPU_PIECE = 50_000
 """Values on the sphere, per factor, that are evaluated at once on the CPU: they fit a cache."""
-_GPU_PIECE = 2**26
-"""Values per tensor that are evaluated at once on a GPU: enough to fill it, few enough for its memory."""
+_GPU_PIECES = 256
+"""Bytes of a GPU's memory for each value that is evaluated at once: several dozen tensors are kept for gradients."""
 
 
 def moments_reference(
@@ -107,12 +107,18 @@ def _in_pieces(
     would not fit its memory.
     """
     n_atoms, on_cpu = len(atoms), atoms.device.type == "cpu"
-    largest = cpu_piece if on_cpu else _GPU_PIECE
+    largest = cpu_piece if on_cpu else _memory_of(atoms.device) // _GPU_PIECES
     size = n_atoms if largest is None else max(1, largest // max(1, values_per_atom))
     pieces = [slice(first, first + size) for first in range(0, n_atoms, max(1, size))] or [slice(0, 0)]
     if on_cpu or len(pieces) == 1:
         return [function(piece) for piece in pieces]
     return [checkpoint(function, piece, use_reentrant=False) for piece in pieces]
+
+
+@lru_cache(maxsize=16)
+def _memory_of(device: torch.device) -> int:
+    """Return the memory of a GPU in bytes; 8 GiB where torch does not know it."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 2**33
 
 
 def _of_elements(species: Tensor, like: Tensor, shape: SphereShape) -> Tensor:
@@ -147,15 +153,18 @@ def _radial(vectors: Tensor, mask: Tensor, shape: SphereShape) -> tuple[Tensor, 
 
 def _sums(columns: Tensor, directions: Tensor, shape: SphereShape) -> Tensor:
     """Sum columns (n_atoms, n_neighbors, n_columns) times harmonics over neighbors, (n_lm, n_atoms, n_columns)."""
-    monomials = _monomials(directions, shape.max_degree)  # (n_atoms, n_neighbors, n_monomials)
-    sums = torch.matmul(monomials.transpose(-1, -2), columns)  # (n_atoms, n_monomials, n_columns)
+    monomials = _monomials(directions, shape.max_degree)  # (n_atoms, n_monomials, n_neighbors)
+    sums = torch.matmul(monomials, columns)  # (n_atoms, n_monomials, n_columns)
     # harmonics are linear in monomials: converting the sums costs less than converting each neighbor
     spherical = torch.from_numpy(_harmonics_of_monomials(shape.max_degree)).to(sums)
     return torch.matmul(spherical, sums.transpose(0, 1).flatten(1)).reshape(-1, len(sums), columns.shape[-1])
 
 
 def _monomials(directions: Tensor, max_degree: int) -> Tensor:
-    """Compute the monomials of the two highest degrees, which span all harmonics on the unit sphere."""
+    """Compute the monomials of the two highest degrees, which span all harmonics on the unit sphere.
+
+    `directions` (n_atoms, n_neighbors, 3); return (n_atoms, n_monomials, n_neighbors).
+    """
     axes = directions.unbind(dim=-1)
     # each monomial is one of the degree before times a component: many small products are faster than gathered columns
     known = {(0, 0, 0): torch.ones_like(axes[0])}
@@ -165,7 +174,7 @@ def _monomials(directions: Tensor, max_degree: int) -> Tensor:
             a, b, c = exponents
             lower = (a - (axis == 0), b - (axis == 1), c - (axis == 2))
             known[exponents] = axes[axis] if degree == 1 else known[lower] * axes[axis]
-    return torch.stack([known[exponents] for exponents in _spanning_exponents(max_degree)], dim=-1)
+    return torch.stack([known[exponents] for exponents in _spanning_exponents(max_degree)], dim=1)
 
 
 def _exponents(degree: int) -> list[tuple[int, int, int]]:
