@@ -184,9 +184,9 @@ class LRCCalculator(ResponseCalculator):
         if name == "stress" or name not in self.implemented_properties:
             return super().get_property(name, atoms, allow_calculation)
         # ASE's method reads `results`, and dynamics would pay for a stress that nobody wants
-        changes = [] if atoms is None else self.check_state(atoms)
+        changes = [] if atoms is None else changed_inputs(self.atoms, atoms)
         if changes:
-            self.atoms, self.results = None, {}
+            self.atoms, self._results, self._stress_waits = None, {}, False
         if name not in self._results and not allow_calculation:
             return None
         if name not in self._results:
@@ -243,14 +243,15 @@ class LRCCalculator(ResponseCalculator):
         super().calculate(atoms, properties, system_changes)
         if self.atoms is None:
             raise InputError("LRCCalculator needs atoms, got None: set atoms.calc and ask the atoms")
-        hold_field(self.atoms)
+        if self.atoms.info:
+            hold_field(self.atoms)
         # wrappers of a calculator (ASE's checkpoints) pass no changes whenever they noticed none themselves
         if system_changes or "forces" not in self._results or changed_inputs(self._evaluated, self.atoms):
-            self.results, self._extras, self._evaluated = {}, {}, None
+            self._results, self._stress_waits, self._extras, self._evaluated = {}, False, {}, None
         with ases_errors(len(self.atoms)):
             graph = self._graph()
             if self._evaluated is None:
-                self.results = self._cheap(graph)
+                self._results = self._cheap(graph)
                 self._evaluated, self._stress_waits = self.atoms, bool(self.atoms.pbc.all())
             if "stresses" in properties and self.atoms.pbc.all() and "stresses" not in self._results:
                 if graph.field is not None:
@@ -294,7 +295,8 @@ class LRCCalculator(ResponseCalculator):
         periodic = self.atoms.pbc
         evaluation = self._evaluate(graph, dipole=not periodic.all())
         assert evaluation.forces is not None
-        self._paths.tell(evaluation.pathless_charges, graph)
+        if graph.field is not None:
+            self._paths.tell(evaluation.pathless_charges, graph)
         # the model's energies leave out the reference energies of the elements, which are large and kept in float64
         energies = evaluation.atomic_energies + self._references[graph.species]
         energy = float(energies.sum())

@@ -13,6 +13,7 @@ from lrc_ase import LRCCalculator
 from lrc_ase.engines import ase_responses
 from lrc_ase.models.atomic_stresses import atomic_stresses
 from lrc_ase.models.derivatives import born_effective_charges
+from lrc_ase.models.inference import Evaluator
 from lrc_ase.structures.neighbors import neighbor_graph
 
 
@@ -124,7 +125,7 @@ def test_stresses_leave_the_model_as_it_was(own_potential):
 def test_costly_properties_come_when_asked_and_do_not_evaluate_the_rest_again(own_potential, monkeypatch):
     calls = []
     for module, name in (
-        (calculator_module, "evaluate"),
+        (Evaluator, "__call__"),
         (calculator_module, "atomic_stresses"),
         (ase_responses, "born_effective_charges"),
     ):
@@ -138,17 +139,17 @@ def test_costly_properties_come_when_asked_and_do_not_evaluate_the_rest_again(ow
     atoms.calc = LRCCalculator(own_potential)
     atoms.get_potential_energy()
     atoms.get_stress()
-    assert calls == ["evaluate"]
+    assert calls == ["__call__"]
     for _ in range(2):
         atoms.get_stresses()
         atoms.calc.get_born_effective_charges(atoms)
         atoms.get_forces()
-    assert calls == ["evaluate", "atomic_stresses", "born_effective_charges"]
+    assert calls == ["__call__", "atomic_stresses", "born_effective_charges"]
     before = atoms.calc.get_born_effective_charges(atoms)
     assert before.shape == (8, 3, 3)
     atoms.positions[0] += 0.1
     atoms.get_stresses()
-    assert calls[3:] == ["evaluate", "atomic_stresses"]
+    assert calls[3:] == ["__call__", "atomic_stresses"]
     assert not np.array_equal(atoms.calc.get_born_effective_charges(atoms), before)
     assert calls[5:] == ["born_effective_charges"]
 
@@ -157,7 +158,7 @@ def test_asking_for_what_a_structure_has_not_does_not_evaluate_again(own_potenti
     atoms = water()
     atoms.calc = LRCCalculator(own_potential)
     atoms.get_forces()
-    monkeypatch.setattr(calculator_module, "evaluate", None)
+    monkeypatch.setattr(Evaluator, "__call__", None)
     for ask in (atoms.get_stress, atoms.get_stresses):
         with pytest.raises(PropertyNotImplementedError):
             ask()
@@ -225,7 +226,7 @@ def more_than_numpy_gets(*arguments, **options):
 
 @pytest.mark.parametrize("too_large", [more_than_the_cpu_has, more_than_the_gpu_has, more_than_numpy_gets])
 def test_memory_that_runs_out_says_what_to_lower(too_large, own_potential, monkeypatch):
-    monkeypatch.setattr(calculator_module, "evaluate", too_large)
+    monkeypatch.setattr(Evaluator, "__call__", too_large)
     atoms = water()
     atoms.calc = LRCCalculator(own_potential)
     with pytest.raises(CalculationFailed, match="out of memory with 3 atoms: take a smaller") as caught:
@@ -234,7 +235,7 @@ def test_memory_that_runs_out_says_what_to_lower(too_large, own_potential, monke
 
 
 def test_other_failures_of_torch_keep_their_own_words(own_potential, monkeypatch):
-    monkeypatch.setattr(calculator_module, "evaluate", lambda *arguments, **options: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr(Evaluator, "__call__", lambda *arguments, **options: torch.ones(2) @ torch.ones(3))
     atoms = water()
     atoms.calc = LRCCalculator(own_potential)
     with pytest.raises(RuntimeError, match="size"):

@@ -49,7 +49,7 @@ class AppliedField:
         ValueError
             `external_field` refuses the entry of the atoms, or it differs from the constant field.
         """
-        field = external_field(atoms)
+        field = external_field(atoms) if atoms.info else None
         if field is None:
             field = self._constant
         elif self._constant is not None and not np.array_equal(field, self._constant):

@@ -22,13 +22,15 @@ def changed_inputs(before: Atoms | None, after: Atoms) -> list[str]:
     if before is None:
         return list(all_changes)
     old, new = before.arrays, after.arrays  # ASE's properties cost as much as the comparison, in every step
-    pairs: list[tuple[str, Any, Any]] = [
-        ("positions", old["positions"], new["positions"]),
-        ("numbers", old["numbers"], new["numbers"]),
-        ("cell", before.cell.array, after.cell.array),
-        ("pbc", before.pbc, after.pbc),
-    ]
-    changes = [name for name, one, other in pairs if one.shape != other.shape or not (one == other).all()]
+    changes = []
+    if not np.array_equal(old["positions"], new["positions"]):
+        changes.append("positions")
+    if not np.array_equal(old["numbers"], new["numbers"]):
+        changes.append("numbers")
+    if not np.array_equal(before.cell.array, after.cell.array):
+        changes.append("cell")
+    if not np.array_equal(before.pbc, after.pbc):
+        changes.append("pbc")
     if before.info or after.info:
         charges: tuple[Any, Any] = charge_entries(before), charge_entries(after)
         if not np.array_equal(*charges):

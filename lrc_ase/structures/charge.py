@@ -39,8 +39,6 @@ _FOLDED_NAMES = frozenset(_folded(name) for name in CHARGE_NAMES)
 
 def charge_entries(atoms: Atoms) -> dict[str, Any]:
     """Return the entries of `Atoms.info` that name a total charge (see `CHARGE_NAMES`)."""
-    if not atoms.info:
-        return {}
     return {name: value for name, value in atoms.info.items() if _folded(name) in _FOLDED_NAMES}
 
 
@@ -52,9 +50,10 @@ def total_charge(atoms: Atoms) -> float:
     ValueError
         An entry is not one finite number, or two entries differ.
     """
-    charges = {name: _as_charge(name, value) for name, value in charge_entries(atoms).items()}
-    if not charges:
+    entries = charge_entries(atoms) if atoms.info else {}
+    if not entries:
         return 0.0
+    charges = {name: _as_charge(name, value) for name, value in entries.items()}
     first, *others = charges
     for other in others:
         if abs(charges[other] - charges[first]) > 1e-9:

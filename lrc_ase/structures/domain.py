@@ -218,6 +218,7 @@ class Lookout:
         self._warned: set[str] = set()
         self._followed: int | None = None
         self._watch: Watch | None = None
+        self._unseen: str | None = None
 
     def far_outside(
         self, graph: Graph, forces: np.ndarray, n_searches: int, numbers: np.ndarray | None = None
@@ -233,17 +234,18 @@ class Lookout:
         numbers
             Numbers of the atoms in messages, (n_atoms,); their indices by default.
         """
-        if graph.n_local == 0:
+        if len(forces) == 0:
             return ()
         if self._watch is None or self._followed != n_searches:
             self._followed, self._watch = n_searches, self.domain.watch(graph, self.cutoff, self.skin, numbers)
+            self._unseen = self.domain.unseen_charge(graph)  # another charge starts a new search
         watch, far = self._watch, []
         if closest := watch.closest(graph.positions.detach().cpu().numpy()):
             ratio, message = closest
             self._warn("distance", f"{message}: energies and forces from here on are extrapolated")
             far += [message] if ratio < FAR_DISTANCE else []
-        if unseen := self.domain.unseen_charge(graph):
-            self._warn("charge", unseen)
+        if self._unseen:
+            self._warn("charge", self._unseen)
         for kind, reason in (
             ("neighbors", watch.far_neighbors),
             ("force", self.domain.far_force(forces, watch.names)),

@@ -60,7 +60,8 @@ class Convolver:
         One order stands for monopoles, 1 + d for monopoles and dipoles, all up to the second for quadrupoles too.
         """
         # a table that maps channels one to one is its own transpose, as kernels are even
-        stencil, is_matrix = self.stencil, self.is_matrix
+        stencil = self.sites.stencil
+        is_matrix = self.table.ndim > 2 + stencil.dimension
         table = self.table.transpose(1, 2) if transposed and is_matrix else self.table
         highest = (orders.shape[1] > 1) + (orders.shape[1] > 1 + stencil.dimension)
         mesh = spread_level(orders, self.sites, highest)
@@ -79,11 +80,11 @@ class Convolver:
     @cached_property
     def n_mesh(self) -> Tensor:
         """Return the mesh points along each axis, (d,): derivatives of mesh coordinates by fractional ones."""
-        return _n_mesh(self.stencil.mesh_shape, self.sites.fractional.dtype, self.sites.fractional.device)
+        return _n_mesh(self.sites.stencil.mesh_shape, self.sites.fractional.dtype, self.sites.fractional.device)
 
     def slopes(self, weights: Tensor, potential: Convolved) -> Tensor:
         """Sum weights times the gradient of a potential over channels, by fractional coordinates (n_atoms, d)."""
-        d = self.stencil.dimension
+        d = self.sites.stencil.dimension
         # (n_atoms, d, n_channels) times (n_atoms, n_channels, 1)
         return torch.matmul(potential.orders[:, 1 : 1 + d], weights[:, :, None])[..., 0].mul_(self.n_mesh)
 

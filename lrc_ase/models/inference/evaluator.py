@@ -64,10 +64,11 @@ class Evaluator:
             results = evaluate(self._model, graph, stress=bool(graph.pbc.all()), dipole=dipole)
             self._stress = results.stress
             return replace(results, stress=None)
-        with torch.no_grad():
-            members = [step(graph, dipole=dipole) for step in self._steps]
         self._last = self._steps
-        return mean_of_members(members, self._model) if isinstance(self._model, Ensemble) else members[0]
+        with torch.no_grad():
+            if not isinstance(self._model, Ensemble):
+                return self._steps[0](graph, dipole=dipole)
+            return mean_of_members([step(graph, dipole=dipole) for step in self._steps], self._model)
 
     def stress(self) -> Tensor:
         """Return the stress of the structure evaluated last, (1, 3, 3), eV/Angstrom^3; three periodic directions."""

@@ -36,7 +36,9 @@ class StraightStep:
 
     def __call__(self, graph: Graph, *, dipole: bool = False) -> Results:
         """Evaluate energy, forces, charges and, on request, dipole of one structure without ghosts."""
-        plan, long_range = self._prepared(graph), self._long_range
+        plan, long_range = self._plan, self._long_range
+        if plan is None or not plan.serves(graph):
+            plan = self._prepare(graph)
         positions = plan.sort(graph.positions)
         # forwards
         vectors = torch.empty(plan.shape, dtype=self._dtype)
@@ -73,16 +75,16 @@ class StraightStep:
             virial = virial + self._long_range.virial()
         return 0.5 * (virial + virial.T)[None] / volume(self._plan.graph.cell)[:, None, None]
 
-    def _prepared(self, graph: Graph) -> Plan:
-        if self._plan is None or not self._plan.serves(graph):
-            plan = Plan.of(graph)
-            self._features.prepare(plan)
-            self._first.prepare(plan.graph)
-            self._readout.prepare(plan.graph)
-            if self._long_range is not None:
-                self._long_range.prepare(plan.graph)
-            self._plan = plan
-        return self._plan
+    def _prepare(self, graph: Graph) -> Plan:
+        """Set a structure, after a search of neighbors or a change of cell or charge."""
+        plan = Plan.of(graph)
+        self._features.prepare(plan)
+        self._first.prepare(plan.graph)
+        self._readout.prepare(plan.graph)
+        if self._long_range is not None:
+            self._long_range.prepare(plan.graph)
+        self._plan = plan
+        return plan
 
     def _results(self, plan: Plan, energies: Tensor, gradient: Tensor, positions: Tensor | None) -> Results:
         """Put results together; `positions` (n_atoms, 3) for a dipole."""

@@ -98,7 +98,7 @@ def sort_atoms(
     n_slabs = math.ceil(2 * n_threads / max(n_structures, 1)) if n_atoms >= _THREADED_FROM else 1
     tiles, n_blocks, keys_of_points = _blocks(mesh_shape, window.n_points, n_slabs)
     n_blocks *= tiles[0] * tiles[1] * tiles[2]
-    ranges = even_ranges(n_atoms, n_threads if n_atoms >= _SERIAL_BELOW else 1)
+    ranges = [(0, n_atoms)] if n_atoms < _SERIAL_BELOW else even_ranges(n_atoms, n_threads)
     # one row of counts per range: threads that shared one would need atomic additions
     counts = np.zeros((len(ranges), n_structures * n_blocks), np.int64)
     starts = np.empty(n_structures * tiles[0] * tiles[1] * tiles[2] + 1, np.int64)

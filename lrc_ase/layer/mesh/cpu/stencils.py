@@ -47,7 +47,10 @@ def spread_compiled(
     n_channels, n_x, n_y, n_z), both contiguous and of one type. No axis of a mesh is shorter than the window.
     """
     kernel, table = _prepared(1, window, level, mesh.dtype)
-    arguments = (weights, *_arguments(atoms, window, table, mesh))
+    # `n_points` is given twice: once as a constant of the compilation, and here as a number that the compiler does not
+    # know, for the loop over planes, which it would unroll too
+    layout = atoms.order, atoms.coordinates, atoms.starts, atoms.tiles, mesh.shape[1:], window.n_points
+    arguments = (weights, *layout, table, mesh.reshape(-1))
     if n_threads == 1 or len(atoms.order) * mesh.shape[1] < _SERIAL_BELOW:
         kernel(*arguments, 0, len(atoms.starts) - 1)
         return
@@ -61,7 +64,8 @@ def gather_compiled(
 ) -> None:
     """Interpolate the mesh into `gathered` (n_atoms, n_orders, n_channels); the rest as in `spread_compiled`."""
     kernel, table = _prepared(0, window, level, mesh.dtype)
-    arguments = (gathered, *_arguments(atoms, window, table, mesh))
+    layout = atoms.order, atoms.coordinates, atoms.starts, atoms.tiles, mesh.shape[1:], window.n_points
+    arguments = (gathered, *layout, table, mesh.reshape(-1))
     if n_threads == 1 or len(atoms.order) * mesh.shape[1] < _SERIAL_BELOW:
         kernel(*arguments, 0, len(atoms.starts) - 1)
         return
@@ -74,13 +78,6 @@ def _prepared(spreads: int, window: Window, level: int, dtype: np.dtype) -> tupl
     """Return the kernel for a window, and the table of its polynomials."""
     width = -(-window.n_points // 4) * 4  # points in a line of the stencil, in whole vectors of four
     return _kernel(spreads, width, window.n_points, level, dtype), window.horner_table(dtype, width)
-
-
-def _arguments(atoms: SortedAtoms, window: Window, table: np.ndarray, mesh: np.ndarray) -> tuple[Any, ...]:
-    # `n_points` is given twice: once as a constant of the compilation, and here as a number that the compiler does not
-    # know, for the loop over planes, which it would unroll too
-    layout = atoms.tiles, mesh.shape[1:], window.n_points
-    return atoms.order, atoms.coordinates, atoms.starts, *layout, table, mesh.reshape(-1)
 
 
 # The functions below get width, n_points and level as constants, so that branches on them cost nothing. The memory `s`

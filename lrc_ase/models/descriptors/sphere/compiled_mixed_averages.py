@@ -45,25 +45,24 @@ class Mixing:
 
 def mixed_average(moments: np.ndarray, species: np.ndarray, mixing: Mixing, averages: Averages, n_threads: int) -> None:
     """Write the averages of densities mixed from moments (n_lm, n_atoms, n_inputs); `species` (n_atoms,)."""
-    _run(_forward, mixing, (moments, species, *averages), n_threads)
+    arrays = moments.reshape(-1), species, averages[0].reshape(-1), averages[1].reshape(-1)
+    _run(_forward, mixing, moments.shape, arrays, n_threads)
 
 
 def mixed_average_backward(
     moments: np.ndarray, species: np.ndarray, mixing: Mixing, weights: Averages, gradient: np.ndarray, n_threads: int
 ) -> None:
     """Write the gradient by the moments of the sum of `weights` times the averages."""
-    _run(_backward, mixing, (moments, species, *weights, gradient), n_threads)
+    arrays = moments.reshape(-1), species, weights[0].reshape(-1), weights[1].reshape(-1), gradient.reshape(-1)
+    _run(_backward, mixing, moments.shape, arrays, n_threads)
 
 
-def _run(build: Any, mixing: Mixing, arrays: tuple[np.ndarray, ...], n_threads: int) -> None:
-    shape, moments = mixing.shape, arrays[0]
-    precision = moments.dtype.name
+def _run(build: Any, mixing: Mixing, sizes_of_moments: Any, arrays: tuple[np.ndarray, ...], n_threads: int) -> None:
+    shape, precision, (_, n_atoms, n_inputs) = mixing.shape, arrays[0].dtype.name, sizes_of_moments
     sizes = shape.max_degree, len(shape.degrees), shape.n_vectors, mixing.width, mixing.input_width
     kernel = _kernel(build, *sizes, precision)
-    flat = [array.reshape(-1) for array in arrays]
-    counts = moments.shape[1], moments.shape[2], shape.n_channels
-    tables = quadrature_tables(shape.degrees, precision)
-    run_over_atoms(kernel, (*flat, *mixing.arrays, *counts, *tables), moments.shape[1], n_threads)
+    arguments = *arrays, *mixing.arrays, n_atoms, n_inputs, shape.n_channels
+    run_over_atoms(kernel, (*arguments, *quadrature_tables(shape.degrees, precision)), n_atoms, n_threads)
 
 
 @lru_cache(maxsize=32)
