@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,14 @@ def test_response_is_the_slope_over_three_fields():
     constant = dielectric_constant(records, skip=0.3)
     assert constant.value == pytest.approx(1 + 15 * plateau / (VOLUME * EPSILON_0), rel=1e-4)
     assert constant.running[-1] == pytest.approx(constant.value)
+
+
+def test_a_constant_field_across_does_not_change_the_response():
+    across = np.array([0.2, 0.0, 0.1])
+    plain = [record(moment, field) for field, moment in {0.1: 2.0, -0.1: -1.0}.items()]
+    tilted = [replace(each, field=each.field + across) for each in plain]
+    expected = dielectric_constant(plain, skip=0.3).value
+    assert dielectric_constant(tilted, skip=0.3).value == pytest.approx(expected, rel=1e-12)
 
 
 def test_electronic_permittivity_multiplies_and_temperature_divides():
