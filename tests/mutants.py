@@ -12,7 +12,8 @@ processor time are over. Near are tests that name the function, or whose file im
 other modules. Processes that tests start import a copy of the library that holds the fault.
 
 At the end the tests that noticed faults run without a fault; those that fail even then decide nothing. Compiled kernels
-cannot be replaced in a running process, so that `--kernels` starts a new one for each fault.
+cannot be replaced in a running process, so that `--kernels` starts a new one for each fault. Programs for GPUs are left
+out where Triton is not installed.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import traceback
 import types
 from collections import defaultdict
 from functools import _lru_cache_wrapper
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,8 @@ class Faults:
         """Plant a sample of the faults of a room, print the survivors and their number."""
         place = Path("lrc_ase", room)
         files = [place.with_suffix(".py")] if place.with_suffix(".py").exists() else sorted(place.rglob("*.py"))
+        if find_spec("triton") is None:
+            files = [path for path in files if "triton" not in path.parts]
         kernels = self.arguments.kernels
         possible = [mutant for path in files for mutant in mutants_of(path, path.read_text("utf-8"), kernels=kernels)]
         sample = random.Random(self.arguments.seed).sample(possible, min(self.arguments.number, len(possible)))

@@ -9,6 +9,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import lrc_ase.paper.run as paper_run
+import lrc_ase.paper.tables as paper_tables
 import lrc_ase.paper.timing as timing
 from lrc_ase.cli import app
 from lrc_ase.dataset import collate_labelled
@@ -287,6 +289,29 @@ def test_command_writes_the_page(run, tmp_path):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "page.md").read_text(encoding="utf-8").startswith("# The paper")
+
+
+@pytest.mark.parametrize("recipe", ["ours", "paper"])
+def test_all_runs_each_experiment_once(monkeypatch, recipe):
+    """The timing has no recipe of the paper."""
+    calls = []
+    monkeypatch.setattr(paper_run, "run_table", lambda run, name, **options: calls.append((name, options)))
+    monkeypatch.setattr(paper_run, "run_curve", lambda run, curve, **options: calls.append((curve.name, options)))
+    monkeypatch.setattr(paper_run, "run_timing", lambda run, **options: calls.append(("figure7-right", options)))
+    run_experiment(None, "all", quick=True, recipe=recipe)
+    assert [name for name, _ in calls] == experiment_names()[: None if recipe == "ours" else -1]
+    both = {"quick": True, "recipe": recipe}
+    assert all(options == ({"quick": True} if name == "figure7-right" else both) for name, options in calls)
+    run_experiment(None, "figure7", quick=False)
+    assert calls[-1] == ("figure7", {"quick": False, "recipe": "ours"})
+
+
+def test_a_table_runs_all_its_cells(monkeypatch):
+    cells = []
+    monkeypatch.setattr(paper_tables, "run_cell", lambda run, cell, **options: cells.append(cell))
+    table = paper_tables.run_table(None, "table4", quick=True)
+    assert table is TABLES["table4"]
+    assert cells == [*table.cells]
 
 
 def test_unknown_experiments_are_refused(run):
