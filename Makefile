@@ -23,6 +23,8 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)
 demo: $(VENV)/.installed
 	$(BIN)/python examples/nacl_demo/run_demo.py --output demo-output
 
+# a file's tests in one process: its fixtures are set up once, its kernels compiled once
+test: PYTEST_OPTIONS += --dist loadfile
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(PYTEST_OPTIONS)
 

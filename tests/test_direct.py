@@ -5,7 +5,8 @@ import pytest
 import torch
 from kernel_oracles import image_sum, yukawa
 
-from lrc_ase.layer import direct
+from lrc_ase.layer import convolution, direct
+from lrc_ase.layer.boundaries import open_layout
 from lrc_ase.layer.convolution import LongRangeConvolution
 from lrc_ase.layer.kernels import Coulomb, Exponential, GaussianSum, InversePower, Matrix, Multiplier, Stack, Yukawa
 from lrc_ase.layer.memory import available_memory, check_mesh_memory
@@ -129,3 +130,28 @@ def test_singular_cells_are_refused(row):
 def test_layer_smearing_must_not_exceed_that_of_its_kernel():
     with pytest.raises(ValueError, match=r"`smearing` of the layer \(1.0\) must not exceed that of its multiplier"):
         LongRangeConvolution(Yukawa([1.0], smearing=0.5), smearing=1.0)
+
+
+SMEARED = {"multiplier": Coulomb(smearing=1.0), "smearing": 1.0, "accuracy": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("options", "pairs_cost_less", "takes_mesh"),
+    [
+        (SMEARED, False, True),
+        (SMEARED, True, False),
+        (SMEARED | {"method": "direct"}, False, False),
+        ({"multiplier": Exponential([1.0]), "mesh_shape": (9, 9, 9), "method": "ewald"}, False, False),
+    ],
+    ids=["mesh", "few atoms", "direct", "no smearing"],
+)
+def test_a_cluster_takes_pairs_where_they_cost_less_or_nothing_else_will_do(
+    monkeypatch, options, pairs_cost_less, takes_mesh
+):
+    layouts = []
+    monkeypatch.setattr(convolution, "pairs_cost_less", lambda *_: pairs_cost_less)
+    monkeypatch.setattr(convolution, "open_layout", lambda *words: layouts.append(words) or open_layout(*words))
+    layer = LongRangeConvolution(**options)
+    positions, weights = cloud(n_channels=1)
+    layer(weights, positions, torch.eye(3, dtype=torch.float64)[None], pbc=OPEN)
+    assert bool(layouts) == takes_mesh

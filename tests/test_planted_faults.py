@@ -211,5 +211,5 @@ def test_the_tool_removes_its_copy_when_it_is_terminated(tmp_path):
         assert tool.poll() is None
         time.sleep(0.02)
     tool.terminate()
-    tool.communicate(timeout=30)
+    tool.communicate(timeout=600)  # it has the lowest priority
     assert_nothing_is_left(tmp_path)
