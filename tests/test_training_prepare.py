@@ -38,18 +38,21 @@ def test_references_of_another_level_of_theory_are_remarked(tmp_path):
 @pytest.mark.parametrize(
     ("n_frames", "repeat", "expected"),
     [
-        (66, (1, 1, 1), (8, 1334)),  # 4 atoms each: an eighth of the 66 frames, 9 batches an epoch
+        (66, (1, 1, 1), (8, 2667)),  # 4 atoms each: an eighth of the 66 frames, 9 batches an epoch, 24,000 steps
         (6, (1, 1, 1), (4, 4000)),
-        (5, (3, 4, 4), (4, 4000)),  # 192 atoms each
+        (17, (3, 4, 2), (4, 3200)),  # 96 atoms each: 384 in a batch, 5 batches an epoch, 16,000 steps
+        (13, (3, 4, 4), (4, 3000)),  # 192 atoms each: 768 in a batch, 4 batches an epoch, 12,000 steps
     ],
 )
-def test_batches_hold_256_atoms_within_limits_and_make_12000_steps(tmp_path, n_frames, repeat, expected):
+def test_batches_hold_256_atoms_and_steps_are_24000_or_fewer_for_larger_batches(tmp_path, n_frames, repeat, expected):
     ase.io.write(tmp_path / "frames.traj", metal_frames(n_frames, repeat=repeat))
     data = {"frames": {"train": str(tmp_path / "frames.traj"), "validation_fraction": 0.0}}
     (stage,) = prepare(parse_configuration({"data": data})).configuration.stages
     assert (stage.batch_size, stage.epochs) == expected
-    (stage,) = prepare(parse_configuration({"data": data, "stages": {"batch_size": 3}})).configuration.stages
-    assert stage.batch_size == 3
+    (stage,) = prepare(
+        parse_configuration({"data": data, "stages": {"batch_size": 3, "epochs": 7}})
+    ).configuration.stages
+    assert (stage.batch_size, stage.epochs) == (3, 7)
 
 
 def test_compositions_of_the_frames_fix_the_charges_of_elements(tmp_path):

@@ -43,8 +43,10 @@ from lrc_ase.training.survey import survey
 
 __all__ = ["Prepared", "describe", "model_settings", "prepare"]
 
-DEFAULT_STEPS = 12_000
-"""Number of steps of the optimizer in a stage without `epochs`: some minutes of training."""
+DEFAULT_STEPS, FEWEST_STEPS = 24_000, 12_000
+"""Number of steps of the optimizer in a stage without `epochs`, for batches of up to `ATOMS_PER_STEP` atoms: some
+minutes of training. Larger batches take fewer steps, so that the atoms of all steps are as many, down to the second
+number."""
 FEWEST_EPOCHS, MOST_EPOCHS = 20, 4000
 ATOMS_PER_STEP = 256
 """Number of atoms in a batch of a stage without `batch_size`."""
@@ -239,16 +241,19 @@ def _with_length(
     stage: StageConfiguration, configuration: TrainingConfiguration, data_sets: Mapping[str, DataSet]
 ) -> StageConfiguration:
     """Return the stage with batch size and number of epochs, by default `ATOMS_PER_STEP` and `DEFAULT_STEPS`."""
+    if stage.batch_size is not None and stage.epochs is not None:
+        return stage  # without reading frames
     frames = joined([data_sets[name].train.items for name in configuration.sets_of(stage)])
+    few = list(sample(frames, SURVEYED))
+    n_atoms = sum(len(frame.atoms) for frame in few) / len(few)
     size = stage.batch_size
     if size is None:
-        few = list(sample(frames, SURVEYED))
-        n_atoms = sum(len(frame.atoms) for frame in few) / len(few)
         most = max(min(len(frames) // FEWEST_BATCHES, MOST_FRAMES), FEWEST_FRAMES)
         size = min(max(round(ATOMS_PER_STEP / n_atoms), FEWEST_FRAMES), most)
     epochs = stage.epochs
     if epochs is None:
-        epochs = min(max(math.ceil(DEFAULT_STEPS / math.ceil(len(frames) / size)), FEWEST_EPOCHS), MOST_EPOCHS)
+        n_steps = max(DEFAULT_STEPS * min(ATOMS_PER_STEP / (size * n_atoms), 1), FEWEST_STEPS)
+        epochs = min(max(math.ceil(n_steps / math.ceil(len(frames) / size)), FEWEST_EPOCHS), MOST_EPOCHS)
     return stage.model_copy(update={"batch_size": size, "epochs": epochs})
 
 
