@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,8 @@ def plot_kernels(potentials: Mapping[str, Potential], path: str | Path) -> None:
     for axis, (name, members) in zip(axes, models.items(), strict=True):
         axis.plot(distances, 1 / distances, color=REFERENCE_COLOR, ls="--", lw=1.2, label="1/r")
         for number, member in enumerate(members):
-            multiplier = member.long_range.convolution.multiplier
+            # a copy on the CPU, wherever the potential was trained
+            multiplier = deepcopy(member.long_range.convolution.multiplier).cpu()
             with torch.no_grad():
                 values = multiplier.radial(torch.tensor(distances, dtype=torch.float64)).double().numpy()
             for channel, kernel in enumerate(values.T):
