@@ -20,6 +20,8 @@ from torch import Tensor
 from lrc_ase.layer.memory import check_mesh_memory
 from lrc_ase.layer.mesh import Stencil
 from lrc_ase.layer.mesh.convolver import Convolved, Convolver
+from lrc_ase.layer.mesh.filtering import correlate_spectra, density_spectrum
+from lrc_ase.layer.mesh.spreading import spread_level
 from lrc_ase.layer.mesh.stencil import Sites
 from lrc_ase.layer.tables import MultiplierTables
 from lrc_ase.models.long_range import COULOMB_CONSTANT, LongRangePart
@@ -98,20 +100,16 @@ class MeshField:
 
     def virial(self) -> Tensor:
         """Return the gradient by a strain at fixed weights and fractional coordinates, (3, 3), after a pull."""
-        n, convolver = self._n_energies, self._convolver
+        n, convolver, n_weights = self._n_energies, self._convolver, self._weights.shape[1]
         assert convolver is not None
-        # of the same densities as in the step, which keeps no spectra: most steps ask for no stress
-        kept = replace(convolver, level=0, keeps_spectra=True)
-        density = kept(self._weights[:, None])
-        cotangents = []
-        if n:
-            charges = density.of_channels(slice(0, n))
-            cotangents.append(0.5 * COULOMB_CONSTANT * kept.correlation(charges, charges))
-        if self._by_field.shape[1]:
-            rest = slice(n, None)
-            of_g = kept.of_channels(rest)(self._by_field[:, None])
-            cotangents.append(kept.correlation(of_g, density.of_channels(rest)))
-        return self._table.by_strain(torch.cat(cotangents, dim=1))[0].double()
+        # the densities of the step once more: it filters them in place, as most steps ask for no stress
+        densities = torch.cat([self._weights, self._by_field], dim=1)
+        spectra = density_spectrum(spread_level(densities[:, None], convolver.sites, 0))
+        charges, others, of_field = spectra[:, :n], spectra[:, n:n_weights], spectra[:, n_weights:]
+        mesh_shape = self._stencil.mesh_shape
+        of_energy = 0.5 * COULOMB_CONSTANT * correlate_spectra(charges, charges, mesh_shape, is_matrix=False)
+        of_rest = correlate_spectra(of_field, others, mesh_shape, is_matrix=False)
+        return self._table.by_strain(torch.cat([of_energy, of_rest], dim=1))[0].double()
 
 
 class LayerField:

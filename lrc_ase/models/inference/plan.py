@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrc_ase.layer.lattice import volume
 from lrc_ase.structures.graph import Graph
 from lrc_ase.structures.vectors import PairArrays
 
@@ -29,6 +30,8 @@ class Plan:
     pairs: PairArrays = field(init=False)
     cell: np.ndarray = field(init=False)
     """As arrays for the kernels of `lrc_ase.structures.vectors`."""
+    volume: float = field(init=False)
+    """Of the cell, Angstrom^3."""
     shape: tuple[int, ...] = field(init=False)
     """Of the vectors to neighbors."""
 
@@ -36,6 +39,7 @@ class Plan:
         graph = self.graph
         neighbors, shifts, structure = (each.contiguous() for each in (graph.neighbors, graph.shifts, graph.structure))
         self.pairs = neighbors.numpy(), shifts.numpy(), structure.numpy()
+        self.volume = float(volume(graph.cell)[0])
         self.cell, self.shape = graph.cell.contiguous().numpy(), (*neighbors.shape, 3)
 
     @classmethod

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lrc_ase.layer.lattice import volume
 from lrc_ase.models.derivatives import Results
 from lrc_ase.models.descriptors.sphere import SphereDescriptor
 from lrc_ase.models.inference.density import SphereFeatures
@@ -73,7 +72,7 @@ class StraightStep:
         virial = self._vectors.flatten(0, 1).T.double() @ self._by_vectors.flatten(0, 1).double()
         if self._long_range is not None:
             virial = virial + self._long_range.virial()
-        return 0.5 * (virial + virial.T)[None] / volume(self._plan.graph.cell)[:, None, None]
+        return 0.5 * (virial + virial.T)[None] / self._plan.volume
 
     def _prepare(self, graph: Graph) -> Plan:
         """Set a structure, after a search of neighbors or a change of cell or charge."""
