@@ -129,7 +129,8 @@ def test_one_evaluator_follows_structures_and_parameters():
     evaluator, graph = Evaluator(model), graph_of(rattled_crystal())
     moved = replace(graph, positions=graph.positions + 0.05 * torch.randn(graph.positions.shape).double())
     recharged = replace(moved, charge=graph.charge + 1)
-    for one in (graph, moved, recharged, graph_of(water()), graph_of(rattled_crystal(seed=1)), moved):
+    strained = replace(moved, cell=graph.cell @ (torch.eye(3) + 0.01 * torch.ones(3, 3)).double())
+    for one in (graph, moved, recharged, strained, graph_of(water()), graph_of(rattled_crystal(seed=1)), moved):
         assert_equal_to_autograd(model, one, tolerance=TOLERANCE[torch.float64], evaluator=evaluator)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -44,6 +44,8 @@ class BlockAverages:
         weights = by_features.numpy(), by_vectors.numpy()
         arrays = self._moments.numpy(), self._species, self._mixing, weights, by_moments.numpy()
         mixed_average_backward(*arrays, torch.get_num_threads())
+        # the largest arrays of a step: the next one has no need of them
+        self._moments = self._averages = torch.empty(0)
         return by_moments
 
 

@@ -72,8 +72,8 @@ class LaterLayers:
 
     def pull(self, gradient: Tensor) -> Tensor:
         """Return the gradient by the first hidden layer, given that by the outputs."""
-        for weight, hidden in zip(reversed(self._weights), reversed(self._hidden), strict=True):
-            gradient = _silu_pull(torch.mm(gradient, weight), hidden)
+        for weight in reversed(self._weights):
+            gradient = _silu_pull(torch.mm(gradient, weight), self._hidden.pop())
         return gradient
 
 

@@ -54,6 +54,7 @@ class WeighedMoments:
         by_vectors, by_weights = np.zeros_like(self._of[0]), np.zeros_like(self._weights)
         arrays = by_moments.numpy(), by_vectors, by_weights
         moment_backward(self._of, self._weights, *arrays, self._shape, torch.get_num_threads())
+        self._weights = np.empty(0)
         by_scalars = by_moments.new_zeros(by_moments.shape[1], by_weights.shape[-1])
         by_scalars.index_add_(0, self._neighbors.flatten(), torch.from_numpy(by_weights).flatten(0, 1))
         return self._first.pull([self._later.pull(by_scalars)]), None, by_vectors
