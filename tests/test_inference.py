@@ -181,6 +181,7 @@ def test_what_the_step_does_not_follow_goes_by_autograd():
         {"descriptor": {"name": "ponita", "n_layers": 1}},
         {"long_range": long_range(polarizable=True)},
         {"long_range": long_range(n_dipoles=2)},
+        {"long_range": long_range(n_tensors=1)},
     ],
 )
 def test_models_that_the_step_does_not_follow_give_the_same_by_autograd(changes):

@@ -78,6 +78,32 @@ def test_derivatives_of_gradients_match_differences(pbc):
     torch.autograd.gradgradcheck(value, inputs, fast_mode=True)
 
 
+@pytest.mark.parametrize("dimension", [1, 2])
+def test_gradients_on_lines_and_planes(dimension):
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(5, 2, dtype=torch.float64, generator=generator).requires_grad_()
+    fractional = torch.rand(5, dimension, dtype=torch.float64, generator=generator).requires_grad_()
+    cell = (9.0 * torch.eye(dimension, dtype=torch.float64))[None].requires_grad_()
+    periodic = LongRangeConvolution(Yukawa([0.5, 1.0], smearing=1.0).double(), smearing=1.0, accuracy=1e-3)
+
+    def gradient(weights, fractional, cell):
+        return periodic.field_and_energy(weights, fractional, cell, n_energies=2, gradient=True).gradient
+
+    probe = weights.detach().clone()
+    probe[2] = 0.0
+    fixed = fractional.detach()
+    for axis in range(dimension):
+        sides = []
+        for sign in (1, -1):
+            moved = fixed.clone()
+            moved[2, axis] += sign * 1e-4 / 9.0
+            sides.append(periodic(probe, moved, cell)[2])
+        expected = (sides[0] - sides[1]) / 2e-4
+        torch.testing.assert_close(gradient(probe, fixed, cell)[2, axis], expected, rtol=1e-6, atol=1e-7)
+    torch.autograd.gradcheck(gradient, (weights, fractional, cell), fast_mode=True)
+    torch.autograd.gradgradcheck(gradient, (weights, fractional, cell), fast_mode=True)
+
+
 def test_blocks_of_pairs_give_the_gradients_of_all_pairs(monkeypatch):
     weights, fractional, cell, options = cloud("FFF")
     results = []
