@@ -5,6 +5,9 @@ r"""The long-range part of a model: latent weights, their convolution, and energ
 (the paper's eq. 15 with learned weights), and the electrostatic head :math:`\tfrac12 k_e q_i u_i`. Its weights q, the
 first channel, are latent charges in e, learned from energies and forces: charge moves between neighbors
 (`lrc_ase.models.charges`). Potentials of lrc-ase 0.2 and before shift all charges evenly to the total charge instead.
+
+Two further terms are off by default: dipoles of atoms in the field of the charges (`lrc_ase.models.response`), and
+latent tensors, whose fields tell how groups far away are turned (`lrc_ase.models.orientations`).
 """
 
 from __future__ import annotations
