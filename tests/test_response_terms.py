@@ -83,6 +83,28 @@ def test_permanent_dipoles_point_along_edges():
     assert model(graph_of(atoms[:1])).local_dipoles.abs().max() == 0
 
 
+@pytest.mark.parametrize("name", FRAMES)
+def test_permanent_dipoles_are_divided_amounts_along_the_edges(name):
+    """The definition, edge by edge, in NumPy."""
+    model, graph = responding(), graph_of(FRAMES[name]())
+    part = model.long_range.response.dipoles
+    vectors = model.local(graph, None).vectors
+    amounts = torch.randn(graph.n_atoms, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    profile = np.logaddexp(0, part.profile.numpy())  # (n_amounts, n_elements, n_powers)
+    expected = np.zeros((graph.n_atoms, 3))
+    for i in range(graph.n_atoms):
+        edges = []
+        for column in np.flatnonzero(graph.neighbor_mask[i]):
+            r = vectors[i, column].numpy()
+            if np.linalg.norm(r) < 4.5:
+                functions = (1 - (np.linalg.norm(r) / 4.5) ** 2) ** np.array([4, 8, 16, 32])
+                edges.append((r, profile[:, graph.species[graph.neighbors[i, column]]] @ functions))
+        total = 1 + sum(weights for _, weights in edges)
+        for r, weights in edges:
+            expected[i] += (amounts[i].numpy() @ (weights / total)) * r
+    np.testing.assert_allclose(part(vectors, graph, amounts), expected, rtol=0, atol=1e-13)
+
+
 def test_a_new_model_has_half_a_cubic_angstrom_of_polarizability_and_no_permanent_dipoles():
     long_range = LongRangeSettings(compositions={"H2O": 0}, polarizable=True, n_dipoles=3)
     output = build_model(settings(long_range=long_range)).double()(graph_of(water()))
