@@ -50,6 +50,10 @@ def test_the_table_has_units_and_fits_into_80_columns():
     assert "\N{HORIZONTAL ELLIPSIS}" not in table
     for text in ("meV/atom", ERROR_UNITS["forces"].symbol, "12345", "validation"):
         assert text in table
+    small = table_of_errors({"training": dict.fromkeys(numbers, 1.0), "validation": numbers}).splitlines()
+    ends = [[match.end() for match in re.finditer(r"[\d.]+", line)] for line in small[-2:]]
+    assert len(ends[0]) == 7
+    assert ends[0] == ends[1]  # numbers end in one column
     without_stress = {key: value for key, value in numbers.items() if not key.startswith("stress")}
     assert "Stress" not in table_of_errors({"training": without_stress | {"stress_rmse": math.nan}})
 
