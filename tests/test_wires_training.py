@@ -127,7 +127,7 @@ CASES = {
     "ModelConfiguration.preset": Case("model.preset", "accurate", shapes),
     "ModelConfiguration.cutoff": Case("model.cutoff", 4.5),
     "ModelConfiguration.descriptor": Case("model.descriptor", PAPER["model.descriptor"], shapes),
-    "ModelConfiguration.long_range": Case("model.long_range", {"n_channels": 3}, shapes),
+    "ModelConfiguration.long_range": Case("model.long_range", TINY_MODEL["long_range"] | {"n_channels": 2}, shapes),
     "ModelConfiguration.hidden": Case("model.hidden", [8, 8], shapes),
     "ModelConfiguration.average_neighbors": Case("model.average_neighbors", 50.0),
     "ModelConfiguration.energy_scale": Case("model.energy_scale", 3.0),
@@ -205,7 +205,8 @@ CASES = {
     "TrainingConfiguration.ensemble": Case("ensemble", 2, shapes),
     "TrainingConfiguration.leave_out": Case("leave_out", 0.5, base={"ensemble": 2}),
     "TrainingConfiguration.seed": Case("seed", 1),
-    "TrainingConfiguration.dtype": Case("dtype", "float64", training_errors),
+    # nothing to compile in another precision
+    "TrainingConfiguration.dtype": Case("dtype", "float64", training_errors, PAPER | {"stages.0.model": "short-range"}),
     "TrainingConfiguration.watch_keys": Case(
         "watch_keys", {"energy": "wrong_energy"}, watched_energy_error, {"watch": [LABELS]}
     ),
