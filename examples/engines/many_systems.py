@@ -20,8 +20,7 @@ for index in range(N_SYSTEMS):
     frames[-1].rattle(0.05, seed=index)
 model = TorchSimModel(sys.argv[1], charge=0.0, device=device)
 state = torch_sim.io.atoms_to_state(frames, device, torch.float64)
-final = torch_sim.integrate(
-    system=state, model=model, integrator=torch_sim.nve, n_steps=N_STEPS, temperature=300, timestep=0.001
-)
+nve = getattr(torch_sim, "Integrator", torch_sim).nve  # torch-sim 0.3 has no `Integrator`
+final = torch_sim.integrate(system=state, model=model, integrator=nve, n_steps=N_STEPS, temperature=300, timestep=0.001)
 energies = model(final)["energy"]
 print(f"{final.n_systems} systems, {final.n_atoms} atoms; lowest energy {float(energies.min()):.4f} eV")
