@@ -5,9 +5,10 @@ OMP_NUM_THREADS=1 python tests/benchmarks/md_step.py [--atoms 64 216 512 1000] [
 
 Rock salt at 600 K, `VelocityVerlet` at 1 fs, one thread. Models: the shipped `nacl`, whose charges are shifted, and the
 default model with transfers, untrained. Calculators take turns of a few steps in one process; columns hold medians over
-the rounds: ms per step of either, and the median of their ratios. "ASE" is the same run with forces that cost nothing,
-as a share of the step without autograd. Calls are those of Python functions in one step between two searches of
-neighbors: of lrc_ase alone, and all.
+the rounds: ms of processor time per step of either, and the median of their ratios. "ASE" is the same run with forces
+that cost nothing, as a share of the step without autograd; its calculator compares atoms by ASE's own functions, which
+LRCCalculator does not, so that the share is an upper bound. Calls are those of Python functions in one step between two
+searches of neighbors: of lrc_ase alone, and all; then all of the run whose forces cost nothing.
 """
 
 from __future__ import annotations

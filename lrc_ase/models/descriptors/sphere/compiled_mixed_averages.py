@@ -204,7 +204,7 @@ def _backward(
     sums = slopes + 8 * n_factors * width
 
     def kernel(
-        moments_array, species, cotangent_array, vector_cotangent_array, gradient, matrix_array, transposed_array,
+        moments_array, species, cotangent_array, vector_cotangent_array, gradient_array, matrix_array, transposed_array,
         degree_of, degrees, n_atoms, n_inputs, n_channels,
         y_array, weighted_array, weights, directions_array, counts, starts, first, last,
     ):  # fmt: skip
@@ -215,7 +215,8 @@ def _backward(
         s, moments, matrix = address(scratch), address(moments_array), address(matrix_array)
         transposed, weighted = address(transposed_array), address(weighted_array)
         cotangents, vector_cotangents = address(cotangent_array), address(vector_cotangent_array)
-        y, directions = address(y_array), address(directions_array)
+        y, directions, gradient = address(y_array), address(directions_array), address(gradient_array)
+        n_whole = n_inputs // input_width * input_width
         step = n_atoms * n_vectors * n_channels  # from one component of the vectors to the next
         atom = first
         while atom < last:
@@ -244,10 +245,13 @@ def _backward(
                 )  # fmt: skip
             for lane in range(count):
                 for lm in range(n_lm):
-                    for n in range(n_inputs):
-                        # (n_lm, n_atoms, n_inputs), flat
-                        entry = (lm * n_atoms + atom + lane) * n_inputs + n
-                        gradient[entry] = s[sums + (lane * n_lm + lm) * n_padded + n]
+                    entry = (lm * n_atoms + atom + lane) * n_inputs  # (n_lm, n_atoms, n_inputs), flat
+                    row = sums + (lane * n_lm + lm) * n_padded
+                    # whole vectors first: the compiler copies single numbers, as memory might overlap
+                    for n in range(0, n_whole, input_width):
+                        store(gradient, entry + n, load(s, row + n, input_width))
+                    for n in range(n_whole, n_inputs):
+                        gradient[entry + n] = s[row + n]
             atom += count
         scratch[0] = 0  # keeps the array alive: `address` holds no reference
 

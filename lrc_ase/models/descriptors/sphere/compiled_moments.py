@@ -175,6 +175,7 @@ def _density(
     n_inputs = n_radial * max(n_weights, 1)
     n_blocks = -(-n_inputs // columns_width)
     n_columns = n_blocks * columns_width
+    n_whole = n_inputs // columns_width * columns_width
     points, changes = 0, 3 * width
     radial, radial_slopes = 6 * width, (6 + n_radial) * width
     powers = radial_slopes + n_radial * width
@@ -194,7 +195,8 @@ def _density(
         kind = vectors.dtype.type
         scratch = np.zeros(size, vectors.dtype)
         s, recurrence = address(scratch), address(recurrence_array)
-        series, scale = address(series_array), address(scale_array)
+        series, scale, sums = address(series_array), address(scale_array), address(density)
+        n_atoms = density.shape[1]
         # two entries more than elements, see `sort_neighbors`
         order, starts = np.empty(mask.shape[1], np.int64), np.empty(n_elements + 2, np.int64)
         zero = fill(kind(0), width)
@@ -243,9 +245,13 @@ def _density(
                         # only `n_lanes` neighbors: the empty lanes at the cutoff are left out
                         _accumulate(s, tile, factors, columns, n_lanes, n_lm, n_blocks, width, columns_width)
                 for lm in range(n_lm):
-                    for n in range(n_inputs):
-                        # elements, then columns
-                        density[lm, atom, element * n_inputs + n] = s[tile + lm * n_columns + n]
+                    # (n_lm, n_atoms, n_elements, n_inputs), flat
+                    row = ((lm * n_atoms + atom) * n_elements + element) * n_inputs
+                    # whole vectors first: the compiler copies single numbers, as memory might overlap
+                    for n in range(0, n_whole, columns_width):
+                        store(sums, row + n, load(s, tile + lm * n_columns + n, columns_width))
+                    for n in range(n_whole, n_inputs):
+                        sums[row + n] = s[tile + lm * n_columns + n]
         scratch[0] = 0  # keeps the array alive: `address` holds no reference
 
     return kernel

@@ -61,6 +61,10 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
     tile = unused + n_weights * width
     n_inputs = n_radial * max(n_weights, 1)
     size = tile + n_lm * n_inputs
+    copy_width = 1
+    while 2 * copy_width <= min(width, n_inputs):
+        copy_width *= 2
+    n_whole = n_inputs // copy_width * copy_width
 
     def kernel(
         vectors, mask, species, neighbors, weights, cotangents, gradient, weight_gradient, n_elements, cutoff,
@@ -69,7 +73,8 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
         kind = vectors.dtype.type
         scratch = np.zeros(size, vectors.dtype)
         s, recurrence = address(scratch), address(recurrence_array)
-        series, scale = address(series_array), address(scale_array)
+        series, scale, factors_of_all = address(series_array), address(scale_array), address(cotangents)
+        n_atoms = cotangents.shape[1]
         # two entries more than elements, see `sort_neighbors`
         order, starts = np.empty(mask.shape[1], np.int64), np.empty(n_elements + 2, np.int64)
         zero = fill(kind(0), width)
@@ -80,8 +85,13 @@ def build_backward(max_degree: int, n_radial: int, n_weights: int, width: int, n
                     continue
                 # factors g of this element, contiguous in the first-level cache: every neighbor reads all of them
                 for lm in range(n_lm):
-                    for n in range(n_inputs):
-                        s[tile + lm * n_inputs + n] = cotangents[lm, atom, element * n_inputs + n]
+                    # (n_lm, n_atoms, n_elements, n_inputs), flat
+                    row = ((lm * n_atoms + atom) * n_elements + element) * n_inputs
+                    # whole vectors first: the compiler copies single numbers, as memory might overlap
+                    for n in range(0, n_whole, copy_width):
+                        store(s, tile + lm * n_inputs + n, load(factors_of_all, row + n, copy_width))
+                    for n in range(n_whole, n_inputs):
+                        s[tile + lm * n_inputs + n] = factors_of_all[row + n]
                 for begin in range(starts[element], starts[element + 1], width):
                     end = min(begin + width, starts[element + 1])
                     # lanes without a neighbor get a point at the cutoff, not the origin: 1 / r stays finite there
