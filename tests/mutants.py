@@ -134,7 +134,7 @@ class Faults:
                 os._exit(status)
         os.close(write_end)
         try:
-            status = _wait(child, 60 * limit)
+            status = _wait(child, 20 * limit)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)  # processes that tests have started
@@ -296,7 +296,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rooms", nargs="+", help="folders or files below lrc_ase, such as training or models")
     parser.add_argument("--number", type=int, default=50, help="faults per room")
-    parser.add_argument("--seconds", type=float, default=20, help="processor time for the tests of a fault")
+    parser.add_argument("--seconds", type=float, default=60, help="processor time for the tests of a survivor")
     parser.add_argument("--tests", nargs="+", default=["tests", "lrc_ase"], help="files of tests; all if not given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kernels", action="store_true", help="plant the faults in functions that Numba compiles")

@@ -1,5 +1,6 @@
 """Restart files from anybody: nothing but what a run writes is read, none of it beyond its bytes in the file."""
 
+import copy
 import io
 import json
 import zipfile
@@ -185,6 +186,24 @@ def test_an_array_larger_than_its_bytes_is_refused_before_it_allocates(tmp_path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("description.npy", header.getvalue())
     refused(path, r"is damaged \(the array description\.npy does not fit its header\)")
+
+
+def test_more_arrays_than_any_run_writes_are_refused_unread(tmp_path):
+    path = tmp_path / "md.restart.npz"
+    np.savez(path, **{f"array{index}": np.zeros(1) for index in range(65)})
+    refused(path, "its arrays are larger than the file")
+
+
+def test_arrays_that_share_their_bytes_are_refused_unread(tmp_path):
+    path, array = tmp_path / "md.restart.npz", io.BytesIO()
+    np.save(array, np.zeros(1000))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("array.npy", array.getvalue())
+        for index in range(3):
+            twin = copy.copy(archive.infolist()[0])
+            twin.filename = f"array{index}.npy"
+            archive.filelist.append(twin)
+    refused(path, "its arrays are larger than the file")
 
 
 def test_pickled_arrays_are_refused(tmp_path):
