@@ -36,10 +36,12 @@ def in_field(graph, field):
     return replace(graph, field=torch.tensor(np.array([field]), dtype=torch.float64))
 
 
-@pytest.mark.parametrize("charges", ["transfers", "shifted"])
-def test_energy_is_that_of_dipoles_in_the_field_of_gaussian_charges(charges):
+@pytest.mark.parametrize(
+    "changes", [{}, {"charges": "shifted"}, {"polarizable": False}, {"n_dipoles": 0}], ids=lambda each: str(each)
+)
+def test_energy_is_that_of_dipoles_in_the_field_of_gaussian_charges(changes):
     """Against a model without polarizabilities and dipoles, and the field of smeared charges in NumPy."""
-    model, graph = responding(charges=charges), graph_of(water())
+    model, graph = responding(**changes), graph_of(water())
     plain = build_model(
         settings(long_range=model.long_range.settings.model_copy(update={"polarizable": False, "n_dipoles": 0}))
     ).double()
@@ -61,15 +63,15 @@ def test_energy_is_that_of_dipoles_in_the_field_of_gaussian_charges(charges):
                 gaussian = np.sqrt(2 / np.pi) / SMEARING * np.exp(-(r**2) / (2 * SMEARING**2))
                 falling = erf(r / np.sqrt(2) / SMEARING) / r - gaussian
                 field[i] += COULOMB_CONSTANT * q[j] * falling * (x[i] - x[j]) / r**2
-    alpha = output.polarizabilities.numpy()
+    alpha = np.zeros(3) if output.polarizabilities is None else output.polarizabilities.numpy()
     induced = alpha[:, None] * field
     permanent = output.local_dipoles.numpy() - induced
     expected = -(permanent * field).sum() - 0.5 * (alpha * (field**2).sum(axis=1)).sum()
     difference = evaluate(model, graph).energy - evaluate(plain, graph).energy
     assert difference.item() == pytest.approx(expected, rel=1e-7)
-    assert alpha.min() > 0
-    assert np.abs(permanent).max() > 1e-3
-    assert np.abs(induced).max() > 1e-3
+    assert (alpha > 0).all() == changes.get("polarizable", True)
+    assert (np.abs(permanent).max() > 1e-3) == (changes.get("n_dipoles", 1) > 0)
+    assert (np.abs(induced).max() > 1e-3) == changes.get("polarizable", True)
 
 
 def test_permanent_dipoles_point_along_edges():
