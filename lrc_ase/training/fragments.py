@@ -18,7 +18,7 @@ __all__ = ["SHIFTED_REMARK", "charge_scheme", "fragments"]
 SHIFTED_REMARK = (
     "training frames hold molecules farther apart than the cutoff, whose elements do not tell whether they are ions: "
     "latent charges are shifted evenly (`model.long_range.charges: shifted`); set `transfers` if all are neutral; "
-    "ions polarize molecules: `polarizable: true` and `n_dipoles: 4` may help much"
+    "`n_dipoles: 4` may help much where ions meet molecules"
 )
 
 
