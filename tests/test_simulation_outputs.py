@@ -73,7 +73,7 @@ except PermissionError as error:
 
 
 @pytest.mark.parametrize(
-    "name", ["a.extxyz", "a.xyz", "a.cif", "a.vasp", "POSCAR", "a.json", "a.db", "a.traj", "a.gen"]
+    "name", ["a.extxyz", "a.xyz", "a.cif", "a.vasp", "POSCAR", "coord", "a.json", "a.db", "a.traj", "a.gen"]
 )
 def test_structures_are_written_in_the_format_of_their_name(tmp_path, name):
     atoms = copper()
@@ -83,6 +83,8 @@ def test_structures_are_written_in_the_format_of_their_name(tmp_path, name):
     write_structure(tmp_path / name, atoms)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     written = read(tmp_path / name)
+    if name == "coord":  # Turbomole's, without a cell
+        written.cell, written.pbc = atoms.cell, atoms.pbc
     written.wrap()
     atoms.wrap()
     np.testing.assert_allclose(written.positions, atoms.positions, atol=1e-5)
