@@ -242,7 +242,7 @@ def test_forces_of_energies_need_no_convolution_and_their_training_one(convoluti
 
 def test_only_the_channels_of_the_field_are_convolved_again(convolutions):
     (weights, points, table), stencil = problem(3, n_inputs=3)
-    field, energy, _ = field_and_energy(weights, points, table, stencil, 1)
+    field, energy, *_ = field_and_energy(weights, points, table, stencil, 1)
     forces = torch.autograd.grad(energy.sum() + field.sin().sum(), points, create_graph=True)[0]
     assert convolutions == [3, 2]
     torch.autograd.grad(forces.pow(2).sum(), [weights, table])
@@ -259,7 +259,7 @@ def test_graphs_are_freed_without_the_garbage_collector(monkeypatch):
     )
     gc.disable()
     try:
-        field, energy, _ = field_and_energy(weights, points, table, stencil, 1)
+        field, energy, *_ = field_and_energy(weights, points, table, stencil, 1)
         forces = torch.autograd.grad(energy.sum() + field.sin().sum(), points, create_graph=True)[0]
         torch.autograd.grad(forces.pow(2).sum(), [weights, table])
         assert None not in [reference() for reference in evaluations]

@@ -7,14 +7,22 @@ import torch
 from lrc_ase.models.ensemble import Ensemble, members_of
 from lrc_ase.models.model import ShortRangeModel, build_model, extend_to_full_range
 from lrc_ase.models.settings import ModelSettings
+from lrc_ase.training.configuration import ModelConfiguration
 
-__all__ = ["new_model", "next_model", "with_settings"]
+__all__ = ["new_model", "next_model", "preset_model", "with_settings"]
 
 
 def new_model(settings: ModelSettings, *, n_members: int, seed: int) -> ShortRangeModel:
     """Build an untrained model, or an ensemble of models with different initial weights."""
     members = [build_model(settings, generator=_generator(seed, member)) for member in range(n_members)]
     return members[0] if n_members == 1 else Ensemble(members)
+
+
+def preset_model(name: str) -> ShortRangeModel:
+    """Build an untrained model of the settings that a preset gives a training, for the elements Na and Cl."""
+    chosen = ModelConfiguration.model_validate({"preset": name, "elements": ["Na", "Cl"]})
+    known = {key: getattr(chosen, key) for key in ("elements", "cutoff", "descriptor", "long_range", "hidden")}
+    return build_model(ModelSettings(**known))
 
 
 def next_model(previous: ShortRangeModel, settings: ModelSettings, *, n_members: int, seed: int) -> ShortRangeModel:
