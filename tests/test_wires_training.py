@@ -10,7 +10,7 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +278,7 @@ def content(changes: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-@lru_cache(maxsize=64)
+@cache  # a run that was forgotten would meet its folder
 def run(folder: Path, changes: str) -> Run:
     """Train with the settings in `changes`, as JSON, and read what came out."""
     output = folder / f"run-{abs(hash(changes))}"
