@@ -38,14 +38,14 @@ def test_a_calculator_gives_the_numbers_of_the_cpu(potential, device):
     for where in ("cpu", device):
         atoms = salt(repeat=(2, 2, 1), seed=7)
         atoms.calc = LRCCalculator(potential, device=where)
-        found = {name: np.array(atoms.calc.get_property(name, atoms)) for name in PROPERTIES}
-        found["born"] = atoms.calc.get_born_effective_charges(atoms)
-        found["polarizability"] = atoms.calc.get_polarizability(atoms)
+        measured = {name: np.array(atoms.calc.get_property(name, atoms)) for name in PROPERTIES}
+        measured["born"] = atoms.calc.get_born_effective_charges(atoms)
+        measured["polarizability"] = atoms.calc.get_polarizability(atoms)
         atoms.rattle(0.1, seed=5)
         atoms.positions[0] += 0.4  # beyond the skin
         atoms.set_cell(atoms.cell * 1.02, scale_atoms=True)
-        found["forces elsewhere"] = atoms.get_forces()
-        results.append(found)
+        measured["forces elsewhere"] = atoms.get_forces()
+        results.append(measured)
     for name, expected in results[0].items():
         np.testing.assert_allclose(results[1][name], expected, rtol=1e-8, atol=1e-8 * max(1, np.abs(expected).max()))
 
