@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 from structures import ELEMENTS, rattled_crystal, surroundings
 
 from lrc_ase.models.descriptors import SphereDescriptor
-from lrc_ase.models.descriptors.sphere import real_spherical_harmonics
+from lrc_ase.models.descriptors.sphere import real_spherical_harmonics, reference
 from lrc_ase.models.descriptors.sphere.element_order import ElementOrder
 from lrc_ase.models.descriptors.sphere.moments import moments
 from lrc_ase.models.settings import SphereSettings
@@ -33,7 +33,7 @@ every_block = pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS, VECTORS], ids=[
 @pytest.mark.parametrize("degrees", [(0,), (2, 2), (3, 3, 3, 2), (4, 4, 3), (1, 1, 1, 1, 1)])
 def test_features_are_rotation_invariant_to_rounding(degrees, blocks):
     if degrees == (0,) and blocks == VECTORS:
-        pytest.skip("no vectors can be sphere_descriptor of densities without a direction")
+        pytest.skip("no vectors can be made of densities without a direction")
     sphere_descriptor = descriptor(degrees=degrees, **blocks)
     vectors, *rest = surroundings()
     rotation = torch.from_numpy(Rotation.random(rng=np.random.default_rng(0)).as_matrix())
@@ -230,3 +230,29 @@ def test_compression_keeps_small_features_and_takes_the_root_of_large_ones(block
     assert torch.equal(torch.sign(expected), torch.sign(features))
     near = free(1.5 * vectors, *rest)
     torch.testing.assert_close(descriptor(compression=1e6, **blocks)(1.5 * vectors, *rest), near)
+
+
+@every_block
+def test_pieces_of_atoms_as_on_a_gpu_give_the_same_derivatives(blocks, monkeypatch):
+    sphere_descriptor = descriptor(degrees=(2, 2), **blocks)
+    sphere_descriptor.engine = "reference"
+    vectors, *rest = surroundings(n_atoms=7)
+    vectors.requires_grad_()
+
+    def derivatives():
+        features = sphere_descriptor(vectors, *rest)
+        (first,) = torch.autograd.grad(features.sin().sum(), vectors, create_graph=True)
+        second = torch.autograd.grad(first.square().sum(), [vectors, *sphere_descriptor.parameters()])
+        return [features, first, *second]
+
+    whole, pieces, plain = derivatives(), [], reference.checkpoint
+
+    def counted(function, piece, **options):
+        pieces.append(piece)
+        return plain(function, piece, **options)
+
+    monkeypatch.setattr(reference, "_gpu_memory", lambda device: 256 * 500)
+    monkeypatch.setattr(reference, "checkpoint", counted)
+    for actual, expected in zip(derivatives(), whole, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
+    assert len(pieces) > 4

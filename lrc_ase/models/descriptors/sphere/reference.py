@@ -106,18 +106,20 @@ def _in_pieces(
     Several pieces on a GPU are evaluated once more in the backward pass instead of kept: what a million atoms keep
     would not fit its memory.
     """
-    n_atoms, on_cpu = len(atoms), atoms.device.type == "cpu"
-    largest = cpu_piece if on_cpu else _memory_of(atoms.device) // _GPU_PIECES
+    n_atoms, memory = len(atoms), _gpu_memory(atoms.device)
+    largest = cpu_piece if memory is None else memory // _GPU_PIECES
     size = n_atoms if largest is None else max(1, largest // max(1, values_per_atom))
     pieces = [slice(first, first + size) for first in range(0, n_atoms, max(1, size))] or [slice(0, 0)]
-    if on_cpu or len(pieces) == 1:
+    if memory is None or len(pieces) == 1:
         return [function(piece) for piece in pieces]
     return [checkpoint(function, piece, use_reentrant=False) for piece in pieces]
 
 
 @lru_cache(maxsize=16)
-def _memory_of(device: torch.device) -> int:
-    """Return the memory of a GPU in bytes; 8 GiB where torch does not know it."""
+def _gpu_memory(device: torch.device) -> int | None:
+    """Return the memory of a GPU in bytes, 8 GiB where torch does not know it; None for the CPU."""
+    if device.type == "cpu":
+        return None
     return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 2**33
 
 
