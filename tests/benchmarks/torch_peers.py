@@ -195,9 +195,9 @@ class NvalchemiFused(Nvalchemi):
         with torch.no_grad():
             for column in self.weights.T.contiguous():
                 mesh = self.potential(self.fixed_positions, column, self.table)
-                field, own = self.spline.spline_gather_with_force(
+                field, of_column = self.spline.spline_gather_with_force(
                     self.fixed_positions, column, mesh, self.cell, self.order, cell_inv_t=self.inverse
                 )
                 fields.append(field)
-                forces += own
+                forces += of_column
         return torch.stack(fields, dim=1) - self.problem.kernel_at_origin * self.weights, forces

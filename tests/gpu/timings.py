@@ -202,7 +202,7 @@ def layer(n_atoms: int, name: str, job: str, device: torch.device) -> dict[str, 
 
 
 def parts(n_atoms: int, device: torch.device) -> dict[str, Any]:
-    """Spreading, Fourier transforms and gathering of the layer's default mesh."""
+    """Spreading, Fourier transforms and gathering of the layer's default mesh, and the bytes that must pass."""
     from lrc_ase import Coulomb, LongRangeConvolution
 
     convolution = LongRangeConvolution(Coulomb(smearing=SMEARING), smearing=SMEARING, accuracy=1e-3)
@@ -217,9 +217,12 @@ def parts(n_atoms: int, device: torch.device) -> dict[str, Any]:
 
     coordinates = n * torch.rand(n_atoms, 3, dtype=torch.float64, device=device)
     structure = torch.zeros(n_atoms, dtype=torch.int64, device=device)
-    for level, n_orders in ((0, 1), (1, 4)):
+    for level, n_orders in ((0, 1), (1, 4), (2, 10)):
         values = torch.randn(n_atoms, n_orders, 1, device=device)
         arguments = coordinates, structure, convolution.window, level
+        # what must pass once: coordinates, structures, weights or results, and the mesh
+        least = sum(tensor.numel() * tensor.element_size() for tensor in (coordinates, structure, values, mesh))
+        measured[f"bytes {level}, MB"] = round(least / 1e6, 1)
         measured[f"spread {level} ms"] = timed(lambda v=values, a=arguments: spread_triton(v, *a, mesh), device)["ms"]
         measured[f"gather {level} ms"] = timed(lambda v=values, a=arguments: gather_triton(mesh, *a, v), device)["ms"]
     keys = torch.randint(n**3, (n_atoms,), device=device, dtype=torch.int32)

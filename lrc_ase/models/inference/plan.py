@@ -1,4 +1,4 @@
-"""What a step without autograd needs from a neighbor list: computed once, used until neighbors or cell change."""
+"""Plan of a step without autograd: arrays made from a neighbor list once and used until neighbors or cell change."""
 
 from __future__ import annotations
 
