@@ -7,8 +7,9 @@ from lrc_ase.training.options import option_table
 
 START, END = "<!-- {}: written by docs/configuration_keys.py -->\n", "<!-- end of {} -->\n"
 
-for page_name, subject, table in (("configuration", "keys", key_tables()), ("training", "options", option_table())):
-    page = Path(__file__).with_name(f"{page_name}.md")
+TABLES = (("reference/configuration.md", "keys", key_tables()), ("how-to/training.md", "options", option_table()))
+for page_name, subject, table in TABLES:
+    page = Path(__file__).parent / page_name
     start, end = START.format(subject), END.format(subject)
     before, rest = page.read_text(encoding="utf-8").split(start)
     page.write_text(before + start + table + end + rest.split(end)[1], encoding="utf-8")

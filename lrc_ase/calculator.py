@@ -52,7 +52,7 @@ class LRCCalculator(ResponseCalculator):
     `results`. `stresses` (per atom, sum to `stress`) cost more and are computed on request.
     `results` holds only properties of ASE, under ASE's names and in ASE's shapes, so that every writer and helper of
     ASE accepts them. A property that a structure does not have raises ASE's `PropertyNotImplementedError`. See
-    docs/calculator.md and docs/conventions.md.
+    docs/reference/calculator.md and docs/reference/conventions.md.
 
     Methods and attributes return the quantities for which ASE has no name:
 
@@ -68,7 +68,7 @@ class LRCCalculator(ResponseCalculator):
     `lrc_ase.structures.charge.CHARGE_NAMES`, 0 when absent. A uniform electric field is `electric_field` for all
     structures, or ``atoms.info["external_field"]`` for one. Energy, forces and stress then include -E.P, the energy of
     the polarization P. The calculator follows atoms that are wrapped through periodic boundaries from one evaluation to
-    the next, so that the energy has no steps; see docs/calculator.md.
+    the next, so that the energy has no steps; see docs/reference/calculator.md.
 
     The first calculator of a process lets the C library keep up to 64 MiB of freed memory for the next step
     (`lrc_ase.layer.memory.reuse_small_meshes`), unless the environment sets glibc's limits.

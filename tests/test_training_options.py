@@ -183,12 +183,12 @@ def test_the_template_holds_every_key_at_its_default(tmp_path):
 
 
 def test_the_table_of_options_is_that_of_the_list():
-    page = (Path(__file__).resolve().parents[1] / "docs" / "training.md").read_text()
+    page = (Path(__file__).resolve().parents[1] / "docs" / "how-to" / "training.md").read_text()
     assert option_table() in page, "run `python docs/configuration_keys.py`"
     assert "| `--threads N` | `n_threads` | `n_threads` |" in page
 
 
 def test_the_page_of_keys_is_that_of_the_docstrings():
-    page = (Path(__file__).resolve().parents[1] / "docs" / "configuration.md").read_text()
+    page = (Path(__file__).resolve().parents[1] / "docs" / "reference" / "configuration.md").read_text()
     assert key_tables() in page, "run `python docs/configuration_keys.py`"
     assert "| `cutoff` | Range of the short-range part, Angstrom. | Angstrom | `5.0` |" in page

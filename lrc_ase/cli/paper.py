@@ -32,7 +32,7 @@ def paper(
         "lrc-ase-paper"
     ),
     page: Annotated[
-        Path | None, typer.Option(help="Write the page of all results here too, say docs/paper.md.")
+        Path | None, typer.Option(help="Write the page of all results here too, such as docs/notebook/paper.md.")
     ] = None,
     threads: ThreadsOption = None,
     debug: DebugOption = False,

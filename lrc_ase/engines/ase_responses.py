@@ -48,7 +48,7 @@ class ResponseCalculator(Calculator):
         """Return the Born effective charges of the latent charges, (n_atoms, 3, 3) in e.
 
         Indices are atom, polarization, displacement. `lrc_ase.models.derivatives.born_effective_charges` gives the
-        definition, docs/calculator.md the cost.
+        definition, docs/reference/calculator.md the cost.
         """
         return self._response("born_effective_charges", born_effective_charges, atoms)
 
@@ -62,8 +62,8 @@ class ResponseCalculator(Calculator):
     def get_polarization(self, atoms: Atoms | None = None) -> np.ndarray:
         """Return the dipole moment per volume of a cell with three periodic directions, (3,) in e/Angstrom^2.
 
-        It is defined up to a quantum, charge times cell vector per volume (docs/conventions.md). From one call to the
-        next it changes without steps, also where atoms are wrapped.
+        It is defined up to a quantum, charge times cell vector per volume (see docs/reference/conventions.md). From one
+        call to the next it changes continuously, also when atoms are wrapped.
         """
         atoms = self.atoms if atoms is None else atoms
         if atoms is not None and not atoms.pbc.all():

@@ -23,7 +23,7 @@ COMPARED: tuple[Label, ...] = ("dipole", "born_effective_charges")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Predicted and labelled values of one kind, in the unit of docs/conventions.md."""
+    """Predicted and labelled values of one kind, in the unit of docs/reference/conventions.md."""
 
     predicted: np.ndarray
     """(n_frames, 3) for dipoles, (n_atoms, 3, 3) for Born effective charges; NaN if the model has no latent charges."""

@@ -28,7 +28,7 @@ class ErrorUnit:
     """Unit in which errors of a quantity are shown and written."""
 
     per_ase_unit: float
-    """Factor from the unit of docs/conventions.md, such as eV (per atom) or eV/Angstrom."""
+    """Factor from the unit of docs/reference/conventions.md, such as eV (per atom) or eV/Angstrom."""
     ascii: str
     """Name in JSON, CSV and logs."""
     symbol: str

@@ -1,7 +1,8 @@
 r"""Static dielectric constant from the dipole moment of runs.
 
 M is the dipole moment of the cell since the start of a run. With conducting surroundings, as in the energies of
-periodic cells (docs/conventions.md), fluctuations without a field and the response to a field E give the same constant:
+periodic cells (see docs/reference/conventions.md), fluctuations without a field and the response to a field E give the
+same constant:
 
 .. math:: \epsilon = \epsilon_\infty
           \Big(1 + \frac{\langle M^2 \rangle - \langle M \rangle^2}{3\epsilon_0 V k_B T}\Big), \qquad

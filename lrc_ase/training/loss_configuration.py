@@ -17,7 +17,7 @@ class LossConfiguration(Settings):
 
     energy: float = Field(20.0, ge=0)
     """Weight of the energy error per atom; 20 costs a few percent of the forces' accuracy and pays in energies, see
-    docs/accuracy.md. 0 with force weight 1: the paper's force-only loss."""
+    docs/notebook/accuracy.md. 0 with force weight 1: the paper's force-only loss."""
     forces: float = Field(1.0, ge=0)
     """Weight of the force error."""
     stress: float | None = Field(None, ge=0)

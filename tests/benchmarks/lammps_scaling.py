@@ -1,4 +1,4 @@
-"""Time per step in LAMMPS on one and more processes, beside ASE: the table of docs/engines.md.
+"""Time per step in LAMMPS on one and more processes, beside ASE: the table of docs/how-to/engines.md.
 
 python tests/benchmarks/lammps_scaling.py [--potential FILE] [--atoms 10000 50000] [--processes 1 2] [--steps 10]
 

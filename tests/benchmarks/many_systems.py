@@ -1,4 +1,4 @@
-"""Time of many small systems at once in torch-sim, against ASE one by one: the table of docs/engines.md.
+"""Time of many small systems at once in torch-sim, against ASE one by one: the table of docs/how-to/engines.md.
 
 python tests/benchmarks/many_systems.py [--potential FILE] [--systems 256] [--cells 1] [--device cpu]
 

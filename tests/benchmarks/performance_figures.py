@@ -1,4 +1,4 @@
-"""Figures of docs/performance.md."""
+"""Figures of docs/notebook/performance.md."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""From the tables that `report.py` wrote to docs/performance.md and its figures; the prose is in performance.md.j2.
+"""Make docs/notebook/performance.md and its figures from the tables of `report.py`; the prose is in performance.md.j2.
 
-python tests/benchmarks/performance_page.py [--docs docs]
+python tests/benchmarks/performance_page.py [--docs docs/notebook]
 """
 
 from __future__ import annotations
@@ -217,7 +217,8 @@ def targets(times: Times, scaling: Times, memory: list[Row], first_call: list[Ro
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--docs", type=Path, default=HERE.parents[1] / "docs", help="holds performance/*.csv")
+    notebook = HERE.parents[1] / "docs" / "notebook"
+    parser.add_argument("--docs", type=Path, default=notebook, help="holds performance/*.csv")
     docs = parser.parse_args().docs
     folder = docs / "performance"
     tables = {name: read_table(folder / f"{name}.csv") for name in ("times", "scaling", "crossover")}

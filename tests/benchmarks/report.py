@@ -1,4 +1,4 @@
-"""Runs the whole comparison and writes the tables of docs/performance; `performance_page.py` makes the page of them.
+"""Run the whole comparison and write the tables of docs/notebook/performance; `performance_page.py` makes the page.
 
 python tests/benchmarks/report.py [--quick] [--only times scaling stages crossover memory first_call]
 
@@ -282,7 +282,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--quick", action="store_true", help="one minute, to see that everything works")
-    parser.add_argument("--output", type=Path, default=HERE.parents[1] / "docs" / "performance")
+    parser.add_argument("--output", type=Path, default=HERE.parents[1] / "docs" / "notebook" / "performance")
     parser.add_argument("--cache", type=Path, default=HERE.parents[1] / "build" / "benchmarks")
     arguments = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])

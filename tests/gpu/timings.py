@@ -5,9 +5,9 @@ python tests/gpu/timings.py RESULTS [--neighbors-in FOLDER] [--largest 1000000] 
 
 The first command finds the neighbors on the CPU and keeps them, while the GPU does something else.
 
-Writes RESULTS/timings.json after each measurement, and RESULTS/timings.md, which docs/performance.md includes, at the
-end. Times are medians after warming up. A measurement that fails keeps its error; the others go on. After `--seconds`
-no new one begins.
+Writes RESULTS/timings.json after each measurement and RESULTS/timings.md at the end, which
+docs/notebook/performance.md includes. Times are medians after warming up. A measurement that fails keeps its error; the
+others go on. After `--seconds` no new one begins.
 """
 
 from __future__ import annotations

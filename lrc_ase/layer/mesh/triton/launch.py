@@ -21,7 +21,7 @@ Gathering: a program owns a few neighbors in sorted order, walks along x and kee
 one for each derivative in x, in registers; y and z are contracted once, at the end.
 
 Measured on an H100 in float32 with 6 points, 1e6 atoms, 0.05 atoms per mesh point: `spread` at level 0 takes 2.9 ms, at
-level 1 4.7 ms, `gather` 0.6 and 1.3 ms, each with its sort of 0.15 ms (docs/gpu.md). `spread` is far above the
+level 1 4.7 ms, `gather` 0.6 and 1.3 ms, each with its sort of 0.15 ms (docs/how-to/gpu.md). `spread` is far above the
 estimates below, made for an H200 and 0.1 atoms per mesh point, and not yet understood: profile it first.
 Instructions are counted in the machine code that Triton 3.9 makes. `spread` at level 0: 7.3 tiles of 16 x 4 x 8 points
 visit an atom, 4.2 thousand multiply-adds (0.13 ns at 33e12 per second) in 310 warp instructions (0.3 ns at 1e12 per
