@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         PonitaSettings,
         SphereSettings,
     )
+    from lrc_ase.simulation.starts import start_structure
     from lrc_ase.structures.domain import ExtrapolationWarning
     from lrc_ase.training import train
 
@@ -54,6 +55,7 @@ __all__ = [
     "load",
     "load_potential",
     "save_potential",
+    "start_structure",
     "train",
 ]
 
@@ -77,6 +79,7 @@ _MODULES = {
         "PonitaSettings",
         "SphereSettings",
     ),
+    "lrc_ase.simulation.starts": ("start_structure",),
     "lrc_ase.structures.domain": ("ExtrapolationWarning",),
     "lrc_ase.training": ("train",),
 }

@@ -17,6 +17,7 @@ from ase.calculators.calculator import (
     PropertyNotImplementedError,
     all_changes,
 )
+from ase.data import atomic_numbers
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from lrc_ase.engines.ase_errors import ases_errors, unknown_keyword
@@ -209,6 +210,11 @@ class LRCCalculator(ResponseCalculator):
         self.neighbor_list.forget()
         self._field.forget()
         self._extras, self._evaluated = {}, None
+
+    @property
+    def allowed_atomic_numbers(self) -> list[int]:
+        """Return the atomic numbers that the model knows, under the name that ml-peg and MACE use."""
+        return [atomic_numbers[element] for element in self.model.settings.elements]
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:

@@ -23,6 +23,7 @@ COMMANDS = [
     "lammps",
     "serve",
     "info",
+    "models",
     "compile",
     "paper",
 ]

@@ -5,12 +5,16 @@ import sys
 import warnings
 from pathlib import Path
 
+import ase.io
+import numpy as np
 import pytest
 from structures import potential, rattled_crystal
+from typer.testing import CliRunner
 
 import lrc_ase
 import lrc_ase.files.pretrained
 from lrc_ase import LRCCalculator, save_potential
+from lrc_ase.cli import app
 from lrc_ase.files.errors import PotentialFileError, ShadowedNameWarning
 from lrc_ase.files.pretrained import absolute_potential, find_potential, is_potential, trained_potential
 from lrc_ase.training.configuration import parse_configuration
@@ -25,6 +29,8 @@ def shipped(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (tmp_path / "potentials" / "__init__.py").touch()
     save_potential(folder / "potential.safetensors", potential())
+    (folder / "README.md").write_text("# table_salt: crystals for the kitchen\n\nMore.\n")
+    ase.io.write(folder / "start.extxyz", rattled_crystal())
 
     class Spec:
         submodule_search_locations = (str(tmp_path / "potentials"),)
@@ -109,9 +115,52 @@ def test_the_start_of_a_training_may_be_a_shipped_name(shipped, tmp_path):
         assert parse_configuration(content | {"start": start}, folder=tmp_path).start == expected
 
 
-def test_every_shipped_potential_loads():
-    for name in lrc_ase.files.pretrained.trained_potentials():
-        assert LRCCalculator.from_pretrained(name).model.settings.elements
+def test_a_shipped_potential_brings_a_structure_along(shipped):
+    assert np.allclose(lrc_ase.start_structure("table_salt").positions, rattled_crystal().positions, atol=1e-7)
+    with pytest.raises(PotentialFileError, match="shipped are: table_salt"):
+        lrc_ase.start_structure("pepper")
+    (shipped / "start.extxyz").unlink()
+    with pytest.raises(PotentialFileError, match="'table_salt' brings no structure along"):
+        lrc_ase.start_structure("table_salt")
+
+
+@pytest.mark.parametrize(
+    ("command", "output"),
+    [
+        (["md", "--ensemble", "nve", "--temperature", "10", "--steps", "1"], "md.traj"),
+        (["relax", "--fmax", "1000"], "r.traj"),
+    ],
+)
+def test_commands_take_the_structure_of_a_shipped_potential(shipped, tmp_path, monkeypatch, command, output):
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner().invoke(app, [*command[:1], "table_salt", *command[1:], "--output", output])
+    assert run.exit_code == 0, run.output
+    assert np.allclose(ase.io.read(output, 0).positions, rattled_crystal().positions, atol=1e-7)
+    (shipped / "start.extxyz").unlink()
+    run = CliRunner().invoke(app, [*command[:1], "table_salt", *command[1:], "--output", output, "--overwrite"])
+    assert run.exit_code == 1
+    assert "no structure is given, and table_salt brings none along" in run.output
+
+
+def test_the_list_of_shipped_potentials_shows_titles_elements_and_cards(shipped, monkeypatch):
+    run = CliRunner().invoke(app, ["models"])
+    assert run.exit_code == 0
+    assert "table_salt  crystals for the kitchen (H O Na Cl)" in run.output
+    assert str(shipped / "README.md") in run.output
+    (shipped / "potential.safetensors").unlink()
+    assert "no potential is shipped" in CliRunner().invoke(app, ["models"]).output
+
+
+@pytest.mark.parametrize("name", lrc_ase.files.pretrained.trained_potentials())
+def test_every_shipped_potential_has_a_card_and_a_structure_in_its_domain(name):
+    file = trained_potential(name)
+    assert file.stat().st_size < 1e6
+    assert lrc_ase.files.pretrained.card_title(file)
+    atoms = lrc_ase.start_structure(name)
+    atoms.calc = lrc_ase.load(name)
+    assert np.abs(atoms.get_forces()).max() < 5.0
+    assert atoms.calc.extrapolation == ()
+    assert atoms.calc.allowed_atomic_numbers == sorted(set(atoms.numbers), key=atoms.calc.allowed_atomic_numbers.index)
 
 
 def test_ase_lists_the_calculator(tmp_path):

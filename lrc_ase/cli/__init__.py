@@ -49,6 +49,7 @@ _COMMANDS: Mapping[str, dict[str, Any]] = {
     "lammps": {"context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}},
     "serve": {},
     "info": {},
+    "models": {},
     "compile": {},
     "paper": {},
 }

@@ -34,6 +34,7 @@ __all__ = [
     "DtypeOption",
     "FieldOption",
     "PotentialArgument",
+    "StartArgument",
     "StructureArgument",
     "ThreadsOption",
     "calculator",
@@ -47,6 +48,7 @@ __all__ = [
     "set_field",
     "set_threads",
     "show_rows",
+    "starting_structure",
 ]
 
 console = Console()
@@ -55,8 +57,11 @@ INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
 PotentialArgument = Annotated[
     str, typer.Argument(help="Potential: a file, a run folder, or the name of a shipped one.", show_default=False)
 ]
-StructureArgument = Annotated[
-    str, typer.Argument(help="Structure in any format of ASE; 'file.traj@5' takes a frame.", show_default=False)
+_STRUCTURE = "Structure in any format of ASE; 'file.traj@5' takes a frame."
+StructureArgument = Annotated[str, typer.Argument(help=_STRUCTURE, show_default=False)]
+StartArgument = Annotated[
+    str | None,
+    typer.Argument(help=f"{_STRUCTURE} If not given, the one of a shipped potential.", show_default=False),
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 DeviceOption = Annotated[str, typer.Option(help="Device of torch: cpu, cuda, cuda:1.")]
@@ -206,6 +211,18 @@ def set_field(atoms: Atoms, field: tuple[float, float, float] | None) -> str:
     if present is None or not present.any():
         return ""
     return f"field {' '.join(f'{component:g}' for component in present)} V/Angstrom"
+
+
+def starting_structure(structure: str | None, potential: str, repeat: tuple[int, int, int] | None = None) -> Atoms:
+    """Read the structure of the command line, or without one the structure that a shipped potential brings along."""
+    from lrc_ase.files.pretrained import start_file
+
+    if structure is not None:
+        return read_structure(structure, repeat)
+    start = start_file(potential)
+    if start is None:
+        raise ValueError(f"no structure is given, and {potential} brings none along: name a file after the potential")
+    return read_structure(str(start), repeat)
 
 
 def read_structure(path: str, repeat: tuple[int, int, int] | None = None) -> Atoms:

@@ -16,15 +16,15 @@ from lrc_ase.cli.console import (
     DtypeOption,
     FieldOption,
     PotentialArgument,
-    StructureArgument,
+    StartArgument,
     ThreadsOption,
     calculator,
     one_line_errors,
     parse_repeat,
     progress_bar,
-    read_structure,
     set_field,
     set_threads,
+    starting_structure,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ LINES = 20
 @one_line_errors
 def md(
     potential: PotentialArgument,
-    structure: StructureArgument,
+    structure: StartArgument = None,
     ensemble: Annotated[
         str, typer.Option("--ensemble", "-e", help="Ensemble: nve (velocity Verlet), nvt (Langevin) or npt (MTK).")
     ] = "nvt",
@@ -127,7 +127,7 @@ def md(
         extrapolate=extrapolate,
     )
     files = MDFiles.beside(output)
-    atoms = read_structure(structure, parse_repeat(repeat))
+    atoms = starting_structure(structure, potential, parse_repeat(repeat))
     field_of_run = set_field(atoms, field)
     check_trajectory_output(output, atoms)  # before the potential is loaded, which may take long
     atoms.calc = calculator(potential, device, dtype)

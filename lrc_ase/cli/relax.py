@@ -14,16 +14,16 @@ from lrc_ase.cli.console import (
     DtypeOption,
     FieldOption,
     PotentialArgument,
-    StructureArgument,
+    StartArgument,
     ThreadsOption,
     calculator,
     one_line_errors,
     progress_bar,
-    read_structure,
     refuse_existing,
     say,
     set_field,
     set_threads,
+    starting_structure,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ __all__ = ["relax"]
 @one_line_errors
 def relax(
     potential: PotentialArgument,
-    structure: StructureArgument,
+    structure: StartArgument = None,
     cell: Annotated[bool, typer.Option("--cell/--no-cell", help="Relax the cell too.")] = False,
     fmax: Annotated[float, typer.Option(help="Largest force that may remain, eV/Angstrom.")] = 0.01,
     pressure: Annotated[float, typer.Option(help="Pressure on the cell, GPa; with --cell.")] = 0.0,
@@ -66,7 +66,7 @@ def relax(
         fmax=fmax, cell=cell, pressure=pressure, optimizer=cast(Any, optimizer.lower()), max_steps=steps
     )
     refuse_existing(output, overwrite=overwrite)
-    atoms = read_structure(structure)
+    atoms = starting_structure(structure, potential)
     field_of_run = set_field(atoms, field)
     check_structure_output(output, atoms)
     atoms.calc = calculator(potential, device, dtype)

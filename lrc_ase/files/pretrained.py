@@ -1,7 +1,8 @@
 """Paths of potentials: files, folders of training runs, and potentials shipped with the package.
 
-Shipped potentials are folders of ``potentials/trained``, each with a ``potential.safetensors``. They form the package
-`lrc_ase.potentials`, which is located and never imported.
+Shipped potentials are folders of ``potentials/trained``, each with a ``potential.safetensors``, a card ``README.md``
+and a structure to start from, ``start.extxyz``. They form the package `lrc_ase.potentials`, which is located and never
+imported.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from lrc_ase.files.errors import PotentialFileError, ShadowedNameWarning
 __all__ = [
     "POTENTIAL_FILE",
     "absolute_potential",
+    "card_title",
     "find_potential",
     "is_potential",
+    "start_file",
     "trained_potential",
     "trained_potentials",
 ]
 
 POTENTIAL_FILE = "potential.safetensors"
 """Name of the final potential in a run folder and in the folder of a shipped potential."""
+CARD_FILE = "README.md"
+START_FILE = "start.extxyz"
 
 
 def trained_potentials() -> dict[str, Path]:
@@ -50,6 +55,25 @@ def trained_potential(name: str) -> Path:
             '`LRCCalculator("run/potential.safetensors")`'
         )
     return shipped[name]
+
+
+def start_file(name_or_path: str | os.PathLike[str]) -> Path | None:
+    """Return the file of the structure that a shipped potential brings along, None if there is none."""
+    shipped = trained_potentials().get(os.fspath(name_or_path))
+    file = None if shipped is None else shipped.with_name(START_FILE)
+    return file if file is not None and file.is_file() else None
+
+
+def card_title(file: Path) -> str:
+    """Return the title of the card beside a shipped potential file, without the name; empty without a card.
+
+    The first line of a card reads ``# name: title``.
+    """
+    card = file.with_name(CARD_FILE)
+    if not card.is_file():
+        return ""
+    with card.open(encoding="utf-8") as lines:
+        return lines.readline().lstrip("# ").partition(":")[2].strip()
 
 
 def find_potential(name_or_path: str | os.PathLike[str]) -> Path:
