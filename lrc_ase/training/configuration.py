@@ -191,7 +191,7 @@ class TrainingConfiguration(Settings):
     data: Annotated[
         dict[str, Annotated[DataSetConfiguration, BeforeValidator(_data_set)]], BeforeValidator(_data_sets)
     ] = Field(min_length=1)
-    """Data sets by name. Files alone (`data: frames.extxyz`) are one set, called frames."""
+    """Data sets by name. Files in place of the names form one set, called frames."""
     model: ModelConfiguration = ModelConfiguration()
     """The model."""
     references: ReferenceSetting = "fit"
