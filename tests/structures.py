@@ -117,6 +117,15 @@ def salt_with_terms():
     return Potential(model, plain.references)
 
 
+def salt_with_repulsion():
+    """`salt_potential` with a core repulsion that neighbors in the crystal feel."""
+    plain = salt_potential()
+    ranges = {"Na-Na": 3.0, "Na-Cl": 3.0, "Cl-Cl": 3.0}
+    model = build_model(plain.settings.model_copy(update={"baseline": [{"zbl": {"ranges": ranges}}]}))
+    model.load_state_dict(plain.model.state_dict())
+    return Potential(model.to(next(plain.model.parameters())), plain.references)
+
+
 def salt_with_two_blocks(**descriptor):
     """`salt_potential` with a second block, whose features have small random weights in the networks."""
     one = salt_potential()

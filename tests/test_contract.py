@@ -8,9 +8,10 @@ import pytest
 import torch
 from ase import Atoms
 from contract import Case, Contract
-from structures import potential, rattled_crystal, settings
+from structures import ELEMENTS, potential, rattled_crystal, settings
 
 from lrc_ase import LongRangeSettings, LRCCalculator
+from lrc_ase.models.baselines import ranges_from_data
 from lrc_ase.models.settings import PaperSettings, PonitaSettings, SphereSettings
 from lrc_ase.potentials.calculator import KernelCalculator
 from lrc_ase.potentials.kernels import ScreenedCoulomb
@@ -99,6 +100,22 @@ class TestLongRangeTerms(Contract):
     def case(self, request):
         make_potential, boundary = request.param
         return case_of(make_potential, boundary, ROTATION["sphere"])
+
+
+@lru_cache
+def repelling():
+    """Core repulsion of a range at which neighbors feel it."""
+    ranges = ranges_from_data({"Na-Cl": 3.2, "Na-Na": 4.4}, ELEMENTS, {}, 4.5)
+    long_range = LongRangeSettings(n_channels=2, accuracy=ACCURACY, compositions={"NaCl": 0})
+    return potential(
+        settings(descriptor=DESCRIPTORS["sphere"], long_range=long_range, baseline=[{"zbl": {"ranges": ranges}}])
+    )
+
+
+class TestCoreRepulsion(Contract):
+    @pytest.fixture(params=PERIODIC)
+    def case(self, request):
+        return case_of(repelling, request.param, ROTATION["sphere"])
 
 
 class TestKernelCalculator(Contract):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from structures import potential, rattled_crystal, settings, shaken_model, water
+from structures import ELEMENTS, potential, rattled_crystal, settings, shaken_model, water
 
 from lrc_ase import LongRangeSettings, LRCCalculator, Potential, save_potential
 
@@ -17,6 +17,7 @@ torch_sim = pytest.importorskip("torch_sim", reason="needs pip install 'lrc-ase[
 from torch_sim.models.interface import validate_model_outputs  # noqa: E402
 
 from lrc_ase.engines.torchsim import TorchSimModel  # noqa: E402
+from lrc_ase.models.baselines import ranges_from_data  # noqa: E402
 from lrc_ase.models.settings import SphereSettings  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -70,8 +71,9 @@ def test_a_batch_of_different_sizes_is_as_ase_one_by_one(frames):
     [
         {"descriptor": SphereSettings(n_channels=6, n_blocks=2, neighbor_degree=1)},
         {"long_range": LongRangeSettings(polarizable=True, n_dipoles=2, n_tensors=1)},
+        {"baseline": [{"zbl": {"ranges": ranges_from_data({"Na-Cl": 3.6}, ELEMENTS, {}, 4.5)}}]},
     ],
-    ids=["two blocks", "dipoles and tensors"],
+    ids=["two blocks", "dipoles and tensors", "core repulsion"],
 )
 def test_other_models_are_as_ase(changes):
     made = Potential(shaken_model(settings(**changes)), torch.zeros(4, dtype=torch.float64))

@@ -7,9 +7,10 @@ import pytest
 import torch
 from ase import Atoms, units
 from ase.md.verlet import VelocityVerlet
-from structures import rattled_crystal, salt_water_slab, settings, shaken_model, water
+from structures import ELEMENTS, rattled_crystal, salt_water_slab, settings, shaken_model, water
 
 from lrc_ase import LongRangeSettings, LRCCalculator, Potential, SphereSettings
+from lrc_ase.models.baselines import ranges_from_data
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.ensemble import Ensemble
 from lrc_ase.models.inference import Evaluator
@@ -50,6 +51,8 @@ def long_range(**changes):
     return LongRangeSettings(**({"accuracy": 1e-6, "compositions": COMPOSITIONS} | changes))
 
 
+REPULSION = [{"zbl": {"ranges": ranges_from_data({"Na-Cl": 3.6, "O-H": 1.5}, ELEMENTS, {}, 4.5)}}]
+"""With ranges longer than bonds."""
 MODELS = {
     "transfers": settings(long_range=long_range(charges="transfers")),
     "shifted": settings(long_range=long_range(charges="shifted")),
@@ -63,6 +66,8 @@ MODELS = {
     "two blocks, three vectors": settings(
         long_range=None, descriptor=SphereSettings(n_blocks=2, neighbor_degree=1, n_neighbor_features=3)
     ),
+    "core repulsion": settings(baseline=REPULSION),
+    "short range, core repulsion": settings(long_range=None, baseline=REPULSION),
     "few channels": settings(descriptor=SphereSettings(n_channels=5, n_radial=3, degrees=(1, 3, 2))),
 }
 
@@ -102,7 +107,7 @@ def test_the_step_equals_autograd(model, structure):
 
 
 @pytest.mark.parametrize("structure", ["crystal", "slab", "molecule"])
-@pytest.mark.parametrize("model", ["transfers", "shifted", "few channels", "two blocks, vectors"])
+@pytest.mark.parametrize("model", ["transfers", "shifted", "few channels", "two blocks, vectors", "core repulsion"])
 def test_the_step_equals_autograd_in_single_precision(model, structure):
     model = frozen(MODELS[model], dtype=torch.float32)
     assert_equal_to_autograd(model, graph_of(STRUCTURES[structure]()), tolerance=TOLERANCE[torch.float32])

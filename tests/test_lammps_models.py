@@ -6,7 +6,7 @@ import json
 
 import pytest
 from lammps_runs import TESTS, beyond, needs_lammps, under_mpi
-from structures import salt_with_terms, salt_with_two_blocks
+from structures import salt_with_repulsion, salt_with_terms, salt_with_two_blocks
 
 from lrc_ase import save_potential
 
@@ -21,8 +21,9 @@ pytestmark = pytest.mark.slow
         (salt_with_two_blocks, "balanced"),
         (lambda: salt_with_two_blocks(neighbor_degree=1, compression=4.0), "balanced"),
         (salt_with_terms, "field"),
+        (salt_with_repulsion, "balanced"),
     ],
-    ids=["two blocks", "two blocks with vectors", "dipoles and tensors"],
+    ids=["two blocks", "two blocks with vectors", "dipoles and tensors", "core repulsion"],
 )
 def test_lammps_finds_what_ase_finds(make, further, n_processes, tmp_path):
     """With two blocks owners of ghosts pass on features; dipoles need the field at all atoms."""

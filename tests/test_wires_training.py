@@ -36,6 +36,7 @@ CLASSES = [
     settings.SphereSettings,
     settings.PonitaSettings,
     settings.PaperSettings,
+    settings.ZBLSettings,
     LabelKeys,
 ]
 TIMES = ("seconds",)
@@ -88,6 +89,11 @@ def stages(run: Run) -> list[str]:
     return [row["stage"] for row in run.metrics]
 
 
+def baselines(run: Run) -> list[dict[str, Any]]:
+    """Return the settings of the baselines in the potential file."""
+    return run.description["model"]["baseline"]
+
+
 def watched_energy_error(run: Run) -> str:
     """Return the error on the watched frames."""
     return run.metrics[0]["watched_energy_rmse"]
@@ -128,6 +134,10 @@ CASES = {
     "ModelConfiguration.cutoff": Case("model.cutoff", 4.5),
     "ModelConfiguration.descriptor": Case("model.descriptor", PAPER["model.descriptor"], shapes),
     "ModelConfiguration.long_range": Case("model.long_range", TINY_MODEL["long_range"] | {"n_channels": 2}, shapes),
+    "ModelConfiguration.baseline": Case("model.baseline", ["zbl"], baselines),
+    "ZBLSettings.ranges": Case(
+        "model.baseline", [{"zbl": {"ranges": {"Cu-Au": 3.5}}}], base={"model.baseline": ["zbl"]}
+    ),
     "ModelConfiguration.hidden": Case("model.hidden", [8, 8], shapes),
     "ModelConfiguration.average_neighbors": Case("model.average_neighbors", 50.0),
     "ModelConfiguration.energy_scale": Case("model.energy_scale", 3.0),
@@ -225,6 +235,7 @@ ELSEWHERE = {
     "TrainingConfiguration.n_threads": "tests/test_wires_training.py: what torch is told",
     "TrainingConfiguration.tensorboard": "tests/test_training_monitor.py",
     "TrainingConfiguration.checkpoint_every": "tests/test_training_interruption.py",
+    "ZBLSettings.name": "tests/test_core_repulsion.py: another name is refused",
     "PaperSettings.distance_mean": "tests/test_paper_descriptor.py: one dimension alone",
     "PaperSettings.distance_deviation": "tests/test_paper_descriptor.py: one dimension alone",
 }

@@ -70,6 +70,8 @@ def _strained_atom_by_atom(model: ShortRangeModel, graph: Graph, strains: Tensor
         return latent, FieldAndEnergy(field + change[:, n_energies:], energy, potential, gradient)
 
     hooks = [model.descriptor.register_forward_pre_hook(strain_vectors)]
+    if model.core_repulsion is not None:
+        hooks.append(model.core_repulsion.register_forward_pre_hook(strain_vectors))
     if isinstance(model, FullRangeModel):
         hooks.append(model.long_range.register_forward_pre_hook(strain_field))
         part = model.long_range

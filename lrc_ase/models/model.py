@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lrc_ase.models.baselines import CoreRepulsion
 from lrc_ase.models.descriptors import build_descriptor
 from lrc_ase.models.long_range import LongRangePart
 from lrc_ase.models.readout import ReadOut
@@ -105,11 +106,15 @@ class ShortRangeModel(nn.Module):
             generator=generator,
         )
         self.readout = ReadOut(self.descriptor.n_features, n_elements, settings.hidden, generator)
+        self.core_repulsion = None
+        if (zbl := settings.zbl) is not None:
+            self.core_repulsion = CoreRepulsion(settings.elements, zbl.ranges or {}, settings.cutoff)
 
     def forward(self, graph: Graph, *, strain: Tensor | None = None) -> ModelOutput:
         """Compute atomic energies; `strain` (n_structures, 3, 3) deforms positions and cells, x -> x (1 + strain)."""
-        features = self.local(graph, strain).features
-        return ModelOutput(self.settings.energy_scale * self.readout(features, graph.of_local(graph.species)))
+        features, vectors = self.local(graph, strain)
+        energies = self.settings.energy_scale * self.readout(features, graph.of_local(graph.species))
+        return ModelOutput(self.with_core_repulsion(energies, vectors, graph))
 
     def local(self, graph: Graph, strain: Tensor | None) -> LocalPart:
         """Compute the short-range features of the local atoms, and the geometry that they follow from."""
@@ -128,6 +133,10 @@ class ShortRangeModel(nn.Module):
         vectors = neighbor_vectors(positions, cell, graph.neighbors, graph.shifts, graph.structure, self.readout.dtype)
         features = self.descriptor(vectors, graph.neighbor_mask, graph.species, graph.neighbors, **handing)
         return LocalPart(features, vectors)
+
+    def with_core_repulsion(self, energies: Tensor, vectors: Tensor, graph: Graph) -> Tensor:
+        """Add the core repulsion, if the model has any, to the energies of the local atoms, (n_local,)."""
+        return energies if self.core_repulsion is None else energies + self.core_repulsion(vectors, graph)
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
         """Return the mesh shape for a periodic cell, None for a model without a mesh.
@@ -156,6 +165,7 @@ class FullRangeModel(ShortRangeModel):
         energies = self.settings.energy_scale * self.readout(
             features, graph.of_local(graph.species), sum(hidden) if hidden else None
         )
+        energies = self.with_core_repulsion(energies, vectors, graph)
         if latent.response is not None:
             assert added.field is not None
             energies = energies + latent.response.energies(added.field)

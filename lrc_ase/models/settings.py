@@ -20,7 +20,7 @@ from pydantic import (
 
 from lrc_ase.models import registry
 from lrc_ase.models.compositions import counts_of
-from lrc_ase.models.elements import check_elements
+from lrc_ase.models.elements import SYMBOLS, check_elements
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,6 +34,7 @@ __all__ = [
     "PonitaSettings",
     "Settings",
     "SphereSettings",
+    "ZBLSettings",
     "descriptor_settings_class",
     "descriptor_settings_classes",
 ]
@@ -244,6 +245,47 @@ class LongRangeSettings(Settings):
         return self
 
 
+def _check_ranges(ranges: dict[str, float] | None) -> dict[str, float] | None:
+    seen: set[tuple[str, ...]] = set()
+    for pair in ranges or {}:
+        symbols = tuple(sorted(pair.split("-")))
+        if len(symbols) != 2 or not set(symbols) <= set(SYMBOLS):
+            raise ValueError(f"expected pairs of elements such as 'Na-Cl', got {pair[:40]!r}")
+        if symbols in seen:
+            raise ValueError(f"the pair {pair} occurs twice")
+        seen.add(symbols)
+    return ranges
+
+
+class ZBLSettings(Settings):
+    """Screened repulsion of atomic cores at distances shorter than any in training, `lrc_ase.models.baselines.zbl`."""
+
+    name: Literal["zbl"] = "zbl"
+    ranges: Annotated[dict[str, Annotated[float, Field(gt=0, le=_LONGEST)]] | None, AfterValidator(_check_ranges)] = (
+        None
+    )
+    """Distance at which the repulsion of a pair of elements ends, Angstrom: `{Na-Cl: 2.1}`. Pairs left out: 0.9 of
+    their shortest distance in the training frames, and no more than the sum of the covalent radii."""
+
+
+def _named_baseline(value: Any) -> Any:
+    """Return the settings of a baseline that is given by its name, `zbl`, or by name and settings, `{zbl: {...}}`."""
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, Mapping) and "name" not in value and len(value) == 1:
+        ((name, entries),) = value.items()
+        if entries is None or isinstance(entries, Mapping):
+            return {"name": name, **(entries or {})}
+    return value
+
+
+def _check_baselines(baselines: tuple[ZBLSettings, ...]) -> tuple[ZBLSettings, ...]:
+    names = [each.name for each in baselines]
+    if len(set(names)) < len(names):
+        raise ValueError(f"each baseline may stand there once, got {names}")
+    return baselines
+
+
 class ModelSettings(Settings):
     """Everything needed to build an untrained model."""
 
@@ -255,9 +297,19 @@ class ModelSettings(Settings):
     """Short-range descriptor, chosen by its `name`."""
     long_range: LongRangeSettings | None = None
     """None: a short-range model."""
+    baseline: Annotated[
+        tuple[Annotated[ZBLSettings, BeforeValidator(_named_baseline)], ...], AfterValidator(_check_baselines)
+    ] = ()
+    """Parts of the energy that are known and not learned, such as `[zbl]`: every evaluation adds them, so that training
+    learns the rest of the labels."""
     hidden: tuple[Annotated[int, Field(ge=1, le=_WIDEST_LAYER)], ...] = Field((128, 128), min_length=1, max_length=32)
     """Widths of the hidden layers of the read-out network."""
     average_neighbors: float = Field(30.0, gt=0, le=_LARGEST)
     """Mean number of neighbors within the cutoff in the training set; normalises the density."""
     energy_scale: float = Field(1.0, gt=0, le=_LARGEST)
     """Multiplies the read-out, eV; set from the spread of the training forces."""
+
+    @property
+    def zbl(self) -> ZBLSettings | None:
+        """Return the settings of the core repulsion, None without."""
+        return next((each for each in self.baseline if isinstance(each, ZBLSettings)), None)

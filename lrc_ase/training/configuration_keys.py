@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from lrc_ase.dataset import LabelKeys
-from lrc_ase.models.settings import LongRangeSettings, descriptor_settings_classes
+from lrc_ase.models.settings import LongRangeSettings, ZBLSettings, descriptor_settings_classes
 from lrc_ase.training.configuration import (
     DataSetConfiguration,
     LossConfiguration,
@@ -45,6 +45,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("model", ModelConfiguration),
     ("model.descriptor", BaseModel),
     ("model.long_range", LongRangeSettings),
+    ("model.baseline[] with `name: zbl`", ZBLSettings),
     ("stages[]", StageConfiguration),
     ("stages[].loss", LossConfiguration),
 )

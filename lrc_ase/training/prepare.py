@@ -24,10 +24,12 @@ from lrc_ase.dataset import (
     sample,
 )
 from lrc_ase.files.potential_file import Potential, load_potential
+from lrc_ase.models.baselines import ranges_from_data
 from lrc_ase.models.registry import descriptor_class
-from lrc_ase.models.settings import ModelSettings
+from lrc_ase.models.settings import ModelSettings, ZBLSettings
 from lrc_ase.training.configuration import (
     ConfigurationError,
+    ModelConfiguration,
     StageConfiguration,
     TrainingConfiguration,
 )
@@ -35,9 +37,7 @@ from lrc_ase.training.continuation import continued, with_cutoff_of
 from lrc_ase.training.data_sets import DataSet, describe_data_sets, inspect_data_sets, label_rules, read_data_sets
 from lrc_ase.training.fragments import SHIFTED_REMARK, charge_scheme
 from lrc_ase.training.frames import read_into_memory
-from lrc_ase.training.partial_labels import (
-    keys_of_watched,
-)
+from lrc_ase.training.partial_labels import keys_of_watched
 from lrc_ase.training.references import charged_compositions, fit_references, isolated_references
 from lrc_ase.training.survey import survey
 
@@ -153,6 +153,7 @@ def prepare(
             "elements": tuple(elements),
             "descriptor": descriptor_class(descriptor.name).settings_from_data(descriptor, few, cutoff=cutoff),
             "long_range": long_range,
+            "baseline": _baseline(configuration.model, elements, domain),
             "average_neighbors": configuration.model.average_neighbors or max(average_neighbors, 1.0),
             "energy_scale": configuration.model.energy_scale or force_scale,
         }
@@ -300,6 +301,16 @@ def _references(
             "those of minimum norm are used, so energies of other compositions mean nothing"
         )
     return fitted.values
+
+
+def _baseline(model: ModelConfiguration, elements: Sequence[str], domain: Mapping[str, Any]) -> tuple[ZBLSettings, ...]:
+    """Return the baselines of a model with the ranges of all pairs of elements."""
+    return tuple(
+        each.model_copy(
+            update={"ranges": ranges_from_data(each.ranges, elements, domain["shortest_distances"], model.cutoff)}
+        )
+        for each in model.baseline
+    )
 
 
 def _fingerprint(frames: Sequence[LabelledFrame]) -> str:

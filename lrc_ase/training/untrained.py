@@ -47,7 +47,8 @@ def with_settings(
     old_settings = model.settings
     if settings.elements[: len(old_settings.elements)] != old_settings.elements:
         raise ValueError(f"`settings` must begin with the elements {old_settings.elements}, got {settings.elements}")
-    copied = old_settings.model_copy(update={"elements": settings.elements})
+    # new elements bring pairs of their own into the baseline
+    copied = old_settings.model_copy(update={"elements": settings.elements, "baseline": settings.baseline})
     grown = build_model(copied, generator=generator).to(next(model.parameters()))
     weights = grown.state_dict()
     for name, old in model.state_dict().items():

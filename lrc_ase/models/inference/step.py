@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lrc_ase.models.derivatives import Results
 from lrc_ase.models.descriptors.sphere import SphereDescriptor
+from lrc_ase.models.inference.core_repulsion import CoreRepulsionStep
 from lrc_ase.models.inference.density import SphereFeatures
 from lrc_ase.models.inference.long_range import LongRangeStep
 from lrc_ase.models.inference.networks import FirstLayers, LaterLayers
@@ -29,6 +30,9 @@ class StraightStep:
         if isinstance(model, FullRangeModel):
             self._long_range = LongRangeStep(model.long_range, self._dtype)
             networks.append(model.long_range.weights)
+        self._core: CoreRepulsionStep | None = None
+        if model.core_repulsion is not None:
+            self._core = CoreRepulsionStep(model.core_repulsion)
         self._first, self._readout = FirstLayers(networks), LaterLayers(model.readout)
         self._plan: Plan | None = None
         self._vectors = self._by_vectors = torch.empty(0)
@@ -59,11 +63,15 @@ class StraightStep:
             by_vectors = self._features.pull(by_features)
             if by_vectors_too is not None:
                 by_vectors += by_vectors_too
+        repulsion = None if self._core is None else self._core.add_pull(vectors, by_vectors)
         gradient = torch.from_numpy(pull_sums(by_vectors.numpy(), plan.pairs, (len(positions), 1), with_cell=False)[0])
         if by_positions is not None:
             gradient += by_positions
         self._vectors, self._by_vectors = vectors, by_vectors
-        return self._results(plan, energies[:, 0], gradient, positions if dipole else None)
+        local = self._scale * energies[:, 0]
+        if repulsion is not None:
+            local = local + repulsion  # in float64
+        return self._results(plan, local, gradient, positions if dipole else None)
 
     def stress(self) -> Tensor:
         """Return the stress of the structure evaluated last, (1, 3, 3), eV/Angstrom^3; three periodic directions."""
@@ -80,14 +88,15 @@ class StraightStep:
         self._features.prepare(plan)
         self._first.prepare(plan.graph)
         self._readout.prepare(plan.graph)
+        if self._core is not None:
+            self._core.prepare(plan.graph)
         if self._long_range is not None:
             self._long_range.prepare(plan.graph)
         self._plan = plan
         return plan
 
-    def _results(self, plan: Plan, energies: Tensor, gradient: Tensor, positions: Tensor | None) -> Results:
-        """Put results together; `positions` (n_atoms, 3) for a dipole."""
-        local = self._scale * energies
+    def _results(self, plan: Plan, local: Tensor, gradient: Tensor, positions: Tensor | None) -> Results:
+        """Put results together: `local` energies without electrostatics; `positions` (n_atoms, 3) for a dipole."""
         energy, charges, moment = local.sum(dtype=torch.float64), None, None
         long_range = self._long_range
         if long_range is not None:

@@ -1,0 +1,135 @@
+r"""Screened repulsion of atomic cores: the universal potential of Ziegler, Biersack and Littmark.
+
+.. math:: V_{ij}(r) = \frac{k_e Z_i Z_j}{r}\, \phi\Big(\frac{r}{a_{ij}}\Big)\, w\Big(\frac{r}{R_{ij}}\Big), \qquad
+          a_{ij} = \frac{0.46850}{Z_i^{0.23} + Z_j^{0.23}}\,\text{Angstrom},
+
+.. math:: \phi(x) = 0.18175\, e^{-3.19980 x} + 0.50986\, e^{-0.94229 x} + 0.28022\, e^{-0.40290 x}
+                    + 0.02817\, e^{-0.20162 x}
+
+(J. F. Ziegler, J. P. Biersack and U. Littmark, The Stopping and Range of Ions in Solids, Pergamon 1985, in the digits
+of LAMMPS' ``pair_style zbl``). The envelope :math:`w(y) = 1 - 28 y^6 + 48 y^7 - 21 y^8` ends the repulsion at the range
+R of the pair of elements, as in MACE. MACE's range is the sum of the covalent radii, which is longer than multiple
+bonds: the 1.10 Angstrom of N2 are 0.77 of it. Here a range is also shorter than any distance in the training set, see
+`ranges_from_data`. Labels of training frames therefore hold none of the repulsion, and a model learns exactly what it
+would learn without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lrc_ase.models.baselines.radii import covalent_radius
+from lrc_ase.models.charges import COULOMB_CONSTANT
+from lrc_ase.models.descriptors.envelope import distances_and_envelope
+from lrc_ase.models.elements import SYMBOLS
+from lrc_ase.structures.graph import Graph
+
+__all__ = ["EXPONENTS", "SHARES", "CoreRepulsion", "ranges_from_data"]
+
+SHARES = (0.18175, 0.50986, 0.28022, 0.02817)
+EXPONENTS = (3.19980, 0.94229, 0.40290, 0.20162)
+"""Of the screening function, in units of the screening length."""
+_LENGTH, _POWER = 0.46850, 0.23
+"""Screening length in Angstrom of two hydrogen atoms times two, and the power of the nuclear charges in it."""
+_OF_SHORTEST = 0.9
+"""Range in units of the shortest distance in training. A pair that comes a little closer than in training, as in a
+hotter run, is still described by what the model has learned."""
+
+
+class CoreRepulsion(nn.Module):
+    """Repulsion of all pairs closer than the range of their elements; it has no trainable parameters.
+
+    Parameters
+    ----------
+    elements
+        Chemical symbols, by the index of the species.
+    ranges
+        Distance in Angstrom at which the repulsion of each pair of elements ends, such as ``{"Na-Cl": 2.0}``.
+    cutoff
+        Longest range, Angstrom: that of the lists of neighbors.
+
+    Raises
+    ------
+    ValueError
+        `ranges` lacks a pair, names an element that is none of `elements`, or exceeds `cutoff`.
+    """
+
+    def __init__(self, elements: Sequence[str], ranges: Mapping[str, float], cutoff: float) -> None:
+        super().__init__()
+        numbers = torch.tensor([SYMBOLS.index(element) + 1.0 for element in elements], dtype=torch.float64)
+        powers = numbers**_POWER
+        # no buffers: these follow from the settings, and must not lose digits where a model is float32 for a while
+        self.ranges = _matrix(elements, ranges, cutoff)
+        """Angstrom, (n_elements, n_elements) as the following, float64 on the CPU."""
+        self.strengths = COULOMB_CONSTANT * numbers[:, None] * numbers
+        r""":math:`k_e Z_i Z_j`, eV Angstrom."""
+        self.inverse_lengths = (powers[:, None] + powers) / _LENGTH
+        r""":math:`1/a_{ij}`, 1/Angstrom."""
+
+    def forward(self, vectors: Tensor, graph: Graph) -> Tensor:
+        """Compute half of the repulsion of each local atom's pairs, (n_local,), eV.
+
+        `vectors` (n_local, n_neighbors, 3) lead to the neighbors of `graph`.
+        """
+        energies = vectors.new_zeros(graph.n_local)
+        ranges, strengths, inverse_lengths = (
+            each.to(vectors) for each in (self.ranges, self.strengths, self.inverse_lengths)
+        )
+        near = graph.neighbor_mask & (vectors.detach().square().sum(-1) < ranges.max() ** 2)
+        atom, column = near.nonzero(as_tuple=True)
+        if len(atom) == 0:  # the usual case
+            return energies
+        pairs = graph.species[atom], graph.species[graph.neighbors[atom, column]]
+        limits = ranges[pairs]
+        # in units of the range, so that one envelope serves all pairs
+        scaled = vectors[atom, column] / limits[:, None]
+        _, y, envelope = distances_and_envelope(scaled, torch.ones_like(atom, dtype=torch.bool), 1.0)
+        r = y * limits
+        x = r * inverse_lengths[pairs]
+        screening = sum(share * torch.exp(-rate * x) for share, rate in zip(SHARES, EXPONENTS, strict=True))
+        return energies.index_add(0, atom, 0.5 * strengths[pairs] / r * screening * envelope)
+
+
+def ranges_from_data(
+    ranges: Mapping[str, float] | None, elements: Sequence[str], shortest: Mapping[str, float], cutoff: float
+) -> dict[str, float]:
+    """Return the range of each pair of `elements`, Angstrom: that of `ranges`, or one derived from training frames.
+
+    A derived range is 0.9 of the shortest distance of such a pair in training, which `shortest` names as
+    ``{"Na-Cl": 2.3}``, and no longer than the sum of the covalent radii and the cutoff. For a pair that never came
+    within the cutoff it is the sum of the radii.
+    """
+    complete = dict(ranges or {})
+    for first, one in enumerate(elements):
+        for two in elements[first:]:
+            names = f"{one}-{two}", f"{two}-{one}"
+            if not any(name in complete for name in names):
+                distance = min((shortest[name] for name in names if name in shortest), default=float("inf"))
+                longest = min(covalent_radius(one) + covalent_radius(two), cutoff, _OF_SHORTEST * distance)
+                complete[names[0]] = round(longest, 4)
+    return complete
+
+
+def _matrix(elements: Sequence[str], ranges: Mapping[str, float], cutoff: float) -> Tensor:
+    """Return the ranges of all pairs of elements, (n_elements, n_elements), Angstrom."""
+    matrix = torch.zeros(len(elements), len(elements), dtype=torch.float64)
+    for pair, distance in ranges.items():
+        symbols = pair.split("-")
+        if not set(symbols) <= set(elements):
+            raise ValueError(f"`baseline.zbl.ranges` names {pair}, but the model knows {', '.join(elements)}")
+        if distance > cutoff:
+            raise ValueError(
+                f"`baseline.zbl.ranges` of {pair} is {distance:g} Angstrom, beyond the cutoff of {cutoff:g} Angstrom"
+            )
+        a, b = (elements.index(symbol) for symbol in symbols)
+        matrix[a, b] = matrix[b, a] = distance
+    if missing := (matrix.triu() + torch.ones_like(matrix).tril(-1) == 0).nonzero().tolist():
+        a, b = missing[0]
+        raise ValueError(
+            f"`baseline.zbl.ranges` lacks {elements[a]}-{elements[b]}: trainings derive it from their frames, and "
+            "`lrc_ase.models.baselines.ranges_from_data` from covalent radii"
+        )
+    return matrix

