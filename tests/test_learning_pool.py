@@ -1,0 +1,274 @@
+"""Labelling in processes of a teacher, and every way in which a calculation can go wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
+
+from lrc_ase.learning import Failure, Labelled, TeacherError, TeacherPool, TeacherSettings
+
+FILE = """
+import os, subprocess, sys, time
+import numpy as np
+from ase.calculators.calculator import CalculationFailed
+from ase.calculators.emt import EMT
+
+class Teacher(EMT):
+    implemented_properties = [*EMT.implemented_properties, "dipole"]
+
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        super().calculate(atoms, ["energy"], system_changes)
+        exec(ALWAYS)
+        exec(self.atoms.info.get("act", ""))
+
+def calculator():
+    return Teacher()
+"""
+"""A teacher that computes with EMT and then executes what a test, and what an entry of the structure, tell it."""
+
+
+def teacher_file(folder: Path, act: str = "", **settings) -> TeacherSettings:
+    """Write a teacher that executes `act` after each calculation."""
+    path = folder / "teacher.py"
+    path.write_text(f"ALWAYS = {act!r}\n{FILE}", encoding="utf-8")
+    return TeacherSettings(calculator=str(path), **{"retries": 0, "check": False} | settings)
+
+
+def rattled(n_frames: int) -> list:
+    """Return aluminium cells, each displaced differently."""
+    frames = []
+    for seed in range(n_frames):
+        atoms = bulk("Al", cubic=True)
+        atoms.rattle(0.1, seed=seed)
+        frames.append(atoms)
+    return frames
+
+
+def results(settings: TeacherSettings, folder: Path, frames: list) -> list:
+    """Label frames; return results by index."""
+    with TeacherPool(settings, folder / "scratch") as pool:
+        return sorted(pool.label(frames), key=lambda result: result.index)
+
+
+def frames_that(*acts: str) -> list:
+    """Return frames, each with what the teacher does after computing it."""
+    frames = rattled(len(acts))
+    for atoms, act in zip(frames, acts, strict=True):
+        atoms.info["act"] = act
+    return frames
+
+
+def alone(settings: TeacherSettings, folder: Path) -> Labelled | Failure:
+    """Label one frame."""
+    [result] = results(settings, folder, rattled(1))
+    return result
+
+
+# labels
+
+
+def test_labels_are_those_of_the_calculator_bit_by_bit(tmp_path):
+    frames = rattled(6)
+    frames[2].set_constraint(FixAtoms([0]))
+    frames[3].info |= {"source": "test", "unsendable": object()}
+    settings = TeacherSettings(calculator="ase.calculators.emt:EMT", processes=2)
+    for index, result in enumerate(results(settings, tmp_path, frames)):
+        assert isinstance(result, Labelled)
+        assert result.index == index
+        assert 0 < result.seconds < 60
+        atoms = frames[index].copy()
+        atoms.calc = EMT()
+        assert result.atoms.get_potential_energy() == atoms.get_potential_energy()
+        # forces on fixed atoms are labels like any other
+        assert np.array_equal(result.atoms.get_forces(), atoms.get_forces(apply_constraint=False))
+        assert np.array_equal(result.atoms.get_stress(), atoms.get_stress(apply_constraint=False))
+        assert np.array_equal(result.atoms.positions, frames[index].positions)
+        assert result.atoms.info == frames[index].info
+        assert frames[index].calc is None
+
+
+def test_stress_only_where_all_directions_are_periodic(tmp_path):
+    slab = bulk("Al", cubic=True)
+    slab.pbc = (True, True, False)
+    settings = TeacherSettings(calculator="ase.calculators.emt:EMT", check=False)
+    labels = results(settings, tmp_path, [bulk("Al"), slab, molecule("H2O")])
+    assert ["stress" in each.atoms.calc.results for each in labels] == [True, False, False]
+
+
+def test_dipoles_of_molecules_are_kept(tmp_path):
+    settings = teacher_file(tmp_path, "self.results['dipole'] = np.array([0.1, 0.2, 0.3])")
+    labels = results(settings, tmp_path, [molecule("H2O"), bulk("Al")])
+    assert labels[0].atoms.calc.results["dipole"].tolist() == [0.1, 0.2, 0.3]
+    assert "dipole" not in labels[1].atoms.calc.results
+
+
+def test_the_total_charge_reaches_calculators_that_read_initial_charges(tmp_path):
+    settings = teacher_file(tmp_path, "self.results['energy'] = self.atoms.get_initial_charges().sum()")
+    neutral, charged, partial = (bulk("Al", cubic=True) for _ in range(3))
+    charged.info["charge"] = -2
+    partial.set_initial_charges([0.5, 0.5, 0.0, 0.0])
+    energies = [each.atoms.get_potential_energy() for each in results(settings, tmp_path, [neutral, charged, partial])]
+    assert energies == [0.0, -2.0, 1.0]
+
+
+def test_results_come_in_the_order_of_completion_and_work_is_shared(tmp_path):
+    settings = teacher_file(tmp_path, processes=2)
+    frames = frames_that("time.sleep(1)", "", "", "")
+    with TeacherPool(settings, tmp_path / "scratch") as pool:
+        order = [result.index for result in pool.label(frames)]
+    assert sorted(order) == [0, 1, 2, 3]
+    assert order[-1] == 0
+
+
+def test_structures_are_taken_when_a_process_is_free(tmp_path):
+    taken = []
+
+    def frames():
+        for index, atoms in enumerate(rattled(4)):
+            taken.append(index)
+            yield atoms
+
+    with TeacherPool(teacher_file(tmp_path), tmp_path / "scratch") as pool:
+        iterator = pool.label(frames())
+        next(iterator)
+        assert len(taken) <= 2
+        with pytest.raises(RuntimeError, match="labelling already"):
+            next(pool.label(rattled(1)))
+        iterator.close()
+        assert [result.index for result in pool.label(rattled(2))] == [0, 1]
+    with pytest.raises(RuntimeError, match="processes have ended"):
+        next(pool.label(rattled(1)))
+
+
+def test_settings_reach_the_processes(tmp_path):
+    act = (
+        "assert os.environ['OMP_NUM_THREADS'] == os.environ['MKL_NUM_THREADS'] == '3'\n"
+        "assert os.environ['ASE_PROGRAM_COMMAND'] == 'program -x'\n"
+        f"assert os.getcwd() == {str(tmp_path / 'scratch' / 'process-1')!r}\n"
+        "print('hello from the teacher')"
+    )
+    settings = teacher_file(tmp_path, act, threads=3, environment={"ASE_PROGRAM_COMMAND": "program -x"})
+    result = alone(settings, tmp_path)
+    assert isinstance(result, Labelled), result.reason
+    log = tmp_path / "scratch" / "process-1" / "output.log"
+    assert log.read_text(encoding="utf-8") == "hello from the teacher\n"
+
+
+# failures
+
+
+FAILURES = {
+    "os._exit(3)": "ended with exit status 3",
+    "print('segmentation ahead', flush=True); os.kill(os.getpid(), 11)": "signal SIGSEGV after: segmentation ahead",
+    "self.results['energy'] = np.nan": "energy is not finite",
+    "self.results['forces'][0, 1] = np.inf": "forces is not finite",
+    "self.results['forces'] = np.zeros((3, 3))": "forces has the shape (3, 3), expected (4, 3)",
+    "del self.results['forces']": "the calculator returned no forces",
+    "self.results['converged'] = False": "the calculation did not converge",
+    "self.converged = np.bool_(False)": "the calculation did not converge",
+    "raise CalculationFailed('SCF not converged in 250 cycles')": "CalculationFailed: SCF not converged in 250 cycles",
+    "raise KeyError('two\\nlines')": "KeyError: 'two\\nlines'",
+    "sys.exit(4)": "ended with exit status 4",
+}
+
+
+def test_calculations_that_fail_do_not_stop_the_others(tmp_path):
+    frames = frames_that(*(act for kind in FAILURES for act in (kind, "")))
+    outcomes = results(teacher_file(tmp_path, processes=2), tmp_path, frames)
+    assert len(outcomes) == len(frames)
+    for failure, label, reason in zip(outcomes[::2], outcomes[1::2], FAILURES.values(), strict=True):
+        assert isinstance(failure, Failure)
+        assert reason in failure.reason
+        assert "\n" not in failure.reason
+        assert np.array_equal(failure.atoms.positions, frames[failure.index].positions)
+        assert isinstance(label, Labelled)
+
+
+def test_unknown_elements_fail_at_once(tmp_path):
+    settings = TeacherSettings(calculator="ase.calculators.emt:EMT", retries=5)
+    first, second = results(settings, tmp_path, [bulk("Si"), bulk("Al")])
+    assert isinstance(first, Failure)
+    assert "No EMT-potential for Si" in first.reason
+    assert isinstance(second, Labelled)
+
+
+def test_time_limit_ends_the_process_and_its_children(tmp_path):
+    mark = tmp_path / "mark"
+    child = f"import time; time.sleep(2); open({str(mark)!r}, 'w')"
+    frames = frames_that(f"subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)", "")
+    began = time.monotonic()
+    first, second = results(teacher_file(tmp_path, timeout=0.7), tmp_path, frames)
+    assert time.monotonic() - began < 20
+    assert isinstance(first, Failure)
+    assert "no result after 0.7" in first.reason
+    assert first.seconds == pytest.approx(0.7, abs=0.3)
+    assert isinstance(second, Labelled)
+    time.sleep(2.2)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("kind", ["os._exit(1)", "raise CalculationFailed('once')", "time.sleep(60)"])
+def test_structures_are_tried_again(tmp_path, kind):
+    count = tmp_path / "count"
+    act = f"with open({str(count)!r}, 'a') as file: file.write('x')\nif os.path.getsize({str(count)!r}) < 3: {kind}"
+    settings = teacher_file(tmp_path, act, retries=1, timeout=1.0)
+    result = alone(settings, tmp_path)
+    assert isinstance(result, Failure)
+    assert count.read_text(encoding="utf-8") == "xx"
+    count.unlink()
+    assert isinstance(alone(settings.model_copy(update={"retries": 2}), tmp_path), Labelled)
+    assert count.read_text(encoding="utf-8") == "xxx"
+
+
+def test_an_attempt_that_failed_leaves_no_state_behind(tmp_path):
+    act = "self.n = getattr(self, 'n', 0) + 1; self.results['energy'] = float(self.n)"
+    frames = frames_that("", "self.n = 100; raise CalculationFailed", "")
+    first, second, third = results(teacher_file(tmp_path, act), tmp_path, frames)
+    assert first.atoms.get_potential_energy() == third.atoms.get_potential_energy() == 1.0
+    assert isinstance(second, Failure)
+
+
+def test_labels_that_change_from_call_to_call_are_an_error(tmp_path):
+    act = "self.n = getattr(self, 'n', 0) + 1\nself.results['energy'] += 0.001 * self.n"
+    settings = teacher_file(tmp_path, act, check=True)
+    with pytest.raises(TeacherError, match=r"second calculation of the same structure \(Al4\).* 0.25 meV/atom"):
+        alone(settings, tmp_path)
+    assert isinstance(alone(settings.model_copy(update={"check": False}), tmp_path), Labelled)
+
+
+def test_labels_that_depend_on_the_number_of_threads_are_an_error(tmp_path):
+    act = "self.results['forces'] = self.results['forces'] + 0.02 * int(os.environ['OMP_NUM_THREADS'])"
+    settings = teacher_file(tmp_path, act, check=True, threads=2)
+    with pytest.raises(TeacherError, match=r"with 1 thread in place of 2 \(Al4\).* a force by 20 meV/Angstrom"):
+        alone(settings, tmp_path)
+    assert isinstance(alone(settings.model_copy(update={"threads": 1}), tmp_path), Labelled)
+
+
+def test_the_check_passes_over_structures_that_fail(tmp_path):
+    settings = TeacherSettings(calculator="ase.calculators.emt:EMT", threads=2)
+    kinds = [type(each) for each in results(settings, tmp_path, [bulk("Si"), bulk("Al"), bulk("Cu")])]
+    assert kinds == [Failure, Labelled, Labelled]
+
+
+def test_processes_end_with_the_context(tmp_path):
+    frames = frames_that("self.results['energy'] = float(os.getpid())", "time.sleep(60)")
+    began = time.monotonic()
+    with TeacherPool(teacher_file(tmp_path), tmp_path / "scratch") as pool:
+        process = int(next(pool.label(frames)).atoms.get_potential_energy())
+    assert time.monotonic() - began < 20
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
+def test_worker_processes_start_without_torch():
+    assert not os.system(
+        f"{sys.executable} -c \"import sys, lrc_ase.learning.teacher_worker; sys.exit('torch' in sys.modules)\""
+    )
