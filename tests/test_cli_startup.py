@@ -15,6 +15,7 @@ COMMANDS = [
     "data",
     "train",
     "evaluate",
+    "check",
     "select",
     "relax",
     "md",

@@ -1,4 +1,4 @@
-"""The command line: ``lrc-ase data | train | evaluate | select | relax | md | spectrum | dielectric | lammps | ...``.
+"""The command line: ``lrc-ase data | train | evaluate | check | select | relax | md | spectrum | ...``.
 
 Commands translate arguments, show progress and turn errors into one line; the work is done elsewhere in `lrc_ase`.
 Each command is a function in a module of the same name, imported when the command is called: `lrc-ase --help` takes
@@ -40,6 +40,7 @@ _COMMANDS: Mapping[str, dict[str, Any]] = {
     "data": {},
     "train": {},
     "evaluate": {},
+    "check": {},
     "select": {},
     "relax": {},
     "md": {"cls": _WithRepeat},

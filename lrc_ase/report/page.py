@@ -7,11 +7,12 @@ import os
 import platform
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 import jinja2
 import torch
@@ -36,6 +37,10 @@ class Table:
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    ends_in_text: bool = False
+    """True if the last column holds sentences instead of numbers."""
+    marks: Mapping[str, Literal["good", "bad"]] = field(default_factory=dict)
+    """Color of cells by their text."""
 
 
 @dataclass(frozen=True)

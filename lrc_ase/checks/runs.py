@@ -1,0 +1,181 @@
+"""Runs of molecular dynamics that several checks share, in the folder of the system.
+
+A run is made when the first check asks for it. After an interruption it goes on from its restart file, and a complete
+run is read.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError
+from ase.md.velocitydistribution import Stationary, ZeroRotation
+
+from lrc_ase.checks.results import NotApplicable
+from lrc_ase.checks.subject import Subject
+from lrc_ase.simulation.conditions import MDFiles, MDSettings
+from lrc_ase.simulation.current import polarization_current
+from lrc_ase.simulation.dynamics import MDState, run_md
+from lrc_ase.structures.charge import set_total_charge, total_charge
+
+__all__ = ["constant_energy", "constant_pressure", "hot", "production", "run_atoms", "single_precision"]
+
+HOT = 1.5
+"""Temperature of the run for stability, in units of that of the other runs."""
+FRAME_INTERVAL = 4.0
+"""Time between frames of the production run, fs; half with hydrogen. It resolves 4000 cm^-1."""
+LOG_INTERVAL = 5.0
+SECONDS_BETWEEN_MESSAGES = 5.0
+LARGEST_CELL = 1500
+"""Largest number of atoms of a cell that is repeated for a run."""
+
+
+def run_atoms(subject: Subject) -> Atoms:
+    """Return the structure for runs: crystals are repeated until the cell is as wide as the settings ask for."""
+    atoms = subject.atoms()
+    if subject.kind != "crystal":
+        return atoms
+    widths = atoms.get_volume() / np.linalg.norm(
+        np.cross(np.roll(atoms.cell.array, 1, 0), np.roll(atoms.cell.array, 2, 0)), axis=1
+    )
+    repeats = [max(math.ceil(subject.settings.cell_width / width - 1e-6), 1) for width in widths]
+    if len(atoms) * math.prod(repeats) > LARGEST_CELL:
+        raise NotApplicable(
+            f"a cell of {subject.settings.cell_width:g} Angstrom would hold {len(atoms) * math.prod(repeats)} atoms, "
+            f"more than {LARGEST_CELL}"
+        )
+    large = atoms.repeat(repeats)
+    if charge := total_charge(atoms):
+        set_total_charge(large, charge * math.prod(repeats))
+    large.calc = atoms.calc
+    return large
+
+
+def equilibrated(subject: Subject) -> Atoms:
+    """Return the end of a run at constant temperature, at rest as a whole; momenta included."""
+    steps = _steps(subject, subject.settings.length("equilibration"))
+    md = MDSettings("nvt", steps, timestep=subject.timestep, temperature=subject.temperature, friction=0.02)
+    files = _run(subject, "equilibration", run_atoms(subject), md)
+    atoms = cast(Atoms, ase.io.read(files.trajectory, -1))
+    atoms.info |= subject.structure.info | {k: v for k, v in atoms.info.items() if k == "charge"}
+    Stationary(atoms, preserve_temperature=False)
+    if subject.kind == "molecule":
+        ZeroRotation(atoms, preserve_temperature=False)
+    return atoms
+
+
+def production(subject: Subject) -> MDFiles:
+    """Return the files of the run at constant energy that follows the equilibration, polarization current included."""
+    return constant_energy(subject, "production", subject.tested.calculator, subject.settings.length("production"))
+
+
+def single_precision(subject: Subject) -> MDFiles:
+    """Return the files of a run like `production` of the calculator in single precision.
+
+    Raises
+    ------
+    NotApplicable
+        There is no calculator in single precision.
+    """
+    if subject.tested.single is None:
+        raise NotApplicable("there is no calculator in single precision")
+    length = subject.settings.length("production") / 2
+    return constant_energy(subject, "production-float32", subject.tested.single, length)
+
+
+def constant_energy(subject: Subject, name: str, calculator: Calculator, length: float) -> MDFiles:
+    """Return the files of a run at constant energy of `length` ps from the equilibrated structure."""
+    atoms = equilibrated(subject)
+    atoms.calc = calculator
+    interval = FRAME_INTERVAL / (2 if 1 in atoms.numbers else 1)
+    every = max(round(interval / subject.timestep), 1)
+    md = MDSettings(
+        "nve",
+        _steps(subject, length),
+        timestep=subject.timestep,
+        log_every=max(round(LOG_INTERVAL / subject.timestep), 1),
+        write_every=every,
+        current_every=every if calculator is subject.tested.calculator and _has_current(atoms) else None,
+        max_temperature=20 * subject.temperature,
+        extrapolate=True,
+    )
+    return _run(subject, name, atoms, md)
+
+
+def constant_pressure(subject: Subject) -> MDFiles:
+    """Return the files of a run at zero pressure."""
+    md = MDSettings(
+        "npt",
+        _steps(subject, subject.settings.length("density_run")),
+        timestep=subject.timestep,
+        temperature=subject.temperature,
+        max_temperature=20 * subject.temperature,
+        extrapolate=True,
+    )
+    return _run(subject, "constant-pressure", run_atoms(subject), md)
+
+
+def hot(subject: Subject) -> MDFiles:
+    """Return the files of a run at `HOT` times the temperature."""
+    md = MDSettings(
+        "nvt",
+        _steps(subject, subject.settings.length("hot_run")),
+        timestep=subject.timestep,
+        temperature=HOT * subject.temperature,
+        friction=0.02,
+        write_every=max(round(20 / subject.timestep), 1),
+        max_temperature=20 * subject.temperature,
+        extrapolate=True,
+    )
+    return _run(subject, "hot", run_atoms(subject), md)
+
+
+def _steps(subject: Subject, length: float) -> int:
+    """Return the number of steps of a run of `length` ps."""
+    return max(round(1000 * length / subject.timestep), 1)
+
+
+def _has_current(atoms: Atoms) -> bool:
+    """Return True if the calculator knows the polarization current."""
+    try:
+        polarization_current(atoms)
+    except (ValueError, PropertyNotImplementedError):
+        return False
+    return True
+
+
+def _run(subject: Subject, name: str, atoms: Atoms, md: MDSettings) -> MDFiles:
+    """Make a run, go on with it, or read it if it is complete; return its files."""
+    subject.folder.mkdir(parents=True, exist_ok=True)
+    files = MDFiles.beside(Path(subject.folder, f"{name}.traj"))
+    values: dict[str, Any] = {**md.__dict__, "seed": subject.settings.seed, "restart_every": 1000}
+    resume = files.restart.exists()
+    run_md(
+        atoms,
+        MDSettings(**values),
+        files.trajectory,
+        resume=resume,
+        overwrite=not resume,
+        report=_messages(name, subject.progress),
+    )
+    return files
+
+
+def _messages(name: str, show: Callable[[str], None]) -> Callable[[MDState], None]:
+    """Return a function that shows the state of a run every few seconds."""
+    last = time.monotonic()
+
+    def report(state: MDState) -> None:
+        nonlocal last
+        if time.monotonic() - last > SECONDS_BETWEEN_MESSAGES:
+            last = time.monotonic()
+            show(f"{name} run, step {state.step} of {state.steps}, {state.temperature:.0f} K")
+
+    return report

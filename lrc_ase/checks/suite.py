@@ -1,0 +1,293 @@
+"""Run of a suite of checks on systems, with results on disk after each check."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+
+from lrc_ase.checks.registry import CHECKS, SUITES, run_check
+from lrc_ase.checks.results import CheckResult, Verdict
+from lrc_ase.checks.settings import CheckSettings
+from lrc_ase.checks.subject import Subject, Tested, kind_of
+from lrc_ase.files.atomic import write_atomically
+
+__all__ = ["RESULTS", "SUMMARY", "CheckReport", "SystemResults", "check", "chosen_checks", "load_report"]
+
+RESULTS = "results.json"
+"""File with everything that a page shows, curves included."""
+SUMMARY = "summary.json"
+"""File with verdicts and numbers alone, for the card of a potential."""
+POTENTIAL = "potential"
+"""Name of the group of checks that need no system."""
+
+
+@dataclass
+class SystemResults:
+    """Results of the checks on one system."""
+
+    name: str
+    description: str
+    """Kind, formula and conditions, in one line."""
+    results: list[CheckResult] = field(default_factory=list)
+
+
+@dataclass
+class CheckReport:
+    """Results of a suite."""
+
+    potential: str
+    """Name of what was checked."""
+    settings: dict[str, Any]
+    systems: list[SystemResults] = field(default_factory=list)
+
+    def count(self, verdict: Verdict) -> int:
+        """Return the number of results with a verdict."""
+        return sum(result.verdict == verdict for system in self.systems for result in system.results)
+
+    @property
+    def has_failed(self) -> bool:
+        """Return True if a check failed."""
+        return self.count("failed") > 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        systems = [
+            {
+                "name": system.name,
+                "description": system.description,
+                "results": [result.to_json() for result in system.results],
+            }
+            for system in self.systems
+        ]
+        return {"potential": self.potential, "settings": self.settings, "systems": systems}
+
+    def summary(self) -> dict[str, Any]:
+        """Return verdicts and numbers, without curves: system, then check, then quantity."""
+        systems: dict[str, Any] = {}
+        for system in self.systems:
+            checks: dict[str, Any] = {}
+            for result in system.results:
+                values = result.to_json()
+                quantities = {each.pop("name"): _present(each) for each in values["quantities"]}
+                checks[result.name] = {
+                    "verdict": result.verdict,
+                    "sentence": result.sentence,
+                    "quantities": quantities,
+                }
+            systems[system.name] = {"description": system.description, "checks": checks}
+        return {
+            "potential": self.potential,
+            "failed": self.count("failed"),
+            "settings": self.settings,
+            "systems": systems,
+        }
+
+
+def load_report(folder: str | Path) -> CheckReport:
+    """Read the results in a folder that `check` wrote."""
+    values = json.loads(Path(folder, RESULTS).read_text(encoding="utf-8"))
+    systems = [
+        SystemResults(each["name"], each["description"], [CheckResult.from_json(one) for one in each["results"]])
+        for each in values["systems"]
+    ]
+    return CheckReport(values["potential"], values["settings"], systems)
+
+
+def check(
+    calculator: Calculator,
+    systems: Atoms | Sequence[Atoms] | Mapping[str, Atoms],
+    *,
+    suite: str = "all",
+    only: Sequence[str] | None = None,
+    single: Calculator | None = None,
+    reference: Calculator | None = None,
+    labels: Sequence[Atoms] = (),
+    settings: CheckSettings | None = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    name: str | None = None,
+    report: Callable[[str, str, CheckResult | None, str], None] | None = None,
+) -> CheckReport:
+    """Run a suite of checks on a calculator of ASE.
+
+    Parameters
+    ----------
+    calculator
+        Calculator to check, in double precision.
+    systems
+        Structures to run on, by name. ``atoms.info`` may name the `temperature` (K) and the `kind`: crystal, liquid or
+        molecule; see `lrc_ase.checks.subject.kind_of` for structures that name none.
+    suite
+        ``crystal``, ``liquid`` or ``molecule`` takes the checks for such systems, and the systems for such; ``all``
+        takes all checks, and those that do not apply to a system say so.
+    only
+        Names of checks to run out of the suite; all if None.
+    single
+        Calculator of the same potential in single precision.
+    reference
+        Calculator whose values stand beside those of checks with few evaluations.
+    labels
+        Labelled frames, for the check of errors.
+    settings
+        Conditions and lengths of runs.
+    folder
+        Folder for results and runs; a temporary one if None. `RESULTS` and `SUMMARY` are written after each check.
+    resume
+        True keeps the results in the folder, and goes on with the runs there.
+    name
+        Name of what is checked, for the report; the class of the calculator if None.
+    report
+        Called with system, check, result and message: without a result before and during a check, with it after.
+
+    Raises
+    ------
+    ValueError
+        No system, an unknown suite or check, or results of other systems or settings to resume.
+    """
+    settings = settings or CheckSettings()
+    named = _named(systems)
+    chosen = chosen_checks(suite, only)
+    report = report or (lambda *_: None)
+    tested = Tested.of(calculator, single)
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(TemporaryDirectory())) if folder is None else Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        subjects = []
+        for system, atoms in named.items():
+            kind = kind_of(atoms, calculator) if suite == "all" else suite
+            structure = Atoms(atoms)
+            structure.info = dict(atoms.info)
+            subjects.append(
+                (
+                    system,
+                    Subject(
+                        tested,
+                        structure,
+                        kind,  # type: ignore[arg-type]
+                        place / "runs" / system,
+                        settings,
+                        labels=labels,
+                        reference=reference,
+                    ),
+                )
+            )
+        written = CheckReport(name or type(calculator).__name__, _settings(settings, suite, subjects, calculator))
+        before = _results_before(place, written.settings) if resume else {}
+        of_potential = [each for each in chosen if CHECKS[each].of_potential]
+        groups = [(POTENTIAL, subjects[0][1], of_potential)]
+        groups += [(each, subject, [c for c in chosen if c not in of_potential]) for each, subject in subjects]
+        for group, subject, checks in groups:
+            if not checks:
+                continue
+            description = "without a system" if group == POTENTIAL else _description(subject)
+            written.systems.append(SystemResults(group, description))
+            for each in checks:
+                report(group, each, None, "")
+                result = before.get((group, each))
+                if result is None:
+                    result = run_check(each, _showing(subject, group, each, report))
+                written.systems[-1].results.append(result)
+                _write(place, written)
+                report(group, each, result, "")
+    return written
+
+
+def _named(systems: Atoms | Sequence[Atoms] | Mapping[str, Atoms]) -> dict[str, Atoms]:
+    """Return the systems by name; single ones are named after their ``info["name"]`` or formula."""
+    if isinstance(systems, Mapping):
+        named = dict(systems)
+    else:
+        listed = [systems] if isinstance(systems, Atoms) else list(systems)
+        named = {}
+        for atoms in listed:
+            name = base = str(atoms.info.get("name", atoms.get_chemical_formula()))
+            while name in named:
+                name = f"{base}-{len(named) + 1}"
+            named[name] = atoms
+    if not named:
+        raise ValueError("`systems` must hold at least one structure, got none")
+    for name, atoms in named.items():
+        if len(atoms) == 0:
+            raise ValueError(f"the system {name!r} holds no atoms")
+        if name == POTENTIAL or Path(name).name != name or name.startswith("."):
+            raise ValueError(f"the name of a system must be that of a folder other than {POTENTIAL!r}, got {name!r}")
+    return named
+
+
+def chosen_checks(suite: str, only: Sequence[str] | None) -> list[str]:
+    """Return the names of the checks to run, in the order of `CHECKS`; ValueError for an unknown suite or check."""
+    if suite not in SUITES:
+        raise ValueError(f"`suite` must be one of {', '.join(SUITES)}, got {suite!r}")
+    if unknown := [each for each in only or () if each not in CHECKS]:
+        raise ValueError(f"no check is named {unknown[0]!r}; there are: {', '.join(CHECKS)}")
+    chosen = [each for each in SUITES[suite] if only is None or each in only]
+    if not chosen:
+        raise ValueError(f"the suite {suite!r} has none of the checks {', '.join(only or ())}")
+    return chosen
+
+
+def _description(subject: Subject) -> str:
+    """Return kind, formula and conditions of a system in one line."""
+    atoms = subject.structure
+    return f"{subject.kind}, {atoms.get_chemical_formula()}, {len(atoms)} atoms, {subject.temperature:g} K"
+
+
+def _settings(
+    settings: CheckSettings, suite: str, subjects: Sequence[tuple[str, Subject]], calculator: Calculator
+) -> dict[str, Any]:
+    """Return settings, digests of the systems and of the potential, which results to resume must have in common."""
+    identity: dict[str, Any] = {"suite": suite, **asdict(settings)}
+    identity |= {"calculator": dict(getattr(calculator, "fingerprint", {})) or type(calculator).__name__}
+    identity["systems"] = {
+        name: hashlib.sha256(
+            b"".join(
+                np.ascontiguousarray(each).tobytes()
+                for each in (subject.structure.numbers, subject.structure.positions, subject.structure.cell.array)
+            )
+            + f"{subject.structure.pbc.tolist()} {subject.kind} {subject.temperature}".encode()
+        ).hexdigest()
+        for name, subject in subjects
+    }
+    return identity
+
+
+def _results_before(folder: Path, settings: Mapping[str, Any]) -> dict[tuple[str, str], CheckResult]:
+    """Return the results in the folder by system and check, empty without any."""
+    if not (folder / RESULTS).exists():
+        return {}
+    before = load_report(folder)
+    for name, value in settings.items():
+        if before.settings.get(name) != json.loads(json.dumps(value)):
+            raise ValueError(
+                f"{folder / RESULTS} holds results of other settings ({name}): give the same ones, or another folder"
+            )
+    return {(system.name, result.name): result for system in before.systems for result in system.results}
+
+
+def _write(folder: Path, report: CheckReport) -> None:
+    """Write results and summary."""
+    for name, values in ((RESULTS, report.to_json()), (SUMMARY, report.summary())):
+        indent = 1 if name == SUMMARY else None
+        write_atomically(folder / name, (json.dumps(values, indent=indent, allow_nan=False) + "\n").encode())
+
+
+def _showing(
+    subject: Subject, group: str, check: str, report: Callable[[str, str, CheckResult | None, str], None]
+) -> Subject:
+    """Return the subject with messages that name system and check."""
+    return replace(subject, progress=lambda message: report(group, check, None, message))
+
+
+def _present(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries that are not None; the value is kept, as None stands for one that is not finite."""
+    return {key: value for key, value in values.items() if key == "value" or value is not None}

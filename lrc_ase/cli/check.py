@@ -1,0 +1,198 @@
+"""``lrc-ase check``: physics checks of a potential."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lrc_ase.cli.console import (
+    DebugOption,
+    DeviceOption,
+    PotentialArgument,
+    ThreadsOption,
+    console,
+    one_line_errors,
+    read_structure,
+    say,
+    set_threads,
+)
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from lrc_ase.checks import CheckReport, CheckResult
+
+__all__ = ["check"]
+
+Show = Callable[[str, str, "CheckResult | None", str], None]
+
+USAGE_ERROR = 2
+
+
+@one_line_errors
+def check(
+    potential: PotentialArgument,
+    system: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--system",
+            "-s",
+            help="Structure to run on, in any format of ASE; several may be given. If not given, those of a shipped "
+            "potential.",
+        ),
+    ] = None,
+    suite: Annotated[
+        str, typer.Option(help="Checks for a liquid, a crystal or a molecule; all finds out what each system is.")
+    ] = "all",
+    quick: Annotated[bool, typer.Option("--quick", help="Short runs: minutes, with wide error bars.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Name of a check to run; several may be given. All if not given.")
+    ] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option(help="Labelled frames that the potential was not trained on, for its errors.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Potential whose numbers stand beside those of checks with few evaluations.")
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option("--temperature", "-t", help="Temperature, K; that of the structure's file, or 300, if not given."),
+    ] = None,
+    timestep: Annotated[float | None, typer.Option(help="Time step, fs; 0.5 with hydrogen, else 1.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of displacements, momenta and thermostats.", min=0)] = 0,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the page, the results and the runs.")
+    ] = Path("check"),
+    resume: Annotated[bool, typer.Option("--resume", help="Keep results in the folder, and go on.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results in the folder.")] = False,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Check the physics of a potential: derivatives, conservation, invariances, short distances, crystals, liquids.
+
+    Writes report.html, results.json and summary.json after each check. The exit status is 0 if nothing failed, 1 if a
+    check failed, and 2 if the checks could not be made.
+    """
+    set_threads(threads)
+    with _usage_errors(debug):
+        from lrc_ase.calculator import LRCCalculator
+        from lrc_ase.checks import CheckSettings
+        from lrc_ase.checks.suite import RESULTS, chosen_checks
+        from lrc_ase.dataset import read_frames
+
+        settings = CheckSettings(quick=quick, temperature=temperature, timestep=timestep, seed=seed)
+        chosen_checks(suite, only)
+        if resume and overwrite:
+            raise ValueError("--resume and --overwrite exclude each other")
+        if (output / RESULTS).exists() and not (resume or overwrite):
+            raise FileExistsError(f"{output} holds results: --resume goes on, --overwrite replaces them")
+        calculators = {dtype: LRCCalculator(potential, device=device, dtype=dtype) for dtype in ("float64", "float32")}
+        systems = _systems(potential, system)
+        for atoms in systems.values():
+            calculators["float64"].get_potential_energy(atoms)
+        other = None if reference is None else LRCCalculator(reference, device=device)
+        frames = read_frames(labels) if labels else []
+        output.mkdir(parents=True, exist_ok=True)
+    from lrc_ase.checks import check as check_calculator
+    from lrc_ase.report.check_report import report_checks
+
+    begin = time.perf_counter()
+    with _usage_errors(debug), _progress() as show:
+        report = check_calculator(
+            calculators["float64"],
+            systems,
+            suite=suite,
+            only=only,
+            single=calculators["float32"],
+            reference=other,
+            labels=frames,
+            settings=settings,
+            folder=output,
+            resume=resume,
+            name=potential,
+            report=show,
+        )
+    page = report_checks(report, output)
+    _print_end(report, time.perf_counter() - begin)
+    for path in (page, output / RESULTS, output / "summary.json"):
+        print(f"  {path}")
+    if report.has_failed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _usage_errors(debug: bool) -> Iterator[None]:
+    """Turn errors into one line and the exit status 2, which tells them from a failed check."""
+    try:
+        yield
+    except Exception as error:
+        from ase.calculators.calculator import CalculatorError
+
+        if debug or not isinstance(error, (ValueError, OSError, CalculatorError)):
+            raise
+        say(f"Error: {error}", to_stderr=True)
+        raise typer.Exit(USAGE_ERROR) from None
+
+
+def _systems(potential: str, paths: list[str] | None) -> dict[str, Atoms]:
+    """Read the systems of the command line, or those of a shipped potential, by name."""
+    import ase.io
+
+    from lrc_ase.files.pretrained import start_file
+
+    if paths:
+        listed = [(Path(path.rpartition("@")[0] or path).stem, read_structure(path)) for path in paths]
+    else:
+        start = start_file(potential)
+        if start is None:
+            raise ValueError(
+                f"{potential} brings no structure along: give --system, such as a crystal (.cif) or a snapshot of a "
+                "liquid (.extxyz)"
+            )
+        listed = [(atoms.info.get("name", atoms.get_chemical_formula()), atoms) for atoms in ase.io.iread(start)]
+    systems: dict[str, Atoms] = {}
+    for base, atoms in listed:
+        name = base
+        while name in systems:
+            name = f"{base}-{len(systems) + 1}"
+        systems[name] = atoms
+    return systems
+
+
+@contextmanager
+def _progress() -> Iterator[Show]:
+    """Yield a function that shows each check: a line with its verdict, and what runs meanwhile on a terminal."""
+    heading = ""
+
+    def show(system: str, check: str, result: CheckResult | None, message: str) -> None:
+        nonlocal heading
+        if system != heading:
+            heading = system
+            status.stop()
+            say(system)
+            status.start()
+        if result is None:
+            status.update(f"  {check}{': ' if message else ''}{message}")
+            return
+        status.stop()
+        say(f"  {result.verdict:14} {result.name:24} {result.seconds:7.1f} s")
+        if result.verdict == "failed":
+            say(textwrap.fill(result.sentence, 79, initial_indent=6 * " ", subsequent_indent=6 * " "))
+        status.start()
+
+    status = console.status("checks")
+    with status:
+        yield show
+
+
+def _print_end(report: CheckReport, seconds: float) -> None:
+    """Print the number of checks by verdict."""
+    counts = [f"{report.count(verdict)} {verdict}" for verdict in ("passed", "failed", "informative", "not applicable")]
+    print(f"{', '.join(counts)}; {seconds / 60:.1f} minutes")

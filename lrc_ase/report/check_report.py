@@ -1,0 +1,148 @@
+"""Page on the checks of a potential: verdicts first, then the numbers and plots of each system."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from lrc_ase.checks.results import Figure
+from lrc_ase.checks.suite import CheckReport, SystemResults
+from lrc_ase.report.page import Picture, Report, Section, Table, write_report
+from lrc_ase.report.style import REFERENCE_COLOR, colors, new_figure, plot_text, save_figure, set_log_scale
+
+__all__ = ["CHECK_PAGE", "draw_figure", "report_checks", "verdict_table"]
+
+CHECK_PAGE = "report.html"
+_ANGSTROM = "\N{LATIN CAPITAL LETTER A WITH RING ABOVE}"
+_INDENT = 4 * "\N{NO-BREAK SPACE}"
+_MANY_CURVES = 8
+"""Number of curves above which the legend stands beside the plot."""
+
+
+def report_checks(report: CheckReport, folder: str | Path) -> Path:
+    """Draw all figures and write the page to a folder; return the path of the page."""
+    folder = Path(folder)
+    counts = [f"{report.count(verdict)} {verdict}" for verdict in ("passed", "failed", "informative", "not applicable")]
+    sentences = [
+        f"{', '.join(counts)}. A check fails if one of its numbers lies beyond its limit by more than two standard "
+        "errors. Informative checks have no limit."
+    ]
+    sections = [Section("Verdicts", sentences, [verdict_table(system) for system in report.systems])]
+    sections += [_section(system, folder) for system in report.systems]
+    settings = "\n".join(f"{name}: {value}" for name, value in report.settings.items())
+    page = folder / CHECK_PAGE
+    write_report(Report(f"Checks of {report.potential}", sections, settings), page)
+    return page
+
+
+def verdict_table(system: SystemResults) -> Table:
+    """Return the table of verdicts of a system."""
+    rows = [[result.name, result.verdict, _with_units(result.sentence)] for result in system.results]
+    title = f"{system.name}: {system.description}"
+    return Table(title, ["Check", "Verdict", "Finding"], rows, ends_in_text=True, marks=_MARKS)
+
+
+_MARKS: Mapping[str, Literal["good", "bad"]] = {
+    "passed": "good",
+    "failed": "bad",
+    "within": "good",
+    "beyond": "bad",
+}
+
+
+def _section(system: SystemResults, folder: Path) -> Section:
+    """Return the section on a system: all numbers in one table, then the plots."""
+    columns = ["", "Value", *(["Reference"] if _has_reference(system) else []), "Limit", ""]
+    rows = []
+    for result in system.results:
+        if result.quantities:
+            rows.append([result.name, *("" for _ in columns[1:])])
+        for quantity in result.quantities:
+            reference = [_reference_text(quantity.reference)] if _has_reference(system) else []
+            judged = ("within" if quantity.is_within else "beyond") if quantity.is_limited else "-"
+            name, value = _INDENT + _with_units(quantity.name), _with_units(quantity.value_text)
+            rows.append([name, value, *reference, quantity.limit_text or "-", judged])
+    tables = [Table("Numbers", columns, rows, marks=_MARKS)] if rows else []
+    pictures = []
+    for result in system.results:
+        for figure in result.figures:
+            path = folder / f"{_file_name(system.name)}-{_file_name(figure.title)}.png"
+            draw_figure(figure, path)
+            pictures.append(Picture(path, figure.title, _with_units(figure.caption)))
+    return Section(f"{system.name}", [system.description], tables, pictures)
+
+
+def _has_reference(system: SystemResults) -> bool:
+    return any(quantity.reference is not None for result in system.results for quantity in result.quantities)
+
+
+def _reference_text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def draw_figure(figure: Figure, path: str | Path) -> None:
+    """Draw the curves of a figure; those of a reference calculator are dashed, in the color of their partner."""
+    many = len(figure.curves) > _MANY_CURVES
+    drawn = new_figure(8.0 if not many else 9.5, 4.6)
+    axis = drawn.subplots()
+    names = [curve.name.removesuffix(", reference") for curve in figure.curves]
+    color_of = dict(zip(dict.fromkeys(names), colors(len(set(names))), strict=True))
+    for name, curve in zip(names, figure.curves, strict=True):
+        is_reference = curve.name != name
+        points = curve.style == "points"
+        axis.plot(
+            curve.x,
+            curve.y,
+            color=color_of[name],
+            ls="" if points else "--" if is_reference else "-",
+            marker=("x" if is_reference else "o") if points else "",
+            ms=4,
+            lw=1.6,
+            label=plot_text(curve.name),
+        )
+    if figure.log_x:
+        set_log_scale(axis, "x", _values(curve.x for curve in figure.curves))
+    if figure.log_y:
+        set_log_scale(axis, "y", _values(curve.y for curve in figure.curves))
+    elif figure.y_range is not None:
+        axis.set_ylim(*figure.y_range)
+    if not figure.log_y and (figure.y_range is None or figure.y_range[0] < 0 < figure.y_range[1]):
+        axis.axhline(0, color=REFERENCE_COLOR, lw=0.6)
+    axis.set_xlabel(_with_units(figure.x_label))
+    axis.set_ylabel(_with_units(figure.y_label))
+    axis.grid(alpha=0.3)
+    if len(figure.curves) > 1:
+        if many:
+            axis.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+        else:
+            axis.legend(frameon=False, fontsize="small")
+    axis.set_title(plot_text(figure.title, 90), fontsize="medium")
+    save_figure(drawn, path)
+
+
+def _values(curves: Iterable[tuple[float, ...]]) -> list[float]:
+    return [value for curve in curves for value in np.asarray(curve).tolist()]
+
+
+def _with_units(text: str) -> str:
+    """Return text with the symbols that a page can show.
+
+    >>> _with_units("1.2 +- 0.1 eV/Angstrom^3")
+    '1.2 \N{PLUS-MINUS SIGN} 0.1 eV/\N{LATIN CAPITAL LETTER A WITH RING ABOVE}\N{SUPERSCRIPT THREE}'
+    """
+    text = text.replace("Angstrom", _ANGSTROM).replace("+-", "\N{PLUS-MINUS SIGN}")
+    text = re.sub(r"\^-1\b", "\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT ONE}", text)
+    return text.replace("^2", "\N{SUPERSCRIPT TWO}").replace("^3", "\N{SUPERSCRIPT THREE}")
+
+
+def _file_name(text: str) -> str:
+    """Return text as part of the name of a file.
+
+    >>> _file_name("Energies of two atoms")
+    'energies-of-two-atoms'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "system"

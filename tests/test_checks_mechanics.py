@@ -1,0 +1,116 @@
+"""Checks of derivatives, invariances, conservation and short distances: each passes on EMT and fails on its fault."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from broken_calculators import (
+    Anchored,
+    Anisotropic,
+    Driving,
+    Hole,
+    NotExtensive,
+    Numbered,
+    Rounded,
+    ScaledForces,
+    ScaledStress,
+    Unwrapped,
+)
+
+from lrc_ase.checks import CheckSettings, check
+from lrc_ase.checks.blocks import block_error, slope_with_error
+
+SHORT = CheckSettings(quick=True, equilibration=0.05, production=0.2, smallest_cell=3.0)
+
+
+def copper() -> Atoms:
+    return bulk("Cu", "fcc", a=3.61, cubic=True)
+
+
+def result(name, calculator, atoms=None, settings=SHORT, **options):
+    report = check(calculator, copper() if atoms is None else atoms, only=[name], settings=settings, **options)
+    (system,) = report.systems
+    (only,) = system.results
+    return only
+
+
+def beyond(outcome) -> set[str]:
+    return {quantity.name for quantity in outcome.quantities if not quantity.is_within}
+
+
+@pytest.mark.parametrize("name", ["finite differences", "invariances", "approaching pairs", "energy conservation"])
+@pytest.mark.parametrize("system", [copper, lambda: molecule("CH3CH2OH")], ids=["crystal", "molecule"])
+def test_a_sound_calculator_passes(name, system):
+    outcome = result(name, EMT(), system())
+    assert outcome.verdict == "passed", outcome
+    assert all(math.isfinite(quantity.value) for quantity in outcome.quantities)
+
+
+@pytest.mark.parametrize(
+    ("fault", "name", "broken"),
+    [
+        (ScaledForces, "finite differences", "largest error of forces / root mean square force"),
+        (ScaledStress, "finite differences", "largest error of stress / root mean square stress"),
+        (Anisotropic, "invariances", "rotation: forces / root mean square force"),
+        (Anchored, "invariances", "translation: energy"),
+        (Numbered, "invariances", "permutation: forces / root mean square force"),
+        (Rounded, "invariances", "translation by 1000 Angstrom: forces / root mean square force"),
+        (Unwrapped, "invariances", "shift by cell vectors: forces / root mean square force"),
+        (NotExtensive, "invariances", "supercell: energy"),
+        (Hole, "dimers", "Cu-Cu: fall of the energy below 1.85 Angstrom"),
+        (Hole, "approaching pairs", "Cu-Cu: fall of the energy below 1.85 Angstrom"),
+        (Driving, "energy conservation", "drift, float64"),
+    ],
+)
+def test_a_planted_fault_fails_its_check(fault, name, broken):
+    outcome = result(name, fault())
+    assert outcome.verdict == "failed"
+    assert broken in beyond(outcome)
+    assert broken in outcome.sentence
+
+
+def test_scaled_forces_are_one_percent_off():
+    outcome = result("finite differences", ScaledForces())
+    relative, absolute = outcome.quantities[:2]
+    assert absolute.unit == "eV/Angstrom"
+    assert 0.005 < relative.value < 0.04  # the largest component of some atoms over the root mean square of all
+
+
+def test_dimers_scan_all_pairs_of_elements_down_to_where_none_is_closer():
+    outcome = result("dimers", EMT(), Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 2.5]]))
+    (figure,) = outcome.figures
+    assert [curve.name for curve in figure.curves] == ["Cu-Cu", "Cu-Au", "Au-Au"]
+    assert {curve.x[0] for curve in figure.curves} == {0.8}
+    distances = np.array(figure.curves[0].x)
+    atoms = Atoms("Cu2", positions=[[0, 0, 0], [distances[30], 0, 0]])
+    atoms.calc = EMT()
+    energy = atoms.get_potential_energy()
+    atoms.positions[1, 0] = 8.0
+    assert figure.curves[0].y[30] == pytest.approx(energy - atoms.get_potential_energy(), abs=1e-4)
+
+
+def test_single_precision_is_run_beside_double_precision():
+    outcome = result("energy conservation", EMT(), single=Driving())
+    assert "drift, float32" in beyond(outcome)
+    assert not any(name.endswith("float64") for name in beyond(outcome))
+    assert "Single precision was not checked" not in outcome.sentence
+    assert "Single precision was not checked" in result("energy conservation", EMT()).sentence
+
+
+def test_a_drift_is_per_atom_and_nanosecond():
+    times = np.linspace(0, 2, 400)  # ps
+    slope, error = slope_with_error(times, 3e-3 * times + 1e-5 * np.sin(300 * times))
+    assert slope == pytest.approx(3e-3, rel=1e-2)
+    assert 0 < error < 1e-5
+
+
+def test_error_of_a_mean_of_white_noise_is_that_of_the_textbook():
+    rng = np.random.default_rng(0)
+    errors = [block_error(rng.standard_normal(1000)) for _ in range(400)]
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(1 / np.sqrt(1000), rel=0.1)
+    assert math.isnan(block_error(np.zeros(3)))
