@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lrc_ase.learning.label_store import LabelStore
+    from lrc_ase.learning.on_the_fly import OnTheFlyCalculator, TeacherCall
     from lrc_ase.learning.teacher import TeacherError, TeacherSettings, make_calculator
     from lrc_ase.learning.teacher_pool import Failure, Labelled, TeacherPool
 
@@ -18,6 +19,8 @@ __all__ = [
     "Failure",
     "LabelStore",
     "Labelled",
+    "OnTheFlyCalculator",
+    "TeacherCall",
     "TeacherError",
     "TeacherPool",
     "TeacherSettings",
@@ -26,6 +29,7 @@ __all__ = [
 
 _MODULES = {
     "lrc_ase.learning.label_store": ("LabelStore",),
+    "lrc_ase.learning.on_the_fly": ("OnTheFlyCalculator", "TeacherCall"),
     "lrc_ase.learning.teacher": ("TeacherError", "TeacherSettings", "make_calculator"),
     "lrc_ase.learning.teacher_pool": ("Failure", "Labelled", "TeacherPool"),
 }

@@ -27,7 +27,7 @@ from torch import Tensor
 from lrc_ase.structures.graph import Graph
 from lrc_ase.structures.vectors import neighbor_vectors
 
-__all__ = ["DOMAIN_KEY", "ExtrapolationWarning", "Lookout", "TrainingDomain", "Watch", "summarize"]
+__all__ = ["CHARGE_DIGITS", "DOMAIN_KEY", "ExtrapolationWarning", "Lookout", "TrainingDomain", "Watch", "summarize"]
 
 DOMAIN_KEY = "training_domain"
 FAR_DISTANCE = 0.8
@@ -36,7 +36,8 @@ FAR_NEIGHBORS = 2.0
 """Factor above the most, or below the fewest, neighbors in training beyond which an atom is far outside."""
 FAR_FORCE = 2.0
 """Factor above the largest training force beyond which a force is far outside."""
-_CHARGE_DIGITS = 6
+CHARGE_DIGITS = 6
+"""Digits after the point to which total charges are compared."""
 
 
 class ExtrapolationWarning(UserWarning):
@@ -107,7 +108,7 @@ class TrainingDomain:
         if self.total_charges is None:
             return None
         for charge in graph.charge.tolist():
-            if round(charge, _CHARGE_DIGITS) not in self.total_charges:
+            if round(charge, CHARGE_DIGITS) not in self.total_charges:
                 seen = ", ".join(f"{value:g}" for value in self.total_charges)
                 return f"a total charge of {charge:g} e never occurred in training, which saw {seen}"
         return None
@@ -276,7 +277,7 @@ def summarize(graphs: Sequence[Graph], elements: Sequence[str], forces: Sequence
         counts.append(mask.sum(1))
     table = shortest.reshape(n_elements, n_elements)
     table = torch.minimum(table, table.T)  # a pair (a, b) may have been met as (b, a) alone
-    charges = {round(charge, _CHARGE_DIGITS) for graph in graphs for charge in graph.charge.tolist()}
+    charges = {round(charge, CHARGE_DIGITS) for graph in graphs for charge in graph.charge.tolist()}
     domain: dict[str, Any] = {
         "shortest_distances": {
             f"{elements[a]}-{elements[b]}": round(float(table[a, b]), 6)
