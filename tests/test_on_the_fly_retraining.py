@@ -127,7 +127,7 @@ def test_retraining_that_fails(tmp_path, trainings, monkeypatch):
 
 @pytest.mark.slow
 def test_a_real_retraining_continues_the_potential(tmp_path):
-    ase.io.write(tmp_path / "known.traj", metal_frames(12))
+    ase.io.write(tmp_path / "known.traj", metal_frames(22))
     training = {"epochs": 2, "batch_size": 4, "n_threads": 1, "settings": {"data.*.validation_fraction": 0.25}}
     with OnTheFlyCalculator(
         potential(),
