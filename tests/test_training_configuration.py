@@ -162,6 +162,14 @@ def test_a_set_may_be_called_like_a_key():
     assert list(parse_configuration(content).data) == ["train", "validation"]
 
 
+@pytest.mark.parametrize("name", ["test", "validation", "val", "valid", "watch"])
+def test_held_out_frames_are_no_data_set_to_train_on(name):
+    with pytest.raises(ConfigurationError, match=f"data: '{name}' would be one more data set to train on"):
+        parse_configuration({"data": {"small": "a.xyz", name: "b.xyz"}})
+    with pytest.raises(ConfigurationError, match="'test' would be one more"):
+        parse_configuration({"data": {"train": "a.xyz", "test": "b.xyz"}})
+
+
 def test_a_model_without_long_range_part_gets_a_short_range_stage():
     configuration = parse_configuration({"data": "f.traj", "model": {"long_range": None}})
     assert [(stage.name, stage.model) for stage in configuration.stages] == [("short-range", "short-range")]

@@ -46,16 +46,25 @@ def _data_set(value: Any) -> Any:
     return {"train": value} if isinstance(value, (str, os.PathLike, list, tuple)) else value
 
 
+_HELD_OUT = ("test", "validation", "val", "valid", "watch")  # not names of data sets to train on
+
+
 def _data_sets(value: Any) -> Any:
     """Return data sets by name; files alone, or the keys of a single data set, become the set `frames`."""
     if isinstance(value, (str, os.PathLike, list, tuple)):
         return {"frames": {"train": value}}
-    if not isinstance(value, Mapping) or not value.keys() <= DataSetConfiguration.model_fields.keys():
+    if not isinstance(value, Mapping):
         return value
     files = value.get("train")
-    # `train` is a key of a data set, but may also be the name of one
-    is_a_set_called_train = isinstance(files, Mapping) and "train" in files
-    return value if files is None or is_a_set_called_train else {"frames": value}
+    if value.keys() <= DataSetConfiguration.model_fields.keys() and files is not None:
+        # `train` is a key of a data set, but may also be the name of one
+        return value if isinstance(files, Mapping) and "train" in files else {"frames": value}
+    if names := [name for name in value if name in _HELD_OUT]:
+        raise ValueError(
+            f"'{names[0]}' would be one more data set to train on: files to validate on are `data: {{train: ..., "
+            "validation: ...}`, files that no training sees `test: ...` beside `data`"
+        )
+    return value
 
 
 def _stages(value: Any) -> Any:
