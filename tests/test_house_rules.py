@@ -151,19 +151,19 @@ Average Begin Bin Bind Bring Broadcast Build Cache Calibrate Call Cast Center Ch
 Close Collect Combine Compare Compile Complete Compute Configure Connect Continue Contract Convert Convolve Copy
 Correct Count Cover Create Cut Decide Declare Decode Decorate Define Delay Delete Derive Describe Detect Determine
 Differentiate Disable Discard Display Distribute Divide Download Draw Drop Emit Enable Encode End Enlarge Enter
-Enumerate Escape Estimate Evaluate Evict Exchange Exclude Exit Expand Explain Export Express Extend Extract Fetch Fill
-Filter Find Finish Fit Flag Flatten Flush Fold Follow Forget Format Forward Free Freeze Gather Generate Get Give Group
-Guard Guess Halve Handle Hash Hold Identify Ignore Import Include Increase Infer Initialize Insert Install Integrate
-Interpolate Invert Issue Iterate Join Judge Keep Label Lay Leave Let Limit List Load Locate Lock Log Look Lower Make
-Map Mark Mask Match Measure Merge Migrate Minimize Mix Move Multiply Normalize Note Notice Observe Offer Open Optimize
-Order Pack Parse Partition Pass Perform Pick Place Plot Precompute Predict Prepare Print Produce Project Propagate
-Prune Pull Put Quote Raise Randomize Rank Read Rebuild Receive Record Recover Reduce Refuse Register Reject Relax
-Release Reload Remember Remove Rename Render Reorder Repeat Replace Report Represent Reproduce Require Rescale Reset
-Reshape Resolve Restore Restrict Resume Return Reuse Reverse Rewrite Rotate Round Run Sample Save Scale Scan Scatter
-Search Select Send Separate Serialize Serve Set Shift Show Shrink Shuffle Silence Simulate Skip Smear Smooth Solve
-Sort Split Spread Square Stack Start Step Stop Store Subtract Sum Suppress Swap Symmetrize Synchronize Tabulate Take
-Tell Track Train Transfer Transform Translate Transpose Truncate Try Turn Undo Unfold Unpack Update Upgrade Use
-Validate Verify Visit Wait Walk Warn Weigh Widen Wrap Write Yield
+Enumerate Escape Estimate Evaluate Evict Exchange Exclude Exit Expand Explain Explore Export Express Extend Extract
+Fetch Fill Filter Find Finish Fit Flag Flatten Flush Fold Follow Forget Format Forward Free Freeze Gather Generate Get
+Give Group Guard Guess Halve Handle Hash Hold Identify Ignore Import Include Increase Infer Initialize Insert Install
+Integrate Interpolate Invert Issue Iterate Join Judge Keep Label Lay Learn Leave Let Limit List Load Locate Lock Log
+Look Lower Make Map Mark Mask Match Measure Merge Migrate Minimize Mix Move Multiply Normalize Note Notice Observe
+Offer Open Optimize Order Pack Parse Partition Pass Perform Pick Place Plot Precompute Predict Prepare Print Produce
+Project Propagate Prune Pull Put Quote Raise Randomize Rank Read Rebuild Receive Record Recover Reduce Refuse Register
+Reject Relax Release Reload Remember Remove Rename Render Reorder Repeat Replace Report Represent Reproduce Require
+Rescale Reset Reshape Resolve Restore Restrict Resume Return Reuse Reverse Rewrite Rotate Round Run Sample Save Scale
+Scan Scatter Search Select Send Separate Serialize Serve Set Shift Show Shrink Shuffle Silence Simulate Skip Smear
+Smooth Solve Sort Split Spread Square Stack Start Step Stop Store Subtract Sum Suppress Swap Symmetrize Synchronize
+Tabulate Take Tell Track Train Transfer Transform Translate Transpose Truncate Try Turn Undo Unfold Unpack Update
+Upgrade Use Validate Verify Visit Wait Walk Warn Weigh Widen Wrap Write Yield
 """
 """First words of docstrings of functions; a verb in the imperative that is missing may be added."""
 

@@ -22,7 +22,7 @@ from lrc_ase.training.configuration import (
     TrainingConfiguration,
 )
 
-__all__ = ["key_tables", "template"]
+__all__ = ["key_tables", "template", "template_of"]
 
 _WIDTH = 100
 _UNITS = (
@@ -66,7 +66,12 @@ def template() -> str:
         "data": {"frames": {"train": ["frames.extxyz"]}},
         "stages": [StageConfiguration(name="full-range").model_dump(mode="json")],
     }
-    return "\n".join([*_comment(head, 0), *_template_lines(TrainingConfiguration, content, 0)]) + "\n"
+    return template_of(TrainingConfiguration, content, head)
+
+
+def template_of(settings: type[BaseModel], content: Any, head: str) -> str:
+    """Return a YAML file with every key of a class of settings: values of `content`, else defaults, and meanings."""
+    return "\n".join([*_comment(head, 0), *_template_lines(settings, content, 0)]) + "\n"
 
 
 def key_tables() -> str:
@@ -129,7 +134,12 @@ def _settings_at(settings: type[BaseModel], name: str) -> type[BaseModel] | None
         (ModelConfiguration, "descriptor"): next(iter(descriptor_settings_classes())),
         (StageConfiguration, "loss"): LossConfiguration,
     }
-    return below.get((settings, name))
+    if (settings, name) in below:
+        return below[settings, name]
+    field = settings.model_fields[name]
+    kinds = (field.annotation, *get_args(field.annotation))
+    inner = [each for each in kinds if isinstance(each, type) and issubclass(each, BaseModel)]
+    return inner[0] if inner and field.default is not None else None
 
 
 def _default(settings: type[BaseModel], name: str, field: FieldInfo) -> Any:
