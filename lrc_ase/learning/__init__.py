@@ -10,8 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lrc_ase.learning.active_learning import LearnSummary, learn
     from lrc_ase.learning.label_store import LabelStore
+    from lrc_ase.learning.labelling import LabelsNeeded
     from lrc_ase.learning.on_the_fly import OnTheFlyCalculator, TeacherCall
+    from lrc_ase.learning.settings import LearnSettings
     from lrc_ase.learning.teacher import TeacherError, TeacherSettings, make_calculator
     from lrc_ase.learning.teacher_pool import Failure, Labelled, TeacherPool
 
@@ -19,15 +22,22 @@ __all__ = [
     "Failure",
     "LabelStore",
     "Labelled",
+    "LabelsNeeded",
+    "LearnSettings",
+    "LearnSummary",
     "OnTheFlyCalculator",
     "TeacherCall",
     "TeacherError",
     "TeacherPool",
     "TeacherSettings",
+    "learn",
     "make_calculator",
 ]
 
 _MODULES = {
+    "lrc_ase.learning.active_learning": ("LearnSummary", "learn"),
+    "lrc_ase.learning.labelling": ("LabelsNeeded",),
+    "lrc_ase.learning.settings": ("LearnSettings",),
     "lrc_ase.learning.label_store": ("LabelStore",),
     "lrc_ase.learning.on_the_fly": ("OnTheFlyCalculator", "TeacherCall"),
     "lrc_ase.learning.teacher": ("TeacherError", "TeacherSettings", "make_calculator"),

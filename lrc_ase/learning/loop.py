@@ -1,0 +1,312 @@
+"""The loop of active learning: label, train, explore, until explorations meet nothing unknown or a budget ends."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrc_ase.dataset import Atoms, force_rms, label_frame, read_frames, write_frames
+from lrc_ase.files.atomic import replacing, write_atomically
+from lrc_ase.files.potential_file import load_potential
+from lrc_ase.learning.exploration import choose_frames, explore, time_step
+from lrc_ase.learning.fresh_errors import agrees, errors_by_origin
+from lrc_ase.learning.label_store import LabelStore, exact_extxyz
+from lrc_ase.learning.labelling import label_by_hand, label_by_teacher, request, requested, under_usual_names
+from lrc_ase.learning.progress import Observer, log_line
+from lrc_ase.learning.settings import LearnSettings, write_settings
+from lrc_ase.learning.starts import first_frames, read_starts
+from lrc_ase.learning.state import FreshErrors, LearnFolder, LearnState
+from lrc_ase.learning.training_steps import LARGEST_FORCE, divided, first_member, train_on
+
+__all__ = ["Loop"]
+
+FIRST_COUNT = 16
+"""Number of first frames if the settings leave it open."""
+RELATIVE_TARGET = 0.05
+"""Target of the force error if the settings leave it open, as a part of the root mean square force label."""
+
+
+class Loop:
+    """The phases of a run."""
+
+    def __init__(
+        self, settings: LearnSettings, folder: LearnFolder, store: LabelStore, observer: Observer, labels: Sequence[str]
+    ) -> None:
+        self.settings, self.folder, self.store, self.observer, self.labels = settings, folder, store, observer, labels
+        self.starts = read_starts(settings.starts)
+        known = read_frames(list(settings.known)) if settings.known else []
+        self.known = [under_usual_names(atoms, settings.keys) for atoms in known]
+        self.state = LearnState()
+        self.began = time.monotonic()
+        self.seconds_before = 0.0
+
+    def run(self, *, resume: bool) -> None:
+        """Run phases until the end."""
+        if resume:
+            self.state = self.folder.read()
+            self.seconds_before = self.state.seconds
+            write_settings(self.folder.settings, self.settings)
+            if self.state.phase in ("final", "done") and self._budget_end() is None and not self.state.converged:
+                self._go_on()
+        else:
+            self._begin()
+        while self.state.phase != "done":
+            getattr(self, f"_{self.state.phase}")()
+
+    @property
+    def seconds(self) -> float:
+        """Return the wall time of all sessions."""
+        return self.seconds_before + time.monotonic() - self.began
+
+    def _out_of_time(self) -> bool:
+        minutes = self.settings.budget.minutes
+        return minutes is not None and self.seconds > 60 * minutes
+
+    def _write(self, **values: Any) -> None:
+        """Write the state with values replaced."""
+        self.state = self.state.model_copy(update={**values, "seconds": self.seconds})
+        self.folder.write(self.state)
+
+    def _say(self, text: str) -> None:
+        log_line(self.folder.log_file, text)
+        self.observer.note(text)
+
+    def _rng(self, purpose: int) -> np.random.Generator:
+        return np.random.default_rng([self.settings.seed, purpose, self.state.iteration])
+
+    def _begin(self) -> None:
+        """Write settings and the first frames."""
+        settings = self.settings
+        count = settings.first.count
+        if count is None:
+            count = 0 if len(self.known) >= settings.frames_per_iteration else FIRST_COUNT
+        limit = settings.budget.teacher_calls
+        count = min(count, limit) if limit is not None else count
+        if count == 0 and not self.known:
+            raise ValueError("`first.count` is 0 and there are no known frames: nothing to train on")
+        frames = first_frames(self.starts, settings.first, count, self._rng(0))
+        every = settings.training.held_out
+        for index, atoms in enumerate(frames):
+            atoms.info["held_out"] = index % every == every // 2
+        request(self.folder.requested(0), frames, 0)
+        write_settings(self.folder.settings, settings)
+        self._write(phase="label")
+        timestep = time_step(self.starts, settings.exploration)
+        self._say(
+            f"{len(self.starts)} starts, {len(self.known)} known frames, {count} first frames; walkers of "
+            f"{settings.exploration.length:g} ps in steps of {timestep:g} fs"
+        )
+
+    def _label(self) -> None:
+        """Label the requested frames, measure the potential's error on them, and decide how to go on."""
+        settings, folder, state = self.settings, self.folder, self.state
+        frames = requested(folder.requested(state.iteration))
+        self.observer.phase(f"iteration {state.iteration}: labels", len(frames))
+        if settings.teacher is None:
+            outcome = label_by_hand(
+                frames,
+                self.store,
+                target=folder.by_hand(state.iteration),
+                folder=folder.path,
+                labels=self.labels,
+                keys=settings.keys,
+            )
+            self.labels = ()  # the next iteration needs others
+        else:
+            outcome = label_by_teacher(
+                frames,
+                self.store,
+                settings.teacher,
+                scratch=folder.scratch,
+                failed=folder.iteration(state.iteration) / "failed.json",
+                out_of_time=self._out_of_time,
+                report=lambda done, total: self.observer.advance(done),
+            )
+        for name, reason in outcome.failures.items():
+            self._say(f"no label for frame {name}: {reason}")
+        fresh = [label for atoms in frames if (label := self.store.get(atoms)) is not None]
+        if not fresh and not self.known and state.iteration == 0:
+            reason = next(iter(outcome.failures.values()), "there were no frames")
+            raise ValueError(f"the teacher labelled none of the {len(frames)} first frames: {reason}")
+        errors: dict[str, FreshErrors] = {}
+        if state.iteration > 0 and fresh:
+            errors = errors_by_origin(load_potential(self._potential(state.iteration - 1)), fresh)
+        self.state = state.recorded(
+            requested=len(frames),
+            labelled=outcome.labelled,
+            failed=len(outcome.failures),
+            teacher_seconds=outcome.teacher_seconds,
+            label_seconds=state.record.label_seconds + outcome.seconds,
+            fresh=errors,
+        )
+        calls = sum(record.labelled + record.failed for record in self.state.records)
+        converged = self._converged()
+        end = "" if converged is None else converged
+        if converged is None:
+            self.state = self.state.model_copy(update={"calls": calls})
+            end = self._budget_end() or ("no new frame could be labelled" if not fresh and state.iteration else "")
+        self._write(phase="final" if end else "train", calls=calls, end=end, converged=converged is not None)
+        if end:
+            self.observer.iteration(self.state.record, self.state)
+            self._say(f"end of the loop: {end}")
+
+    def _train(self) -> None:
+        """Train the ensemble of the iteration, from the one before it."""
+        settings, number = self.settings, self.state.iteration
+        training = settings.training
+        began = time.monotonic()
+        start = None if number == 0 else self._potential(number - 1)
+        epochs = training.first_epochs if start is None else training.epochs
+        train_frames, held_out = self.frames()
+        potential = self._run_training(
+            self.folder.training(number), train_frames, held_out, epochs, training.ensemble, start
+        )
+        errors = errors_by_origin(load_potential(potential), held_out).get("all")
+        self.state = self.state.recorded(train_seconds=time.monotonic() - began, held_out=errors)
+        self._write(phase="explore")
+
+    def _explore(self) -> None:
+        """Explore with the ensemble, and choose the frames of the next iteration."""
+        settings, folder, number = self.settings, self.folder, self.state.iteration
+        began = time.monotonic()
+        potential = load_potential(self._potential(number))
+        threshold = self._threshold()
+        previous = read_frames(folder.walkers(number - 1)) if number else []
+        n_walkers = max(settings.exploration.walkers, len(self.starts))
+        self.observer.phase(f"iteration {number}: exploration", 100 * n_walkers)
+        exploration = explore(
+            potential,
+            self.starts,
+            settings,
+            previous,
+            threshold=threshold,
+            iteration=number,
+            out_of_time=self._out_of_time,
+            report=lambda walker, steps, step: self.observer.advance(100 * walker + 100 * step // steps),
+        )
+        for reason in exploration.reasons:
+            log_line(folder.log_file, f"iteration {number}, {reason}")
+        limit = settings.budget.teacher_calls
+        count = settings.frames_per_iteration
+        count = count if limit is None else min(count, limit - self.state.calls)
+        labelled = [*self.store.frames(), *self.known]
+        frames = choose_frames(potential, exploration.snapshots, labelled, settings, count, self._rng(1))
+        with replacing(folder.walkers(number)) as temporary:
+            write_frames(temporary, exploration.walkers)
+        write_atomically(folder.explored(number), "".join(map(exact_extxyz, exploration.snapshots)).encode())
+        request(folder.requested(number + 1), frames, number + 1)
+        self.state = self.state.recorded(
+            explore_seconds=time.monotonic() - began,
+            threshold=threshold,
+            hottest=max(float(atoms.info["temperature"]) for atoms in exploration.snapshots),
+            picoseconds=exploration.picoseconds,
+            runs=exploration.runs,
+            alarms=exploration.alarms,
+            explosions=exploration.explosions,
+            complete=exploration.complete,
+        )
+        record = self.state.record
+        self._write(phase="label", iteration=number + 1)
+        self.observer.iteration(record, self.state)
+
+    def _final(self) -> None:
+        """Train the final potential on all frames but those held out."""
+        settings, number = self.settings, self.state.iteration
+        training = settings.training
+        began = time.monotonic()
+        train_frames, held_out = self.frames()
+        folder = self.folder.final_training
+        start = None if number == 0 else self._potential(number - 1)
+        if start is not None and training.final_members == 1:
+            start = first_member(start, self.folder.path / "final-start.safetensors")
+        potential = self._run_training(
+            folder, train_frames, held_out, training.final_epochs, training.final_members, start
+        )
+        with replacing(self.folder.potential) as temporary:
+            shutil.copyfile(potential, temporary)
+        self._write(phase="done", final_seconds=time.monotonic() - began)
+
+    def _go_on(self) -> None:
+        """Let a finished run continue whose budget has grown."""
+        shutil.rmtree(self.folder.final_training, ignore_errors=True)
+        self._write(phase="train", end="")
+
+    def _run_training(
+        self,
+        folder: Path,
+        train_frames: Sequence[Atoms],
+        held_out: Sequence[Atoms],
+        epochs: int,
+        members: int,
+        start: Path | None,
+    ) -> Path:
+        """Train with progress shown."""
+        self.observer.phase(f"{folder.parent.name if folder.name == 'training' else 'final'}: training", epochs)
+        return train_on(
+            train_frames,
+            held_out,
+            self.settings,
+            folder,
+            epochs=epochs,
+            members=members,
+            start=start,
+            on_epoch=lambda record: self.observer.advance(record.epoch),
+        )
+
+    def frames(self) -> tuple[list[Atoms], list[Atoms]]:
+        """Return the frames to train on and those held out."""
+        train_frames, held_out, left_out = divided(self.store.frames(), self.known, self.settings.training.held_out)
+        if left_out:
+            self._say(f"{len(left_out)} labelled frames are not trained on: forces above {LARGEST_FORCE:g} eV/Angstrom")
+        if not train_frames:
+            raise ValueError("there is no frame to train on: all labels have forces beyond any use, or failed")
+        return train_frames, held_out
+
+    def _potential(self, number: int) -> Path:
+        return self.folder.training(number) / "potential.safetensors"
+
+    def _target(self) -> float:
+        """Return the force error that is good enough, meV/Angstrom."""
+        if self.settings.budget.target_error is not None:
+            return self.settings.budget.target_error
+        frames = [label_frame(atoms) for atoms in [*self.store.frames(), *self.known]]
+        return 1e3 * RELATIVE_TARGET * force_rms(frames)
+
+    def _threshold(self) -> float:
+        """Return the deviation at which walkers stop, eV/Angstrom."""
+        exploring, held_out = self.settings.exploration, self.state.record.held_out
+        if exploring.threshold is not None:
+            return exploring.threshold
+        error = 0.0 if held_out is None else held_out.forces_rmse
+        return exploring.tolerance * 1e-3 * max(error, self._target())
+
+    def _converged(self) -> str | None:
+        """Return the sentence on convergence; None if the loop must go on."""
+        if len(self.state.records) < 2:
+            return None
+        explored, fresh = self.state.records[-2], self.state.record.fresh
+        if not explored.complete or "all" not in fresh or not agrees(fresh["all"]):
+            return None
+        errors = fresh.get("random", fresh["all"])
+        if errors.forces_rmse > self._target():
+            return None
+        return (
+            f"an exploration of {explored.picoseconds:.3g} ps raised no alarm, and the force error on fresh labels, "
+            f"{errors.forces_rmse:.1f} meV/Angstrom, is within the target of {self._target():.1f} and as predicted"
+        )
+
+    def _budget_end(self) -> str | None:
+        """Return the sentence on the budget that has ended, or None."""
+        budget = self.settings.budget
+        if budget.teacher_calls is not None and self.state.calls >= budget.teacher_calls:
+            return f"the budget of {budget.teacher_calls} teacher calls is used up"
+        if self._out_of_time():
+            return f"the budget of {budget.minutes:g} minutes is used up"
+        if self.state.iteration >= budget.iterations:
+            return f"the budget of {budget.iterations} iterations is used up"
+        return None

@@ -1,0 +1,52 @@
+"""What the loop tells its surroundings: a log file, and an observer that may show it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from lrc_ase.learning.state import IterationRecord, LearnState
+
+__all__ = ["Observer", "Silence", "log_line"]
+
+
+class Observer(Protocol):
+    """Interface of the code around the loop."""
+
+    def phase(self, name: str, total: int) -> None:
+        """Begin a phase of `total` units."""
+
+    def advance(self, done: int, status: str = "") -> None:
+        """Show how far the phase is."""
+
+    def iteration(self, record: IterationRecord, state: LearnState) -> None:
+        """Show what is known of an iteration after its exploration, or after the labels of the last one."""
+
+    def note(self, text: str) -> None:
+        """Show a sentence."""
+
+
+class Silence:
+    """Observer that shows nothing."""
+
+    def phase(self, name: str, total: int) -> None:
+        return
+
+    def advance(self, done: int, status: str = "") -> None:
+        return
+
+    def iteration(self, record: IterationRecord, state: LearnState) -> None:
+        return
+
+    def note(self, text: str) -> None:
+        return
+
+
+def log_line(path: Path, text: str | Sequence[str]) -> None:
+    """Append lines to the log, with the time."""
+    lines = [text] if isinstance(text, str) else text
+    with path.open("a", encoding="utf-8") as file:
+        for line in lines:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")

@@ -1,0 +1,295 @@
+"""The loop of active learning from the first frame to the potential, and after kills at every moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import ase.io
+import numpy as np
+import pytest
+import yaml
+from ase.calculators.emt import EMT as Reference
+from learn_runs import EMT, content, crystal
+
+from lrc_ase import LRCCalculator
+from lrc_ase.files.potential_file import load_potential
+from lrc_ase.learning.active_learning import learn
+from lrc_ase.learning.fresh_errors import agrees
+from lrc_ase.learning.label_store import LabelStore
+from lrc_ase.learning.labelling import label_by_teacher
+from lrc_ase.learning.state import FreshErrors, IterationRecord, LearnFolder, LearnState
+from lrc_ase.structures.domain import ExtrapolationWarning
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing may catch it."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of three iterations that used up its teacher calls."""
+    folder = tmp_path_factory.mktemp("learn")
+    summary = learn(content(folder), folder / "run")
+    return folder / "run", summary
+
+
+def labels_of(run):
+    return ase.io.read(run / "labels.extxyz", ":")
+
+
+def test_budget_of_teacher_calls_is_kept_and_said(finished):
+    run, summary = finished
+    assert len(labels_of(run)) == summary.teacher_calls == 10
+    assert [record.labelled for record in summary.records] == [4, 4, 2]
+    assert not summary.converged
+    assert summary.end == "the budget of 10 teacher calls is used up"
+    assert load_potential(summary.potential).n_members == 1
+
+
+def test_labels_are_those_of_the_teacher(finished):
+    for atoms in labels_of(finished[0]):
+        again = atoms.copy()
+        again.calc = Reference()
+        assert atoms.get_potential_energy() == pytest.approx(again.get_potential_energy(), abs=1e-10)
+        np.testing.assert_allclose(atoms.get_forces(), again.get_forces(), atol=1e-10)
+        np.testing.assert_allclose(atoms.get_stress(), again.get_stress(), atol=1e-10)
+
+
+def test_errors_on_fresh_labels_are_those_of_the_potential_before(finished):
+    run, summary = finished
+    calculator = LRCCalculator(load_potential(run / "iteration-00/training"), dtype="float32")
+    fresh = [atoms for atoms in labels_of(run) if atoms.info["learn_frame"].startswith("1-")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExtrapolationWarning)
+        errors = [calculator.get_forces(atoms.copy()) - atoms.get_forces() for atoms in fresh]
+    assert summary.records[1].fresh["all"].n_frames == len(fresh) == 4
+    assert summary.records[1].fresh["all"].forces_rmse == pytest.approx(
+        1e3 * np.sqrt(np.mean(np.square(errors))), rel=1e-3
+    )
+    assert not summary.records[0].fresh
+
+
+def test_held_out_frames_are_never_trained_on(finished):
+    run, _ = finished
+    held_out = {atoms.info["learn_frame"] for atoms in labels_of(run) if atoms.info["held_out"]}
+    assert len(held_out) == 3
+    for folder in (run / "iteration-00/training", run / "iteration-01/training", run / "final"):
+        trained = {atoms.info["learn_frame"] for atoms in ase.io.read(folder / "train.extxyz", ":")}
+        validated = {atoms.info["learn_frame"] for atoms in ase.io.read(folder / "held-out.extxyz", ":")}
+        assert not trained & held_out
+        assert validated <= held_out
+    assert len(trained) + len(validated) == 10
+
+
+def test_trainings_start_from_the_last_weights(finished):
+    run, _ = finished
+    first, second = (
+        yaml.safe_load((run / f"iteration-0{number}/training/configuration.yaml").read_text()) for number in (0, 1)
+    )
+    assert first["start"] is None
+    assert second["start"].endswith("iteration-00/training/potential.safetensors")
+    assert second["stages"][0]["learning_rate"] == 2e-3
+
+
+def test_a_run_is_not_overwritten(finished, tmp_path):
+    with pytest.raises(ValueError, match="already holds a run: choose another folder, or go on with it by --resume"):
+        learn(content(tmp_path), finished[0])
+    with pytest.raises(ValueError, match="holds no run of `lrc-ase learn` to resume"):
+        learn(None, tmp_path / "absent", resume=True)
+    with pytest.raises(ValueError, match="None only with resume=True"):
+        learn(None, tmp_path / "absent")
+    with pytest.raises(ValueError, match="the run has another `seed`: with --resume only teacher, budget, n_threads"):
+        learn(content(finished[0].parent, seed=3), finished[0], resume=True)
+    with pytest.raises(ValueError, match="`labels` are for runs without a teacher"):
+        learn(None, finished[0], resume=True, labels=["labels.extxyz"])
+    with pytest.raises(ValueError, match="give them with `resume`"):
+        learn(content(tmp_path), tmp_path / "new", labels=["labels.extxyz"])
+
+
+@pytest.mark.parametrize("n_writes", [1, 2, 3, 4, 6, 7])
+def test_killed_after_any_phase_a_run_ends_with_the_same_labels(finished, n_writes, tmp_path, monkeypatch):
+    """Before each of the writes that end a phase, the phase is done and its end is not on disk."""
+    write, count = LearnFolder.write, [0]
+
+    def killing(folder: LearnFolder, state: LearnState) -> None:
+        count[0] += 1
+        if count[0] == n_writes + 1:
+            raise Killed
+        write(folder, state)
+
+    monkeypatch.setattr(LearnFolder, "write", killing)
+    with pytest.raises(Killed):
+        learn(content(tmp_path), tmp_path / "run")
+    monkeypatch.setattr(LearnFolder, "write", write)
+    summary = learn(None, tmp_path / "run", resume=True)
+    assert_equal_runs(tmp_path / "run", finished[0])
+    assert summary.teacher_calls == 10
+
+
+def assert_equal_runs(run, other):
+    """Compare labels and potentials bit for bit."""
+    mine, theirs = labels_of(run), labels_of(other)
+    assert [atoms.info["learn_frame"] for atoms in mine] == [atoms.info["learn_frame"] for atoms in theirs]
+    for first, second in zip(mine, theirs, strict=True):
+        assert np.array_equal(first.positions, second.positions)
+        assert first.get_potential_energy() == second.get_potential_energy()
+    digests = [load_potential(folder / "potential.safetensors").digest() for folder in (run, other)]
+    assert digests[0] == digests[1]
+
+
+def test_killed_between_labels_none_is_computed_twice(finished, tmp_path, monkeypatch):
+    add, count = LabelStore.add, [0]
+
+    def killing(store: LabelStore, atoms, **info) -> bool:
+        count[0] += 1
+        if count[0] == 3:
+            raise Killed
+        return add(store, atoms, **info)
+
+    monkeypatch.setattr(LabelStore, "add", killing)
+    with pytest.raises(Killed):
+        learn(content(tmp_path), tmp_path / "run")
+    assert len(labels_of(tmp_path / "run")) == 2
+    added: list[str] = []
+
+    def noting(store: LabelStore, atoms, **info) -> bool:
+        added.append(info["learn_frame"])
+        return add(store, atoms, **info)
+
+    monkeypatch.setattr(LabelStore, "add", noting)
+    learn(None, tmp_path / "run", resume=True)
+    assert len(added) == len(set(added)) == 8
+    assert_equal_runs(tmp_path / "run", finished[0])
+
+
+@pytest.mark.slow
+def test_runs_survive_kill_9_at_random_moments(finished, tmp_path):
+    (tmp_path / "learn.yaml").write_text(yaml.safe_dump(content(tmp_path)))
+    command = [sys.executable, "-m", "lrc_ase.cli", "learn"]
+    rng = np.random.default_rng(0)
+    arguments = [str(tmp_path / "learn.yaml"), "-o", str(tmp_path / "run")]
+    for _ in range(20):
+        process = subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL, start_new_session=True)
+        time.sleep(rng.uniform(2.0, 8.0))
+        os.killpg(process.pid, signal.SIGKILL)
+        if process.wait() == 0:
+            break
+        if (tmp_path / "run/state.json").exists():
+            arguments = [str(tmp_path / "run"), "--resume"]
+    else:
+        subprocess.run([*command, *arguments], check=True, stdout=subprocess.DEVNULL)
+    assert_equal_runs(tmp_path / "run", finished[0])
+
+
+def test_a_larger_budget_continues_a_finished_run(finished, tmp_path):
+    short = content(tmp_path, budget__teacher_calls=4)
+    assert learn(short, tmp_path / "run").teacher_calls == 4
+    summary = learn(content(tmp_path), tmp_path / "run", resume=True)
+    assert summary.teacher_calls == 10
+    assert_equal_runs(tmp_path / "run", finished[0])
+
+
+def test_frames_that_fail_are_said_and_left_out(tmp_path):
+    teacher = tmp_path / "teacher.py"
+    teacher.write_text(
+        "from ase.calculators.emt import EMT\n"
+        "class Moody(EMT):\n"
+        "    def calculate(self, atoms=None, properties=('energy',), changes=()):\n"
+        "        if atoms.get_volume() > 66.45:\n"
+        "            raise ValueError('SCF did not converge')\n"
+        "        super().calculate(atoms, properties, changes)\n"
+        "def calculator():\n"
+        "    return Moody()\n"
+    )
+    settings = content(tmp_path, teacher={"calculator": str(teacher), "check": False, "retries": 0})
+    settings["budget"] = {"teacher_calls": 4}
+    summary = learn(settings, tmp_path / "run")
+    assert summary.records[0].labelled + summary.records[0].failed == 4
+    assert summary.records[0].failed > 0
+    assert "SCF did not converge" in (tmp_path / "run/log.txt").read_text()
+    assert len(labels_of(tmp_path / "run")) == summary.records[0].labelled
+    settings["teacher"]["calculator"] = str(teacher)
+    teacher.write_text(teacher.read_text().replace("> 66.45", "> 0"))
+    with pytest.raises(ValueError, match=r"labelled none of the 4 first frames: .*SCF did not converge"):
+        learn(settings, tmp_path / "other")
+
+
+def test_time_that_is_over_ends_the_labelling(tmp_path):
+    frames = [crystal() for _ in range(3)]
+    for number, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=number)
+        atoms.info["learn_frame"] = f"0-{number:02d}"
+    over = iter([False, True, True, True])
+    from lrc_ase.learning import TeacherSettings
+
+    with LabelStore(tmp_path / "labels.extxyz") as store:
+        outcome = label_by_teacher(
+            frames,
+            store,
+            TeacherSettings(calculator=EMT, check=False),
+            scratch=tmp_path / "scratch",
+            failed=tmp_path / "failed.json",
+            out_of_time=lambda: next(over),
+        )
+    assert outcome.labelled == 1
+    assert outcome.failures == {f"0-0{number}": "not calculated: the time of the budget was over" for number in (1, 2)}
+
+
+def test_minutes_and_iterations_are_budgets(finished, tmp_path):
+    known = [str(finished[0] / "labels.extxyz")]
+    settings = content(tmp_path, known=known, first={"count": 0}, budget={"minutes": 1e-9})
+    summary = learn(settings, tmp_path / "short")
+    assert summary.end == "the budget of 1e-09 minutes is used up"
+    assert summary.teacher_calls == 0
+    summary = learn(content(tmp_path, budget={"iterations": 1}), tmp_path / "two")
+    assert summary.end == "the budget of 1 iterations is used up"
+    assert len(summary.records) == 2
+
+
+def test_a_loop_converges_where_nothing_is_unknown(tmp_path):
+    """A threshold that nothing reaches and a target that everything meets."""
+    settings = content(tmp_path, exploration__threshold=1e6, budget={"target_error": 1e6})
+    settings["exploration"]["temperatures"] = [10.0]
+    summary = learn(settings, tmp_path / "run")
+    assert summary.converged, summary
+    assert "raised no alarm" in summary.end
+    assert summary.records[-2].complete
+    assert summary.records[-2].alarms == summary.records[-2].explosions == 0
+
+
+def test_known_frames_are_trained_on_and_replace_the_first_ones(finished, tmp_path):
+    known = finished[0] / "labels.extxyz"
+    settings = content(tmp_path, known=[str(known)], budget={"teacher_calls": 2})
+    settings["first"] = {}
+    summary = learn(settings, tmp_path / "run")
+    assert [record.requested for record in summary.records] == [0, 2]
+    assert len(ase.io.read(tmp_path / "run/iteration-00/training/train.extxyz", ":")) == 7
+    with pytest.raises(ValueError, match="nothing to train on"):
+        learn(content(tmp_path, first={"count": 0}), tmp_path / "none")
+
+
+def test_agreement_of_errors():
+    assert agrees(FreshErrors(n_frames=1, forces_rmse=14.9, forces_predicted=10.0))
+    assert not agrees(FreshErrors(n_frames=1, forces_rmse=15.1, forces_predicted=10.0))
+    assert not agrees(FreshErrors(n_frames=1, forces_rmse=1.0))
+
+
+def test_state_keeps_one_record_for_each_iteration():
+    state = (
+        LearnState().recorded(labelled=4).recorded(failed=1).model_copy(update={"iteration": 1}).recorded(labelled=2)
+    )
+    assert state.records == (
+        IterationRecord(iteration=0, labelled=4, failed=1),
+        IterationRecord(iteration=1, labelled=2),
+    )
+
+
+def test_a_state_of_another_version_is_refused(tmp_path):
+    (tmp_path / "state.json").write_text('{"phase": "dream"}')
+    with pytest.raises(ValueError, match=r"state.json: phase: .*; it was edited or is of another version"):
+        LearnFolder(tmp_path).read()
