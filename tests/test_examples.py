@@ -68,3 +68,22 @@ def test_workflow_of_several_processes_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     first, last = done.stdout.splitlines()
     assert first.split(": ")[1].split(",")[0] == last.split(":")[1].split()[0]
+
+
+def test_active_learning_of_aluminium_runs(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(EXAMPLES.parent)}
+    command = [
+        sys.executable,
+        "-m",
+        "lrc_ase.cli",
+        "learn",
+        str(EXAMPLES / "learn/aluminium.yaml"),
+        "-o",
+        str(tmp_path),
+    ]
+    short = ["--teacher-calls", "20", "--length", "0.1", "--frames", "4"]
+    small = ["--set", "model.descriptor.n_channels=4", "--set", "model.descriptor.degrees=[1,1]"]
+    done = subprocess.run([*command, *short, *small], env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "the budget of 20 teacher calls is used up" in done.stdout
+    assert (tmp_path / "report.html").exists()

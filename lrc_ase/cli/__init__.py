@@ -1,4 +1,4 @@
-"""The command line: ``lrc-ase data | train | evaluate | check | select | relax | md | spectrum | ...``.
+"""The command line: ``lrc-ase data | train | learn | evaluate | check | select | relax | md | ...``.
 
 Commands translate arguments, show progress and turn errors into one line; the work is done elsewhere in `lrc_ase`.
 Each command is a function in a module of the same name, imported when the command is called: `lrc-ase --help` takes
@@ -36,9 +36,39 @@ class _WithRepeat(TyperCommand):
         return super().parse_args(ctx, joined)
 
 
+_LISTS = ("--temperature", "-t", "--teacher-options")
+
+
+class _WithLists(TyperCommand):
+    """Command whose options `_LISTS` take several words: ``--temperature 300 1200``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments after repeating such an option before each of its words."""
+        repeated: list[str] = []
+        option, n_values = "", 0
+        for word in args:
+            if word in _LISTS:
+                option, n_values = word, 0
+            elif option and (n_values == 0 or _belongs(word, option)):
+                repeated += [option] if n_values else []
+                n_values += 1
+            else:
+                option = ""
+            repeated.append(word)
+        return super().parse_args(ctx, repeated)
+
+
+def _belongs(word: str, option: str) -> bool:
+    """Return True for a further value of an option: ``NAME=VALUE`` of the teacher's options, else a number."""
+    if option == "--teacher-options":
+        return "=" in word and not word.startswith("-")
+    return word.replace(".", "", 1).isdecimal()
+
+
 _COMMANDS: Mapping[str, dict[str, Any]] = {
     "data": {},
     "train": {},
+    "learn": {"cls": _WithLists},
     "evaluate": {},
     "check": {},
     "select": {},
