@@ -49,11 +49,18 @@ class Driving(Faulty):
     """Forces with a part along the last displacement, which pumps energy into every motion."""
 
     before: np.ndarray | None = None
+    strength = 2.0
 
     def spoil(self, atoms, results):
         step = 0.0 if self.before is None or len(self.before) != len(atoms) else atoms.positions - self.before
         self.before = atoms.positions.copy()
-        return results | {"forces": results["forces"] + 2.0 * step}
+        return results | {"forces": results["forces"] + self.strength * step}
+
+
+class Exploding(Driving):
+    """Forces that pump more energy in than a thermostat takes out."""
+
+    strength = 100.0
 
 
 class Anisotropic(Faulty):
@@ -113,3 +120,50 @@ class Hole(Faulty):
         distances = atoms.get_all_distances(mic=bool(atoms.pbc.any())) + 10 * np.eye(len(atoms))
         close = np.clip(1.5 - distances, 0, None)
         return results | {"energy": results["energy"] - 500.0 * float((close**2).sum())}
+
+
+class Rough(Faulty):
+    """Energy with ripples over the volume, 5 meV per atom high."""
+
+    def spoil(self, atoms, results):
+        ripple = 5e-3 * len(atoms) * float(np.sin(40 * atoms.get_volume() / len(atoms)))
+        return results | {"energy": results["energy"] + ripple}
+
+
+class Crumbling(Faulty):
+    """Energy that is lower by 1 eV per atom where a direction is open."""
+
+    def spoil(self, atoms, results):
+        return results | {"energy": results["energy"] - (0.0 if atoms.pbc.all() else 1.0) * len(atoms)}
+
+
+class Stiff(Faulty):
+    """Stress that is a fifth too large."""
+
+    def spoil(self, atoms, results):
+        return results | {"stress": 1.2 * results["stress"]}
+
+
+class Swelling(Faulty):
+    """Stress with a pressure of 160 GPa on top."""
+
+    def spoil(self, atoms, results):
+        return results | {"stress": results["stress"] - np.array([1.0, 1, 1, 0, 0, 0])}
+
+
+class AllToAll(Faulty):
+    """Energy with the square of a sum over the positions of all atoms: forces do not decay with the distance."""
+
+    def spoil(self, atoms, results):
+        directions = np.where(np.arange(len(atoms)) % 2, 1.0, -1.0)
+        total = float(directions @ atoms.positions[:, 0])
+        forces = results["forces"].copy()
+        forces[:, 0] -= 0.02 * total * directions
+        return results | {"energy": results["energy"] + 0.01 * total**2, "forces": forces}
+
+
+class Forceless(Faulty):
+    """Atoms that do not feel each other."""
+
+    def spoil(self, atoms, results):
+        return results | {"energy": 0.0, "forces": 0.0 * results["forces"]}

@@ -11,7 +11,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 from ase.calculators.calculator import CalculatorError, PropertyNotImplementedError
 
-from lrc_ase.checks import conservation, derivatives, dimers, invariances
+from lrc_ase.checks import (
+    conservation,
+    density,
+    derivatives,
+    diffusion,
+    dimers,
+    elasticity,
+    equation_of_state,
+    invariances,
+    labelled_errors,
+    locality,
+    permittivity,
+    phonons,
+    radial_distributions,
+    stability,
+    surfaces,
+    vibrations,
+)
 from lrc_ase.checks.results import CheckResult, NotApplicable
 from lrc_ase.checks.subject import Kind, Subject
 from lrc_ase.simulation.dynamics import SimulationStopped
@@ -36,10 +53,23 @@ class Check:
 
 CHECKS: Mapping[str, Check] = {
     "dimers": Check(dimers.dimers, of_potential=True, comparable=True),
+    "labelled errors": Check(labelled_errors.labelled_errors, of_potential=True),
     "finite differences": Check(derivatives.finite_differences),
     "invariances": Check(invariances.invariances),
+    "locality": Check(locality.locality),
     "approaching pairs": Check(dimers.approaching_pairs, comparable=True),
+    "equation of state": Check(equation_of_state.equation_of_state, ("crystal",), comparable=True),
+    "elastic constants": Check(elasticity.elastic_constants, ("crystal",), comparable=True),
+    "phonons": Check(phonons.phonon_frequencies, ("crystal",), comparable=True),
+    "surface energy": Check(surfaces.surface_energies, ("crystal",), comparable=True),
+    "normal modes": Check(vibrations.normal_modes, ("molecule",), comparable=True),
     "energy conservation": Check(conservation.energy_conservation),
+    "vibrational spectrum": Check(vibrations.vibrational_spectrum),
+    "radial distributions": Check(radial_distributions.radial_distributions, ("crystal", "liquid")),
+    "diffusion": Check(diffusion.diffusion, ("liquid",)),
+    "dielectric constant": Check(permittivity.permittivity, ("crystal", "liquid")),
+    "density": Check(density.density_at_zero_pressure, ("crystal", "liquid")),
+    "stability": Check(stability.stability),
 }
 """All checks in the order in which they run: inexpensive ones first."""
 SUITES: Mapping[str, tuple[str, ...]] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,16 +17,30 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
+from ase.io.trajectory import Trajectory
 from ase.md.velocitydistribution import Stationary, ZeroRotation
 
+from lrc_ase.checks.crystal_cells import repetitions
 from lrc_ase.checks.results import NotApplicable
 from lrc_ase.checks.subject import Subject
 from lrc_ase.simulation.conditions import MDFiles, MDSettings
 from lrc_ase.simulation.current import polarization_current
 from lrc_ase.simulation.dynamics import MDState, run_md
+from lrc_ase.simulation.output import TIME
 from lrc_ase.structures.charge import set_total_charge, total_charge
 
-__all__ = ["constant_energy", "constant_pressure", "hot", "production", "run_atoms", "single_precision"]
+__all__ = [
+    "HOT",
+    "TrajectoryRecord",
+    "constant_energy",
+    "constant_pressure",
+    "frames",
+    "hot",
+    "production",
+    "run_atoms",
+    "single_precision",
+    "trajectory",
+]
 
 HOT = 1.5
 """Temperature of the run for stability, in units of that of the other runs."""
@@ -42,10 +57,7 @@ def run_atoms(subject: Subject) -> Atoms:
     atoms = subject.atoms()
     if subject.kind != "crystal":
         return atoms
-    widths = atoms.get_volume() / np.linalg.norm(
-        np.cross(np.roll(atoms.cell.array, 1, 0), np.roll(atoms.cell.array, 2, 0)), axis=1
-    )
-    repeats = [max(math.ceil(subject.settings.cell_width / width - 1e-6), 1) for width in widths]
+    repeats = repetitions(atoms, subject.settings.cell_width)
     if len(atoms) * math.prod(repeats) > LARGEST_CELL:
         raise NotApplicable(
             f"a cell of {subject.settings.cell_width:g} Angstrom would hold {len(atoms) * math.prod(repeats)} atoms, "
@@ -179,3 +191,52 @@ def _messages(name: str, show: Callable[[str], None]) -> Callable[[MDState], Non
             show(f"{name} run, step {state.step} of {state.steps}, {state.temperature:.0f} K")
 
     return report
+
+
+@dataclass(frozen=True)
+class TrajectoryRecord:
+    """Positions of a run over time at equal intervals, with what goes with them."""
+
+    interval: float
+    """Time between frames, fs."""
+    symbols: np.ndarray
+    """Chemical symbols, (n_atoms,)."""
+    masses: np.ndarray
+    """(n_atoms,), atomic mass units."""
+    positions: np.ndarray
+    """Positions, not wrapped, (n_frames, n_atoms, 3), Angstrom."""
+    stresses: np.ndarray | None
+    """Stresses with their kinetic part, (n_frames, 3, 3), eV/Angstrom^3; None where the calculator gave none."""
+    volume: float
+    """Angstrom^3."""
+    temperature: float
+    """Mean kinetic temperature, K."""
+
+
+def trajectory(files: MDFiles) -> TrajectoryRecord:
+    """Read the trajectory of a run at constant volume."""
+    read = frames(files)
+    times = [frame.info[TIME] for frame in read]
+    interval = 1000 * (times[1] - times[0])
+    if len(times) > 2 and times[-1] - times[-2] < 0.999 * (times[1] - times[0]):
+        read = read[:-1]  # the last frame of a run is written whatever its time
+    stresses = None
+    if all("stress" in frame.calc.results for frame in read):
+        stresses = np.array([frame.get_stress(voigt=False, include_ideal_gas=True) for frame in read])
+    return TrajectoryRecord(
+        interval=interval,
+        symbols=np.array(read[0].get_chemical_symbols()),
+        masses=read[0].get_masses(),
+        positions=np.array([frame.positions for frame in read]),
+        stresses=stresses,
+        volume=float(read[0].get_volume()),
+        temperature=float(np.mean([frame.get_temperature() for frame in read])),
+    )
+
+
+def frames(files: MDFiles, largest: int | None = None) -> list[Atoms]:
+    """Return the frames of a run, at most `largest` evenly spread ones."""
+    with Trajectory(files.frames) as stored:
+        count = len(stored)
+        chosen = range(count) if largest is None else np.unique(np.linspace(0, count - 1, largest).astype(int))
+        return [stored[int(index)] for index in chosen]

@@ -30,7 +30,7 @@ class CheckSettings:
     hot_run: float | None = None
     """Length of the run at 1.5 times the temperature, ps; None: 100, quick 4."""
     smallest_cell: float | None = None
-    """Smallest width of the cell of a run, Angstrom; smaller crystals are repeated. None: 15, quick 11."""
+    """Smallest width of the cell of a run, Angstrom; smaller crystals are repeated. None: 15, quick 10."""
     seed: int = 0
     """Seed of displacements, momenta and thermostats."""
 
@@ -60,6 +60,6 @@ _LENGTHS = {
     "production": (50.0, 8.0),
     "density_run": (100.0, 6.0),
     "hot_run": (100.0, 4.0),
-    "smallest_cell": (15.0, 11.0),
+    "smallest_cell": (15.0, 10.0),
 }
 """Defaults in the full and the quick mode."""

@@ -1,0 +1,83 @@
+"""Check that a system survives half as much temperature again."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase.data import atomic_numbers, covalent_radii
+from ase.neighborlist import neighbor_list
+
+from lrc_ase.checks import runs
+from lrc_ase.checks.results import CheckResult, Curve, Figure, Quantity
+from lrc_ase.checks.subject import Subject
+from lrc_ase.simulation.conditions import MDFiles
+from lrc_ase.simulation.dynamics import SimulationStopped
+from lrc_ase.simulation.output import ThermodynamicLog
+from lrc_ase.structures.domain import FAR_DISTANCE
+
+__all__ = ["stability"]
+
+COVALENT = 0.6
+"""Part of the sum of covalent radii below which a distance is an event, where no training domain is known."""
+REACH = 4.0
+"""Largest distance that is looked at, Angstrom."""
+
+
+def stability(subject: Subject, rng: np.random.Generator) -> CheckResult:
+    """Count events in a run at 1.5 times the temperature: an explosion, and frames with atoms that are too close.
+
+    Too close is less than 0.8 times the shortest distance of the pair in training, or 0.6 times the sum of covalent
+    radii where the training is not known.
+    """
+    explosion = ""
+    length = subject.settings.length("hot_run")
+    try:
+        files = runs.hot(subject)
+    except SimulationStopped as stop:
+        explosion = str(stop).partition(". The last sane frame")[0]
+        files = MDFiles.beside(subject.folder / "hot.traj")
+    log = ThermodynamicLog.read(files.log)
+    reached = float(log["time_ps"][-1]) if len(log["time_ps"]) else 0.0
+    ratios = (
+        np.array([_closest(subject, frame) for frame in runs.frames(files)]) if files.frames.exists() else np.array([])
+    )
+    quantities = [
+        Quantity("explosions", float(bool(explosion)), at_most=0.0),
+        Quantity("frames with atoms too close", float((ratios < 1).sum()), at_most=0.0),
+        Quantity("shortest distance / limit", float(ratios.min()) if len(ratios) else float("nan")),
+        Quantity("time", reached, "ps"),
+        Quantity(
+            "mean temperature", float(log["temperature_K"].mean()) if len(log["temperature_K"]) else float("nan"), "K"
+        ),
+    ]
+    figure = Figure(
+        f"Temperature at {runs.HOT:g} times {subject.temperature:g} K",
+        "Time (ps)",
+        "Temperature (K)",
+        (Curve.of("temperature", log["time_ps"], log["temperature_K"]),),
+        y_range=(0.0, 1.2 * float(log["temperature_K"].max(initial=runs.HOT * subject.temperature))),
+    )
+    limits = "training" if subject.tested.shortest else "covalent radii"
+    sentence = (
+        f"{reached:.3g} of {length:g} ps at {runs.HOT * subject.temperature:g} K; limits of distances from {limits}."
+    )
+    if explosion:
+        sentence = f"{sentence} The run {explosion}."
+    return CheckResult.judged("stability", sentence, quantities, [figure])
+
+
+def _closest(subject: Subject, frame: object) -> float:
+    """Return the smallest ratio of a distance to its limit in a frame, `inf` without a pair within `REACH`."""
+    first, second, distances = neighbor_list("ijd", frame, REACH)
+    if not len(distances):
+        return float("inf")
+    symbols = frame.get_chemical_symbols()  # type: ignore[attr-defined]
+    limits = np.array([_limit(subject, symbols[i], symbols[j]) for i, j in zip(first, second, strict=True)])
+    return float((distances / limits).min())
+
+
+def _limit(subject: Subject, first: str, second: str) -> float:
+    """Return the distance of a pair of elements below which it is too close, Angstrom."""
+    for name in (f"{first}-{second}", f"{second}-{first}"):
+        if name in subject.tested.shortest:
+            return FAR_DISTANCE * subject.tested.shortest[name]
+    return COVALENT * float(sum(covalent_radii[atomic_numbers[symbol]] for symbol in (first, second)))
