@@ -126,6 +126,18 @@ def test_nothing_is_stored_twice(tmp_path):
         LabelStore(store.path)
 
 
+def test_rounding_never_hides_a_geometry(tmp_path):
+    random = np.random.default_rng(5)
+    with LabelStore(tmp_path / "labels.extxyz") as store:
+        for seed in range(30):
+            store.add(labelled(seed))
+            near = labelled(seed)
+            near.positions += random.choice([-0.99e-6, 0.99e-6], size=(8, 3))
+            assert near in store
+            assert_equal(store.get(near), labelled(seed))
+        assert len(store) == 30
+
+
 def test_frames_are_copies(tmp_path):
     with LabelStore(tmp_path / "labels.extxyz") as store:
         store.add(labelled(0))

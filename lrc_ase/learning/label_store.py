@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import warnings
 from contextlib import ExitStack
@@ -60,7 +61,7 @@ class LabelStore:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._stack.enter_context(exclusive_use(self.path.with_name(f"{self.path.name}.lock"), str(self.path)))
         self._frames: list[Atoms] = []
-        self._of_kind: dict[tuple[bytes, bytes], list[int]] = {}
+        self._in_bucket: dict[_Bucket, list[int]] = {}
         try:
             for atoms in self._read():
                 self._remember(atoms)
@@ -138,7 +139,7 @@ class LabelStore:
 
     def _index(self, atoms: Atoms) -> int | None:
         charge = total_charge(atoms)
-        for index in self._of_kind.get(_kind(atoms), ()):
+        for index in (index for bucket in _buckets(atoms) for index in self._in_bucket.get(bucket, ())):
             stored = self._frames[index]
             if (
                 np.abs(stored.positions - atoms.positions).max(initial=0.0) <= _SAME
@@ -151,7 +152,7 @@ class LabelStore:
     def _remember(self, atoms: Atoms) -> None:
         if atoms in self:
             raise ValueError(f"{self.path} holds one geometry twice: was it merged by hand? remove one of them")
-        self._of_kind.setdefault(_kind(atoms), []).append(len(self._frames))
+        self._in_bucket.setdefault(_buckets(atoms)[0], []).append(len(self._frames))
         self._frames.append(atoms)
 
     def _read(self) -> list[Atoms]:
@@ -288,8 +289,19 @@ def _copy(atoms: Atoms) -> Atoms:
     return copy
 
 
-def _kind(atoms: Atoms) -> tuple[bytes, bytes]:
-    return atoms.numbers.astype(np.int64).tobytes(), atoms.pbc.tobytes()
+_Bucket = tuple[bytes, bytes, int]
+
+
+def _buckets(atoms: Atoms) -> list[_Bucket]:
+    """Return the bucket of a geometry, and its neighbors, in which the same geometry may lie after rounding.
+
+    A weighted mean of all coordinates, with fixed weights in [-1, 1], numbers the buckets. It differs by no more than
+    the coordinates do: geometries that agree to `_SAME` lie in one bucket or in neighbors.
+    """
+    weights = np.random.default_rng(len(atoms)).uniform(-1, 1, 3 * len(atoms))
+    number = math.floor(float(weights @ atoms.positions.ravel()) / max(3 * len(atoms), 1) / (2 * _SAME))
+    kind = atoms.numbers.astype(np.int64).tobytes(), atoms.pbc.tobytes()
+    return [(*kind, number), (*kind, number - 1), (*kind, number + 1)]
 
 
 def _end_of_frame(content: bytes, start: int) -> int | None:

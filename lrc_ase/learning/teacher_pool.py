@@ -137,7 +137,7 @@ class TeacherPool:
             self._labelling = False
             for process in self._processes:
                 if process.task is not None:
-                    process.replace()
+                    process.kill()
 
     def _label(self, tasks: Iterator[_Task]) -> Iterator[Labelled | Failure]:
         while not self._trusted and (first := next(tasks, None)) is not None:

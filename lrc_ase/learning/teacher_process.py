@@ -50,9 +50,14 @@ class TeacherProcess:
         self.task: Any = None
         """What the process works at; None if it is free."""
         self._user_folder = os.getcwd()
-        self._start()
+        self._runs = False
+        self.start()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the process if it does not run; do not wait until it is ready."""
+        if self._runs:
+            return
+        self._runs = True
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         threads = dict.fromkeys(_THREAD_VARIABLES, str(self.settings.threads))
@@ -93,6 +98,7 @@ class TeacherProcess:
 
     def begin(self, task: Any, request: str) -> None:
         """Send the structure of `task`, a line of JSON."""
+        self.start()
         self.wait_until_ready()
         self.task = task
         self._begin(self.settings.timeout)
@@ -103,23 +109,31 @@ class TeacherProcess:
         self.task = None
         answer = self._take_answer()
         if answer.pop("is_lost", False):
-            self.replace()
+            self.kill()
+            self.start()
         return answer
-
-    def replace(self) -> None:
-        """End the process with all its children and start another one."""
-        self._kill()
-        self.task = None
-        self._start()
 
     def close(self) -> None:
         """End the process with all its children; one without work may clean up first."""
-        if self.task is None and self._ready:
+        if self._runs and self._ready and self.task is None:
             with suppress(BrokenPipeError):
                 self._input.close()
             with suppress(subprocess.TimeoutExpired):
                 self._popen.wait(_FAREWELL)
-        self._kill()
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process with all its children, whatever they do; the next structure starts another one."""
+        self.task = None
+        if not self._runs:
+            return
+        self._runs = False
+        with suppress(ProcessLookupError, PermissionError):  # the latter for a group of zombies on macOS
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()
+        with suppress(BrokenPipeError):
+            self._input.close()
+        self.output.close()
 
     @property
     def has_answered(self) -> bool:
@@ -173,14 +187,6 @@ class TeacherProcess:
             output = self._log.read_bytes()[-4 * _SHOWN_OUTPUT :].decode("utf-8", errors="replace")
             shown = " ".join(output.split())[-_SHOWN_OUTPUT:]
         return f"the process of the teacher ended with {how}" + (f" after: {shown}" if shown else "")
-
-    def _kill(self) -> None:
-        with suppress(ProcessLookupError, PermissionError):  # the latter for a group of zombies on macOS
-            os.killpg(self._popen.pid, signal.SIGKILL)
-        self._popen.wait()
-        with suppress(BrokenPipeError):
-            self._input.close()
-        self.output.close()
 
 
 def wait_for_answers(processes: Sequence[TeacherProcess]) -> list[TeacherProcess]:
