@@ -284,6 +284,16 @@ def test_labels_that_depend_on_the_number_of_threads_are_an_error(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_check_is_made_once_for_each_teacher(tmp_path):
+    count = tmp_path / "count"
+    for act, n_calls in [("", 2), ("", 3), ("pass", 5)]:
+        settings = teacher_file(tmp_path, f"{act}\nopen({str(count)!r}, 'a').write('x')", check=True)
+        for timeout in (50.0, 60.0)[: 1 + (act == "pass")]:
+            assert isinstance(alone(settings.model_copy(update={"timeout": timeout}), tmp_path), Labelled)
+        assert len(count.read_text()) == n_calls + (act == "pass")
+
+
+@pytest.mark.slow
 def test_the_check_passes_over_structures_that_fail(tmp_path):
     settings = TeacherSettings(calculator="ase.calculators.emt:EMT", threads=2)
     kinds = [type(each) for each in results(settings, tmp_path, [bulk("Si"), bulk("Al"), bulk("Cu")])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.jsonio import encode
 
-from lrc_ase.learning.teacher import TeacherError, TeacherSettings
+from lrc_ase.files.atomic import write_atomically
+from lrc_ase.learning.teacher import TeacherError, TeacherSettings, is_file
 from lrc_ase.learning.teacher_process import TeacherProcess, wait_for_answers
 
 __all__ = ["Failure", "Labelled", "TeacherPool"]
@@ -72,7 +74,8 @@ class TeacherPool:
         The teacher.
     scratch
         Folder in which each process has its working folder, ``process-1`` and so on. The file ``output.log`` there
-        holds what the teacher printed about its newest structure. Existing content of these folders is removed.
+        holds what the teacher printed about its newest structure. Existing content of these folders is removed. The
+        file ``checked`` remembers which teacher has passed the check of `TeacherSettings.check`.
 
     Raises
     ------
@@ -95,10 +98,13 @@ class TeacherPool:
         self.settings, self.scratch = settings, Path(scratch).resolve()
         self._processes: list[TeacherProcess] = []
         self._trusted = not settings.check
+        self._mark = self.scratch / "checked"
         self._labelling = False
 
     def __enter__(self) -> TeacherPool:
         self.scratch.mkdir(parents=True, exist_ok=True)
+        if self._mark.exists() and self._mark.read_text(encoding="utf-8") == _identity(self.settings):
+            self._trusted = True
         for number in range(1, self.settings.processes + 1):
             self._processes.append(TeacherProcess(self.settings, self.scratch / f"process-{number}"))
         try:
@@ -184,6 +190,7 @@ class TeacherPool:
                 single.close()
             _compare(result, one, f"with 1 thread in place of {self.settings.threads} ({_formula(task.atoms)})")
         self._trusted = True
+        write_atomically(self._mark, _identity(self.settings).encode())
         return result
 
     def _alone(self, process: TeacherProcess, task: _Task) -> Labelled | Failure:
@@ -194,6 +201,13 @@ class TeacherPool:
             result = self._result(task, process.end())
             if result is not None:
                 return result
+
+
+def _identity(settings: TeacherSettings) -> str:
+    """Return a digest of all that labels can depend on."""
+    content = settings.model_dump_json(include={"calculator", "options", "threads", "environment"})
+    source = Path(settings.calculator).read_bytes() if is_file(settings.calculator) else b""
+    return hashlib.sha256(content.encode() + source).hexdigest()
 
 
 def with_results(atoms: Atoms, results: Mapping[str, Any]) -> Atoms:
