@@ -164,4 +164,6 @@ def test_a_page_shows_numbers_with_units_limits_and_references(tmp_path):
         "0 passed, 1 failed",
     ):
         assert text in page
+    tables = (tmp_path / "summary.md").read_text()
+    assert "| test | failed | bulk modulus 24 GPa; drift 0.0200 ± 0.0010 eV/atom/ns |" in tables
     assert (tmp_path / "salt-energies.png").read_bytes().startswith(b"\x89PNG")

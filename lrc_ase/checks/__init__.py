@@ -7,12 +7,13 @@ Each check is a function that takes a `Subject` (system, calculators, settings) 
 from lrc_ase.checks.registry import CHECKS, SUITES, Check, run_check
 from lrc_ase.checks.results import CheckResult, Curve, Figure, NotApplicable, Quantity
 from lrc_ase.checks.settings import CheckSettings
-from lrc_ase.checks.subject import Subject, Tested, kind_of
+from lrc_ase.checks.subject import Candidate, Subject, kind_of
 from lrc_ase.checks.suite import CheckReport, SystemResults, check, load_report
 
 __all__ = [
     "CHECKS",
     "SUITES",
+    "Candidate",
     "Check",
     "CheckReport",
     "CheckResult",
@@ -23,7 +24,6 @@ __all__ = [
     "Quantity",
     "Subject",
     "SystemResults",
-    "Tested",
     "check",
     "kind_of",
     "load_report",

@@ -68,7 +68,7 @@ def dimers(subject: Subject, rng: np.random.Generator) -> CheckResult:
 
     Below `WALL` times the sum of covalent radii, where no two atoms bond, the energy must rise all the way inward.
     """
-    elements = subject.tested.elements or tuple(subject.elements)
+    elements = subject.candidate.elements or tuple(subject.elements)
     scans = []
     for first, second in combinations_with_replacement(elements, 2):
         subject.progress(f"{first}-{second}")
@@ -76,7 +76,7 @@ def dimers(subject: Subject, rng: np.random.Generator) -> CheckResult:
         energies = []
         for distance in distances:
             atoms = Atoms([first, second], positions=[[0, 0, 0], [0.6 * distance, 0, 0.8 * distance]])
-            atoms.calc = subject.tested.calculator
+            atoms.calc = subject.candidate.calculator
             energies.append(atoms.get_potential_energy())
         scans.append(_Scan(f"{first}-{second}", distances, np.array(energies)))
     sentence = f"Two atoms alone, {len(scans)} pairs of elements, {scans[0].distances[0]:.2g} to {LONGEST:g} Angstrom."

@@ -57,7 +57,7 @@ def invariances(subject: Subject, rng: np.random.Generator) -> CheckResult:
     for name, (change, back, copies) in changes.items():
         subject.progress(name)
         changed = change(atoms.copy())
-        changed.calc = subject.tested.calculator
+        changed.calc = subject.candidate.calculator
         shift = abs(changed.get_potential_energy() / copies - energy) / len(atoms)
         difference = float(np.abs(back(changed.get_forces()) - forces).max()) / scale
         quantities += [

@@ -48,7 +48,7 @@ def labelled_errors(subject: Subject, rng: np.random.Generator) -> CheckResult:
 
 def _evaluate(subject: Subject) -> Evaluation:
     """Evaluate the calculator frame by frame, as any calculator of ASE allows."""
-    calculator = subject.tested.calculator
+    calculator = subject.candidate.calculator
     energies, forces, stresses = [], [], []
     labelled = []
     for index, atoms in enumerate(subject.labels):

@@ -90,7 +90,7 @@ def run_check(name: str, subject: Subject) -> CheckResult:
     if check.comparable and subject.reference is not None and result.verdict != "not applicable":
         other = replace(
             subject,
-            tested=replace(subject.tested, calculator=subject.reference, single=None),
+            candidate=replace(subject.candidate, calculator=subject.reference, single=None),
             reference=None,
             folder=subject.folder / "reference",
         )

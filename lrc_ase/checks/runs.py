@@ -85,7 +85,7 @@ def equilibrated(subject: Subject) -> Atoms:
 
 def production(subject: Subject) -> MDFiles:
     """Return the files of the run at constant energy that follows the equilibration, polarization current included."""
-    return constant_energy(subject, "production", subject.tested.calculator, subject.settings.length("production"))
+    return constant_energy(subject, "production", subject.candidate.calculator, subject.settings.length("production"))
 
 
 def single_precision(subject: Subject) -> MDFiles:
@@ -96,25 +96,26 @@ def single_precision(subject: Subject) -> MDFiles:
     NotApplicable
         There is no calculator in single precision.
     """
-    if subject.tested.single is None:
+    if subject.candidate.single is None:
         raise NotApplicable("there is no calculator in single precision")
     length = subject.settings.length("production") / 2
-    return constant_energy(subject, "production-float32", subject.tested.single, length)
+    return constant_energy(subject, "production-float32", subject.candidate.single, length)
 
 
 def constant_energy(subject: Subject, name: str, calculator: Calculator, length: float) -> MDFiles:
     """Return the files of a run at constant energy of `length` ps from the equilibrated structure."""
     atoms = equilibrated(subject)
     atoms.calc = calculator
-    interval = FRAME_INTERVAL / (2 if 1 in atoms.numbers else 1)
-    every = max(round(interval / subject.timestep), 1)
+    has_hydrogen = 1 in atoms.numbers
+    every = max(round(FRAME_INTERVAL / (2 if has_hydrogen else 1) / subject.timestep), 1)
+    current_every = every if has_hydrogen else 2 * every  # a row costs more than a step
     md = MDSettings(
         "nve",
         _steps(subject, length),
         timestep=subject.timestep,
         log_every=max(round(LOG_INTERVAL / subject.timestep), 1),
         write_every=every,
-        current_every=every if calculator is subject.tested.calculator and _has_current(atoms) else None,
+        current_every=current_every if calculator is subject.candidate.calculator and _has_current(atoms) else None,
         max_temperature=20 * subject.temperature,
         extrapolate=True,
     )

@@ -56,7 +56,7 @@ def stability(subject: Subject, rng: np.random.Generator) -> CheckResult:
         (Curve.of("temperature", log["time_ps"], log["temperature_K"]),),
         y_range=(0.0, 1.2 * float(log["temperature_K"].max(initial=runs.HOT * subject.temperature))),
     )
-    limits = "training" if subject.tested.shortest else "covalent radii"
+    limits = "training" if subject.candidate.shortest else "covalent radii"
     sentence = (
         f"{reached:.3g} of {length:g} ps at {runs.HOT * subject.temperature:g} K; limits of distances from {limits}."
     )
@@ -78,6 +78,6 @@ def _closest(subject: Subject, frame: object) -> float:
 def _limit(subject: Subject, first: str, second: str) -> float:
     """Return the distance of a pair of elements below which it is too close, Angstrom."""
     for name in (f"{first}-{second}", f"{second}-{first}"):
-        if name in subject.tested.shortest:
-            return FAR_DISTANCE * subject.tested.shortest[name]
+        if name in subject.candidate.shortest:
+            return FAR_DISTANCE * subject.candidate.shortest[name]
     return COVALENT * float(sum(covalent_radii[atomic_numbers[symbol]] for symbol in (first, second)))

@@ -15,7 +15,7 @@ from lrc_ase.checks.results import NotApplicable
 from lrc_ase.checks.settings import CheckSettings
 from lrc_ase.structures.domain import DOMAIN_KEY
 
-__all__ = ["Kind", "Subject", "Tested", "kind_of"]
+__all__ = ["Candidate", "Kind", "Subject", "kind_of"]
 
 Kind = Literal["crystal", "liquid", "molecule"]
 ROOM_TEMPERATURE = 300.0
@@ -24,7 +24,7 @@ CRYSTAL_FORCE = 0.2
 
 
 @dataclass(frozen=True)
-class Tested:
+class Candidate:
     """Calculator under test, its variants and what is known of it."""
 
     calculator: Calculator
@@ -37,7 +37,7 @@ class Tested:
     """Shortest distances in training, Angstrom, by pair as ``"Na-Cl"``."""
 
     @classmethod
-    def of(cls, calculator: Calculator, single: Calculator | None = None) -> Tested:
+    def of(cls, calculator: Calculator, single: Calculator | None = None) -> Candidate:
         """Collect elements and training domain of a calculator, where it has the attributes of `LRCCalculator`."""
         potential: Any = getattr(calculator, "potential", None)
         if potential is None or not hasattr(potential, "settings"):
@@ -50,7 +50,7 @@ class Tested:
 class Subject:
     """System on which checks run."""
 
-    tested: Tested
+    candidate: Candidate
     structure: Atoms
     """Structure without a calculator; checks take copies of it."""
     kind: Kind
@@ -66,7 +66,7 @@ class Subject:
     def atoms(self, calculator: Calculator | None = None) -> Atoms:
         """Return a copy of the structure with the calculator, or with another one."""
         atoms = self.structure.copy()
-        atoms.calc = self.tested.calculator if calculator is None else calculator
+        atoms.calc = self.candidate.calculator if calculator is None else calculator
         return atoms
 
     def rattled(self, rng: np.random.Generator, width: float = 0.05) -> Atoms:

@@ -18,7 +18,7 @@ from ase.calculators.calculator import Calculator
 from lrc_ase.checks.registry import CHECKS, SUITES, run_check
 from lrc_ase.checks.results import CheckResult, Verdict
 from lrc_ase.checks.settings import CheckSettings
-from lrc_ase.checks.subject import Subject, Tested, kind_of
+from lrc_ase.checks.subject import Candidate, Subject, kind_of
 from lrc_ase.files.atomic import write_atomically
 
 __all__ = ["RESULTS", "SUMMARY", "CheckReport", "SystemResults", "check", "chosen_checks", "load_report"]
@@ -158,7 +158,7 @@ def check(
     named = _named(systems)
     chosen = chosen_checks(suite, only)
     report = report or (lambda *_: None)
-    tested = Tested.of(calculator, single)
+    candidate = Candidate.of(calculator, single)
     with ExitStack() as stack:
         place = Path(stack.enter_context(TemporaryDirectory())) if folder is None else Path(folder)
         place.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ def check(
                 (
                     system,
                     Subject(
-                        tested,
+                        candidate,
                         structure,
                         kind,  # type: ignore[arg-type]
                         place / "runs" / system,

@@ -10,7 +10,7 @@ import numpy as np
 from ase.vibrations import Vibrations
 
 from lrc_ase.checks import runs
-from lrc_ase.checks.results import CheckResult, Curve, Figure, Quantity
+from lrc_ase.checks.results import CheckResult, Curve, Figure, NotApplicable, Quantity
 from lrc_ase.checks.subject import Subject
 from lrc_ase.simulation.bands import bands
 from lrc_ase.simulation.power_spectrum import SpectrumSettings
@@ -20,6 +20,8 @@ from lrc_ase.simulation.vibrational_states import read_velocities, vibrational_s
 __all__ = ["normal_modes", "vibrational_spectrum"]
 
 FORCE = 1e-3
+LARGEST_MOLECULE = 100
+"""Largest number of atoms for normal modes: they need six evaluations each."""
 LARGEST_IMAGINARY = 30.0
 """Largest imaginary wave number that passes, cm^-1: translations and rotations have some by finite differences."""
 N_BLOCKS = 3
@@ -33,6 +35,10 @@ def normal_modes(subject: Subject, rng: np.random.Generator) -> CheckResult:
     """Relax the molecule and compute its normal modes by finite differences, with ASE; none may be imaginary."""
     subject.require("molecule")
     atoms = subject.atoms()
+    if len(atoms) > LARGEST_MOLECULE:
+        raise NotApplicable(
+            f"Normal modes are computed for up to {LARGEST_MOLECULE} atoms, this system has {len(atoms)}"
+        )
     subject.progress("relaxation")
     relax(atoms, RelaxSettings(fmax=FORCE, max_steps=1000))
     subject.progress("normal modes")

@@ -33,6 +33,8 @@ __all__ = ["check"]
 Show = Callable[[str, str, "CheckResult | None", str], None]
 
 USAGE_ERROR = 2
+LONGEST_SILENCE = 60.0
+"""Longest time between two lines of progress in a log file, seconds."""
 
 
 @one_line_errors
@@ -169,10 +171,10 @@ def _systems(potential: str, paths: list[str] | None) -> dict[str, Atoms]:
 @contextmanager
 def _progress() -> Iterator[Show]:
     """Yield a function that shows each check: a line with its verdict, and what runs meanwhile on a terminal."""
-    heading = ""
+    heading, printed = "", time.monotonic()
 
     def show(system: str, check: str, result: CheckResult | None, message: str) -> None:
-        nonlocal heading
+        nonlocal heading, printed
         if system != heading:
             heading = system
             status.stop()
@@ -180,7 +182,11 @@ def _progress() -> Iterator[Show]:
             status.start()
         if result is None:
             status.update(f"  {check}{': ' if message else ''}{message}")
+            if message and not console.is_terminal and time.monotonic() - printed > LONGEST_SILENCE:
+                printed = time.monotonic()
+                print(f"  ...            {check}: {message}", flush=True)
             return
+        printed = time.monotonic()
         status.stop()
         say(f"  {result.verdict:14} {result.name:24} {result.seconds:7.1f} s")
         if result.verdict == "failed":

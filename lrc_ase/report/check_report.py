@@ -11,12 +11,15 @@ import numpy as np
 
 from lrc_ase.checks.results import Figure
 from lrc_ase.checks.suite import CheckReport, SystemResults
+from lrc_ase.files.atomic import write_atomically
 from lrc_ase.report.page import Picture, Report, Section, Table, write_report
 from lrc_ase.report.style import REFERENCE_COLOR, colors, new_figure, plot_text, save_figure, set_log_scale
 
-__all__ = ["CHECK_PAGE", "draw_figure", "report_checks", "verdict_table"]
+__all__ = ["CHECK_PAGE", "draw_figure", "markdown_table", "report_checks", "verdict_table"]
 
 CHECK_PAGE = "report.html"
+CARD_TABLES = "summary.md"
+"""File with verdicts and numbers as Markdown."""
 _ANGSTROM = "\N{LATIN CAPITAL LETTER A WITH RING ABOVE}"
 _INDENT = 4 * "\N{NO-BREAK SPACE}"
 _MANY_CURVES = 8
@@ -24,7 +27,7 @@ _MANY_CURVES = 8
 
 
 def report_checks(report: CheckReport, folder: str | Path) -> Path:
-    """Draw all figures and write the page to a folder; return the path of the page."""
+    """Draw all figures, write the page and the tables for a card to a folder; return the path of the page."""
     folder = Path(folder)
     counts = [f"{report.count(verdict)} {verdict}" for verdict in ("passed", "failed", "informative", "not applicable")]
     sentences = [
@@ -36,7 +39,23 @@ def report_checks(report: CheckReport, folder: str | Path) -> Path:
     settings = "\n".join(f"{name}: {value}" for name, value in report.settings.items())
     page = folder / CHECK_PAGE
     write_report(Report(f"Checks of {report.potential}", sections, settings), page)
+    write_atomically(folder / CARD_TABLES, markdown_table(report).encode())
     return page
+
+
+def markdown_table(report: CheckReport) -> str:
+    """Return verdicts and numbers as tables of Markdown, for the card of a potential."""
+    lines = []
+    for system in report.systems:
+        lines += [f"{_with_units(f'{system.name}: {system.description}')}", ""]
+        lines += ["| check | verdict | numbers |", "|---|---|---|"]
+        for result in system.results:
+            if result.verdict == "not applicable":
+                continue
+            numbers = [f"{quantity.name} {quantity.value_text}" for quantity in result.quantities]
+            lines.append(f"| {result.name} | {result.verdict} | {_with_units('; '.join(numbers)) or result.sentence} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def verdict_table(system: SystemResults) -> Table:
