@@ -108,3 +108,10 @@ def test_a_misspelt_command_is_answered_with_the_right_one():
     result = CliRunner().invoke(app, ["realx"])
     assert result.exit_code == 2
     assert "Did you mean 'relax'?" in result.output
+
+
+@pytest.mark.parametrize(("words", "expected"), [("lrc-ase tr", "train"), ("lrc-ase train --ep", "--epochs")])
+def test_shell_completes_commands_and_options(words, expected):
+    environment = {"_LRC_ASE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    completed = CliRunner(env=environment).invoke(app, [], prog_name="lrc-ase")
+    assert completed.output.split() == [expected]

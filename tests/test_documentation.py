@@ -1,0 +1,185 @@
+"""The documentation is that of the code: its commands, keys, messages and links exist, and its tutorials run."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from lrc_ase.cli import app
+from lrc_ase.training.configuration_keys import template
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *(page for page in sorted(DOCS.rglob("*.md")) if "notebook/paper/" not in page.as_posix()),
+    *sorted((ROOT / "examples").rglob("*.md")),
+    *sorted((ROOT / "potentials").rglob("*.md")),
+]
+TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
+SHORTER = {
+    "--time-limit 1 ": "--epochs 1 ",
+    "--epochs 150": "--epochs 2",
+    "--steps 2000": "--steps 40",
+    '"25:"': '"1:"',
+}
+"""What the tests of tutorials replace: only the program is tested, not the potential."""
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def code_blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
+    """Return language and content of the fenced blocks of a page."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [(language, content) for language, content in blocks if language in languages]
+
+
+def commands_of(page: Path) -> Iterator[list[str]]:
+    """Yield the words of each call of `lrc-ase` in the code blocks of a page."""
+    for _, content in code_blocks(page, "", "bash"):
+        for line in content.replace("\\\n", " ").splitlines():
+            match = re.search(r"(?:^|\s|-m )lrc[-_]ase(?:\.cli)? (.+)", line.strip().removesuffix("&"))
+            if match and "`" not in line:
+                yield shlex.split(match[1], comments=True)
+
+
+@cache
+def options_of(command: str) -> set[str]:
+    """Return the options of a command of `lrc-ase`."""
+    group = get_command(app)
+    context = group.make_context("lrc-ase", [command], resilient_parsing=True)
+    _, resolved, _ = group.resolve_command(context, [command])
+    names = {name for each in resolved.params for name in (*each.opts, *each.secondary_opts)}
+    return names | {"--help", "-h"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_of_the_docs_exist(page):
+    known = set(get_command(app).commands)
+    for words in commands_of(page):
+        if words[0].startswith("-"):
+            continue
+        assert words[0] in known, words
+        options = {word.split("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)}
+        assert options <= options_of(words[0]), words
+
+
+def test_commands_of_the_docs_are_seen():
+    assert [words[0] for words in commands_of(ROOT / "README.md")].count("md") == 1
+    assert sum(len(list(commands_of(page))) for page in PAGES) > 45
+
+
+@cache
+def every_key() -> Any:
+    """Return the configuration with every key."""
+    return yaml.safe_load(template())
+
+
+def key_exists(key: str) -> bool:
+    """Return True if a dotted key stands in the template of all keys; names of stages and sets count as any."""
+    content = every_key()
+    for part in re.sub(r"\[\d+\]", "", key).split("."):
+        if isinstance(content, list):
+            content = content[0]
+        if not isinstance(content, dict):
+            return False
+        if part == "*":
+            content = next(iter(content.values()))
+        elif part in content:
+            content = content[part]
+        else:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_keys_of_the_docs_exist(page):
+    text = page.read_text(encoding="utf-8")
+    keys = re.findall(r"--set \"?([a-z_]+(?:[.\[][\w*\].]+)*)=", text)
+    other_descriptor = ("model.descriptor.name",)
+    assert not [key for key in keys if not key_exists(key) and key not in other_descriptor and "KEY" not in key]
+
+
+def test_keys_that_are_misspelled_are_seen():
+    assert key_exists("stages.loss.energy")
+    assert not key_exists("stages.loss.energie")
+    assert not key_exists("stages.epochs.more")
+
+
+def links_of(page: Path) -> list[str]:
+    """Return the links of a page to files of the repository."""
+    text = re.sub(r"^```.*?^```$|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    return [target for target in targets if not target.startswith(("http:", "https:", "mailto:"))]
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors of the headings of a page, by the rule of GitHub and MyST."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_of_the_docs_lead_somewhere(page):
+    for link in links_of(page):
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors_of(target), link
+
+
+def message_templates() -> list[str]:
+    """Return the texts in the library, with a null character for each value that is filled in."""
+    texts = []
+    for path in (ROOT / "lrc_ase").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = (each.value if isinstance(each, ast.Constant) else "\0" for each in node.values)
+                texts.append("".join(map(str, parts)).replace("`", ""))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value.replace("`", ""))
+    return texts
+
+
+def test_messages_of_the_reference_are_those_of_the_code():
+    page = (DOCS / "reference" / "messages.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^\| `(.*?)` \|", page, re.MULTILINE)
+    assert len(messages) > 40
+    templates = message_templates()
+    patterns = {each: re.compile(".*".join(map(re.escape, re.split(r" ?… ?", each))), re.DOTALL) for each in messages}
+    assert not [each for each, pattern in patterns.items() if not any(map(pattern.search, templates))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS, ids=name_of)
+def test_tutorial_runs(page, tmp_path):
+    """Every command and every piece of Python of a tutorial, in its order, in one folder."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for language, content in code_blocks(page, "bash", "python"):
+        for long, short in SHORTER.items():
+            content = content.replace(long, short)
+        if language == "python":
+            run([sys.executable, "-c", content], tmp_path)
+            continue
+        for line in content.splitlines():
+            run([sys.executable, "-m", "lrc_ase.cli", *shlex.split(line)[1:]], tmp_path)
+
+
+def run(command: list[str], folder: Path) -> None:
+    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    assert finished.returncode == 0, f"{command}\n{finished.stdout}\n{finished.stderr}"
