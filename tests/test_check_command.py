@@ -145,6 +145,27 @@ def test_reference_and_labels_arrive(crystal, tmp_path, monkeypatch):
     assert received["reference"].potential.settings.elements == ("H", "O", "Na", "Cl")
 
 
+def test_a_reference_is_a_calculator_of_ase_too(crystal, tmp_path, monkeypatch):
+    received = {}
+    monkeypatch.setattr(
+        lrc_ase.checks, "check", lambda calculator, systems, **options: received.update(options) or CheckReport("x", {})
+    )
+    arguments = ["nacl", "-s", crystal, "-o", tmp_path / "new"]
+    lj = ["--reference", "ase.calculators.lj:LennardJones", "--reference-option", "sigma=2.5"]
+    code, output = lrc_ase_check(*arguments, *lj)
+    assert code == 0, output
+    assert received["reference"].parameters["sigma"] == 2.5
+    for words, message in (
+        (
+            ["--reference", "no-such"],
+            "--reference no-such is no potential, and no calculator of ASE named as module:Class",
+        ),
+        (["--reference", "nacl", "--reference-option", "sigma=2"], "--reference-option belongs to a --reference named"),
+    ):
+        code, output = lrc_ase_check(*arguments, *words, "--overwrite")
+        assert (code, message in output) == (2, True), output
+
+
 def test_a_page_shows_numbers_with_units_limits_and_references(tmp_path):
     quantities = [
         Quantity("bulk modulus", 24.0, "GPa"),

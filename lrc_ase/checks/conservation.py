@@ -35,7 +35,7 @@ def energy_conservation(subject: Subject, rng: np.random.Generator) -> CheckResu
     quantities, curves = [], []
     for name, log in logs.items():
         quantities += [
-            Quantity(f"drift, {name}", log.drift, "eV/atom/ns", error=log.error, at_most=LARGEST_DRIFT),
+            Quantity(f"drift, {name}", log.drift, "eV/atom/ns", error=log.error, at_most=LARGEST_DRIFT, is_main=True),
             Quantity(f"fluctuation of total / kinetic energy, {name}", log.fluctuation, at_most=LARGEST_FLUCTUATION),
         ]
         curves.append(Curve.of(name, log.times, 1000 * log.deviation))

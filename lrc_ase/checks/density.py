@@ -32,7 +32,7 @@ def density_at_zero_pressure(subject: Subject, rng: np.random.Generator) -> Chec
     mean_volume = float(log["volume_A3"][late].mean())
     change = mean_volume / atoms.get_volume() - 1
     quantities = [
-        Quantity("density", float(densities[late].mean()), "g/cm^3", error=block_error(densities[late])),
+        Quantity("density", float(densities[late].mean()), "g/cm^3", error=block_error(densities[late]), is_main=True),
         Quantity(
             "volume per atom",
             mean_volume / len(atoms),

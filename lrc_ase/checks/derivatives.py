@@ -34,7 +34,9 @@ def finite_differences(subject: Subject, rng: np.random.Generator) -> CheckResul
     steps = [calculate_numerical_forces(atoms, eps=step, iatoms=chosen) for step in (FORCE_STEP, FORCE_STEP / 2)]
     error = float(np.abs(_extrapolated(*steps) - forces[chosen]).max())
     quantities = [
-        Quantity("largest error of forces / root mean square force", error / scale, at_most=LARGEST_ERROR),
+        Quantity(
+            "largest error of forces / root mean square force", error / scale, at_most=LARGEST_ERROR, is_main=True
+        ),
         Quantity("largest error of forces", error, "eV/Angstrom"),
     ]
     sentence = f"Forces on {len(chosen)} of {len(atoms)} atoms were compared with central differences of the energy"

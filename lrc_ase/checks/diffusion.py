@@ -50,7 +50,9 @@ def diffusion(subject: Subject, rng: np.random.Generator) -> CheckResult:
     correction = correction_error = viscosity = None
     if record.stresses is not None:
         viscosity = shear_viscosity(record.stresses, record, interval)
-        quantities.append(Quantity("shear viscosity", 1e3 * viscosity.value, "mPa s", error=1e3 * viscosity.error))
+        quantities.append(
+            Quantity("shear viscosity", 1e3 * viscosity.value, "mPa s", error=1e3 * viscosity.error, is_main=True)
+        )
         note = "The viscosity is not known well enough for the correction for the size of the cell."
         if viscosity.value > 2 * viscosity.error:
             note = ""
@@ -67,7 +69,7 @@ def diffusion(subject: Subject, rng: np.random.Generator) -> CheckResult:
         )
         if correction is not None and correction_error is not None:
             error = float(np.hypot(error, correction_error))
-            quantities.append(Quantity(f"diffusion of {element}", value + correction, _UNIT, error=error))
+            quantities.append(Quantity(f"diffusion of {element}", value + correction, _UNIT, error=error, is_main=True))
         msd = mean_square_displacement(chosen)[: len(chosen) // 2]
         curves.append(Curve.of(element, interval * np.arange(len(msd)), msd))
     figures = [

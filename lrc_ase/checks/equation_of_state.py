@@ -49,8 +49,11 @@ def equation_of_state(subject: Subject, rng: np.random.Generator) -> CheckResult
     lengths = atoms.cell.lengths() * np.cbrt(volume * n_atoms / atoms.get_volume())
     quantities = [
         Quantity("volume per atom", float(volume), "Angstrom^3"),
-        *(Quantity(f"lattice constant {name}", float(length), "Angstrom") for name, length in _distinct(lengths)),
-        Quantity("bulk modulus", float(modulus / units.GPa), "GPa", at_least=0.0),
+        *(
+            Quantity(f"lattice constant {name}", float(length), "Angstrom", is_main=True)
+            for name, length in _distinct(lengths)
+        ),
+        Quantity("bulk modulus", float(modulus / units.GPa), "GPa", at_least=0.0, is_main=True),
         Quantity("deviation from the fit", residual, "meV/atom", at_most=LARGEST_RESIDUAL),
     ]
     grid = np.linspace(min(volumes), max(volumes), 100)

@@ -23,7 +23,7 @@ def labelled_errors(subject: Subject, rng: np.random.Generator) -> CheckResult:
     evaluation = _evaluate(subject)
     errors = evaluation.metrics
     quantities = [
-        Quantity(f"{label}, {kind}", errors[f"{label}_{key}"], ERROR_UNITS[label].ascii)
+        Quantity(f"{label}, {kind}", errors[f"{label}_{key}"], ERROR_UNITS[label].ascii, is_main=key == "rmse")
         for label in ("energy", "forces", "stress")
         for key, kind in (("mae", "mean absolute error"), ("rmse", "root mean square error"))
         if np.isfinite(errors[f"{label}_{key}"])

@@ -90,7 +90,7 @@ def _decay(subject: Subject, rng: np.random.Generator) -> CheckResult:
         quantities = [Quantity(farthest.name, farthest.value, farthest.unit, at_most=NOISE)]
     else:
         slope = float(np.polyfit(np.log(radii), np.log(np.maximum(means, NOISE)), 1)[0])
-        quantities = [Quantity("exponent of the distance", slope, at_most=SLOWEST_DECAY), farthest]
+        quantities = [Quantity("exponent of the distance", slope, at_most=SLOWEST_DECAY, is_main=True), farthest]
     return CheckResult.judged("locality", sentence, quantities, [figure])
 
 

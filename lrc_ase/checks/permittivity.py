@@ -33,7 +33,9 @@ def permittivity(subject: Subject, rng: np.random.Generator) -> CheckResult:
         if not same_molecules(frames[0], frames[-1]):
             raise NotApplicable("Ions move freely or molecules exchange atoms: a conductor has no static constant")
     constant = dielectric_constant([read_current(files.current)])
-    quantities = [Quantity("dielectric constant / electronic permittivity", constant.value, error=constant.error)]
+    quantities = [
+        Quantity("dielectric constant / electronic permittivity", constant.value, error=constant.error, is_main=True)
+    ]
     figure = Figure(
         "Dielectric constant",
         "Time (ps)",

@@ -8,10 +8,12 @@ import numpy as np
 from ase import Atoms
 
 from lrc_ase.checks import runs
+from lrc_ase.checks.blocks import block_error
 from lrc_ase.checks.crystal_cells import cell_widths
 from lrc_ase.checks.results import CheckResult, Curve, Figure, NotApplicable, Quantity
 from lrc_ase.checks.subject import Subject
 from lrc_ase.simulation.observables import radial_distribution
+from lrc_ase.simulation.output import ThermodynamicLog
 
 __all__ = ["first_peak", "radial_distributions"]
 
@@ -27,7 +29,9 @@ def radial_distributions(subject: Subject, rng: np.random.Generator) -> CheckRes
     """Compute the radial distributions of the run at constant energy, and place and height of their first peaks."""
     if not subject.is_periodic:
         raise NotApplicable("Radial distributions need a density, and so three periodic directions")
-    frames = runs.frames(runs.production(subject), N_FRAMES)
+    files = runs.production(subject)
+    frames = runs.frames(files, N_FRAMES)
+    pressures = ThermodynamicLog.read(files.log)["pressure_GPa"]
     cutoff = min(LARGEST_DISTANCE, 0.5 * float(cell_widths(frames[0]).min()))
     n_bins = int(cutoff / BIN)
     quantities, curves = [], []
@@ -43,9 +47,11 @@ def radial_distributions(subject: Subject, rng: np.random.Generator) -> CheckRes
         if np.isfinite(place):
             name = "-".join(pair)
             quantities += [
-                Quantity(f"{name}: first peak", place, "Angstrom", error=float(errors[0])),
+                Quantity(f"{name}: first peak", place, "Angstrom", error=float(errors[0]), is_main=True),
                 Quantity(f"{name}: height of the first peak", height, error=float(errors[1])),
             ]
+    if np.isfinite(pressures).all():
+        quantities.append(Quantity("mean pressure", float(pressures.mean()), "GPa", error=block_error(pressures)))
     figure = Figure("Radial distributions", "Distance (Angstrom)", "g(r)", tuple(curves))
     sentence = f"{len(frames)} frames of {len(frames[0])} atoms, distances up to {n_bins * BIN:.3g} Angstrom."
     return CheckResult.judged("radial distributions", sentence, quantities, [figure])

@@ -35,6 +35,8 @@ class Quantity:
     """Smallest value that passes; None without such a limit."""
     reference: float | None = None
     """Value of the reference calculator."""
+    is_main: bool = False
+    """True for one of the few numbers that stand beside the verdict."""
 
     @property
     def is_limited(self) -> bool:

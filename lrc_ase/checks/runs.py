@@ -20,13 +20,13 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 from ase.io.trajectory import Trajectory
 from ase.md.velocitydistribution import Stationary, ZeroRotation
 
-from lrc_ase.checks.crystal_cells import repetitions
+from lrc_ase.checks.crystal_cells import relaxed_crystal, repetitions
 from lrc_ase.checks.results import NotApplicable
 from lrc_ase.checks.subject import Subject
 from lrc_ase.simulation.conditions import MDFiles, MDSettings
 from lrc_ase.simulation.current import polarization_current
 from lrc_ase.simulation.dynamics import MDState, run_md
-from lrc_ase.simulation.output import TIME
+from lrc_ase.simulation.output import TIME, write_structure
 from lrc_ase.structures.charge import set_total_charge, total_charge
 
 __all__ = [
@@ -48,15 +48,25 @@ FRAME_INTERVAL = 4.0
 """Time between frames of the production run, fs; half with hydrogen. It resolves 4000 cm^-1."""
 LOG_INTERVAL = 5.0
 SECONDS_BETWEEN_MESSAGES = 5.0
+_START = "start.extxyz"
 LARGEST_CELL = 1500
 """Largest number of atoms of a cell that is repeated for a run."""
 
 
 def run_atoms(subject: Subject) -> Atoms:
-    """Return the structure for runs: crystals are repeated until the cell is as wide as the settings ask for."""
-    atoms = subject.atoms()
+    """Return the structure for runs.
+
+    Crystals are relaxed, with their cell, and repeated until the cell is as wide as the settings ask for. The structure
+    is kept in the folder of the runs.
+    """
     if subject.kind != "crystal":
+        return subject.atoms()
+    stored = subject.folder / _START
+    if stored.exists():
+        atoms = cast(Atoms, ase.io.read(stored))
+        atoms.calc = subject.candidate.calculator
         return atoms
+    atoms = relaxed_crystal(subject)
     repeats = repetitions(atoms, subject.settings.cell_width)
     if len(atoms) * math.prod(repeats) > LARGEST_CELL:
         raise NotApplicable(
@@ -66,6 +76,8 @@ def run_atoms(subject: Subject) -> Atoms:
     large = atoms.repeat(repeats)
     if charge := total_charge(atoms):
         set_total_charge(large, charge * math.prod(repeats))
+    subject.folder.mkdir(parents=True, exist_ok=True)
+    write_structure(stored, large)
     large.calc = atoms.calc
     return large
 

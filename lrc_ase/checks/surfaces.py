@@ -57,7 +57,7 @@ def surface_energies(subject: Subject, rng: np.random.Generator) -> CheckResult:
             relax(slab, RelaxSettings(fmax=FORCE, max_steps=200))
         sizes.append(f"({name}) of {len(slab)} atoms")
         quantities += [
-            Quantity(f"energy of the ({name}) surface", energy_of_surface(), "J/m^2", at_least=0.0),
+            Quantity(f"energy of the ({name}) surface", energy_of_surface(), "J/m^2", at_least=0.0, is_main=True),
             Quantity(f"energy of the ({name}) surface as cut", cut, "J/m^2"),
         ]
     if not quantities:

@@ -52,7 +52,7 @@ def normal_modes(subject: Subject, rng: np.random.Generator) -> CheckResult:
     quantities = [
         Quantity("largest imaginary wave number", imaginary, "cm^-1", at_most=LARGEST_IMAGINARY),
         Quantity("lowest vibration", float(real[min(6, len(real) - 1)]), "cm^-1"),
-        Quantity("highest vibration", float(real[-1]), "cm^-1"),
+        Quantity("highest vibration", float(real[-1]), "cm^-1", is_main=True),
         Quantity("energy of the zero point", float(vibrations.get_zero_point_energy()), "eV"),
     ]
     sentence = f"{len(real)} modes of the relaxed molecule, displacements of 0.01 Angstrom."
@@ -79,7 +79,7 @@ def vibrational_spectrum(subject: Subject, rng: np.random.Generator) -> CheckRes
     quantities = [Quantity("mean wave number", mean, "cm^-1")]
     with contextlib.suppress(ValueError):
         quantities += [
-            Quantity(f"band {index + 1}", band.position, "cm^-1")
+            Quantity(f"band {index + 1}", band.position, "cm^-1", is_main=True)
             for index, band in enumerate(bands(states.wavenumbers[shown], states.total[shown], states.error[shown]))
         ]
     figure = Figure("Vibrational density of states", "Wave number (cm^-1)", "Modes per cm^-1", tuple(curves))

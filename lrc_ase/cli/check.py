@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from lrc_ase.cli.console import (
     DeviceOption,
     PotentialArgument,
     ThreadsOption,
+    calculator,
     console,
     one_line_errors,
     read_structure,
@@ -60,7 +61,15 @@ def check(
         list[str] | None, typer.Option(help="Labelled frames that the potential was not trained on, for its errors.")
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Potential whose numbers stand beside those of checks with few evaluations.")
+        str | None,
+        typer.Option(
+            help="Potential, or calculator of ASE as module:Class or teacher.py, whose numbers stand beside those of "
+            "checks with few evaluations."
+        ),
+    ] = None,
+    reference_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Keyword argument of the reference's class; several may be given."),
     ] = None,
     temperature: Annotated[
         float | None,
@@ -84,7 +93,6 @@ def check(
     """
     set_threads(threads)
     with _usage_errors(debug):
-        from lrc_ase.calculator import LRCCalculator
         from lrc_ase.checks import CheckSettings
         from lrc_ase.checks.suite import RESULTS, chosen_checks
         from lrc_ase.dataset import read_frames
@@ -95,11 +103,11 @@ def check(
             raise ValueError("--resume and --overwrite exclude each other")
         if (output / RESULTS).exists() and not (resume or overwrite):
             raise FileExistsError(f"{output} holds results: --resume goes on, --overwrite replaces them")
-        calculators = {dtype: LRCCalculator(potential, device=device, dtype=dtype) for dtype in ("float64", "float32")}
+        calculators = {dtype: calculator(potential, device, dtype) for dtype in ("float64", "float32")}
         systems = _systems(potential, system)
         for atoms in systems.values():
             calculators["float64"].get_potential_energy(atoms)
-        other = None if reference is None else LRCCalculator(reference, device=device)
+        other = _reference(reference, reference_option or [], device)
         frames = read_frames(labels) if labels else []
         output.mkdir(parents=True, exist_ok=True)
     from lrc_ase.checks import check as check_calculator
@@ -141,6 +149,23 @@ def _usage_errors(debug: bool) -> Iterator[None]:
             raise
         say(f"Error: {error}", to_stderr=True)
         raise typer.Exit(USAGE_ERROR) from None
+
+
+def _reference(name: str | None, options: list[str], device: str) -> Any:
+    """Return the reference calculator: a potential, or a calculator of ASE named as for `lrc-ase learn`."""
+    from lrc_ase.files.pretrained import is_potential
+
+    if name is None or is_potential(name):
+        if options:
+            raise ValueError("--reference-option belongs to a --reference named as module:Class or by a Python file")
+        return None if name is None else calculator(name, device, "float64")
+    if ":" not in name and not name.endswith(".py"):
+        raise ValueError(
+            f"--reference {name} is no potential, and no calculator of ASE named as module:Class or by a file .py"
+        )
+    from lrc_ase.learning.teacher import TeacherSettings, make_calculator, parse_options
+
+    return make_calculator(TeacherSettings(calculator=name, options=parse_options(options)))
 
 
 def _systems(potential: str, paths: list[str] | None) -> dict[str, Atoms]:

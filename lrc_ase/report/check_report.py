@@ -21,7 +21,8 @@ CHECK_PAGE = "report.html"
 CARD_TABLES = "summary.md"
 """File with verdicts and numbers as Markdown."""
 _ANGSTROM = "\N{LATIN CAPITAL LETTER A WITH RING ABOVE}"
-_INDENT = 4 * "\N{NO-BREAK SPACE}"
+_SPACE = "\N{NO-BREAK SPACE}"
+_INDENT = 4 * _SPACE
 _MANY_CURVES = 8
 """Number of curves above which the legend stands beside the plot."""
 
@@ -60,7 +61,16 @@ def markdown_table(report: CheckReport) -> str:
 
 def verdict_table(system: SystemResults) -> Table:
     """Return the table of verdicts of a system."""
-    rows = [[result.name, result.verdict, _with_units(result.sentence)] for result in system.results]
+    rows = []
+    for result in system.results:
+        main = "; ".join(f"{each.name} {each.value_text}" for each in result.quantities if each.is_main)
+        # the sentence of a failed check begins with the numbers beyond their limits
+        text = (
+            f"{main[:1].upper()}{main[1:]}. {result.sentence}"
+            if main and result.verdict != "failed"
+            else result.sentence
+        )
+        rows.append([result.name, result.verdict.replace(" ", _SPACE), _with_units(text)])
     title = f"{system.name}: {system.description}"
     return Table(title, ["Check", "Verdict", "Finding"], rows, ends_in_text=True, marks=_MARKS)
 
