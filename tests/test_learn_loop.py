@@ -22,6 +22,7 @@ from lrc_ase.learning.active_learning import learn
 from lrc_ase.learning.fresh_errors import agrees
 from lrc_ase.learning.label_store import LabelStore
 from lrc_ase.learning.labelling import label_by_teacher
+from lrc_ase.learning.progress import Silence
 from lrc_ase.learning.state import FreshErrors, IterationRecord, LearnFolder, LearnState
 from lrc_ase.structures.domain import ExtrapolationWarning
 
@@ -129,6 +130,27 @@ def test_killed_after_any_phase_a_run_ends_with_the_same_labels(finished, n_writ
     summary = learn(None, tmp_path / "run", resume=True)
     assert_equal_runs(tmp_path / "run", finished[0])
     assert summary.teacher_calls == 10
+
+
+@pytest.mark.parametrize("n_epochs", [2, 4])
+def test_killed_in_a_training_a_run_named_by_a_relative_path_goes_on(finished, n_epochs, tmp_path, monkeypatch):
+    """Epochs 1 to 3 are those of the first training, 4 and 5 those of the second."""
+    count = [0]
+
+    class Killing(Silence):
+        def phase(self, name: str, total: int) -> None:
+            self.trains = name.endswith("training")
+
+        def advance(self, done: int, status: str = "") -> None:
+            count[0] += self.trains
+            if count[0] == n_epochs:
+                raise Killed
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Killed):
+        learn(content(tmp_path), "run", observer=Killing())
+    learn(None, "run", resume=True)
+    assert_equal_runs(tmp_path / "run", finished[0])
 
 
 def assert_equal_runs(run, other):

@@ -72,7 +72,7 @@ def configuration_of(
     if settings.n_threads is not None:
         changes["n_threads"] = settings.n_threads
     if start is not None:
-        changes |= {"start": str(start), "stages.learning_rate": settings.training.warm_learning_rate}
+        changes |= {"start": str(start.resolve()), "stages.learning_rate": settings.training.warm_learning_rate}
     data: dict[str, Any] = {"train": str(folder / "train.extxyz"), "validation_fraction": 0.0}
     if (folder / "held-out.extxyz").stat().st_size:
         data["validation"] = str(folder / "held-out.extxyz")
@@ -91,6 +91,7 @@ def train_on(
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> Path:
     """Train in `folder`, or go on with the training that was interrupted there, and return the potential."""
+    folder = folder.resolve()  # the configuration is read again from its own folder
     run = RunFolder(folder)
     if run.configuration.exists():
         return train(None, folder, resume=True, quiet=True, on_epoch=on_epoch)
