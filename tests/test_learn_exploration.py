@@ -26,6 +26,8 @@ PLAN = Plan(
     timestep=2.0,
     friction=0.01,
     snapshots=5,
+    threshold=0.1,
+    relative_threshold=0.0,
     start_volume=66.4,
 )
 
@@ -60,10 +62,10 @@ class Springs(Calculator):
         return self.domain(self.step)
 
 
-def walk(calculator, plan=PLAN, threshold=0.1, **options):
+def walk(calculator, plan=PLAN, **options):
     atoms = crystal()
     atoms.calc = calculator
-    return run_walker(atoms, plan, threshold, np.random.default_rng(0), **options)
+    return run_walker(atoms, plan, np.random.default_rng(0), **options)
 
 
 def test_deviation_of_a_frame_is_that_of_its_worst_atom():
@@ -87,11 +89,26 @@ def test_a_calm_walk_has_its_whole_length_and_all_snapshots():
 def test_an_alarm_stops_the_walk_and_keeps_its_frame():
     result = walk(Springs(lambda step: 0.2 if step == 7 else 0.05))
     assert result.steps == 7
-    assert result.alarm == "deviation 0.200 eV/Angstrom"
+    assert result.alarm == "deviation 0.200 above 0.100 eV/Angstrom"
     assert not result.exploded
     assert result.snapshots[-1].info["alarm"] == "deviation"
     assert result.snapshots[-1].info["deviation"] == pytest.approx(0.2)
     assert result.last.info["step"] < 7
+
+
+def test_hot_structures_bear_larger_deviations():
+    """A structure with a root mean square force F does not stop below a part of F."""
+    plan = replace(PLAN, threshold=1e-3, relative_threshold=0.25)
+    atoms = crystal()
+    calculator = Springs(lambda step: 0.2)
+    calculator.center = atoms.positions + 0.2  # F = 1 eV/Angstrom at first
+    atoms.calc = calculator
+    result = run_walker(atoms, plan, np.random.default_rng(0))
+    assert result.steps > 0
+    forces = 5.0 * (result.snapshots[-1].positions - calculator.center)
+    limit = 0.25 * np.sqrt(np.mean(forces**2))
+    assert limit < 0.2
+    assert result.alarm == f"deviation 0.200 above {limit:.3f} eV/Angstrom"
 
 
 def test_leaving_the_domain_is_an_alarm():
@@ -201,7 +218,7 @@ def test_an_exploration_repeats_itself(tmp_path):
 
 
 def test_walkers_that_stop_at_once_are_tried_again_and_end(tmp_path):
-    result = exploration(tmp_path, threshold=1e-9, frames_per_iteration=100)
+    result = exploration(tmp_path, 1e-9, frames_per_iteration=100, exploration__relative_threshold=0.0)
     assert result.runs == 2 * ATTEMPTS
     assert result.alarms == result.runs
     assert not result.complete

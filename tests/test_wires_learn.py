@@ -72,6 +72,12 @@ def exploration(folder: Path, values: dict[str, Any]) -> Any:
     return positions(result.snapshots).tobytes(), len(result.snapshots), result.picoseconds, result.runs
 
 
+def sensitive_exploration(folder: Path, values: dict[str, Any]) -> Any:
+    """Number of alarms with a threshold that everything passes."""
+    parsed = parse_settings(values)
+    return explore(ensemble(), read_starts(parsed.starts), parsed, (), threshold=1e-9, iteration=0).alarms
+
+
 def chosen(folder: Path, values: dict[str, Any]) -> Any:
     """Origins of the chosen frames."""
     parsed = parse_settings(values)
@@ -195,6 +201,7 @@ CASES = {
     "ExplorationSettings.dtype": Case("exploration.dtype", "float64", exploration),
     "ExplorationSettings.tolerance": Case("exploration.tolerance", 5.0, threshold),
     "ExplorationSettings.threshold": Case("exploration.threshold", 0.5, threshold),
+    "ExplorationSettings.relative_threshold": Case("exploration.relative_threshold", 1e6, sensitive_exploration),
     "LearnTrainingSettings.ensemble": Case("training.ensemble", 3, trainings),
     "LearnTrainingSettings.first_epochs": Case("training.first_epochs", 7, trainings),
     "LearnTrainingSettings.epochs": Case("training.epochs", 7, trainings),

@@ -115,19 +115,21 @@ def explore(
         first_step = int(atoms.info["step"])
         notes = {key: atoms.info[key] for key in _PLAN}
         plan = Plan(
-            notes["first_temperature"],
-            notes["last_temperature"],
-            exploring.pressure if start.pbc.all() else None,
-            steps,
-            timestep,
-            exploring.friction,
-            exploring.snapshots,
-            start.get_volume() if start.pbc.all() else 0.0,
+            first_temperature=notes["first_temperature"],
+            last_temperature=notes["last_temperature"],
+            pressure=exploring.pressure if start.pbc.all() else None,
+            steps=steps,
+            timestep=timestep,
+            friction=exploring.friction,
+            snapshots=exploring.snapshots,
+            threshold=threshold,
+            relative_threshold=exploring.relative_threshold,
+            start_volume=start.get_volume() if start.pbc.all() else 0.0,
         )
         atoms.calc = calculator
         calculator.reset()
         progress = None if report is None else partial(report, walker, steps)
-        walk = run_walker(atoms, plan, threshold, rng, first_step=first_step, report=progress)
+        walk = run_walker(atoms, plan, rng, first_step=first_step, report=progress)
         for snapshot in walk.snapshots:
             snapshot.info.update(walker=walker)
         result.snapshots += walk.snapshots

@@ -50,7 +50,7 @@ class FirstFramesSettings(Settings):
     count: int | None = Field(None, ge=0)
     """Number of frames, at random rattled and strained copies of the starts. Null: 16, or none where known frames are
     as many as `frames_per_iteration`."""
-    rattle: float = Field(0.05, ge=0, le=0.5)
+    rattle: float = Field(0.08, ge=0, le=0.5)
     """Largest standard deviation of the displacements, as a part of the shortest distance between two atoms."""
     strain: float = Field(0.05, ge=0, le=0.5)
     """Largest strain of periodic directions; the volume of fully periodic cells may grow by twice as much."""
@@ -78,6 +78,9 @@ class ExplorationSettings(Settings):
     of `budget.target_error` where that is larger."""
     threshold: float | None = Field(None, gt=0)
     """Deviation of the force on an atom at which a walker stops, eV/Angstrom per component. Null: by `tolerance`."""
+    relative_threshold: float = Field(0.5, ge=0)
+    """Part of the root mean square force of the present frame below which a deviation never stops a walker: hot
+    structures have larger forces and bear larger deviations."""
     snapshots: int = Field(20, ge=1)
     """Frames of a full run of a walker from which frames to label are chosen."""
     dtype: str = Field("float32", pattern="^float(32|64)$")

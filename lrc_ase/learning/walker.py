@@ -56,6 +56,10 @@ class Plan:
     """1/fs."""
     snapshots: int
     """Frames of a full run that are kept."""
+    threshold: float
+    """Deviation of the force on an atom at which the run stops, eV/Angstrom per component."""
+    relative_threshold: float
+    """The same as a part of the root mean square force of the frame; the larger one counts."""
     start_volume: float
     """Volume of the start, Angstrom^3; of use where the pressure is controlled."""
 
@@ -105,7 +109,6 @@ def force_deviation(forces_std: np.ndarray) -> float:
 def run_walker(
     atoms: Atoms,
     plan: Plan,
-    threshold: float,
     rng: np.random.Generator,
     *,
     first_step: int = 0,
@@ -113,8 +116,8 @@ def run_walker(
 ) -> Walk:
     """Run `atoms`, whose calculator is that of an ensemble, in place from `first_step` to the end of the plan.
 
-    The run stops early with an alarm where the deviation of the force on an atom passes `threshold` (eV/Angstrom per
-    component) or the structure lies far outside the training domain, and with an explosion where energies or forces are
+    The run stops early with an alarm where the deviation of the force on an atom passes the thresholds of the plan
+    or the structure lies far outside the training domain, and with an explosion where energies or forces are
     not finite, the calculator fails, or temperature or volume leave all bounds. The frame of an alarm is the last of
     the snapshots; that of an explosion is not among them, but the last frame before is.
     """
@@ -139,9 +142,9 @@ def run_walker(
                     dynamics.step()
                     if plan.pressure is not None and step % BAROSTAT_EVERY == 0:
                         rescale_cell(atoms, plan, step, rng)
-                deviation, reason = _look(atoms, plan)
+                deviation, limit, reason = _look(atoms, plan)
             except (CalculatorError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
-                deviation, reason = math.nan, f"the calculator failed: {error}"
+                deviation, limit, reason = math.nan, math.nan, f"the calculator failed: {error}"
             walk.steps = step - first_step
             if reason:
                 walk.exploded, walk.alarm = True, reason
@@ -150,8 +153,8 @@ def run_walker(
                 return walk
             far = getattr(atoms.calc, "extrapolation", ())
             sane = _frame(atoms, deviation, plan, step)
-            if deviation > threshold or far:
-                walk.alarm = far[0] if far else f"deviation {deviation:.3f} eV/Angstrom"
+            if deviation > limit or far:
+                walk.alarm = far[0] if far else f"deviation {deviation:.3f} above {limit:.3f} eV/Angstrom"
                 sane.info["alarm"] = "domain" if far else "deviation"
                 walk.snapshots.append(sane)
                 return walk
@@ -179,20 +182,21 @@ def rescale_cell(atoms: Atoms, plan: Plan, step: int, rng: np.random.Generator) 
     atoms.set_momenta(momenta, apply_constraint=False)
 
 
-def _look(atoms: Atoms, plan: Plan) -> tuple[float, str]:
-    """Return the deviation of the present frame, and the reason why the run is no longer sane."""
+def _look(atoms: Atoms, plan: Plan) -> tuple[float, float, str]:
+    """Return deviation and threshold of the present frame, and the reason why the run is no longer sane."""
     forces = atoms.get_forces()
     deviation = force_deviation(atoms.calc.get_forces_std())
+    limit = max(plan.threshold, plan.relative_threshold * float(np.sqrt(np.mean(forces**2))))
     if not (np.isfinite(forces).all() and np.isfinite(atoms.positions).all() and math.isfinite(deviation)):
-        return deviation, "forces or positions are not finite"
+        return deviation, limit, "forces or positions are not finite"
     hottest = OVERHEATED * max(plan.first_temperature, plan.last_temperature) + 1000
     if not atoms.get_temperature() <= hottest:
-        return deviation, f"the temperature reached {atoms.get_temperature():.0f} K"
+        return deviation, limit, f"the temperature reached {atoms.get_temperature():.0f} K"
     if plan.pressure is not None:
         change = atoms.get_volume() / plan.start_volume
         if not 1 / LARGEST_VOLUME_CHANGE < change < LARGEST_VOLUME_CHANGE:
-            return deviation, f"the volume changed by a factor of {change:.2f}"
-    return deviation, ""
+            return deviation, limit, f"the volume changed by a factor of {change:.2f}"
+    return deviation, limit, ""
 
 
 def _frame(atoms: Atoms, deviation: float, plan: Plan, step: int) -> Atoms:
