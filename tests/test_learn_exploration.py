@@ -305,3 +305,15 @@ def test_starts_that_cannot_be_used(tmp_path):
     labelled.get_forces()
     labelled.write(tmp_path / "labelled.traj")
     assert read_starts([str(tmp_path / "labelled.traj")])[0].calc is None
+
+
+def test_starts_keep_charge_and_magnetic_moments_alone(tmp_path):
+    start = crystal()
+    start.info = {"charge": 1, "adsorbate_info": {"cell": [1, 2]}, "energy_of_mine": 3.0}
+    start.set_initial_magnetic_moments([1, 2, 3, 4])
+    start.set_velocities(np.ones((4, 3)))
+    start.set_array("REF_forces", np.zeros((4, 3)))
+    start.write(tmp_path / "start.traj")
+    (read,) = read_starts([str(tmp_path / "start.traj")])
+    assert set(read.info) == {"charge", "lrc_ase_source"}
+    assert set(read.arrays) == {"numbers", "positions", "initial_magmoms"}

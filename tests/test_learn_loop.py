@@ -13,7 +13,9 @@ import ase.io
 import numpy as np
 import pytest
 import yaml
+from ase.build import fcc111, molecule
 from ase.calculators.emt import EMT as Reference
+from ase.constraints import FixAtoms
 from learn_runs import EMT, content, crystal
 
 from lrc_ase import LRCCalculator
@@ -315,3 +317,26 @@ def test_a_state_of_another_version_is_refused(tmp_path):
     (tmp_path / "state.json").write_text('{"phase": "dream"}')
     with pytest.raises(ValueError, match=r"state.json: phase: .*; it was edited or is of another version"):
         LearnFolder(tmp_path).read()
+
+
+def test_molecules_slabs_and_crystals_are_learned_together(tmp_path):
+    cluster = molecule("CO2")
+    slab = fcc111("Cu", (1, 1, 3), vacuum=6.0)
+    slab.pbc = (True, True, False)
+    slab.set_constraint(FixAtoms([0]))
+    starts = [crystal(), cluster, slab]
+    for number, atoms in enumerate(starts):
+        atoms.write(tmp_path / f"start-{number}.traj")
+    settings = content(tmp_path, starts=[str(tmp_path / f"start-{number}.traj") for number in range(3)])
+    settings |= {"first": {"count": 6}, "budget": {"teacher_calls": 12}, "frames_per_iteration": 6}
+    summary = learn(settings, tmp_path / "run")
+    assert summary.teacher_calls == 12
+    labels = labels_of(tmp_path / "run")
+    assert {str(atoms.symbols) for atoms in labels} == {"Al4", "CO2", "Cu3"}
+    explored = ase.io.read(tmp_path / "run/iteration-00/explored.extxyz", ":")
+    assert {str(atoms.symbols) for atoms in explored} == {"Al4", "CO2", "Cu3"}
+    for atoms in explored:
+        if str(atoms.symbols) == "Cu3":
+            np.testing.assert_allclose(atoms.cell.array, slab.cell.array)
+            np.testing.assert_array_equal(atoms.positions[0], slab.positions[0])
+    assert set(load_potential(summary.potential).settings.elements) == {"Al", "C", "O", "Cu"}

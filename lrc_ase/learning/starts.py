@@ -9,17 +9,20 @@ from ase.neighborlist import neighbor_list
 
 from lrc_ase.dataset import SOURCE_KEY, Atoms, read_frames
 from lrc_ase.learning.settings import FirstFramesSettings
+from lrc_ase.structures.charge import charge_entries
 
 __all__ = ["first_frames", "read_starts", "shortest_distance"]
 
+_KEPT = ("numbers", "positions", "masses", "tags", "initial_magmoms", "initial_charges")
+"""Arrays of a start that its copies keep: what a teacher or dynamics may need."""
 _SEARCHED = 4.0
 """Range in which the shortest distance is looked for, Angstrom."""
 
 
 def read_starts(paths: Sequence[str]) -> list[Atoms]:
-    """Read the structures to start from, without labels; ValueError for one that holds no atoms or has atoms too near.
+    """Read the structures to start from, without labels and velocities. All frames of a file are starts.
 
-    All frames of a file are starts.
+    ValueError for one that holds no atoms, has atoms too near, or is periodic without a cell.
     """
     starts = read_frames(list(paths))
     for atoms in starts:
@@ -32,8 +35,17 @@ def read_starts(paths: Sequence[str]) -> list[Atoms]:
             )
         if shortest_distance(atoms) < 0.3:
             raise ValueError(f"{name}: two atoms are {shortest_distance(atoms):.2f} Angstrom apart; is it in Angstrom?")
-        atoms.calc = None
-    return starts
+    return [_bare(atoms) for atoms in starts]
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    """Return a structure without labels and without entries that belong to one geometry alone."""
+    bare = atoms.copy()
+    bare.info = {key: atoms.info[key] for key in (SOURCE_KEY, *charge_entries(atoms)) if key in atoms.info}
+    for name in [*bare.arrays]:
+        if name not in _KEPT:
+            del bare.arrays[name]
+    return bare
 
 
 def shortest_distance(atoms: Atoms) -> float:
