@@ -6,6 +6,7 @@
 # make test-oldest  the fast tests with the lowest versions that pyproject.toml allows (torch: TORCH below)
 # make test-newest  the fast tests with the newest versions on the index
 # make docs         build the documentation into build/site; warnings and broken links are errors
+# make release-check  build wheel and source archive, check them, install the wheel into .venv-release and use it
 # make rooms        draw the diagram of ARCHITECTURE.md anew
 # Each installs what it needs: into .venv in the versions of constraints.txt, or into .venv-oldest and .venv-newest.
 PYTHON ?= python3
@@ -19,7 +20,7 @@ SOURCES := $(shell find lrc_ase potentials -type f -not -path '*/__pycache__/*')
 # the newest PyTorch on the index needs several GB for CUDA: the pinned one serves all three environments
 TORCH ?= $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test test-all coverage test-oldest test-newest lint docs rooms format clean
+.PHONY: demo test test-all coverage test-oldest test-newest lint docs rooms release-check format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/nacl_demo/run_demo.py --output demo-output
@@ -49,6 +50,19 @@ docs: $(VENV)/.installed-docs
 	$(BIN)/python -m pytest -q docs/extensions
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs build/site
 
+# the tests of test_packaging.py compare the contents of both archives with the sources
+release-check: $(VENV)/.installed-test
+	$(INSTALL) ".[release]" --no-build-isolation
+	rm -rf dist build .venv-release
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m pytest -q tests/test_packaging.py
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch dist/*.whl
+	cd dist && ../.venv-release/bin/lrc-ase --version
+	cd dist && ../.venv-release/bin/python ../tests/installed_package.py
+	rm -rf .venv-release
+
 rooms: $(VENV)/.installed-test
 	$(BIN)/python docs/rooms.py
 
@@ -57,7 +71,7 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-newest build demo-output *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-oldest .venv-newest .venv-release build dist demo-output *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 # torch and the build tools first, so that the package builds with the pinned ones and nothing else chooses a torch
 $(VENV)/.created: constraints.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -100,3 +101,19 @@ def test_every_public_name_is_loaded_when_it_is_used():
 def test_version_is_that_of_the_project_file():
     declared = [line for line in (ROOT / "pyproject.toml").read_text().splitlines() if line.startswith("version = ")]
     assert declared == [f'version = "{lrc_ase.__version__}"']
+
+
+def test_conda_recipe_requires_what_the_project_requires():
+    """Names differ for two packages: conda-forge calls torch pytorch, and matplotlib-base has no graphical backend."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    declared = re.findall(
+        r'^    "([^"]+)",', project.partition("dependencies = [")[2].partition("\n]")[0], re.MULTILINE
+    )
+    recipe = (ROOT / "conda" / "meta.yaml").read_text(encoding="utf-8").partition("  run:")[2].partition("\n\n")[0]
+    required = [line.strip("- ") for line in recipe.splitlines() if line.strip()]
+    names = {"torch": "pytorch", "matplotlib": "matplotlib-base", "pytorch-optimizer": "pytorch_optimizer"}
+    expected = {
+        f"{names.get(name, name)} {bounds}"
+        for name, bounds in (re.split(r"(?=>)", each, maxsplit=1) for each in declared)
+    }
+    assert set(required) - {"python >=3.10"} == expected
