@@ -45,7 +45,7 @@ def dimer(one: str, two: str, distance: float) -> tuple[float, float]:
     repulsion = CoreRepulsion(elements, ranges_of(elements, FAR), FAR)
     graph = neighbor_graph(Atoms([one, two], positions=[[0, 0, 0], [0, 0, distance]]), elements, FAR)
     vectors = (graph.positions[graph.neighbors] - graph.positions[:, None]).requires_grad_()
-    energy = repulsion(vectors, graph).sum()
+    energy = repulsion(vectors, graph)[1].sum()
     by_vectors = torch.autograd.grad(energy, vectors)[0]
     return float(energy.detach()), float(by_vectors[1, 0, 2] - by_vectors[0, 0, 2])
 
@@ -103,7 +103,8 @@ def test_repulsion_fades_by_a_third_power_at_its_range():
     graph = neighbor_graph(Atoms("NaCl", positions=[[0, 0, 0], [0, 0, 1.5]]), elements, 5.0)
 
     def energy(distance):
-        return float(repulsion(torch.tensor([[[0, 0, distance]], [[0, 0, -distance]]]).double(), graph).sum())
+        vectors = torch.tensor([[[0, 0, distance]], [[0, 0, -distance]]]).double()
+        return float(repulsion(vectors, graph)[1].sum())
 
     assert energy(2.0) == energy(2.5) == 0.0
     assert energy(2.0 - 1e-3) / energy(2.0 - 2e-3) == pytest.approx(1 / 8, rel=0.02)
@@ -116,29 +117,73 @@ def test_every_pair_of_elements_has_a_range_of_its_own():
     graph = neighbor_graph(Atoms("NaNaCl", positions=[[0, 0, 0], [0, 0, 1.2], [0, 1.2, 0]]), elements, 5.0)
     vectors = graph.positions[graph.neighbors] - graph.positions[:, None]
     ranges = {"Na-Na": 0.5, "Na-Cl": 0.5, "Cl-Cl": 0.5}
-    assert CoreRepulsion(elements, ranges, 5.0)(vectors, graph).sum() == 0
-    of_pairs = [float(CoreRepulsion(elements, ranges | {pair: 1.5}, 5.0)(vectors, graph).sum()) for pair in ranges]
-    both = float(CoreRepulsion(elements, ranges | {"Na-Na": 1.5, "Na-Cl": 1.5}, 5.0)(vectors, graph).sum())
-    assert of_pairs[2] == 0
-    assert 0 < of_pairs[0] < of_pairs[1]
-    assert both == pytest.approx(of_pairs[0] + of_pairs[1])
+
+    def total(**longer):
+        changed = ranges | {name.replace("_", "-"): distance for name, distance in longer.items()}
+        return float(CoreRepulsion(elements, changed, 5.0)(vectors, graph)[1].sum())
+
+    assert total() == total(Cl_Cl=1.5) == 0
+    assert 0 < total(Na_Na=1.5) < total(Na_Cl=1.5)
+    assert total(Na_Na=1.5, Na_Cl=1.5) == pytest.approx(total(Na_Na=1.5) + total(Na_Cl=1.5))
 
 
 def test_ranges_follow_from_the_shortest_distances_and_the_radii():
     elements = ("H", "N", "Na")
     shortest = {"N-H": 1.0, "N-N": 1.05, "Na-Na": 3.5}
-    ranges = ranges_from_data({"Na-H": 1.3}, elements, shortest, 3.0)
+    ranges = ranges_from_data({"Na-H": 1.3, "N-H": 0.8, "N-N": 2.0}, elements, shortest, 3.0)
     assert ranges == {
         "Na-H": 1.3,  # as set
+        "N-H": 0.8,  # as set
+        "N-N": 0.945,  # not as set: 0.9 of the shortest distance
         "H-H": 0.62,  # twice the radius
-        "H-N": 0.9,  # 0.9 of the shortest distance
-        "N-N": 0.945,  # shorter than the bond, of which the radii make 1.42
         "N-Na": 2.37,  # the sum of the radii
         "Na-Na": 3.0,  # the cutoff
     }
 
 
-def test_derivatives_of_the_forces_match_finite_differences():
+def visible_distance(distance: float, longest: float) -> float:
+    repulsion = CoreRepulsion(("Na",), {"Na-Na": longest}, 5.0)
+    graph = neighbor_graph(Atoms("Na2", positions=[[0, 0, 0], [0, 0, distance]]), ("Na",), 5.0)
+    vectors = graph.positions[graph.neighbors] - graph.positions[:, None]
+    visible = repulsion(vectors, graph)[0]
+    torch.testing.assert_close(visible.sum(dim=(0, 1)), torch.zeros(3, dtype=torch.float64))
+    assert torch.all(visible[:, :, :2] == 0)
+    return float(visible[0, 0, 2])
+
+
+def test_the_descriptor_sees_no_distance_far_below_the_range():
+    assert visible_distance(2.0, 2.0) == 2.0
+    assert visible_distance(2.4, 2.0) == pytest.approx(2.4)
+    for distance in (1e-3, 0.5, 1.5):
+        assert 1.8 < visible_distance(distance, 2.0) < 1.805
+    # t = 0.1 is where both terms of the root are 1
+    assert visible_distance(1.8, 2.0) == pytest.approx(2.0 * (1 - 0.1 / 2 ** (1 / 3)))
+    # the difference starts with the fourth power
+    differences = [visible_distance(2.0 * (1 - t), 2.0) - 2.0 * (1 - t) for t in (0.01, 0.02)]
+    assert differences[1] / differences[0] == pytest.approx(16, rel=0.02)
+
+
+def test_the_learned_part_is_constant_at_short_distance():
+    """A network that falls without end cannot win against the repulsion."""
+    elements = ("H", "O", "Na", "Cl")
+    without = settings(long_range=None)
+    changes = []
+    for chosen in (without, without.model_copy(update={"baseline": [{"zbl": {"ranges": ranges_of(elements, 2.0)}}]})):
+        energies = []
+        for distance in (0.5, 0.9):
+            graph = neighbor_graph(Atoms("NaCl", positions=[[0, 0, 0], [0, 0, distance]]), elements, 4.5)
+            repulsion = dimer("Na", "Cl", distance)[0] * envelope(distance / 2.0) if chosen.baseline else 0.0
+            energies.append(float(evaluate(shaken_model(chosen), graph).energy) - repulsion)
+        changes.append(abs(energies[1] - energies[0]))
+    assert changes[0] > 1e-3
+    assert changes[1] < 0.02 * changes[0]
+
+
+def envelope(y: float) -> float:
+    return 1 - 28 * y**6 + 48 * y**7 - 21 * y**8
+
+
+def test_derivatives_match_finite_differences_to_second_order():
     """What a training on forces needs."""
     elements = ("Na", "Cl")
     repulsion = CoreRepulsion(elements, {"Na-Na": 3.0, "Na-Cl": 3.0, "Cl-Cl": 3.0}, 5.0)
@@ -155,7 +200,7 @@ def test_derivatives_of_the_forces_match_finite_differences():
         (["zbl", {"zbl": {}}], "each baseline may stand there once"),
         ([{"zbl": {"ranges": {"Na": 2.0}}}], "expected pairs of elements such as 'Na-Cl', got 'Na'"),
         ([{"zbl": {"ranges": {"Na-Clx": 2.0}}}], "expected pairs of elements such as 'Na-Cl', got 'Na-Clx'"),
-        ([{"zbl": {"ranges": {"Na-Cl": 2.0, "Cl-Na": 2.0}}}], "the pair Cl-Na occurs twice"),
+        ([{"zbl": {"ranges": {"Na-Cl": 2.0, "Cl-Na": 2.0}}}], "the pair Na-Cl occurs twice"),
         ([{"zbl": {"ranges": {"Na-Cl": 0.0}}}], "greater than 0"),
         ([{"zbl": {"range": {}}}], "range"),
     ],
@@ -237,23 +282,9 @@ def test_training_derives_ranges_and_learns_what_it_learns_without(tmp_path):
     assert energies[1] - energies[0] == pytest.approx(14.399645 * 29 * 79 / 0.5 * phi, rel=0.02)
 
 
-def test_labels_hold_the_repulsion_where_ranges_reach_into_the_data(tmp_path):
-    """A range longer than bonds: the model learns the rest and must not learn the repulsion twice."""
-    frames = metal_frames(6)
-    ase.io.write(tmp_path / "frames.traj", frames)
-    without = trained(tmp_path, "without", baseline=[])
-    ranges = {"Cu-Cu": 3.5, "Cu-Au": 3.5, "Au-Au": 3.5}
-    reaching = trained(tmp_path, "reaching", baseline=[{"zbl": {"ranges": ranges}}])
-    different = [
-        not torch.equal(weight, reaching.model.state_dict()[name])
-        for name, weight in without.model.state_dict().items()
-    ]
-    assert any(different)
-
-
 def test_new_elements_bring_ranges_into_a_training_that_goes_on(tmp_path):
     ase.io.write(tmp_path / "frames.traj", metal_frames(6))
-    old = trained(tmp_path, "old", baseline=["zbl"])
+    trained(tmp_path, "old", baseline=["zbl"])
     frames = metal_frames(6, seed=3)
     for atoms in frames:
         atoms.symbols[0] = "Ag"
@@ -261,13 +292,14 @@ def test_new_elements_bring_ranges_into_a_training_that_goes_on(tmp_path):
     ase.io.write(tmp_path / "silver.traj", frames)
     content = {"data": "silver.traj", "start": str(tmp_path / "old"), "stages": [{"epochs": 1, "batch_size": 2}]}
     train(parse_configuration(content, folder=tmp_path), tmp_path / "new", quiet=True)
-    new = load_potential(tmp_path / "new").settings.zbl.ranges
-    assert old.settings.zbl.ranges.items() <= new.items()
-    assert {frozenset(pair.split("-")) for pair in new.keys() - old.settings.zbl.ranges.keys()} == {
-        frozenset({"Ag", "Cu"}),
-        frozenset({"Ag", "Au"}),
-        frozenset({"Ag"}),
-    }
+    both = [load_potential(tmp_path / name) for name in ("old", "new")]
+    shortest = [each.description["training_domain"]["shortest_distances"] for each in both]
+    old, new = (each.settings.zbl.ranges for each in both)
+    assert new.keys() - old.keys() == {"Cu-Ag", "Ag-Au", "Ag-Ag"}
+    assert new["Cu-Ag"] == pytest.approx(0.9 * shortest[1]["Cu-Ag"], abs=1e-4)
+    # closer frames shorten the ranges, wider ones leave them
+    assert new["Cu-Cu"] == pytest.approx(0.9 * min(each["Cu-Cu"] for each in shortest), abs=1e-4)
+    assert new["Ag-Ag"] == pytest.approx(2 * 1.45 if "Ag-Ag" not in shortest[1] else 0.9 * shortest[1]["Ag-Ag"])
 
 
 def test_a_range_of_one_precision_serves_the_other():
@@ -275,3 +307,21 @@ def test_a_range_of_one_precision_serves_the_other():
     ranges = ranges_of(("H", "O", "Na", "Cl"), 2.1)
     some = shaken_model(settings(baseline=[{"zbl": {"ranges": ranges}}]))
     assert np.all(some.float().double().core_repulsion.ranges.numpy() == 2.1)
+
+
+def test_training_goes_on_with_the_baselines_of_the_potential(tmp_path):
+    ase.io.write(tmp_path / "frames.traj", metal_frames(6))
+    for name, baseline in {"plain": [], "repelling": ["zbl"]}.items():
+        trained(tmp_path, name, baseline=baseline)
+        content = {"data": "frames.traj", "start": str(tmp_path / name), "stages": [{"epochs": 1, "batch_size": 2}]}
+        more = tmp_path / f"{name}-more"
+        train(parse_configuration(content, folder=tmp_path), more, quiet=True)
+        assert load_potential(more).settings.zbl == load_potential(tmp_path / name).settings.zbl
+        train(None, more, resume=True, quiet=True)
+    limited = {**content, "model": {"baseline": [{"zbl": {"ranges": {"Cu-Au": 1.0}}}]}}
+    train(parse_configuration(limited, folder=tmp_path), tmp_path / "limited", quiet=True)
+    ranges = load_potential(tmp_path / "repelling").settings.zbl.ranges
+    assert load_potential(tmp_path / "limited").settings.zbl.ranges == ranges | {"Cu-Au": 1.0}
+    wrong = {**content, "start": str(tmp_path / "plain"), "model": {"baseline": ["zbl"]}}
+    with pytest.raises(ConfigurationError, match=r"which differs in model\.baseline"):
+        train(parse_configuration(wrong, folder=tmp_path), tmp_path / "wrong", quiet=True)

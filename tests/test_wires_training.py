@@ -134,10 +134,8 @@ CASES = {
     "ModelConfiguration.cutoff": Case("model.cutoff", 4.5),
     "ModelConfiguration.descriptor": Case("model.descriptor", PAPER["model.descriptor"], shapes),
     "ModelConfiguration.long_range": Case("model.long_range", TINY_MODEL["long_range"] | {"n_channels": 2}, shapes),
-    "ModelConfiguration.baseline": Case("model.baseline", ["zbl"], baselines),
-    "ZBLSettings.ranges": Case(
-        "model.baseline", [{"zbl": {"ranges": {"Cu-Au": 3.5}}}], base={"model.baseline": ["zbl"]}
-    ),
+    "ModelConfiguration.baseline": Case("model.baseline", [], baselines),
+    "ZBLSettings.ranges": Case("model.baseline", [{"zbl": {"ranges": {"Cu-Au": 1.5}}}], baselines),
     "ModelConfiguration.hidden": Case("model.hidden", [8, 8], shapes),
     "ModelConfiguration.average_neighbors": Case("model.average_neighbors", 50.0),
     "ModelConfiguration.energy_scale": Case("model.energy_scale", 3.0),

@@ -69,9 +69,9 @@ def _strained_atom_by_atom(model: ShortRangeModel, graph: Graph, strains: Tensor
         energy = energy + sum_by_structure(of_energies, graph.structure, graph.n_structures)
         return latent, FieldAndEnergy(field + change[:, n_energies:], energy, potential, gradient)
 
-    hooks = [model.descriptor.register_forward_pre_hook(strain_vectors)]
-    if model.core_repulsion is not None:
-        hooks.append(model.core_repulsion.register_forward_pre_hook(strain_vectors))
+    # the core repulsion hands vectors on to the descriptor
+    first = model.descriptor if model.core_repulsion is None else model.core_repulsion
+    hooks = [first.register_forward_pre_hook(strain_vectors)]
     if isinstance(model, FullRangeModel):
         hooks.append(model.long_range.register_forward_pre_hook(strain_field))
         part = model.long_range

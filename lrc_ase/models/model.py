@@ -89,6 +89,8 @@ class LocalPart(NamedTuple):
     """Short-range features, (n_local, n_features)."""
     vectors: Tensor
     """Vectors to the neighbors, (n_local, n_neighbors, 3), Angstrom, strained."""
+    repulsion: Tensor | None = None
+    """Core repulsion of the local atoms, (n_local,), eV; None in a model without."""
 
 
 class ShortRangeModel(nn.Module):
@@ -112,9 +114,9 @@ class ShortRangeModel(nn.Module):
 
     def forward(self, graph: Graph, *, strain: Tensor | None = None) -> ModelOutput:
         """Compute atomic energies; `strain` (n_structures, 3, 3) deforms positions and cells, x -> x (1 + strain)."""
-        features, vectors = self.local(graph, strain)
+        features, _, repulsion = self.local(graph, strain)
         energies = self.settings.energy_scale * self.readout(features, graph.of_local(graph.species))
-        return ModelOutput(self.with_core_repulsion(energies, vectors, graph))
+        return ModelOutput(energies if repulsion is None else energies + repulsion)
 
     def local(self, graph: Graph, strain: Tensor | None) -> LocalPart:
         """Compute the short-range features of the local atoms, and the geometry that they follow from."""
@@ -131,12 +133,11 @@ class ShortRangeModel(nn.Module):
             positions = positions + torch.matmul(positions[:, None], strain[graph.structure])[:, 0]
             cell = cell + torch.matmul(cell, strain)
         vectors = neighbor_vectors(positions, cell, graph.neighbors, graph.shifts, graph.structure, self.readout.dtype)
-        features = self.descriptor(vectors, graph.neighbor_mask, graph.species, graph.neighbors, **handing)
-        return LocalPart(features, vectors)
-
-    def with_core_repulsion(self, energies: Tensor, vectors: Tensor, graph: Graph) -> Tensor:
-        """Add the core repulsion, if the model has any, to the energies of the local atoms, (n_local,)."""
-        return energies if self.core_repulsion is None else energies + self.core_repulsion(vectors, graph)
+        visible, repulsion = vectors, None
+        if self.core_repulsion is not None:
+            visible, repulsion = self.core_repulsion(vectors, graph)
+        features = self.descriptor(visible, graph.neighbor_mask, graph.species, graph.neighbors, **handing)
+        return LocalPart(features, vectors, repulsion)
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
         """Return the mesh shape for a periodic cell, None for a model without a mesh.
@@ -157,7 +158,7 @@ class FullRangeModel(ShortRangeModel):
         self.long_range = LongRangePart(settings, settings.long_range, self.descriptor.n_features, generator)
 
     def forward(self, graph: Graph, *, strain: Tensor | None = None) -> ModelOutput:
-        features, vectors = self.local(graph, strain)
+        features, vectors, repulsion = self.local(graph, strain)
         latent = self.long_range.latent_weights(features, vectors, graph)
         sums = self.long_range.field(latent.values, graph, strain)  # spread, mesh, gather
         added = self.long_range(latent, sums)
@@ -165,7 +166,8 @@ class FullRangeModel(ShortRangeModel):
         energies = self.settings.energy_scale * self.readout(
             features, graph.of_local(graph.species), sum(hidden) if hidden else None
         )
-        energies = self.with_core_repulsion(energies, vectors, graph)
+        if repulsion is not None:
+            energies = energies + repulsion
         if latent.response is not None:
             assert added.field is not None
             energies = energies + latent.response.energies(added.field)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MOST_MEMBERS",
+    "Baselines",
     "DescriptorSettings",
     "LongRangeSettings",
     "ModelSettings",
@@ -246,15 +247,19 @@ class LongRangeSettings(Settings):
 
 
 def _check_ranges(ranges: dict[str, float] | None) -> dict[str, float] | None:
-    seen: set[tuple[str, ...]] = set()
-    for pair in ranges or {}:
-        symbols = tuple(sorted(pair.split("-")))
+    """Return the ranges with the elements of each pair by atomic number."""
+    if ranges is None:
+        return None
+    sorted_ranges: dict[str, float] = {}
+    for pair, distance in ranges.items():
+        symbols = pair.split("-")
         if len(symbols) != 2 or not set(symbols) <= set(SYMBOLS):
             raise ValueError(f"expected pairs of elements such as 'Na-Cl', got {pair[:40]!r}")
-        if symbols in seen:
-            raise ValueError(f"the pair {pair} occurs twice")
-        seen.add(symbols)
-    return ranges
+        name = "-".join(sorted(symbols, key=SYMBOLS.index))
+        if name in sorted_ranges:
+            raise ValueError(f"the pair {name} occurs twice")
+        sorted_ranges[name] = distance
+    return sorted_ranges
 
 
 class ZBLSettings(Settings):
@@ -264,8 +269,9 @@ class ZBLSettings(Settings):
     ranges: Annotated[dict[str, Annotated[float, Field(gt=0, le=_LONGEST)]] | None, AfterValidator(_check_ranges)] = (
         None
     )
-    """Distance at which the repulsion of a pair of elements ends, Angstrom: `{Na-Cl: 2.1}`. Pairs left out: 0.9 of
-    their shortest distance in the training frames, and no more than the sum of the covalent radii."""
+    """Longest distance at which the repulsion of a pair of elements may begin, Angstrom: `{Na-Cl: 1.8}`. A potential
+    holds where it begins: no further than 0.9 of the shortest distance of such a pair in the training frames, and the
+    sum of the covalent radii if no frame has the pair."""
 
 
 def _named_baseline(value: Any) -> Any:
@@ -286,6 +292,12 @@ def _check_baselines(baselines: tuple[ZBLSettings, ...]) -> tuple[ZBLSettings, .
     return baselines
 
 
+Baselines = Annotated[
+    tuple[Annotated[ZBLSettings, BeforeValidator(_named_baseline)], ...], AfterValidator(_check_baselines)
+]
+"""Baselines of a model, each at most once."""
+
+
 class ModelSettings(Settings):
     """Everything needed to build an untrained model."""
 
@@ -297,9 +309,7 @@ class ModelSettings(Settings):
     """Short-range descriptor, chosen by its `name`."""
     long_range: LongRangeSettings | None = None
     """None: a short-range model."""
-    baseline: Annotated[
-        tuple[Annotated[ZBLSettings, BeforeValidator(_named_baseline)], ...], AfterValidator(_check_baselines)
-    ] = ()
+    baseline: Baselines = ()
     """Parts of the energy that are known and not learned, such as `[zbl]`: every evaluation adds them, so that training
     learns the rest of the labels."""
     hidden: tuple[Annotated[int, Field(ge=1, le=_WIDEST_LAYER)], ...] = Field((128, 128), min_length=1, max_length=32)

@@ -15,7 +15,7 @@ from lrc_ase.dataset import LabelKeys
 from lrc_ase.files.atomic import write_atomically
 from lrc_ase.files.pretrained import absolute_potential
 from lrc_ase.models.elements import check_elements
-from lrc_ase.models.settings import LongRangeSettings, ModelSettings, Settings
+from lrc_ase.models.settings import Baselines, LongRangeSettings, ModelSettings, Settings, ZBLSettings
 from lrc_ase.training.configuration_errors import ConfigurationError, describe_errors
 from lrc_ase.training.loss_configuration import LossConfiguration
 from lrc_ase.training.presets import with_preset
@@ -126,6 +126,9 @@ class ModelConfiguration(ModelSettings):
     """Chemical symbols that the model knows. Null: those of the training frames."""
     long_range: LongRangeSettings | None = LongRangeSettings()
     """Long-range part of stages that train a full-range model."""
+    baseline: Baselines = (ZBLSettings(),)
+    """Parts of the energy that are known and not learned: `zbl` is the repulsion of atomic cores closer than any in the
+    training frames. Every evaluation adds them, so that training learns the rest of the labels. `[]`: none."""
     average_neighbors: float | None = Field(None, gt=0, le=1e9)  # type: ignore[assignment]
     """Mean number of neighbors within the cutoff. Null: that of the training frames."""
     energy_scale: float | None = Field(None, gt=0, le=1e9)  # type: ignore[assignment]

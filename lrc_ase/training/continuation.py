@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lrc_ase.files.potential_file import Potential
+from lrc_ase.models.settings import ZBLSettings
 from lrc_ase.training.configuration import ConfigurationError, ModelConfiguration, TrainingConfiguration
 from lrc_ase.training.differences import differences
 
@@ -32,7 +33,14 @@ def continued(configuration: TrainingConfiguration, start: Potential, elements: 
     settings = start.settings
     every = settings.elements + tuple(element for element in elements if element not in settings.elements)
     long_range = settings.long_range or configuration.model.long_range or None
-    model = ModelConfiguration.model_validate(settings.model_dump() | {"elements": every, "long_range": long_range})
+    model = ModelConfiguration.model_validate(
+        settings.model_dump()
+        | {
+            "elements": every,
+            "long_range": long_range,
+            "baseline": _with_ranges(settings.baseline, configuration.model.baseline),
+        }
+    )
     # only keys that were set: defaults yield to the potential
     requested = configuration.model.model_dump(exclude_unset=True)
     if changed := sorted(differences(requested, model.model_dump(), "model")):
@@ -44,3 +52,14 @@ def continued(configuration: TrainingConfiguration, start: Potential, elements: 
         raise ConfigurationError("a stage is short-range but the potential in `start` is full-range")
     n_members = start.n_members if configuration.ensemble == 1 else configuration.ensemble
     return configuration.model_copy(update={"model": model, "ensemble": n_members})
+
+
+def _with_ranges(baselines: Sequence[ZBLSettings], requested: Sequence[ZBLSettings]) -> list[ZBLSettings]:
+    """Return the baselines of a potential with ranges that a configuration sets, as one does that is resumed.
+
+    Ranges are limits, which training shortens. They do not change what the model has learned.
+    """
+    ranges = {each.name: each.ranges or {} for each in requested}
+    return [
+        each.model_copy(update={"ranges": {**(each.ranges or {}), **ranges.get(each.name, {})}}) for each in baselines
+    ]

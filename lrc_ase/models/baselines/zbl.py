@@ -8,10 +8,16 @@ r"""Screened repulsion of atomic cores: the universal potential of Ziegler, Bier
 
 (J. F. Ziegler, J. P. Biersack and U. Littmark, The Stopping and Range of Ions in Solids, Pergamon 1985, in the digits
 of LAMMPS' ``pair_style zbl``). The envelope :math:`w(y) = 1 - 28 y^6 + 48 y^7 - 21 y^8` ends the repulsion at the range
-R of the pair of elements, as in MACE. MACE's range is the sum of the covalent radii, which is longer than multiple
-bonds: the 1.10 Angstrom of N2 are 0.77 of it. Here a range is also shorter than any distance in the training set, see
-`ranges_from_data`. Labels of training frames therefore hold none of the repulsion, and a model learns exactly what it
-would learn without.
+R of the pair of elements, as in MACE. MACE's range is the sum of the covalent radii, which is longer than most bonds at
+some moment of a run. Here it is shorter than any distance in the training set, see `ranges_from_data`. Labels of
+training frames therefore hold none of the repulsion, and a model learns exactly what it would learn without.
+
+A network may fall by more than any repulsion where it has learned nothing. The descriptor therefore sees a pair within
+its range at the distance
+
+.. math:: R\, \Big(1 - \frac{t}{(1 + (t / 0.1)^3)^{1/3}}\Big), \qquad t = 1 - \frac{r}{R},
+
+which is r to third order at the range, and never shorter than 0.9 R.
 """
 
 from __future__ import annotations
@@ -27,13 +33,15 @@ from lrc_ase.models.descriptors.envelope import distances_and_envelope
 from lrc_ase.models.elements import SYMBOLS
 from lrc_ase.structures.graph import Graph
 
-__all__ = ["EXPONENTS", "SHARES", "CoreRepulsion", "ranges_from_data"]
+__all__ = ["EXPONENTS", "SHARES", "SOFTNESS", "CoreRepulsion", "ranges_from_data"]
 
 SHARES = (0.18175, 0.50986, 0.28022, 0.02817)
 EXPONENTS = (3.19980, 0.94229, 0.40290, 0.20162)
 """Of the screening function, in units of the screening length."""
 _LENGTH, _POWER = 0.46850, 0.23
 """Screening length in Angstrom of two hydrogen atoms times two, and the power of the nuclear charges in it."""
+SOFTNESS = 0.1
+"""Part of the range by which the distances that the descriptor sees become shorter."""
 _OF_SHORTEST = 0.9
 """Range in units of the shortest distance in training. A pair that comes a little closer than in training, as in a
 hotter run, is still described by what the model has learned."""
@@ -47,7 +55,8 @@ class CoreRepulsion(nn.Module):
     elements
         Chemical symbols, by the index of the species.
     ranges
-        Distance in Angstrom at which the repulsion of each pair of elements ends, such as ``{"Na-Cl": 2.0}``.
+        Distance in Angstrom at which the repulsion of each pair of elements ends, such as ``{"Na-Cl": 2.0}``. The
+        descriptor cannot tell distances well below.
     cutoff
         Longest range, Angstrom: that of the lists of neighbors.
 
@@ -64,53 +73,64 @@ class CoreRepulsion(nn.Module):
         # no buffers: these follow from the settings, and must not lose digits where a model is float32 for a while
         self.ranges = _matrix(elements, ranges, cutoff)
         """Angstrom, (n_elements, n_elements) as the following, float64 on the CPU."""
+        self.longest = float(self.ranges.max())
+        """Largest range, Angstrom."""
         self.strengths = COULOMB_CONSTANT * numbers[:, None] * numbers
         r""":math:`k_e Z_i Z_j`, eV Angstrom."""
         self.inverse_lengths = (powers[:, None] + powers) / _LENGTH
         r""":math:`1/a_{ij}`, 1/Angstrom."""
 
-    def forward(self, vectors: Tensor, graph: Graph) -> Tensor:
-        """Compute half of the repulsion of each local atom's pairs, (n_local,), eV.
+    def forward(self, vectors: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
+        """Return the vectors that the descriptor sees, and half of the repulsion of each local atom's pairs.
 
-        `vectors` (n_local, n_neighbors, 3) lead to the neighbors of `graph`.
+        `vectors` (n_local, n_neighbors, 3) lead to the neighbors of `graph`. Return (n_local, n_neighbors, 3), and
+        (n_local,) in eV.
         """
         energies = vectors.new_zeros(graph.n_local)
-        ranges, strengths, inverse_lengths = (
-            each.to(vectors) for each in (self.ranges, self.strengths, self.inverse_lengths)
-        )
-        near = graph.neighbor_mask & (vectors.detach().square().sum(-1) < ranges.max() ** 2)
-        atom, column = near.nonzero(as_tuple=True)
+        squares = vectors.detach().square().sum(dim=-1)
+        atom, column = (graph.neighbor_mask & (squares < self.longest**2)).nonzero(as_tuple=True)
         if len(atom) == 0:  # the usual case
-            return energies
-        pairs = graph.species[atom], graph.species[graph.neighbors[atom, column]]
-        limits = ranges[pairs]
+            return vectors, energies
+        species, others = graph.species[atom], graph.species[graph.neighbors[atom, column]]
+        near = squares[atom, column] < self.ranges.to(vectors)[species, others] ** 2
+        atom, column, pairs = atom[near], column[near], (species[near], others[near])
+        if len(atom) == 0:
+            return vectors, energies
+        ranges, strengths, inverse_lengths = (
+            each.to(vectors)[pairs] for each in (self.ranges, self.strengths, self.inverse_lengths)
+        )
+        close = vectors[atom, column]
         # in units of the range, so that one envelope serves all pairs
-        scaled = vectors[atom, column] / limits[:, None]
-        _, y, envelope = distances_and_envelope(scaled, torch.ones_like(atom, dtype=torch.bool), 1.0)
-        r = y * limits
-        x = r * inverse_lengths[pairs]
+        _, y, envelope = distances_and_envelope(close / ranges[:, None], torch.ones_like(near[near]), 1.0)
+        r = y * ranges
+        x = r * inverse_lengths
         screening = sum(share * torch.exp(-rate * x) for share, rate in zip(SHARES, EXPONENTS, strict=True))
-        return energies.index_add(0, atom, 0.5 * strengths[pairs] / r * screening * envelope)
+        energies = energies.index_add(0, atom, 0.5 * strengths / r * screening * envelope)
+        t = 1 - y
+        lengthened = (1 - t * (1 + (t / SOFTNESS) ** 3) ** (-1 / 3)) / y
+        return vectors.index_put((atom, column), close * lengthened[:, None]), energies
 
 
 def ranges_from_data(
     ranges: Mapping[str, float] | None, elements: Sequence[str], shortest: Mapping[str, float], cutoff: float
 ) -> dict[str, float]:
-    """Return the range of each pair of `elements`, Angstrom: that of `ranges`, or one derived from training frames.
+    """Return the range of each pair of `elements`, Angstrom, derived from training frames.
 
     A derived range is 0.9 of the shortest distance of such a pair in training, which `shortest` names as
-    ``{"Na-Cl": 2.3}``, and no longer than the sum of the covalent radii and the cutoff. For a pair that never came
-    within the cutoff it is the sum of the radii.
+    ``{"Na-Cl": 2.3}``; for a pair that never came within the cutoff it is the sum of the covalent radii. Neither
+    exceeds the cutoff. `ranges` are upper limits: 0.9 of the shortest distance replaces a longer one, so that training
+    goes on with frames closer than those before.
     """
-    complete = dict(ranges or {})
+    limits = dict(ranges or {})
     for first, one in enumerate(elements):
         for two in elements[first:]:
             names = f"{one}-{two}", f"{two}-{one}"
-            if not any(name in complete for name in names):
-                distance = min((shortest[name] for name in names if name in shortest), default=float("inf"))
-                longest = min(covalent_radius(one) + covalent_radius(two), cutoff, _OF_SHORTEST * distance)
-                complete[names[0]] = round(longest, 4)
-    return complete
+            name = next((each for each in names if each in limits), names[0])
+            distance = min((shortest[each] for each in names if each in shortest), default=None)
+            radii = covalent_radius(one) + covalent_radius(two)
+            longest = min(radii if distance is None else _OF_SHORTEST * distance, cutoff)
+            limits[name] = min(limits.get(name, longest), round(longest, 4))
+    return limits
 
 
 def _matrix(elements: Sequence[str], ranges: Mapping[str, float], cutoff: float) -> Tensor:

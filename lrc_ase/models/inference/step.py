@@ -46,24 +46,26 @@ class StraightStep:
         # forwards
         vectors = torch.empty(plan.shape, dtype=self._dtype)
         vectors_to_neighbors(positions.numpy(), plan.cell, plan.pairs, vectors.numpy())
-        features = self._features(vectors)
+        features = self._features(vectors if self._core is None else self._core(vectors))
         hidden, *of_weights = self._first(features)
         if long_range is not None:
             hidden = long_range(features, hidden, of_weights[0], vectors, positions)
         energies = self._readout(hidden)
         # backwards: gradients of the total energy
+        by_positions = by_vectors_too = repulsion = None
         by_hidden = self._readout.pull(torch.full_like(energies, self._scale))
         if long_range is None:
-            by_vectors, by_positions = self._features.pull(self._first.pull([by_hidden])), None
+            by_features = self._first.pull([by_hidden])
         else:
             by_hidden_of_weights, by_positions, by_vectors_too, by_features_too = long_range.pull(by_hidden)
             by_features = self._first.pull([by_hidden, by_hidden_of_weights])
             if by_features_too is not None:
                 by_features += by_features_too
-            by_vectors = self._features.pull(by_features)
-            if by_vectors_too is not None:
-                by_vectors += by_vectors_too
-        repulsion = None if self._core is None else self._core.add_pull(vectors, by_vectors)
+        by_vectors = self._features.pull(by_features)
+        if self._core is not None:  # before others, which depend on the vectors themselves
+            repulsion = self._core.pull(vectors, by_vectors)
+        if by_vectors_too is not None:
+            by_vectors += by_vectors_too
         gradient = torch.from_numpy(pull_sums(by_vectors.numpy(), plan.pairs, (len(positions), 1), with_cell=False)[0])
         if by_positions is not None:
             gradient += by_positions

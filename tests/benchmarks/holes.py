@@ -1,0 +1,93 @@
+"""Holes of a potential at short distance, with and without core repulsion.
+
+python tests/benchmarks/holes.py POTENTIAL FRAMES.extxyz [--frames 3]
+
+The closest pair of each kind, in frames and alone, is moved together from the shortest distance in training to 0.5
+Angstrom. A hole is a place whose energy is 0.05 eV and more below that at the start; printed are its distance, the
+barrier before it and its depth. The repulsion is added to the potential as it is: training would not see it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import ase.io
+import numpy as np
+from ase import Atoms
+
+from lrc_ase import load_potential
+from lrc_ase.models.baselines import ranges_from_data
+from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.model import ShortRangeModel, build_model
+from lrc_ase.structures.graph import Graph
+from lrc_ase.structures.neighbors import neighbor_graph
+
+STEP, SHORTEST = 0.06, 0.5
+"""Of the scan, Angstrom."""
+HOLE = 0.05
+"""eV."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("potential")
+    parser.add_argument("frames")
+    parser.add_argument("--frames", type=int, default=3, dest="n_frames")
+    arguments = parser.parse_args()
+    potential = load_potential(arguments.potential, dtype="float64")
+    elements, cutoff = potential.settings.elements, potential.settings.cutoff
+    shortest = potential.description["training_domain"]["shortest_distances"]
+    ranges = ranges_from_data(None, elements, shortest, cutoff)
+    models = {}
+    for name, baseline in {"without": [], "with": [{"zbl": {"ranges": ranges}}]}.items():
+        models[name] = build_model(potential.settings.model_copy(update={"baseline": baseline})).double()
+        models[name].load_state_dict(potential.model.state_dict())
+        models[name].requires_grad_(False)
+    frames = ase.io.read(arguments.frames, f":{arguments.n_frames}")
+    print(f"{'pair':8} {'shortest':>8}   without, with: the hole with the lowest barrier; Angstrom, eV")
+    for pair, distance in shortest.items():
+        scans = list(scans_of(pair, distance, frames, elements, cutoff))
+        print(f"{pair:8} {distance:8.2f}   " + " | ".join(worst_hole(model, scans) for model in models.values()))
+
+
+def scans_of(
+    pair: str, shortest: float, frames: list[Atoms], elements: tuple[str, ...], cutoff: float
+) -> Iterator[tuple[np.ndarray, list[Graph]]]:
+    """Yield distances from `shortest` inwards and the graphs at them, for the pair alone and in each frame."""
+    one, two = pair.split("-")
+    distances = np.append(np.arange(SHORTEST, shortest, STEP), shortest)[::-1]
+    for atoms in [Atoms([one, two], positions=[[0, 0, 0], [0, 0, shortest]]), *frames]:
+        table = atoms.get_all_distances(mic=bool(atoms.pbc.any()))
+        np.fill_diagonal(table, np.inf)
+        numbers = np.array(atoms.get_chemical_symbols())
+        table[~np.outer(numbers == one, numbers == two)] = np.inf
+        first, second = np.unravel_index(table.argmin(), table.shape)
+        if not np.isfinite(table[first, second]):
+            continue
+        direction = atoms.get_distance(first, second, mic=bool(atoms.pbc.any()), vector=True)
+        direction /= np.linalg.norm(direction)
+        graphs = []
+        for distance in distances:
+            atoms.positions[second] = atoms.positions[first] + distance * direction
+            graphs.append(neighbor_graph(atoms, elements, cutoff))
+        yield distances, graphs
+
+
+def worst_hole(model: ShortRangeModel, scans: list[tuple[np.ndarray, list[Graph]]]) -> str:
+    """Describe the hole behind the lowest barrier."""
+    holes = []
+    for distances, graphs in scans:
+        energies = np.array([float(evaluate(model, graph, forces=False).energy) for graph in graphs])
+        energies -= energies[0]
+        below = np.flatnonzero(energies < -HOLE)
+        if len(below):
+            holes.append((energies[: below[0]].max(), distances[below[0]], energies.min()))
+    if not holes:
+        return "none"
+    barrier, distance, depth = min(holes)
+    return f"at {distance:.2f} behind {barrier:.2f}, depth {depth:.1f}"
+
+
+if __name__ == "__main__":
+    main()
