@@ -17,6 +17,7 @@ from lrc_ase.files.pretrained import absolute_potential
 from lrc_ase.models.elements import check_elements
 from lrc_ase.models.settings import Baselines, LongRangeSettings, ModelSettings, Settings, ZBLSettings
 from lrc_ase.training.configuration_errors import ConfigurationError, describe_errors
+from lrc_ase.training.data_configuration import DataSetConfiguration, DataSets, OneOrMany, TrainFile
 from lrc_ase.training.loss_configuration import LossConfiguration
 from lrc_ase.training.presets import with_preset
 from lrc_ase.training.references import ReferenceSetting
@@ -36,37 +37,6 @@ __all__ = [
 ]
 
 
-def _one_or_many(value: Any) -> Any:
-    """Return a single item as a list of one."""
-    return [value] if isinstance(value, (str, os.PathLike, Mapping)) else value
-
-
-def _data_set(value: Any) -> Any:
-    """Return the settings of a data set for which only files are named."""
-    return {"train": value} if isinstance(value, (str, os.PathLike, list, tuple)) else value
-
-
-_HELD_OUT = ("test", "validation", "val", "valid", "watch")  # not names of data sets to train on
-
-
-def _data_sets(value: Any) -> Any:
-    """Return data sets by name; files alone, or the keys of a single data set, become the set `frames`."""
-    if isinstance(value, (str, os.PathLike, list, tuple)):
-        return {"frames": {"train": value}}
-    if not isinstance(value, Mapping):
-        return value
-    files = value.get("train")
-    if value.keys() <= DataSetConfiguration.model_fields.keys() and files is not None:
-        # `train` is a key of a data set, but may also be the name of one
-        return value if isinstance(files, Mapping) and "train" in files else {"frames": value}
-    if names := [name for name in value if name in _HELD_OUT]:
-        raise ValueError(
-            f"'{names[0]}' would be one more data set to train on: files to validate on are `data: {{train: ..., "
-            "validation: ...}`, files that no training sees `test: ...` beside `data`"
-        )
-    return value
-
-
 def _stages(value: Any) -> Any:
     """Give stages without a name that of their model or of the part that they train, numbered if it repeats."""
     stages = [value] if isinstance(value, Mapping) else value
@@ -82,38 +52,6 @@ def _stages(value: Any) -> Any:
             taken.add(stage["name"])
         named.append(stage)
     return named
-
-
-class TrainFile(Settings):
-    """A file, a wildcard pattern or an ASE slice of a file (``frames.traj@::10``) with labelled frames."""
-
-    path: str
-    """Any format of ASE. Relative paths start from the folder of the configuration file."""
-    weight: float = Field(1.0, ge=0)
-    """Factor of the loss of these frames."""
-
-
-def _train_file(value: Any) -> Any:
-    """Return the settings of a file for which only the path is named."""
-    return {"path": os.fspath(value)} if isinstance(value, (str, os.PathLike)) else value
-
-
-class DataSetConfiguration(Settings):
-    """Frames to which stages refer by one name."""
-
-    train: Annotated[tuple[Annotated[TrainFile, BeforeValidator(_train_file)], ...], BeforeValidator(_one_or_many)] = (
-        Field(min_length=1)
-    )
-    """Files to train on: paths, or `path` and `weight` each."""
-    validation: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
-    """Files to validate on. Empty: a part of the training frames is set aside."""
-    validation_fraction: float = Field(0.1, ge=0, lt=1)
-    """Part of the training frames set aside for validation, where `validation` names no file: at random, or in blocks
-    with gaps where frames are consecutive pieces of a trajectory. The log says which."""
-    keys: LabelKeys = LabelKeys()
-    """Names of the labels in the files; common names are tried unless one is given."""
-    config_type_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-    """Weights by ``info["config_type"]``; each multiplies the loss of the training frames of that type."""
 
 
 class ModelConfiguration(ModelSettings):
@@ -151,7 +89,7 @@ class StageConfiguration(Settings):
     name: str = Field("stage", pattern=r"^[A-Za-z0-9_-]+$")
     """Name of the stage in the log and of its potential file. In a configuration the default is the kind of model, such
     as full-range, or short-range-part where only that part is trained."""
-    data: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
+    data: OneOrMany = ()
     """Names of data sets. Empty: all."""
     model: Literal["short-range", "full-range"] = "full-range"
     """Model with or without the long-range part."""
@@ -200,9 +138,7 @@ class StageConfiguration(Settings):
 class TrainingConfiguration(Settings):
     """A training run."""
 
-    data: Annotated[
-        dict[str, Annotated[DataSetConfiguration, BeforeValidator(_data_set)]], BeforeValidator(_data_sets)
-    ] = Field(min_length=1)
+    data: DataSets = Field(min_length=1)
     """Data sets by name. Files in place of the names form one set, called frames."""
     model: ModelConfiguration = ModelConfiguration()
     """The model."""
@@ -214,9 +150,9 @@ class TrainingConfiguration(Settings):
     start: str | None = None
     """Potential (file, run folder or shipped name) whose weights training starts from. Model settings and known
     elements are then those of the potential; elements that it does not know are added."""
-    watch: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
+    watch: OneOrMany = ()
     """Files whose errors are followed but not trained on, above all frames that the potential `start` was good at."""
-    test: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
+    test: OneOrMany = ()
     """Files whose errors are reported at the end of the training, one line each. They influence nothing."""
     watch_keys: LabelKeys | None = None
     """Names of the labels of watched frames and of `test`. Null: as in the data sets."""
