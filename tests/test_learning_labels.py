@@ -17,6 +17,7 @@ from ase.constraints import FixAtoms
 from lrc_ase.dataset import label_frame, read_frames
 from lrc_ase.files.lock import InUseError
 from lrc_ase.learning import LabelStore
+from lrc_ase.learning.label_store import _buckets
 
 
 def labelled(seed: int, atoms: Atoms | None = None, **results) -> Atoms:
@@ -136,6 +137,8 @@ def test_rounding_never_hides_a_geometry(tmp_path):
             assert near in store
             assert_equal(store.get(near), labelled(seed))
         assert len(store) == 30
+    # different geometries are not even compared
+    assert len({_buckets(labelled(seed))[0] for seed in range(30)}) == 30
 
 
 def test_frames_are_copies(tmp_path):
@@ -188,6 +191,8 @@ def test_entries_that_the_format_cannot_hold(tmp_path):
     with LabelStore(tmp_path / "labels.extxyz") as store:
         with pytest.raises(ValueError, match=r"cannot hold this frame: .* entries are note$"):
             store.add(labelled(0), note='"\\')
+        with pytest.raises(ValueError, match=r"cannot hold this frame: .* entries are magmom$"):
+            store.add(labelled(0), magmom=1.0)  # would be read as a result
         assert not store.path.exists()
 
 

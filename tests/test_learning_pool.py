@@ -182,7 +182,7 @@ def test_settings_reach_the_processes(tmp_path):
 
 FAILURES = {
     "os._exit(3)": "ended with exit status 3",
-    "print('segmentation ahead', flush=True); os.kill(os.getpid(), 11)": "signal SIGSEGV after: segmentation ahead",
+    "print('segmentation ahead'); os.kill(os.getpid(), 11)": "signal SIGSEGV after: segmentation ahead",
     "self.results['energy'] = np.nan": "energy is not finite",
     "self.results['forces'][0, 1] = np.inf": "forces is not finite",
     "self.results['forces'] = np.zeros((3, 3))": "forces has the shape (3, 3), expected (4, 3)",

@@ -107,6 +107,8 @@ def test_the_teacher_answers_above_the_threshold(tmp_path):
         [label] = calculator.labels.frames()
     assert label.get_potential_energy() == emt(atoms).get_potential_energy()
     assert "predicted deviation" in label.info["reason"]
+    assert label.info["predicted_deviation"] == limit
+    assert label.info["force_error"] == call.force_error
 
 
 def test_the_teacher_answers_outside_of_the_training_domain(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import ase.io
@@ -158,3 +161,25 @@ def test_a_failed_training_says_why(tmp_path):
     with pytest.raises(RetrainingError, match=r"failed \(exit status 1\).*missing.extxyz"):
         retraining.wait()
     assert retraining.has_ended
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_a_training_ends_with_the_process_that_started_it(tmp_path):
+    ase.io.write(tmp_path / "known.traj", metal_frames(12))
+    program = f"""
+import time
+from pathlib import Path
+from lrc_ase.learning.retraining import Retraining
+training = Retraining([{str(tmp_path / "known.traj")!r}], Path({str(tmp_path / "run")!r}), "nacl", {{}})
+print(training._popen.pid, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        training = int(parent.stdout.readline())
+        assert Path(f"/proc/{training}").exists()
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{training}").exists() and " Z " not in Path(f"/proc/{training}/stat").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -78,7 +78,8 @@ class OnTheFlyCalculator(Calculator):
         Largest deviation of the force on an atom that is trusted, eV/Angstrom. Without an ensemble there is no
         deviation, and the training domain alone decides.
     labels
-        File that stores labels (`LabelStore`). A structure in it is not computed again.
+        File that stores labels (`LabelStore`), with `reason`, `predicted_deviation` and `force_error` of each call in
+        `Atoms.info`. A structure in it is not computed again.
     retrain
         Number of new labels after which the potential is trained further, from its weights, on `known` and all labels.
         None never retrains.
@@ -227,39 +228,42 @@ class OnTheFlyCalculator(Calculator):
         predicted, reasons = prediction.results, prediction.reasons
         if not reasons:
             return predicted
-        began = time.perf_counter()
+        began, seconds = time.perf_counter(), 0.0
         label = self.labels.get(atoms)
         is_new = label is None
         if label is None:
             label = self._ask(atoms, reasons)
+            seconds = time.perf_counter() - began
         results = dict(label.calc.results)
         # the energy of which the forces are the derivative, as in training
         results["energy"] = results.setdefault("free_energy", results["energy"])
         results.pop("dipole", None)
         errors = np.linalg.norm(results["forces"] - predicted.get("forces", np.nan), axis=1)
-        self.calls.append(
-            TeacherCall(
-                self.n_evaluations,
-                reasons,
-                prediction.deviation,
-                float(errors.max()),
-                float(results["energy"] - predicted.get("energy", np.nan)),
-                time.perf_counter() - began if is_new else 0.0,
-            )
+        call = TeacherCall(
+            self.n_evaluations,
+            reasons,
+            prediction.deviation,
+            float(errors.max()),
+            float(results["energy"] - predicted.get("energy", np.nan)),
+            seconds,
         )
+        if is_new:
+            known = {"predicted_deviation": call.deviation, "force_error": call.force_error}
+            notes = {name: value for name, value in known.items() if np.isfinite(value)}
+            self.labels.add(label, reason="; ".join(reasons), **notes)
+        self.calls.append(call)
         if is_new:
             self._learn()
         return results
 
     def _ask(self, atoms: Atoms, reasons: tuple[str, ...]) -> Atoms:
-        """Return the atoms with labels of the teacher, after storing them."""
+        """Return the atoms with labels of the teacher."""
         if self._pool is None:
             scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="lrc-ase-teacher-"))
             self._pool = self._stack.enter_context(TeacherPool(self._teacher, Path(scratch)))
         [result] = self._pool.label([atoms])
         if isinstance(result, Failure):
             raise CalculationFailed(f"the teacher failed: {result.reason}. It was asked because {'; '.join(reasons)}")
-        self.labels.add(result.atoms, reason="; ".join(reasons))
         return result.atoms
 
     def _use(self, calculator: LRCCalculator) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from typing import IO, Any
@@ -39,6 +40,7 @@ class _Requests:
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._file = file
         self.busy = False
+        """True while a structure is calculated."""
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -50,7 +52,6 @@ class _Requests:
 
     def next(self) -> str:
         """Return the next line; an empty text at the end."""
-        self.busy = False
         line = self._lines.get()
         self.busy = True
         return line
@@ -66,6 +67,7 @@ def main() -> None:
     log = os.open(start["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a crash loses what is in the buffer
     settings = TeacherSettings.model_validate(start["settings"])
     user_folder = os.getcwd()  # where relative paths in the settings start
     os.chdir(start["scratch"])
@@ -76,6 +78,7 @@ def main() -> None:
     except TeacherError as error:
         answer = {"error": str(error)}
     while True:
+        requests.busy = False
         answers.write(encode(answer) + "\n")
         answers.flush()
         line = requests.next()
