@@ -218,7 +218,7 @@ def test_vectors_need_two_factors(degrees):
 @pytest.mark.parametrize("blocks", [{}, VECTORS], ids=["one block", "vectors"])
 def test_compression_keeps_small_features_and_takes_the_root_of_large_ones(blocks):
     """f / (1 + (f / 4)^2)^(1/4), written with a power, of the features of an equal descriptor without compression."""
-    free = descriptor(**blocks)
+    free = descriptor(compression=None, **blocks)
     compressed = descriptor(compression=4.0, **blocks)
     vectors, *rest = surroundings()
     for scale in (1.0, 0.1):

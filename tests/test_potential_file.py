@@ -78,6 +78,14 @@ def test_saved_potential_comes_back_bit_equal(potential, saved):
     assert not loaded.model.training
 
 
+def test_files_without_compression_keep_features_that_grow_without_limit(saved):
+    """As files were before the setting existed; new models compress from 4 on."""
+    assert load_potential(saved).settings.descriptor.compression == 4.0
+    rewrite(saved, lambda header: header["model"]["descriptor"].pop("compression"))
+    assert load_potential(saved).settings.descriptor.compression is None
+    assert load_potential("nacl").settings.descriptor.compression is None
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_load_takes_the_dtype_asked_for(saved, dtype):
     loaded = load_potential(saved, dtype=dtype)

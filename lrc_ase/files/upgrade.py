@@ -17,12 +17,16 @@ __all__ = ["upgraded", "upgraded_settings"]
 def upgraded_settings(model: Mapping[str, Any], version: int) -> dict[str, Any]:
     """Convert the model settings of a file of format `version` to those of the current model.
 
-    Until version 4 latent charges were shifted evenly to the total charge.
+    Until version 4 latent charges were shifted evenly to the total charge. Files of version 4 and before, and the first
+    of version 5, hold no `compression` of the sphere descriptor: its features grew without limit.
     """
-    long_range = model.get("long_range")
-    if version > 4 or not isinstance(long_range, Mapping):
-        return dict(model)
-    return {**model, "long_range": {"charges": "shifted", **long_range}}
+    new = dict(model)
+    descriptor, long_range = model.get("descriptor"), model.get("long_range")
+    if isinstance(descriptor, Mapping) and descriptor.get("name") == "sphere":
+        new["descriptor"] = {"compression": None, **descriptor}
+    if version <= 4 and isinstance(long_range, Mapping):
+        new["long_range"] = {"charges": "shifted", **long_range}
+    return new
 
 
 def upgraded(tensors: Mapping[str, Tensor], version: int, settings: ModelSettings) -> dict[str, Tensor]:

@@ -115,9 +115,9 @@ class SphereSettings(DescriptorSettings):
     """Highest degree of the features that neighbors hand on to the second block. 0: scalars. 1: vectors too, which tell
     an atom how the surroundings of its neighbors are oriented; more accurate at equal cost."""
 
-    compression: float | None = Field(None, ge=1e-3, le=_LARGEST)
+    compression: float | None = Field(4.0, ge=1e-3, le=_LARGEST)
     """Size beyond which features grow as a square root, in units of their typical size before training. It keeps
-    energies and forces bounded far from the training set; 4 is a good choice. Null: features grow without limit."""
+    energies and forces bounded far from the training set. Null: features grow without limit."""
 
     @model_validator(mode="after")
     def _check_vectors(self) -> Self:

@@ -17,7 +17,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "n_blocks": 1,
             "n_neighbor_features": 8,
             "neighbor_degree": 0,
-            "compression": None,
         }
     },
     "accurate": {
@@ -26,7 +25,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "n_blocks": 2,
             "n_neighbor_features": 16,
             "neighbor_degree": 1,
-            "compression": 4.0,
         }
     },
 }
