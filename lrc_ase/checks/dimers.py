@@ -26,6 +26,8 @@ LONGEST = 8.0
 N_DISTANCES = 145
 LARGEST_FALL = 0.05
 """Fall of the energy at short distance that passes, eV."""
+BARRIER = 10.0
+"""Height of a barrier above the minimum that no collision climbs, eV."""
 CEILING = 20.0
 """Energies above the minimum that a plot shows, eV."""
 NEAREST = 6.0
@@ -51,6 +53,9 @@ class _Scan:
 def fall_at_short_distance(distances: np.ndarray, energies: np.ndarray, wall: float) -> float:
     """Return how far the energy falls on the way inward from the distance `wall`, eV: 0 for a curve that only rises.
 
+    A fall behind a barrier of more than `BARRIER` counts if it leads below the minimum outside: no dynamics climbs so
+    high, but an optimizer or a random structure may begin there.
+
     `distances` in Angstrom, increasing, and `energies` in eV, both (n_distances,).
 
     >>> distances = np.array([0.8, 1.0, 1.2, 1.4, 1.6])
@@ -58,9 +63,17 @@ def fall_at_short_distance(distances: np.ndarray, energies: np.ndarray, wall: fl
     0.0
     >>> fall_at_short_distance(distances, np.array([-5.0, 2.0, -1.0, -0.5, 0.0]), 1.2)
     7.0
+    >>> fall_at_short_distance(distances, np.array([50.0, 52.0, -1.0, -0.5, 0.0]), 1.2)
+    0.0
+    >>> fall_at_short_distance(distances, np.array([-5.0, 52.0, -1.0, -0.5, 0.0]), 1.2)
+    57.0
     """
-    inward = np.asarray(energies)[np.asarray(distances) <= wall + 1e-9][::-1]
-    return float((np.maximum.accumulate(inward) - inward).max(initial=0.0))
+    inside = np.asarray(distances) <= wall + 1e-9
+    inward = np.asarray(energies)[inside][::-1]
+    lowest = np.asarray(energies)[~inside].min(initial=inward[0])
+    highest = np.maximum.accumulate(inward)
+    counted = (highest - lowest < BARRIER) | (inward < lowest)
+    return float((highest - inward)[counted].max(initial=0.0))
 
 
 def dimers(subject: Subject, rng: np.random.Generator) -> CheckResult:
