@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from lrc_ase import ModelSettings, Potential
+from lrc_ase.files.potential_file import load_potential
 from lrc_ase.models.ensemble import Ensemble
 from lrc_ase.models.model import build_model
 
@@ -71,3 +72,18 @@ def ensemble(n_members: int = 2, *, scale: float = 0.05) -> Potential:
 def positions(frames: list[Atoms]) -> np.ndarray:
     """Positions of all frames."""
     return np.concatenate([atoms.positions for atoms in frames])
+
+
+def labels_of(run):
+    return ase.io.read(run / "labels.extxyz", ":")
+
+
+def assert_equal_runs(run, other):
+    """Compare labels and potentials bit for bit."""
+    mine, theirs = labels_of(run), labels_of(other)
+    assert [atoms.info["learn_frame"] for atoms in mine] == [atoms.info["learn_frame"] for atoms in theirs]
+    for first, second in zip(mine, theirs, strict=True):
+        assert np.array_equal(first.positions, second.positions)
+        assert first.get_potential_energy() == second.get_potential_energy()
+    digests = [load_potential(folder / "potential.safetensors").digest() for folder in (run, other)]
+    assert digests[0] == digests[1]

@@ -6,8 +6,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
-from learn_runs import content
-from test_learn_loop import assert_equal_runs, labels_of
+from learn_runs import assert_equal_runs, content, labels_of
 
 from lrc_ase.learning.active_learning import learn
 from lrc_ase.learning.labelling import LabelsNeeded

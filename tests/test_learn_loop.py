@@ -1,12 +1,7 @@
-"""The loop of active learning from the first frame to the potential, and after kills at every moment."""
+"""The loop of active learning from the first frame to the potential, and its budgets."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 import warnings
 
 import ase.io
@@ -16,7 +11,7 @@ import yaml
 from ase.build import fcc111, molecule
 from ase.calculators.emt import EMT as Reference
 from ase.constraints import FixAtoms
-from learn_runs import EMT, content, crystal
+from learn_runs import EMT, assert_equal_runs, content, crystal, labels_of
 
 from lrc_ase import LRCCalculator
 from lrc_ase.files.potential_file import load_potential
@@ -24,13 +19,10 @@ from lrc_ase.learning.active_learning import learn
 from lrc_ase.learning.fresh_errors import agrees
 from lrc_ase.learning.label_store import LabelStore
 from lrc_ase.learning.labelling import label_by_teacher
-from lrc_ase.learning.progress import Silence
+from lrc_ase.learning.loop import Loop
 from lrc_ase.learning.state import FreshErrors, IterationRecord, LearnFolder, LearnState
+from lrc_ase.report.learning_report import report_learning
 from lrc_ase.structures.domain import ExtrapolationWarning
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing may catch it."""
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +31,6 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("learn")
     summary = learn(content(folder), folder / "run")
     return folder / "run", summary
-
-
-def labels_of(run):
-    return ase.io.read(run / "labels.extxyz", ":")
 
 
 def test_budget_of_teacher_calls_is_kept_and_said(finished):
@@ -114,102 +102,6 @@ def test_a_run_is_not_overwritten(finished, tmp_path):
         learn(content(tmp_path), tmp_path / "new", labels=["labels.extxyz"])
 
 
-@pytest.mark.parametrize("n_writes", [1, 2, 3, 4, 6, 7])
-def test_killed_after_any_phase_a_run_ends_with_the_same_labels(finished, n_writes, tmp_path, monkeypatch):
-    """Before each of the writes that end a phase, the phase is done and its end is not on disk."""
-    write, count = LearnFolder.write, [0]
-
-    def killing(folder: LearnFolder, state: LearnState) -> None:
-        count[0] += 1
-        if count[0] == n_writes + 1:
-            raise Killed
-        write(folder, state)
-
-    monkeypatch.setattr(LearnFolder, "write", killing)
-    with pytest.raises(Killed):
-        learn(content(tmp_path), tmp_path / "run")
-    monkeypatch.setattr(LearnFolder, "write", write)
-    summary = learn(None, tmp_path / "run", resume=True)
-    assert_equal_runs(tmp_path / "run", finished[0])
-    assert summary.teacher_calls == 10
-
-
-@pytest.mark.parametrize("n_epochs", [2, 4])
-def test_killed_in_a_training_a_run_named_by_a_relative_path_goes_on(finished, n_epochs, tmp_path, monkeypatch):
-    """Epochs 1 to 3 are those of the first training, 4 and 5 those of the second."""
-    count = [0]
-
-    class Killing(Silence):
-        def phase(self, name: str, total: int) -> None:
-            self.trains = name.endswith("training")
-
-        def advance(self, done: int, status: str = "") -> None:
-            count[0] += self.trains
-            if count[0] == n_epochs:
-                raise Killed
-
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(Killed):
-        learn(content(tmp_path), "run", observer=Killing())
-    learn(None, "run", resume=True)
-    assert_equal_runs(tmp_path / "run", finished[0])
-
-
-def assert_equal_runs(run, other):
-    """Compare labels and potentials bit for bit."""
-    mine, theirs = labels_of(run), labels_of(other)
-    assert [atoms.info["learn_frame"] for atoms in mine] == [atoms.info["learn_frame"] for atoms in theirs]
-    for first, second in zip(mine, theirs, strict=True):
-        assert np.array_equal(first.positions, second.positions)
-        assert first.get_potential_energy() == second.get_potential_energy()
-    digests = [load_potential(folder / "potential.safetensors").digest() for folder in (run, other)]
-    assert digests[0] == digests[1]
-
-
-def test_killed_between_labels_none_is_computed_twice(finished, tmp_path, monkeypatch):
-    add, count = LabelStore.add, [0]
-
-    def killing(store: LabelStore, atoms, **info) -> bool:
-        count[0] += 1
-        if count[0] == 3:
-            raise Killed
-        return add(store, atoms, **info)
-
-    monkeypatch.setattr(LabelStore, "add", killing)
-    with pytest.raises(Killed):
-        learn(content(tmp_path), tmp_path / "run")
-    assert len(labels_of(tmp_path / "run")) == 2
-    added: list[str] = []
-
-    def noting(store: LabelStore, atoms, **info) -> bool:
-        added.append(info["learn_frame"])
-        return add(store, atoms, **info)
-
-    monkeypatch.setattr(LabelStore, "add", noting)
-    learn(None, tmp_path / "run", resume=True)
-    assert len(added) == len(set(added)) == 8
-    assert_equal_runs(tmp_path / "run", finished[0])
-
-
-@pytest.mark.slow
-def test_runs_survive_kill_9_at_random_moments(finished, tmp_path):
-    (tmp_path / "learn.yaml").write_text(yaml.safe_dump(content(tmp_path)))
-    command = [sys.executable, "-m", "lrc_ase.cli", "learn"]
-    rng = np.random.default_rng(0)
-    arguments = [str(tmp_path / "learn.yaml"), "-o", str(tmp_path / "run")]
-    for _ in range(20):
-        process = subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL, start_new_session=True)
-        time.sleep(rng.uniform(2.0, 8.0))
-        os.killpg(process.pid, signal.SIGKILL)
-        if process.wait() == 0:
-            break
-        if (tmp_path / "run/state.json").exists():
-            arguments = [str(tmp_path / "run"), "--resume"]
-    else:
-        subprocess.run([*command, *arguments], check=True, stdout=subprocess.DEVNULL)
-    assert_equal_runs(tmp_path / "run", finished[0])
-
-
 def test_a_larger_budget_continues_a_finished_run(finished, tmp_path):
     short = content(tmp_path, budget__teacher_calls=4)
     assert learn(short, tmp_path / "run").teacher_calls == 4
@@ -273,6 +165,15 @@ def test_minutes_and_iterations_are_budgets(finished, tmp_path):
     summary = learn(content(tmp_path, budget={"iterations": 1}), tmp_path / "two")
     assert summary.end == "the budget of 1 iterations is used up"
     assert len(summary.records) == 2
+
+
+def test_time_that_is_over_before_an_exploration_ends_the_loop(tmp_path, monkeypatch):
+    monkeypatch.setattr(Loop, "_out_of_time", lambda self: bool(self.state.records and self.state.record.train_seconds))
+    summary = learn(content(tmp_path, budget={"minutes": 5.0}), tmp_path / "run")
+    assert [record.labelled for record in summary.records] == [4, 0]
+    assert summary.records[0].runs == 0
+    assert summary.end == "no new frame could be labelled"
+    assert report_learning(tmp_path / "run").exists()
 
 
 def test_a_loop_converges_where_nothing_is_unknown(tmp_path):

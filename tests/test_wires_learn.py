@@ -309,6 +309,7 @@ def test_the_template_is_a_file_of_settings_with_the_defaults():
     )
     assert parsed == defaults
     assert "# Temperatures, K." in settings_template()
+    assert "# Structures labelled at the same time" in settings_template()
 
 
 def test_keys_of_trainings_may_leave_the_long_range_part_out():

@@ -203,6 +203,8 @@ def choose_frames(
     one frame in `settings.training.held_out`, random ones where there are any.
     """
     count = min(count, len(snapshots))
+    if count == 0:  # the time was over before the first walker
+        return []
     calm = [index for index, atoms in enumerate(snapshots) if "alarm" not in atoms.info]
     n_random = min(round(settings.random_fraction * count), len(calm))
     drawn = [] if not n_random else sorted(rng.choice(calm, n_random, replace=False).tolist())

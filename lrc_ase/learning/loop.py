@@ -203,7 +203,7 @@ class Loop:
         self.state = self.state.recorded(
             explore_seconds=time.monotonic() - began,
             threshold=threshold,
-            hottest=max(float(atoms.info["temperature"]) for atoms in exploration.snapshots),
+            hottest=max((float(atoms.info["temperature"]) for atoms in exploration.snapshots), default=None),
             picoseconds=exploration.picoseconds,
             runs=exploration.runs,
             alarms=exploration.alarms,

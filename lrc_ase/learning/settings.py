@@ -48,8 +48,8 @@ class FirstFramesSettings(Settings):
     """Structures that are labelled before there is a potential."""
 
     count: int | None = Field(None, ge=0)
-    """Number of frames, at random rattled and strained copies of the starts. Null: 16, or none where known frames are
-    as many as `frames_per_iteration`."""
+    """Number of frames: copies of the starts, rattled and strained at random. Null: 16, or none if there are at least
+    `frames_per_iteration` known frames."""
     rattle: float = Field(0.08, ge=0, le=0.5)
     """Largest standard deviation of the displacements, as a part of the shortest distance between two atoms."""
     strain: float = Field(0.05, ge=0, le=0.5)

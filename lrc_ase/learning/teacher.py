@@ -35,7 +35,7 @@ class TeacherError(ValueError):
 class TeacherSettings(BaseModel):
     """Settings of a teacher: which calculator, and the processes that it runs in."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     calculator: str
     """Calculator of ASE as ``module:Class``, such as ``tblite.ase:TBLite``, or a Python file with a function

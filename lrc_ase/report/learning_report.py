@@ -43,7 +43,7 @@ def report_learning(path: str | os.PathLike[str]) -> Path:
     explored = {
         record.iteration: explored_of(read_frames(folder.explored(record.iteration)))
         for record in state.records
-        if folder.explored(record.iteration).exists()
+        if record.runs
     }
     sections = [
         _quality(state, pictures),
