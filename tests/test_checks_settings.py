@@ -145,3 +145,13 @@ def test_an_error_of_the_calculator_is_a_failure_with_its_text():
     (system,) = check(Refusing(), bulk("Cu", cubic=True), only=["dimers"]).systems
     assert system.results[0].verdict == "failed"
     assert system.results[0].sentence == "RuntimeError: Two atoms are too few."
+
+
+def test_runs_of_another_check_are_never_read(tmp_path):
+    stale = tmp_path / "runs" / "Cu4"
+    stale.mkdir(parents=True)
+    (stale / "start.extxyz").write_text("of another structure")
+    check(EMT(), bulk("Cu", cubic=True), only=["finite differences"], folder=tmp_path, resume=True)
+    assert (stale / "start.extxyz").exists()
+    check(EMT(), bulk("Cu", cubic=True), only=["finite differences"], folder=tmp_path)
+    assert not stale.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -143,7 +144,7 @@ def check(
     folder
         Folder for results and runs; a temporary one if None. `RESULTS` and `SUMMARY` are written after each check.
     resume
-        True keeps the results in the folder, and goes on with the runs there.
+        True keeps the results in the folder and goes on with the runs there; False removes those runs.
     name
         Name of what is checked, for the report; the class of the calculator if None.
     report
@@ -164,6 +165,8 @@ def check(
         place.mkdir(parents=True, exist_ok=True)
         subjects = []
         for system, atoms in named.items():
+            if not resume:
+                shutil.rmtree(place / "runs" / system, ignore_errors=True)
             kind = kind_of(atoms, calculator) if suite == "all" else suite
             structure = Atoms(atoms)
             structure.info = dict(atoms.info)
@@ -181,25 +184,29 @@ def check(
                     ),
                 )
             )
-        written = CheckReport(name or type(calculator).__name__, _settings(settings, suite, subjects, calculator))
-        before = _results_before(place, written.settings) if resume else {}
-        of_potential = [each for each in chosen if CHECKS[each].of_potential]
-        groups = [(POTENTIAL, subjects[0][1], of_potential)]
-        groups += [(each, subject, [c for c in chosen if c not in of_potential]) for each, subject in subjects]
-        for group, subject, checks in groups:
-            if not checks:
-                continue
-            description = "without a system" if group == POTENTIAL else _description(subject)
-            written.systems.append(SystemResults(group, description))
-            for each in checks:
+        identity = _settings(settings, suite, subjects, calculator, reference, labels)
+        results = _results_before(place, identity) if resume else {}
+        groups = {POTENTIAL: subjects[0][1], **dict(subjects)}
+
+        def collected() -> CheckReport:
+            """Return all results so far, in the order of systems and checks."""
+            systems = []
+            for group, subject in groups.items():
+                description = "without a system" if group == POTENTIAL else _description(subject)
+                of_group = [results[group, each] for each in CHECKS if (group, each) in results]
+                systems += [SystemResults(group, description, of_group)] if of_group else []
+            return CheckReport(name or type(calculator).__name__, identity, systems)
+
+        for group, subject in groups.items():
+            for each in chosen:
+                if CHECKS[each].of_potential != (group == POTENTIAL):
+                    continue
                 report(group, each, None, "")
-                result = before.get((group, each))
-                if result is None:
-                    result = run_check(each, _showing(subject, group, each, report))
-                written.systems[-1].results.append(result)
-                _write(place, written)
-                report(group, each, result, "")
-    return written
+                if (group, each) not in results:
+                    results[group, each] = run_check(each, _showing(subject, group, each, report))
+                    _write(place, collected())
+                report(group, each, results[group, each], "")
+        return collected()
 
 
 def _named(systems: Atoms | Sequence[Atoms] | Mapping[str, Atoms]) -> dict[str, Atoms]:
@@ -243,22 +250,39 @@ def _description(subject: Subject) -> str:
 
 
 def _settings(
-    settings: CheckSettings, suite: str, subjects: Sequence[tuple[str, Subject]], calculator: Calculator
+    settings: CheckSettings,
+    suite: str,
+    subjects: Sequence[tuple[str, Subject]],
+    calculator: Calculator,
+    reference: Calculator | None,
+    labels: Sequence[Atoms],
 ) -> dict[str, Any]:
-    """Return settings, digests of the systems and of the potential, which results to resume must have in common."""
-    identity: dict[str, Any] = {"suite": suite, **asdict(settings)}
-    identity |= {"calculator": dict(getattr(calculator, "fingerprint", {})) or type(calculator).__name__}
-    identity["systems"] = {
-        name: hashlib.sha256(
-            b"".join(
-                np.ascontiguousarray(each).tobytes()
-                for each in (subject.structure.numbers, subject.structure.positions, subject.structure.cell.array)
-            )
-            + f"{subject.structure.pbc.tolist()} {subject.kind} {subject.temperature}".encode()
-        ).hexdigest()
-        for name, subject in subjects
+    """Return settings and digests of potentials and structures, which results to resume must have in common."""
+    return {
+        "suite": suite,
+        **asdict(settings),
+        "calculator": _fingerprint(calculator),
+        "reference": None if reference is None else _fingerprint(reference),
+        "labels": _digest(*labels) if labels else None,
+        "systems": {
+            name: f"{subject.kind}, {subject.temperature:g} K, {_digest(subject.structure)}"
+            for name, subject in subjects
+        },
     }
-    return identity
+
+
+def _fingerprint(calculator: Calculator) -> Any:
+    """Return what tells a calculator from another one: its `fingerprint` or else its class."""
+    return dict(getattr(calculator, "fingerprint", {})) or type(calculator).__name__
+
+
+def _digest(*frames: Atoms) -> str:
+    """Return a digest of elements, positions, cells and boundaries."""
+    digest = hashlib.sha256()
+    for atoms in frames:
+        for each in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
+            digest.update(np.ascontiguousarray(each).tobytes())
+    return digest.hexdigest()
 
 
 def _results_before(folder: Path, settings: Mapping[str, Any]) -> dict[tuple[str, str], CheckResult]:

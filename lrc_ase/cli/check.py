@@ -88,8 +88,8 @@ def check(
 ) -> None:
     """Check the physics of a potential: derivatives, conservation, invariances, short distances, crystals, liquids.
 
-    Writes report.html, results.json and summary.json after each check. The exit status is 0 if nothing failed, 1 if a
-    check failed, and 2 if the checks could not be made.
+    Writes results.json and summary.json after each check, and report.html at the end. The exit status is 0 if nothing
+    failed, 1 if a check failed, and 2 if the checks could not be made.
     """
     set_threads(threads)
     with _usage_errors(debug):
