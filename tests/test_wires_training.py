@@ -37,6 +37,7 @@ CLASSES = [
     settings.PonitaSettings,
     settings.PaperSettings,
     settings.ZBLSettings,
+    settings.D3Settings,
     LabelKeys,
 ]
 TIMES = ("seconds",)
@@ -234,6 +235,12 @@ ELSEWHERE = {
     "TrainingConfiguration.tensorboard": "tests/test_training_monitor.py",
     "TrainingConfiguration.checkpoint_every": "tests/test_training_interruption.py",
     "ZBLSettings.name": "tests/test_core_repulsion.py: another name is refused",
+    "D3Settings.name": "tests/test_dispersion.py",
+    "D3Settings.functional": "tests/test_dispersion.py: its parameters",
+    "D3Settings.damping": "tests/test_dispersion.py: against the library",
+    "D3Settings.three_body": "tests/test_dispersion.py: among the parameters",
+    "D3Settings.cutoff": "tests/test_dispersion.py: against the library",
+    "D3Settings.parameters": "tests/test_dispersion.py: against the library",
     "PaperSettings.distance_mean": "tests/test_paper_descriptor.py: one dimension alone",
     "PaperSettings.distance_deviation": "tests/test_paper_descriptor.py: one dimension alone",
 }

@@ -148,6 +148,11 @@ def checked(
             "processes of LAMMPS cannot pass on what its layers share: train one with the descriptor 'sphere', or run "
             "this one with ASE"
         )
+    if potential.settings.d3 is not None:
+        raise ValueError(
+            "the potential has the dispersion correction D3, whose pairs reach beyond the ghosts of LAMMPS: run it "
+            "with ASE, or train one without `d3` in `baseline`"
+        )
     n_types = lmp.extract_setting("ntypes")
     names = tuple(species) if species is not None else _labels(lmp, n_types, potential.settings.elements)
     _check_species(lmp, names, n_types, potential.settings.elements)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +44,10 @@ def atomic_stresses(model: ShortRangeModel, graph: Graph) -> Tensor:
     with _strained_atom_by_atom(model, graph, strains):
         energy = model(graph).energies(graph.of_local(graph.structure), graph.n_structures).sum()
     virial = torch.autograd.grad(energy, strains)[0]  # (n_atoms, 3, 3)
+    if model.dispersion is not None:  # in equal shares, as its energy
+        counts = torch.bincount(graph.structure, minlength=graph.n_structures)
+        known = torch.from_numpy(np.stack([each.virial for each in model.dispersion.evaluate(graph)])).to(virial)
+        virial = virial + (known / counts[:, None, None])[graph.structure]
     return 0.5 * (virial + virial.transpose(-1, -2)) / volume(graph.cell)[graph.structure, None, None]
 
 

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lrc_ase.models.baselines import CoreRepulsion
+from lrc_ase.models.baselines import CoreRepulsion, Dispersion
 from lrc_ase.models.descriptors import build_descriptor
 from lrc_ase.models.long_range import LongRangePart
 from lrc_ase.models.readout import ReadOut
@@ -51,6 +51,10 @@ class ModelOutput:
     """Electrostatic energy of each structure, of the local atoms alone, (n_structures,), eV."""
     atomic_electrostatic: Tensor | None = None
     """Electrostatic energy of each atom, (n_local,), eV, without derivatives."""
+    dispersion: Tensor | None = None
+    """Dispersion correction of each structure, (n_structures,), eV in float64; None in a model without."""
+    atomic_dispersion: Tensor | None = None
+    """The same in equal shares, (n_local,), eV, without derivatives."""
     carried_charges: Tensor | None = None
     """Charges that atoms carry along in the polarization, (n_local,), e in float64: element charges with the excess,
     or all charge where charges are shifted; see `lrc_ase.models.polarization`. None without an electrostatic head."""
@@ -70,16 +74,15 @@ class ModelOutput:
     @property
     def atomic_energies(self) -> Tensor:
         """Return the energies of the atoms, (n_local,), eV; `energies` is the output to differentiate."""
-        if self.atomic_electrostatic is None:
-            return self.local_energies
-        return self.local_energies + self.atomic_electrostatic
+        shares = [each for each in (self.atomic_electrostatic, self.atomic_dispersion) if each is not None]
+        return sum(shares, start=self.local_energies)
 
     def energies(self, structure: Tensor, n_structures: int) -> Tensor:
         """Sum the energies of the local atoms over each structure, differentiable, (n_structures,), eV in float64."""
         local = self.local_energies.double()
         # the electrostatic energy of a structure can be differentiated, its division among atoms cannot
         energies = local.new_zeros(n_structures).index_add(0, structure, local)
-        return energies if self.electrostatic is None else energies + self.electrostatic
+        return sum((each for each in (self.electrostatic, self.dispersion) if each is not None), start=energies)
 
 
 class LocalPart(NamedTuple):
@@ -111,12 +114,16 @@ class ShortRangeModel(nn.Module):
         self.core_repulsion = None
         if (zbl := settings.zbl) is not None:
             self.core_repulsion = CoreRepulsion(settings.elements, zbl.ranges or {}, settings.cutoff)
+        self.dispersion = None
+        if (d3 := settings.d3) is not None:
+            self.dispersion = Dispersion(settings.elements, d3.damping, d3.parameters, d3.cutoff)
 
     def forward(self, graph: Graph, *, strain: Tensor | None = None) -> ModelOutput:
         """Compute atomic energies; `strain` (n_structures, 3, 3) deforms positions and cells, x -> x (1 + strain)."""
         features, _, repulsion = self.local(graph, strain)
         energies = self.settings.energy_scale * self.readout(features, graph.of_local(graph.species))
-        return ModelOutput(energies if repulsion is None else energies + repulsion)
+        energies = energies if repulsion is None else energies + repulsion
+        return self.with_dispersion(ModelOutput(energies), graph, strain)
 
     def local(self, graph: Graph, strain: Tensor | None) -> LocalPart:
         """Compute the short-range features of the local atoms, and the geometry that they follow from."""
@@ -138,6 +145,15 @@ class ShortRangeModel(nn.Module):
             visible, repulsion = self.core_repulsion(vectors, graph)
         features = self.descriptor(visible, graph.neighbor_mask, graph.species, graph.neighbors, **handing)
         return LocalPart(features, vectors, repulsion)
+
+    def with_dispersion(self, output: ModelOutput, graph: Graph, strain: Tensor | None) -> ModelOutput:
+        """Add the dispersion correction to an output, if the model has one."""
+        if self.dispersion is None:
+            return output
+        energies = self.dispersion(graph, strain)
+        counts = torch.bincount(graph.structure, minlength=graph.n_structures)
+        shares = (energies.detach() / counts)[graph.structure]
+        return replace(output, dispersion=energies, atomic_dispersion=shares)
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
         """Return the mesh shape for a periodic cell, None for a model without a mesh.
@@ -172,6 +188,7 @@ class FullRangeModel(ShortRangeModel):
             assert added.field is not None
             energies = energies + latent.response.energies(added.field)
         output = ModelOutput(energies, added.charges, added.electrostatic, added.atomic_electrostatic)
+        output = self.with_dispersion(output, graph, strain)
         if added.charges is None:
             return output
         carried, dipoles, pathless = latent.carried_charges, latent.transfer_dipoles, latent.pathless_charges

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializeAsAny,
-    ValidationError,
     model_validator,
 )
 
 from lrc_ase.models import registry
+from lrc_ase.models.baseline_settings import Baselines, BaselineSettings, D3Settings, ZBLSettings
 from lrc_ase.models.compositions import counts_of
-from lrc_ase.models.elements import SYMBOLS, check_elements
+from lrc_ase.models.elements import check_elements
+from lrc_ase.models.strict_settings import Settings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = [
     "MOST_MEMBERS",
+    "BaselineSettings",
     "Baselines",
+    "D3Settings",
     "DescriptorSettings",
     "LongRangeSettings",
     "ModelSettings",
@@ -49,42 +49,6 @@ _LONGEST = 100.0
 """Largest cutoff and smearing, Angstrom: beyond, a few atoms fill the memory with neighbors."""
 _LARGEST = 1e9
 """Of numbers that have no bound by their nature."""
-
-
-class Settings(BaseModel):
-    """Base of every settings class: immutable; unknown keys and numbers that are not finite are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with some values replaced and validated; pydantic's own method does not validate.
-
-        Raises
-        ------
-        ValueError
-            A key is unknown (the message suggests the nearest one), or a value is not valid.
-        """
-        if not update:
-            return super().model_copy(deep=deep)
-        known = type(self).model_fields
-        for key in update.keys() - known.keys():
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known are {list(known)}"
-            raise ValueError(f"{type(self).__name__} has no setting '{key:.80}'; {hint}")
-        unchanged = {name: getattr(self, name) for name in self.model_fields_set - update.keys()}
-        try:
-            return type(self).model_validate(unchanged | dict(update))
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            key = ".".join([type(self).__name__, *map(str, first["loc"])])
-            raise ValueError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from None
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Yield the names and values that differ from their defaults, for a short `repr`."""
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if field.is_required() or value != field.get_default(call_default_factory=True):
-                yield name, value
 
 
 class DescriptorSettings(Settings):
@@ -246,58 +210,6 @@ class LongRangeSettings(Settings):
         return self
 
 
-def _check_ranges(ranges: dict[str, float] | None) -> dict[str, float] | None:
-    """Return the ranges with the elements of each pair by atomic number."""
-    if ranges is None:
-        return None
-    sorted_ranges: dict[str, float] = {}
-    for pair, distance in ranges.items():
-        symbols = pair.split("-")
-        if len(symbols) != 2 or not set(symbols) <= set(SYMBOLS):
-            raise ValueError(f"expected pairs of elements such as 'Na-Cl', got {pair[:40]!r}")
-        name = "-".join(sorted(symbols, key=SYMBOLS.index))
-        if name in sorted_ranges:
-            raise ValueError(f"the pair {name} occurs twice")
-        sorted_ranges[name] = distance
-    return sorted_ranges
-
-
-class ZBLSettings(Settings):
-    """Screened repulsion of atomic cores at distances shorter than any in training, `lrc_ase.models.baselines.zbl`."""
-
-    name: Literal["zbl"] = "zbl"
-    ranges: Annotated[dict[str, Annotated[float, Field(gt=0, le=_LONGEST)]] | None, AfterValidator(_check_ranges)] = (
-        None
-    )
-    """Longest distance at which the repulsion of a pair of elements may begin, Angstrom: `{Na-Cl: 1.8}`. A potential
-    holds where it begins: no further than 0.9 of the shortest distance of such a pair in the training frames, and the
-    sum of the covalent radii if no frame has the pair."""
-
-
-def _named_baseline(value: Any) -> Any:
-    """Return the settings of a baseline that is given by its name, `zbl`, or by name and settings, `{zbl: {...}}`."""
-    if isinstance(value, str):
-        return {"name": value}
-    if isinstance(value, Mapping) and "name" not in value and len(value) == 1:
-        ((name, entries),) = value.items()
-        if entries is None or isinstance(entries, Mapping):
-            return {"name": name, **(entries or {})}
-    return value
-
-
-def _check_baselines(baselines: tuple[ZBLSettings, ...]) -> tuple[ZBLSettings, ...]:
-    names = [each.name for each in baselines]
-    if len(set(names)) < len(names):
-        raise ValueError(f"each baseline may stand there once, got {names}")
-    return baselines
-
-
-Baselines = Annotated[
-    tuple[Annotated[ZBLSettings, BeforeValidator(_named_baseline)], ...], AfterValidator(_check_baselines)
-]
-"""Baselines of a model, each at most once."""
-
-
 class ModelSettings(Settings):
     """Everything needed to build an untrained model."""
 
@@ -323,3 +235,8 @@ class ModelSettings(Settings):
     def zbl(self) -> ZBLSettings | None:
         """Return the settings of the core repulsion, None without."""
         return next((each for each in self.baseline if isinstance(each, ZBLSettings)), None)
+
+    @property
+    def d3(self) -> D3Settings | None:
+        """Return the settings of the dispersion correction, None without."""
+        return next((each for each in self.baseline if isinstance(each, D3Settings)), None)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from lrc_ase.dataset import LabelKeys
-from lrc_ase.models.settings import LongRangeSettings, ZBLSettings, descriptor_settings_classes
+from lrc_ase.models.settings import D3Settings, LongRangeSettings, ZBLSettings, descriptor_settings_classes
 from lrc_ase.training.configuration import (
     DataSetConfiguration,
     LossConfiguration,
@@ -46,6 +46,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("model.descriptor", BaseModel),
     ("model.long_range", LongRangeSettings),
     ("model.baseline[] with `name: zbl`", ZBLSettings),
+    ("model.baseline[] with `name: d3`", D3Settings),
     ("stages[]", StageConfiguration),
     ("stages[].loss", LossConfiguration),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lrc_ase.files.potential_file import Potential
-from lrc_ase.models.settings import ZBLSettings
+from lrc_ase.models.settings import BaselineSettings, ZBLSettings
 from lrc_ase.training.configuration import ConfigurationError, ModelConfiguration, TrainingConfiguration
 from lrc_ase.training.differences import differences
 
@@ -54,12 +54,20 @@ def continued(configuration: TrainingConfiguration, start: Potential, elements: 
     return configuration.model_copy(update={"model": model, "ensemble": n_members})
 
 
-def _with_ranges(baselines: Sequence[ZBLSettings], requested: Sequence[ZBLSettings]) -> list[ZBLSettings]:
+def _with_ranges(
+    baselines: Sequence[BaselineSettings], requested: Sequence[BaselineSettings]
+) -> list[BaselineSettings]:
     """Return the baselines of a potential with ranges that a configuration sets, as one does that is resumed.
 
     Ranges are limits, which training shortens. They do not change what the model has learned.
     """
-    ranges = {each.name: each.ranges or {} for each in requested}
+    ranges = {
+        pair: value
+        for each in requested
+        if isinstance(each, ZBLSettings)
+        for pair, value in (each.ranges or {}).items()
+    }
     return [
-        each.model_copy(update={"ranges": {**(each.ranges or {}), **ranges.get(each.name, {})}}) for each in baselines
+        each.model_copy(update={"ranges": (each.ranges or {}) | ranges}) if isinstance(each, ZBLSettings) else each
+        for each in baselines
     ]

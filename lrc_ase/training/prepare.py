@@ -24,9 +24,9 @@ from lrc_ase.dataset import (
     sample,
 )
 from lrc_ase.files.potential_file import Potential, load_potential
-from lrc_ase.models.baselines import ranges_from_data
+from lrc_ase.models.baselines import damping_parameters, ranges_from_data
 from lrc_ase.models.registry import descriptor_class
-from lrc_ase.models.settings import ModelSettings, ZBLSettings
+from lrc_ase.models.settings import BaselineSettings, ModelSettings, ZBLSettings
 from lrc_ase.training.configuration import (
     ConfigurationError,
     ModelConfiguration,
@@ -303,14 +303,21 @@ def _references(
     return fitted.values
 
 
-def _baseline(model: ModelConfiguration, elements: Sequence[str], domain: Mapping[str, Any]) -> tuple[ZBLSettings, ...]:
-    """Return the baselines of a model with the ranges of all pairs of elements."""
-    return tuple(
-        each.model_copy(
-            update={"ranges": ranges_from_data(each.ranges, elements, domain["shortest_distances"], model.cutoff)}
-        )
-        for each in model.baseline
-    )
+def _baseline(
+    model: ModelConfiguration, elements: Sequence[str], domain: Mapping[str, Any]
+) -> tuple[BaselineSettings, ...]:
+    """Return the baselines of a model with all their numbers: ranges of pairs, parameters of a functional."""
+    complete: list[BaselineSettings] = []
+    for each in model.baseline:
+        if isinstance(each, ZBLSettings):
+            ranges = ranges_from_data(each.ranges, elements, domain["shortest_distances"], model.cutoff)
+            complete.append(each.model_copy(update={"ranges": ranges}))
+        else:
+            parameters = each.parameters
+            if parameters is None:
+                parameters = damping_parameters(each.functional, each.damping, three_body=each.three_body)
+            complete.append(each.model_copy(update={"parameters": parameters}))
+    return tuple(complete)
 
 
 def _fingerprint(frames: Sequence[LabelledFrame]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lrc_ase.models.baselines.d3 import Known
 from lrc_ase.models.derivatives import Results
 from lrc_ase.models.descriptors.sphere import SphereDescriptor
 from lrc_ase.models.inference.core_repulsion import CoreRepulsionStep
@@ -33,6 +34,8 @@ class StraightStep:
         self._core: CoreRepulsionStep | None = None
         if model.core_repulsion is not None:
             self._core = CoreRepulsionStep(model.core_repulsion)
+        self._dispersion = model.dispersion
+        self._known: Known | None = None
         self._first, self._readout = FirstLayers(networks), LaterLayers(model.readout)
         self._plan: Plan | None = None
         self._vectors = self._by_vectors = torch.empty(0)
@@ -73,7 +76,7 @@ class StraightStep:
         local = self._scale * energies[:, 0]
         if repulsion is not None:
             local = local + repulsion  # in float64
-        return self._results(plan, local, gradient, positions if dipole else None)
+        return self._results(plan, graph, local, gradient, positions if dipole else None)
 
     def stress(self) -> Tensor:
         """Return the stress of the structure evaluated last, (1, 3, 3), eV/Angstrom^3; three periodic directions."""
@@ -82,6 +85,8 @@ class StraightStep:
         virial = self._vectors.flatten(0, 1).T.double() @ self._by_vectors.flatten(0, 1).double()
         if self._long_range is not None:
             virial = virial + self._long_range.virial()
+        if self._known is not None:
+            virial = virial + torch.from_numpy(self._known.virial)
         return 0.5 * (virial + virial.T)[None] / self._plan.volume
 
     def _prepare(self, graph: Graph) -> Plan:
@@ -97,7 +102,7 @@ class StraightStep:
         self._plan = plan
         return plan
 
-    def _results(self, plan: Plan, local: Tensor, gradient: Tensor, positions: Tensor | None) -> Results:
+    def _results(self, plan: Plan, graph: Graph, local: Tensor, gradient: Tensor, positions: Tensor | None) -> Results:
         """Put results together: `local` energies without electrostatics; `positions` (n_atoms, 3) for a dipole."""
         energy, charges, moment = local.sum(dtype=torch.float64), None, None
         long_range = self._long_range
@@ -110,4 +115,9 @@ class StraightStep:
                     moment = carried @ positions
                     moment = (moment if dipoles is None else moment + dipoles.double().sum(dim=0))[None]
         forces, atomic_energies = plan.unsort(gradient.neg_()), plan.unsort(local.double())
+        if self._dispersion is not None:
+            (self._known,) = self._dispersion.evaluate(graph)
+            energy = energy + self._known.energy
+            atomic_energies = atomic_energies + self._known.energy / len(atomic_energies)
+            forces = forces - torch.from_numpy(self._known.gradient)
         return Results(energy[None], atomic_energies, forces, charges=charges, dipole=moment)
