@@ -13,6 +13,8 @@ from ase.calculators.emt import EMT
 
 from lrc_ase.checks import SUITES, Candidate, CheckResult, CheckSettings, Curve, Figure, Quantity, Subject, check, runs
 from lrc_ase.checks.subject import kind_of
+from lrc_ase.simulation import thermalize
+from lrc_ase.simulation.output import ThermodynamicLog
 
 
 @pytest.fixture
@@ -21,8 +23,11 @@ def ran(monkeypatch):
     asked = {}
 
     def instead(atoms, settings, trajectory, *, report, **options):
-        atoms.set_momenta(np.zeros((len(atoms), 3)))
+        thermalize(atoms, 300.0, np.random.default_rng(0))
         asked[trajectory.stem] = (atoms, settings)
+        total = atoms.get_total_energy() + np.array([7.0, 7.0, 0.5, 1.5])
+        table = "".join(f"{step},0,0,0,{energy},0,0,0,0\n" for step, energy in enumerate(total))
+        trajectory.with_suffix(".csv").write_text(",".join(ThermodynamicLog.columns) + "\n" + table)
         atoms.write(trajectory)
 
     monkeypatch.setattr(runs, "run_md", instead)
@@ -54,6 +59,15 @@ def test_a_setting_reaches_its_run(name, ran, tmp_path):
         atoms = bulk("Cu", "fcc", a=3.61, cubic=True)
         getattr(runs, run)(Subject(Candidate.of(EMT()), atoms, "crystal", tmp_path / str(expected), settings))
         assert (read(atoms, ran) == pytest.approx(value)) == expected
+
+
+def test_a_run_at_constant_energy_has_the_mean_energy_of_the_thermostat(ran, tmp_path):
+    atoms = bulk("Cu", "fcc", a=3.61, cubic=True)
+    start = runs.equilibrated(Subject(Candidate.of(EMT()), atoms, "crystal", tmp_path, CheckSettings()))
+    last, _ = ran["equilibration"]
+    # the second half of the table of `ran` lies 1 eV above its end
+    assert start.get_total_energy() == pytest.approx(last.get_total_energy() + 1.0)
+    assert np.abs(start.get_momenta().sum(axis=0)).max() < 1e-10
 
 
 def test_temperature_and_kind_come_from_the_structure(tmp_path):

@@ -23,6 +23,7 @@ BIN = 0.05
 LARGEST_DISTANCE = 10.0
 N_BLOCKS = 3
 SMALLEST_PEAK = 1.0
+TOP = 0.85
 
 
 def radial_distributions(subject: Subject, rng: np.random.Generator) -> CheckResult:
@@ -60,7 +61,7 @@ def radial_distributions(subject: Subject, rng: np.random.Generator) -> CheckRes
 def first_peak(distances: np.ndarray, g: np.ndarray) -> tuple[float, float]:
     """Return place and height of the first peak above 1 that ends in a valley below it; NaN without such a peak.
 
-    The place is that of a parabola through the highest bin and its neighbors.
+    Both are those of a parabola through the bins about the highest one that reach `TOP` of its height.
 
     >>> r = np.linspace(0, 6, 121)
     >>> place, height = first_peak(r, np.exp(-((r - 2.72) ** 2)) * 3 + (r > 3.5))
@@ -76,11 +77,16 @@ def first_peak(distances: np.ndarray, g: np.ndarray) -> tuple[float, float]:
     highest = begin + int(np.argmax(g[begin:end]))
     if not 0 < highest < len(g) - 1:
         return float("nan"), float("nan")
-    left, middle, right = g[highest - 1 : highest + 2]
-    curvature = left - 2 * middle + right
-    shift = 0.5 * (left - right) / curvature if curvature < 0 else 0.0
-    place = distances[highest] + shift * (distances[1] - distances[0])
-    return float(place), float(middle - 0.25 * (left - right) * shift)
+    low = np.flatnonzero(g < TOP * g[highest])
+    left = max(int(low[low < highest].max(initial=-1)) + 1, 0)
+    right = int(low[low > highest].min(initial=len(g)))
+    top = slice(min(left, highest - 1), max(right, highest + 2))
+    x = distances[top] - distances[highest]
+    curvature, slope, height = np.polyfit(x, g[top], 2)
+    if curvature >= 0:
+        return float("nan"), float("nan")
+    shift = -0.5 * slope / curvature
+    return float(distances[highest] + shift), float(height + 0.5 * slope * shift)
 
 
 def _blocks(frames: list[Atoms]) -> list[list[Atoms]]:

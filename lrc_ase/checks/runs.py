@@ -26,7 +26,7 @@ from lrc_ase.checks.subject import Subject
 from lrc_ase.simulation.conditions import MDFiles, MDSettings
 from lrc_ase.simulation.current import polarization_current
 from lrc_ase.simulation.dynamics import MDState, run_md
-from lrc_ase.simulation.output import TIME, write_structure
+from lrc_ase.simulation.output import TIME, ThermodynamicLog, write_structure
 from lrc_ase.structures.charge import set_total_charge, total_charge
 
 __all__ = [
@@ -83,7 +83,11 @@ def run_atoms(subject: Subject) -> Atoms:
 
 
 def equilibrated(subject: Subject) -> Atoms:
-    """Return the end of a run at constant temperature, at rest as a whole; momenta included."""
+    """Return the end of a run at constant temperature, at rest as a whole; momenta included.
+
+    Momenta are scaled so that the total energy is the mean of the second half of the run: the temperature at constant
+    energy is then close to that of the thermostat, also of few atoms.
+    """
     steps = _steps(subject, subject.settings.length("equilibration"))
     md = MDSettings("nvt", steps, timestep=subject.timestep, temperature=subject.temperature, friction=0.02)
     files = _run(subject, "equilibration", run_atoms(subject), md)
@@ -92,6 +96,10 @@ def equilibrated(subject: Subject) -> Atoms:
     Stationary(atoms, preserve_temperature=False)
     if subject.kind == "molecule":
         ZeroRotation(atoms, preserve_temperature=False)
+    total = ThermodynamicLog.read(files.log)["total_eV"]
+    wanted = float(total[len(total) // 2 :].mean()) - atoms.get_potential_energy()
+    if wanted > 0 and atoms.get_kinetic_energy() > 0:
+        atoms.set_momenta(atoms.get_momenta() * np.sqrt(wanted / atoms.get_kinetic_energy()))
     return atoms
 
 
