@@ -53,7 +53,7 @@ class FirstFramesSettings(Settings):
     rattle: float = Field(0.08, ge=0, le=0.5)
     """Largest standard deviation of the displacements, as a part of the shortest distance between two atoms."""
     strain: float = Field(0.05, ge=0, le=0.5)
-    """Largest strain of periodic directions; the volume of fully periodic cells may grow by twice as much."""
+    """Largest strain of periodic directions; those of fully periodic cells may grow by twice as much on top."""
 
 
 class ExplorationSettings(Settings):

@@ -61,9 +61,9 @@ def first_frames(
 
     Displacements are normal, with a standard deviation between a tenth of `settings.rattle` and all of it, in units of
     the shortest distance. Cell vectors and positions of periodic directions are mapped by 1 + e, with a symmetric
-    strain e whose components are uniform within :math:`\pm` `settings.strain`. Fully periodic cells also grow by up to
-    twice this strain in each direction, as solids do when they melt. The first copy of each start is the start itself,
-    rattled by the smallest amount.
+    strain e whose components are uniform within :math:`\pm` `settings.strain`. Fully periodic cells also shrink by up
+    to this strain in each direction, or grow by up to twice as much, as solids do when they melt. The first copy of
+    each start is the start itself, rattled by the smallest amount.
     """
     frames = []
     for index in range(count):
@@ -87,7 +87,7 @@ def _strain(atoms: Atoms, largest: float, rng: np.random.Generator) -> None:
     strain = rng.uniform(-largest, largest, (3, 3))
     strain = 0.5 * (strain + strain.T)
     if len(directions) == 3:
-        strain += np.eye(3) * rng.uniform(0.0, 2 * largest)
+        strain += np.eye(3) * rng.uniform(-largest, 2 * largest)
     else:
         # a projector on the periodic directions: vacuum and shape across it stay
         vectors = np.linalg.qr(atoms.cell.array[directions].T)[0]
