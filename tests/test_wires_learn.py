@@ -201,7 +201,9 @@ CASES = {
     "ExplorationSettings.dtype": Case("exploration.dtype", "float64", exploration),
     "ExplorationSettings.tolerance": Case("exploration.tolerance", 5.0, threshold),
     "ExplorationSettings.threshold": Case("exploration.threshold", 0.5, threshold),
-    "ExplorationSettings.relative_threshold": Case("exploration.relative_threshold", 1e6, sensitive_exploration),
+    "ExplorationSettings.relative_threshold": Case(
+        "exploration.relative_threshold", 1e6, sensitive_exploration, {"exploration.relative_threshold": 0.0}
+    ),
     "LearnTrainingSettings.ensemble": Case("training.ensemble", 3, trainings),
     "LearnTrainingSettings.first_epochs": Case("training.first_epochs", 7, trainings),
     "LearnTrainingSettings.epochs": Case("training.epochs", 7, trainings),

@@ -78,7 +78,7 @@ class ExplorationSettings(Settings):
     of `budget.target_error` where that is larger."""
     threshold: float | None = Field(None, gt=0)
     """Deviation of the force on an atom at which a walker stops, eV/Angstrom per component. Null: by `tolerance`."""
-    relative_threshold: float = Field(0.5, ge=0)
+    relative_threshold: float = Field(1.0, ge=0)
     """Part of the root mean square force of the present frame below which a deviation never stops a walker: hot
     structures have larger forces and bear larger deviations."""
     snapshots: int = Field(20, ge=1)
