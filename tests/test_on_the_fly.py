@@ -221,6 +221,13 @@ def test_thresholds_below_all_deviations(tmp_path):
     OnTheFlyCalculator(potential(floor=0.1), NO_TEACHER, 0.18, labels=tmp_path / "labels.extxyz").close()
 
 
+def test_deviations_that_do_not_depend_on_the_structure(tmp_path):
+    blind = potential(floor=0.1)
+    blind.model.uncertainty_scale[1] = 1e-7
+    with pytest.warns(UserWarning, match=r"hardly depend on the structure .* counts 1e-07 times"):
+        OnTheFlyCalculator(blind, NO_TEACHER, 0.2, labels=tmp_path / "labels.extxyz").close()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -234,7 +234,7 @@ def test_without_validation_frames_deviations_stay_as_they_are(finished, tmp_pat
     assert any("are not calibrated" in remark for remark in loaded.description["remarks"])
 
 
-@pytest.mark.parametrize("factor", [0.3, 1.0, 4.0])
+@pytest.mark.parametrize("factor", [0.6, 1.0, 4.0])
 @pytest.mark.parametrize("floor", [0.0, 2.0])
 def test_calibration_recovers_a_known_law(factor, floor):
     rng = np.random.default_rng(0)
@@ -251,6 +251,17 @@ def test_calibration_recovers_a_known_law(factor, floor):
     likelihoods = [negative_log_likelihood(errors, stretch * deviations) for stretch in (0.7, 1.0, 1.4)]
     assert min(likelihoods) == likelihoods[1]
     assert summarize_uncertainty(errors, deviations).correlation > 0.02
+
+
+def test_deviations_grow_with_the_spread_even_if_held_out_errors_do_not():
+    # frames like those of training: the likelihood alone would choose a scale of zero, blind far from the training set
+    rng = np.random.default_rng(0)
+    spread = rng.uniform(0.5, 1.5, size=5000)
+    errors = 3.0 * rng.normal(size=5000)
+    calibration = calibrate_spread(errors, spread, with_floor=True)
+    assert calibration.scale == pytest.approx(0.5, rel=0.05)
+    assert calibration.deviations(np.array(30.0)) > 14
+    assert coverage(errors, calibration.deviations(spread)) == pytest.approx(0.9, abs=1e-3)
 
 
 def test_calibration_counts_its_finite_sample():

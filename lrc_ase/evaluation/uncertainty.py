@@ -6,6 +6,9 @@ therefore predict deviations
 .. math:: \sigma^2 = b^2 + (a s)^2
 
 with a scale a and a floor b. Both are fitted to the errors on held-out frames by the likelihood of normal errors.
+Where the held-out frames resemble the training set, spread and errors may be uncorrelated, and the likelihood alone
+would choose a = 0: deviations that never change, not even far from the training set. The scale is therefore at least
+0.5, the ratio of the error of a mean of four independent members to their spread.
 Energies have no floor, because it would have to grow with the structure. The deviations are then stretched so that the
 interval :math:`\pm 1.645\,\sigma` holds nine true values in ten. The stretch contains the finite-sample correction of
 conformal prediction (Vovk, Gammerman, Shafer, *Algorithmic Learning in a Random World*, 2005).
@@ -37,6 +40,8 @@ INTERVAL_LEVEL = 0.9
 """Probability for which deviations are calibrated."""
 _FEWEST = 5
 """Smallest number of held-out values that are calibrated on."""
+_SMALLEST_SCALE = 0.5
+"""Smallest scale of the spread next to a floor, before the deviations are stretched."""
 _LARGEST_FIT = 20_000
 """Largest number of errors in the likelihood; of more an even sample is taken."""
 
@@ -94,13 +99,15 @@ def _most_likely(errors: np.ndarray, spread: np.ndarray) -> Calibration:
     step = max(errors.size // _LARGEST_FIT, 1)
     errors, spread = errors[::step], spread[::step]
     # in logarithms both stay positive; the small number stands for a median of zero
-    start = np.log([np.sqrt(np.mean(errors**2) / np.mean(spread**2)), np.median(errors) + 1e-12])
+    scale = max(np.sqrt(np.mean(errors**2) / np.mean(spread**2)), _SMALLEST_SCALE)
+    start = np.log([scale, np.median(errors) + 1e-12])
+    bounds = [(math.log(_SMALLEST_SCALE), None), (None, None)]
 
     def cost(logarithms: np.ndarray) -> float:
         scale, floor = np.exp(logarithms)
         return negative_log_likelihood(errors, Calibration(scale, floor).deviations(spread))
 
-    scale, floor = np.exp(minimize(cost, start, method="Nelder-Mead").x)
+    scale, floor = np.exp(minimize(cost, start, method="Nelder-Mead", bounds=bounds).x)
     return Calibration(float(scale), float(floor))
 
 

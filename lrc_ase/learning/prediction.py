@@ -19,6 +19,9 @@ from lrc_ase.structures.domain import CHARGE_DIGITS, DOMAIN_KEY
 
 __all__ = ["Prediction", "check_deviations", "predict"]
 
+_BLIND_SCALE = 0.01
+"""Scale of the spread below which deviations are the floor alone; lrc-ase 0.2 calibrated such potentials."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -75,9 +78,17 @@ def check_deviations(potential: Potential, threshold: float) -> None:
     Warns
     -----
     UserWarning
-        The potential is a single model, or none of its deviations lies below the threshold.
+        The potential is a single model, its deviations do not depend on the structure, or none of them lies below the
+        threshold.
     """
     if isinstance(potential.model, Ensemble):
+        scale = float(potential.model.uncertainty_scale[1])
+        if scale < _BLIND_SCALE:
+            warnings.warn(
+                f"the deviations of this potential hardly depend on the structure (the spread of its members counts "
+                f"{scale:.1g} times): they will not tell where it is unsure; calibrate it anew by training from it",
+                stacklevel=4,
+            )
         smallest = 3**0.5 * float(potential.model.forces_floor)
         if threshold < smallest:
             warnings.warn(
