@@ -201,7 +201,9 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             raise ValueError("it holds compressed arrays")
         if len({member.filename for member in members}) < len(members):
             raise ValueError("an array occurs twice")
-        if len(members) > _MOST_MEMBERS or sum(member.file_size for member in members) > len(whole):
+        if len(members) > _MOST_MEMBERS:
+            raise ValueError(f"it holds {len(members)} arrays, a restart file at most {_MOST_MEMBERS}")
+        if sum(member.file_size for member in members) > len(whole):
             raise ValueError("its arrays are larger than the file")
         for member in members:
             content = io.BytesIO(archive.read(member))  # to the end, where zipfile compares the check sum
