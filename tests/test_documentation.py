@@ -176,7 +176,7 @@ def test_tutorial_runs(page, tmp_path):
         if language == "python":
             run([sys.executable, "-c", content], tmp_path)
             continue
-        for line in content.splitlines():
+        for line in content.replace("\\\n", " ").splitlines():
             run([sys.executable, "-m", "lrc_ase.cli", *shlex.split(line)[1:]], tmp_path)
 
 

@@ -25,7 +25,7 @@ def compile(
         list[str] | None,
         typer.Option(help="Precision, float64 or float32; may be repeated. Both if not given.", show_default=False),
     ] = None,
-    training: Annotated[bool, typer.Option("--training", help="Compile what trainings need as well.")] = False,
+    training: Annotated[bool, typer.Option("--training", help="Also compile the kernels of trainings.")] = False,
     debug: DebugOption = False,
 ) -> None:
     """Compile the kernels of potentials, so that later runs start at once.

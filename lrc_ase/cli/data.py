@@ -31,10 +31,10 @@ def data(
     keys: LabelKeys,
     debug: DebugOption = False,
 ) -> None:
-    """Report on frames: labels, compositions, distances, forces, and what looks wrong.
+    """Report labels, compositions, distances and forces of frames, and warn about suspicious ones.
 
-    Warns of outliers, duplicates, units that are not eV and Angstrom, and forces that do not sum to zero, and says what
-    could not be checked. Labels may be absent here; training demands them.
+    Warns of outliers, duplicates, units that are not eV and Angstrom, and forces that do not sum to zero, and
+    reports what could not be checked. Frames without labels are accepted.
     """
     short = [os.path.basename(path) for path in files]
     names = short if len(set(short)) == len(files) else files

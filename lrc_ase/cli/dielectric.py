@@ -36,14 +36,15 @@ def dielectric(
         float | None, typer.Option(help="Temperature, K; the mean of the runs if not given.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Beginning of the names of the files; the first run's name.")
+        Path | None,
+        typer.Option("--output", "-o", help="Prefix of the output files; by default the name of the first run."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files that are there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     debug: DebugOption = False,
 ) -> None:
     """Compute the static dielectric constant from the fluctuation of the dipole moment, or from runs in fields.
 
-    Liquids need nanoseconds: look at the plot, whether the estimate has settled.
+    Liquids need nanoseconds: check in the plot that the estimate has settled.
     """
     from lrc_ase.files.atomic import writing
     from lrc_ase.report.dielectric_plot import plot_dielectric

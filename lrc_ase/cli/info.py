@@ -29,7 +29,7 @@ _UNITS = {
 
 @one_line_errors
 def info(potential: PotentialArgument, debug: DebugOption = False) -> None:
-    """Show what a potential file holds: model, size, settings and what is known of its training."""
+    """Show the content of a potential file: model, size, settings and training."""
     from lrc_ase.files.potential_file import load_potential
     from lrc_ase.files.pretrained import find_potential
 

@@ -30,7 +30,7 @@ def lammps(
         typer.Option(help="Threads of each process; if not given, the cores of a node are shared evenly.", min=1),
     ] = None,
     extrapolate: Annotated[
-        bool, typer.Option("--extrapolate", help="Go on where atoms lie far outside the training set.")
+        bool, typer.Option("--extrapolate", help="Continue when atoms lie far outside the training set.")
     ] = False,
     mliap: Annotated[
         bool, typer.Option("--mliap", help="Run as pair_style mliap unified, in a LAMMPS built with PYTHON and ML-IAP.")

@@ -128,7 +128,7 @@ def learn(
         bool, typer.Option("--template", help="Print a YAML file with every key, its meaning and default, and exit.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: DebugOption = False,
 ) -> None:
     """Learn a potential from structures and a reference method.

@@ -55,7 +55,7 @@ def md(
         ),
     ] = None,
     steps: Annotated[
-        int, typer.Option("--steps", "-n", help="Steps in all, those before a --resume counted.", min=0)
+        int, typer.Option("--steps", "-n", help="Total number of steps, including those before --resume.", min=0)
     ] = 1000,
     timestep: Annotated[float, typer.Option(help="Length of a step, fs.")] = 1.0,
     pressure: Annotated[float, typer.Option(help="Target pressure of npt, GPa.")] = 0.0,
@@ -90,7 +90,7 @@ def md(
     max_temperature: Annotated[float, typer.Option(help="Stop above this temperature, K.")] = 20000.0,
     field: FieldOption = None,
     extrapolate: Annotated[
-        bool, typer.Option("--extrapolate", help="Go on where a structure lies far outside the training set.")
+        bool, typer.Option("--extrapolate", help="Continue when a structure lies far outside the training set.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the existing run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the existing run.")] = False,
@@ -101,8 +101,8 @@ def md(
 ) -> None:
     """Run molecular dynamics.
 
-    Writes the trajectory, beside it a CSV log, a plot of the log and a restart file. After Ctrl-C or a kill the same
-    command with --resume goes on as if nothing had happened.
+    Writes the trajectory, beside it a CSV log, a plot of the log and a restart file. After Ctrl-C or a kill, the
+    same command with --resume continues the run exactly.
     """
     from lrc_ase.simulation import MDFiles, MDSettings, run_md
     from lrc_ase.simulation.output import check_trajectory_output

@@ -39,8 +39,8 @@ def paper(
 ) -> None:
     """Reproduce the tables and figures of doi:10.48550/arXiv.2010.05295.
 
-    Each leaves a CSV table, a Markdown table and a plot in the run folder. The same command again goes on where it was
-    stopped.
+    Each leaves a CSV table, a Markdown table and a plot in the run folder. Run the same command again to continue
+    an interrupted run.
     """
     # imported here: the oracles and matplotlib are of no use to other commands
     from lrc_ase.paper import PaperRun, run_experiment, write_page

@@ -41,7 +41,7 @@ def relax(
     cell: Annotated[bool, typer.Option("--cell/--no-cell", help="Relax the cell too.")] = False,
     fmax: Annotated[float, typer.Option(help="Largest force that may remain, eV/Angstrom.")] = 0.01,
     pressure: Annotated[float, typer.Option(help="Pressure on the cell, GPa; with --cell.")] = 0.0,
-    steps: Annotated[int, typer.Option("--steps", "-n", help="Steps at most.", min=0)] = 1000,
+    steps: Annotated[int, typer.Option("--steps", "-n", help="Largest number of steps.", min=0)] = 1000,
     optimizer: Annotated[str, typer.Option(help="Optimizer: lbfgs, bfgs or fire.")] = "lbfgs",
     field: FieldOption = None,
     output: Annotated[

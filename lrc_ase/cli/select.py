@@ -56,9 +56,10 @@ def select(
     threads: ThreadsOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Choose the frames about which an ensemble disagrees most, unlike each other and unlike known ones.
+    """Choose frames on which an ensemble disagrees and which differ from each other and from known frames.
 
-    They are written in the order of their choice, without calculated results, ready for a reference calculation.
+    The frames are written in the order of choice and without calculated results, ready for a reference
+    calculation.
     """
     set_threads(threads)
     if by not in ("max", "mean"):

@@ -38,8 +38,8 @@ def serve(
     """Serve energies, forces and stress over a socket until the server stops.
 
     The protocol sends only positions and cell. Elements, periodic directions and total charge are those of the
-    structure, whose atoms must be in the order of the other program. Start as many clients as there are cores: i-PI
-    deals its beads or replicas among them.
+    structure, whose atoms must be in the order of the other program. Start as many clients as there are cores;
+    i-PI distributes its beads or replicas among them.
     """
     from lrc_ase.engines.sockets import serve_over_socket
 

@@ -45,9 +45,10 @@ def spectrum(
     ] = None,
     largest: Annotated[float, typer.Option("--max", help="End of the plot and the tables, cm^-1.")] = 4500.0,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Beginning of the names of the files; the first run's name.")
+        Path | None,
+        typer.Option("--output", "-o", help="Prefix of the output files; by default the name of the first run."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files that are there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     debug: DebugOption = False,
 ) -> None:
     """Compute the infrared spectrum and the vibrational density of states of molecular dynamics.

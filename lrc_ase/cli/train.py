@@ -42,10 +42,10 @@ def train(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on with the run in the folder; longer with --epochs, --time-limit, --patience."
+            "--resume", help="Continue the run in the folder, longer if --epochs, --time-limit or --patience is given."
         ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: DebugOption = False,
     assignments: Annotated[
         Files,
@@ -68,7 +68,7 @@ def train(
         Files,
         typer.Option(
             metavar="FRAMES",
-            help="Frames whose errors are in the table at the end; nothing is chosen by them.",
+            help="Frames whose errors are reported at the end; they influence nothing.",
             rich_help_panel=_DATA,
         ),
     ] = None,
@@ -96,8 +96,8 @@ def train(
 ) -> None:
     """Train a potential.
 
-    The run folder then holds the potential, the configuration as resolved, a log, metrics, a checkpoint, plots and
-    report.html. After Ctrl-C or a kill, --resume goes on from the checkpoint.
+    The run folder receives the potential, the complete configuration, a log, metrics, a checkpoint, plots and
+    report.html. After Ctrl-C or a kill, --resume continues from the checkpoint.
     """
     if template:
         print(configuration_template(), end="")

@@ -73,11 +73,10 @@ class SphereSettings(DescriptorSettings):
     """1: strictly local, with a range of one cutoff. 2: a second density, in which neighbors are weighed by features of
     their own surroundings; the range is then twice the cutoff."""
     n_neighbor_features: int = Field(8, ge=1, le=_MOST_CHANNELS)
-    """Features by which neighbors are weighed in the second block: scalars, and as many vectors with a
-    `neighbor_degree` of 1."""
+    """Features that weigh neighbors in the second block: scalars, and as many vectors if `neighbor_degree` is 1."""
     neighbor_degree: int = Field(0, ge=0, le=1)
-    """Highest degree of the features that neighbors hand on to the second block. 0: scalars. 1: vectors too, which tell
-    an atom how the surroundings of its neighbors are oriented; more accurate at equal cost."""
+    """Highest degree of the features that neighbors pass on to the second block. 0: scalars. 1: also vectors,
+    which tell an atom how the surroundings of its neighbors are oriented; more accurate at equal cost."""
 
     compression: float | None = Field(4.0, ge=1e-3, le=_LARGEST)
     """Size beyond which features grow as a square root, in units of their typical size before training. It keeps
@@ -122,16 +121,16 @@ class PaperSettings(DescriptorSettings):
     )
     """Units in the layers of either network; the last is half the number of features."""
     envelope: bool = True
-    """Whether contributions fade smoothly at the cutoff. False: as printed, with a jump in energy where a neighbor
-    crosses the cutoff."""
+    """Let contributions fade smoothly at the cutoff. False: as printed in the paper, with a jump in energy when a
+    neighbor crosses the cutoff."""
     inverse_mean: float | None = Field(None, ge=-_LARGEST, le=_LARGEST)
     """Mean of 1/r over neighbors, 1/Angstrom. Null: that of the training frames, or of evenly spread neighbors."""
     inverse_deviation: float | None = Field(None, gt=0, le=_LARGEST)
     """Standard deviation of 1/r, 1/Angstrom. Null: as for the mean."""
     distance_mean: float | None = Field(None, ge=-_LARGEST, le=_LARGEST)
-    """Mean of r, Angstrom, of use in one dimension alone. Null: as for the mean of 1/r."""
+    """Mean of r, Angstrom, used in one dimension only. Null: as for the mean of 1/r."""
     distance_deviation: float | None = Field(None, gt=0, le=_LARGEST)
-    """Standard deviation of r, Angstrom, of use in one dimension alone. Null: as for the mean of 1/r."""
+    """Standard deviation of r, Angstrom, used in one dimension only. Null: as for the mean of 1/r."""
 
 
 def descriptor_settings_class(name: str) -> type[DescriptorSettings]:
@@ -171,16 +170,18 @@ class LongRangeSettings(Settings):
     n_channels: int = Field(2, ge=0, le=256)
     """Latent channels convolved with trainable Yukawa kernels and read out non-linearly; 0 leaves them out."""
     electrostatics: bool = True
-    """Whether the model has a latent charge with a Coulomb energy (1/2) k_e sum q_i u_i."""
+    """Give each atom a latent charge, with the Coulomb energy (1/2) k_e sum q_i u_i."""
     charges: Literal["transfers", "shifted"] | None = None
-    """How latent charges come to sum to the total charge. 'transfers': neighbors exchange charge, and every fragment
-    keeps its total. 'shifted': all charges are shifted evenly, as in potentials of lrc-ase 0.2 and before. Null:
-    transfers, unless training frames hold molecules farther apart than the cutoff whose charges `compositions` fix."""
+    """Rule by which latent charges sum to the total charge. 'transfers': neighbors exchange charge, and every
+    fragment keeps its total. 'shifted': all charges are shifted evenly, as in potentials of lrc-ase 0.2 and before.
+    Null: transfers, unless training frames hold molecules farther apart than the cutoff whose charges `compositions`
+    fix."""
     n_transfers: int = Field(4, ge=1, le=256)
-    """Amounts of charge that an atom computes from its descriptor; each is taken from neighbors by its own weight."""
+    """Amounts of charge that an atom computes from its descriptor and takes from its neighbors, each with its own
+    weights."""
     polarizable: bool = False
-    """Whether each atom has a learned polarizability alpha and the energy -1/2 alpha |E|^2 in the electric field E of
-    the latent charges and of outside."""
+    """Give each atom a learned polarizability alpha and the energy -1/2 alpha |E|^2 in the electric field E of the
+    latent charges and of an external field."""
     n_dipoles: int = Field(0, ge=0, le=256)
     """Amounts of charge by which an atom has a permanent dipole p along the vectors to its neighbors, and the energy
     -p E; 0 leaves dipoles out."""

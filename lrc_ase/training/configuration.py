@@ -65,8 +65,9 @@ class ModelConfiguration(ModelSettings):
     long_range: LongRangeSettings | None = LongRangeSettings()
     """Long-range part of stages that train a full-range model."""
     baseline: Baselines = (ZBLSettings(),)
-    """Parts of the energy that are known and not learned: `zbl` is the repulsion of atomic cores closer than any in the
-    training frames. Every evaluation adds them, so that training learns the rest of the labels. `[]`: none."""
+    """Parts of the energy that are known and not learned: `zbl` is the repulsion of atomic cores that are closer
+    than any in the training frames. Every evaluation adds them, so that training learns the rest of the labels.
+    `[]`: none."""
     average_neighbors: float | None = Field(None, gt=0, le=1e9)  # type: ignore[assignment]
     """Mean number of neighbors within the cutoff. Null: that of the training frames."""
     energy_scale: float | None = Field(None, gt=0, le=1e9)  # type: ignore[assignment]
@@ -149,9 +150,10 @@ class TrainingConfiguration(Settings):
     """Stages in their order. Default: one, full-range unless `model.long_range` is null."""
     start: str | None = None
     """Potential (file, run folder or shipped name) whose weights training starts from. Model settings and known
-    elements are then those of the potential; elements that it does not know are added."""
+    elements are those of the potential, and unknown elements are added."""
     watch: OneOrMany = ()
-    """Files whose errors are followed but not trained on, above all frames that the potential `start` was good at."""
+    """Files whose errors are logged but not trained on, above all frames that the potential `start` describes
+    well."""
     test: OneOrMany = ()
     """Files whose errors are reported at the end of the training, one line each. They influence nothing."""
     watch_keys: LabelKeys | None = None
@@ -164,8 +166,8 @@ class TrainingConfiguration(Settings):
     leave_out: float = Field(0.25, ge=0, le=0.5)
     """Part of the training frames that a member of an ensemble never sees, different for each."""
     cache: str | None = None
-    """Folder in which frames and neighbors are kept on disk and memory-mapped, for sets too large for the memory; it is
-    made if absent, and shared by all runs that use the same files. Null: everything in memory."""
+    """Folder in which frames and neighbors are kept on disk and memory-mapped, for sets that exceed the memory. It
+    is created if absent, and shared by all runs that use the same files. Null: everything in memory."""
     n_workers: int | None = Field(None, ge=1)
     """Processes that fill the cache. Null: one for each core."""
     remarks: tuple[str, ...] = ()
@@ -182,7 +184,8 @@ class TrainingConfiguration(Settings):
     tensorboard: bool = False
     """Also write the metrics for TensorBoard, into the run folder."""
     checkpoint_every: float = Field(5.0, gt=0)
-    """Minutes between checkpoints within an epoch; ends of epochs make one anyway, unless the last is seconds old."""
+    """Minutes between checkpoints within an epoch. The end of an epoch also writes one, unless the last is seconds
+    old."""
 
     @model_validator(mode="before")
     @classmethod

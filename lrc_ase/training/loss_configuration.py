@@ -16,8 +16,8 @@ class LossConfiguration(Settings):
     forces (times 1 Angstrom), the others in the units that they name."""
 
     energy: float = Field(20.0, ge=0)
-    """Weight of the energy error per atom; 20 costs a few percent of the forces' accuracy and pays in energies, see
-    docs/notebook/accuracy.md. 0 with force weight 1: the paper's force-only loss."""
+    """Weight of the energy error per atom; 20 makes forces a few percent less accurate and energies more accurate,
+    see docs/notebook/accuracy.md. 0 with force weight 1: the paper's force-only loss."""
     forces: float = Field(1.0, ge=0)
     """Weight of the force error."""
     stress: float | None = Field(None, ge=0)

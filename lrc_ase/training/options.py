@@ -69,7 +69,10 @@ class TrainOptions(TypedDict, total=False):
     epochs: Annotated[
         int | None,
         Option(
-            "stages.epochs", "N", "Passes over the frames in every stage; with --resume of a longer run.", _TRAINING
+            "stages.epochs",
+            "N",
+            "Passes over the frames in every stage; with --resume, those of the longer run.",
+            _TRAINING,
         ),
     ]
     batch_size: Annotated[int | None, Option("stages.batch_size", "N", "Frames per step of the optimizer.", _TRAINING)]
@@ -85,7 +88,10 @@ class TrainOptions(TypedDict, total=False):
     watch: Annotated[
         Paths | None,
         Option(
-            "watch", "FRAMES", "Frames whose errors are followed but not trained on, as old ones with --from.", _DATA
+            "watch",
+            "FRAMES",
+            "Frames whose errors are logged but not trained on, such as old frames with --from.",
+            _DATA,
         ),
     ]
     cache: Annotated[
