@@ -26,6 +26,8 @@ from lrc_ase.models.settings import ModelSettings, ZBLSettings
 from lrc_ase.structures.neighbors import neighbor_graph
 from lrc_ase.training import parse_configuration, train
 from lrc_ase.training.configuration import ConfigurationError
+from lrc_ase.training.presets import PRESETS
+from lrc_ase.training.untrained import preset_model
 
 FAR = 100.0
 """Range in Angstrom that leaves the potential as it is at short distance."""
@@ -325,3 +327,9 @@ def test_training_goes_on_with_the_baselines_of_the_potential(tmp_path):
     wrong = {**content, "start": str(tmp_path / "plain"), "model": {"baseline": ["zbl"]}}
     with pytest.raises(ConfigurationError, match=r"which differs in model\.baseline"):
         train(parse_configuration(wrong, folder=tmp_path), tmp_path / "wrong", quiet=True)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_models_of_presets_have_the_default_of_trainings(name):
+    """What `lrc-ase compile` runs, so that the kernels of the repulsion are there before the first training."""
+    assert preset_model(name).settings.zbl is not None

@@ -24,12 +24,11 @@ from lrc_ase.dataset import (
     sample,
 )
 from lrc_ase.files.potential_file import Potential, load_potential
-from lrc_ase.models.baselines import damping_parameters, ranges_from_data
 from lrc_ase.models.registry import descriptor_class
-from lrc_ase.models.settings import BaselineSettings, ModelSettings, ZBLSettings
+from lrc_ase.models.settings import ModelSettings
+from lrc_ase.training.complete_baselines import complete_baselines
 from lrc_ase.training.configuration import (
     ConfigurationError,
-    ModelConfiguration,
     StageConfiguration,
     TrainingConfiguration,
 )
@@ -153,7 +152,7 @@ def prepare(
             "elements": tuple(elements),
             "descriptor": descriptor_class(descriptor.name).settings_from_data(descriptor, few, cutoff=cutoff),
             "long_range": long_range,
-            "baseline": _baseline(configuration.model, elements, domain),
+            "baseline": complete_baselines(configuration.model, elements, domain["shortest_distances"]),
             "average_neighbors": configuration.model.average_neighbors or max(average_neighbors, 1.0),
             "energy_scale": configuration.model.energy_scale or force_scale,
         }
@@ -301,23 +300,6 @@ def _references(
             "those of minimum norm are used, so energies of other compositions mean nothing"
         )
     return fitted.values
-
-
-def _baseline(
-    model: ModelConfiguration, elements: Sequence[str], domain: Mapping[str, Any]
-) -> tuple[BaselineSettings, ...]:
-    """Return the baselines of a model with all their numbers: ranges of pairs, parameters of a functional."""
-    complete: list[BaselineSettings] = []
-    for each in model.baseline:
-        if isinstance(each, ZBLSettings):
-            ranges = ranges_from_data(each.ranges, elements, domain["shortest_distances"], model.cutoff)
-            complete.append(each.model_copy(update={"ranges": ranges}))
-        else:
-            parameters = each.parameters
-            if parameters is None:
-                parameters = damping_parameters(each.functional, each.damping, three_body=each.three_body)
-            complete.append(each.model_copy(update={"parameters": parameters}))
-    return tuple(complete)
 
 
 def _fingerprint(frames: Sequence[LabelledFrame]) -> str:

@@ -7,6 +7,7 @@ import torch
 from lrc_ase.models.ensemble import Ensemble, members_of
 from lrc_ase.models.model import ShortRangeModel, build_model, extend_to_full_range
 from lrc_ase.models.settings import ModelSettings
+from lrc_ase.training.complete_baselines import complete_baselines
 from lrc_ase.training.configuration import ModelConfiguration
 
 __all__ = ["new_model", "next_model", "preset_model", "with_settings"]
@@ -22,7 +23,8 @@ def preset_model(name: str) -> ShortRangeModel:
     """Build an untrained model of the settings that a preset gives a training, for the elements Na and Cl."""
     chosen = ModelConfiguration.model_validate({"preset": name, "elements": ["Na", "Cl"]})
     known = {key: getattr(chosen, key) for key in ("elements", "cutoff", "descriptor", "long_range", "hidden")}
-    return build_model(ModelSettings(**known))
+    baseline = complete_baselines(chosen, known["elements"], {})
+    return build_model(ModelSettings(**known, baseline=baseline))
 
 
 def next_model(previous: ShortRangeModel, settings: ModelSettings, *, n_members: int, seed: int) -> ShortRangeModel:
