@@ -80,8 +80,14 @@ def test_viscosity_of_a_pressure_that_forgets_exponentially():
 def test_bonds_of_a_molecular_liquid_stay_and_those_of_a_melt_do_not():
     water = molecule("H2O", cell=[6, 6, 6], pbc=True).repeat((2, 1, 1))
     turned = water.copy()
-    turned.rattle(0.05, seed=1)
+    turned.positions[[1, 4]] += 0.1 * (turned.positions[[1, 4]] - turned.positions[[0, 3]])  # a stretched bond
     assert same_molecules(water, turned)
+    bonded = water.copy()
+    bonded.positions[3:] += (
+        bonded.positions[1] + [0, 1.29, -1.01] - bonded.positions[3]
+    )  # a hydrogen bond of 1.64 Angstrom
+    assert bonded.get_distance(1, 3, mic=True) < 1.7
+    assert same_molecules(water, bonded)
     turned.positions[[0, 3]] = turned.positions[[3, 0]]  # two molecules exchange an atom
     assert not same_molecules(water, turned)
     assert not same_molecules(*2 * [bulk("NaCl", "rocksalt", a=5.6, cubic=True)])

@@ -6,7 +6,8 @@ from collections import Counter
 
 import numpy as np
 from ase import Atoms
-from ase.neighborlist import build_neighbor_list, natural_cutoffs
+from ase.neighborlist import natural_cutoffs, neighbor_list
+from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from lrc_ase.checks import runs
@@ -16,6 +17,9 @@ from lrc_ase.simulation.current import read_current
 from lrc_ase.simulation.dielectric import dielectric_constant
 
 __all__ = ["permittivity", "same_molecules"]
+
+BOND = 1.25
+"""Longest bond in units of the sum of covalent radii: 1.2 Angstrom for O-H, where a hydrogen bond has 1.7."""
 
 
 def permittivity(subject: Subject, rng: np.random.Generator) -> CheckResult:
@@ -54,8 +58,9 @@ def same_molecules(first: Atoms, last: Atoms) -> bool:
     """Return True if bonds, by covalent radii, connect the same atoms to small molecules in both structures."""
     partitions = []
     for atoms in (first, last):
-        neighbors = build_neighbor_list(atoms, natural_cutoffs(atoms), self_interaction=False)
-        n_molecules, molecule = connected_components(neighbors.get_connectivity_matrix())
+        first_atoms, second_atoms = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=BOND))
+        bonds = coo_matrix((np.ones(len(first_atoms)), (first_atoms, second_atoms)), shape=(len(atoms), len(atoms)))
+        n_molecules, molecule = connected_components(bonds)
         if n_molecules < 2:
             return False
         members: dict[int, list[int]] = {}

@@ -80,7 +80,11 @@ def vibrational_spectrum(subject: Subject, rng: np.random.Generator) -> CheckRes
     with contextlib.suppress(ValueError):
         quantities += [
             Quantity(f"band {index + 1}", band.position, "cm^-1", is_main=True)
-            for index, band in enumerate(bands(states.wavenumbers[shown], states.total[shown], states.error[shown]))
+            for index, band in enumerate(
+                each  # diffusion has its maximum at zero
+                for each in bands(states.wavenumbers[shown], states.total[shown], states.error[shown])
+                if each.position > states.wavenumbers[1]
+            )
         ]
     figure = Figure("Vibrational density of states", "Wave number (cm^-1)", "Modes per cm^-1", tuple(curves))
     sentence = f"{block * N_BLOCKS:.3g} ps at constant energy, resolution {resolution:.0f} cm^-1."
