@@ -98,16 +98,16 @@ def test_killed_between_labels_none_is_computed_twice(finished, tmp_path, monkey
 
 
 def size_of(folder) -> int:
-    """Bytes of all files in a folder; files may vanish meanwhile."""
+    """Bytes of all files in a folder but locks; files may vanish meanwhile."""
     total = 0
-    for path in folder.rglob("*"):
+    for path in folder.rglob("*[!k]"):
         with contextlib.suppress(FileNotFoundError):
             total += path.stat().st_size + 1
     return total
 
 
 @pytest.mark.slow
-def test_runs_survive_kill_9_at_twenty_random_moments(finished, tmp_path):
+def test_runs_survive_kill_9_at_random_moments(finished, tmp_path):
     """Each process is killed after the files have changed a random number of times."""
     (tmp_path / "learn.yaml").write_text(yaml.safe_dump(content(tmp_path)))
     command = [sys.executable, "-m", "lrc_ase.cli", "learn"]
@@ -115,9 +115,9 @@ def test_runs_survive_kill_9_at_twenty_random_moments(finished, tmp_path):
     arguments = [str(tmp_path / "learn.yaml"), "-o", str(run)]
     rng = np.random.default_rng(0)
     n_kills = 0
-    while n_kills < 20:
+    while n_kills < 6:
         process = subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL, start_new_session=True)
-        size, left = size_of(run), int(rng.integers(2, 6))
+        size, left = size_of(run), int(rng.integers(1, 8))
         while left and process.poll() is None:
             time.sleep(0.01)
             if (now := size_of(run)) != size:
@@ -131,5 +131,5 @@ def test_runs_survive_kill_9_at_twenty_random_moments(finished, tmp_path):
         if (run / "state.json").exists():
             arguments = [str(run), "--resume"]
     subprocess.run([*command, str(run), "--resume"], check=True, stdout=subprocess.DEVNULL)
-    assert n_kills >= 5
+    assert n_kills == 6
     assert_equal_runs(run, finished[0])
