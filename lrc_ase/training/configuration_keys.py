@@ -45,8 +45,8 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("model", ModelConfiguration),
     ("model.descriptor", BaseModel),
     ("model.long_range", LongRangeSettings),
-    ("model.baseline[] with `name: zbl`", ZBLSettings),
-    ("model.baseline[] with `name: d3`", D3Settings),
+    ("model.baseline[]` with `name: zbl", ZBLSettings),
+    ("model.baseline[]` with `name: d3", D3Settings),
     ("stages[]", StageConfiguration),
     ("stages[].loss", LossConfiguration),
 )
