@@ -31,7 +31,8 @@ TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
 SHORTER = {
     "--time-limit 1 ": "--epochs 1 ",
     "--epochs 150": "--epochs 2",
-    "--steps 2000": "--steps 40",
+    "--steps 2000": "--steps 8",
+    "--write-every 20": "--write-every 4",
     '"25:"': '"1:"',
 }
 """What the tests of tutorials replace: only the program is tested, not the potential."""
