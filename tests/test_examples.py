@@ -85,5 +85,5 @@ def test_active_learning_of_aluminium_runs(tmp_path):
     small = ["--set", "model.descriptor.n_channels=4", "--set", "model.descriptor.degrees=[1,1]"]
     done = subprocess.run([*command, *short, *small], env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert "the budget of 20 teacher calls is used up" in done.stdout
+    assert "force error of the final potential" in done.stdout
     assert (tmp_path / "report.html").exists()
