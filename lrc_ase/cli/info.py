@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -52,10 +53,12 @@ def info(potential: PotentialArgument, debug: DebugOption = False) -> None:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the dotted names and the values of nested mappings, with units.
+    """Yield the dotted names and the values of nested mappings, with units; leave out what is not a number.
 
     >>> list(flat({"cutoff": 5.0, "descriptor": {"name": "sphere"}, "validation": {"energy_mae": 0.25}}))
     [('cutoff', '5.0 Angstrom'), ('descriptor.name', 'sphere'), ('validation.energy_mae', '0.25 meV/atom')]
+    >>> list(flat({"errors": {"training": {"forces_rmse": 9.5, "stress_rmse": float("nan")}}}))
+    [('errors.training.forces_rmse', '9.5 meV/Angstrom')]
     """
     for key, value in values.items():
         name = f"{prefix}{key}"
@@ -63,6 +66,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield from flat(value, f"{name}.")
             continue
         items = value if isinstance(value, (list, tuple)) else [value]
+        if any(isinstance(item, float) and math.isnan(item) for item in items):  # errors of labels that no frame had
+            continue
         unit = _unit(name) if items and all(_is_number(item) for item in items) else ""
         yield name, ", ".join(_text(item) for item in items) + unit
 
@@ -71,9 +76,9 @@ def _unit(name: str) -> str:
     """Return the unit of a setting after a space, nothing for a number without unit."""
     from lrc_ase.evaluation.error_tables import ERROR_UNITS
 
-    *_, group, key = ("", *name.split("."))
-    quantity, _, kind = key.rpartition("_")
-    if group == "validation" and kind in ("mae", "rmse") and quantity in ERROR_UNITS:
+    group, _, key = name.partition(".")
+    quantity, _, kind = key.rpartition(".")[2].rpartition("_")
+    if group in ("validation", "errors") and kind in ("mae", "rmse") and quantity in ERROR_UNITS:
         return f" {ERROR_UNITS[quantity].ascii}"
     return next((f" {unit}" for start, unit in _UNITS.items() if f"{name}.".startswith(f"{start}.")), "")
 
