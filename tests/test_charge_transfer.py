@@ -88,7 +88,8 @@ def test_transfers_move_charge_from_neighbor_to_atom(name):
     """The definition, pair by pair, in NumPy."""
     model, graph = shaken_model(), graph_of(FRAMES[name]())
     part = model.long_range.transfers
-    features, vectors = model.local(graph, None)
+    local = model.local(graph, None)
+    features, vectors = local.features, local.vectors
     amounts = model.long_range.weights(features, graph.species, squeeze=False)[:, : part.n_amounts]
     excess = part.excess(features, graph)
     assert excess.charges is None

@@ -69,7 +69,8 @@ def test_tensors_are_those_of_the_edges(make):
 
 def test_invariants_are_contractions_of_fields_with_tensors():
     model, graph = oriented_model(), graph_of(water())
-    latent = model.long_range.latent_weights(*model.local(graph, None), graph)
+    local = model.local(graph, None)
+    latent = model.long_range.latent_weights(local.features, local.vectors, graph)
     fields = model.long_range.field(latent.values, graph, None).field[:, 1:].unflatten(1, (2, 5))
     invariants = latent.oriented.invariants(fields).numpy()
     screening = model.long_range.convolution.multiplier.multipliers[2].multiplier.screening.numpy()
@@ -110,7 +111,8 @@ def test_a_field_tells_how_a_group_beyond_the_cutoff_is_turned():
 
 def test_an_atom_alone_has_no_tensor():
     model, graph = oriented_model(), graph_of(water()[:1])
-    latent = model.long_range.latent_weights(*model.local(graph, None), graph)
+    local = model.local(graph, None)
+    latent = model.long_range.latent_weights(local.features, local.vectors, graph)
     assert latent.oriented.spread.abs().max() == 0
     assert torch.isfinite(evaluate(model, graph).forces).all()
 
