@@ -67,6 +67,8 @@ def main() -> None:
                 cutoff=4.0,
                 descriptor=SphereSettings(n_blocks=n_blocks, neighbor_degree=neighbor_degree),
                 long_range=LongRangeSettings(),
+                # longer than any distance between neighbors, so that the repulsion acts
+                baseline=[{"name": "zbl", "ranges": {"Na-Na": 4.0, "Na-Cl": 4.0, "Cl-Cl": 4.0}}],
             )
             model = build_model(settings, generator=torch.Generator().manual_seed(0)).to(dtype)
             atoms.calc = LRCCalculator(Potential(model, torch.zeros(2, dtype=torch.float64), {}))

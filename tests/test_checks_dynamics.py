@@ -122,9 +122,9 @@ def test_density_of_copper_is_that_of_its_lattice():
 @pytest.mark.parametrize(
     ("calculator", "system", "suite", "name", "sentence"),
     [
-        (Exploding, copper, "crystal", "stability", "explosions is 1"),
+        (Exploding, copper, "liquid", "stability", "explosions is 1"),  # a crystal would be relaxed first, without end
         (Forceless, copper, "crystal", "stability", "frames with atoms too close is"),
-        (Swelling, copper, "crystal", "density", "volume"),
+        (Swelling, copper, "liquid", "density", "volume"),
         (EMT, copper, "liquid", "diffusion", "diffusion of Cu in this cell is"),
         (AllToAll, copper, "crystal", "locality", "exponent of the distance is "),
         (NotExtensive, lambda: molecule("H2O"), "molecule", "locality", "excess energy of two far copies is "),
