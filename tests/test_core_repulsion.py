@@ -186,7 +186,7 @@ def envelope(y: float) -> float:
 
 
 def test_derivatives_match_finite_differences_to_second_order():
-    """What a training on forces needs."""
+    """Training on forces differentiates the repulsion twice."""
     elements = ("Na", "Cl")
     repulsion = CoreRepulsion(elements, {"Na-Na": 3.0, "Na-Cl": 3.0, "Cl-Cl": 3.0}, 5.0)
     graph = neighbor_graph(Atoms("NaClNa", positions=[[0, 0, 0], [0.3, 0.1, 1.9], [2.0, 0.5, 0.7]]), elements, 5.0)
@@ -331,5 +331,5 @@ def test_training_goes_on_with_the_baselines_of_the_potential(tmp_path):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_models_of_presets_have_the_default_of_trainings(name):
-    """What `lrc-ase compile` runs, so that the kernels of the repulsion are there before the first training."""
+    """`lrc-ase compile` runs such models, so that the kernels of the repulsion exist before the first training."""
     assert preset_model(name).settings.zbl is not None

@@ -35,7 +35,7 @@ SHORTER = {
     "--write-every 20": "--write-every 4",
     '"25:"': '"1:"',
 }
-"""What the tests of tutorials replace: only the program is tested, not the potential."""
+"""Replacements that shorten tutorials: only the program is tested, not the potential."""
 
 
 def name_of(page: Path) -> str:

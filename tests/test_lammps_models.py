@@ -33,6 +33,4 @@ def test_lammps_finds_what_ase_finds(make, further, n_processes, tmp_path):
     under_mpi(n_processes, TESTS / "lammps_cases.py", *arguments, folder=tmp_path)
     actual = json.loads((tmp_path / "found.json").read_text())
     assert {name: beyond(outcome) for name, outcome in actual.items() if beyond(outcome)} == {}
-    # eV per atom: of the time step, which the stiff repulsion makes larger
-    allowed = 5e-5 if make is salt_with_repulsion else 2e-5
-    assert {name: outcome["drift"] for name, outcome in actual.items() if not outcome["drift"] < allowed} == {}
+    assert {name: outcome["drift"] for name, outcome in actual.items() if not outcome["drift"] < 2e-5} == {}

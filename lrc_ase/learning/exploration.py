@@ -27,7 +27,7 @@ _PLAN = ("start", "cycle", "first_temperature", "last_temperature")
 
 @dataclass
 class Exploration:
-    """What all walkers of an iteration met."""
+    """Snapshots, end states and alarms of all walkers of an iteration."""
 
     snapshots: list[Atoms] = field(default_factory=list)
     walkers: list[Atoms] = field(default_factory=list)

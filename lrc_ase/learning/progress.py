@@ -1,4 +1,4 @@
-"""What the loop tells its surroundings: a log file, and an observer that may show it."""
+"""Progress of the loop: lines of a log file, and the interface of an observer that shows it."""
 
 from __future__ import annotations
 

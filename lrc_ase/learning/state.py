@@ -36,7 +36,7 @@ class FreshErrors(Settings):
 
 
 class IterationRecord(Settings):
-    """What one iteration did, in the order in which it happened."""
+    """Record of one iteration; fields stand in the order in which they become known."""
 
     iteration: int
     requested: int = 0

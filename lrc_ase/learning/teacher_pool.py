@@ -49,7 +49,7 @@ class Failure:
     atoms: Atoms
     """The structure."""
     reason: str
-    """What happened in the last attempt, one line."""
+    """Error of the last attempt, one line."""
     seconds: float
     """Duration of all attempts."""
 

@@ -48,7 +48,7 @@ class TeacherProcess:
     def __init__(self, settings: TeacherSettings, folder: Path) -> None:
         self.settings, self.folder = settings, folder
         self.task: Any = None
-        """What the process works at; None if it is free."""
+        """Task that the process works at; None if it is free."""
         self._user_folder = os.getcwd()
         self._runs = False
         self.start()

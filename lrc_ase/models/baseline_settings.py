@@ -53,7 +53,7 @@ class D3Settings(Settings):
     damping: Literal["bj", "zero"] = "bj"
     """Becke-Johnson damping, or damping to zero."""
     three_body: bool = False
-    """Whether the energy of triples (Axilrod, Teller and Muto) counts."""
+    """Include the energy of triples of atoms (Axilrod, Teller and Muto)."""
     cutoff: float = Field(31.7506, ge=5, le=_LONGEST)
     """Range of pairs, Angstrom; by default the 60 Bohr of the library."""
     parameters: dict[Annotated[str, Field(max_length=8)], float] | None = Field(None, max_length=16)
