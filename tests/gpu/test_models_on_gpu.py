@@ -10,6 +10,8 @@ from structures import ELEMENTS, rattled_crystal, salt_water_slab, settings, sha
 
 from lrc_ase import LongRangeSettings, PaperSettings, PonitaSettings, SphereSettings
 from lrc_ase.models.atomic_stresses import atomic_stresses
+from lrc_ase.models.baseline_settings import ZBLSettings
+from lrc_ase.models.baselines import ranges_from_data
 from lrc_ase.models.derivatives import (
     Results,
     born_effective_charges,
@@ -23,6 +25,7 @@ from lrc_ase.structures.neighbors import neighbor_graph
 
 SHIFTED = LongRangeSettings(charges="shifted", accuracy=1e-6)
 EQUIVARIANT = SphereSettings(n_channels=8, n_blocks=2, neighbor_degree=1, compression=4.0)
+REPULSION = ZBLSettings(ranges=ranges_from_data({}, ELEMENTS, {}, 4.5))  # covalent radii: some pairs are closer
 MODELS = {
     "short range": settings(long_range=False),
     "full range": settings(),
@@ -33,6 +36,7 @@ MODELS = {
     ),
     "two blocks of scalars": settings(descriptor=SphereSettings(n_channels=8, n_blocks=2)),
     "two blocks of vectors": settings(descriptor=EQUIVARIANT),
+    "core repulsion": settings(baseline=(REPULSION,)),
     "ponita": settings(descriptor=PonitaSettings(n_channels=8, n_layers=2)),
     "paper": settings(descriptor=PaperSettings(widths=(4, 8))),
 }
