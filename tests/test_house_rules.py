@@ -8,13 +8,14 @@ user has asked for it, and ``lrc_ase.compiled.threads`` in forked processes, whi
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST_FILE = 350
+WRITERS = ("open", "write_text", "write_bytes", "savefig")
 AUTOGRAD_ROOMS = ("models", "structures", "layer")
 NOT_PYTHON = {"__pycache__", ".venv", "build", "demo-output"}
 
@@ -25,30 +26,64 @@ def python_files(*folders: str) -> list[Path]:
     return [path for path in files if not NOT_PYTHON & set(path.relative_to(ROOT).parts)]
 
 
-def imported_modules(path: Path) -> Iterator[str]:
-    """Dotted names that a file imports; ``from a import b`` counts as ``a`` and ``a.b``."""
+@dataclass(frozen=True)
+class Source:
+    """What the rules ask of a file."""
+
+    imports: list[str]
+    """Dotted names that the file imports; ``from a import b`` counts as ``a`` and ``a.b``."""
+    attributes: list[str]
+    """Every attribute chain, as in ``torch.autograd.grad``."""
+    variables: set[str]
+    writes: list[ast.Call]
+    """Calls of functions that can write a file."""
+    docstrings: dict[str, str]
+    """First line of the docstring of each function that has one, by file, line and name."""
+
+
+@cache
+def source(path: Path) -> Source:
+    """Parse a file, once for all rules."""
+    content = Source([], [], set(), [], {})
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            content.imports.extend(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            if node.level:  # relative: count from the package that holds the file
-                package = path.relative_to(ROOT).with_suffix("").parts[: -node.level]
-                module = ".".join((*package, module)).rstrip(".")
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            content.imports.extend(modules_of(node, path))
+        elif isinstance(node, ast.Attribute):
+            content.attributes.extend(attribute_chain(node))
+        elif isinstance(node, ast.Name | ast.arg):
+            content.variables.add(node.id if isinstance(node, ast.Name) else node.arg)
+        elif isinstance(node, ast.Call) and name_of(node) in WRITERS:
+            content.writes.append(node)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (text := ast.get_docstring(node)):
+            content.docstrings[f"{relative(path)}:{node.lineno} {node.name}"] = text.splitlines()[0]
+    return content
 
 
-def dotted_names(path: Path) -> Iterator[str]:
-    """Every attribute chain in a file, as in ``torch.autograd.grad``."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Attribute):
-            parts, inner = [node.attr], node.value
-            while isinstance(inner, ast.Attribute):
-                parts.append(inner.attr)
-                inner = inner.value
-            if isinstance(inner, ast.Name):
-                yield ".".join((inner.id, *reversed(parts)))
+def name_of(call: ast.Call) -> str:
+    """Return the name of the function or method called, without the object that it belongs to."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def modules_of(node: ast.ImportFrom, path: Path) -> Iterator[str]:
+    """Return the names that ``from a import b`` imports."""
+    module = node.module or ""
+    if node.level:  # relative: count from the package that holds the file
+        package = path.relative_to(ROOT).with_suffix("").parts[: -node.level]
+        module = ".".join((*package, module)).rstrip(".")
+    yield module
+    yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def attribute_chain(node: ast.Attribute) -> Iterator[str]:
+    """Return the chain that ends in an attribute, unless it starts from a call or an index."""
+    parts, inner = [node.attr], node.value
+    while isinstance(inner, ast.Attribute):
+        parts.append(inner.attr)
+        inner = inner.value
+    if isinstance(inner, ast.Name):
+        yield ".".join((inner.id, *reversed(parts)))
 
 
 def room(path: Path) -> str:
@@ -56,7 +91,7 @@ def room(path: Path) -> str:
     return path.relative_to(ROOT).with_suffix("").parts[1]
 
 
-def uses(names: Iterator[str], *modules: str) -> list[str]:
+def uses(names: list[str], *modules: str) -> list[str]:
     """Names that are one of the modules or lie in one."""
     return sorted(
         {name for name in names if any(name == module or name.startswith(f"{module}.") for module in modules)}
@@ -73,28 +108,40 @@ ORACLES = python_files("potentials")
 EVERYTHING = python_files("lrc_ase", "potentials", "tests", "examples")
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=relative)
-def test_derivatives_are_made_where_the_mathematics_is(path):
-    if room(path) not in AUTOGRAD_ROOMS:
-        assert not uses(imported_modules(path), "torch.autograd")
-        assert not uses(dotted_names(path), "torch.autograd", "autograd")
+def broken(rule: Callable[[Path], object], files: list[Path]) -> dict[str, object]:
+    """Return what a rule objects to, by file."""
+    assert files
+    objections = {relative(path): rule(path) for path in files}
+    return {name: objection for name, objection in objections.items() if objection}
 
 
-@pytest.mark.parametrize("path", LIBRARY + ORACLES, ids=relative)
-def test_nothing_is_pickled(path):
-    assert not uses(imported_modules(path), "pickle", "dill", "cloudpickle", "joblib", "torch.save", "torch.load")
-    assert not uses(dotted_names(path), "torch.save", "torch.load", "torch.serialization")
+def test_derivatives_are_made_where_the_mathematics_is():
+    def differentiates(path):
+        return uses(source(path).imports, "torch.autograd") + uses(
+            source(path).attributes, "torch.autograd", "autograd"
+        )
+
+    assert not broken(differentiates, [path for path in LIBRARY if room(path) not in AUTOGRAD_ROOMS])
 
 
-@pytest.mark.parametrize("path", LIBRARY + ORACLES, ids=relative)
-def test_no_global_state_is_set(path):
-    names = list(dotted_names(path))
-    forbidden = ["torch.set_default_dtype", "torch.set_default_device", "torch.manual_seed", "numpy.random.seed"]
-    forbidden += ["np.random.seed", "torch.use_deterministic_algorithms", "matplotlib.use", "matplotlib.pyplot"]
-    if room(path) not in ("cli", "training") and relative(path) != "lrc_ase/compiled/threads.py":
-        forbidden.append("torch.set_num_threads")
-    assert not uses(iter(names), *forbidden)
-    assert not uses(imported_modules(path), "matplotlib.pyplot", *forbidden)
+def test_nothing_is_pickled():
+    def pickles(path):
+        return uses(source(path).imports, "pickle", "dill", "cloudpickle", "joblib", "torch.save", "torch.load") + uses(
+            source(path).attributes, "torch.save", "torch.load", "torch.serialization"
+        )
+
+    assert not broken(pickles, LIBRARY + ORACLES)
+
+
+def test_no_global_state_is_set():
+    def sets_state(path):
+        forbidden = ["torch.set_default_dtype", "torch.set_default_device", "torch.manual_seed", "numpy.random.seed"]
+        forbidden += ["np.random.seed", "torch.use_deterministic_algorithms", "matplotlib.use", "matplotlib.pyplot"]
+        if room(path) not in ("cli", "training") and relative(path) != "lrc_ase/compiled/threads.py":
+            forbidden.append("torch.set_num_threads")
+        return uses(source(path).attributes, *forbidden) + uses(source(path).imports, *forbidden)
+
+    assert not broken(sets_state, LIBRARY + ORACLES)
 
 
 def test_no_file_is_a_drawer_of_odds_and_ends():
@@ -104,15 +151,9 @@ def test_no_file_is_a_drawer_of_odds_and_ends():
 WITHOUT_NOUN = {"found", "given", "own"}
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in EVERYTHING if path.parent.name not in ("benchmarks", "gpu")], ids=relative
-)
-def test_names_of_variables_hold_a_noun(path):
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-    names = {node.id for node in nodes if isinstance(node, ast.Name)} | {
-        node.arg for node in nodes if isinstance(node, ast.arg)
-    }
-    assert not names & WITHOUT_NOUN
+def test_names_of_variables_hold_a_noun():
+    files = [path for path in EVERYTHING if path.parent.name not in ("benchmarks", "gpu")]
+    assert not broken(lambda path: source(path).variables & WITHOUT_NOUN, files)
 
 
 def test_no_file_outgrows_its_subject():
@@ -133,16 +174,22 @@ WRITE_IN_PLACE = {
 }
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=relative)
-def test_files_are_written_through_one_atomic_write(path):
-    """Appending to logs and trajectories is allowed."""
-    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
-    for call in calls:
-        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+def written_in_place(path: Path) -> list[int]:
+    """Return the lines that write a file elsewhere than in a temporary place."""
+    lines = []
+    for call in source(path).writes:
+        name = name_of(call)
         modes = [each.value for each in call.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
         in_place = name in ("write_text", "write_bytes") or (name == "open" and modes and modes[-1][:1] in ("w", "x"))
-        assert relative(path) in WRITE_IN_PLACE or not in_place, f"line {call.lineno}"
-        assert name != "savefig" or getattr(call.args[0], "id", "") == "temporary", f"line {call.lineno}"
+        saves = name == "savefig" and getattr(call.args[0], "id", "") != "temporary"
+        if saves or (in_place and relative(path) not in WRITE_IN_PLACE):
+            lines.append(call.lineno)
+    return lines
+
+
+def test_files_are_written_through_one_atomic_write():
+    """Appending to logs and trajectories is allowed."""
+    assert not broken(written_in_place, LIBRARY)
 
 
 VERBS = """
@@ -166,33 +213,20 @@ Tabulate Take Tell Track Train Transfer Transform Translate Transpose Truncate T
 Upgrade Use Validate Verify Visit Wait Walk Warn Weigh Widen Wrap Write Yield
 """
 """First words of docstrings of functions; a verb in the imperative that is missing may be added."""
-
-
-def first_lines(path: Path) -> dict[str, str]:
-    """Return the first line of the docstring of each function in a file that has one, by line and name."""
-    functions = [
-        node
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    docstrings = {f"{relative(path)}:{each.lineno} {each.name}": ast.get_docstring(each) for each in functions}
-    return {name: text.splitlines()[0] for name, text in docstrings.items() if text}
+IMPERATIVES = frozenset(VERBS.split())
 
 
 def opens_with_verb(line: str) -> bool:
     """Return True for "Sum the weights"; False for "Weights" and for "Sum of the weights", which is a noun."""
     first, _, rest = line.partition(" ")
-    return first.rstrip(".,:;") in VERBS.split() and not rest.startswith("of ")
+    return first.rstrip(".,:;") in IMPERATIVES and not rest.startswith("of ")
 
 
-def without_verb(path: Path) -> dict[str, str]:
-    """Return the first lines of docstrings that do not open with a verb."""
-    return {name: line for name, line in first_lines(path).items() if not opens_with_verb(line)}
+def test_docstrings_of_functions_start_with_a_verb():
+    def without_verb(path):
+        return {name: line for name, line in source(path).docstrings.items() if not opens_with_verb(line)}
 
-
-@pytest.mark.parametrize("path", LIBRARY + ORACLES, ids=relative)
-def test_docstrings_of_functions_start_with_a_verb(path):
-    assert not without_verb(path)
+    assert not broken(without_verb, LIBRARY + ORACLES)
 
 
 def test_rule_on_verbs_tells_verbs_from_nouns():
