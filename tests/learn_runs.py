@@ -39,7 +39,14 @@ def content(folder: Path, **changes: Any) -> dict[str, Any]:
         "starts": [str(start)],
         "teacher": {"calculator": EMT, "check": False},
         "first": {"count": 4},
-        "exploration": {"temperatures": [300.0, 600.0], "pressure": 0.0, "length": 0.02, "walkers": 2, "snapshots": 4},
+        "exploration": {
+            "temperatures": [300.0, 600.0],
+            "pressure": 0.0,
+            "length": 0.02,
+            "walkers": 2,
+            "snapshots": 4,
+            "check_every": 1,
+        },
         "training": {
             "first_epochs": 3,
             "epochs": 2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import ase.io
@@ -15,11 +16,13 @@ from learn_runs import EMT, assert_equal_runs, content, crystal, labels_of
 
 from lrc_ase import LRCCalculator
 from lrc_ase.files.potential_file import load_potential
+from lrc_ase.learning import TeacherPool, TeacherSettings
 from lrc_ase.learning.active_learning import learn
 from lrc_ase.learning.fresh_errors import agrees
 from lrc_ase.learning.label_store import LabelStore
 from lrc_ase.learning.labelling import label_by_teacher
 from lrc_ase.learning.loop import Loop
+from lrc_ase.learning.progress import Silence
 from lrc_ase.learning.state import FreshErrors, IterationRecord, LearnFolder, LearnState
 from lrc_ase.report.learning_report import report_learning
 from lrc_ase.structures.domain import ExtrapolationWarning
@@ -110,6 +113,39 @@ def test_a_larger_budget_continues_a_finished_run(finished, tmp_path):
     assert_equal_runs(tmp_path / "run", finished[0])
 
 
+def test_processes_of_the_teacher_live_from_the_first_label_to_the_last(tmp_path):
+    """The teacher counts its starts and its structures; its process has ended when the final training begins."""
+    teacher = tmp_path / "teacher.py"
+    teacher.write_text(
+        "import os, pathlib\n"
+        "from ase.calculators.emt import EMT\n"
+        f"log = pathlib.Path({str(tmp_path)!r}, 'pids')\n"
+        "class Logged(EMT):\n"
+        "    def calculate(self, *arguments, **options):\n"
+        "        with log.open('a') as file:\n"
+        "            file.write(f'{os.getpid()}\\n')\n"
+        "        super().calculate(*arguments, **options)\n"
+        "def calculator():\n"
+        "    return Logged()\n"
+    )
+    seen = []
+
+    class Watcher(Silence):
+        def phase(self, name, total):
+            if name == "final: training":
+                with pytest.raises(ProcessLookupError):
+                    os.kill(int((tmp_path / "pids").read_text().split()[0]), 0)
+                seen.append(name)
+
+    settings = content(tmp_path, teacher={"calculator": str(teacher), "check": False})
+    summary = learn(settings, tmp_path / "run", observer=Watcher())
+    processes = (tmp_path / "pids").read_text().split()
+    assert len(processes) == summary.teacher_calls == 10
+    assert len(summary.records) == 3
+    assert len(set(processes)) == 1
+    assert seen == ["final: training"]
+
+
 def test_frames_that_fail_are_said_and_left_out(tmp_path):
     teacher = tmp_path / "teacher.py"
     teacher.write_text(
@@ -141,14 +177,12 @@ def test_time_that_is_over_ends_the_labelling(tmp_path):
         atoms.rattle(0.05, seed=number)
         atoms.info["learn_frame"] = f"0-{number:02d}"
     over = iter([False, True, True, True])
-    from lrc_ase.learning import TeacherSettings
-
-    with LabelStore(tmp_path / "labels.extxyz") as store:
+    settings = TeacherSettings(calculator=EMT, check=False)
+    with LabelStore(tmp_path / "labels.extxyz") as store, TeacherPool(settings, tmp_path / "scratch") as pool:
         outcome = label_by_teacher(
             frames,
             store,
-            TeacherSettings(calculator=EMT, check=False),
-            scratch=tmp_path / "scratch",
+            lambda: pool,
             failed=tmp_path / "failed.json",
             out_of_time=lambda: next(over),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -298,6 +299,19 @@ def test_the_check_passes_over_structures_that_fail(tmp_path):
     settings = TeacherSettings(calculator="ase.calculators.emt:EMT", threads=2)
     kinds = [type(each) for each in results(settings, tmp_path, [bulk("Si"), bulk("Al"), bulk("Cu")])]
     assert kinds == [Failure, Labelled, Labelled]
+
+
+def test_a_process_that_ended_while_idle_is_replaced_without_losing_a_structure(tmp_path):
+    """Between two iterations of a loop, the system may end an idle process."""
+    act = "self.results['energy'] = float(os.getpid())"
+    with TeacherPool(teacher_file(tmp_path, act), tmp_path / "scratch") as pool:
+        [first] = pool.label(rattled(1))
+        pid = int(first.atoms.get_potential_energy())
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.2)
+        [second] = pool.label(rattled(1))
+    assert isinstance(second, Labelled)
+    assert int(second.atoms.get_potential_energy()) != pid
 
 
 def test_processes_end_with_the_context(tmp_path):

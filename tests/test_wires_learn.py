@@ -198,6 +198,7 @@ CASES = {
     "ExplorationSettings.friction": Case("exploration.friction", 0.1, exploration),
     "ExplorationSettings.walkers": Case("exploration.walkers", 3, exploration),
     "ExplorationSettings.snapshots": Case("exploration.snapshots", 2, exploration),
+    "ExplorationSettings.check_every": Case("exploration.check_every", 3, exploration),
     "ExplorationSettings.dtype": Case("exploration.dtype", "float64", exploration),
     "ExplorationSettings.tolerance": Case("exploration.tolerance", 5.0, threshold),
     "ExplorationSettings.threshold": Case("exploration.threshold", 0.5, threshold),

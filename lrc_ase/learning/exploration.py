@@ -15,6 +15,7 @@ from lrc_ase.dataset import Atoms
 from lrc_ase.evaluation import select_frames
 from lrc_ase.files.potential_file import Potential
 from lrc_ase.learning.settings import ExplorationSettings, LearnSettings
+from lrc_ase.learning.training_steps import single_members
 from lrc_ase.learning.walker import Plan, Walk, run_walker
 
 __all__ = ["Exploration", "choose_frames", "explore", "levels", "time_step"]
@@ -75,6 +76,9 @@ def explore(
 ) -> Exploration:
     """Run all walkers with the potential of an ensemble.
 
+    The members of the ensemble take turns: each walker is moved by one of them, and the whole ensemble evaluates it
+    every `settings.exploration.check_every` steps.
+
     Walkers that stop early leave few frames to choose from. While these are fewer than `settings.frames_per_iteration`,
     further walkers begin with the starts, up to `ATTEMPTS` times as many as usual.
 
@@ -95,7 +99,8 @@ def explore(
         Called with the walker, its number of steps and the total number of steps of a walker.
     """
     exploring = settings.exploration
-    calculator = LRCCalculator(potential, dtype=exploring.dtype)
+    ensemble = LRCCalculator(potential, dtype=exploring.dtype)
+    movers = [LRCCalculator(member, dtype=exploring.dtype) for member in single_members(potential)]
     timestep = time_step(starts, exploring)
     steps = max(round(1000 * exploring.length / timestep), 1)
     n_walkers = max(exploring.walkers, len(starts))
@@ -122,14 +127,16 @@ def explore(
             timestep=timestep,
             friction=exploring.friction,
             snapshots=exploring.snapshots,
+            check_every=exploring.check_every,
             threshold=threshold,
             relative_threshold=exploring.relative_threshold,
             start_volume=start.get_volume() if start.pbc.all() else 0.0,
         )
-        atoms.calc = calculator
-        calculator.reset()
+        atoms.calc = movers[walker % len(movers)]
+        for calculator in (ensemble, atoms.calc):
+            calculator.reset()
         progress = None if report is None else partial(report, walker, steps)
-        walk = run_walker(atoms, plan, rng, first_step=first_step, report=progress)
+        walk = run_walker(atoms, plan, rng, ensemble=ensemble, first_step=first_step, report=progress)
         for snapshot in walk.snapshots:
             snapshot.info.update(walker=walker)
         result.snapshots += walk.snapshots

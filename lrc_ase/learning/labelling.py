@@ -14,7 +14,6 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from lrc_ase.dataset import SOURCE_KEY, Atoms, LabelKeys, label_frame, labelled_atoms, read_frames
 from lrc_ase.files.atomic import write_atomically
 from lrc_ase.learning.label_store import LabelStore, exact_extxyz
-from lrc_ase.learning.teacher import TeacherSettings
 from lrc_ase.learning.teacher_pool import Failure, TeacherPool
 
 __all__ = [
@@ -76,15 +75,15 @@ def requested(path: Path) -> list[Atoms]:
 def label_by_teacher(
     frames: Sequence[Atoms],
     store: LabelStore,
-    teacher: TeacherSettings,
+    open_pool: Callable[[], TeacherPool],
     *,
-    scratch: Path,
     failed: Path,
     out_of_time: Callable[[], bool],
     report: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Label the frames that are neither in the store nor among those that failed before, in `failed`.
 
+    `open_pool` returns the teacher's processes; it is called if there is anything to label.
     Each label is on disk before the next one is taken. Calculations that would begin after `out_of_time` are left out,
     as failures with this reason.
     """
@@ -102,17 +101,16 @@ def label_by_teacher(
                 asked.append(atoms)
                 yield atoms
 
-        with TeacherPool(teacher, scratch) as pool:
-            for result in pool.label(in_time()):
-                atoms = waiting[result.index]
-                if isinstance(result, Failure):
-                    outcome.failures[atoms.info[FRAME_KEY]] = result.reason
-                    _write_failures(failed, outcome.failures)
-                else:
-                    store.add(result.atoms, **_notes(atoms), teacher_seconds=round(result.seconds, 4))
-                done += 1
-                if report is not None:
-                    report(done, len(frames))
+        for result in open_pool().label(in_time()):
+            atoms = waiting[result.index]
+            if isinstance(result, Failure):
+                outcome.failures[atoms.info[FRAME_KEY]] = result.reason
+                _write_failures(failed, outcome.failures)
+            else:
+                store.add(result.atoms, **_notes(atoms), teacher_seconds=round(result.seconds, 4))
+            done += 1
+            if report is not None:
+                report(done, len(frames))
         for atoms in waiting[len(asked) :]:
             outcome.failures[atoms.info[FRAME_KEY]] = "not calculated: the time of the budget was over"
     _count(outcome, frames, store)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lrc_ase.learning.progress import Observer, log_line
 from lrc_ase.learning.settings import LearnSettings, write_settings
 from lrc_ase.learning.starts import first_frames, read_starts
 from lrc_ase.learning.state import FreshErrors, LearnFolder, LearnState
+from lrc_ase.learning.teacher_pool import TeacherPool
 from lrc_ase.learning.training_steps import LARGEST_FORCE, divided, first_member, train_on
 
 __all__ = ["Loop"]
@@ -44,6 +46,8 @@ class Loop:
         self.state = LearnState()
         self.began = time.monotonic()
         self.seconds_before = 0.0
+        self._stack = ExitStack()
+        self._pool: TeacherPool | None = None
 
     def run(self, *, resume: bool) -> None:
         """Run phases until the end."""
@@ -55,8 +59,16 @@ class Loop:
                 self._go_on()
         else:
             self._begin()
-        while self.state.phase != "done":
-            getattr(self, f"_{self.state.phase}")()
+        with self._stack:  # ends the teacher's processes
+            while self.state.phase != "done":
+                getattr(self, f"_{self.state.phase}")()
+
+    def _open_pool(self) -> TeacherPool:
+        """Return the teacher's processes, which live from the first label to the last."""
+        if self._pool is None:
+            assert self.settings.teacher is not None
+            self._pool = self._stack.enter_context(TeacherPool(self.settings.teacher, self.folder.scratch))
+        return self._pool
 
     @property
     def seconds(self) -> float:
@@ -121,8 +133,7 @@ class Loop:
             outcome = label_by_teacher(
                 frames,
                 self.store,
-                settings.teacher,
-                scratch=folder.scratch,
+                self._open_pool,
                 failed=folder.iteration(state.iteration) / "failed.json",
                 out_of_time=self._out_of_time,
                 report=lambda done, total: self.observer.advance(done),
@@ -216,6 +227,8 @@ class Loop:
 
     def _final(self) -> None:
         """Train the final potential on all frames but those held out."""
+        self._stack.close()  # no more labels: processes of the teacher may hold much memory
+        self._pool = None
         settings, number = self.settings, self.state.iteration
         training = settings.training
         began = time.monotonic()

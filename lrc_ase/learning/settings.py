@@ -83,6 +83,9 @@ class ExplorationSettings(Settings):
     structures have larger forces and bear larger deviations."""
     snapshots: int = Field(20, ge=1)
     """Frames of a full run of a walker from which frames to label are chosen."""
+    check_every: int = Field(10, ge=1)
+    """Steps between evaluations of the deviation. One member of the ensemble moves a walker in between, which costs
+    less than all of them."""
     dtype: str = Field("float32", pattern="^float(32|64)$")
     """Precision of the dynamics, float32 or float64."""
 

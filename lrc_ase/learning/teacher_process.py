@@ -98,6 +98,8 @@ class TeacherProcess:
 
     def begin(self, task: Any, request: str) -> None:
         """Send the structure of `task`, a line of JSON."""
+        if self._runs and self._ready and self._popen.poll() is not None:  # it has ended while it was idle
+            self.kill()
         self.start()
         self.wait_until_ready()
         self.task = task

@@ -18,7 +18,7 @@ from lrc_ase.training import TrainingConfiguration, train
 from lrc_ase.training.progress import EpochRecord
 from lrc_ase.training.run_folder import RunFolder
 
-__all__ = ["LARGEST_FORCE", "configuration_of", "divided", "first_member", "train_on"]
+__all__ = ["LARGEST_FORCE", "configuration_of", "divided", "first_member", "single_members", "train_on"]
 
 LARGEST_FORCE = 50.0
 """Frames with a larger force label, eV/Angstrom, are not trained on: one such frame would outweigh all others."""
@@ -102,9 +102,12 @@ def train_on(
     return train(configuration, folder, quiet=True, on_epoch=on_epoch)
 
 
+def single_members(potential: Potential) -> list[Potential]:
+    """Return the members of an ensemble as potentials of their own."""
+    return [Potential(member, potential.references, potential.description) for member in members_of(potential.model)]
+
+
 def first_member(source: Path, target: Path) -> Path:
     """Write the first member of an ensemble to `target`, a start for the training of a single model."""
-    potential = load_potential(source)
-    member = members_of(potential.model)[0]
-    save_potential(target, Potential(member, potential.references, potential.description))
+    save_potential(target, single_members(load_potential(source))[0])
     return target

@@ -20,6 +20,7 @@ from ase import Atoms, units
 from ase.calculators.calculator import CalculatorError
 from ase.md.langevin import Langevin
 
+from lrc_ase.calculator import LRCCalculator
 from lrc_ase.simulation import thermalize
 from lrc_ase.structures.domain import ExtrapolationWarning
 
@@ -56,6 +57,8 @@ class Plan:
     """1/fs."""
     snapshots: int
     """Frames of a full run that are kept."""
+    check_every: int
+    """Steps between evaluations of the deviation."""
     threshold: float
     """Deviation of the force on an atom at which the run stops, eV/Angstrom per component."""
     relative_threshold: float
@@ -82,7 +85,7 @@ class Walk:
     exploded: bool = False
     """True if the dynamics broke down."""
     interval: int = 1
-    """Steps between snapshots."""
+    """Steps between snapshots, a multiple of those between evaluations of the deviation."""
 
     @property
     def last(self) -> Atoms | None:
@@ -111,17 +114,22 @@ def run_walker(
     plan: Plan,
     rng: np.random.Generator,
     *,
+    ensemble: LRCCalculator | None = None,
     first_step: int = 0,
     report: Callable[[int], None] | None = None,
 ) -> Walk:
-    """Run `atoms`, whose calculator is that of an ensemble, in place from `first_step` to the end of the plan.
+    """Run `atoms` in place from `first_step` to the end of the plan.
+
+    The calculator of `atoms` moves them: that of the `ensemble`, or that of one of its members, which costs less. Every
+    `plan.check_every` steps the ensemble evaluates the frame.
 
     The run stops early with an alarm where the deviation of the force on an atom passes the thresholds of the plan
     or the structure lies far outside the training domain, and with an explosion where energies or forces are
     not finite, the calculator fails, or temperature or volume leave all bounds. The frame of an alarm is the last of
-    the snapshots; that of an explosion is not among them, but the last frame before is.
+    the snapshots; that of an explosion is not among them, but the last checked frame before is.
     """
-    walk = Walk()
+    walk = Walk(interval=plan.check_every)
+    judge = atoms.calc if ensemble is None else ensemble
     if not atoms.has("momenta"):
         thermalize(atoms, plan.temperature(first_step), rng)
     dynamics = Langevin(
@@ -142,16 +150,23 @@ def run_walker(
                     dynamics.step()
                     if plan.pressure is not None and step % BAROSTAT_EVERY == 0:
                         rescale_cell(atoms, plan, step, rng)
-                deviation, limit, reason = _look(atoms, plan)
+                reason = _insanity(atoms, plan)
+                is_checked = (step - first_step) % plan.check_every == 0 or step == plan.steps
+                far = getattr(atoms.calc, "extrapolation", ())
+                if not reason and (is_checked or far):
+                    deviation = force_deviation(judge.get_forces_std(atoms))
+                    reason = "" if math.isfinite(deviation) else "the deviation of the forces is not finite"
             except (CalculatorError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
-                deviation, limit, reason = math.nan, math.nan, f"the calculator failed: {error}"
+                reason = f"the calculator failed: {error}"
             walk.steps = step - first_step
             if reason:
                 walk.exploded, walk.alarm = True, reason
                 sane.info["alarm"] = "before an explosion"
                 walk.snapshots.append(sane)
                 return walk
-            far = getattr(atoms.calc, "extrapolation", ())
+            if not (is_checked or far):
+                continue
+            limit = _limit(atoms, plan)
             sane = _frame(atoms, deviation, plan, step)
             if deviation > limit or far:
                 walk.alarm = far[0] if far else f"deviation {deviation:.3f} above {limit:.3f} eV/Angstrom"
@@ -182,21 +197,23 @@ def rescale_cell(atoms: Atoms, plan: Plan, step: int, rng: np.random.Generator) 
     atoms.set_momenta(momenta, apply_constraint=False)
 
 
-def _look(atoms: Atoms, plan: Plan) -> tuple[float, float, str]:
-    """Return deviation and threshold of the present frame, and the reason why the run is no longer sane."""
-    forces = atoms.get_forces()
-    deviation = force_deviation(atoms.calc.get_forces_std())
-    limit = max(plan.threshold, plan.relative_threshold * float(np.sqrt(np.mean(forces**2))))
-    if not (np.isfinite(forces).all() and np.isfinite(atoms.positions).all() and math.isfinite(deviation)):
-        return deviation, limit, "forces or positions are not finite"
+def _insanity(atoms: Atoms, plan: Plan) -> str:
+    """Return the reason why the dynamics has broken down, empty if it has not."""
+    if not (np.isfinite(atoms.get_forces()).all() and np.isfinite(atoms.positions).all()):
+        return "forces or positions are not finite"
     hottest = OVERHEATED * max(plan.first_temperature, plan.last_temperature) + 1000
     if not atoms.get_temperature() <= hottest:
-        return deviation, limit, f"the temperature reached {atoms.get_temperature():.0f} K"
+        return f"the temperature reached {atoms.get_temperature():.0f} K"
     if plan.pressure is not None:
         change = atoms.get_volume() / plan.start_volume
         if not 1 / LARGEST_VOLUME_CHANGE < change < LARGEST_VOLUME_CHANGE:
-            return deviation, limit, f"the volume changed by a factor of {change:.2f}"
-    return deviation, limit, ""
+            return f"the volume changed by a factor of {change:.2f}"
+    return ""
+
+
+def _limit(atoms: Atoms, plan: Plan) -> float:
+    """Return the deviation above which the present frame stops the run, eV/Angstrom per component."""
+    return max(plan.threshold, plan.relative_threshold * float(np.sqrt(np.mean(atoms.get_forces() ** 2))))
 
 
 def _frame(atoms: Atoms, deviation: float, plan: Plan, step: int) -> Atoms:
