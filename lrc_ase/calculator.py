@@ -166,6 +166,11 @@ class LRCCalculator(ResponseCalculator):
         self._extras: dict[str, Any] = {}  # of the same evaluation as `results`, under names that ASE does not have
         self.use_cache = False  # `calculate` keeps a copy of the atoms already
 
+    def __repr__(self) -> str:
+        parameter = next(self.model.parameters())
+        precision = str(parameter.dtype).removeprefix("torch.")
+        return f"{type(self).__name__}({self.potential!r}, {precision}, {parameter.device})"
+
     @property
     def results(self) -> dict[str, Any]:
         """Return the results of the last evaluation; compute its stress if there is one and nobody has asked for it."""

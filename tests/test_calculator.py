@@ -30,6 +30,12 @@ def test_results_are_complete_and_consistent(own_potential):
     assert abs(energy - sum(references[symbol] for symbol in atoms.get_chemical_symbols())) < 200
 
 
+def test_representations_name_model_elements_precision_and_device(own_potential):
+    assert repr(own_potential) == "Potential(full-range, H O Na Cl, cutoff 4.5 Angstrom)"
+    calculator = LRCCalculator(own_potential, dtype="float32")
+    assert repr(calculator) == f"LRCCalculator({own_potential!r}, float32, cpu)"
+
+
 def test_energy_then_forces_is_one_evaluation(own_potential, monkeypatch):
     calls = []
     original = LRCCalculator.calculate

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -106,9 +108,9 @@ def bad_input(case: str, folder: Path, potential: Path, tmp_path: Path) -> list[
         ("unreadable structure", "ASE cannot read it"),
         ("unknown element", "unknown element Ar: this model knows Cu"),
         ("positions not finite", "positions are not finite"),
-        ("no temperature", "npt ensemble needs a `temperature`"),
+        ("no temperature", "npt ensemble needs a --temperature"),
         ("wrong ensemble", "must be nve, nvt or npt"),
-        ("wrong dtype", "`dtype` must be float32 or float64"),
+        ("wrong dtype", "--dtype must be float32 or float64"),
         ("wrong repeat", "--repeat must be three numbers"),
         ("no folder", "nowhere does not exist"),
         ("nothing to resume", "no restart file"),
@@ -142,3 +144,17 @@ def test_mistake_gives_one_clear_line(case, message, folder, potential, tmp_path
     assert output.startswith("Error: ")
     assert not (tmp_path / "out.traj").exists()
     assert not (tmp_path / "run").exists()
+
+
+def test_messages_name_options_for_arguments(potential, folder):
+    start = folder / "frames.extxyz"
+    code, output = lrc_ase("md", potential, start, "--temperature", 30000)
+    assert code == 1
+    assert "--temperature must lie between 0 and --max-temperature = 20000 K" in output
+
+
+def test_a_reader_that_stops_early_is_no_error(potential):
+    command = f"{sys.executable} -u -m lrc_ase.cli info {potential} | head -1; echo ${{PIPESTATUS[0]}}"
+    finished = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert finished.stdout.splitlines()[1] in ("0", "141")
+    assert finished.stderr == ""

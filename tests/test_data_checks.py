@@ -186,7 +186,7 @@ def test_obstacles_of_stresses_are_listed_only_without_a_verdict():
     assert "stresses against bond lengths (20 frames)" in report.checked[0]
     assert not [text for text in report.unchecked if "stress" in text]
     report = inspect_frames({"set": rattled(COPPER, 3, 0.1)})
-    assert report.unchecked[0].count("stresses against") == 3
+    assert sum(line.startswith("set: stresses against") for line in report.unchecked) == 3
 
 
 def test_force_constants_are_those_of_the_potential():
@@ -304,7 +304,7 @@ def test_argon_is_no_crystal_in_bohr_unless_it_is():
 def test_the_report_says_what_it_could_not_check():
     report = inspect_frames({"one": rattled(COPPER * (2, 2, 2), 1, 0.05)})
     assert report.warnings == ()
-    assert report.verdict == "Nothing looks wrong in what was checked; the rest could not be."
+    assert report.verdict == "The checks that could be made found nothing wrong."
     unchecked = " / ".join(report.unchecked)
     for text in (
         "energies against forces (1 frames have energy and all forces, two are needed)",
@@ -323,7 +323,7 @@ def test_missing_labels_are_warnings():
     assert report.warnings == ("set: 1 of 6 frames have no energy", "set: 1 of 6 frames have no forces")
     report = inspect_frames({"set": [bare]})
     assert report.warnings[0].startswith("set: no frame has an energy or forces under a known name")
-    assert report.verdict == "1 warnings."
+    assert report.verdict == "1 warning."
     unchecked = " / ".join(report.unchecked)
     for label in ("energies (no frame has one)", "forces (no frame has any)", "stresses (no frame has one)"):
         assert label in unchecked
@@ -331,14 +331,14 @@ def test_missing_labels_are_warnings():
 
 def test_consecutive_frames_are_counted():
     rows = inspect_frames({"set": rattled(COPPER, 12, 0.05)}).rows
-    assert rows["consecutive frames of trajectories"] == ("none",)
+    assert rows["consecutive frames"] == ("none",)
     frames = rattled(COPPER, 1, 0.05)
     for _ in range(11):
         atoms = frames[-1].atoms.copy()
         atoms.positions[:2] += 0.02
         frames.append(frame_of(atoms))
     rows = inspect_frames({"set": frames}).rows
-    assert rows["consecutive frames of trajectories"] == ("12",)
+    assert rows["consecutive frames"] == ("12 in 1 trajectory",)
 
 
 def test_meanings_are_told_apart_by_ratio_and_sign():

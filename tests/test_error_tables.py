@@ -62,6 +62,21 @@ def test_columns_without_values_are_left_out_and_absent_values_are_dashes():
             "No sign of overfitting: the force error on the",
         ),
         ({"forces_rmse": 10.0}, {"n_frames": 50, "forces_rmse": 15.0}, "overfits: the force error on the validation"),
+        (
+            {"forces_rmse": 10.0},
+            {"n_frames": 50, "forces_rmse": 14.8},
+            r"overfits: .* 1.5 times .*\. More frames help\.",
+        ),
+        (
+            {"forces_rmse": 10.0, "forces_mae": 5.0},
+            {"n_frames": 50, "forces_rmse": 20.0, "forces_mae": 6.0},
+            r"^A few frames are hard: .* is 2.0 times .* root mean square, but 1.2 times as mean absolute error\.",
+        ),
+        (
+            {"forces_rmse": 10.0, "forces_mae": 5.0},
+            {"n_frames": 50, "forces_rmse": 20.0, "forces_mae": 8.0},
+            "^The model overfits: the force error",
+        ),
         ({"forces_rmse": 10.0}, {"n_frames": 1, "forces_rmse": 20.0}, r"2.0 times .* \(1 validation frame: an uncert"),
         ({"energy_rmse": 1.0}, {"n_frames": 50, "energy_rmse": 4.0}, "the energy error .* is 4.0 times"),
         ({"forces_rmse": 10.0}, {"n_frames": 50, "forces_rmse": math.nan}, "cannot be judged: .* no label in common"),

@@ -113,7 +113,11 @@ def test_an_ordinary_input_runs_and_a_restart_continues_it(potential_file, tmp_p
         ("pair_style lrc Na K", "unknown element K: this potential knows H, O, Na, Cl"),
         ("pair_style lrc Na", "must name the element of each of LAMMPS' 2 atom types"),
         ("pair_style lrc Cl Na", "atom type 1 is named Cl but has the mass of Na, 22.98"),
-        ("pair_style lrc", r"atom types [1, 2] have no label that is an element of the potential (H, O, Na, Cl)"),
+        ("pair_style lrc", "atom types [1, 2] have no label that is an element of the potential (H, O, Na, Cl)"),
+        (
+            "pair_style lrc",
+            "name the elements of all types, such as `pair_style lrc H O`, species=('H', 'O') or a `labelmap`",
+        ),
     ],
 )
 def test_species_that_do_not_fit_end_the_run(potential_file, tmp_path, line, message):

@@ -50,7 +50,12 @@ def test_wildcards_still_match_where_no_folder_has_their_name(tmp_path):
 def test_paths_that_match_nothing_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file matches '.*jo@uni/\*\.traj'"):
         list(matching_files(f"{tmp_path}/jo@uni/*.traj"))
-    with pytest.raises(ValueError, match=r"is a folder: name files in it, .*must hold type\.raw"):
+    (tmp_path / "notes").touch()
+    with pytest.raises(ValueError, match=r"is a folder: name files in it, .*\*\.extxyz\. .*must hold type\.raw"):
+        list(matching_files(str(tmp_path)))
+    for name in ("1.out", "2.out", "1.inp"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"such as .*/\*\.out\. A folder"):
         list(matching_files(str(tmp_path)))
 
 

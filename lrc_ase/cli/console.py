@@ -8,11 +8,12 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from rich.box import SIMPLE
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+from typer.models import OptionInfo
 
 from lrc_ase.files.printable import printable
 
@@ -53,6 +55,7 @@ __all__ = [
 
 console = Console()
 INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
+BROKEN_PIPE = 141  # what a shell reports for a command ended by SIGPIPE
 
 PotentialArgument = Annotated[
     str, typer.Argument(help="Potential: a file, a run folder, or the name of a shipped one.", show_default=False)
@@ -80,7 +83,8 @@ Command = TypeVar("Command", bound=Callable[..., None])
 def one_line_errors(command: Command) -> Command:
     """Decorate a command to end an error with one line and a non-zero exit code.
 
-    With ``--debug`` errors keep their traceback.
+    Arguments of our functions that a message names in backticks are shown as the options of the command. With
+    ``--debug`` errors keep their traceback.
     """
 
     @functools.wraps(command)
@@ -95,6 +99,9 @@ def one_line_errors(command: Command) -> Command:
             raise typer.Exit(INTERRUPTED) from None
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
+        except BrokenPipeError:  # the reader, such as `head`, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+            raise typer.Exit(BROKEN_PIPE) from None
         except Exception as error:
             if _is_interruption(error):
                 say(str(error), to_stderr=True)
@@ -102,7 +109,7 @@ def one_line_errors(command: Command) -> Command:
             if debug:
                 raise
             if _is_expected(error):
-                say(f"Error: {_message(error)}", to_stderr=True)
+                say(f"Error: {_with_options(_message(error), command)}", to_stderr=True)
             else:
                 say(
                     f"Error: {type(error).__name__}: {_message(error)} (unexpected: --debug shows where)",
@@ -159,6 +166,17 @@ def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__
+
+
+def _with_options(message: str, command: Callable[..., None]) -> str:
+    """Return a message with names of options of the command, such as --temperature, for arguments in backticks."""
+    options = {
+        name: next((each for each in info.param_decls or () if each.startswith("--")), f"--{name.replace('_', '-')}")
+        for name, hint in get_type_hints(command, include_extras=True).items()
+        for info in getattr(hint, "__metadata__", ())
+        if isinstance(info, OptionInfo)
+    }
+    return re.sub(r"`(\w+)`", lambda match: options.get(match[1], match[0]), message)
 
 
 def say(text: str, *, to_stderr: bool = False) -> None:

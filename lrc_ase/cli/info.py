@@ -12,6 +12,7 @@ __all__ = ["info"]
 
 _UNITS = {
     "cutoff": "Angstrom",
+    "baseline.zbl.ranges": "Angstrom",
     "energy_scale": "eV",
     "long_range.smearing": "Angstrom",
     "descriptor.inverse_mean": "1/Angstrom",
@@ -59,6 +60,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
     [('cutoff', '5.0 Angstrom'), ('descriptor.name', 'sphere'), ('validation.energy_mae', '0.25 meV/atom')]
     >>> list(flat({"errors": {"training": {"forces_rmse": 9.5, "stress_rmse": float("nan")}}}))
     [('errors.training.forces_rmse', '9.5 meV/Angstrom')]
+    >>> list(flat({"baseline": [{"name": "zbl", "ranges": {"H-O": 0.8466867}}], "n_frames": 90.0}))
+    [('baseline', 'zbl'), ('baseline.zbl.ranges.H-O', '0.846687 Angstrom'), ('n_frames', '90')]
     """
     for key, value in values.items():
         name = f"{prefix}{key}"
@@ -66,10 +69,17 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield from flat(value, f"{name}.")
             continue
         items = value if isinstance(value, (list, tuple)) else [value]
+        if items and all(isinstance(item, Mapping) and "name" in item for item in items):
+            for item in items:
+                yield name, str(item["name"])
+                yield from flat({k: v for k, v in item.items() if k != "name"}, f"{name}.{item['name']}.")
+            continue
+        if key.startswith("n_"):
+            items = [round(item) if isinstance(item, float) and item.is_integer() else item for item in items]
         if any(isinstance(item, float) and math.isnan(item) for item in items):  # errors of labels that no frame had
             continue
         unit = _unit(name) if items and all(_is_number(item) for item in items) else ""
-        yield name, ", ".join(_text(item) for item in items) + unit
+        yield name, (", ".join(_text(item) for item in items) or "none") + unit
 
 
 def _unit(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lrc_ase.cli.console import DebugOption, DtypeOption, FieldOption, PotentialArgument, one_line_errors
+from lrc_ase.cli.console import DebugOption, DtypeOption, PotentialArgument, one_line_errors
 
 __all__ = ["lammps"]
 
@@ -23,7 +23,10 @@ def lammps(
         Path, typer.Argument(help="Input of LAMMPS with the line 'pair_style lrc Na Cl'.", show_default=False)
     ],
     charge: Annotated[float, typer.Option(help="Total charge of the box, e.")] = 0.0,
-    field: FieldOption = None,
+    field: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option("--field", metavar="EX EY EZ", help="Electric field, V/Angstrom.", show_default=False),
+    ] = None,
     dtype: DtypeOption = "float64",
     threads: Annotated[
         int | None,

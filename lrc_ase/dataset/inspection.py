@@ -52,16 +52,16 @@ class DataReport:
     checked: tuple[str, ...] = ()
     """Checks that came to a verdict, with the samples they rest on; one line for each set."""
     unchecked: tuple[str, ...] = ()
-    """Checks without a verdict, with the reason; one line for each set."""
+    """Checks without a verdict, with the reason; one line for each check of a set."""
 
     @property
     def verdict(self) -> str:
         """Return one sentence that claims no more than was checked."""
         if self.warnings:
-            return f"{len(self.warnings)} warnings."
+            return f"{len(self.warnings)} warning{'s' if len(self.warnings) > 1 else ''}."
         if self.unchecked:
-            return "Nothing looks wrong in what was checked; the rest could not be."
-        return "Nothing looks wrong."
+            return "The checks that could be made found nothing wrong."
+        return "The checks found nothing wrong."
 
 
 def _isolated(frames: Sequence[LabelledFrame]) -> str:
@@ -101,7 +101,7 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
         "force: median, 99%, largest (eV/Angstrom)": _force_quantiles,
         "net force: median, largest (eV/Angstrom)": _net_forces,
         "shortest distances (Angstrom)": _shortest,
-        "consecutive frames of trajectories": _consecutive,
+        "consecutive frames": _consecutive,
     }
     describe |= {
         f"with {label.replace('_', ' ').replace('born', 'Born')}": partial(_share_with, label)
@@ -123,18 +123,18 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
         (*doubts, *warnings, *warn_of_duplicates(filled)),
         tuple(notes),
         tuple(f"{name}: {text}" for name, each in checks.items() if (text := _made(each))),
-        tuple(f"{name}: {text}" for name, each in checks.items() if (text := _not_made(each))),
+        tuple(
+            f"{name}: {check.subject} ({check.obstacle})"
+            for name, each in checks.items()
+            for check in each
+            if not check.basis
+        ),
     )
 
 
 def _made(checks: Sequence[Check]) -> str:
     """Return the checks that came to a verdict, with their samples."""
     return ", ".join(f"{check.subject} ({check.basis})" for check in checks if check.basis)
-
-
-def _not_made(checks: Sequence[Check]) -> str:
-    """Return the checks without a verdict, with the reasons."""
-    return "; ".join(f"{check.subject} ({check.obstacle})" for check in checks if not check.basis)
 
 
 def _missing_labels(frames: Sequence[LabelledFrame]) -> list[str]:
@@ -152,12 +152,12 @@ def _missing_labels(frames: Sequence[LabelledFrame]) -> list[str]:
 
 
 def _consecutive(frames: Sequence[LabelledFrame]) -> str:
-    """Return the number of consecutive frames and of their runs."""
+    """Return the number of consecutive frames and of the trajectories that they form."""
     runs = consecutive_runs(frames[:_LARGEST_SEQUENCE])
     if not runs:
         return "none"
     looked_at = f" of the first {_LARGEST_SEQUENCE}" if len(frames) > _LARGEST_SEQUENCE else ""
-    return f"{sum(map(len, runs))}{looked_at} in {len(runs)} runs" if len(runs) > 1 else f"{len(runs[0])}{looked_at}"
+    return f"{sum(map(len, runs))}{looked_at} in {len(runs)} trajector{'ies' if len(runs) > 1 else 'y'}"
 
 
 def _count(n_frames: int, n_inspected: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,13 +33,19 @@ def matching_files(entry: str) -> Iterator[tuple[str, str]]:
             index = ":"
     if not matches:
         if Path(entry).is_dir():
+            example = f"{entry.rstrip('/')}/*{_most_frequent_suffix(entry)}"
             raise ValueError(
-                f"{entry} is a folder: name files in it, such as {entry.rstrip('/')}/*.extxyz. A folder of DeePMD-kit "
-                "must hold type.raw"
+                f"{entry} is a folder: name files in it, such as {example}. A folder of DeePMD-kit must hold type.raw"
             )
         raise FileNotFoundError(f"no file matches {entry!r}")
     for match in matches:
         yield match, index
+
+
+def _most_frequent_suffix(folder: str) -> str:
+    """Return the suffix of most files in a folder, .extxyz for a folder without any."""
+    suffixes = Counter(path.suffix for path in Path(folder).iterdir() if path.is_file() and path.suffix)
+    return suffixes.most_common(1)[0][0] if suffixes else ".extxyz"
 
 
 def _expanded(pattern: str) -> list[str]:

@@ -325,11 +325,11 @@ def _labels(lmp: Any, n_types: int, elements: Sequence[str]) -> tuple[str, ...]:
             if "labelmap" not in str(error):
                 raise
             break
-    missing = sorted(set(range(1, n_types + 1)) - set(element_of_type))
-    if missing:
+    if missing := sorted(set(range(1, n_types + 1)) - set(element_of_type)):
+        examples = tuple(elements[index % len(elements)] for index in range(n_types))
         raise ValueError(
-            f"atom types {missing} have no label that is an element of the potential ({', '.join(elements)}): "
-            'name them with `labelmap atom 1 Na 2 Cl` or species=("Na", "Cl")'
+            f"atom types {missing} have no label that is an element of the potential ({', '.join(elements)}): name the "
+            f"elements of all types, such as `pair_style lrc {' '.join(examples)}`, species={examples} or a `labelmap`"
         )
     return tuple(element_of_type[kind] for kind in range(1, n_types + 1))
 

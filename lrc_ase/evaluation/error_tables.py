@@ -111,30 +111,43 @@ def error_cells(
     return ["", *(column.title for column in shown)], rows
 
 
+def _ratio(training: Mapping[str, float], unseen: Mapping[str, float], key: str) -> float:
+    """Return an error on unseen frames over that on training frames, as shown with one decimal; NaN without one."""
+    seen, new = training.get(key, math.nan), unseen.get(key, math.nan)
+    return round(new / seen, 1) if seen > 0 else math.nan  # a zero error has no ratio
+
+
 def overfitting_remark(
     training: Mapping[str, float], unseen: Mapping[str, float] | None, *, unseen_name: str = "validation"
 ) -> str:
     """Return one sentence that compares the errors on training frames with those on frames not trained on.
 
     Both mappings hold `n_frames` and the errors of `Evaluation.metrics`. Forces are compared, or energies where there
-    are no forces. `unseen_name` is how the sentence calls the frames that were not trained on.
+    are no forces. A model overfits if both the root mean square and the mean absolute error (where it is known) are
+    much larger on unseen frames; a few hard frames raise the first alone. `unseen_name` is how the sentence calls the
+    frames that were not trained on.
 
-    >>> errors = {"n_frames": 90.0, "forces_rmse": 20.0}, {"n_frames": 10.0, "forces_rmse": 60.0}
+    >>> errors = {"n_frames": 90.0, "forces_rmse": 20.0}, {"n_frames": 10.0, "forces_rmse": 24.0}
     >>> overfitting_remark(*errors)
-    'The model overfits: the force error on the validation frames is 3.0 times that on the training frames.'
+    'No sign of overfitting: the force error on the validation frames is 1.2 times that on the training frames.'
     """
     if unseen is None or not unseen.get("n_frames", 0.0):
         return "Overfitting cannot be judged: no frames were kept apart from training."
-    for key, quantity in (("forces_rmse", "force error"), ("energy_rmse", "energy error")):
-        seen, new = training.get(key, math.nan), unseen.get(key, math.nan)
-        if math.isnan(seen) or math.isnan(new) or seen <= 0:  # a zero error has no ratio
+    for quantity, name in (("forces", "force error"), ("energy", "energy error")):
+        ratio = _ratio(training, unseen, f"{quantity}_rmse")
+        if math.isnan(ratio):
             continue
-        ratio = new / seen
-        verdict = "The model overfits" if ratio >= _SIGN_OF_OVERFITTING else "No sign of overfitting"
-        sentence = (
-            f"{verdict}: the {quantity} on the {unseen_name} frames is {ratio:.1f} times that on the training frames"
-        )
+        usual = _ratio(training, unseen, f"{quantity}_mae")
         n_frames = int(unseen["n_frames"])
         few = f" ({n_frames} {unseen_name} frame{'s' if n_frames > 1 else ''}: an uncertain number)"
-        return sentence + (few if n_frames < _FEW_FRAMES else "") + "."
+        compared = f"the {name} on the {unseen_name} frames is {ratio:.1f} times that on the training frames"
+        compared += few if n_frames < _FEW_FRAMES else ""
+        if ratio < _SIGN_OF_OVERFITTING:
+            return f"No sign of overfitting: {compared}."
+        if usual < _SIGN_OF_OVERFITTING:
+            return (
+                f"A few frames are hard: {compared} as root mean square, but {usual:.1f} times as mean absolute error. "
+                "Look at the hardest frames in the report."
+            )
+        return f"The model overfits: {compared}. More frames help."
     return f"Overfitting cannot be judged: training and {unseen_name} frames have no label in common."

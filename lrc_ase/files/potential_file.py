@@ -50,6 +50,12 @@ class Potential:
     description: dict[str, Any] = field(default_factory=dict)
     """Facts about the training, as JSON values."""
 
+    def __repr__(self) -> str:
+        settings = self.settings
+        kind = "short-range" if settings.long_range is None else "full-range"
+        members = f"{self.n_members} members, " if self.n_members > 1 else ""
+        return f"Potential({kind}, {members}{' '.join(settings.elements)}, cutoff {settings.cutoff:g} Angstrom)"
+
     @property
     def settings(self) -> ModelSettings:
         """Return the settings that the model was built from."""

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import EllipseCollection
 from matplotlib.colors import Normalize
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from lrc_ase.dataset import Atoms
 from lrc_ase.evaluation.error_tables import ERROR_UNITS, error_text
@@ -83,11 +83,11 @@ def _set_error_scale(axis: Axes, curves: Sequence[PairErrors]) -> None:
     largest = float(np.nanmax(np.concatenate(reach)))
     if typical > 0 and largest > 12 * typical:
         axis.set_yscale("symlog", linthresh=2 * typical, linscale=1.0)
-        # ticks of the narrow linear part would overlap
-        near_zero = 2 * typical
-        axis.yaxis.set_major_formatter(
-            FuncFormatter(lambda value, _: "" if 0 < abs(value) < near_zero else f"{value:g}")
-        )
+        # zero and powers of ten; ticks of the narrow linear part would overlap
+        powers = 10.0 ** np.arange(np.ceil(np.log10(2 * typical)), np.floor(np.log10(1.1 * largest)) + 1)
+        axis.yaxis.set_major_locator(FixedLocator([*-powers, 0.0, *powers]))
+        axis.yaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter("{x:g}")
     axis.set_ylim(-1.1 * largest or -1.0, 1.1 * largest or 1.0)  # errors that are all zero need limits too
 
 

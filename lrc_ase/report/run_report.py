@@ -77,7 +77,7 @@ def report_run(path: str | os.PathLike[str]) -> Path:
     sections[0] = replace(sections[0], sentences=sentences, tables=[table for table in tables if table is not None])
     sections.append(_training_section(folder, shown, data_table(inspection)))
     target = folder.path / "report.html"
-    write_report(Report(f"Training run {run_name}", sections, folder.configuration.read_text("utf-8")), target)
+    write_report(Report(f"Training of {run_name}", sections, folder.configuration.read_text("utf-8")), target)
     return target
 
 

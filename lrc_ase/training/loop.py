@@ -123,9 +123,10 @@ class StageLoop:
         progress, stage = self.progress, self.stage
         if progress.stopped_by is None or progress.epoch >= self.n_epochs:
             return None
-        limit = (
-            f"{stage.time_limit:g} minutes" if progress.stopped_by == "time_limit" else f"{stage.patience} validations"
+        count, unit = (
+            (stage.time_limit, "minute") if progress.stopped_by == "time_limit" else (stage.patience, "validation")
         )
+        limit = f"{count:g} {unit}{'' if count == 1 else 's'}"
         return f"stopped by {progress.stopped_by} ({limit}) after {progress.epoch} of {self.n_epochs} epochs"
 
     def stop_when_due(self) -> None:

@@ -201,7 +201,7 @@ def describe(prepared: Prepared) -> list[str]:
     )
     if model.long_range is not None and model.long_range.compositions and model.long_range.charges != "shifted":
         sums = ", ".join(f"{formula} {charge:+g}" for formula, charge in model.long_range.compositions.items())
-        lines.append(f"charges of the elements sum to (in e): {sums}")
+        lines.append(f"total charge of each fragment in e: {sums}")
     lines += [f"checked: {line}" for line in prepared.inspection.checked]
     lines += [f"not checked: {line}" for line in prepared.inspection.unchecked]
     lines += [f"note: {note}" for note in prepared.inspection.notes]
@@ -297,7 +297,8 @@ def _references(
     if fitted.rank_deficient:
         remarks.append(
             f"the compositions of the training frames determine {fitted.rank} of {len(elements)} element references; "
-            "those of minimum norm are used, so energies of other compositions mean nothing"
+            "those of minimum norm are used, so energies of other compositions mean nothing unless frames of isolated "
+            "atoms are added and references=isolated-atoms is set"
         )
     return fitted.values
 
