@@ -31,10 +31,12 @@ def test_walkers_are_spread_over_the_temperatures():
     assert levels(ExplorationSettings(temperatures=(300, 900)), 1) == [900]
 
 
-def exploration(tmp_path, threshold=1e3, previous=(), iteration=0, **changes):
+def exploration(tmp_path, threshold=1e3, previous=(), iteration=0, correction=1.0, **changes):
     settings = parse_settings(content(tmp_path, **changes))
     starts = read_starts(settings.starts)
-    return explore(ensemble(), starts, settings, previous, threshold=threshold, iteration=iteration)
+    return explore(
+        ensemble(), starts, settings, previous, threshold=threshold, correction=correction, iteration=iteration
+    )
 
 
 def test_an_exploration_without_alarm_is_complete_and_goes_on_from_its_ends(tmp_path):
@@ -73,6 +75,7 @@ def test_members_of_the_ensemble_take_turns_in_moving_walkers(tmp_path):
             pressure=0.0,
             friction=0.01,
             relative_threshold=1.0,
+            correction=1.0,
             steps=8,
             timestep=2.6,
             snapshots=4,
@@ -93,6 +96,21 @@ def test_walkers_that_stop_at_once_are_tried_again_and_end(tmp_path):
     assert result.alarms == result.runs
     assert not result.complete
     assert [atoms.info["step"] for atoms in result.walkers] == [0, 0]
+
+
+def test_a_correction_keeps_walkers_where_the_true_error_is_below_the_threshold(tmp_path):
+    """A teacher that differs from the mean by four times the deviations, whatever they are."""
+    wrong, length = 4.0, {"exploration__length": 0.1, "exploration__relative_threshold": 0.0}
+    largest = max(atoms.info["deviation"] for atoms in exploration(tmp_path, **length).snapshots)
+    threshold = 2 * largest  # above all deviations, and half of the largest true error
+    free = exploration(tmp_path, threshold, **length)
+    assert free.alarms == 0
+    assert max(wrong * atoms.info["deviation"] for atoms in free.snapshots) > threshold
+    held = exploration(tmp_path, threshold, correction=wrong, **length)
+    assert held.alarms == held.runs
+    calm = [atoms.info["deviation"] for atoms in held.snapshots if "alarm" not in atoms.info]
+    assert max(calm, default=0.0) <= threshold
+    assert held.picoseconds / held.runs < free.picoseconds / free.runs
 
 
 def test_a_walker_goes_on_where_it_stopped(tmp_path):

@@ -18,11 +18,12 @@ from lrc_ase import LRCCalculator
 from lrc_ase.files.potential_file import load_potential
 from lrc_ase.learning import TeacherPool, TeacherSettings
 from lrc_ase.learning.active_learning import learn
-from lrc_ase.learning.fresh_errors import agrees
+from lrc_ase.learning.fresh_errors import agrees, correction
 from lrc_ase.learning.label_store import LabelStore
 from lrc_ase.learning.labelling import label_by_teacher
 from lrc_ase.learning.loop import Loop
 from lrc_ase.learning.progress import Silence
+from lrc_ase.learning.settings import load_settings
 from lrc_ase.learning.state import FreshErrors, IterationRecord, LearnFolder, LearnState
 from lrc_ase.report.learning_report import report_learning
 from lrc_ase.structures.domain import ExtrapolationWarning
@@ -236,6 +237,41 @@ def test_agreement_of_errors():
     assert agrees(FreshErrors(n_frames=1, forces_rmse=14.9, forces_predicted=10.0))
     assert not agrees(FreshErrors(n_frames=1, forces_rmse=15.1, forces_predicted=10.0))
     assert not agrees(FreshErrors(n_frames=1, forces_rmse=1.0))
+
+
+@pytest.mark.parametrize(
+    ("actual", "predicted", "usual", "factor"),
+    [
+        (40.0, 10.0, 10.0, 4.0),
+        (8.0, 10.0, 10.0, 1.0),  # never trusted more than calibrated
+        (200.0, 10.0, 10.0, 5.0),  # 10 meV/Angstrom are usual: five times as much is half of the threshold
+        (200.0, 10.0, 80.0, 1.0),
+        (200.0, None, 10.0, 1.0),  # a single model predicts no error
+    ],
+)
+def test_deviations_are_corrected_by_the_newest_labels(actual, predicted, usual, factor):
+    fresh = FreshErrors(n_frames=1, forces_rmse=actual, forces_predicted=predicted)
+    held_out = FreshErrors(n_frames=1, forces_rmse=10.0, forces_predicted=usual)
+    assert correction(fresh, held_out, 0.1) == pytest.approx(factor)
+    assert correction(None, held_out, 0.1) == 1.0
+
+
+def test_the_loop_corrects_deviations_in_the_exploration_after_labels_that_were_off(finished, monkeypatch):
+    run, summary = finished
+    for record in summary.records[:2]:
+        assert record.correction == correction(record.fresh.get("all"), record.held_out, record.threshold)
+    with LabelStore(run / "labels.extxyz") as store:
+        learning = Loop(load_settings(run / "learn.yaml"), LearnFolder(run), store, Silence(), [])
+        learning.state = LearnState(iteration=1).recorded(
+            fresh={"all": FreshErrors(n_frames=4, forces_rmse=30.0, forces_predicted=10.0)},
+            held_out=FreshErrors(n_frames=4, forces_rmse=1e4, forces_predicted=1.0),
+        )
+        asked = {}
+        monkeypatch.setattr("lrc_ase.learning.loop.explore", lambda *_, **options: asked.update(options) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            learning._explore()
+    assert asked["correction"] == pytest.approx(3.0)
+    assert "larger than predicted: deviations count 3.0 times" in (run / "log.txt").read_text()
 
 
 def test_state_keeps_one_record_for_each_iteration():

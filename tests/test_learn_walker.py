@@ -24,6 +24,7 @@ PLAN = Plan(
     check_every=1,
     threshold=0.1,
     relative_threshold=0.0,
+    correction=1.0,
     start_volume=66.4,
 )
 
@@ -91,6 +92,14 @@ def test_an_alarm_stops_the_walk_and_keeps_its_frame():
     assert result.snapshots[-1].info["alarm"] == "deviation"
     assert result.snapshots[-1].info["deviation"] == pytest.approx(0.2)
     assert result.last.info["step"] < 7
+
+
+@pytest.mark.parametrize(("correction", "step"), [(1.0, 11), (4.0, 3)])
+def test_deviations_that_were_too_small_before_stop_a_walk_earlier(correction, step):
+    """The true error is four times the deviation, which grows by 0.01 per step: 0.1 is passed at step 3."""
+    result = walk(Springs(lambda step: 0.01 * step), replace(PLAN, correction=correction))
+    assert result.steps == step
+    assert result.snapshots[-1].info["deviation"] == pytest.approx(0.01 * step * correction)
 
 
 def test_hot_structures_bear_larger_deviations():

@@ -70,6 +70,7 @@ def explore(
     previous: Sequence[Atoms],
     *,
     threshold: float,
+    correction: float = 1.0,
     iteration: int,
     out_of_time: Callable[[], bool] = lambda: False,
     report: Callable[[int, int, int], None] | None = None,
@@ -91,6 +92,8 @@ def explore(
         as solid, on its way, as liquid and supercooled.
     threshold
         Deviation at which a walker stops, eV/Angstrom per component.
+    correction
+        Factor of the deviations of the ensemble before they are compared.
     iteration
         Number that seeds noise and choices, with `settings.seed`.
     out_of_time
@@ -130,6 +133,7 @@ def explore(
             check_every=exploring.check_every,
             threshold=threshold,
             relative_threshold=exploring.relative_threshold,
+            correction=correction,
             start_volume=start.get_volume() if start.pbc.all() else 0.0,
         )
         atoms.calc = movers[walker % len(movers)]

@@ -15,7 +15,7 @@ from lrc_ase.dataset import Atoms, force_rms, label_frame, read_frames, write_fr
 from lrc_ase.files.atomic import replacing, write_atomically
 from lrc_ase.files.potential_file import load_potential
 from lrc_ase.learning.exploration import choose_frames, explore, time_step
-from lrc_ase.learning.fresh_errors import agrees, errors_by_origin
+from lrc_ase.learning.fresh_errors import AGREEMENT, agrees, correction, errors_by_origin
 from lrc_ase.learning.label_store import LabelStore, exact_extxyz
 from lrc_ase.learning.labelling import label_by_hand, label_by_teacher, request, requested, under_usual_names
 from lrc_ase.learning.progress import Observer, log_line
@@ -186,7 +186,10 @@ class Loop:
         settings, folder, number = self.settings, self.folder, self.state.iteration
         began = time.monotonic()
         potential = load_potential(self._potential(number))
-        threshold = self._threshold()
+        threshold, record = self._threshold(), self.state.record
+        factor = correction(record.fresh.get("all"), record.held_out, threshold)
+        if factor > AGREEMENT:
+            self._say(f"errors on the newest labels were larger than predicted: deviations count {factor:.1f} times")
         previous = read_frames(folder.walkers(number - 1)) if number else []
         n_walkers = max(settings.exploration.walkers, len(self.starts))
         self.observer.phase(f"iteration {number}: exploration", 100 * n_walkers)
@@ -196,6 +199,7 @@ class Loop:
             settings,
             previous,
             threshold=threshold,
+            correction=factor,
             iteration=number,
             out_of_time=self._out_of_time,
             report=lambda walker, steps, step: self.observer.advance(100 * walker + 100 * step // steps),
@@ -214,6 +218,7 @@ class Loop:
         self.state = self.state.recorded(
             explore_seconds=time.monotonic() - began,
             threshold=threshold,
+            correction=factor,
             hottest=max((float(atoms.info["temperature"]) for atoms in exploration.snapshots), default=None),
             picoseconds=exploration.picoseconds,
             runs=exploration.runs,

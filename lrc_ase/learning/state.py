@@ -57,6 +57,9 @@ class IterationRecord(Settings):
     explore_seconds: float = 0.0
     threshold: float | None = None
     """Deviation at which walkers stopped, eV/Angstrom per component."""
+    correction: float = 1.0
+    """Factor of deviations before they were compared with the threshold: the ratio of actual to predicted errors of
+    the labels of this iteration, see `lrc_ase.learning.fresh_errors.correction`."""
     hottest: float | None = None
     """Highest temperature of a snapshot's thermostat, K."""
     picoseconds: float = 0.0

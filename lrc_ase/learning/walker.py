@@ -63,6 +63,8 @@ class Plan:
     """Deviation of the force on an atom at which the run stops, eV/Angstrom per component."""
     relative_threshold: float
     """The same as a part of the root mean square force of the frame; the larger one counts."""
+    correction: float
+    """Factor of deviations before they are compared, the ratio of actual to predicted errors of the newest labels."""
     start_volume: float
     """Volume of the start, Angstrom^3; of use where the pressure is controlled."""
 
@@ -77,7 +79,8 @@ class Walk:
     """Result of a run."""
 
     snapshots: list[Atoms] = field(default_factory=list)
-    """Frames along the run, with `deviation` (eV/Angstrom), `temperature` (K) and `step` in `Atoms.info`."""
+    """Frames along the run, with the corrected `deviation` (eV/Angstrom), `temperature` (K) and `step` in
+    `Atoms.info`."""
     steps: int = 0
     """Steps made."""
     alarm: str = ""
@@ -123,8 +126,8 @@ def run_walker(
     The calculator of `atoms` moves them: that of the `ensemble`, or that of one of its members, which costs less. Every
     `plan.check_every` steps the ensemble evaluates the frame.
 
-    The run stops early with an alarm where the deviation of the force on an atom passes the thresholds of the plan
-    or the structure lies far outside the training domain, and with an explosion where energies or forces are
+    The run stops early with an alarm where the corrected deviation of the force on an atom passes the thresholds of the
+    plan or the structure lies far outside the training domain, and with an explosion where energies or forces are
     not finite, the calculator fails, or temperature or volume leave all bounds. The frame of an alarm is the last of
     the snapshots; that of an explosion is not among them, but the last checked frame before is.
     """
@@ -154,7 +157,7 @@ def run_walker(
                 is_checked = (step - first_step) % plan.check_every == 0 or step == plan.steps
                 far = getattr(atoms.calc, "extrapolation", ())
                 if not reason and (is_checked or far):
-                    deviation = force_deviation(judge.get_forces_std(atoms))
+                    deviation = plan.correction * force_deviation(judge.get_forces_std(atoms))
                     reason = "" if math.isfinite(deviation) else "the deviation of the forces is not finite"
             except (CalculatorError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
                 reason = f"the calculator failed: {error}"

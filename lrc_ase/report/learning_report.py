@@ -135,6 +135,7 @@ def _exploration(state: LearnState, explored: Mapping[int, Explored], folder: Pa
                 f"{record.alarms}",
                 f"{record.explosions}",
                 "-" if record.threshold is None else f"{record.threshold:.3f}",
+                f"{record.correction:.1f}",
                 _range(each.temperatures, "{:.0f}"),
                 _range(volumes, "{:.1f}"),
                 f"{min(each.shortest.values(), default=float('nan')):.2f}",
@@ -143,8 +144,8 @@ def _exploration(state: LearnState, explored: Mapping[int, Explored], folder: Pa
     if not rows:
         return Section("What was explored?")
     columns = [
-        "Iteration", "Time\nps", "Runs", "Alarms", "Explosions", "Threshold\neV/Å", "Temperature\nK", "Volume\nÅ³/atom",
-        "Shortest\ndistance\nÅ",
+        "Iteration", "Time\nps", "Runs", "Alarms", "Explosions", "Threshold\neV/Å", "Correction", "Temperature\nK",
+        "Volume\nÅ³/atom", "Shortest\ndistance\nÅ",
     ]  # fmt: skip
     plot_explored(explored, folder / "explored.png")
     plot_shortest(explored, folder / "shortest.png")
