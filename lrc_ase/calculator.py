@@ -213,6 +213,7 @@ class LRCCalculator(ResponseCalculator):
         """
         super().reset()
         self.neighbor_list.forget()
+        self._evaluate.forget()
         self._field.forget()
         self._extras, self._evaluated = {}, None
 

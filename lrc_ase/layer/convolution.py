@@ -32,7 +32,7 @@ from lrc_ase.layer.ewald import ewald_sum
 from lrc_ase.layer.exchange import Exchange
 from lrc_ase.layer.inputs import check_inputs
 from lrc_ase.layer.kernels import Multiplier
-from lrc_ase.layer.lattice import fractional_coordinates, held_mesh_shape
+from lrc_ase.layer.lattice import fractional_coordinates, held_mesh_shape, inverse_cell
 from lrc_ase.layer.memory import check_mesh_memory
 from lrc_ase.layer.mesh import FieldAndEnergy, Stencil, convolve, field_and_energy
 from lrc_ase.layer.tables import MultiplierTables
@@ -118,6 +118,7 @@ class LongRangeConvolution(nn.Module):
         mesh_shapes: Sequence[tuple[int, ...]] | None = None,
         exchange: Exchange | None = None,
         tables: MultiplierTables | None = None,
+        cell_on_host: Tensor | None = None,
     ) -> Tensor:
         """Compute the field u at the atoms.
 
@@ -143,6 +144,9 @@ class LongRangeConvolution(nn.Module):
         tables
             Tables of a frozen kernel from earlier calls. Pass the same object to calls in the same cell, as in
             dynamics: they then skip the evaluation of the kernel on the mesh. The layer itself keeps nothing.
+        cell_on_host
+            The numbers of `cell`, if `cell` is on another device and the caller has them on the host: the call then
+            does not wait for the device to learn them. `pbc` may be on the host anyway.
 
         Returns
         -------
@@ -155,7 +159,7 @@ class LongRangeConvolution(nn.Module):
             Shapes that do not fit, coordinates that are not finite, a singular cell, a kernel that has no form in this
             boundary, a mesh larger than the memory, processes that would share what has no mesh.
         """
-        boundary = _Boundary(structure, pbc, mesh_shapes, exchange, tables or MultiplierTables())
+        boundary = _Boundary(structure, pbc, mesh_shapes, exchange, tables or MultiplierTables(), cell_on_host)
         return self._sum(weights, fractional, cell, boundary, n_energies=0).field
 
     def field_and_energy(
@@ -171,6 +175,7 @@ class LongRangeConvolution(nn.Module):
         mesh_shapes: Sequence[tuple[int, ...]] | None = None,
         exchange: Exchange | None = None,
         tables: MultiplierTables | None = None,
+        cell_on_host: Tensor | None = None,
     ) -> FieldAndEnergy:
         r"""Compute :math:`\tfrac12\sum_i f_i u_i` of the first `n_energies` channels, and the field of the others.
 
@@ -193,7 +198,7 @@ class LongRangeConvolution(nn.Module):
             raise ValueError("energies 1/2 sum f u need one field for each weight, got a Matrix: use `forward`")
         if gradient and self.method == "ewald":
             raise ValueError("the sum over waves, method='ewald', gives no gradients: use method='mesh'")
-        boundary = _Boundary(structure, pbc, mesh_shapes, exchange, tables or MultiplierTables())
+        boundary = _Boundary(structure, pbc, mesh_shapes, exchange, tables or MultiplierTables(), cell_on_host)
         return self._sum(weights, fractional, cell, boundary, n_energies, gradient=gradient)
 
     def _sum(
@@ -208,8 +213,8 @@ class LongRangeConvolution(nn.Module):
     ) -> FieldAndEnergy:
         """Sum each group of structures with the same mesh and the same open directions."""
         d, multiplier = fractional.shape[-1], self.multiplier
-        structure, pbc, mesh_shapes, exchange, tables = boundary
-        cells = check_inputs(weights, fractional, cell, multiplier.n_inputs)
+        structure, pbc, mesh_shapes, exchange, tables, cell_on_host = boundary
+        cells = check_inputs(weights, fractional, cell, multiplier.n_inputs, cell_on_host)
         if exchange is not None and (len(cells) != 1 or self.method != "mesh" or (pbc is not None and not pbc.any())):
             raise ValueError(
                 f"processes share one structure with a mesh, got {len(cells)} structures, method='{self.method}', "
@@ -232,7 +237,7 @@ class LongRangeConvolution(nn.Module):
             groups.setdefault((layout.open_axes, layout.mesh_shape), []).append(index)  # in order of appearance
         options = exchange, tables, n_energies, gradient
         if len(groups) == 1:
-            return self._group(weights, fractional, cell, structure, layouts, *options)
+            return self._group(weights, fractional, cell, structure, layouts, *options, cell_on_host)
         sums = []
         for members in groups.values():
             chosen = torch.tensor(members, device=structure.device)
@@ -264,6 +269,7 @@ class LongRangeConvolution(nn.Module):
         tables: MultiplierTables,
         n_energies: int,
         gradient: bool,
+        cell_on_host: Tensor | None = None,
     ) -> FieldAndEnergy:
         """Sum structures with the same mesh and the same open directions."""
         mesh_shape, open_axes = layouts[0].mesh_shape, layouts[0].open_axes
@@ -275,11 +281,11 @@ class LongRangeConvolution(nn.Module):
                 # vacuum is part of the box, not of the user's cell: atoms move to coordinates of the padded one
                 padded = torch.cat([padded_cell(cell[i : i + 1], layout) for i, layout in enumerate(layouts)])
                 positions = torch.einsum("ni,nij->nj", fractional, cell[structure])  # (n_atoms, d)
-                fractional, cell = fractional_coordinates(positions, padded, structure), padded
+                fractional, cell, cell_on_host = fractional_coordinates(positions, padded, structure), padded, None
             n_channels = max(multiplier.n_channels, multiplier.n_inputs)  # a matrix holds more kernels than weights
             check_mesh_memory(mesh_shape, len(cell), n_channels, weights.dtype, weights.device)
             window = self.window if self.method == "mesh" else None  # the exact sum has no window to divide by
-            table = tables.table(multiplier, window, cell, mesh_shape, layouts)
+            table = tables.table(multiplier, window, cell, mesh_shape, layouts, cell_on_host)
             if self.method == "ewald":
                 field = ewald_sum(weights, fractional, structure, table, mesh_shape)
                 sums = split_energies(field, weights, structure, len(cell), n_energies)
@@ -290,7 +296,7 @@ class LongRangeConvolution(nn.Module):
                     sums = field_and_energy(weights, fractional, table, stencil, n_energies, gradient=gradient)
                     if sums.gradient is not None:
                         # by Cartesian coordinates x = s A: (n_atoms, d, d) @ (n_atoms, d, n_energies)
-                        inverse = torch.linalg.inv(cell)[structure]
+                        inverse = inverse_cell(cell)[structure]
                         sums = sums._replace(gradient=torch.matmul(inverse, sums.gradient))
                 else:
                     field = convolve(weights, fractional, table, stencil)
@@ -333,6 +339,7 @@ class _Boundary(NamedTuple):
     mesh_shapes: Sequence[tuple[int, ...]] | None
     exchange: Exchange | None
     tables: MultiplierTables
+    cell_on_host: Tensor | None
 
 
 @lru_cache(maxsize=2)

@@ -9,14 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrc_ase.layer.recording import recording
+
 __all__ = ["check_inputs"]
 
 _SMALLEST_SKEWNESS = 1e-6
 """Volume over the product of the edges below which cell vectors count as linearly dependent."""
 
 
-def check_inputs(weights: Tensor, fractional: Tensor, cell: Tensor, n_inputs: int) -> np.ndarray:
-    """Raise a `ValueError` for shapes, coordinates or cells that cannot be summed; return the numbers of the cells."""
+def check_inputs(
+    weights: Tensor, fractional: Tensor, cell: Tensor, n_inputs: int, cell_on_host: Tensor | None = None
+) -> np.ndarray:
+    """Raise a `ValueError` for shapes, coordinates or cells that cannot be summed; return the numbers of the cells.
+
+    `cell_on_host` holds the numbers of `cell`, if the caller has them. Coordinates of a step that is recorded are not
+    looked at.
+    """
     if fractional.ndim != 2:
         raise ValueError(f"`fractional` must have shape (n_atoms, d), got {tuple(fractional.shape)}")
     n_atoms, d = fractional.shape
@@ -29,13 +37,13 @@ def check_inputs(weights: Tensor, fractional: Tensor, cell: Tensor, n_inputs: in
         raise ValueError(f"`cell` must have shape (n_structures, {d}, {d}), got {tuple(cell.shape)}")
     numbers = fractional.detach()
     # one number that is not finite makes the sum so: one pass, and a single wait where numbers are on a GPU
-    if not math.isfinite(numbers.sum()):
+    if not recording() and not math.isfinite(numbers.sum()):
         finite = torch.isfinite(numbers).all(dim=-1)
         raise ValueError(
             f"`fractional` holds coordinates that are not finite (NaN or infinite), of atoms "
             f"{(~finite).nonzero()[:5, 0].tolist()}: look at the step that made these positions"
         )
-    cells: np.ndarray = cell.detach().cpu().numpy()
+    cells: np.ndarray = cell.detach().cpu().numpy() if cell_on_host is None else cell_on_host.to(cell.dtype).numpy()
     _check_cells(cells.tobytes(), cells.dtype.name, d)
     return cells
 

@@ -13,10 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrc_ase.layer.constants import constant
+
 __all__ = [
     "fractional_coordinates",
     "half_mesh_indices",
     "held_mesh_shape",
+    "indices_along",
+    "inverse_cell",
     "mesh_shape_for_spacing",
     "reciprocal_cell",
     "squared_wave_numbers",
@@ -27,17 +31,32 @@ __all__ = [
 
 def volume(cell: Tensor) -> Tensor:
     r"""Return the volume :math:`|\det A|` of each cell, (n_structures,)."""
-    return torch.linalg.det(cell).abs()
+    if cell.shape[-1] != 3:
+        return torch.linalg.det(cell).abs()
+    a, b, c = cell.unbind(dim=1)
+    return (a * torch.linalg.cross(b, c)).sum(dim=-1).abs()  # no wait for a GPU, as in `inverse_cell`
+
+
+def inverse_cell(cell: Tensor) -> Tensor:
+    """Return the inverse of each cell, (n_structures, d, d), without waiting for a GPU in three dimensions.
+
+    Its columns are cross products of two cell vectors over the volume.
+    """
+    if cell.shape[-1] != 3:
+        return torch.linalg.inv(cell)
+    a, b, c = cell.unbind(dim=1)
+    columns = [torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)]
+    return torch.stack(columns, dim=-1) / (a * columns[0]).sum(dim=-1)[:, None, None]
 
 
 def reciprocal_cell(cell: Tensor) -> Tensor:
     r"""Return reciprocal vectors :math:`B = 2\pi A^{-T}` as rows, so that :math:`a_i \cdot b_j = 2\pi\delta_{ij}`."""
-    return 2 * math.pi * torch.linalg.inv(cell).transpose(-1, -2)
+    return 2 * math.pi * inverse_cell(cell).transpose(-1, -2)
 
 
 def fractional_coordinates(positions: Tensor, cell: Tensor, structure: Tensor) -> Tensor:
     """Return coordinates in units of cell vectors, not wrapped; `positions` (n_atoms, d), `structure` (n_atoms,)."""
-    inverse = torch.linalg.inv(cell)
+    inverse = inverse_cell(cell)
     if cell.shape[0] == 1:
         return positions @ inverse[0]
     return torch.einsum("ni,nij->nj", positions, inverse[structure])
@@ -50,12 +69,16 @@ def wave_indices(mesh_shape: Sequence[int], *, like: Tensor) -> list[Tensor]:
     the half mesh, with an axis of structures in front: (1, n, 1, 1) for the first of three.
     """
     last = len(mesh_shape) - 1
-    indices = []
-    for axis, n in enumerate(mesh_shape):
-        frequencies = torch.fft.rfftfreq if axis == last else torch.fft.fftfreq
-        along = frequencies(n, 1 / n, dtype=torch.float64).round()  # n times 1/n is not exactly one
-        indices.append(along.to(like).reshape([1, *(-1 if other == axis else 1 for other in range(last + 1))]))
-    return indices
+    indices = [constant(indices_along, n, axis == last, like=like) for axis, n in enumerate(mesh_shape)]
+    return [
+        along.reshape([1, *(-1 if other == axis else 1 for other in range(last + 1))])
+        for axis, along in enumerate(indices)
+    ]
+
+
+def indices_along(n: int, is_last: bool) -> np.ndarray:
+    """Return the wave indices of the real-to-complex FFT along one axis of `n` points, whole numbers in float64."""
+    return np.arange(n // 2 + 1.0) if is_last else np.fft.fftfreq(n, 1 / n).round()  # n times 1/n is not exactly one
 
 
 def half_mesh_indices(mesh_shape: Sequence[int], *, device: torch.device | None = None) -> Tensor:

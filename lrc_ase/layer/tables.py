@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 
 from lrc_ase.layer.boundaries import Layout, wave_numbers
+from lrc_ase.layer.constants import constant
 from lrc_ase.layer.kernels import Multiplier, WaveNumbers
-from lrc_ase.layer.lattice import volume, wave_indices
+from lrc_ase.layer.lattice import indices_along, inverse_cell, volume
 from lrc_ase.layer.windows import Window
 
-__all__ = ["KeptTable", "MultiplierTables", "deconvolution", "paired_waves"]
+__all__ = ["KeptTable", "MultiplierTables", "UnkeptTables", "deconvolution", "paired_waves"]
 
 _CELLS_KEPT = 16
 """Most cells, or batches of cells, whose tables are kept."""
@@ -53,6 +54,7 @@ class MultiplierTables:
         cell: Tensor,
         mesh_shape: tuple[int, ...],
         layouts: Sequence[Layout],
+        cell_on_host: Tensor | None = None,
     ) -> Tensor:
         """Return the table of a multiplier, differentiable by its parameters and the cell.
 
@@ -62,6 +64,8 @@ class MultiplierTables:
             None for the window leaves out its transform, for sums without a mesh.
         cell, mesh_shape, layouts
             Cells (n_structures, d, d) in Angstrom, padded in open directions, and the rest as in `wave_numbers`.
+        cell_on_host
+            The numbers of `cell`, if the caller has them on the host and `cell` is not there.
 
         Returns
         -------
@@ -73,7 +77,7 @@ class MultiplierTables:
         # truncated kernels depend on k along the periodic directions alone: for them autograd differentiates by cells
         if cell.requires_grad and (state is None or not periodic):
             return _OfCell(cell, window, mesh_shape, layouts).evaluated(multiplier)
-        of_cell = self._of_cell(cell.detach(), window, mesh_shape, layouts)
+        of_cell = self._of_cell(cell.detach(), window, mesh_shape, layouts, cell_on_host)
         if state is None:
             return of_cell.evaluated(multiplier)
         kept = of_cell.kept(multiplier, state)
@@ -117,11 +121,17 @@ class MultiplierTables:
         self._at_origin.clear()
 
     def _of_cell(
-        self, cell: Tensor, window: Window | None, mesh_shape: tuple[int, ...], layouts: Sequence[Layout]
+        self,
+        cell: Tensor,
+        window: Window | None,
+        mesh_shape: tuple[int, ...],
+        layouts: Sequence[Layout],
+        cell_on_host: Tensor | None = None,
     ) -> _OfCell:
         # the cells' bytes tell them apart: comparing tensors would cost a kernel launch each, and a wait on a GPU
         boundary = tuple(layouts) if layouts[0].open_axes else None
-        key = (mesh_shape, cell.cpu().numpy().tobytes(), boundary, window, cell.dtype, cell.device)
+        numbers = cell.cpu() if cell_on_host is None else cell_on_host.to(cell.dtype)
+        key = (mesh_shape, numbers.numpy().tobytes(), boundary, window, cell.dtype, cell.device)
         if key in self._cells:
             self._cells[key] = self._cells.pop(key)  # dictionaries keep the order of insertion: used last comes last
         else:
@@ -135,6 +145,22 @@ class MultiplierTables:
             if len(self._cells) < _CELLS_KEPT and sum(each.n_bytes for each in self._cells.values()) <= _BYTES_KEPT:
                 return
             del self._cells[key]
+
+
+class UnkeptTables(MultiplierTables):
+    """Evaluate the multiplier in every call: for steps that are recorded and replayed while the cell changes."""
+
+    def table(
+        self,
+        multiplier: Multiplier,
+        window: Window | None,
+        cell: Tensor,
+        mesh_shape: tuple[int, ...],
+        layouts: Sequence[Layout],
+        cell_on_host: Tensor | None = None,
+    ) -> Tensor:
+        """Return the table, differentiable by parameters and cell; arguments as in `MultiplierTables.table`."""
+        return _OfCell(cell, window, mesh_shape, layouts).evaluated(multiplier)
 
 
 @dataclass
@@ -196,7 +222,8 @@ class _OfCell:
     def __post_init__(self) -> None:
         self.waves = wave_numbers(self.cell, self.mesh_shape, self.layouts)
         volumes = volume(self.cell).reshape(-1, *(1,) * (1 + len(self.mesh_shape)))
-        factor = paired_waves(self.mesh_shape) if self.window is None else deconvolution(self.window, self.mesh_shape)
+        shape, device = self.mesh_shape, self.cell.device
+        factor = paired_waves(shape, device) if self.window is None else deconvolution(self.window, shape, device)
         self.factor = factor.to(self.cell) / volumes
 
     @cached_property
@@ -214,7 +241,7 @@ class _OfCell:
         kept = self.tables.get(multiplier)
         if kept is None or kept.state != state:
             parameters = tuple(parameter.detach() for parameter in multiplier.parameters())
-            rest = self.waves.squared.detach(), self.factor, state, parameters, torch.linalg.inv(self.cell)
+            rest = self.waves.squared.detach(), self.factor, state, parameters, inverse_cell(self.cell)
             kept = KeptTable(self.evaluated(multiplier), multiplier, *rest)
             self.tables[multiplier] = kept
         return kept
@@ -229,27 +256,37 @@ def _arranged(multiplier: Multiplier, values: Tensor, factor: Tensor) -> Tensor:
     return (factor.unsqueeze(1) if len(channels) > 1 else factor) * arranged
 
 
-@lru_cache(maxsize=64)
-def paired_waves(mesh_shape: tuple[int, ...]) -> Tensor:
+def paired_waves(mesh_shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
     """Return 0 at the Nyquist waves of even axes, whose opposites the mesh does not hold, 1 elsewhere; (*half mesh)."""
-    paired = torch.ones(())
-    for indices, n_mesh in zip(
-        wave_indices(mesh_shape, like=torch.zeros((), dtype=torch.float64)), mesh_shape, strict=True
-    ):
-        paired = paired * (2 * indices.abs() < n_mesh)
-    return paired[0].to(torch.float64)
+    return _of_axes([(_paired_along,)] * len(mesh_shape), mesh_shape, device)
 
 
-@lru_cache(maxsize=64)
-def deconvolution(window: Window, mesh_shape: tuple[int, ...]) -> Tensor:
-    """Return the inverse square of the window's transform, for spreading and gathering, (*half mesh).
+def deconvolution(window: Window, mesh_shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
+    """Return the inverse square of the window's transform, for spreading and gathering, (*half mesh) in float64.
 
     Zero at the waves that `paired_waves` excludes.
     """
-    inverse = paired_waves(mesh_shape)
-    for indices, n_mesh in zip(wave_indices(mesh_shape, like=inverse), mesh_shape, strict=True):
-        transform = torch.from_numpy(window.fourier_transform(2 * np.pi * indices.numpy() / n_mesh))
-        inverse = inverse / transform[0] ** 2  # without the axis of structures
+    return _of_axes([(_deconvolution_along, window)] * len(mesh_shape), mesh_shape, device)
+
+
+def _of_axes(functions: Sequence[tuple[Any, ...]], mesh_shape: tuple[int, ...], device: torch.device | str) -> Tensor:
+    """Multiply one factor per axis, ``function(*arguments, n, is_last)``, (*half mesh) in float64."""
+    last, like = len(mesh_shape) - 1, torch.empty((), dtype=torch.float64, device=device)
+    product = torch.ones((), dtype=torch.float64, device=device)
+    for axis, (n, function) in enumerate(zip(mesh_shape, functions, strict=True)):
+        along = constant(*function, n, axis == last, like=like)
+        product = product * along.reshape([-1 if other == axis else 1 for other in range(last + 1)])
+    return product
+
+
+def _paired_along(n: int, is_last: bool) -> np.ndarray:
+    paired: np.ndarray = (2 * np.abs(indices_along(n, is_last)) < n).astype(np.float64)
+    return paired
+
+
+def _deconvolution_along(window: Window, n: int, is_last: bool) -> np.ndarray:
+    transform = window.fourier_transform(2 * np.pi * indices_along(n, is_last) / n)
+    inverse: np.ndarray = _paired_along(n, is_last) / transform**2
     return inverse
 
 
@@ -276,16 +313,19 @@ def _second_moments(values: Tensor) -> Tensor:
     d = values.ndim - 1
     sums = values
     for axis in reversed(range(d)):  # the last axis first: its lines are contiguous, and one pass leaves 3 numbers each
-        powers = _index_powers(values.shape[1 + axis], axis == d - 1, values.dtype, values.device)
+        n, is_last = values.shape[1 + axis], axis == d - 1
+        powers = constant(_index_powers, 2 * (n - 1) if is_last else n, is_last, like=values)
         sums = torch.tensordot(sums, powers, dims=([1 + axis], [0]))
     # (n_structures, 3, ..., 3): sums of value times m_d^p ... m_1^q at [p, ..., q]; one more m_i is 3^i places further
-    places = [[3**i + 3**j for j in range(d)] for i in range(d)]
-    return sums.flatten(1)[:, places]
+    places = constant(_moment_places, d, like=torch.empty((), dtype=torch.int64, device=values.device))
+    return sums.flatten(1).index_select(1, places).unflatten(1, (d, d))
 
 
-@lru_cache(maxsize=64)
-def _index_powers(n: int, is_half: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return 1, m and m^2 of the `n` wave indices m along one axis, (n, 3); `is_half` for the last axis."""
-    with torch.inference_mode(False):  # it will be used outside of that too
-        indices = torch.arange(n) if is_half else torch.fft.fftfreq(n, 1 / n, dtype=torch.float64).round()
-        return torch.stack([indices**0, indices, indices**2], dim=-1).to(device, dtype)
+def _moment_places(d: int) -> list[int]:
+    return [3**i + 3**j for i in range(d) for j in range(d)]
+
+
+def _index_powers(n: int, is_last: bool) -> np.ndarray:
+    """Return 1, m and m^2 of the `n` wave indices m along one axis, (n, 3)."""
+    indices = indices_along(n, is_last)
+    return np.stack([indices**0, indices, indices**2], axis=-1)

@@ -30,6 +30,8 @@ from scipy.constants import elementary_charge, epsilon_0
 from torch import Tensor, nn
 
 from lrc_ase.layer.mesh import total
+from lrc_ase.layer.mesh.evaluation import sum_by_structure
+from lrc_ase.layer.recording import recording
 from lrc_ase.models.compositions import element_charge_space
 from lrc_ase.models.electronegativity import starting_charges
 from lrc_ase.models.radial import POWERS, radial_functions
@@ -155,21 +157,23 @@ class TransferredCharges(DividedAmounts):
     def _element_charges(self) -> Tensor:
         """Return the charge of each element, (n_elements,), e in float64."""
         free = self.element_charges.double()
-        return self._least_norm.to(free.device) + self._projector.to(free.device) @ free
+        if self._projector.device != free.device:  # once, and not in every step
+            self._least_norm, self._projector = self._least_norm.to(free.device), self._projector.to(free.device)
+        return self._least_norm + self._projector @ free
 
     def excess(self, features: Tensor, graph: Graph) -> Excess:
         """Compute element charges and the excess of the local atoms from their descriptor (n_local, n_features)."""
         structure, species = graph.of_local(graph.structure), graph.of_local(graph.species)
         element_charges = self._element_charges()[species]
-        sums = element_charges.new_zeros(graph.n_structures).index_add(0, structure, element_charges)
+        sums = sum_by_structure(element_charges[:, None], structure, graph.n_structures)[:, 0]
         left_over = graph.charge - total(sums, graph.exchange)
         left_over = torch.where(left_over.abs() < _ROUNDING, 0.0, left_over)
-        # the same in all processes, as the sum is
-        if not left_over.any():
+        # the same in all processes, as the sum is; a step that is recorded takes the general way, as if there was some
+        if not recording() and not left_over.any():
             return Excess(element_charges, None)
         # positive: the sum in the denominator cannot vanish
         shares = nn.functional.softplus(self.share(features) + self.element_share(species))[:, 0].double()
-        shares_of_all = total(shares.new_zeros(graph.n_structures).index_add(0, structure, shares), graph.exchange)
+        shares_of_all = total(sum_by_structure(shares[:, None], structure, graph.n_structures)[:, 0], graph.exchange)
         return Excess(element_charges, shares * (left_over / shares_of_all)[structure])
 
     def forward(self, vectors: Tensor, graph: Graph, amounts: Tensor, excess: Excess) -> Charges:

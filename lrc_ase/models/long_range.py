@@ -23,6 +23,7 @@ from lrc_ase.layer.convolution import FieldAndEnergy, LongRangeConvolution
 from lrc_ase.layer.kernels import Coulomb, Multiplier, Repeated, Stack, Yukawa
 from lrc_ase.layer.lattice import fractional_coordinates
 from lrc_ase.layer.mesh import total
+from lrc_ase.layer.mesh.evaluation import sum_by_structure
 from lrc_ase.models.charges import COULOMB_CONSTANT, Excess, TransferredCharges
 from lrc_ase.models.electronegativity import starting_charges
 from lrc_ase.models.orientations import N_COMPONENTS, Orientations, Oriented
@@ -224,10 +225,12 @@ class LongRangePart(nn.Module):
         cell = graph.cell if strain is None else graph.cell + torch.matmul(graph.cell, strain)
         options = {
             "structure": structure,
-            "pbc": graph.pbc,
+            "pbc": graph.pbc if graph.on_host is None else graph.on_host.pbc,
             "mesh_shapes": graph.mesh_shapes,
             "exchange": graph.exchange,
             "tables": graph.tables,
+            # a strain is zero: its numbers are those of the cell
+            "cell_on_host": None if graph.on_host is None else graph.on_host.cell,
         }
         return (weights, fractional, cell.to(weights)), options
 
@@ -282,12 +285,12 @@ def _near_origin(fractional: Tensor, graph: Graph) -> Tensor:
     structure = graph.of_local(graph.structure)
     # floor has no derivative: whole cells are subtracted as constants
     periodic = fractional - torch.floor(fractional.detach())
-    if graph.pbc.all():
+    if graph.fully_periodic:
         return periodic
-    counts = torch.bincount(structure, minlength=graph.n_structures).to(fractional)
-    sums = fractional.new_zeros(graph.n_structures, 3).index_add(0, structure, fractional)
     # counts and sums in one message between processes
-    sums = total(torch.cat([counts[:, None], sums], dim=1), graph.exchange)
+    ones = torch.ones_like(fractional[:, :1])
+    sums = sum_by_structure(torch.cat([ones, fractional], dim=1), structure, graph.n_structures)
+    sums = total(sums, graph.exchange)
     mean = sums[:, 1:] / sums[:, :1]
     return torch.where(graph.pbc[structure], periodic, fractional - mean[structure])
 
@@ -295,7 +298,6 @@ def _near_origin(fractional: Tensor, graph: Graph) -> Tensor:
 def _neutralized(charges: Tensor, graph: Graph) -> Tensor:
     """Shift charges evenly so that those of each structure sum to its total charge."""
     structure = graph.of_local(graph.structure)
-    counts = torch.bincount(structure, minlength=graph.n_structures).to(charges)
-    totals = charges.new_zeros(graph.n_structures).index_add(0, structure, charges)
-    counts, totals = total(torch.stack([counts, totals]), graph.exchange)
-    return charges - ((totals - graph.charge.to(charges)) / counts)[structure]
+    sums = sum_by_structure(torch.stack([torch.ones_like(charges), charges], dim=1), structure, graph.n_structures)
+    counts, totals = total(sums, graph.exchange).unbind(dim=1)
+    return charges - ((totals - graph.charge) / counts)[structure].to(charges)

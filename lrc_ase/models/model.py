@@ -22,7 +22,7 @@ nothing to sum.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from lrc_ase.models.long_range import LongRangePart
 from lrc_ase.models.readout import ReadOut
 from lrc_ase.models.settings import LongRangeSettings, ModelSettings
 from lrc_ase.structures.graph import Graph
-from lrc_ase.structures.vectors import neighbor_vectors
+from lrc_ase.structures.vectors import neighbor_vectors, strained_positions
 
 __all__ = ["FullRangeModel", "ModelOutput", "ShortRangeModel", "build_model", "extend_to_full_range"]
 
@@ -128,7 +128,9 @@ class ShortRangeModel(nn.Module):
     def local(self, graph: Graph, strain: Tensor | None) -> LocalPart:
         """Compute the short-range features of the local atoms, and the geometry that they follow from."""
         # a process without ghosts takes part in the communication too
-        handing = {"to_ghosts": graph.copy_to_ghosts} if self.descriptor.hands_on and graph.owners is not None else {}
+        handing: dict[str, Any] = {}
+        if self.descriptor.hands_on and graph.owners is not None:
+            handing["to_ghosts"] = graph.copy_to_ghosts
         if self.descriptor.reach > 1 and graph.n_local < graph.n_atoms and not handing:
             raise ValueError(
                 f"the descriptor reaches {self.descriptor.reach} cutoffs: ghosts would need features of their own, "
@@ -136,13 +138,14 @@ class ShortRangeModel(nn.Module):
             )
         positions, cell = graph.positions, graph.cell
         if strain is not None:
-            # row vectors: (n_atoms, 1, 3) @ (n_atoms, 3, 3), then back to (n_atoms, 3)
-            positions = positions + torch.matmul(positions[:, None], strain[graph.structure])[:, 0]
+            positions = strained_positions(positions, strain, graph.structure)
             cell = cell + torch.matmul(cell, strain)
         vectors = neighbor_vectors(positions, cell, graph.neighbors, graph.shifts, graph.structure, self.readout.dtype)
         visible, repulsion = vectors, None
         if self.core_repulsion is not None:
             visible, repulsion = self.core_repulsion(vectors, graph)
+        if self.descriptor.hands_on and graph.on_host is not None:
+            handing["element_counts"] = graph.element_counts(len(self.settings.elements))
         features = self.descriptor(visible, graph.neighbor_mask, graph.species, graph.neighbors, **handing)
         return LocalPart(features, vectors, repulsion)
 

@@ -24,6 +24,7 @@ from lrc_ase.layer.mesh.evaluation import sum_by_structure
 from lrc_ase.models.model import ModelOutput
 from lrc_ase.structures.electric_field import along_periodic
 from lrc_ase.structures.graph import Graph
+from lrc_ase.structures.vectors import strained_positions
 
 __all__ = [
     "NO_CHARGES",
@@ -227,5 +228,5 @@ def _unwrapped(graph: Graph, strain: Tensor | None) -> Tensor:
         positions = positions + torch.matmul(graph.of_local(graph.images)[:, None], graph.cell[structure])[:, 0]
     if strain is not None:
         # after unwrapping: whole cells deform too
-        positions = positions + torch.matmul(positions[:, None], strain[structure])[:, 0]
+        positions = strained_positions(positions, strain, structure)
     return positions

@@ -19,7 +19,19 @@ from lrc_ase.structures.owners import Owners, copied_to_ghosts, summed_to_owners
 if TYPE_CHECKING:
     from lrc_ase.layer.tables import MultiplierTables
 
-__all__ = ["Graph", "collate"]
+__all__ = ["Graph", "HostSide", "collate"]
+
+
+@dataclass(frozen=True, eq=False)
+class HostSide:
+    """Copies on the host of fields of a graph on another device, so that no decision waits for the device."""
+
+    species: Tensor
+    cell: Tensor
+    pbc: Tensor
+    charge: Tensor
+    of: tuple[Tensor, ...]
+    """The fields themselves, in this order."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,26 @@ class Graph:
     ``positions + images @ cell`` are unwrapped positions: continuous where `positions` jump through a boundary."""
     tables: MultiplierTables | None = None
     """Tables of the long-range kernel in the cells seen last, of whoever evaluates a structure again and again."""
+    host_side: HostSide | None = None
+    """Copies on the host, of a graph that `to` moved to another device; read `on_host` instead."""
+
+    @property
+    def on_host(self) -> HostSide | None:
+        """Return the copies on the host; None if there are none, or if a field was replaced since."""
+        copies, fields_now = self.host_side, (self.species, self.cell, self.pbc, self.charge)
+        if copies is None or any(now is not then for now, then in zip(fields_now, copies.of, strict=True)):
+            return None
+        return copies
+
+    @property
+    def fully_periodic(self) -> bool:
+        """Return True if all directions of all structures are periodic."""
+        return bool((self.pbc if self.on_host is None else self.on_host.pbc).all())
+
+    def element_counts(self, n_elements: int) -> list[int]:
+        """Count the local atoms of each element, indices 0 to `n_elements` - 1."""
+        species = self.of_local(self.species if self.on_host is None else self.on_host.species)
+        return torch.bincount(species, minlength=n_elements).tolist()
 
     @property
     def n_atoms(self) -> int:
@@ -114,7 +146,11 @@ class Graph:
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
                 moved[field.name] = value.to(device)
-        return replace(self, **moved)
+        there = replace(self, **moved)
+        if self.positions.device.type != "cpu" or there.positions.device.type == "cpu":
+            return there
+        host = self.species, self.cell, self.pbc, self.charge
+        return replace(there, host_side=HostSide(*host, of=(there.species, there.cell, there.pbc, there.charge)))
 
 
 def collate(graphs: Sequence[Graph]) -> Graph:

@@ -16,7 +16,15 @@ from torch import Tensor
 from lrc_ase.compiled.compilation import compiled
 from lrc_ase.compiled.threads import run_over_atoms
 
-__all__ = ["PairArrays", "neighbor_vectors", "pull_sums", "vectors_to_neighbors"]
+__all__ = ["PairArrays", "neighbor_vectors", "pull_sums", "strained_positions", "vectors_to_neighbors"]
+
+
+def strained_positions(positions: Tensor, strain: Tensor, structure: Tensor) -> Tensor:
+    """Return positions x (1 + strain); `positions` (n_atoms, 3), `strain` (n_structures, 3, 3)."""
+    if len(strain) == 1:  # a gathered matrix per atom has a derivative that is slow on GPUs: all atoms add to one place
+        return positions + positions @ strain[0]
+    # row vectors: (n_atoms, 1, 3) @ (n_atoms, 3, 3), then back to (n_atoms, 3)
+    return positions + torch.matmul(positions[:, None], strain[structure])[:, 0]
 
 
 def neighbor_vectors(
@@ -32,7 +40,7 @@ def neighbor_vectors(
         return _Vectors.apply(positions, cell, (neighbors, shifts, structure), dtype)
     n_local = len(neighbors)
     # (n_local, n_neighbors, d) @ (n_local, d, d)
-    offsets = torch.matmul(shifts, cell[structure[:n_local]])
+    offsets = torch.matmul(shifts, cell[0] if len(cell) == 1 else cell[structure[:n_local]])
     return (positions[neighbors] - positions[:n_local, None] + offsets).to(dtype)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from lrc_ase.layer.constants import constant
 from lrc_ase.layer.mesh.filtering import correlate_spectra, density_spectrum, filter_mesh, filtered
 from lrc_ase.layer.mesh.spreading import gather_level, spread_level
 from lrc_ase.layer.mesh.stencil import Sites, Stencil
@@ -80,7 +81,7 @@ class Convolver:
     @cached_property
     def n_mesh(self) -> Tensor:
         """Return the mesh points along each axis, (d,): derivatives of mesh coordinates by fractional ones."""
-        return _n_mesh(self.sites.stencil.mesh_shape, self.sites.fractional.dtype, self.sites.fractional.device)
+        return constant(tuple, self.sites.stencil.mesh_shape, like=self.sites.fractional)
 
     def slopes(self, weights: Tensor, potential: Convolved) -> Tensor:
         """Sum weights times the gradient of a potential over channels, by fractional coordinates (n_atoms, d)."""
@@ -117,8 +118,3 @@ def monopoles_and_dipoles(
         return monopoles[:, None]  # level 0 spreads faster
     # a weight f that moves by b' adds f b' . grad g to the density, which is a dipole
     return torch.cat([monopoles[:, None], convolve.dipoles(by_positions, weights)], dim=1)
-
-
-@lru_cache(maxsize=64)
-def _n_mesh(mesh_shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(mesh_shape, dtype=dtype, device=device)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrc_ase.layer.constants import constant
 from lrc_ase.layer.mesh.backend import backend_for
 from lrc_ase.layer.mesh.stencil import Sites, Stencil, multi_indices
 
@@ -46,7 +47,9 @@ def gather(mesh: Tensor, fractional: Tensor, stencil: Stencil, sites: Sites | No
 def gather_gradient(mesh: Tensor, fractional: Tensor, stencil: Stencil, sites: Sites) -> Tensor:
     """Interpolate the gradient of a mesh by fractional coordinates, (n_atoms, d, n_channels); see `gather`."""
     d = stencil.dimension
-    n_mesh = fractional.new_tensor(stencil.mesh_shape)[:, None]  # derivatives of mesh coordinates by fractional ones
+    n_mesh = constant(tuple, stencil.mesh_shape, like=fractional)[
+        :, None
+    ]  # derivatives of mesh coordinates by fractional ones
     return _Gather.apply(mesh, fractional, sites, 1)[:, 1 : 1 + d] * n_mesh
 
 
@@ -96,16 +99,20 @@ def contract_raised(weights: Tensor, gathered: Tensor, stencil: Stencil, level: 
     `weights` (n_atoms, n_orders, n_channels) at `level`, `gathered` one level higher.
     """
     d = stencil.dimension
-    index_of = {order: index for index, order in enumerate(multi_indices(d, level + 1))}
     columns = []
     for axis, n_mesh in enumerate(stencil.mesh_shape):
-        # where alpha + e_axis stands among the orders of the next level
-        raised = [
-            index_of[tuple(value + (other == axis) for other, value in enumerate(order))]
-            for order in multi_indices(d, level)
-        ]
-        columns.append(n_mesh * (weights * gathered[:, raised]).sum(dim=(1, 2)))  # dx = n_mesh ds
+        raised = gathered.index_select(1, constant(_raised_orders, d, level, axis, like=stencil.structure))
+        columns.append(n_mesh * (weights * raised).sum(dim=(1, 2)))  # dx = n_mesh ds
     return torch.stack(columns, dim=-1)
+
+
+def _raised_orders(dimension: int, level: int, axis: int) -> list[int]:
+    """Return where each order alpha, raised by e_axis, stands among the orders of the next level."""
+    index_of = {order: index for index, order in enumerate(multi_indices(dimension, level + 1))}
+    return [
+        index_of[tuple(value + (other == axis) for other, value in enumerate(order))]
+        for order in multi_indices(dimension, level)
+    ]
 
 
 def spread_level(weights: Tensor, sites: Sites, level: int) -> Tensor:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from lrc_ase.models.elements import SYMBOLS
 from lrc_ase.structures.graph import Graph
+from lrc_ase.structures.vectors import strained_positions
 
 __all__ = ["Dispersion", "damping_parameters"]
 
@@ -101,7 +102,7 @@ class Dispersion(nn.Module):
         """Compute the energy of each structure, (n_structures,), eV in float64; differentiable once."""
         positions, cell = graph.positions, graph.cell
         if strain is not None:
-            positions = positions + torch.matmul(positions[:, None], strain[graph.structure])[:, 0]
+            positions = strained_positions(positions, strain, graph.structure)
             cell = cell + torch.matmul(cell, strain)
         energies: Tensor = _Energies.apply(positions, cell, self.evaluate(graph), graph.structure)
         return energies

@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from lrc_ase.layer.recording import recording
 from lrc_ase.models.baselines.radii import covalent_radius
 from lrc_ase.models.charges import COULOMB_CONSTANT
 from lrc_ase.models.descriptors.envelope import distances_and_envelope
@@ -79,6 +80,7 @@ class CoreRepulsion(nn.Module):
         r""":math:`k_e Z_i Z_j`, eV Angstrom."""
         self.inverse_lengths = (powers[:, None] + powers) / _LENGTH
         r""":math:`1/a_{ij}`, 1/Angstrom."""
+        self._cast: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor, Tensor]] = {}
 
     def forward(self, vectors: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
         """Return the vectors that the descriptor sees, and half of the repulsion of each local atom's pairs.
@@ -86,29 +88,47 @@ class CoreRepulsion(nn.Module):
         `vectors` (n_local, n_neighbors, 3) lead to the neighbors of `graph`. Return (n_local, n_neighbors, 3), and
         (n_local,) in eV.
         """
-        energies = vectors.new_zeros(graph.n_local)
         squares = vectors.detach().square().sum(dim=-1)
+        if recording():  # all pairs, as a step that is recorded cannot pick out the close ones
+            pairs = graph.of_local(graph.species)[:, None].expand_as(graph.neighbors), graph.species[graph.neighbors]
+            near = graph.neighbor_mask & (squares < self._tables(vectors)[0][pairs] ** 2)
+            factors, repulsion = self._of_pairs(vectors, near, pairs)
+            return vectors * factors[..., None], repulsion.sum(dim=1)
+        energies = vectors.new_zeros(graph.n_local)
         atom, column = (graph.neighbor_mask & (squares < self.longest**2)).nonzero(as_tuple=True)
         if len(atom) == 0:  # the usual case
             return vectors, energies
         species, others = graph.species[atom], graph.species[graph.neighbors[atom, column]]
-        near = squares[atom, column] < self.ranges.to(vectors)[species, others] ** 2
+        near = squares[atom, column] < self._tables(vectors)[0][species, others] ** 2
         atom, column, pairs = atom[near], column[near], (species[near], others[near])
         if len(atom) == 0:
             return vectors, energies
-        ranges, strengths, inverse_lengths = (
-            each.to(vectors)[pairs] for each in (self.ranges, self.strengths, self.inverse_lengths)
-        )
         close = vectors[atom, column]
+        factors, repulsion = self._of_pairs(close, torch.ones_like(near[near]), pairs)
+        visible = vectors.index_put((atom, column), close * factors[:, None])
+        return visible, energies.index_add(0, atom, repulsion)
+
+    def _of_pairs(self, vectors: Tensor, near: Tensor, pairs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the factors of the vectors (..., 3) of pairs and half of their repulsion, 1 and 0 where not `near`.
+
+        `pairs` are the elements of both atoms, (...).
+        """
+        ranges, strengths, inverse_lengths = (each[pairs] for each in self._tables(vectors))
         # in units of the range, so that one envelope serves all pairs
-        _, y, envelope = distances_and_envelope(close / ranges[:, None], torch.ones_like(near[near]), 1.0)
+        _, y, envelope = distances_and_envelope(vectors / ranges[..., None], near, 1.0)
         r = y * ranges
         x = r * inverse_lengths
         screening = sum(share * torch.exp(-rate * x) for share, rate in zip(SHARES, EXPONENTS, strict=True))
-        energies = energies.index_add(0, atom, 0.5 * strengths / r * screening * envelope)
         t = 1 - y
-        lengthened = (1 - t * (1 + (t / SOFTNESS) ** 3) ** (-1 / 3)) / y
-        return vectors.index_put((atom, column), close * lengthened[:, None]), energies
+        factors = (1 - t * (1 + (t / SOFTNESS) ** 3) ** (-1 / 3)) / y
+        return factors, 0.5 * strengths / r * screening * envelope
+
+    def _tables(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ranges, strengths and inverse lengths in the type and on the device of `like`."""
+        key = like.dtype, like.device
+        if key not in self._cast:
+            self._cast[key] = self.ranges.to(like), self.strengths.to(like), self.inverse_lengths.to(like)
+        return self._cast[key]
 
 
 def ranges_from_data(

@@ -27,7 +27,8 @@ class Descriptor(nn.Module):
     """True if a rotation changes the features by rounding alone. Otherwise the training measures the error under
     rotation and writes it to the potential."""
     hands_on: ClassVar[bool] = False
-    """True if `forward` takes `to_ghosts`, so that processes can share a structure although `reach` is above one."""
+    """True if `forward` takes `to_ghosts`, so that processes can share a structure although `reach` is above one,
+    and `element_counts`."""
     n_features: int
     """Width of the output."""
     reach: int = 1
@@ -43,7 +44,8 @@ class Descriptor(nn.Module):
 
         With a larger reach they may if the descriptor has `hands_on`. The model then passes the keyword argument
         `to_ghosts`, a differentiable function that appends to values of the local atoms, (n_local, ...), those of the
-        ghosts, which their owners send.
+        ghosts, which their owners send. Where it has the numbers of local atoms of each element on the host, it passes
+        them as `element_counts`, and the descriptor does not ask a GPU for them.
         """
         raise TypeError(f"{type(self).__name__} does not define its features")
 

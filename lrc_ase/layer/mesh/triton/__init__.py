@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lrc_ase.layer.constants import constant
 from lrc_ase.layer.mesh.stencil import Sites, Stencil, multi_indices
 from lrc_ase.layer.mesh.triton.launch import gather_triton, spread_triton, triton_available
 
@@ -18,10 +19,9 @@ class TritonBackend:
         """Return coordinates in units of the mesh, (n_atoms, 3) in [0, n], in float64."""
         # float32 would lose the place between two points of a large mesh; three numbers per atom cost little
         wrapped = fractional.double()
-        coordinates = (wrapped - torch.floor(wrapped)) * torch.tensor(stencil.mesh_shape, device=fractional.device)
-        if not torch.isfinite(coordinates).all():
-            raise ValueError("`fractional` holds coordinates that are not finite (NaN or infinite)")
-        return coordinates
+        # the layer refuses coordinates that are not finite; none of them may ever become an address
+        wrapped = torch.nan_to_num(wrapped - torch.floor(wrapped))
+        return wrapped * constant(tuple, stencil.mesh_shape, like=wrapped)
 
     def spread(self, weights: Tensor, sites: Sites, level: int, mesh: Tensor) -> None:
         stencil = sites.stencil

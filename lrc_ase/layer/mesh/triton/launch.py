@@ -42,6 +42,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrc_ase.layer.constants import constant
 from lrc_ase.layer.mesh.triton.programs import evaluate, gather, locate, spread, tl
 from lrc_ase.layer.windows import Window, derivative_table
 
@@ -158,7 +159,7 @@ def _windows(coordinates: Tensor, order: Tensor, window: Window, level: int, mes
     n_atoms, shape = len(order), tuple(mesh.shape[2:])
     first = torch.empty(n_atoms, 3, dtype=torch.int32, device=order.device)
     windows = mesh.new_empty(n_atoms, 3, level + 1, window.n_points)
-    table = _table(window, level, mesh.dtype, mesh.device)
+    table = constant(_table, window, level, like=mesh)
     constants = evaluate_constants(window, level, shape)
     # -(-a // b) rounds up: the last program has atoms that do not exist, and masks them
     grid = (-(-n_atoms // constants["ATOMS"]),)
@@ -167,11 +168,10 @@ def _windows(coordinates: Tensor, order: Tensor, window: Window, level: int, mes
     return first, windows
 
 
-@lru_cache(maxsize=64)
-def _table(window: Window, level: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the window's coefficients (level + 1, degree + 1, n_points), highest power first, on the device."""
+def _table(window: Window, level: int) -> Tensor:
+    """Return the window's coefficients (level + 1, degree + 1, n_points), highest power first."""
     table = derivative_table(window, level).reshape(-1, window.n_points, level + 1)
-    return table.flip(0).permute(2, 0, 1).contiguous().to(device=device, dtype=dtype)
+    return table.flip(0).permute(2, 0, 1).contiguous()
 
 
 def _tiles(shape: Sequence[int]) -> list[int]:

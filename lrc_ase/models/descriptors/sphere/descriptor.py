@@ -30,7 +30,7 @@ products* (2024), arXiv:2401.10216; Drautz, *Atomic cluster expansion* (2019), d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -127,12 +127,13 @@ class SphereDescriptor(Descriptor):
         neighbors: Tensor,
         *,
         to_ghosts: Callable[[Tensor], Tensor] | None = None,
+        element_counts: Sequence[int] | None = None,
     ) -> Tensor:
         compiled = self._has_compiled(vectors)
         sum_up = moments if compiled else moments_reference
         sums = sum_up(vectors, mask, species, neighbors, self.shape)
         local_species = species[: len(vectors)]  # without ghosts
-        order = ElementOrder.of(local_species, len(self.element_mixing))
+        order = ElementOrder.of(local_species, len(self.element_mixing), element_counts)
         features, directed = self._mixed_averages(sums, self.mixing + self.element_mixing, order, self.shape)
         if self.settings.n_blocks == 1:
             return features

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,13 +23,15 @@ class ElementOrder:
     """Number of atoms of each element."""
 
     @classmethod
-    def of(cls, species: Tensor, n_elements: int) -> ElementOrder:
-        """Return the order of atoms with element indices `species` (n_atoms,)."""
+    def of(cls, species: Tensor, n_elements: int, counts: Sequence[int] | None = None) -> ElementOrder:
+        """Return the order of atoms with element indices `species` (n_atoms,); `counts` of them, where known."""
         if n_elements == 1 or len(species) == 0:
             return cls(None, None, [len(species)] + [0] * (n_elements - 1))
         # the argsort of a permutation is its inverse; counts as Python numbers, which `split` needs
         order = torch.argsort(species)
-        return cls(order, torch.argsort(order), torch.bincount(species, minlength=n_elements).tolist())
+        if counts is None:
+            counts = torch.bincount(species, minlength=n_elements).tolist()
+        return cls(order, torch.argsort(order), list(counts))
 
     def sort(self, tensor: Tensor, dim: int) -> Tensor:
         """Bring a dimension from the order of atoms to that of elements."""

@@ -55,4 +55,5 @@ class MessageBlock(nn.Module):
         messages = torch.cat([scalars[:, None], mixed], dim=1)
         squares = torch.stack([scalars.square(), mixed.square().sum(dim=1)], dim=1)
         bounds = torch.rsqrt(1 + squares / BOUND**2)  # (n_atoms, 2, K), of scalars and vectors
-        return messages * torch.index_select(bounds, 1, torch.tensor([0, 1, 1, 1], device=bounds.device))
+        of_scalars, of_vectors = bounds.split(1, dim=1)
+        return messages * torch.cat([of_scalars, of_vectors, of_vectors, of_vectors], dim=1)

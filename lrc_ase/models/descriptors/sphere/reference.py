@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from lrc_ase.layer.constants import constant
 from lrc_ase.models.descriptors.envelope import distances_and_envelope
 from lrc_ase.models.descriptors.sphere.harmonics import (
     gaunt_terms,
@@ -59,33 +60,27 @@ def message_moments_reference(
     def sums_of(rows: slice) -> Tensor:
         directions, radial = _radial(vectors[rows], mask[rows], shape)
         mixed = torch.einsum("abn,pnk->abpk", radial, mixing)  # (n_atoms, n_neighbors, 2, K)
-        of_columns = mixed[:, :, [0, 1, 1, 1]]  # scalars, and three components of vectors
+        scalars, of_vectors = mixed.split(1, dim=2)
+        of_columns = torch.cat([scalars, of_vectors, of_vectors, of_vectors], dim=2)  # vectors have three components
         # (n_atoms, n_neighbors, 4, K)
         carried = torch.index_select(messages, 0, neighbors[rows].flatten()).unflatten(0, neighbors[rows].shape)
         return _sums((carried * of_columns).flatten(-2), directions, shape)
 
     pieces = _in_pieces(sums_of, vectors, neighbors.shape[1] * messages[0].numel())
     sums = torch.cat(pieces, dim=1).unflatten(-1, (4, -1))
-    terms, values = gaunt_terms(shape.max_degree)
-    n_lm = shape.n_harmonics
-    coupling = np.zeros((2, n_lm, n_lm, 3))
-    coupling[tuple(terms.T)] = values
-    # first axis of `coupling`: L > l or not; sums[:, :, 1:] are the vectors, (n_lm, n_atoms, 3, K)
-    lowered, raised = torch.einsum("pabm,btmk->patk", torch.from_numpy(coupling).to(sums), sums[:, :, 1:])
+    # sums[:, :, 1:] are the vectors, (n_lm, n_atoms, 3, K)
+    lowered, raised = torch.einsum("pabm,btmk->patk", constant(_coupling, shape.max_degree, like=sums), sums[:, :, 1:])
     return torch.cat([sums[:, :, 0], raised, lowered], dim=-1)
 
 
 def averages_reference(channels: Tensor, shape: SphereShape) -> tuple[Tensor, Tensor]:
     """Average products of one, two, ... factors over the sphere; arguments and results as in `averages`."""
-    harmonics, weights, points = _grid(shape.degrees)
-    # rows of the quadrature: weights, and weights times the three components of the direction
-    quadrature_rows = np.concatenate([weights[None], weights * points.T])
-    grid = torch.from_numpy(harmonics).to(channels), torch.from_numpy(quadrature_rows).to(channels)
+    grid = constant(_grid_harmonics, shape.degrees, like=channels), constant(_grid_rows, shape.degrees, like=channels)
 
     def averages_of(rows: slice) -> tuple[Tensor, Tensor]:
         return _averages(channels[:, rows], *grid, shape)
 
-    averages = _in_pieces(averages_of, channels[0], len(weights) * shape.n_channels, cpu_piece=_CPU_PIECE)
+    averages = _in_pieces(averages_of, channels[0], grid[1].shape[1] * shape.n_channels, cpu_piece=_CPU_PIECE)
     return torch.cat([one for one, _ in averages]), torch.cat([vectors for _, vectors in averages], dim=1)
 
 
@@ -112,7 +107,8 @@ def _in_pieces(
     pieces = [slice(first, first + size) for first in range(0, n_atoms, max(1, size))] or [slice(0, 0)]
     if memory is None or len(pieces) == 1:
         return [function(piece) for piece in pieces]
-    return [checkpoint(function, piece, use_reentrant=False) for piece in pieces]
+    # nothing in it is random: keeping the state of random numbers would cost a wait for the device
+    return [checkpoint(function, piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
 
 
 @lru_cache(maxsize=16)
@@ -125,7 +121,7 @@ def _gpu_memory(device: torch.device) -> int | None:
 
 def _of_elements(species: Tensor, like: Tensor, shape: SphereShape) -> Tensor:
     """Return one weight for each element, (n_atoms, n_neighbors, n_elements): one for that of the neighbor."""
-    return nn.functional.one_hot(species, shape.n_weights).to(like)
+    return (species[..., None] == torch.arange(shape.n_weights, device=species.device)).to(like)
 
 
 def _averages(channels: Tensor, harmonics: Tensor, rows: Tensor, shape: SphereShape) -> tuple[Tensor, Tensor]:
@@ -150,7 +146,9 @@ def _radial(vectors: Tensor, mask: Tensor, shape: SphereShape) -> tuple[Tensor, 
     x = distances / shape.cutoff
     orders = torch.arange(1, len(shape.radial_scale) + 1, device=x.device, dtype=x.dtype)
     waves = torch.sin(math.pi * x[..., None] * orders)
-    return vectors / distances[..., None], waves * ((envelope / x)[..., None] * x.new_tensor(shape.radial_scale))
+    return vectors / distances[..., None], waves * (
+        (envelope / x)[..., None] * constant(tuple, shape.radial_scale, like=x)
+    )
 
 
 def _sums(columns: Tensor, directions: Tensor, shape: SphereShape) -> Tensor:
@@ -158,7 +156,7 @@ def _sums(columns: Tensor, directions: Tensor, shape: SphereShape) -> Tensor:
     monomials = _monomials(directions, shape.max_degree)  # (n_atoms, n_monomials, n_neighbors)
     sums = torch.matmul(monomials, columns)  # (n_atoms, n_monomials, n_columns)
     # harmonics are linear in monomials: converting the sums costs less than converting each neighbor
-    spherical = torch.from_numpy(_harmonics_of_monomials(shape.max_degree)).to(sums)
+    spherical = constant(_harmonics_of_monomials, shape.max_degree, like=sums)
     return torch.matmul(spherical, sums.transpose(0, 1).flatten(1)).reshape(-1, len(sums), columns.shape[-1])
 
 
@@ -188,7 +186,15 @@ def _spanning_exponents(max_degree: int) -> list[tuple[int, int, int]]:
     return _exponents(max_degree) + _exponents(max_degree - 1)
 
 
-@lru_cache(maxsize=16)
+def _coupling(max_degree: int) -> np.ndarray:
+    """Return the Gaunt coefficients of a harmonic times a vector, (2, n_lm, n_lm, 3); first axis: L > l or not."""
+    terms, values = gaunt_terms(max_degree)
+    n_lm = (max_degree + 1) ** 2
+    coupling = np.zeros((2, n_lm, n_lm, 3))
+    coupling[tuple(terms.T)] = values
+    return coupling
+
+
 def _harmonics_of_monomials(max_degree: int) -> np.ndarray:
     """Return the matrix (n_lm, n_monomials) from monomials to harmonics, fitted to random directions.
 
@@ -199,6 +205,16 @@ def _harmonics_of_monomials(max_degree: int) -> np.ndarray:
     x, y, z = directions.T
     monomials = np.stack([x**a * y**b * z**c for a, b, c in _spanning_exponents(max_degree)], axis=-1)
     return np.linalg.lstsq(monomials, _ordered_harmonics(directions, max_degree), rcond=None)[0].T.copy()
+
+
+def _grid_harmonics(degrees: tuple[int, ...]) -> np.ndarray:
+    return _grid(degrees)[0]
+
+
+def _grid_rows(degrees: tuple[int, ...]) -> np.ndarray:
+    """Return weights of the quadrature, and weights times the components of the direction, (4, n_points)."""
+    _, weights, points = _grid(degrees)
+    return np.concatenate([weights[None], weights * points.T])
 
 
 @lru_cache(maxsize=16)

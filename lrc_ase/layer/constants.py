@@ -1,0 +1,29 @@
+"""Small tensors that follow from hashable arguments, made once for each type and device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["constant"]
+
+
+def constant(make: Callable[..., Any], *arguments: Any, like: Tensor) -> Tensor:
+    """Return the numbers that ``make(*arguments)`` returns, in the type and on the device of `like`.
+
+    Nobody may change them in place. They are never dropped, as steps recorded as CUDA graphs read them by address;
+    therefore `make` returns some kilobytes at most. A second call copies nothing to a GPU, and so does not wait for it.
+    """
+    return _made(make, arguments, like.dtype, like.device)
+
+
+@cache
+def _made(make: Callable[..., Any], arguments: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # they will be used outside of that too
+        # through numpy, which keeps all digits of Python's numbers
+        return torch.as_tensor(np.asarray(make(*arguments))).to(device, dtype)

@@ -1,0 +1,152 @@
+"""Steps recorded as CUDA graphs, as far as no GPU is needed: the way they take, and what ends a recording."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from structures import ELEMENTS, rattled_crystal, settings, shaken_model, water
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lrc_ase import LongRangeSettings, SphereSettings
+from lrc_ase.layer.recording import recording, recording_step
+from lrc_ase.layer.tables import MultiplierTables, UnkeptTables
+from lrc_ase.models.baseline_settings import ZBLSettings
+from lrc_ase.models.baselines import ranges_from_data
+from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.descriptors.sphere import SphereDescriptor
+from lrc_ase.models.inference.recorded_step import fixed_by_recording, with_spare_columns
+from lrc_ase.structures.graph import HostSide
+from lrc_ase.structures.neighbors import neighbor_graph
+
+MODELS = {
+    "short range": settings(long_range=False),
+    "full range": settings(),
+    "shifted charges": settings(long_range=LongRangeSettings(charges="shifted", accuracy=1e-6)),
+    "dipoles and tensors": settings(
+        long_range=LongRangeSettings(accuracy=1e-6, polarizable=True, n_dipoles=2, n_tensors=2)
+    ),
+    "two blocks of scalars": settings(descriptor=SphereSettings(n_channels=8, n_blocks=2)),
+    "two blocks of vectors": settings(descriptor=SphereSettings(n_channels=8, n_blocks=2, neighbor_degree=1)),
+    "core repulsion": settings(baseline=(ZBLSettings(ranges=ranges_from_data({}, ELEMENTS, {}, 4.5)),)),
+}
+WAITS = ("_local_scalar_dense", "nonzero", "bincount", "masked_select", "unique", "linalg_inv", "linalg_lu")
+"""Operations for which the host waits on a GPU: their results, or the sizes of their results, go to Python."""
+
+
+class Waits(TorchDispatchMode):
+    """Collect operations that would wait for a GPU, except on the host's own copies."""
+
+    def __init__(self, on_host):
+        super().__init__()
+        self.on_host, self.found = {each.data_ptr() for each in on_host}, []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        tensors = [each for each in arguments if isinstance(each, torch.Tensor)]
+        indices = arguments[1] if "index.Tensor" in str(function) else []
+        by_mask = any(isinstance(each, torch.Tensor) and each.dtype == torch.bool for each in indices)
+        if by_mask or any(name in str(function) for name in WAITS):
+            derived = all(each.data_ptr() in self.on_host for each in tensors)
+            if not derived:
+                self.found.append(str(function))
+        result = function(*arguments, **(keywords or {}))
+        if tensors and all(each.data_ptr() in self.on_host for each in tensors) and isinstance(result, torch.Tensor):
+            self.on_host.add(result.data_ptr())
+            self.kept = [*getattr(self, "kept", []), result]  # so that no other tensor gets its address
+        return result
+
+
+def with_host_side(graph):
+    """Return the graph as `Graph.to` returns it on a GPU: with copies of its numbers on the host."""
+    copies = [each.clone() for each in (graph.species, graph.cell, graph.pbc, graph.charge)]
+    return replace(graph, host_side=HostSide(*copies, of=(graph.species, graph.cell, graph.pbc, graph.charge)))
+
+
+def model_of(name):
+    model = shaken_model(MODELS[name]).requires_grad_(False)
+    for part in model.modules():
+        if isinstance(part, SphereDescriptor):
+            part.engine = "reference"  # as on a GPU
+    return model
+
+
+@pytest.mark.parametrize("cell_changes", [False, True], ids=["fixed cell", "changing cell"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_recorded_step_gives_the_same_and_waits_for_nothing(name, cell_changes):
+    model, graph = model_of(name), with_host_side(neighbor_graph(rattled_crystal(), ELEMENTS, 4.5))
+    graph = replace(graph, mesh_shapes=None if name == "short range" else ((20, 20, 20),))
+    expected = evaluate(model, graph, stress=cell_changes)
+    graph = replace(with_spare_columns(graph), tables=UnkeptTables() if cell_changes else MultiplierTables())
+    with recording_step():
+        evaluate(model, graph, stress=cell_changes)  # constants come to the device
+        host = graph.on_host
+        with Waits([host.species, host.cell, host.pbc, host.charge]) as waits:
+            actual = evaluate(model, graph, stress=cell_changes)
+    assert waits.found == []
+    for field in ("energy", "atomic_energies", "forces", "charges", "stress"):
+        if getattr(expected, field) is not None:
+            torch.testing.assert_close(getattr(actual, field), getattr(expected, field), rtol=0, atol=1e-11)
+
+
+def test_the_watch_notices_a_wait():
+    with Waits([]) as waits:
+        bool(torch.ones(3).sum() > 2)
+    assert waits.found == ["aten._local_scalar_dense.default"]
+
+
+def test_recording_ends_with_its_block():
+    with recording_step():
+        assert recording()
+    assert not recording()
+
+
+@pytest.mark.parametrize("field", ["species", "cell", "pbc", "charge"])
+def test_copies_on_the_host_end_with_the_field_that_they_copy(field):
+    graph = with_host_side(neighbor_graph(rattled_crystal(), ELEMENTS, 4.5))
+    assert graph.on_host is not None
+    assert replace(graph, positions=graph.positions + 0.1).on_host is not None
+    assert replace(graph, **{field: getattr(graph, field).clone()}).on_host is None
+
+
+def test_numbers_of_the_host_are_those_of_the_graph():
+    for atoms in (rattled_crystal(), water()):
+        graph = neighbor_graph(atoms, ELEMENTS, 4.5)
+        there = with_host_side(graph)
+        assert there.fully_periodic == graph.fully_periodic == bool(atoms.pbc.all())
+        counts = [atoms.get_chemical_symbols().count(element) for element in ELEMENTS]
+        assert there.element_counts(len(ELEMENTS)) == graph.element_counts(len(ELEMENTS)) == counts
+
+
+def test_what_a_recording_fixes():
+    atoms = rattled_crystal()
+    first = fixed_by_recording(with_host_side(neighbor_graph(atoms, ELEMENTS, 4.5)))
+    atoms.rattle(0.3)  # positions and neighbors may change
+    assert fixed_by_recording(with_host_side(neighbor_graph(atoms, ELEMENTS, 4.5))) == first
+    for change in ("cell", "charge", "species"):
+        other = atoms.copy()
+        if change == "cell":
+            other.set_cell(other.cell * 1.0001)
+        elif change == "charge":
+            other.info["charge"] = 1.0
+        else:
+            other.symbols[0], other.symbols[-1] = other.symbols[-1], other.symbols[0]
+        assert fixed_by_recording(with_host_side(neighbor_graph(other, ELEMENTS, 4.5))) != first, change
+    graph = with_host_side(neighbor_graph(atoms, ELEMENTS, 4.5))
+    assert fixed_by_recording(replace(graph, mesh_shapes=((20, 20, 20),))) != first
+    other = atoms.copy()
+    other.set_cell(other.cell * 1.0001)
+    larger = with_host_side(neighbor_graph(other, ELEMENTS, 4.5))
+    assert fixed_by_recording(larger, cell=False) == fixed_by_recording(graph, cell=False)
+    with pytest.raises(ValueError, match=r"move them with `Graph\.to`"):
+        fixed_by_recording(neighbor_graph(atoms, ELEMENTS, 4.5))
+
+
+def test_spare_columns_change_no_neighbor():
+    graph = neighbor_graph(rattled_crystal(), ELEMENTS, 4.5)
+    wide, width = with_spare_columns(graph), graph.neighbors.shape[1]
+    assert wide.neighbors.shape[1] > width
+    assert torch.equal(wide.neighbors[:, :width], graph.neighbors)
+    assert not wide.neighbor_mask[:, width:].any()
+    assert torch.equal(wide.neighbors[:, width:], torch.arange(8)[:, None].expand(8, wide.neighbors.shape[1] - width))
+    assert wide.positions.data_ptr() != graph.positions.data_ptr()
