@@ -19,6 +19,42 @@ def test_a_list_holds_until_an_atom_has_moved_half_the_skin(moved, holds):
     assert skin.n_searches == 1
 
 
+@pytest.mark.parametrize(
+    ("factor", "moved", "holds"),
+    [
+        (1.0, 0.49, True),
+        (1.0, 0.51, False),
+        # two atoms at 4.0 + 1.0 come as near as 0.9 * 5.0 = 4.5: 0.25 are left for each
+        (0.9, 0.24, True),
+        (0.9, 0.26, False),
+        (0.79, 0.0, False),
+        # growing cells take no atom closer
+        (1.2, 0.49, True),
+        (1.2, 0.51, False),
+        (float("nan"), 0.0, False),
+        (0.0, 0.0, False),
+    ],
+)
+def test_a_list_holds_while_the_skin_covers_the_strain(factor, moved, holds):
+    positions, unmoving = 3 * torch.rand(3, 3, dtype=torch.float64), [torch.arange(3)]
+    cell = torch.tensor([[5.0, 0, 0], [1, 5, 0], [0, 2, 4]], dtype=torch.float64)
+    skin = Skin(1.0, 4.0)
+    skin.searched(positions, unmoving, cell)
+    strain = torch.diag(torch.tensor([1.0, 1.0, factor], dtype=torch.float64))
+    positions = positions @ strain
+    positions[1, 0] += moved
+    assert skin.holds(positions, unmoving, cell @ strain) is holds
+
+
+def test_a_list_of_one_boundary_does_not_hold_in_another():
+    positions, unmoving = quantities()
+    skin = Skin(1.0, 4.0)
+    skin.searched(positions, unmoving)
+    assert not skin.holds(positions, unmoving, torch.eye(3))
+    skin.searched(positions, unmoving, torch.eye(3))
+    assert not skin.holds(positions, unmoving)
+
+
 @pytest.mark.parametrize("change", ["value", "length", "atoms", "fewer"])
 def test_a_list_holds_for_nothing_else(change):
     positions, unmoving = quantities()

@@ -137,15 +137,15 @@ class TrainingDomain:
         if self.shortest is None:
             return Watch(names, far_neighbors)
         limits = self.shortest.to(distances)[graph.of_local(graph.species)[:, None], graph.species[graph.neighbors]]
-        # between two searches an atom moves by half the skin at most, and so does its neighbor
+        # between two searches a pair comes closer by the skin at most, whatever the cell does: see `Skin`
         near = graph.neighbor_mask & (limits > 0) & (distances < limits + skin)
         first, column = near.nonzero(as_tuple=True)
         second = graph.neighbors[first, column]
         once = first <= second  # each pair has an edge in both directions; an atom and its own image have equal indices
         first, second, column = first[once], second[once], column[once]
-        offsets = torch.einsum("pa,pab->pb", graph.shifts[first, column], graph.cell[graph.structure[first]])
-        pairs = torch.stack([first, second]).cpu().numpy()
-        return Watch(names, far_neighbors, pairs, offsets.cpu().numpy(), limits[first, column].cpu().numpy())
+        of_pairs = torch.stack([first, second]), graph.shifts[first, column], graph.structure[first]
+        pairs, shifts, structure = (each.cpu().numpy() for each in of_pairs)
+        return Watch(names, far_neighbors, pairs, shifts, structure, limits[first, column].cpu().numpy())
 
     def _far_neighbors(self, counts: Sequence[int], names: Names) -> str | None:
         if self.neighbors is None:
@@ -185,17 +185,26 @@ class Watch:
     """Sentence on an atom with far more or fewer neighbors than in training, or None."""
     pairs: np.ndarray = field(default_factory=lambda: np.empty((2, 0), dtype=int))
     """Indices of the atoms, (2, n_pairs)."""
-    offsets: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))
-    """Lattice translation of the second atoms, Angstrom, (n_pairs, 3)."""
+    shifts: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))
+    """Lattice translation of the second atoms in units of the cell vectors, (n_pairs, 3)."""
+    structure: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
+    """Structure of each pair, (n_pairs,)."""
     limits: np.ndarray = field(default_factory=lambda: np.empty(0))
     """Shortest distance of such a pair in training, Angstrom, (n_pairs,)."""
 
-    def closest(self, positions: np.ndarray) -> tuple[float, str] | None:
-        """Return the ratio of distance to training distance, below 1, and a sentence for the worst pair, or None."""
+    def closest(self, positions: np.ndarray, cell: np.ndarray) -> tuple[float, str] | None:
+        """Return the ratio of distance to training distance, below 1, and a sentence for the worst pair, or None.
+
+        `positions` (n_atoms, 3), `cell` (n_structures, 3, 3) in Angstrom.
+        """
         if not len(self.limits):
             return None
         first, second = self.pairs
-        vectors = positions[second] + self.offsets - positions[first]
+        # one structure, as in dynamics: no matrix for each pair
+        offsets = (
+            self.shifts @ cell[0] if len(cell) == 1 else np.einsum("pa,pab->pb", self.shifts, cell[self.structure])
+        )
+        vectors = positions[second] + offsets - positions[first]
         distances = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
         ratios = distances / self.limits
         worst = int(ratios.argmin())
@@ -241,7 +250,8 @@ class Lookout:
             self._followed, self._watch = n_searches, self.domain.watch(graph, self.cutoff, self.skin, numbers)
             self._unseen = self.domain.unseen_charge(graph)  # another charge starts a new search
         watch, far = self._watch, []
-        if closest := watch.closest(graph.positions.detach().cpu().numpy()):
+        cell = graph.cell.cpu() if graph.on_host is None else graph.on_host.cell
+        if closest := watch.closest(graph.positions.detach().cpu().numpy(), cell.numpy()):
             ratio, message = closest
             self._warn("distance", f"{message}: energies and forces from here on are extrapolated")
             far += [message] if ratio < FAR_DISTANCE else []

@@ -152,6 +152,13 @@ class Graph:
         host = self.species, self.cell, self.pbc, self.charge
         return replace(there, host_side=HostSide(*host, of=(there.species, there.cell, there.pbc, there.charge)))
 
+    def in_cell(self, cell: Tensor) -> Graph:
+        """Return the graph in other cells, on the host (n_structures, 3, 3) in float64; its neighbors must fit them."""
+        there, host = cell.to(self.cell.device), self.on_host
+        if host is not None:
+            host = replace(host, cell=cell, of=(self.species, there, self.pbc, self.charge))
+        return replace(self, cell=there, host_side=host)
+
 
 def collate(graphs: Sequence[Graph]) -> Graph:
     """Join graphs into one batch; pad rows of neighbors to the longest."""

@@ -149,9 +149,10 @@ def is_continuation(before: Atoms, after: Atoms) -> bool:
 class NeighborList:
     """Graphs of a moving structure, with a new neighbor search only when an atom has moved by half the skin.
 
-    Between searches the pairs are those within cutoff + skin, and positions are never wrapped. A change of cell,
-    elements, boundary or charge starts a new search too. All graphs of a list share the tables of the long-range
-    kernel, which are computed once per cell.
+    Between searches the pairs are those within cutoff + skin, and positions are never wrapped. A change of elements,
+    boundary or charge starts a new search too, and so does a change of the cell, unless all directions are periodic and
+    the skin covers the strain. All graphs of a list share the tables of the long-range kernel, which are computed once
+    per cell.
 
     Parameters
     ----------
@@ -176,9 +177,10 @@ class NeighborList:
         self.elements, self.cutoff, self.skin = tuple(elements), cutoff, skin
         self.device = device
         self.mesh_shape_for = mesh_shape_for
-        self._skin = Skin(skin)
+        self._skin = Skin(skin, cutoff)
         self._atoms: Atoms | None = None
         self._graph: Graph | None = None
+        self._cell: Tensor | None = None
         self._mesh_shape: tuple[int, ...] | None = None
         self._tables = MultiplierTables()
 
@@ -190,20 +192,38 @@ class NeighborList:
     def graph(self, atoms: Atoms) -> Graph:
         """Return the graph of `atoms`; raises as `neighbor_graph` does."""
         positions = torch.from_numpy(np.array(atoms.positions, dtype=np.float64))
-        unmoving = _unmoving(atoms)
-        if self._graph is not None and self._skin.holds(positions, unmoving):
+        unmoving, cell = _unmoving(atoms), None
+        if atoms.pbc.all():
+            cell = torch.from_numpy(np.array(atoms.cell.array, dtype=np.float64))
+        if self._graph is not None and self._skin.holds(positions, unmoving, cell) and self._follows(cell, atoms):
             return replace(self._graph, positions=positions.to(self.device))
         graph = neighbor_graph(atoms, self.elements, self.cutoff + self.skin, device=self.device)
         graph = replace(graph, tables=self._tables)
-        if self.mesh_shape_for is not None and atoms.pbc.all():
+        if cell is not None:
             if self._atoms is not None and not is_continuation(self._atoms, atoms):
                 self._mesh_shape = None
-            cell = np.array(atoms.cell.array, dtype=np.float64)
-            self._mesh_shape = self.mesh_shape_for(cell, self._mesh_shape)
-            graph = replace(graph, mesh_shapes=None if self._mesh_shape is None else (self._mesh_shape,))
-        self._atoms, self._graph = atoms.copy(), graph
-        self._skin.searched(positions, unmoving)
+            graph = self._on_mesh(graph, cell)
+        self._atoms, self._graph, self._cell = atoms.copy(), graph, cell
+        self._skin.searched(positions, unmoving, cell)
         return graph
+
+    def _follows(self, cell: Tensor | None, atoms: Atoms) -> bool:
+        """Take the graph of the last search to another cell; False if that is not the cell of a continuation."""
+        assert self._graph is not None
+        assert self._atoms is not None
+        if cell is None or self._cell is None or torch.equal(cell, self._cell):
+            return True
+        if not is_continuation(self._atoms, atoms):
+            return False
+        # from here on the same tensors in every step, as long as the cell stays
+        self._graph, self._cell = self._on_mesh(self._graph.in_cell(cell[None]), cell), cell
+        return True
+
+    def _on_mesh(self, graph: Graph, cell: Tensor) -> Graph:
+        if self.mesh_shape_for is None:
+            return graph
+        self._mesh_shape = self.mesh_shape_for(cell.numpy(), self._mesh_shape)
+        return replace(graph, mesh_shapes=None if self._mesh_shape is None else (self._mesh_shape,))
 
     def forget(self) -> None:
         """Drop list, mesh and tables: the next graph needs a new search."""
@@ -212,7 +232,9 @@ class NeighborList:
 
 
 def _unmoving(atoms: Atoms) -> tuple[Tensor, ...]:
-    """Return everything except positions that a graph depends on."""
-    cell, numbers = np.array(atoms.cell.array, dtype=np.float64), np.array(atoms.numbers, dtype=np.int64)
+    """Return everything that a graph depends on, except positions, and a cell that is periodic in all directions."""
+    numbers, pbc = torch.from_numpy(np.array(atoms.numbers, dtype=np.int64)), torch.from_numpy(np.array(atoms.pbc))
     charge = torch.tensor([total_charge(atoms)], dtype=torch.float64, device="cpu")
-    return torch.from_numpy(numbers), torch.from_numpy(cell), torch.from_numpy(np.array(atoms.pbc)), charge
+    if pbc.all():
+        return numbers, pbc, charge
+    return numbers, pbc, charge, torch.from_numpy(np.array(atoms.cell.array, dtype=np.float64))

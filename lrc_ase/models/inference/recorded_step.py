@@ -43,7 +43,7 @@ class RecordedStep:
         # tables of its own, as it reads them by address: others may drop theirs
         tables = UnkeptTables() if cell_changes else MultiplierTables()
         self._graph = replace(with_spare_columns(graph), tables=tables)
-        self._neighbors = graph.neighbors
+        self._neighbors, self._cell = graph.neighbors, graph.cell
         self._cell_changes = cell_changes
         self._fixed = fixed_by_recording(graph, cell=not cell_changes)
         stress = cell_changes and graph.fully_periodic
@@ -63,7 +63,7 @@ class RecordedStep:
         """Return True if the step serves for `graph`, which may have new positions and neighbors."""
         if graph.neighbors.shape[1] > self._graph.neighbors.shape[1]:
             return False
-        if graph.neighbors is self._neighbors:
+        if graph.neighbors is self._neighbors and graph.cell is self._cell:
             return True
         return fixed_by_recording(graph, cell=not self._cell_changes) == self._fixed
 
@@ -78,8 +78,10 @@ class RecordedStep:
             self._graph.shifts[:, :width] = graph.shifts
             self._graph.neighbor_mask[:, width:] = False
             self._graph.neighbor_mask[:, :width] = graph.neighbor_mask
-            self._graph.cell.copy_(graph.cell)
             self._neighbors = graph.neighbors
+        if graph.cell is not self._cell:
+            self._graph.cell.copy_(graph.cell)
+            self._cell = graph.cell
         self._graph.positions.copy_(graph.positions)
         self._recorded.replay()
         # copies, as the next step overwrites the results
