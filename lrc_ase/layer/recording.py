@@ -22,7 +22,7 @@ def recording() -> bool:
 
 @contextmanager
 def recording_step() -> Iterator[None]:
-    """Say that the steps within this block are recorded, or rehearsed for that."""
+    """Mark the steps within this block as recorded, or as a rehearsal of that."""
     token = _RECORDING.set(True)
     try:
         yield
