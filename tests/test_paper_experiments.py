@@ -214,16 +214,16 @@ def test_a_model_in_its_own_box_is_the_same():
         (
             {1: [0.5] * 3, 10: [0.1, 0.4, 0.4], 100: [0.11] * 3},
             {1: [0.2] * 3, 10: [0.13] * 3},
-            "one-scale 100, two-scale 10. Ten .*: met.",
+            "one-scale 100, two-scale 10. Target, .*: met.",
         ),
         (
             {1: [0.1] * 3, 10: [0.1] * 3},
             {0: [0.1] * 3, 10: [0.1] * 3},
-            "one-scale 1, two-scale 0. Ten .*: met, for none at all is fewer by any factor.",
+            "one-scale 1, two-scale 0. Target, .*: met \\(none is needed\\).",
         ),
-        ({1: [0.1] * 3, 10: [0.1] * 3}, {1: [0.1] * 3, 10: [0.1] * 3}, "one-scale 1, two-scale 1. Ten .*: MISSED."),
-        ({1: [0.5] * 3, 10: [0.1] * 3}, {1: [0.3] * 3, 10: [0.25] * 3}, "more than were tried. Ten times .*: MISSED."),
-        ({1: [0.1], 10: [0.1]}, {0: [0.1], 10: [0.1]}, "Ten times .*: not judged on 1 of 3 seeds."),
+        ({1: [0.1] * 3, 10: [0.1] * 3}, {1: [0.1] * 3, 10: [0.1] * 3}, "one-scale 1, two-scale 1. Target, .*: MISSED."),
+        ({1: [0.5] * 3, 10: [0.1] * 3}, {1: [0.3] * 3, 10: [0.25] * 3}, "more than were tried. Target, .*: MISSED."),
+        ({1: [0.1], 10: [0.1]}, {0: [0.1], 10: [0.1]}, "ten times .*: not judged on 1 of 3 seeds."),
     ],
 )
 def test_page_says_whether_two_scales_save_snapshots(tmp_path, one, two, verdict):

@@ -14,7 +14,11 @@ from lrc_ase.cli import app
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "AGENTS.md")),
-    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if "notebook" not in page.parts),
+    *(
+        page
+        for page in sorted((ROOT / "docs").rglob("*.md"))
+        if page.name != "accuracy.md" and "paper" not in page.parts
+    ),
 ]
 LONG = 30
 """Words of a long sentence."""

@@ -59,17 +59,19 @@ def write_page(run: PaperRun, path: Path, command: str) -> None:
     machines = sorted({_machine(result["machine"]) for result in run.results().values()})
     head = (
         "# The paper, reproduced\n\n"
-        f"Written by `{command}`; do not edit. Full sizes come from `lrc-ase paper NAME`, reduced ones from "
-        f"`lrc-ase paper NAME --quick`; what is not listed has not been run. Hardware: {'; '.join(machines)}.\n\n"
+        f"Written by `{command}`; do not edit. `lrc-ase paper NAME` runs an experiment at full size, with `--quick` at "
+        f"reduced size; experiments that are not listed were not run. Hardware: {'; '.join(machines)}.\n\n"
         "Numbers are relative l2 errors of the forces on fresh snapshots. The paper is *Efficient long-range "
-        "convolutions for point clouds* (doi:10.48550/arXiv.2010.05295). Recipes: `paper` is its networks, by its own "
-        "schedule of Adam at full size and by some thousand steps of SOAP where quick; `ours` is its descriptor and "
-        "its two screened-Coulomb channels with a linear read-out, a band limit that leaves what the modes miss within "
-        "the cutoff, and variable projection in float64. No row knows its mu: lambda starts at 3 and 0.7 in the "
-        f"networks; in `ours` it is sought between {GRID[0]:g} and {GRID[-1]:g}, on the same grid for every row, with "
-        "polynomials in place of the descriptor. A miss is called one: full size wants a full-range error of at most "
-        "half of the paper's, quick at most the paper's, "
-        "and the smaller lambda within 3%.\n\n"
+        "convolutions for point clouds* (doi:10.48550/arXiv.2010.05295). There are two recipes:\n\n"
+        "- `paper`: the paper's networks, trained by its schedule of Adam at full size, and by some thousand steps of "
+        "SOAP at reduced size.\n"
+        "- `ours`: the paper's descriptor and its two screened-Coulomb channels with a linear read-out, trained by "
+        "variable projection in float64. A band limit keeps the range of what the modes miss below the cutoff.\n\n"
+        "No row is given its mu. Lambda starts at 3 and 0.7 in the networks. In `ours` it is searched "
+        f"between {GRID[0]:g} and {GRID[-1]:g}, on the same grid for every row, with polynomials in place of the "
+        "descriptor.\n\n"
+        "The target at full size is a full-range error of at most half of the paper's, at reduced size at most the "
+        "paper's. The smaller lambda must lie within 3%.\n\n"
     )
     write_atomically(path, (head + "\n".join(sections)).encode())
 
@@ -134,7 +136,7 @@ def _table_section(table: Table, size: str, rows: Sequence[dict[str, Any]], fold
     n_test = rows[0]["n_test"]
     fewer = min(row["n_train"] for row in rows) < table.paper_snapshots
     reduced = f" The paper trained on {table.paper_snapshots} snapshots." if fewer else ""
-    text = f"Tested on {n_test} fresh snapshots; {sum(row['seconds'] for row in rows) / 60:.0f} minutes.{reduced}"
+    text = f"Tested on {n_test} fresh snapshots; {sum(row['seconds'] for row in rows) / 60:.0f} min.{reduced}"
     return f"## {table.title} ({size})\n\n{text}\n\n{markdown}\n![{table.title}]({name}.png)\n"
 
 
@@ -183,11 +185,11 @@ def _saving(points: dict[str, dict[int, list[float]]]) -> str:
     else:
         verdict = "met" if one is not None and two is not None and one >= _FEWER * two else "MISSED"
         if two == 0 and verdict == "met":
-            verdict += ", for none at all is fewer by any factor"
+            verdict += " (none is needed)"
     counts = ", ".join(f"{name} {'more than were tried' if n is None else n}" for name, n in needed.items())
     return (
-        f"Large snapshots for an error of {goal:.1e}, the best of one-scale training within a quarter: {counts}. "
-        f"Ten times fewer by two scales: {verdict}."
+        f"Large snapshots needed for an error of {goal:.1e}, a quarter above the best of one-scale training: {counts}. "
+        f"Target, ten times fewer with two scales: {verdict}."
     )
 
 
