@@ -23,8 +23,9 @@ from lrc_ase.learning.label_store import LabelStore
 from lrc_ase.learning.labelling import label_by_teacher
 from lrc_ase.learning.loop import Loop
 from lrc_ase.learning.progress import Silence
-from lrc_ase.learning.settings import load_settings
+from lrc_ase.learning.settings import load_settings, parse_settings
 from lrc_ase.learning.state import FreshErrors, IterationRecord, LearnFolder, LearnState
+from lrc_ase.learning.training_steps import epochs_of
 from lrc_ase.report.learning_report import report_learning
 from lrc_ase.structures.domain import ExtrapolationWarning
 
@@ -89,6 +90,32 @@ def test_trainings_start_from_the_last_weights(finished):
     assert first["start"] is None
     assert second["start"].endswith("iteration-00/training/potential.safetensors")
     assert second["stages"][0]["learning_rate"] == 2e-3
+
+
+def test_trainings_have_a_number_of_steps_whatever_the_number_of_frames(tmp_path):
+    """Batches of 64-atom cells hold 4 frames: 500 steps on 14 frames, in 4 batches, are 125 epochs."""
+    settings = parse_settings(content(tmp_path))
+    large, small = crystal() * (4, 2, 2), crystal()
+    assert epochs_of(None, 500, [large] * 14, settings) == 125
+    assert epochs_of(None, 500, [large] * 70, settings) == 28  # 18 batches
+    assert epochs_of(None, 500, [small] * 400, settings) == 39  # 13 batches of 32
+    assert epochs_of(None, 500, [large] * 4000, settings) == 10
+    assert epochs_of(7, 500, [large] * 14, settings) == 7
+    settings = parse_settings(content(tmp_path, training__settings={"stages.batch_size": 1}))
+    assert epochs_of(None, 500, [large] * 14, settings) == 36
+
+
+def test_the_loop_takes_its_numbers_of_steps(tmp_path, monkeypatch):
+    asked = []
+
+    def stand_in(n_epochs, steps, frames, settings):
+        asked.append((n_epochs, steps))
+        return 1
+
+    monkeypatch.setattr("lrc_ase.learning.loop.epochs_of", stand_in)
+    epochs = {"training__first_epochs": None, "training__epochs": None, "training__final_epochs": None}
+    learn(content(tmp_path, budget__teacher_calls=8, budget__iterations=2, **epochs), tmp_path / "run")
+    assert asked == [(None, 500), (None, 400)][: len(asked) - 1] + [(None, 2000)]
 
 
 def test_a_run_is_not_overwritten(finished, tmp_path):

@@ -23,7 +23,16 @@ from lrc_ase.learning.settings import LearnSettings, write_settings
 from lrc_ase.learning.starts import first_frames, read_starts
 from lrc_ase.learning.state import FreshErrors, LearnFolder, LearnState
 from lrc_ase.learning.teacher_pool import TeacherPool
-from lrc_ase.learning.training_steps import LARGEST_FORCE, divided, first_member, train_on
+from lrc_ase.learning.training_steps import (
+    FINAL_STEPS,
+    FIRST_STEPS,
+    LARGEST_FORCE,
+    STEPS,
+    divided,
+    epochs_of,
+    first_member,
+    train_on,
+)
 
 __all__ = ["Loop"]
 
@@ -172,8 +181,9 @@ class Loop:
         training = settings.training
         began = time.monotonic()
         start = None if number == 0 else self._potential(number - 1)
-        epochs = training.first_epochs if start is None else training.epochs
         train_frames, held_out = self.frames()
+        n_epochs, steps = (training.first_epochs, FIRST_STEPS) if start is None else (training.epochs, STEPS)
+        epochs = epochs_of(n_epochs, steps, train_frames, settings)
         potential = self._run_training(
             self.folder.training(number), train_frames, held_out, epochs, training.ensemble, start
         )
@@ -242,9 +252,8 @@ class Loop:
         start = None if number == 0 else self._potential(number - 1)
         if start is not None and training.final_members == 1:
             start = first_member(start, self.folder.path / "final-start.safetensors")
-        potential = self._run_training(
-            folder, train_frames, held_out, training.final_epochs, training.final_members, start
-        )
+        epochs = epochs_of(training.final_epochs, FINAL_STEPS, train_frames, settings)
+        potential = self._run_training(folder, train_frames, held_out, epochs, training.final_members, start)
         with replacing(self.folder.potential) as temporary:
             shutil.copyfile(potential, temporary)
         self._write(phase="done", final_seconds=time.monotonic() - began)

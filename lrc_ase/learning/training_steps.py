@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,29 @@ from lrc_ase.learning.label_store import exact_extxyz
 from lrc_ase.learning.settings import LearnSettings, with_keys
 from lrc_ase.models.ensemble import members_of
 from lrc_ase.training import TrainingConfiguration, train
+from lrc_ase.training.prepare import default_batch_size
 from lrc_ase.training.progress import EpochRecord
 from lrc_ase.training.run_folder import RunFolder
 
-__all__ = ["LARGEST_FORCE", "configuration_of", "divided", "first_member", "single_members", "train_on"]
+__all__ = [
+    "FINAL_STEPS",
+    "FIRST_STEPS",
+    "LARGEST_FORCE",
+    "STEPS",
+    "configuration_of",
+    "divided",
+    "epochs_of",
+    "first_member",
+    "single_members",
+    "train_on",
+]
 
 LARGEST_FORCE = 50.0
 """Frames with a larger force label, eV/Angstrom, are not trained on: one such frame would outweigh all others."""
+FIRST_STEPS, STEPS, FINAL_STEPS = 500, 400, 2000
+"""Steps of the first training, of those of later iterations, and of the final one."""
+FEWEST_EPOCHS = 10
+"""Epochs of a training on many frames, whatever the number of steps."""
 _VALIDATIONS = 20
 """Number of validations of a training."""
 _DEFAULTS = {"leave_out": 0.1}
@@ -49,6 +66,15 @@ def divided(
     if not held_out and len(train_frames) > 1:
         held_out.append(train_frames.pop())
     return train_frames, held_out, left_out
+
+
+def epochs_of(n_epochs: int | None, n_steps: int, frames: Sequence[Atoms], settings: LearnSettings) -> int:
+    """Return `n_epochs`, or where that is None the epochs that make `n_steps` steps, at least `FEWEST_EPOCHS`."""
+    if n_epochs is not None:
+        return n_epochs
+    n_atoms = sum(map(len, frames)) / len(frames)
+    size = settings.training.settings.get("stages.batch_size") or default_batch_size(len(frames), n_atoms)
+    return max(math.ceil(n_steps / math.ceil(len(frames) / size)), FEWEST_EPOCHS)
 
 
 def configuration_of(

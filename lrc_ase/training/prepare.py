@@ -248,13 +248,18 @@ def _with_length(
     n_atoms = sum(len(frame.atoms) for frame in few) / len(few)
     size = stage.batch_size
     if size is None:
-        most = max(min(len(frames) // FEWEST_BATCHES, MOST_FRAMES), FEWEST_FRAMES)
-        size = min(max(round(ATOMS_PER_STEP / n_atoms), FEWEST_FRAMES), most)
+        size = default_batch_size(len(frames), n_atoms)
     epochs = stage.epochs
     if epochs is None:
         n_steps = max(DEFAULT_STEPS * min(ATOMS_PER_STEP / (size * n_atoms), 1), FEWEST_STEPS)
         epochs = min(max(math.ceil(n_steps / math.ceil(len(frames) / size)), FEWEST_EPOCHS), MOST_EPOCHS)
     return stage.model_copy(update={"batch_size": size, "epochs": epochs})
+
+
+def default_batch_size(n_frames: int, n_atoms: float) -> int:
+    """Return the frames per step of a stage without `batch_size`, for frames of `n_atoms` atoms on average."""
+    most = max(min(n_frames // FEWEST_BATCHES, MOST_FRAMES), FEWEST_FRAMES)
+    return min(max(round(ATOMS_PER_STEP / n_atoms), FEWEST_FRAMES), most)
 
 
 def _elements(data_sets: Mapping[str, DataSet], remarks: list[str]) -> tuple[str, ...]:
