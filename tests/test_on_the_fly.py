@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -170,6 +172,61 @@ def test_dynamics_with_an_unsure_potential_are_those_of_the_teacher(tmp_path):
         assert calculator.n_evaluations == len(calculator.labels) == 4
 
 
+def test_the_teacher_rests_for_the_spacing_between_two_calls(tmp_path):
+    """With a spacing of 3, an unsure potential asks in evaluations 0, 3 and 6, and answers itself in between."""
+    atoms = frame()
+    labels = tmp_path / "labels.extxyz"
+    with OnTheFlyCalculator(potential(), EMT_TEACHER, 1e-9, labels=labels, spacing=3) as calculator:
+        atoms.calc = calculator
+        reference = LRCCalculator(potential())
+        for evaluation in range(7):
+            atoms.rattle(0.001, seed=evaluation)
+            truth = EMT() if evaluation % 3 == 0 else reference
+            assert np.array_equal(atoms.get_forces(), truth.get_property("forces", atoms.copy()))
+            np.testing.assert_allclose(atoms.get_stress(), truth.get_property("stress", atoms.copy()), atol=1e-12)
+        assert [call.evaluation for call in calculator.calls] == [0, 3, 6]
+        assert (len(calculator.labels), calculator.limits.n_calls, calculator.n_unsure) == (3, 3, 4)
+        # the potential cannot evaluate this one, whatever the spacing
+        unknown = frame()
+        unknown.symbols[0] = "Ag"
+        assert calculator.get_property("energy", unknown) == emt(unknown).get_potential_energy()
+    # a stored label costs nothing, and is taken within the spacing too
+    with OnTheFlyCalculator(potential(), NO_TEACHER, 1e-9, labels=labels, spacing=3) as calculator:
+        for label in calculator.labels.frames()[:2]:
+            assert calculator.get_property("energy", label.copy()) == label.get_potential_energy()
+        assert (calculator.limits.n_calls, calculator.n_unsure) == (0, 0)
+
+
+def test_a_budget_of_calls_stops_the_run_or_goes_on_with_a_warning(tmp_path):
+    frames = [frame(seed) for seed in range(4)]
+    with OnTheFlyCalculator(
+        potential(), EMT_TEACHER, 1e-9, labels=tmp_path / "labels.extxyz", max_calls=2
+    ) as calculator:
+        for atoms in frames[:2]:
+            calculator.get_property("energy", atoms)
+        with pytest.raises(
+            CalculationFailed,
+            match=r"budget of 2 calculations of the teacher is used up .*predicted deviation.*Retrain on the labels",
+        ):
+            calculator.get_property("energy", frames[2])
+        assert len(calculator.labels) == 2
+        assert calculator.get_property("energy", frames[0]) == emt(frames[0]).get_potential_energy()  # is stored
+    with OnTheFlyCalculator(
+        potential(), NO_TEACHER, 1e-9, labels=tmp_path / "none.extxyz", max_calls=0, at_limit="warn"
+    ) as calculator:
+        with pytest.warns(UserWarning, match="budget of 0 calculations .* from here on the potential answers"):
+            energy = calculator.get_property("energy", frames[2])
+        assert energy == LRCCalculator(potential()).get_property("energy", frames[2])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            calculator.get_property("energy", frames[3])
+        assert calculator.n_unsure == 2
+        unknown = frame()
+        unknown.symbols[0] = "Ag"
+        with pytest.raises(CalculationFailed, match="does not know the element Ag"):
+            calculator.get_property("energy", unknown)
+
+
 def test_relaxation_with_fixed_atoms(tmp_path):
     atoms = frame()
     atoms.set_constraint(FixAtoms([0]))
@@ -237,6 +294,9 @@ def test_deviations_that_do_not_depend_on_the_structure(tmp_path):
         ({"training": {"epoch": 3}}, TypeError, "did you mean 'epochs'"),
         ({"training": {"start": "nacl"}}, TypeError, "a retraining sets 'start' itself"),
         ({"electric_field": (0, 0, 1)}, TypeError, "the teacher would not know of it"),
+        ({"spacing": 0}, ValueError, "`spacing` must be a number of evaluations of 1 or more, got 0"),
+        ({"max_calls": -1}, ValueError, "`max_calls` must be a number of calculations of 0 or more, or None, got -1"),
+        ({"at_limit": "sleep"}, ValueError, '`at_limit` must be "stop" or "warn", got \'sleep\''),
         ({"skin_depth": 1}, TypeError, "no keyword 'skin_depth'"),
     ],
 )

@@ -21,6 +21,7 @@ from lrc_ase.calculator import LRCCalculator
 from lrc_ase.files.atomic import write_atomically
 from lrc_ase.files.potential_file import Potential, save_potential
 from lrc_ase.files.pretrained import absolute_potential
+from lrc_ase.learning.call_limits import CallLimits, Ending
 from lrc_ase.learning.label_store import LabelStore
 from lrc_ase.learning.prediction import check_deviations, predict
 from lrc_ase.learning.retraining import Retraining, RetrainingError, check_options
@@ -80,6 +81,15 @@ class OnTheFlyCalculator(Calculator):
     labels
         File that stores labels (`LabelStore`), with `reason`, `predicted_deviation` and `force_error` of each call in
         `Atoms.info`. A structure in it is not computed again.
+    spacing
+        Smallest number of evaluations between two calculations of the teacher. In between the potential answers, sure
+        or not: neighboring steps of a run are nearly the same structure, and one label of them is enough. A structure
+        that the potential cannot evaluate goes to the teacher in any case.
+    max_calls
+        Largest number of calculations of the teacher, failed ones included. None: no limit.
+    at_limit
+        What happens where the teacher would be asked once more: ``"stop"`` raises `CalculationFailed`, ``"warn"`` warns
+        once and goes on with the potential.
     retrain
         Number of new labels after which the potential is trained further, from its weights, on `known` and all labels.
         None never retrains.
@@ -103,7 +113,7 @@ class OnTheFlyCalculator(Calculator):
     TeacherError
         At the first call: the teacher cannot be built, or its labels change from call to call.
     ase.calculators.calculator.CalculationFailed
-        At evaluation: the teacher failed; or retraining did, unless in the background.
+        At evaluation: the teacher failed; or retraining did, unless in the background; or `max_calls` is reached.
     ase.calculators.calculator.InputError
         At evaluation: a structure in an electric field, of which the teacher does not know.
 
@@ -111,7 +121,7 @@ class OnTheFlyCalculator(Calculator):
     -----
     UserWarning
         The potential has no deviations; `threshold` lies below all of its deviations; retraining in the background
-        failed.
+        failed; `max_calls` is reached.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012
@@ -123,6 +133,9 @@ class OnTheFlyCalculator(Calculator):
         threshold: float,
         *,
         labels: str | os.PathLike[str],
+        spacing: int = 1,
+        max_calls: int | None = None,
+        at_limit: Ending = "stop",
         retrain: int | None = None,
         background: bool = False,
         known: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
@@ -142,6 +155,9 @@ class OnTheFlyCalculator(Calculator):
         self.threshold = threshold
         self.calls: list[TeacherCall] = []
         self.n_evaluations = 0
+        self.limits = CallLimits(spacing, max_calls, at_limit)
+        self.n_unsure = 0
+        """Number of evaluations in which the unsure potential answered, because of `spacing` or `max_calls`."""
         self.potential_path: Path | str | None = None
         self._teacher = teacher.model_copy(update={"processes": 1})
         self._retrain, self._background = retrain, background
@@ -232,6 +248,9 @@ class OnTheFlyCalculator(Calculator):
         label = self.labels.get(atoms)
         is_new = label is None
         if label is None:
+            if self.limits.spare(self.n_evaluations, reasons, can_answer=bool(predicted)):
+                self.n_unsure += 1
+                return predicted
             label = self._ask(atoms, reasons)
             seconds = time.perf_counter() - began
         results = dict(label.calc.results)
@@ -261,6 +280,7 @@ class OnTheFlyCalculator(Calculator):
         if self._pool is None:
             scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="lrc-ase-teacher-"))
             self._pool = self._stack.enter_context(TeacherPool(self._teacher, Path(scratch)))
+        self.limits.count(self.n_evaluations)
         [result] = self._pool.label([atoms])
         if isinstance(result, Failure):
             raise CalculationFailed(f"the teacher failed: {result.reason}. It was asked because {'; '.join(reasons)}")
