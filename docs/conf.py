@@ -24,6 +24,7 @@ extensions = [
     "complete_reference",
     "docstrings",
     "mathml",
+    "notebooks",
 ]
 exclude_patterns = ["notebook/paper"]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -168,19 +168,21 @@ def test_messages_of_the_reference_are_those_of_the_code():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", TUTORIALS, ids=name_of)
-def test_tutorial_runs(page, tmp_path):
+def test_tutorial_runs_as_a_notebook(page, tmp_path, monkeypatch):
     """Every command and every piece of Python of a tutorial, in its order, in one folder."""
+    pytest.importorskip("jupytext", reason="the extra 'docs' is not installed")
+    client = pytest.importorskip("nbclient", reason="the extra 'docs' is not installed")
+    monkeypatch.syspath_prepend(DOCS / "extensions")
+    notebook = importlib.import_module("notebooks").notebook_of(page.read_text(encoding="utf-8"))
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    for language, content in code_blocks(page, "bash", "python"):
-        for long, short in SHORTER.items():
-            content = content.replace(long, short)
-        if language == "python":
-            run([sys.executable, "-c", content], tmp_path)
-            continue
-        for line in content.replace("\\\n", " ").splitlines():
-            run([sys.executable, "-m", "lrc_ase.cli", *shlex.split(line)[1:]], tmp_path)
-
-
-def run(command: list[str], folder: Path) -> None:
-    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
-    assert finished.returncode == 0, f"{command}\n{finished.stdout}\n{finished.stderr}"
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            for long, short in SHORTER.items():
+                cell.source = cell.source.replace(long, short)
+            cell.source = re.sub(r"^lrc-ase ", f"{sys.executable} -m lrc_ase.cli ", cell.source, flags=re.MULTILINE)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    client.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    text = "".join(output.get("text", "") for output in outputs)
+    assert len(text) > 1000
+    assert "\x1b[" not in text, "control codes of a terminal"

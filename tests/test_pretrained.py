@@ -163,6 +163,12 @@ def test_every_shipped_potential_has_a_card_and_a_structure_in_its_domain(name):
     assert atoms.calc.allowed_atomic_numbers == sorted(set(atoms.numbers), key=atoms.calc.allowed_atomic_numbers.index)
 
 
+def test_water_starts_at_the_density_of_its_data():
+    atoms = lrc_ase.start_structure("water-pbe0-ts")
+    density = atoms.get_masses().sum() / atoms.get_volume() * 1.66053907  # amu/Angstrom^3 in g/cm^3, CODATA 2022
+    assert density == pytest.approx(0.993, abs=1e-3)  # the card
+
+
 def test_ase_lists_the_calculator(tmp_path):
     """In a process of its own, where the package is installed as far as its entry points go."""
     pytest.importorskip("ase._4.plugins")

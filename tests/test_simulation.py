@@ -84,7 +84,10 @@ def test_thermalize_has_the_temperature_and_no_net_momentum():
 
 def test_velocity_verlet_keeps_the_energy_of_a_harmonic_crystal(tmp_path):
     atoms = copper()
-    run_md(atoms, MDSettings("nve", 100, temperature=300.0, timestep=2.0, log_every=1), tmp_path / "md.traj")
+    settings = MDSettings("nve", 100, temperature=300.0, timestep=2.0, log_every=1)
+    summary = run_md(atoms, settings, tmp_path / "md.traj")
+    state = f"{summary.final.temperature:.1f} K, potential {summary.final.potential:.6f} eV"
+    assert repr(summary) == f"MDSummary(100 steps in {summary.seconds:.1f} s, {state}, {tmp_path / 'md.traj'})"
     log = table(tmp_path / "md.csv")
     drift = energy_drift(log["time_ps"], log["total_eV"], len(atoms))
     assert log["time_ps"][-1] == pytest.approx(0.2)

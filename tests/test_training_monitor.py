@@ -89,7 +89,7 @@ def test_compiling_is_said_once_and_not_logged(tmp_path, capsys):
 def test_the_bar_fits_into_80_columns(tmp_path, monkeypatch, stage):
     text = io.StringIO()
     terminal = Console(file=text, width=80, force_terminal=True, color_system=None)
-    monkeypatch.setattr("lrc_ase.training.monitor.Console", lambda **_: terminal)
+    monkeypatch.setattr("lrc_ase.training.monitor.new_console", lambda **_: terminal)
     monitor = Monitor(RunFolder(tmp_path), is_first=True, quiet=False, tensorboard=False)
     progress = Progress(epoch=998, step=9000, seconds=1.0)
     loop = SimpleNamespace(

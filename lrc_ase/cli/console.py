@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 from typer.models import OptionInfo
 
 from lrc_ase.files.printable import printable
+from lrc_ase.files.terminal import new_console
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -53,7 +53,7 @@ __all__ = [
     "starting_structure",
 ]
 
-console = Console()
+console = new_console()
 INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
 BROKEN_PIPE = 141  # what a shell reports for a command ended by SIGPIPE
 

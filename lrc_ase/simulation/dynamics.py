@@ -67,6 +67,12 @@ class MDSummary:
     final: ThermodynamicState
     files: MDFiles
 
+    def __repr__(self) -> str:
+        return (
+            f"MDSummary({self.steps} steps in {self.seconds:.1f} s, {self.final.temperature:.1f} K, "
+            f"potential {self.final.potential:.6f} eV, {self.files.trajectory})"
+        )
+
     @property
     def ms_per_step(self) -> float:
         """Return the mean wall time of a step, ms."""

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from lrc_ase.dataset import Label
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
+from lrc_ase.files.terminal import new_console
 from lrc_ase.models.ensemble import members_of
 from lrc_ase.training.configuration import ConfigurationError
 from lrc_ase.training.epoch_table import epoch_heading, epoch_row, shown_labels, watched_row
@@ -42,7 +42,7 @@ class Monitor:
     def __init__(self, folder: RunFolder, *, is_first: bool, quiet: bool, tensorboard: bool) -> None:
         self.folder = folder
         self.is_first = is_first
-        self.console = Console(quiet=quiet or not is_first)
+        self.console = new_console(quiet=quiet or not is_first)
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=12),

@@ -1,0 +1,39 @@
+"""Commands and trainings move the cursor on a terminal alone."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+from rich.console import Console
+
+from lrc_ase.files.terminal import new_console
+
+
+class Terminal(io.StringIO):
+    """Text that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Return True."""
+        return True
+
+
+@pytest.mark.parametrize("forced", [True, False])
+def test_only_a_terminal_is_one(monkeypatch, forced):
+    """Jupyter sets FORCE_COLOR for the commands in its cells, whose output is a pipe."""
+    monkeypatch.delenv("TTY_COMPATIBLE", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    if forced:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        assert Console(file=io.StringIO()).is_terminal
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert not new_console().is_terminal
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert new_console().is_terminal
+
+
+def test_lines_in_a_notebook_are_one_stream(monkeypatch):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert Console().is_jupyter
+    assert not new_console().is_jupyter
