@@ -15,12 +15,13 @@ from test_learn_by_hand import answer
 from typer.testing import CliRunner
 
 from lrc_ase.cli import app
-from lrc_ase.cli.learn_progress import row
+from lrc_ase.cli.learn_progress import LearnProgress, row
 from lrc_ase.files.potential_file import load_potential
 from lrc_ase.learning.active_learning import learn
-from lrc_ase.learning.settings import LearnSettings, load_settings
+from lrc_ase.learning.settings import LearnSettings, load_settings, parse_settings
 from lrc_ase.learning.state import FreshErrors, IterationRecord, LearnFolder, LearnState
 from lrc_ase.report.learning_report import report_learning
+from lrc_ase.training.interruption import TrainingInterrupted
 
 OPTIONS: dict[str, tuple[list[str], str, Any]] = {
     "--teacher": ([EMT], "teacher.calculator", EMT),
@@ -216,6 +217,29 @@ def test_a_run_prints_a_table_of_80_columns_and_writes_a_report(tmp_path):
     assert page.count("data:image/png;base64") == 6
     again = run(str(tmp_path / "run"), "--resume", "--quiet")
     assert (again.exit_code, again.output) == (0, "")
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), TrainingInterrupted("go on with --resume")])
+def test_an_interrupted_run_says_how_it_goes_on(interruption, tmp_path, monkeypatch):
+    """Ctrl-C in a training names the run, not the folder of the training."""
+
+    def stand_in(*arguments, **options):
+        raise interruption
+
+    monkeypatch.setattr(importlib.import_module("lrc_ase.cli.learn"), "learn_potential", stand_in)
+    result = run("start.cif", "--teacher", EMT, "-o", str(tmp_path / "run"), "--quiet")
+    assert result.exit_code == 130
+    folder = tmp_path / "run"
+    assert result.output.strip().splitlines() == [
+        f"Stopped; all labels are in {folder / 'labels.extxyz'}: `lrc-ase learn {folder} --resume` goes on."
+    ]
+
+
+def test_the_time_left_knows_the_budget_that_follows_from_the_size(tmp_path):
+    """Cells of 4 atoms have a budget of 800 calls: after 200 in a minute, 3 minutes are left."""
+    settings = parse_settings(content(tmp_path, budget={}))
+    progress = LearnProgress(LearnFolder(tmp_path), settings, quiet=True)
+    assert progress._minutes_left(LearnState(calls=200, seconds=60.0)) == pytest.approx(3.0)
 
 
 def test_frames_to_label_end_with_a_status_of_their_own(tmp_path):

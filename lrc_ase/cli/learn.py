@@ -18,6 +18,7 @@ from lrc_ase.learning.state import LearnFolder
 from lrc_ase.learning.teacher import parse_options
 from lrc_ase.report.learning_report import report_learning
 from lrc_ase.training.assignments import parse_assignment
+from lrc_ase.training.interruption import TrainingInterrupted
 
 __all__ = ["learn"]
 
@@ -176,9 +177,9 @@ def learn(
         report_learning(output)
         say(str(waiting))
         raise typer.Exit(WAITS_FOR_LABELS) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, TrainingInterrupted):  # the latter is about the folder of one training
         say(f"Stopped; all labels are in {folder.labels}: `lrc-ase learn {output} --resume` goes on.", to_stderr=True)
-        raise
+        raise KeyboardInterrupt from None
     report = report_learning(output)
     if not quiet:
         _print_summary(summary)

@@ -8,7 +8,9 @@ from types import TracebackType
 from rich.progress import Progress, TaskID
 
 from lrc_ase.cli.console import progress_bar, say
-from lrc_ase.learning.settings import LearnSettings, load_settings
+from lrc_ase.learning.frame_counts import with_counts
+from lrc_ase.learning.settings import BudgetSettings, LearnSettings, load_settings
+from lrc_ase.learning.starts import read_starts
 from lrc_ase.learning.state import FreshErrors, IterationRecord, LearnFolder, LearnState
 from lrc_ase.report.learning_report import report_learning
 
@@ -27,6 +29,7 @@ class LearnProgress:
 
     def __init__(self, folder: LearnFolder, settings: LearnSettings | None, *, quiet: bool) -> None:
         self.folder, self.settings, self.quiet = folder, settings, quiet
+        self._budget: BudgetSettings | None = None
         self.bar: Progress = progress_bar()
         self.task: TaskID | None = None
         self.reported = time.monotonic()
@@ -71,10 +74,10 @@ class LearnProgress:
 
     def _minutes_left(self, state: LearnState) -> float | None:
         """Return an estimate of the time until the budget ends, minutes; None without a budget."""
-        if self.settings is None:
-            self.settings = load_settings(self.folder.settings)
-        budget = self.settings.budget
-        left = []
+        if self._budget is None:
+            settings = self.settings or load_settings(self.folder.settings)
+            self._budget = with_counts(settings, read_starts(settings.starts), 0).budget
+        budget, left = self._budget, []
         if budget.teacher_calls is not None and state.calls:
             left.append(state.seconds / state.calls * (budget.teacher_calls - state.calls) / 60)
         if budget.minutes is not None:

@@ -102,6 +102,7 @@ def explore(
         Called with the walker, its number of steps and the total number of steps of a walker.
     """
     exploring = settings.exploration
+    assert settings.frames_per_iteration is not None
     ensemble = LRCCalculator(potential, dtype=exploring.dtype)
     movers = [LRCCalculator(member, dtype=exploring.dtype) for member in single_members(potential)]
     timestep = time_step(starts, exploring)

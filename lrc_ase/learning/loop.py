@@ -15,6 +15,7 @@ from lrc_ase.dataset import Atoms, force_rms, label_frame, read_frames, write_fr
 from lrc_ase.files.atomic import replacing, write_atomically
 from lrc_ase.files.potential_file import load_potential
 from lrc_ase.learning.exploration import choose_frames, explore, time_step
+from lrc_ase.learning.frame_counts import with_counts
 from lrc_ase.learning.fresh_errors import AGREEMENT, agrees, correction, errors_by_origin
 from lrc_ase.learning.label_store import LabelStore, exact_extxyz
 from lrc_ase.learning.labelling import label_by_hand, label_by_teacher, request, requested, under_usual_names
@@ -36,8 +37,6 @@ from lrc_ase.learning.training_steps import (
 
 __all__ = ["Loop"]
 
-FIRST_COUNT = 16
-"""Number of first frames if the settings leave it open."""
 RELATIVE_TARGET = 0.05
 """Target of the force error if the settings leave it open, as a part of the root mean square force label."""
 
@@ -48,10 +47,13 @@ class Loop:
     def __init__(
         self, settings: LearnSettings, folder: LearnFolder, store: LabelStore, observer: Observer, labels: Sequence[str]
     ) -> None:
-        self.settings, self.folder, self.store, self.observer, self.labels = settings, folder, store, observer, labels
+        self.folder, self.store, self.observer, self.labels = folder, store, observer, labels
+        self.asked_settings = settings
+        """Settings as the user gave them, which the folder keeps."""
         self.starts = read_starts(settings.starts)
         known = read_frames(list(settings.known)) if settings.known else []
         self.known = [under_usual_names(atoms, settings.keys) for atoms in known]
+        self.settings = with_counts(settings, self.starts, len(self.known))
         self.state = LearnState()
         self.began = time.monotonic()
         self.seconds_before = 0.0
@@ -63,7 +65,7 @@ class Loop:
         if resume:
             self.state = self.folder.read()
             self.seconds_before = self.state.seconds
-            write_settings(self.folder.settings, self.settings)
+            write_settings(self.folder.settings, self.asked_settings)
             if self.state.phase in ("final", "done") and self._budget_end() is None and not self.state.converged:
                 self._go_on()
         else:
@@ -103,11 +105,9 @@ class Loop:
     def _begin(self) -> None:
         """Write settings and the first frames."""
         settings = self.settings
-        count = settings.first.count
-        if count is None:
-            count = 0 if len(self.known) >= settings.frames_per_iteration else FIRST_COUNT
-        limit = settings.budget.teacher_calls
-        count = min(count, limit) if limit is not None else count
+        assert settings.first.count is not None
+        assert settings.budget.teacher_calls is not None
+        count = min(settings.first.count, settings.budget.teacher_calls)
         if count == 0 and not self.known:
             raise ValueError("`first.count` is 0 and there are no known frames: nothing to train on")
         frames = first_frames(self.starts, settings.first, count, self._rng(0))
@@ -115,7 +115,7 @@ class Loop:
         for index, atoms in enumerate(frames):
             atoms.info["held_out"] = index % every == every // 2
         request(self.folder.requested(0), frames, 0)
-        write_settings(self.folder.settings, settings)
+        write_settings(self.folder.settings, self.asked_settings)
         self._write(phase="label")
         timestep = time_step(self.starts, settings.exploration)
         self._say(
@@ -216,9 +216,9 @@ class Loop:
         )
         for reason in exploration.reasons:
             log_line(folder.log_file, f"iteration {number}, {reason}")
-        limit = settings.budget.teacher_calls
-        count = settings.frames_per_iteration
-        count = count if limit is None else min(count, limit - self.state.calls)
+        assert settings.frames_per_iteration is not None
+        assert settings.budget.teacher_calls is not None
+        count = min(settings.frames_per_iteration, settings.budget.teacher_calls - self.state.calls)
         labelled = [*self.store.frames(), *self.known]
         frames = choose_frames(potential, exploration.snapshots, labelled, settings, count, self._rng(1))
         with replacing(folder.walkers(number)) as temporary:

@@ -48,8 +48,8 @@ class FirstFramesSettings(Settings):
     """Structures that are labelled before there is a potential."""
 
     count: int | None = Field(None, ge=0)
-    """Number of frames: copies of the starts, rattled and strained at random. Null: 16, or none if there are at least
-    `frames_per_iteration` known frames."""
+    """Number of frames: copies of the starts, rattled and strained at random. Null: as many as hold 1024 atoms, 16 to
+    64, or none if there are at least `frames_per_iteration` known frames."""
     rattle: float = Field(0.08, ge=0, le=0.5)
     """Largest standard deviation of the displacements, as a part of the shortest distance between two atoms."""
     strain: float = Field(0.05, ge=0, le=0.5)
@@ -133,8 +133,9 @@ class LearnTrainingSettings(Settings):
 class BudgetSettings(Settings):
     """Limits; the loop ends when the first one is met."""
 
-    teacher_calls: int | None = Field(200, ge=1)
-    """Largest number of calculations of the teacher, failed ones included. Null: no limit."""
+    teacher_calls: int | None = Field(None, ge=1)
+    """Largest number of calculations of the teacher, failed ones included. Null: 200, and up to 800 where structures
+    have less than 64 atoms."""
     minutes: float | None = Field(None, gt=0)
     """Wall time in minutes after which no new frames are labelled; the final training follows. Null: no limit."""
     iterations: int = Field(50, ge=1)
@@ -163,8 +164,8 @@ class LearnSettings(Settings):
     """Trainings."""
     budget: BudgetSettings = BudgetSettings()
     """Limits."""
-    frames_per_iteration: int = Field(16, ge=1)
-    """Frames that are labelled in an iteration after the first."""
+    frames_per_iteration: int | None = Field(None, ge=1)
+    """Frames that are labelled in an iteration after the first. Null: as many as hold 1024 atoms, 16 to 64."""
     random_fraction: float = Field(0.25, ge=0, le=1)
     """Part of these frames that is drawn at random from the explored ones, whatever the ensemble says of them. Their
     error is that of dynamics with the potential, as the others are chosen for being hard."""
