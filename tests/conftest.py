@@ -1,6 +1,7 @@
 """Loaded before any test: asserts of the contract suite explain themselves as those of tests do."""
 
 import gc
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,3 +14,13 @@ def pytest_collection_finish() -> None:
     """Collect garbage from now on, among the objects that tests create."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(scope="module")
+def plain_descriptor() -> Iterator[None]:
+    """Evaluate descriptors in plain torch in tests that would compile kernels for the sizes of nearly every case."""
+    from lrc_ase.models.descriptors import SphereDescriptor
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SphereDescriptor, "engine", "reference")
+        yield

@@ -208,7 +208,7 @@ def test_energy_forces_and_stress_do_not_depend_on_vacuum(letters):
 
 def test_virial_of_a_cluster_is_that_of_its_pairs(monkeypatch):
     positions, weights = atoms(6)
-    layer = LongRangeConvolution(Yukawa([0.4], smearing=1.0), smearing=1.0, accuracy=1e-8)
+    layer = LongRangeConvolution(Yukawa([0.4], smearing=1.0), smearing=1.0, accuracy=1e-10)
     virials = []
     for pairs_per_point in (0.0, math.inf):
         monkeypatch.setattr("lrc_ase.layer.boundaries._PAIRS_PER_MESH_POINT", pairs_per_point)

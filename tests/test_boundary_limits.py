@@ -17,7 +17,7 @@ COULOMB_CONSTANT = 14.3996454785  # e^2 / (4 pi epsilon_0) in eV Angstrom, CODAT
 @pytest.fixture(scope="module")
 def own_potential():
     """Atoms move against the mesh when the vacuum grows: the error of the mesh stays below the tolerances."""
-    return potential(settings(long_range=LongRangeSettings(n_channels=2, accuracy=1e-8)))
+    return potential(settings(long_range=LongRangeSettings(n_channels=2, accuracy=1e-10)))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from lrc_ase.training.configuration_keys import template
 
 TINY = (
     "--set=model.descriptor={n_radial: 4, n_channels: 4, degrees: [1, 1]}",
-    "--set=model.long_range={n_channels: 1, n_features: 2, smearing: 1.5, accuracy: 1e-2}",
+    "--set=model.long_range={n_channels: 1, n_features: 2, smearing: 1.5}",
     "--set=model.hidden=[8]",
     "--threads=1",
 )

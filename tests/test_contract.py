@@ -17,9 +17,9 @@ from lrc_ase.potentials.calculator import KernelCalculator
 from lrc_ase.potentials.kernels import ScreenedCoulomb
 
 DESCRIPTORS = {
-    "sphere": SphereSettings(n_channels=6),
-    "two blocks": SphereSettings(n_channels=6, n_blocks=2),
-    "vectors": SphereSettings(n_channels=6, n_blocks=2, neighbor_degree=1),
+    "sphere": SphereSettings(n_channels=10),
+    "two blocks": SphereSettings(n_channels=10, n_blocks=2),
+    "vectors": SphereSettings(n_channels=10, n_blocks=2, neighbor_degree=1),
     "ponita": PonitaSettings(n_channels=6, n_basis=8, n_layers=2),
     "paper": PaperSettings(widths=(2, 4, 8)),
 }

@@ -17,7 +17,7 @@ from lrc_ase.structures.neighbors import neighbor_graph
 
 CUTOFF = 4.5
 FAMILY = {
-    "sphere": SphereSettings(n_channels=6),
+    "sphere": SphereSettings(n_channels=18),
     "ponita": PonitaSettings(n_channels=6, n_basis=8, n_layers=2),
     "paper": PaperSettings(widths=(2, 4, 8)),
 }

@@ -16,25 +16,41 @@ from lrc_ase.structures.neighbors import neighbor_graph
 CUTOFF = 4.5
 
 
-def descriptor(*, dtype=torch.float64, **changes):
-    shape_settings = SphereSettings(n_channels=6, **changes)
+def descriptor(*, dtype=torch.float64, n_channels=18, **changes):
+    """Return a descriptor whose channels do not fill the last vector of a kernel, in either precision.
+
+    Kernels are those of the default settings unless the degrees differ.
+    """
+    shape_settings = SphereSettings(n_channels=n_channels, **changes)
     sphere_descriptor = SphereDescriptor(
         shape_settings, n_elements=4, cutoff=CUTOFF, average_neighbors=20, generator=torch.Generator().manual_seed(0)
     )
     return sphere_descriptor.to(dtype)
 
 
-TWO_BLOCKS = {"n_blocks": 2, "n_neighbor_features": 3}
+TWO_BLOCKS = {"n_blocks": 2}
 VECTORS = TWO_BLOCKS | {"neighbor_degree": 1}
 every_block = pytest.mark.parametrize("blocks", [{}, TWO_BLOCKS, VECTORS], ids=["one block", "two blocks", "vectors"])
 
 
+OTHER_DEGREES = [(0,), (2, 2), (4, 4, 3), (1, 1, 1, 1, 1)]
+
+
 @every_block
-@pytest.mark.parametrize("degrees", [(0,), (2, 2), (3, 3, 3, 2), (4, 4, 3), (1, 1, 1, 1, 1)])
-def test_features_are_rotation_invariant_to_rounding(degrees, blocks):
+@pytest.mark.parametrize(
+    ("degrees", "engine"),
+    [
+        ((3, 3, 3, 2), "compiled"),
+        *((degrees, "reference") for degrees in OTHER_DEGREES),
+        # each compiles its own kernels
+        *(pytest.param(degrees, "compiled", marks=pytest.mark.slow) for degrees in OTHER_DEGREES),
+    ],
+)
+def test_features_are_rotation_invariant_to_rounding(degrees, engine, blocks):
     if degrees == (0,) and blocks == VECTORS:
         pytest.skip("no vectors can be made of densities without a direction")
     sphere_descriptor = descriptor(degrees=degrees, **blocks)
+    sphere_descriptor.engine = engine
     vectors, *rest = surroundings()
     rotation = torch.from_numpy(Rotation.random(rng=np.random.default_rng(0)).as_matrix())
     features = sphere_descriptor(vectors, *rest)
@@ -115,7 +131,7 @@ def test_close_and_far_neighbors_give_finite_numbers(distance, blocks):
 
 @every_block
 def test_derivatives_of_features(blocks):
-    sphere_descriptor = descriptor(degrees=(2, 2, 1), **blocks)
+    sphere_descriptor = descriptor(n_channels=8, **blocks)
     vectors, *rest = surroundings(n_atoms=1, n_neighbors=3)
     vectors.requires_grad_()
     assert torch.autograd.gradcheck(lambda v: sphere_descriptor(v, *rest), [vectors])
@@ -142,7 +158,7 @@ def test_harmonics_are_orthonormal():
 @every_block
 def test_features_reach_as_far_as_the_blocks(blocks):
     """A row of atoms 0.75 cutoffs apart: moving the one 1.5 cutoffs away matters to two blocks, 2.25 to none."""
-    sphere_descriptor = descriptor(degrees=(2, 2), **blocks)
+    sphere_descriptor = descriptor(**blocks)
     positions = torch.zeros(4, 3, dtype=torch.float64)
     positions[:, 0] = 0.75 * CUTOFF * torch.arange(4)
     moved = positions.clone().requires_grad_()
@@ -183,7 +199,7 @@ def test_vectors_tell_how_the_surroundings_of_a_neighbor_are_oriented():
     def features(bent, changes):
         chain = torch.cat([bent, fourth])
         vectors = chain[bonds] - chain[:, None]
-        return descriptor(degrees=(2, 2, 1), **changes)(vectors, mask, torch.tensor([0, 1, 2, 3]), bonds)
+        return descriptor(**changes)(vectors, mask, torch.tensor([0, 1, 2, 3]), bonds)
 
     same, other = (features(bent, TWO_BLOCKS) for bent in (positions, turned))
     torch.testing.assert_close(same, other)
@@ -221,10 +237,13 @@ def test_compression_keeps_small_features_and_takes_the_root_of_large_ones(block
     free = descriptor(compression=None, **blocks)
     compressed = descriptor(compression=4.0, **blocks)
     vectors, *rest = surroundings()
+    n_features = 4 * 18
     for scale in (1.0, 0.1):
-        features = free(scale * vectors, *rest)[:, :24]  # of the first block: the second one gets other messages
+        features = free(scale * vectors, *rest)[
+            :, :n_features
+        ]  # of the first block: the second one gets other messages
         expected = features * (1 + features**2 / 16) ** -0.25
-        torch.testing.assert_close(compressed(scale * vectors, *rest)[:, :24], expected)
+        torch.testing.assert_close(compressed(scale * vectors, *rest)[:, :n_features], expected)
     assert features.abs().max() > 5
     # before and after the limit
     assert torch.equal(torch.sign(expected), torch.sign(features))

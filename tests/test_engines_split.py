@@ -175,8 +175,8 @@ def test_a_model_in_training_splits_the_same_way(n_processes):
         settings(long_range=LongRangeSettings(polarizable=True, n_dipoles=2)),
         settings(long_range=LongRangeSettings(n_tensors=2)),
         settings(descriptor=PonitaSettings(n_layers=1)),
-        settings(descriptor=SphereSettings(n_channels=6, n_blocks=2)),
-        settings(descriptor=SphereSettings(n_channels=6, n_blocks=2, neighbor_degree=1)),
+        settings(descriptor=SphereSettings(n_channels=18, n_blocks=2)),
+        settings(descriptor=SphereSettings(n_channels=18, n_blocks=2, neighbor_degree=1)),
     ],
     ids=["short range", "latent channels", "charges", "dipoles", "tensors", "ponita", "two blocks", "vectors"],
 )

@@ -69,7 +69,7 @@ def test_a_batch_of_different_sizes_is_as_ase_one_by_one(frames):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"descriptor": SphereSettings(n_channels=6, n_blocks=2, neighbor_degree=1)},
+        {"descriptor": SphereSettings(n_channels=18, n_blocks=2, neighbor_degree=1)},
         {"long_range": LongRangeSettings(polarizable=True, n_dipoles=2, n_tensors=1)},
         {"baseline": [{"zbl": {"ranges": ranges_from_data({"Na-Cl": 3.6}, ELEMENTS, {}, 4.5)}}]},
     ],

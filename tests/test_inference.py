@@ -107,7 +107,16 @@ def test_the_step_equals_autograd(model, structure):
 
 
 @pytest.mark.parametrize("structure", ["crystal", "slab", "molecule"])
-@pytest.mark.parametrize("model", ["transfers", "shifted", "few channels", "two blocks, vectors", "core repulsion"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "transfers",
+        "shifted",
+        pytest.param("few channels", marks=pytest.mark.slow),  # compiles its own kernels
+        "two blocks, vectors",
+        "core repulsion",
+    ],
+)
 def test_the_step_equals_autograd_in_single_precision(model, structure):
     model = frozen(MODELS[model], dtype=torch.float32)
     assert_equal_to_autograd(model, graph_of(STRUCTURES[structure]()), tolerance=TOLERANCE[torch.float32])

@@ -123,7 +123,7 @@ data: {{frames: {{train: {folder}/frames.extxyz, validation_fraction: 0.34, keys
 model:
   cutoff: 4.0
   descriptor: {{n_radial: 4, n_channels: 4, degrees: [1, 1]}}
-  long_range: {{n_channels: 1, n_features: 2, smearing: 1.5, accuracy: 1.0e-2}}
+  long_range: {{n_channels: 1, n_features: 2, smearing: 1.5}}
   hidden: [4]
 stages: [{{name: only, epochs: 1}}]
 """

@@ -34,7 +34,7 @@ def test_gradients_match_differences_of_the_field_at_a_probe(pbc):
     """A probe without weight feels the field of the others and makes none."""
     weights, fractional, cell, options = cloud(pbc)
     weights[4] = 0.0
-    exact = layer(accuracy=1e-8)
+    exact = layer(accuracy=1e-10)
     gradient = exact.field_and_energy(weights, fractional, cell, n_energies=2, gradient=True, **options).gradient
     step = 1e-4
     for axis in range(3):

@@ -71,7 +71,7 @@ def test_yukawa_field_matches_the_sum_over_images_in_real_space():
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
-@pytest.mark.parametrize("accuracy", [1e-2, 1e-4, 1e-6, 1e-8, 1e-10])
+@pytest.mark.parametrize("accuracy", [1e-2, 1e-4, 1e-6, pytest.param(1e-8, marks=pytest.mark.slow), 1e-10])
 def test_mesh_reaches_the_accuracy_asked_for(d, accuracy):
     weights, fractional = cloud(d, n_atoms=60)
     fractional.requires_grad_()
@@ -90,12 +90,12 @@ def test_accuracy_holds_in_anisotropic_and_strongly_slanted_cells(angle):
     cell = torch.tensor([[[4.0, 0, 0], [20 * math.cos(radians), 20 * math.sin(radians), 0], [3, 2, 40]]]).double()
     weights, fractional = cloud(3, n_atoms=80)
     multiplier = Yukawa([0.3, 0.9], smearing=1.0).double()
-    mesh = LongRangeConvolution(multiplier, smearing=1.0, accuracy=1e-5)
+    mesh = LongRangeConvolution(multiplier, smearing=1.0, accuracy=1e-6)
     exact = LongRangeConvolution(multiplier, mesh_shape=(17, 81, 121), method="ewald")
-    assert relative(mesh(weights, fractional, cell), exact(weights, fractional, cell)) < 1e-5
+    assert relative(mesh(weights, fractional, cell), exact(weights, fractional, cell)) < 1e-6
 
 
-@pytest.mark.parametrize("accuracy", [1e-2, 1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("accuracy", [1e-2, 1e-4, 1e-6, pytest.param(1e-8, marks=pytest.mark.slow)])
 def test_moving_all_atoms_through_the_mesh_changes_less_than_the_accuracy(accuracy):
     """The "egg box": energy and forces while the atoms shift by fractions of the spacing, and the net force."""
     weights, fractional = cloud(3, n_atoms=60)
@@ -120,7 +120,7 @@ def test_error_falls_with_the_mesh_and_the_window():
     multiplier = Yukawa([0.3, 0.9], smearing=1.0).double()
     exact = LongRangeConvolution(multiplier, mesh_shape=(49, 45, 41), method="ewald")(weights, fractional, TRICLINIC)
     errors = []
-    for n_points, shape in [(4, (16, 16, 12)), (6, (18, 18, 16)), (8, (24, 20, 20)), (10, (30, 27, 24))]:
+    for n_points, shape in [(5, (15, 15, 12)), (7, (24, 20, 20)), (9, (32, 27, 27)), (13, (40, 36, 36))]:
         layer = LongRangeConvolution(multiplier, mesh_shape=shape, window=semicircle_window(n_points, 2.2))
         errors.append(relative(layer(weights, fractional, TRICLINIC), exact))
     assert all(later < earlier / 10 for earlier, later in pairwise(errors)), errors

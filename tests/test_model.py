@@ -244,7 +244,7 @@ def test_values_of_an_ensemble_are_the_means_over_its_members():
 
 def test_stresses_of_atoms_are_symmetric_and_sum_to_the_stress():
     """With vectors handed on, the virial of an atom's edges alone is not symmetric: neighbors feel its rotation."""
-    descriptor = SphereSettings(n_channels=6, n_blocks=2, neighbor_degree=1)
+    descriptor = SphereSettings(n_channels=18, n_blocks=2, neighbor_degree=1)
     model, graph = shaken_model(settings(descriptor=descriptor)), graph_of(rattled_crystal())
     stresses = atomic_stresses(model, graph)
     torch.testing.assert_close(stresses, stresses.mT, rtol=0, atol=1e-15)

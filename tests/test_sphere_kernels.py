@@ -26,22 +26,30 @@ from lrc_ase.structures.vectors import neighbor_vectors
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 CUTOFF = 4.5
-# degrees, channels, radial functions: the last vector of channels full, moved back, shorter than the machine's
-SHAPES = [((2, 2, 1), 8, 5), ((4, 3), 19, 8), ((1,), 3, 1)]
+SMALL = (2, 2, 1), 8, 5
+"""Degrees, channels and radial functions that tests of derivatives share, so that few kernels are compiled."""
+# with the precision of the fast test: kernels of these sizes serve other tests too, those of the rest are compiled anew
+SHAPES = {
+    SMALL: torch.float64,  # whole vectors
+    ((3, 3, 3, 2), 19, 8): torch.float32,  # the last vector of channels moved back
+    ((1, 1), 4, 4): torch.float32,  # vectors shorter than the machine's
+    ((4, 3), 19, 8): None,
+    ((1,), 3, 1): None,
+}
+WITH_VECTORS = {(*SMALL, 2): torch.float64, ((3, 3, 3, 2), 19, 8, 3): torch.float32, ((4, 3), 19, 8, 1): None}
 BLOCKS = [{}, {"n_blocks": 2}, {"n_blocks": 2, "neighbor_degree": 1}]
 
 
 def in_both_precisions(shapes):
-    """Return each shape in single and in double precision, in turns one of them slow: each compiles its own kernels."""
-    precisions = torch.float32, torch.float64
+    """Return each shape in double and in single precision; only the one named for it is fast."""
     return [
-        pytest.param(sizes, dtype, marks=[pytest.mark.slow] * ((index + column) % 2))
-        for index, sizes in enumerate(shapes)
-        for column, dtype in enumerate(precisions)
+        pytest.param(sizes, dtype, marks=[pytest.mark.slow] * (dtype != fast))
+        for sizes, fast in shapes.items()
+        for dtype in (torch.float64, torch.float32)
     ]
 
 
-def shape(degrees=(2, 2, 1), n_channels=8, n_radial=5, n_vectors=0):
+def shape(degrees=SMALL[0], n_channels=SMALL[1], n_radial=SMALL[2], n_vectors=0):
     return SphereShape(degrees, n_channels, 3, CUTOFF, radial_scale(n_radial, 20.0), n_vectors)
 
 
@@ -99,9 +107,7 @@ def test_compiled_moments_are_those_of_the_reference(sizes, dtype):
     assert_same(derivatives(lambda v: moments(v, *rest, sphere_shape), vectors), expected, TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize(
-    ("sizes", "dtype"), in_both_precisions([*SHAPES, ((2, 2, 1), 8, 5, 2), ((4, 3), 19, 8, 1)]), ids=str
-)
+@pytest.mark.parametrize(("sizes", "dtype"), in_both_precisions(SHAPES | WITH_VECTORS), ids=str)
 def test_compiled_averages_are_those_of_the_reference(sizes, dtype):
     sphere_shape = shape(*sizes)
     channels = channels_of(sphere_shape, dtype)
@@ -123,7 +129,7 @@ def test_vector_averages_of_one_factor_are_its_harmonics_of_degree_one():
     torch.testing.assert_close(vectors, torch.stack(expected) / 3**0.5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)], ids=str)
 def test_compiled_weighted_moments_are_those_of_the_reference(dtype):
     sphere_shape = shape()
     vectors, *rest = surroundings(dtype)
@@ -148,34 +154,34 @@ def test_compiled_weighted_moments_are_those_of_the_reference(dtype):
 
 def test_derivatives_of_weighted_moments():
     vectors, *rest = surroundings(torch.float64, n_atoms=2, n_neighbors=3)
-    sphere_shape, vectors = SphereShape((2,), 1, 2, CUTOFF, radial_scale(2, 20.0)), vectors.requires_grad_()
+    sphere_shape, vectors = shape(), vectors.requires_grad_()
     generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(2, 3, 2, dtype=torch.float64, generator=generator).requires_grad_()
+    weights = torch.randn(2, 3, 3, dtype=torch.float64, generator=generator).requires_grad_()
     assert torch.autograd.gradcheck(lambda v, w: moments(v, *rest, sphere_shape, w), [vectors, weights])
     assert torch.autograd.gradgradcheck(lambda v, w: moments(v, *rest, sphere_shape, w), [vectors, weights], atol=1e-4)
 
 
 def test_derivatives_of_moments():
     vectors, *rest = surroundings(torch.float64, n_atoms=2, n_neighbors=3)
-    sphere_shape, vectors = shape((2,), 1, 2), vectors.requires_grad_()
+    sphere_shape, vectors = shape(), vectors.requires_grad_()
     assert torch.autograd.gradcheck(lambda v: moments(v, *rest, sphere_shape), [vectors])
     assert torch.autograd.gradgradcheck(lambda v: moments(v, *rest, sphere_shape), [vectors], atol=1e-4)
 
 
 def test_derivatives_of_averages():
-    sphere_shape = shape((2, 2, 1), 2, 1, n_vectors=2)
+    sphere_shape = shape(n_vectors=2)
     channels = channels_of(sphere_shape, torch.float64, n_atoms=1).requires_grad_()
     assert torch.autograd.gradcheck(lambda c: averages(c, sphere_shape), [channels])
     assert torch.autograd.gradgradcheck(lambda c: averages(c, sphere_shape), [channels])
 
 
 def test_third_derivatives_are_those_of_the_reference():
-    sphere_shape = shape((2, 2, 1), 2, 2)
+    sphere_shape = shape()
     vectors, *rest = surroundings(torch.float64, n_atoms=2, n_neighbors=4)
 
     def third(make_moments, make_averages):
         moved = vectors.clone().requires_grad_()
-        density = make_moments(moved, *rest, sphere_shape)[:, :, :1].expand(-1, -1, 6)
+        density = make_moments(moved, *rest, sphere_shape)[:, :, :1].expand(-1, -1, 24)
         value = make_averages(density.contiguous(), sphere_shape)[0].pow(2).sum()
         for _ in range(3):
             (gradient,) = torch.autograd.grad(value, moved, create_graph=True)
@@ -188,7 +194,7 @@ def test_third_derivatives_are_those_of_the_reference():
 
 @pytest.mark.parametrize("blocks", BLOCKS)
 def test_training_on_forces_does_without_the_slow_second_derivative(monkeypatch, blocks):
-    chosen = settings(long_range=False, descriptor=SphereSettings(n_channels=6, **blocks))
+    chosen = settings(long_range=False, descriptor=SphereSettings(n_channels=18, **blocks))
     model = build_model(chosen, generator=torch.Generator().manual_seed(0)).double()
     graph = neighbor_graph(rattled_crystal(), model.settings.elements, model.settings.cutoff)
     parameters = list(model.parameters())
@@ -207,7 +213,7 @@ def test_training_on_forces_does_without_the_slow_second_derivative(monkeypatch,
 
 @pytest.mark.parametrize("blocks", BLOCKS)
 def test_gradients_of_a_loss_on_forces_are_those_of_the_reference(blocks):
-    chosen = settings(descriptor=SphereSettings(n_channels=6, **blocks))
+    chosen = settings(descriptor=SphereSettings(n_channels=18, **blocks))
     model = build_model(chosen, generator=torch.Generator().manual_seed(0)).double()
     graph = neighbor_graph(rattled_crystal(), model.settings.elements, model.settings.cutoff)
 

@@ -150,7 +150,7 @@ CASES = {
     "LongRangeSettings.eps_inf": Case("model.long_range.eps_inf", 2.5, lambda run: run.description["model"]),
     "LongRangeSettings.compositions": Case("model.long_range.compositions", {"Cu": 1, "Au": -1}),
     "LongRangeSettings.smearing": Case("model.long_range.smearing", 2.0),
-    "LongRangeSettings.accuracy": Case("model.long_range.accuracy", 1e-5),
+    "LongRangeSettings.accuracy": Case("model.long_range.accuracy", 1e-6),
     "LongRangeSettings.n_features": Case("model.long_range.n_features", 3, shapes),
     "SphereSettings.name": Case("model.descriptor", PAPER["model.descriptor"], shapes),
     "SphereSettings.n_radial": Case("model.descriptor.n_radial", 5, shapes),
@@ -248,7 +248,7 @@ ELSEWHERE = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(plain_descriptor: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with two sets of frames, one of them with second labels, and a potential to start from."""
     folder = tmp_path_factory.mktemp("wires")
     ase.io.write(folder / FILE, metal_frames(6))

@@ -16,7 +16,7 @@ from lrc_ase.training.configuration import TrainingConfiguration, parse_configur
 TINY_MODEL = {
     "cutoff": 4.0,
     "descriptor": {"n_radial": 4, "n_channels": 4, "degrees": [1, 1]},
-    "long_range": {"n_channels": 1, "n_features": 2, "smearing": 1.5, "accuracy": 1e-2},
+    "long_range": {"n_channels": 1, "n_features": 2, "smearing": 1.5},
     "hidden": [8],
 }
 
