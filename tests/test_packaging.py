@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,6 +16,7 @@ import pytest
 import lrc_ase
 
 ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "conda" / "recipe.yaml"
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 OFFLINE = ["--no-deps", "--no-build-isolation", "--quiet"]
 
@@ -109,7 +112,7 @@ def test_conda_recipe_requires_what_the_project_requires():
     declared = re.findall(
         r'^    "([^"]+)",', project.partition("dependencies = [")[2].partition("\n]")[0], re.MULTILINE
     )
-    recipe = (ROOT / "conda" / "meta.yaml").read_text(encoding="utf-8").partition("  run:")[2].partition("\n\n")[0]
+    recipe = RECIPE.read_text(encoding="utf-8").partition("  run:")[2].partition("\n\n")[0]
     required = [line.strip("- ") for line in recipe.splitlines() if line.strip()]
     names = {"torch": "pytorch", "matplotlib": "matplotlib-base", "pytorch-optimizer": "pytorch_optimizer"}
     expected = {
@@ -117,3 +120,19 @@ def test_conda_recipe_requires_what_the_project_requires():
         for name, bounds in (re.split(r"(?=>)", each, maxsplit=1) for each in declared)
     }
     assert set(required) - {"python >=3.10"} == expected
+
+
+def test_conda_recipe_is_valid_and_has_the_version_and_command_of_the_project():
+    rattler_build = pytest.importorskip("rattler_build", reason="the extra 'release' is not installed")
+    (variant,) = rattler_build.Stage0Recipe.from_file(str(RECIPE)).render(rattler_build.VariantConfig())
+    recipe = variant.recipe.to_dict()
+    assert recipe["package"] == {"name": "lrc-ase", "version": lrc_ase.__version__}
+    assert recipe["build"]["python"]["entry_points"] == ["lrc-ase = lrc_ase.cli:app"]
+    assert recipe["build"]["noarch"] == "python"
+
+
+def test_dockerfile_passes_its_linter():
+    linter = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if linter is None:
+        pytest.skip("the extra 'release' is not installed")
+    run(linter, ROOT / "Dockerfile", cwd=ROOT)
