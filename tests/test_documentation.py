@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from lrc_ase import load_potential
 from lrc_ase.cli import app
 from lrc_ase.training.configuration_keys import template
 
@@ -186,3 +188,15 @@ def test_tutorial_runs_as_a_notebook(page, tmp_path, monkeypatch):
     text = "".join(output.get("text", "") for output in outputs)
     assert len(text) > 1000
     assert "\x1b[" not in text, "control codes of a terminal"
+
+
+@pytest.mark.slow
+def test_figure_of_the_readme_is_drawn_from_trainings(tmp_path):
+    script = DOCS / "figures" / "first_screen.py"
+    options = ["--run", tmp_path / "run", "--output", tmp_path / "figure.svg", "--epochs", "1"]
+    subprocess.run([sys.executable, script, *options], check=True, capture_output=True, timeout=600)
+    models = [load_potential(tmp_path / "run" / name).settings for name in ("with-long-range", "without")]
+    assert models[0].long_range.compositions == {"Na": 1, "Cl": -1, "H2O": 0}
+    assert models[1].long_range is None
+    drawn = (tmp_path / "figure.svg").read_text(encoding="utf-8")
+    assert drawn.count('<g id="axes_') == 2

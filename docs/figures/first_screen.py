@@ -1,6 +1,6 @@
 """Draw the figure of the README: an ion leaving a water molecule, and the time of an evaluation beside MACE.
 
-python docs/figures/first_screen.py [--run FOLDER]
+    python docs/figures/first_screen.py [--run FOLDER] [--output FILE] [--epochs N]
 
 Trains two potentials on `examples/ion_water`, with and without the long-range part (minutes on one core), or takes
 those that an earlier call left in FOLDER. Times come from the table "Beside MACE" of docs/explanation/descriptors.md.
@@ -24,27 +24,28 @@ from lrc_ase.training import train
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples" / "ion_water"
 CUTOFF = 5.0  # Angstrom, the default
-LENGTH = {"epochs": 150, "n_threads": 1}
 
 
 def main() -> None:
     """Train what is missing, then draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("first-screen"), help="folder of the two trainings")
-    folder = parser.parse_args().run
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "figures" / "first_screen.svg")
+    parser.add_argument("--epochs", type=int, default=150)
+    arguments = parser.parse_args()
     charges = {"model.long_range.compositions": {"Na": 1, "Cl": -1, "H2O": 0}, "model.long_range.n_channels": 0}
-    settings = {"with long range": charges, "without": {"model.long_range": None}}
+    models = {"with long range": {"settings": charges}, "without": {"short_range": True}}
     curves = {}
-    for name, keys in settings.items():
-        run = folder / name.replace(" ", "-")
+    for name, model in models.items():
+        run = arguments.run / name.replace(" ", "-")
         if not (run / "potential.safetensors").exists():
-            train(DATA / "train.extxyz", run, settings=keys, **LENGTH)
+            train(DATA / "train.extxyz", run, epochs=arguments.epochs, n_threads=1, **model)
         curves[name] = energies(LRCCalculator(run))
     figure = new_figure(8.2, 3.0)
     left, right = figure.subplots(1, 2, width_ratios=[1.7, 1])
     draw_separation(left, curves)
     draw_times(right, *times_beside_mace())
-    figure.savefig(ROOT / "docs" / "figures" / "first_screen.svg", metadata={"Date": None})
+    figure.savefig(arguments.output, metadata={"Date": None})
 
 
 def energies(calculator: LRCCalculator) -> np.ndarray:
