@@ -80,6 +80,16 @@ def test_commands_of_the_docs_exist(page):
         assert options <= options_of(words[0]), words
 
 
+@pytest.mark.parametrize("name", sorted(get_command(app).commands))
+def test_help_of_a_command_ends_with_an_example_of_it(name):
+    group = get_command(app)
+    _, command, _ = group.resolve_command(group.make_context("lrc-ase", [name], resilient_parsing=True), [name])
+    example = command.help.partition("Example: ")[2]
+    words = shlex.split(example.partition("lrc-ase ")[2])
+    assert words[0] == name
+    assert {word for word in words if re.match(r"--?[a-z]", word)} <= options_of(name)
+
+
 def test_commands_of_the_docs_are_seen():
     assert [words[0] for words in commands_of(ROOT / "README.md")].count("md") == 1
     assert sum(len(list(commands_of(page))) for page in PAGES) > 45

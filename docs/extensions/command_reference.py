@@ -33,7 +33,9 @@ def command_lines(name: str, command: Any, context: Any) -> Iterator[str]:
     arguments = [each for each in command.params if each.param_type_name == "argument"]
     options = [each for each in command.params if each.param_type_name == "option" and not each.hidden]
     usage = " ".join(["lrc-ase", name, *(placeholder(each) for each in arguments), "[OPTIONS]"])
-    yield from (f"## lrc-ase {name}", "", "```bash", usage, "```", "", code_in(command.help), "")
+    description, _, example = command.help.partition("Example: ")
+    yield from (f"## lrc-ase {name}", "", "```bash", usage, "```", "", code_in(description), "")
+    yield from ("For example:", "", "```bash", example.strip(), "```", "")
     if arguments:
         yield from table("argument", [(f"`{placeholder(each)}`", each) for each in arguments], name)
     panels: dict[str, list[Any]] = {"": []}

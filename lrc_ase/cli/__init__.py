@@ -137,7 +137,10 @@ def _options(
 
 app = typer.Typer(
     name="lrc-ase",
-    help="Full-range machine-learned force fields for ASE: train on your frames, then relax and simulate.",
+    help="Machine-learned force fields with long-range electrostatics for ASE: train on your frames, then relax and "
+    "simulate.",
+    epilog="First steps: lrc-ase data frames.extxyz, then lrc-ase train frames.extxyz -o run, then lrc-ase md run "
+    "start.cif --temperature 300. Each command shows its options and an example with --help.",
     cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -90,6 +90,8 @@ def check(
 
     Writes results.json and summary.json after each check, and report.html at the end. The exit status is 0 if nothing
     failed, 1 if a check failed, and 2 if the checks could not be made.
+
+    Example: lrc-ase check run --system start.cif --quick
     """
     set_threads(threads)
     with _usage_errors(debug):

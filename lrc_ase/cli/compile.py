@@ -30,8 +30,10 @@ def compile(
 ) -> None:
     """Compile the kernels of potentials, so that later runs start at once.
 
-    The first evaluation on a machine compiles for half a minute. Kernels are kept on disk, in the folder that
-    NUMBA_CACHE_DIR names if set: compile once there, and jobs that share the folder only load them.
+    The first evaluation on a machine compiles for half a minute. Kernels are kept on disk; NUMBA_CACHE_DIR names the
+    folder. Jobs that share the folder load kernels instead of compiling them.
+
+    Example: lrc-ase compile run --training
     """
     from lrc_ase.compiled.compilation_time import compilation_timed
     from lrc_ase.engines.ahead_of_time import compile_kernels

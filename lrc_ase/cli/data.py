@@ -35,6 +35,8 @@ def data(
 
     Warns of outliers, duplicates, units that are not eV and Angstrom, and forces that do not sum to zero, and
     reports what could not be checked. Frames without labels are accepted.
+
+    Example: lrc-ase data "run*/vasprun.xml"
     """
     short = [os.path.basename(path) for path in files]
     names = short if len(set(short)) == len(files) else files

@@ -44,7 +44,9 @@ def dielectric(
 ) -> None:
     """Compute the static dielectric constant from the fluctuation of the dipole moment, or from runs in fields.
 
-    Liquids need nanoseconds: check in the plot that the estimate has settled.
+    Liquids need nanoseconds. Check in the plot that the estimate has converged.
+
+    Example: lrc-ase dielectric md.traj --skip 100
     """
     from lrc_ase.files.atomic import writing
     from lrc_ase.report.dielectric_plot import plot_dielectric

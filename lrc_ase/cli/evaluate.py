@@ -71,9 +71,11 @@ def evaluate(
 ) -> None:
     """Compare potentials with the labels of frames, several potentials side by side.
 
-    Errors are shown for all frames, by file, by config_type and by element: energies (totals, nothing subtracted) in
-    meV/atom, forces in meV/Angstrom, stresses in meV/Angstrom^3, dipoles in e Angstrom and Born effective charges in e,
-    these two with R2. Frames may lack some of the labels.
+    Shows errors for all frames, by file, by config_type and by element. Energies are total energies, in meV/atom.
+    Forces are in meV/Angstrom, stresses in meV/Angstrom^3, dipoles in e Angstrom, Born effective charges in e. Frames
+    may lack some of the labels.
+
+    Example: lrc-ase evaluate run test.extxyz --plot parity.png
     """
     set_threads(threads)
     potentials = [name for name in files if is_potential(name)]

@@ -31,7 +31,10 @@ _UNITS = {
 
 @one_line_errors
 def info(potential: PotentialArgument, debug: DebugOption = False) -> None:
-    """Show the content of a potential file: model, size, settings and training."""
+    """Show the content of a potential file: model, size, settings and training.
+
+    Example: lrc-ase info run
+    """
     from lrc_ase.files.potential_file import load_potential
     from lrc_ase.files.pretrained import find_potential
 

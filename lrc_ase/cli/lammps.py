@@ -44,6 +44,8 @@ def lammps(
 
     The input is an ordinary one, with the line 'pair_style lrc' and the elements of the atom types in place of
     pair_style and pair_coeff. Arguments that are not listed here go to LAMMPS: -var T 300 -log run.log
+
+    Example: mpirun -n 4 lrc-ase lammps run in.melt
     """
     try:
         from mpi4py import MPI  # before LAMMPS: whoever comes first starts MPI

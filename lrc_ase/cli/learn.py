@@ -134,9 +134,12 @@ def learn(
 ) -> None:
     """Learn a potential from structures and a reference method.
 
-    First frames are labelled by the teacher, an ensemble is trained, walkers run molecular dynamics until the ensemble
-    is unsure, frames are chosen and labelled, and so on until walkers meet nothing unknown or a limit is reached. The
-    run folder then holds the potential, all labels and report.html. After Ctrl-C or a kill, --resume goes on.
+    The teacher labels first frames, and an ensemble is trained on them. Walkers run molecular dynamics until the
+    ensemble is unsure; the frames that they met are labelled, and the loop repeats. It ends when walkers meet nothing
+    unknown, or at a limit. The run folder then holds the potential, all labels and report.html. After Ctrl-C or a kill,
+    --resume continues.
+
+    Example: lrc-ase learn start.cif --teacher tblite.ase:TBLite --temperature 300 900
     """
     if template:
         print(settings_template(), end="")

@@ -101,8 +101,10 @@ def md(
 ) -> None:
     """Run molecular dynamics.
 
-    Writes the trajectory, beside it a CSV log, a plot of the log and a restart file. After Ctrl-C or a kill, the
-    same command with --resume continues the run exactly.
+    Writes the trajectory, a log (CSV), a plot of the log and a restart file. After Ctrl-C or a kill, the same command
+    with --resume continues the run exactly.
+
+    Example: lrc-ase md run start.cif --temperature 300 --steps 10000 -o md.traj
     """
     from lrc_ase.simulation import MDFiles, MDSettings, run_md
     from lrc_ase.simulation.output import check_trajectory_output

@@ -9,7 +9,10 @@ __all__ = ["models"]
 
 @one_line_errors
 def models(debug: DebugOption = False) -> None:
-    """List the potentials that come with the package, with elements, contents and the path of the card."""
+    """List the potentials that come with the package, with elements, contents and the path of the card.
+
+    Example: lrc-ase models
+    """
     from lrc_ase.files.potential_file import load_potential
     from lrc_ase.files.pretrained import CARD_FILE, card_title, trained_potentials
 

@@ -41,6 +41,8 @@ def paper(
 
     Each leaves a CSV table, a Markdown table and a plot in the run folder. Run the same command again to continue
     an interrupted run.
+
+    Example: lrc-ase paper table1 --quick
     """
     # imported here: the oracles and matplotlib are of no use to other commands
     from lrc_ase.paper import PaperRun, run_experiment, write_page

@@ -55,7 +55,9 @@ def relax(
 ) -> None:
     """Relax positions, and with --cell the cell, to the nearest minimum of the energy.
 
-    The structure reached so far is written too when the relaxation does not converge or is interrupted.
+    If the relaxation does not converge or is interrupted, the structure reached so far is written.
+
+    Example: lrc-ase relax run start.cif --cell -o relaxed.cif
     """
     from lrc_ase.simulation import RelaxSettings
     from lrc_ase.simulation import relax as relax_atoms

@@ -60,6 +60,8 @@ def select(
 
     The frames are written in the order of choice and without calculated results, ready for a reference
     calculation.
+
+    Example: lrc-ase select run md.traj -n 30 --known frames.extxyz -o to-label.extxyz
     """
     set_threads(threads)
     if by not in ("max", "mean"):

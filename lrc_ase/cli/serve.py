@@ -40,6 +40,8 @@ def serve(
     The protocol sends only positions and cell. Elements, periodic directions and total charge are those of the
     structure, whose atoms must be in the order of the other program. Start as many clients as there are cores;
     i-PI distributes its beads or replicas among them.
+
+    Example: lrc-ase serve run start.xyz --unix lrc
     """
     from lrc_ase.engines.sockets import serve_over_socket
 

@@ -53,8 +53,10 @@ def spectrum(
 ) -> None:
     """Compute the infrared spectrum and the vibrational density of states of molecular dynamics.
 
-    The infrared spectrum needs the polarization current (`lrc-ase md --current-every`), the density of states frames
-    with velocities every few fs (`--write-every`), of any calculator. Writes tables and a plot.
+    The infrared spectrum needs the polarization current (`lrc-ase md --current-every`). The density of states needs
+    frames with velocities every few fs (`--write-every`), of any calculator. Writes tables and a plot.
+
+    Example: lrc-ase spectrum md.traj --skip 5
     """
     from lrc_ase.report.spectrum_plot import plot_spectra
     from lrc_ase.simulation import SpectrumSettings, infrared_spectrum, read_current, vibrational_states

@@ -94,10 +94,12 @@ def train(
     keys: LabelKeys,
     **options: Any,
 ) -> None:
-    """Train a potential.
+    """Train a potential on labelled frames.
 
     The run folder receives the potential, the complete configuration, a log, metrics, a checkpoint, plots and
     report.html. After Ctrl-C or a kill, --resume continues from the checkpoint.
+
+    Example: lrc-ase train frames.extxyz --test test.extxyz -o run
     """
     if template:
         print(configuration_template(), end="")
