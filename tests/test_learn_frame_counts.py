@@ -43,6 +43,18 @@ def test_numbers_of_the_user_are_kept(tmp_path):
     assert counts([ETHANOL], tmp_path, **settings) == (5, 7, 30)
 
 
+@pytest.mark.parametrize(
+    ("starts", "n_walkers", "expected"),
+    [([SALT], 4, 20), ([ETHANOL], 4, 64), ([ETHANOL], 1, 256), ([ETHANOL] * 8, 4, 32)],
+)
+def test_walkers_leave_four_snapshots_for_each_frame(starts, n_walkers, expected, tmp_path):
+    changes = {"exploration__snapshots": None, "exploration__walkers": n_walkers, "frames_per_iteration": None}
+    settings = with_counts(parse_settings(content(tmp_path, **changes)), starts, 0)
+    assert settings.exploration.snapshots == expected
+    settings = parse_settings(content(tmp_path, exploration__snapshots=3))
+    assert with_counts(settings, starts, 0).exploration.snapshots == 3
+
+
 def test_known_frames_replace_the_first_ones_where_there_are_enough(tmp_path):
     assert counts([SALT], tmp_path, n_known=15)[0] == 16
     assert counts([SALT], tmp_path, n_known=16)[0] == 0

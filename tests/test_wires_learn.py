@@ -222,7 +222,7 @@ CASES = {
     "LearnSettings.keys": Case("keys", {"energy": "my_number"}, known_energies, {"known": ["known.extxyz"]}),
     "LearnSettings.teacher": Case("teacher", None, ending, BROKEN),
     "LearnSettings.first": Case("first", {"count": 5}, first_request),
-    "LearnSettings.exploration": Case("exploration", {"length": 0.01}, exploration),
+    "LearnSettings.exploration": Case("exploration", {"length": 0.01, "snapshots": 4}, exploration),
     "LearnSettings.training": Case("training", {"first_epochs": 3, "epochs": 1, "final_epochs": 2}, trainings),
     "LearnSettings.budget": Case("budget", {"teacher_calls": 7}, end, {"budget": {"teacher_calls": None}}),
     "LearnSettings.frames_per_iteration": Case("frames_per_iteration", 3, second_request),

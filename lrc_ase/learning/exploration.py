@@ -102,7 +102,8 @@ def explore(
         Called with the walker, its number of steps and the total number of steps of a walker.
     """
     exploring = settings.exploration
-    assert settings.frames_per_iteration is not None
+    assert settings.frames_per_iteration is not None  # filled in by `with_counts`
+    assert exploring.snapshots is not None
     ensemble = LRCCalculator(potential, dtype=exploring.dtype)
     movers = [LRCCalculator(member, dtype=exploring.dtype) for member in single_members(potential)]
     timestep = time_step(starts, exploring)

@@ -81,8 +81,9 @@ class ExplorationSettings(Settings):
     relative_threshold: float = Field(1.0, ge=0)
     """Part of the root mean square force of the present frame below which a deviation never stops a walker: hot
     structures have larger forces and bear larger deviations."""
-    snapshots: int = Field(20, ge=1)
-    """Frames of a full run of a walker from which frames to label are chosen."""
+    snapshots: int | None = Field(None, ge=1)
+    """Frames of a full run of a walker from which frames to label are chosen. Null: 20, or as many as make four times
+    `frames_per_iteration` over all walkers."""
     check_every: int = Field(10, ge=1)
     """Steps between evaluations of the deviation. One member of the ensemble moves a walker in between, which costs
     less than all of them."""
