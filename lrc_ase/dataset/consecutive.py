@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from ase import Atoms
 from scipy.linalg import orthogonal_procrustes
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from lrc_ase.dataset.labels import LabelledFrame
 
@@ -54,7 +54,7 @@ def consecutive_runs(frames: Sequence[LabelledFrame]) -> list[range]:
         for start, stop in _true_stretches(_links(ratios)):
             # probability that random order gives at least as many small steps, times the places where a run may begin
             n_near = int((ratios[start:stop] < _NEAR).sum())
-            if binom.sf(n_near - 1, stop - start, chance) * len(frames) < _SIGNIFICANCE:
+            if bdtrc(n_near - 1, stop - start, chance) * len(frames) < _SIGNIFICANCE:
                 runs.append(range(segment + start, segment + stop + 1))
     return runs
 

@@ -22,7 +22,6 @@ from statistics import NormalDist
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.stats import spearmanr
 
 __all__ = [
     "INTERVAL_LEVEL",
@@ -148,6 +147,8 @@ def negative_log_likelihood(errors: np.ndarray, deviations: np.ndarray) -> float
 
 def summarize_uncertainty(errors: np.ndarray, deviations: np.ndarray) -> UncertaintySummary:
     """Compare deviations with errors of the same shape; NaN errors do not count."""
+    from scipy.stats import spearmanr  # half a second to import, for every training and evaluation
+
     known = np.isfinite(errors) & np.isfinite(deviations)
     sizes, expected = np.abs(errors[known]), deviations[known]
     # a rank correlation needs values that differ
