@@ -68,8 +68,8 @@ def dielectric(
     )
     if not constant.settled:
         print(
-            f"It has not settled: {constant.half_way:.4g} from half of the time. The error is too small; "
-            "take longer runs."
+            f"It has not settled: {constant.half_way:.4g} from half of the time, and {constant.slow_share:.0%} of the "
+            "fluctuations are slower than a block. The error is too small; take longer runs."
         )
     with writing(table, text=True) as file:
         rows = csv.writer(file, lineterminator="\n")

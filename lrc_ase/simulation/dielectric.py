@@ -35,6 +35,9 @@ _LARGEST_DIFFERENCE = 0.3
 _SETTLED = 3.0
 """Largest change of the estimate in the second half of the time, in standard errors; blocks that know too few slow
 fluctuations have errors that are too small."""
+_SLOW = 0.5
+"""Largest share of the fluctuations in the means of blocks; blocks of three correlation times have 0.46 of an
+exponential decay."""
 _PARALLEL = 1e-6
 """Largest sine of the angle between fields that count as parallel."""
 
@@ -58,6 +61,9 @@ class DielectricConstant:
     """Length of all runs without what was skipped, ps."""
     n_blocks: int
     """Number of blocks, of all runs."""
+    slow_share: float
+    """Variance of the means of blocks over the variance of the dipole moment: 1 for blocks shorter than its correlation
+    time, 0 for much longer ones. 0 by a field."""
 
     @property
     def half_way(self) -> float:
@@ -66,8 +72,11 @@ class DielectricConstant:
 
     @property
     def settled(self) -> bool:
-        """Return False if the estimate from half of the time differs by more than `_SETTLED` standard errors."""
-        return not abs(self.value - self.half_way) > _SETTLED * self.error
+        """Return False if the standard error is too small, because the estimate still changes or blocks are correlated.
+
+        The estimate still changes if that from half of the time differs by more than `_SETTLED` standard errors.
+        """
+        return not abs(self.value - self.half_way) > _SETTLED * self.error and not self.slow_share > _SLOW
 
 
 def dipole_moments(record: CurrentRecord) -> np.ndarray:
@@ -146,6 +155,7 @@ def dielectric_constant(
         temperature=temperature,
         length=1e-3 * sum(len(each) * record.interval for each, record in zip(moments, records, strict=True)),
         n_blocks=n_blocks * len(records),
+        slow_share=0.0 if in_a_field else _slow_share(moments, n_blocks),
     )
 
 
@@ -161,6 +171,14 @@ def _fluctuation(
         unit = 3 * _EPSILON_0 * record.volume * units.kB * temperature
         blocks += [block.mean() / unit for block in np.array_split(squares, n_blocks)]
     return float(np.mean(blocks)), _standard_error(np.array(blocks))
+
+
+def _slow_share(moments: Sequence[np.ndarray], n_blocks: int) -> float:
+    """Return the variance of the means of blocks over that of the moments (n_samples, 3); 0 for moments at rest."""
+    centered = [each - each.mean(axis=0) for each in moments]
+    means = [block.mean(axis=0) for each in centered for block in np.array_split(each, n_blocks)]
+    variance = float(np.mean(np.concatenate(centered) ** 2))
+    return float(np.mean(np.array(means) ** 2)) / variance if variance > 0 else 0.0
 
 
 def _response(
