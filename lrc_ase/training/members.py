@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from lrc_ase.evaluation.uncertainty import calibrate_spread, crossed_coverage
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.ensemble import Ensemble
 
-__all__ = ["calibrate", "left_out_frames"]
+__all__ = ["calibrate", "calibration_text", "left_out_frames"]
 
 
 def left_out_frames(n_frames: int, n_members: int, fraction: float, seed: int) -> Sequence[frozenset[int]]:
@@ -70,3 +70,23 @@ def calibrate(ensemble: Ensemble, graphs: Sequence[LabelledGraph], *, batch_size
         "forces_floor": force.floor,
         **{name: value for name, value in coverages.items() if np.isfinite(value)},
     }
+
+
+def calibration_text(calibration: Mapping[str, float]) -> str:
+    """Return the result of `calibrate` in a sentence.
+
+    >>> calibration_text({"energy_scale": 1.0, "forces_scale": 0.6, "forces_floor": 0.185})
+    'uncertainties: deviations of the members times 1 (energy) and 0.6 (forces, at least 0.185 eV/Angstrom)'
+    """
+    text = (
+        f"uncertainties: deviations of the members times {calibration['energy_scale']:.3g} (energy) and "
+        f"{calibration['forces_scale']:.3g} (forces, at least {calibration['forces_floor']:.3g} eV/Angstrom)"
+    )
+    covered = [
+        f"{calibration[f'{name}_coverage']:.0%} of the {label} errors"
+        for name, label in (("energy", "energy"), ("forces", "force"))
+        if f"{name}_coverage" in calibration
+    ]
+    if covered:
+        text += f"; {' and '.join(covered)} on validation frames lie in the predicted 90% intervals"
+    return text

@@ -200,8 +200,9 @@ def describe(prepared: Prepared) -> list[str]:
         f"{model.average_neighbors:.1f} neighbors per atom"
     )
     if model.long_range is not None and model.long_range.compositions and model.long_range.charges != "shifted":
-        sums = ", ".join(f"{formula} {charge:+g}" for formula, charge in model.long_range.compositions.items())
-        lines.append(f"total charge of each fragment in e: {sums}")
+        charges = model.long_range.compositions.items()
+        sums = ", ".join(f"{formula} {charge:+g}" if charge else f"{formula} 0" for formula, charge in charges)
+        lines.append(f"total charge of each composition in e: {sums}")
     lines += [f"checked: {line}" for line in prepared.inspection.checked]
     lines += [f"not checked: {line}" for line in prepared.inspection.unchecked]
     lines += [f"note: {note}" for note in prepared.inspection.notes]

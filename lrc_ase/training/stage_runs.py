@@ -22,7 +22,7 @@ from lrc_ase.training.checkpoint import CheckpointError, load_checkpoint, save_c
 from lrc_ase.training.final_errors import TRAINING, VALIDATION, errors_of_parts, table_of_errors, verdict
 from lrc_ase.training.interruption import StopWish, TrainingInterrupted, catch_signals
 from lrc_ase.training.loop import StageLoop
-from lrc_ase.training.members import calibrate, left_out_frames
+from lrc_ase.training.members import calibrate, calibration_text, left_out_frames
 from lrc_ase.training.monitor import Monitor
 from lrc_ase.training.prepare import Prepared, model_settings
 from lrc_ase.training.processes import Processes
@@ -212,10 +212,7 @@ class Run:
             self._remark(remark)
             self.monitor.log(f"note: {remark}")
         else:
-            self.monitor.log(
-                "deviations calibrated on the validation frames: "
-                + ", ".join(f"{name} {value:.3g}" for name, value in calibration.items())
-            )
+            self.monitor.log(calibration_text(calibration))
         return {"calibration": calibration}
 
     def _remark(self, text: str) -> None:
