@@ -66,7 +66,7 @@ def main() -> None:
                 elements=("Na", "Cl"),
                 cutoff=4.0,
                 descriptor=SphereSettings(n_blocks=n_blocks, neighbor_degree=neighbor_degree),
-                long_range=LongRangeSettings(),
+                long_range=LongRangeSettings(n_dipoles=2),
                 # longer than any distance between neighbors, so that the repulsion acts
                 baseline=[{"name": "zbl", "ranges": {"Na-Na": 4.0, "Na-Cl": 4.0, "Cl-Cl": 4.0}}],
             )

@@ -97,10 +97,10 @@ def salt_potential():
     return Potential(model, shipped.references)
 
 
-def salt_with_terms():
+def salt_with_terms(*, n_tensors=1):
     """`salt_potential` with dipoles and latent tensors, whose networks have small random weights."""
     plain = salt_potential()
-    terms = {"polarizable": True, "n_dipoles": 2, "n_tensors": 1}
+    terms = {"polarizable": True, "n_dipoles": 2, "n_tensors": n_tensors}
     long_range = plain.settings.long_range.model_copy(update=terms)
     model = build_model(
         plain.settings.model_copy(update={"long_range": long_range}), generator=torch.Generator().manual_seed(1)
@@ -113,7 +113,8 @@ def salt_with_terms():
         first = plain.model.long_range.weights.last.out_features
         # small ones: a network at random is no potential to run dynamics with
         model.long_range.weights.last.weight[first:] *= 0.3
-        model.long_range.weights.element_bias.weight[:, -model.long_range.n_amounts :] = 0.1
+        if n_tensors:
+            model.long_range.weights.element_bias.weight[:, -model.long_range.n_amounts :] = 0.1
     return Potential(model, plain.references)
 
 

@@ -7,19 +7,23 @@ import subprocess
 import sys
 
 import pytest
+from structures import salt_with_terms
 from typer.testing import CliRunner
 
 from lrc_ase.cli import app
+from lrc_ase.files.potential_file import save_potential
 
 RUNS = """
+import sys
+from itertools import product
 import numpy as np
 from ase.build import bulk, molecule
 from lrc_ase import LRCCalculator
 from lrc_ase.compiled.compilation_time import compilation_timed
 
 with compilation_timed() as clock:
-    for dtype in ("float64", "float32"):
-        calculator = LRCCalculator("nacl", dtype=dtype)
+    for potential, dtype in product(sys.argv[1:], ("float64", "float32")):
+        calculator = LRCCalculator(potential, dtype=dtype)
         for repeat, pbc in (((3, 3, 3), True), ((1, 1, 1), True), ((2, 2, 1), (True, True, False)), ((1, 1, 1), False)):
             atoms = bulk("NaCl", "rocksalt", a=5.7, cubic=True).repeat(repeat)
             atoms.pbc = pbc
@@ -61,13 +65,17 @@ def compiled(cache, *arguments):
 
 @pytest.mark.slow
 def test_evaluations_after_it_compile_nothing(tmp_path):
-    first = compiled(tmp_path, "nacl")
+    cache, dipoles = tmp_path / "cache", str(tmp_path / "dipoles.safetensors")
+    save_potential(dipoles, salt_with_terms(n_tensors=0))
+    first = compiled(cache, "nacl", dipoles)
     assert [line.rpartition(" in ")[0] for line in first.splitlines()] == [
         "nacl, float64: compiled",
         "nacl, float32: compiled",
+        f"{dipoles}, float64: compiled",
+        f"{dipoles}, float32: compiled",
     ]
-    assert seconds_of(RUNS, tmp_path) == 0
-    assert compiled(tmp_path, "nacl", "--dtype", "float32") == "nacl, float32: nothing left to compile\n"
+    assert seconds_of(RUNS, cache, "nacl", dipoles) == 0
+    assert compiled(cache, "nacl", "--dtype", "float32") == "nacl, float32: nothing left to compile\n"
 
 
 @pytest.mark.slow

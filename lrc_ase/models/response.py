@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from lrc_ase.models.charges import COULOMB_CONSTANT, EdgeDipoles
 from lrc_ase.structures.graph import Graph
 
-__all__ = ["Response", "ResponsePart"]
+__all__ = ["SOFTPLUS_SHIFT", "STARTING_POLARIZABILITY", "Response", "ResponsePart"]
 
-_STARTING_POLARIZABILITY = 0.5 / COULOMB_CONSTANT
+SOFTPLUS_SHIFT = math.log(math.e - 1)
+"""Added to an output before the softplus, which is then 1 at the origin."""
+STARTING_POLARIZABILITY = 0.5 / COULOMB_CONSTANT
 """Polarizability of every atom before training, e Angstrom^2 / V: a volume of 0.5 Angstrom^3, as of hydrogen."""
 
 
@@ -64,9 +66,8 @@ class ResponsePart(nn.Module):
         """Compute the response from outputs (n_local, n_outputs) and vectors to neighbors (n_local, n_neighbors, 3)."""
         polarizabilities = permanent = None
         if self.polarizable:
-            # softplus is positive, and 1 at the origin with this shift
-            positive = nn.functional.softplus(outputs[:, 0] + math.log(math.e - 1))
-            polarizabilities = _STARTING_POLARIZABILITY * positive
+            positive = nn.functional.softplus(outputs[:, 0] + SOFTPLUS_SHIFT)
+            polarizabilities = STARTING_POLARIZABILITY * positive
         if self.dipoles is not None:
             permanent = self.dipoles(vectors, graph, outputs[:, int(self.polarizable) :])
         return Response(polarizabilities, permanent)

@@ -23,7 +23,7 @@ from lrc_ase.compiled.compilation import compiled, inlined
 from lrc_ase.compiled.threads import run_over_atoms
 from lrc_ase.models.descriptors.sphere.compiled_moments import Neighborhoods
 
-__all__ = ["transfer", "transfer_backward"]
+__all__ = ["collect", "slope_of_weight", "transfer", "transfer_backward", "weigh"]
 
 
 def transfer(
@@ -65,7 +65,7 @@ def _kernel(backward: bool, n_channels: int, precision: str) -> Any:
 
 
 @inlined
-def _collect(vectors, mask, atom, inverse, columns, fadings):
+def collect(vectors, mask, atom, inverse, columns, fadings):
     """Write the columns of the neighbors within the cutoff and 1 - r^2 / cutoff^2 of each; return their number."""
     count = 0
     for column in range(mask.shape[1]):
@@ -90,7 +90,7 @@ def _weight(profile, channel, element, p4, p8, p16, p32):
 
 
 @inlined
-def _evaluate(species, neighbors, profile, atom, columns, fadings, count, n_channels, weights, sums):
+def weigh(species, neighbors, profile, atom, columns, fadings, count, n_channels, weights, sums):
     """Write the weights of the neighbors of an atom for each channel, and their sums plus one."""
     for channel in range(n_channels):
         sums[channel] = 1
@@ -106,6 +106,26 @@ def _evaluate(species, neighbors, profile, atom, columns, fadings, count, n_chan
             sums[channel] += weight
 
 
+@inlined
+def slope_of_weight(profile, element, fading, along, means, factors, n_channels, inverse):
+    """Return the derivative by a vector over the vector, through the weights of this neighbor.
+
+    `along` is the gradient T by what the neighbor gets, `means` are S / (1 + W) and `factors` a / (1 + W).
+    """
+    p2 = fading * fading
+    p3 = p2 * fading
+    p4 = p2 * p2
+    p7 = p4 * p3
+    p15 = p7 * p4 * p4
+    p31 = p15 * p15 * fading
+    slope = 0.0
+    for channel in range(n_channels):
+        by_weight = factors[channel] * (along - means[channel])
+        slope += by_weight * _weight(profile, channel, element, 4 * p3, 8 * p7, 16 * p15, 32 * p31)
+    # d fading / d vector = -2 vector / cutoff^2
+    return slope * (-2 * inverse)
+
+
 def _forward(n_channels: int) -> Any:
     """Return the kernel of `transfer` for atoms `first` to `last`."""
 
@@ -116,8 +136,8 @@ def _forward(n_channels: int) -> Any:
         columns, fadings = np.empty(mask.shape[1], np.int64), np.empty(mask.shape[1], vectors.dtype)
         weights, sums = np.empty((mask.shape[1], n_channels), vectors.dtype), np.empty(n_channels, vectors.dtype)
         for atom in range(first, last):
-            count = _collect(vectors, mask, atom, inverse, columns, fadings)
-            _evaluate(species, neighbors, profile, atom, columns, fadings, count, n_channels, weights, sums)
+            count = collect(vectors, mask, atom, inverse, columns, fadings)
+            weigh(species, neighbors, profile, atom, columns, fadings, count, n_channels, weights, sums)
             for channel in range(n_channels):
                 sums[channel] = amounts[atom, channel] / sums[channel]
             gain, x, y, z = kind(0), kind(0), kind(0), kind(0)
@@ -149,8 +169,8 @@ def _backward(n_channels: int) -> Any:
         weights, sums = np.empty((mask.shape[1], n_channels), vectors.dtype), np.empty(n_channels, vectors.dtype)
         shares = np.empty(n_channels, vectors.dtype)
         for atom in range(first, last):
-            count = _collect(vectors, mask, atom, inverse, columns, fadings)
-            _evaluate(species, neighbors, profile, atom, columns, fadings, count, n_channels, weights, sums)
+            count = collect(vectors, mask, atom, inverse, columns, fadings)
+            weigh(species, neighbors, profile, atom, columns, fadings, count, n_channels, weights, sums)
             shares[:] = 0
             for k in range(count):
                 # the atom gains what the neighbor loses
@@ -162,21 +182,10 @@ def _backward(n_channels: int) -> Any:
                 by_amounts[atom, channel] = shares[channel]
                 sums[channel] = amounts[atom, channel] / sums[channel]
             for k in range(count):
-                column, fading = columns[k], fadings[k]
-                p2 = fading * fading
-                p3 = p2 * fading
-                p4 = p2 * p2
-                p7 = p4 * p3
-                p15 = p7 * p4 * p4
-                p31 = p15 * p15 * fading
+                column = columns[k]
                 neighbor = neighbors[atom, column]
                 element, along = species[neighbor], by_charges[atom] - by_charges[neighbor]
-                slope = kind(0)
-                for channel in range(n_channels):
-                    by_weight = sums[channel] * (along - shares[channel])
-                    slope += by_weight * _weight(profile, channel, element, 4 * p3, 8 * p7, 16 * p15, 32 * p31)
-                # d fading / d vector = -2 vector / cutoff^2
-                slope *= -2 * inverse
+                slope = slope_of_weight(profile, element, fadings[k], along, shares, sums, n_channels, inverse)
                 for axis in range(3):
                     by_vectors[atom, column, axis] = slope * vectors[atom, column, axis]
 

@@ -25,7 +25,7 @@ _KNOWN = {
     },
     LongRangeSettings: {
         "n_channels", "electrostatics", "charges", "n_transfers", "compositions", "eps_inf", "smearing", "accuracy",
-        "n_features",
+        "n_features", "polarizable", "n_dipoles",
     },
 }  # fmt: skip
 """Settings that the step follows, or that do not matter to it. All others must have their defaults."""
@@ -40,8 +40,8 @@ class Evaluator:
     """Evaluate energy, forces, charges and stress of one structure after another with a model that is not trained.
 
     Models with the sphere descriptor, short range or full range, and ensembles of them, go by derivatives that are
-    written out (`step`), on the CPU and without an electric field. Polarizable models and all else go by autograd
-    (`lrc_ase.models.derivatives.evaluate`), with the same results to rounding.
+    written out (`step`), on the CPU and without an electric field. Models with latent tensors and all else go by
+    autograd (`lrc_ase.models.derivatives.evaluate`), with the same results to rounding.
 
     On CUDA devices structures of up to 20,000 atoms, which are periodic in all directions or belong to a short-range
     model, are evaluated by autograd a few times. If the atoms stay the same, the step is then recorded

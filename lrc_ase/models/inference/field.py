@@ -7,6 +7,15 @@ takes. With :math:`g = \partial E_{tot} / \partial v`, K the convolution and k t
           \frac{\partial}{\partial x_i} = k q_i \nabla u_i + g_i \nabla v_i + f_i \nabla (K^T g)_i
 
 (`lrc_ase.layer.mesh.evaluation`): one convolution for values and energies, another one for the pull.
+
+Dipoles also need the gradient :math:`s_i = \nabla u_i` of the charges' potential. With :math:`c = \partial E_{tot} /
+\partial s` and the potential w of dipoles c, a further convolution in the pull, these add
+
+.. math:: \frac{\partial}{\partial q_i} = w_i, \quad
+          \frac{\partial}{\partial x_i} = q_i \nabla w_i + (c_i \cdot \nabla) \nabla u_i
+
+(`lrc_ase.layer.mesh.gradient_evaluation`), and :math:`-\sum_i c_i s_i^T` to the virial, as a strain at fixed fractional
+coordinates turns a gradient s into :math:`(1 + \epsilon)^{-1} s`.
 """
 
 from __future__ import annotations
@@ -15,19 +24,24 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lrc_ase.layer.constants import constant
 from lrc_ase.layer.memory import check_mesh_memory
 from lrc_ase.layer.mesh import Stencil
 from lrc_ase.layer.mesh.convolver import Convolved, Convolver
-from lrc_ase.layer.mesh.filtering import correlate_spectra, density_spectrum
-from lrc_ase.layer.mesh.spreading import spread_level
+from lrc_ase.layer.mesh.filtering import correlate_spectra, density_spectrum, filter_mesh
+from lrc_ase.layer.mesh.spreading import gather_level, spread_level
 from lrc_ase.layer.mesh.stencil import Sites
 from lrc_ase.layer.tables import MultiplierTables
 from lrc_ase.models.long_range import COULOMB_CONSTANT, LongRangePart
 from lrc_ase.structures.graph import Graph
 
 __all__ = ["FieldValues", "LayerField", "MeshField"]
+
+
+_SECOND = (4, 5, 6, 5, 7, 8, 6, 8, 9)
+"""Places of the matrix of second derivatives, row by row, in `multi_indices(3, 2)`."""
 
 
 class FieldValues(NamedTuple):
@@ -39,6 +53,8 @@ class FieldValues(NamedTuple):
     """u of the charges, (n_atoms, n_energies), e/Angstrom."""
     field: Tensor
     """v of the other weights, (n_atoms, n_channels)."""
+    gradient: Tensor | None = None
+    """Gradient of the charges' potential, (n_atoms, 3), e/Angstrom^2; None in a model without dipoles."""
 
 
 class MeshField:
@@ -58,6 +74,10 @@ class MeshField:
         self._stencil = Stencil(layer.window, mesh_shape, graph.structure, 1)
         self._inverse = torch.linalg.inv(graph.cell)[0]
         self._n_energies = int(part.settings.electrostatics)
+        self._dipoles: _MeshDipoles | None = None
+        if part.response is not None:
+            # mesh coordinates are products of Cartesian ones with this matrix
+            self._dipoles = _MeshDipoles((self._inverse * self._inverse.new_tensor(mesh_shape)).to(dtype))
         self._convolver: Convolver | None = None
         self._potential: Convolved | None = None
         self._adjoint: Convolved | None = None
@@ -70,16 +90,20 @@ class MeshField:
         fractional = (fractional - fractional.floor()).to(weights.dtype)
         # spectra for the virial alone, which makes them anew
         self._convolver = Convolver(self._table.table, Sites(fractional, self._stencil), 1, keeps_spectra=False)
-        self._weights, self._potential = weights, self._convolver(weights[:, None])
+        self._weights, dipoles = weights, self._dipoles
+        self._potential = self._convolver(weights[:, None]) if dipoles is None else dipoles(self._convolver, weights)
         values = self._potential.values
         if self._self is not None:
             values = torch.addcmul(values, self._self, weights)
         potential, field = values[:, :n], values[:, n:]
         energy = 0.5 * COULOMB_CONSTANT * (weights[:, :n] * potential).sum(dtype=torch.float64)
-        return FieldValues(energy, potential, field)
+        return FieldValues(energy, potential, field, None if dipoles is None else dipoles.gradient)
 
-    def pull(self, by_field: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gradients by weights (n_atoms, n_weights) and positions (n_atoms, 3), given that by the field."""
+    def pull(self, by_field: Tensor, by_gradient: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the gradients by weights (n_atoms, n_weights) and positions (n_atoms, 3).
+
+        Given are those by the field and, in a model with dipoles, by the gradient of the charges' potential.
+        """
         n, convolver, potential = self._n_energies, self._convolver, self._potential
         assert convolver is not None
         assert potential is not None
@@ -94,6 +118,11 @@ class MeshField:
             self._adjoint = convolver.of_channels(of_field)(by_field[:, None])
             by_weights[:, of_field] = self._adjoint.values
             by_fractional = by_fractional + convolver.slopes(self._weights[:, of_field], self._adjoint)
+        if self._dipoles is not None:
+            assert by_gradient is not None
+            by_charges, by_fractional_too = self._dipoles.pull(by_gradient)
+            by_weights[:, :1] += by_charges
+            by_fractional = by_fractional + by_fractional_too
         if self._self is not None:
             by_weights.addcmul_(self._self, factors)
         return by_weights, by_fractional.double() @ self._inverse.T
@@ -109,7 +138,55 @@ class MeshField:
         mesh_shape = self._stencil.mesh_shape
         of_energy = 0.5 * COULOMB_CONSTANT * correlate_spectra(charges, charges, mesh_shape, is_matrix=False)
         of_rest = correlate_spectra(of_field, others, mesh_shape, is_matrix=False)
-        return self._table.by_strain(torch.cat([of_energy, of_rest], dim=1))[0].double()
+        if self._dipoles is not None:
+            of_energy += correlate_spectra(self._dipoles.spectrum(), charges, mesh_shape, is_matrix=False)
+        virial = self._table.by_strain(torch.cat([of_energy, of_rest], dim=1))[0].double()
+        return virial if self._dipoles is None else virial + self._dipoles.virial_of_gradient()
+
+
+class _MeshDipoles:
+    """Gradient of the charges' potential at the atoms, for dipoles there. Charges are the first weight.
+
+    `to_mesh` (3, 3) turns Cartesian coordinates into those of the mesh.
+    """
+
+    def __init__(self, to_mesh: Tensor) -> None:
+        self._to_mesh, self._back = to_mesh, to_mesh.T.contiguous()
+        self._convolver: Convolver
+        self.gradient = self._second = self._weights = self._by_gradient = self._orders = torch.empty(0)
+
+    def __call__(self, convolver: Convolver, weights: Tensor) -> Convolved:
+        """Convolve weights (n_atoms, n_weights), and gather second derivatives of the charges' potential too."""
+        self._convolver, self._weights, sites = convolver, weights, convolver.sites
+        mesh, _ = filter_mesh(spread_level(weights[:, None], sites, 0), convolver.table)
+        orders = gather_level(mesh[:, :1], sites, 2)
+        self.gradient = torch.mm(orders[:, 1:4, 0], self._back)
+        self._second = orders[..., 0].index_select(1, constant(tuple, _SECOND, like=sites.stencil.structure))
+        orders = orders[:, :4]
+        if weights.shape[1] > 1:
+            orders = torch.cat([orders, gather_level(mesh[:, 1:], sites, 1)], dim=2)
+        return Convolved(orders, None)
+
+    def pull(self, by_gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients by charges (n_atoms, 1) and fractional coordinates (n_atoms, 3).
+
+        Given is that by `gradient`, (n_atoms, 3).
+        """
+        convolver, of_charges = self._convolver, slice(0, 1)
+        dipoles = torch.mm(by_gradient, self._to_mesh)
+        self._by_gradient, self._orders = by_gradient, nn.functional.pad(dipoles, (1, 0))[:, :, None]  # no monopoles
+        adjoint = convolver.of_channels(of_charges)(self._orders)
+        # charges move in the field of the dipoles, and dipoles in that of the charges
+        by_fractional = torch.bmm(self._second.unflatten(1, (3, 3)), dipoles[:, :, None])[..., 0] * convolver.n_mesh
+        return adjoint.values, by_fractional.add_(convolver.slopes(self._weights[:, of_charges], adjoint))
+
+    def spectrum(self) -> Tensor:
+        """Return the spectrum of the dipoles of the last pull, (1, 1, *half mesh)."""
+        return density_spectrum(spread_level(self._orders, self._convolver.sites, 1))
+
+    def virial_of_gradient(self) -> Tensor:
+        """Return the gradient by a strain at fixed potential on the mesh, (3, 3): Cartesian axes stretch."""
+        return -self._by_gradient.T.double() @ self.gradient.double()
 
 
 class LayerField:
@@ -127,12 +204,18 @@ class LayerField:
             sums = self._part.field(weights, replace(self._graph, positions=positions), None)
             energy = COULOMB_CONSTANT * sums.energy.sum()
         self._inputs, self._outputs = (weights, positions), (energy, sums.field)
-        return FieldValues(energy.detach(), sums.potential.detach(), sums.field.detach())
+        gradient = None
+        if sums.gradient is not None:
+            self._outputs += (sums.gradient,)
+            gradient = sums.gradient[:, :, 0].detach()
+        return FieldValues(energy.detach(), sums.potential.detach(), sums.field.detach(), gradient)
 
-    def pull(self, by_field: Tensor) -> tuple[Tensor, Tensor]:
+    def pull(self, by_field: Tensor, by_gradient: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the gradients as `MeshField.pull` does."""
-        energy, field = self._outputs
-        pairs = [(energy, torch.ones_like(energy)), (field, by_field)]
+        by_outputs = [torch.ones_like(self._outputs[0]), by_field]
+        if by_gradient is not None:
+            by_outputs.append(by_gradient[:, :, None])
+        pairs = zip(self._outputs, by_outputs, strict=True)
         outputs, cotangents = zip(
             *((one, along) for one, along in pairs if one.requires_grad and one.numel()), strict=True
         )

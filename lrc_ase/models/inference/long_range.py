@@ -10,6 +10,7 @@ from torch import Tensor
 from lrc_ase.models.inference.charges import MovedCharges, NoCharges, ShiftedCharges
 from lrc_ase.models.inference.field import FieldValues, LayerField, MeshField
 from lrc_ase.models.inference.networks import FieldMixing, LaterLayers
+from lrc_ase.models.inference.response import ResponseStep
 from lrc_ase.models.long_range import COULOMB_CONSTANT, LongRangePart
 from lrc_ase.structures.graph import Graph
 
@@ -23,7 +24,7 @@ class LongRangeGradients(NamedTuple):
     by_positions: Tensor
     """(n_atoms, 3), float64."""
     by_vectors: Tensor | None
-    """(n_atoms, n_neighbors, 3); None where charges do not depend on the vectors."""
+    """(n_atoms, n_neighbors, 3); None where neither charges nor dipoles depend on the vectors."""
     by_features: Tensor | None
     """By way of the excess charge alone."""
 
@@ -37,6 +38,7 @@ class LongRangeStep:
         self._mixing = FieldMixing(part.mix, part.to_hidden) if part.settings.n_channels else None
         self._n_energies = int(part.settings.electrostatics)
         self.charges = NoCharges()
+        self.response = None if part.response is None else ResponseStep(part.response)
         self._field: MeshField | LayerField
         self.weights = torch.empty(0)
         self.values: FieldValues
@@ -46,6 +48,8 @@ class LongRangeStep:
         """Set a structure: all but its positions."""
         part = self._part
         self._network.prepare(graph)
+        if self.response is not None:
+            self.response.prepare(graph)
         if part.transfers is not None:
             self.charges = MovedCharges(part, graph, self._dtype)
         elif part.settings.electrostatics:
@@ -62,8 +66,13 @@ class LongRangeStep:
         if self.charges.excess is not None:
             addition, addition_of_weights = self.charges.excess(features)
             hidden, hidden_of_weights = hidden + addition, hidden_of_weights + addition_of_weights
-        self.weights = self.charges(self._network(hidden_of_weights), vectors)
+        outputs = self._network(hidden_of_weights)
+        outputs, responses = outputs.tensor_split([outputs.shape[1] - self._part.n_responses], dim=1)
+        self.weights = self.charges(outputs, vectors)
         self.values = self._field(self.weights, positions)
+        if self.response is not None:
+            assert self.values.gradient is not None
+            self.response(responses, vectors, self.values.gradient)
         if self._mixing is None:
             return hidden
         return hidden + self._mixing(self.values.field, self.weights[:, self._n_energies :])
@@ -73,10 +82,18 @@ class LongRangeStep:
         by_field = self.values.field
         if self._mixing is not None:
             by_field, by_latent = self._mixing.pull(by_hidden)
-        by_weights, by_positions = self._field.pull(by_field)
+        response = self.response
+        by_weights, by_positions = self._field.pull(by_field, None if response is None else response.by_gradient)
         if self._mixing is not None:
             by_weights[:, self._n_energies :] += by_latent
         by_outputs, by_vectors = self.charges.pull(by_weights)
+        if response is not None:
+            by_responses, by_vectors_of_dipoles = response.pull()
+            by_outputs = torch.cat([by_outputs, by_responses], dim=1)
+            if by_vectors is None:
+                by_vectors = by_vectors_of_dipoles
+            elif by_vectors_of_dipoles is not None:
+                by_vectors += by_vectors_of_dipoles
         by_hidden_of_weights, by_features = self._network.pull(by_outputs), None
         if self.charges.excess is not None:
             by_features = self.charges.excess.pull(by_weights[:, 0], by_hidden, by_hidden_of_weights)
@@ -85,6 +102,13 @@ class LongRangeStep:
     def virial(self) -> Tensor:
         """Return the gradient of the energy by a strain at fixed weights and fractional coordinates, (3, 3)."""
         return self._field.virial()
+
+    def atomic_dipoles(self) -> Tensor | None:
+        """Return the dipoles of transfers and atoms, (n_atoms, 3), e Angstrom in float64; None in a model without."""
+        of_transfers = self.charges.transfer_dipoles
+        parts = [of_transfers, None if self.response is None else self.response.dipoles]
+        present = [each.double() for each in parts if each is not None]
+        return sum(present[1:], start=present[0]) if present else None
 
     def atomic_energies(self) -> Tensor:
         """Return the share of each atom in the electrostatic energy, (n_atoms,), eV."""

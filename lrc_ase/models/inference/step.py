@@ -76,6 +76,8 @@ class StraightStep:
         local = self._scale * energies[:, 0]
         if repulsion is not None:
             local = local + repulsion  # in float64
+        if long_range is not None and long_range.response is not None:
+            local = local + long_range.response.energies
         return self._results(plan, graph, local, gradient, positions if dipole else None)
 
     def stress(self) -> Tensor:
@@ -108,12 +110,12 @@ class StraightStep:
         long_range = self._long_range
         if long_range is not None:
             energy = energy + long_range.values.energy
-            carried, dipoles = long_range.charges.carried, long_range.charges.transfer_dipoles
+            carried = long_range.charges.carried
             if carried is not None:
                 local, charges = local + long_range.atomic_energies(), plan.unsort(long_range.weights[:, 0])
                 if positions is not None:
-                    moment = carried @ positions
-                    moment = (moment if dipoles is None else moment + dipoles.double().sum(dim=0))[None]
+                    moment, dipoles = carried @ positions, long_range.atomic_dipoles()
+                    moment = (moment if dipoles is None else moment + dipoles.sum(dim=0))[None]
         forces, atomic_energies = plan.unsort(gradient.neg_()), plan.unsort(local.double())
         if self._dispersion is not None:
             (self._known,) = self._dispersion.evaluate(graph)

@@ -1,0 +1,101 @@
+r"""Dipoles of atoms in the field of the charges (`lrc_ase.models.response`) with derivatives written out.
+
+With permanent dipoles p, polarizabilities :math:`\alpha`, the field :math:`E_i = -k_e \nabla u_i` and the dipole
+:math:`d = p + \alpha E` of an atom,
+
+.. math:: \frac{\partial E_{tot}}{\partial \nabla u} = k_e\, d, \qquad
+          \frac{\partial E_{tot}}{\partial p} = -E, \qquad
+          \frac{\partial E_{tot}}{\partial \alpha} = -\tfrac12 |E|^2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lrc_ase.models.charges import EdgeDipoles
+from lrc_ase.models.descriptors.sphere.compiled_moments import Neighborhoods
+from lrc_ase.models.inference.compiled_dipoles import dipole, dipole_backward
+from lrc_ase.models.long_range import COULOMB_CONSTANT
+from lrc_ase.models.response import SOFTPLUS_SHIFT, STARTING_POLARIZABILITY, Response, ResponsePart
+from lrc_ase.structures.graph import Graph
+
+__all__ = ["ResponseStep"]
+
+
+class ResponseStep:
+    """Energies and dipoles of the atoms, and derivatives of the energies."""
+
+    def __init__(self, part: ResponsePart) -> None:
+        self._n_polarizabilities = int(part.polarizable)
+        self._edges = None if part.dipoles is None else EdgeDipolesStep(part.dipoles)
+        self.energies = torch.empty(0)
+        """(n_atoms,), eV."""
+        self.dipoles = torch.empty(0)
+        """Permanent and induced ones, (n_atoms, 3), e Angstrom."""
+        self._field = self._outputs = torch.empty(0)
+
+    def prepare(self, graph: Graph) -> None:
+        """Set the neighbors of the atoms."""
+        if self._edges is not None:
+            self._edges.prepare(graph)
+
+    def __call__(self, outputs: Tensor, vectors: Tensor, gradient: Tensor) -> None:
+        """Set energies and dipoles.
+
+        `outputs` (n_atoms, n_outputs) of the network, `vectors` (n_atoms, n_neighbors, 3), `gradient` (n_atoms, 3) of
+        the charges' potential.
+        """
+        n = self._n_polarizabilities
+        polarizabilities = permanent = None
+        if n:
+            self._outputs = outputs[:, 0] + SOFTPLUS_SHIFT
+            polarizabilities = STARTING_POLARIZABILITY * nn.functional.softplus(self._outputs)
+        if self._edges is not None:
+            permanent = self._edges(outputs[:, n:], vectors)
+        response, self._field = Response(polarizabilities, permanent), -COULOMB_CONSTANT * gradient
+        self.energies, self.dipoles = response.energies(self._field), response.dipoles(self._field)
+
+    @property
+    def by_gradient(self) -> Tensor:
+        """Return the derivative of the energies by the gradient of the charges' potential, (n_atoms, 3)."""
+        return COULOMB_CONSTANT * self.dipoles
+
+    def pull(self) -> tuple[Tensor, Tensor | None]:
+        """Return the derivatives of the energies by outputs and vectors."""
+        by_outputs, by_vectors = [], None
+        if self._n_polarizabilities:
+            # the derivative of softplus is the sigmoid
+            slopes = STARTING_POLARIZABILITY * torch.sigmoid(self._outputs)
+            by_outputs.append((-0.5 * slopes * self._field.square().sum(dim=1))[:, None])
+        if self._edges is not None:
+            by_amounts, by_vectors = self._edges.pull(-self._field)
+            by_outputs.append(by_amounts)
+        return torch.cat(by_outputs, dim=1), by_vectors
+
+
+class EdgeDipolesStep:
+    """Permanent dipoles of atoms along their edges."""
+
+    def __init__(self, part: EdgeDipoles) -> None:
+        self._profile = nn.functional.softplus(part.profile.detach()).contiguous().numpy()
+        self._cutoff = part.cutoff
+        self._around: tuple[np.ndarray, np.ndarray, np.ndarray]
+        self._of: Neighborhoods
+        self._amounts = np.empty(0)
+
+    def prepare(self, graph: Graph) -> None:
+        """Set the neighbors of the atoms."""
+        self._around = graph.neighbor_mask.numpy(), graph.species.numpy(), graph.neighbors.numpy()
+
+    def __call__(self, amounts: Tensor, vectors: Tensor) -> Tensor:
+        """Return the dipoles (n_atoms, 3) of amounts (n_atoms, n_amounts)."""
+        self._of, self._amounts = (vectors.numpy(), *self._around), amounts.contiguous().numpy()
+        return torch.from_numpy(dipole(self._of, self._profile, self._amounts, self._cutoff))
+
+    def pull(self, by_dipoles: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients by amounts and vectors, given that by the dipoles."""
+        arrays = self._of, self._profile, self._amounts, self._cutoff, by_dipoles.numpy()
+        by_amounts, by_vectors = dipole_backward(*arrays)
+        return torch.from_numpy(by_amounts), torch.from_numpy(by_vectors)
