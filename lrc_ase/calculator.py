@@ -46,19 +46,17 @@ _OF_CHARGES = ("charges", "dipole")
 class LRCCalculator(ResponseCalculator):
     """Compute energies, forces, stress and latent charges with a trained potential, in ASE's units and signs.
 
-    Each evaluation computes all inexpensive properties: `energy`, `free_energy` (the same), `energies` (per atom, sum
-    to `energy`), `forces`, `charges` (where the model has latent charges) and `dipole` (where a direction is open: its
-    component perpendicular to the periodic cell vectors, about the origin of the coordinates). `stress` (Voigt; where
-    all three directions are periodic) is computed from what the evaluation left, when somebody asks for it or reads
-    `results`. `stresses` (per atom, sum to `stress`) cost more and are computed on request.
-    `results` holds only properties of ASE, under ASE's names and in ASE's shapes, so that every writer and helper of
-    ASE accepts them. A property that a structure does not have raises ASE's `PropertyNotImplementedError`. See
-    docs/reference/calculator.md and docs/reference/conventions.md.
+    Each evaluation computes `energy`, `free_energy` (the same), `energies` (per atom, sum to `energy`) and `forces`.
+    Models with latent charges also give `charges`, and in structures with an open direction `dipole`: its component
+    perpendicular to the periodic cell vectors, about the origin of the coordinates. Three periodic directions give
+    `stress` (Voigt) and `stresses` (per atom, sum to `stress`), which are computed on request.
+    `results` holds only properties of ASE, under ASE's names and in ASE's shapes. A property that a structure does not
+    have raises ASE's `PropertyNotImplementedError`. See docs/reference/calculator.md and docs/reference/conventions.md.
 
     Methods and attributes return the quantities for which ASE has no name:
 
-    - `extrapolation`: the reasons why the structure evaluated last lies far outside the training set;
-    - `get_energy_std`, `get_forces_std`: standard deviations, for the potential of an ensemble;
+    - `extrapolation`: the reasons why the latest structure lies far outside the training set;
+    - `get_energy_std`, `get_forces_std`: standard deviations of an ensemble;
     - `get_polarization`, `get_polarization_current`: dipole moment per volume of a periodic cell, and the rate of
       change of the dipole moment along the velocities;
     - `get_born_effective_charges`, `get_polarizability`: response of the dipole moment to displacements, to a field.

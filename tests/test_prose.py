@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,23 @@ def help_texts() -> dict[str, str]:
 
 def test_help_texts_avoid_the_dialect():
     assert not {name: dialect_in(text) for name, text in help_texts().items() if dialect_in(text)}
+
+
+def public_docstrings() -> dict[str, str]:
+    """Return the docstrings that the Python reference shows, by the name of the object."""
+    modules = [
+        import_module(name) for name in ("lrc_ase", "lrc_ase.training", "lrc_ase.evaluation", "lrc_ase.simulation")
+    ]
+    objects = {name: getattr(module, name) for module in modules for name in module.__all__}
+    return {name: inspect.getdoc(each) or "" for name, each in objects.items() if callable(each)}
+
+
+def test_public_docstrings_avoid_the_dialect_and_have_short_sentences():
+    texts = public_docstrings()
+    assert len(texts) > 60
+    assert not {name: dialect_in(text) for name, text in texts.items() if dialect_in(text)}
+    lengths = [n_words(sentence) for text in texts.values() for sentence in sentences_of(text)]
+    assert sum(length > LONG for length in lengths) < MOST_LONG * len(lengths)
 
 
 def test_the_rules_see_what_they_forbid():

@@ -58,10 +58,10 @@ class LongRangeConvolution(nn.Module):
     mesh_shape, window
         Fix both by hand instead, as the paper does for kernels without smearing.
     method
-        'mesh', with 'ewald' as the exact sum over the same waves; clusters that are small for their extent go by
-        pairs with both, and always without `smearing`. 'direct': pairs, for structures without periodic directions.
+        'mesh', 'ewald' for the exact sum over the same waves, or 'direct' for a sum over pairs in structures without
+        periodic directions. The first two also sum clusters over pairs if that is cheaper, or without `smearing`.
     remove_self
-        Leave the kernel at distance zero, phi(0) f_i, out of the sum of atom i; its periodic images stay.
+        Leave the kernel at distance zero, phi(0) f_i, out of the sum of atom i. Its periodic images stay.
 
     Raises
     ------

@@ -33,8 +33,8 @@ __all__ = ["Results", "born_effective_charges", "dipole_moment", "evaluate", "po
 class Results:
     """Energies without the elements' references, and their derivatives, in ASE's units and signs.
 
-    If several processes share a structure, each holds a part: energy and stress are sums over the processes, the force
-    on an atom is a sum over the processes that hold the atom or a ghost of the atom.
+    If several processes share a structure, each holds a part. Energy and stress are sums over the processes. The force
+    on an atom is a sum over the processes that hold the atom or its ghosts.
     """
 
     energy: Tensor
@@ -78,7 +78,7 @@ def evaluate(
     Parameters
     ----------
     forces, stress, dipole
-        Properties to compute besides energies; the dipole of a model without latent charges is None.
+        Properties to compute in addition to energies; the dipole of a model without latent charges is None.
     born_component
         Component of the polarization whose derivative by the positions is computed, (n_structures,); None for none.
     training

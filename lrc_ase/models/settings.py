@@ -59,7 +59,7 @@ class DescriptorSettings(Settings):
 
 
 class SphereSettings(DescriptorSettings):
-    """The many-body density on the sphere, `lrc_ase.models.descriptors.sphere`."""
+    """Settings of the many-body density on the sphere, `lrc_ase.models.descriptors.sphere`."""
 
     name: Literal["sphere"] = "sphere"
     n_radial: int = Field(8, ge=1, le=256)
@@ -93,7 +93,7 @@ class SphereSettings(DescriptorSettings):
 
 
 class PonitaSettings(DescriptorSettings):
-    """Convolutions over positions and orientations, `lrc_ase.models.descriptors.ponita`: nearly rotation invariant."""
+    """Settings of convolutions over positions and orientations, see `lrc_ase.models.descriptors.ponita`."""
 
     name: Literal["ponita"] = "ponita"
     n_orientations: int = Field(20, ge=4, le=200)
@@ -113,7 +113,7 @@ class PonitaSettings(DescriptorSettings):
 
 
 class PaperSettings(DescriptorSettings):
-    """The paper's networks of distances and directions, `lrc_ase.models.descriptors.paper`. Not rotation invariant."""
+    """Settings of the paper's networks, `lrc_ase.models.descriptors.paper`. Not invariant under rotation."""
 
     name: Literal["paper"] = "paper"
     widths: tuple[Annotated[int, Field(ge=1, le=_WIDEST_LAYER)], ...] = Field(
@@ -165,7 +165,7 @@ def _check_compositions(compositions: dict[str, float] | None) -> dict[str, floa
 
 
 class LongRangeSettings(Settings):
-    """The long-range convolution on top of a short-range descriptor."""
+    """Settings of the long-range convolution on top of a short-range descriptor."""
 
     n_channels: int = Field(2, ge=0, le=256)
     """Latent channels convolved with trainable Yukawa kernels and read out non-linearly; 0 leaves them out."""
@@ -212,7 +212,7 @@ class LongRangeSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """Everything needed to build an untrained model."""
+    """Settings from which `build_model` makes an untrained model."""
 
     elements: Annotated[tuple[str, ...], AfterValidator(check_elements)] = Field(min_length=1)
     """Chemical symbols that the model knows, by atomic number."""

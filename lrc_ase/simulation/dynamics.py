@@ -101,7 +101,7 @@ def run_md(
 
     With ``resume=True`` a run that was interrupted, by Ctrl-C or a kill, continues from its last restart file. Log and
     trajectory are cut back to that step, and the continuation equals an uninterrupted run bit for bit. To this end the
-    calculator is reset at every restart file: both runs then build their neighbor lists anew at the same step.
+    calculator is reset at every restart file: both runs then build their neighbor lists again at the same step.
 
     Parameters
     ----------

@@ -14,9 +14,10 @@ class BandLimited(Multiplier):
     r"""Another kernel times a Kaiser-Bessel window, :math:`\hat\phi(k)\,I_0(c\sqrt{1-k^2/K^2})/I_0(c)`, c = K R.
 
     Above `highest` (K) the multiplier is zero, so that a sum over few waves is exact. The window is the transform of a
-    bump w of range `reach` (R), up to :math:`e^{-c}`. For kernels such as Yukawa's, of which w * phi is a multiple of
-    phi where r > R, the kernel beyond R keeps its shape (times a factor that the amplitude takes up) and all that is
-    cut off lies within R, where a short-range model can learn it. A sharp cut at K would leave waves of all ranges.
+    bump w of range `reach` (R), up to :math:`e^{-c}`. A sharp cut at K would leave waves of all ranges.
+
+    For kernels such as Yukawa's, w * phi is a multiple of phi where r > R. Beyond R the kernel therefore keeps its
+    shape, up to a factor in the amplitude. What is cut off lies within R, where a short-range model can learn it.
 
     Parameters
     ----------

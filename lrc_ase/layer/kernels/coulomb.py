@@ -17,15 +17,14 @@ __all__ = ["Coulomb"]
 class Coulomb(Multiplier):
     r"""Smeared Coulomb kernel, :math:`\hat\phi = 4\pi\, e^{-s^2k^2/2} / k^2`, in real space erf(r / (sqrt(2) s)) / r.
 
-    Nothing is trainable. What happens to the constant that diverges with the total charge:
+    No parameter is trainable. A total charge gives a constant that diverges. It is fixed by the boundaries:
 
-    - three periodic directions: k = 0 is dropped: conducting surroundings, and a uniform background that neutralizes
-      a charged cell;
+    - three periodic directions: the wave k = 0 is dropped, which means conducting surroundings and a uniform background
+      that neutralizes a charged cell;
     - a slab: the layer average of the potential of a sheet is :math:`-2\pi |z|` per charge and area;
-    - a wire: the average along it is :math:`-2\ln(\rho / 1\,\mathrm{Angstrom})` per charge and length. Forces and
-      stress of neutral wires are right; the energy of a charged wire is that of the charge against a return
-      conductor at a distance of 1 Angstrom, so its differences at constant charge and length are right, its value and
-      its stress along the wire are a convention;
+    - a wire: the average along it is :math:`-2\ln(\rho / 1\,\mathrm{Angstrom})` per charge and length. The energy of a
+      charged wire is that against a return conductor at a distance of 1 Angstrom. This convention fixes its value and
+      its stress along the wire; neutral wires and energy differences at constant charge and length do not depend on it;
     - no periodic direction: 1 / r, nothing dropped.
     """
 

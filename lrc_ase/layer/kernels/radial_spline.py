@@ -17,10 +17,10 @@ __all__ = ["RadialSpline"]
 class RadialSpline(Multiplier):
     r"""A cubic spline in the wave number, :math:`\hat\phi(k) = e^{-s^2k^2/2} \sum_j c_j B(k/h - j)`, per channel.
 
-    B is the cardinal cubic B-spline, j = 0 ... n - 1, the spacing of knots is h = k_max / (n + 1), and the coefficients
-    continue evenly to negative k: twice continuously differentiable everywhere, zero from k_max on. A kernel in real
-    space on scales from 1 / k_max to about pi / h, which is the range to give it: n = k_max * range / pi. The table of
-    coefficients is trainable. In real space by quadrature between the knots.
+    B is the cardinal cubic B-spline, with j = 0 ... n - 1 and knots at a distance of h = k_max / (n + 1). The
+    coefficients continue evenly to negative k. The kernel is twice continuously differentiable everywhere, and zero
+    from k_max on. In real space it covers scales from 1 / k_max to about pi / h; choose n = k_max * range / pi for a
+    given range. The table of coefficients is trainable. Values in real space come from quadrature between the knots.
 
     Parameters
     ----------
