@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,9 +82,12 @@ def default(parameter: Any) -> str:
 
 
 def code_in(text: str) -> str:
-    """Return help text in Markdown: options such as --resume and names in single quotes become code."""
-    words = (f"`{word}`" if word.startswith("--") and word[-1].isalnum() else word for word in text.split(" "))
-    return " ".join(words)
+    """Return help text in Markdown: options such as --resume become code, unless they stand in code already.
+
+    >>> code_in("Longer if --epochs, or `md --skip 2`.")
+    'Longer if `--epochs`, or `md --skip 2`.'
+    """
+    return re.sub(r"`[^`]*`|--[a-z][a-z-]*", lambda match: f"`{match[0].strip('`')}`", text)
 
 
 def escaped(cell: str) -> str:
