@@ -172,9 +172,10 @@ def test_results_stay_when_the_next_step_is_made():
         assert torch.equal(before, after)
 
 
-def test_threads_change_nothing_but_rounding(two_threads):
+@pytest.mark.parametrize("model", ["transfers", "polarizable, dipoles"])
+def test_threads_change_nothing_but_rounding(two_threads, model):
     assert_equal_to_autograd(
-        frozen(MODELS["transfers"]), graph_of(rattled_crystal(repeat=(2, 2, 1))), tolerance=TOLERANCE[torch.float64]
+        frozen(MODELS[model]), graph_of(rattled_crystal(repeat=(2, 2, 1))), tolerance=TOLERANCE[torch.float64]
     )
 
 
