@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from structures import ELEMENTS, rattled_crystal, settings, shaken_model, water
@@ -16,9 +17,11 @@ from lrc_ase.models.baseline_settings import ZBLSettings
 from lrc_ase.models.baselines import ranges_from_data
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.descriptors.sphere import SphereDescriptor
-from lrc_ase.models.inference.recorded_step import fixed_by_recording, with_spare_columns
+from lrc_ase.models.inference.evaluator import Evaluator
+from lrc_ase.models.inference.recorded_step import RecordedStep, fixed_by_recording, with_spare_columns
+from lrc_ase.structures import neighbors
 from lrc_ase.structures.graph import HostSide
-from lrc_ase.structures.neighbors import neighbor_graph
+from lrc_ase.structures.neighbors import NeighborList, neighbor_graph
 
 MODELS = {
     "short range": settings(long_range=False),
@@ -150,3 +153,52 @@ def test_spare_columns_change_no_neighbor():
     assert not wide.neighbor_mask[:, width:].any()
     assert torch.equal(wide.neighbors[:, width:], torch.arange(8)[:, None].expand(8, wide.neighbors.shape[1] - width))
     assert wide.positions.data_ptr() != graph.positions.data_ptr()
+
+
+@pytest.fixture
+def rehearsed(monkeypatch):
+    """Let steps be recorded on the CPU: a replay evaluates the same tensors once more, in the way of a recording."""
+
+    def record(step):
+        def replay():
+            with recording_step():
+                step._evaluate()
+
+        return replay
+
+    monkeypatch.setattr(RecordedStep, "_record", record)
+    monkeypatch.setattr("lrc_ase.models.inference.evaluator._RECORDING_DEVICE", "cpu")
+    search = neighbors.neighbor_graph
+    monkeypatch.setattr(
+        neighbors, "neighbor_graph", lambda *arguments, **options: with_host_side(search(*arguments, **options))
+    )
+
+
+def walk(atoms, *, n_steps, size, strain):
+    """Yield the atoms at positions, and in cells, of a random walk."""
+    random = np.random.default_rng(3)
+    for _ in range(n_steps):
+        atoms.positions += random.normal(scale=size, size=atoms.positions.shape)
+        if strain:
+            atoms.set_cell(atoms.cell @ (np.eye(3) + random.normal(scale=strain, size=(3, 3))), scale_atoms=True)
+        yield atoms
+
+
+@pytest.mark.parametrize("size", [0.02, 0.2], ids=["one list", "new lists"])
+@pytest.mark.parametrize("strain", [0.0, 1e-3], ids=["fixed cell", "changing cell"])
+@pytest.mark.parametrize("name", ["full range", "short range", "shifted charges", "core repulsion"])
+def test_a_walk_by_recorded_steps_is_that_of_single_ones(name, strain, size, rehearsed):
+    model, atoms = model_of(name), rattled_crystal(repeat=(2, 1, 1))
+    evaluator = Evaluator(model)
+    lists = NeighborList(ELEMENTS, 4.5, mesh_shape_for=model.mesh_shape_for)
+    for moved in walk(atoms, n_steps=8, size=size, strain=strain):
+        graph = lists.graph(moved)
+        actual = evaluator(graph)
+        expected = evaluate(model, replace(graph, host_side=None, tables=None), stress=True)
+        for field in ("energy", "atomic_energies", "forces", "charges"):
+            if getattr(expected, field) is not None:
+                torch.testing.assert_close(getattr(actual, field), getattr(expected, field), rtol=0, atol=1e-10)
+        torch.testing.assert_close(evaluator.stress(), expected.stress, rtol=0, atol=1e-11)
+    assert evaluator._recorded is not None
+    assert evaluator._recorded._cell_changes == bool(strain)
+    assert (lists.n_searches > 3) == (size > 0.1)

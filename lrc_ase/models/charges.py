@@ -67,6 +67,44 @@ class Charges(NamedTuple):
     """Minus the sum of transfers times vectors over the neighbors of each atom, (n_local, 3), e Angstrom."""
 
 
+class NeighborElements:
+    """Sums over the neighbors of each element, and values of the elements at the neighbors.
+
+    On GPUs both are products with zeros and ones: scattered sums would add in an order that changes from run to run.
+    """
+
+    def __init__(self, elements: Tensor, n_elements: int, *, by_products: bool) -> None:
+        self._elements, self._n_elements = elements, n_elements
+        self._is_element: Tensor | None = None
+        if by_products:
+            # (n_local, n_neighbors, n_elements)
+            self._is_element = elements[..., None] == torch.arange(n_elements, device=elements.device)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum values (n, n_local, n_neighbors) over the neighbors of each element, (n, n_local, n_elements)."""
+        if self._is_element is not None:
+            # (n_local, n, n_neighbors) @ (n_local, n_neighbors, n_elements)
+            return torch.bmm(values.transpose(0, 1), self._is_element.to(values)).transpose(0, 1)
+        kinds = self._elements.expand_as(values)
+        return values.new_zeros(*values.shape[:2], self._n_elements).scatter_add(2, kinds, values)
+
+    def pick(self, values: Tensor) -> Tensor:
+        """Return the value of each neighbor's element, (n, n_local, n_elements) -> (n, n_local, n_neighbors)."""
+        if self._is_element is not None:
+            # (n_local, n, n_elements) @ (n_local, n_elements, n_neighbors)
+            picked = torch.bmm(values.transpose(0, 1), self._is_element.to(values).transpose(1, 2))
+            return picked.transpose(0, 1)
+        return values.gather(2, self._elements.expand(len(values), -1, -1))
+
+
+def summed_at(places: Tensor, values: Tensor, n_places: int, *, in_order: bool) -> Tensor:
+    """Sum values at places, both of any shape, (n_places,); `in_order` makes sums on GPUs the same in every run."""
+    zeros = values.new_zeros(n_places)
+    if not in_order:
+        return zeros.index_add(0, places.flatten(), values.flatten())
+    return zeros.index_put((places.flatten(),), values.flatten(), accumulate=True)  # sorts, where `index_add` races
+
+
 class DividedAmounts(nn.Module):
     """Amounts of each atom, divided among its neighbors by smooth positive functions of distance and element.
 
@@ -96,15 +134,15 @@ class DividedAmounts(nn.Module):
         `vectors` (n_local, n_neighbors, 3) lead to the neighbors. An atom without neighbors divides nothing.
         """
         functions = radial_functions(vectors, graph, self.cutoff).values  # (n_powers, n_local, n_neighbors)
-        kinds = graph.species[graph.neighbors].expand_as(functions)
-        # sums of the radial functions over the neighbors of each element: (n_powers, n_local, n_elements)
+        on_gpu = functions.device.type != "cpu"
+        elements = NeighborElements(graph.species[graph.neighbors], self.profile.shape[1], by_products=on_gpu)
+        sums = elements.sum(functions)  # (n_powers, n_local, n_elements)
         n_elements = self.profile.shape[1]
-        sums = functions.new_zeros(*functions.shape[:2], n_elements).scatter_add(2, kinds, functions)
         profile = nn.functional.softplus(self.profile).permute(2, 1, 0)  # (n_powers, n_elements, n_amounts)
         weights = torch.tensordot(sums, profile, dims=([0, 2], [0, 1]))  # (n_local, n_amounts)
         shares = (amounts / (1 + weights)) @ profile.flatten(0, 1).T  # (n_local, n_powers * n_elements)
         factors = shares.unflatten(1, (len(POWERS), n_elements)).transpose(0, 1)
-        return (functions * factors.gather(2, kinds)).sum(dim=0)
+        return (functions * elements.pick(factors)).sum(dim=0)
 
 
 class TransferredCharges(DividedAmounts):
@@ -188,7 +226,8 @@ class TransferredCharges(DividedAmounts):
         if vectors.shape[1] == 0:
             return Charges(fixed.to(vectors), vectors.new_zeros(len(vectors), 3))
         transfers = self.divided(vectors, graph, amounts)
-        taken = transfers.new_zeros(graph.n_atoms).index_add(0, graph.neighbors.flatten(), transfers.flatten())
+        on_gpu = transfers.device.type != "cpu"
+        taken = summed_at(graph.neighbors, transfers, graph.n_atoms, in_order=on_gpu)
         # + what atom i takes, - what its neighbors take from it
         charges = fixed.to(vectors) + transfers.sum(dim=1) - graph.sum_to_owners(taken)
         # (n_local, 1, n_neighbors) @ (n_local, n_neighbors, 3)

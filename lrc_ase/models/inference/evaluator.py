@@ -30,6 +30,7 @@ _KNOWN = {
 }  # fmt: skip
 """Settings that the step follows, or that do not matter to it. All others must have their defaults."""
 
+_RECORDING_DEVICE = "cuda"
 _STEPS_BEFORE = 3
 """Steps of the same atoms on the same mesh after which the next one is recorded."""
 _MOST_RECORDED = 20_000
@@ -144,7 +145,7 @@ class Evaluator:
 
 def _can_be_recorded(model: ShortRangeModel, graph: Graph) -> bool:
     """Return True for structures and models whose step makes no decision that depends on the positions."""
-    if graph.positions.device.type != "cuda" or graph.on_host is None or graph.n_atoms > _MOST_RECORDED:
+    if graph.positions.device.type != _RECORDING_DEVICE or graph.on_host is None or graph.n_atoms > _MOST_RECORDED:
         return False
     if graph.field is not None or graph.exchange is not None or graph.owners is not None or graph.n_structures != 1:
         return False

@@ -9,6 +9,7 @@ they change, as under a barostat. The long-range kernel is then evaluated on the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 import torch
@@ -46,18 +47,26 @@ class RecordedStep:
         self._neighbors, self._cell = graph.neighbors, graph.cell
         self._cell_changes = cell_changes
         self._fixed = fixed_by_recording(graph, cell=not cell_changes)
-        stress = cell_changes and graph.fully_periodic
-        self._recorded = torch.cuda.CUDAGraph()
-        device = graph.positions.device
+        self._stress = cell_changes and graph.fully_periodic
+        self._model = model
+        self._replay = self._record()
+
+    def _record(self) -> Callable[[], None]:
+        """Record the step on the graph with addresses of its own; return what repeats it."""
+        recorded, device = torch.cuda.CUDAGraph(), self._graph.positions.device
         # recording wants a stream of its own, and so do the steps before it
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream), recording_step():
             for _ in range(_WARM_UPS):
-                evaluate(model, self._graph, stress=stress)
+                self._evaluate()
         torch.cuda.current_stream(device).wait_stream(stream)
-        with torch.cuda.graph(self._recorded, capture_error_mode="thread_local"), recording_step():
-            self._results = evaluate(model, self._graph, stress=stress)
+        with torch.cuda.graph(recorded, capture_error_mode="thread_local"), recording_step():
+            self._evaluate()
+        return recorded.replay
+
+    def _evaluate(self) -> None:
+        self._results = evaluate(self._model, self._graph, stress=self._stress)
 
     def fits(self, graph: Graph) -> bool:
         """Return True if the step serves for `graph`, which may have new positions and neighbors."""
@@ -83,7 +92,7 @@ class RecordedStep:
             self._graph.cell.copy_(graph.cell)
             self._cell = graph.cell
         self._graph.positions.copy_(graph.positions)
-        self._recorded.replay()
+        self._replay()
         # copies, as the next step overwrites the results
         copies = {field.name: getattr(self._results, field.name) for field in fields(Results)}
         del copies["pathless_charges"]  # zeros where a step that is not recorded has none
