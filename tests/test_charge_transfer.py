@@ -1,5 +1,7 @@
 """Latent charges as transfers between neighbors: conservation, polarization, states of charge, old potentials."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,14 @@ from structures import ELEMENTS, rattled_crystal, salt_water_slab, settings, sha
 
 from lrc_ase import LongRangeSettings, LRCCalculator, build_model
 from lrc_ase.files.potential_file import load_potential
+from lrc_ase.models.charges import NeighborElements, summed_at
 from lrc_ase.models.compositions import counts_of, element_charge_space, independent_compositions
 from lrc_ase.models.derivatives import born_effective_charges, evaluate
 from lrc_ase.models.polarization import polarization
 from lrc_ase.structures.graph import collate
 from lrc_ase.structures.neighbors import neighbor_graph
+
+OLD_NACL = Path(__file__).parent / "old_potentials" / "nacl-0.1.safetensors"
 
 
 def graph_of(atoms, charge=0.0):
@@ -194,8 +199,8 @@ def test_float32_keeps_element_charges_in_double_precision():
 
 
 def test_old_potentials_shift_their_charges_evenly():
-    """The shipped potential has format version 3: all charges react to those of a fragment far away."""
-    model = load_potential("nacl", dtype=torch.float64).model
+    """A file of format 1: all charges react to those of a fragment far away."""
+    model = load_potential(OLD_NACL, dtype=torch.float64).model
     assert model.settings.long_range.charges == "shifted"
     small, other = Atoms("NaCl", positions=[[0, 0, 0], [2.4, 0, 0]]), Atoms("Na2Cl2", positions=np.eye(4, 3) * 2.4)
     together = evaluate(model, neighbor_graph(far_apart(small, other), ("Na", "Cl"), 5.0)).charges
@@ -206,9 +211,9 @@ def test_old_potentials_shift_their_charges_evenly():
 
 
 def test_old_potentials_give_the_numbers_of_their_release():
-    """Literals from lrc-ase 0.2.0 (commit 6b022a2) for the shipped potential."""
+    """Literals from lrc-ase 0.2.0 (commit 6b022a2) for the potential that was shipped with it as `nacl`."""
     positions = [[0, 0, 0], [2.7, 0.1, 0], [0.2, 2.9, 0], [0.1, 0, 2.6]]
-    atoms = Atoms("NaClNaCl", positions=positions, cell=[5.6] * 3, pbc=True, calculator=LRCCalculator("nacl"))
+    atoms = Atoms("NaClNaCl", positions=positions, cell=[5.6] * 3, pbc=True, calculator=LRCCalculator(OLD_NACL))
     assert atoms.get_potential_energy() == pytest.approx(-252.3333660483812, abs=1e-9)
     np.testing.assert_allclose(
         atoms.get_forces()[0], [-0.14995393689930667, 0.5656684785103248, -0.1373030338580894], rtol=0, atol=1e-9
@@ -273,3 +278,26 @@ def test_impossible_compositions_are_refused():
         LongRangeSettings(compositions={"Xx2": 0})
     with pytest.raises(ValueError, match="the charge of NaCl must be a number of e, got 1e"):
         LongRangeSettings(compositions={"NaCl": 1e12})
+
+
+def test_sums_of_gpus_are_those_of_the_cpu():
+    """Products with zeros and ones, and sums in a fixed order, with their first and second derivatives."""
+    generator = torch.Generator().manual_seed(0)
+    elements = torch.randint(3, (5, 7), generator=generator)
+    places = torch.randint(5, (5, 7), generator=generator)
+    values = torch.randn(4, 5, 7, generator=generator, dtype=torch.float64, requires_grad=True)
+    of_elements = torch.randn(4, 5, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    results = []
+    for on_gpu in (False, True):
+        neighbors = NeighborElements(elements, 3, by_products=on_gpu)
+        sums, picked = neighbors.sum(values), neighbors.pick(of_elements)
+        at_places = summed_at(places, values[0], 5, in_order=on_gpu)
+        total = (sums**3).sum() + (picked**3 * values).sum() + (at_places**3).sum()
+        first = torch.autograd.grad(total, (values, of_elements), create_graph=True)
+        second = torch.autograd.grad(sum((each**2).sum() for each in first), (values, of_elements))
+        results.append((sums, picked, at_places, *first, *second))
+    for actual, expected in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+    assert sums.detach()[2, 1, 2].item() == pytest.approx(
+        values.detach()[2, 1, elements[1] == 2].sum().item(), abs=1e-12
+    )

@@ -83,7 +83,6 @@ def test_files_without_compression_keep_features_that_grow_without_limit(saved):
     assert load_potential(saved).settings.descriptor.compression == 4.0
     rewrite(saved, lambda header: header["model"]["descriptor"].pop("compression"))
     assert load_potential(saved).settings.descriptor.compression is None
-    assert load_potential("nacl").settings.descriptor.compression is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
