@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from lrc_ase.cli import app
 from lrc_ase.dataset import LabelledFrame, inspect_frames, label_frame
+from lrc_ase.dataset.outliers import force_noise
 
 
 def trajectory(n_frames=12, *, energy=1.0, forces=1.0, positions=1.0, stress=1.0):
@@ -128,7 +129,20 @@ def test_net_forces_are_reported():
     frames = trajectory()
     for frame in frames:
         frame.forces[0] += 1.0
-    assert "forces do not sum to zero in 12 of 12 frames" in inspect_frames({"walk": frames}).warnings[-1]
+    warning = inspect_frames({"walk": frames}).warnings[-1]
+    assert "forces do not sum to zero in 12 of 12 frames" in warning
+    assert f"no model has errors below {1e3 / np.sqrt(len(frames[0].atoms)):.3g} meV/Angstrom" in warning
+
+
+def test_noise_of_forces_is_that_which_was_put_in():
+    """On some atoms alone, as of a coarse grid around semicore states; the net forces tell its mean over all."""
+    random, frames = np.random.default_rng(0), trajectory(400)
+    noise = np.array([random.normal(scale=0.1, size=frame.forces.shape) for frame in frames])
+    noise[:, 1:] = 0
+    for frame, added in zip(frames, noise, strict=True):
+        frame.forces[:] += added - frame.forces.mean(axis=0)
+    assert force_noise(frames) == pytest.approx(np.sqrt(np.mean(noise**2)), rel=0.06)
+    assert np.isnan(force_noise([]))
 
 
 def test_nothing_to_inspect_is_an_error():

@@ -16,7 +16,7 @@ from lrc_ase.dataset.energy_scale import isolated_atoms
 from lrc_ase.dataset.labelled_graphs import elements_of
 from lrc_ase.dataset.labels import ELECTRIC_LABELS, Label, LabelledFrame
 from lrc_ase.dataset.lazy import sample
-from lrc_ase.dataset.outliers import check_outliers, net_forces, warn_of_duplicates
+from lrc_ase.dataset.outliers import check_outliers, force_noise, net_forces, warn_of_duplicates
 from lrc_ase.dataset.remarks import counted_remarks
 from lrc_ase.dataset.units import check_units
 from lrc_ase.structures.charge import total_charge
@@ -100,6 +100,7 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
         "force: RMS of components (eV/Angstrom)": lambda frames: f"{_rms(frames):.4g}",
         "force: median, 99%, largest (eV/Angstrom)": _force_quantiles,
         "net force: median, largest (eV/Angstrom)": _net_forces,
+        "noise of forces by net forces (meV/Angstrom)": lambda frames: f"{1e3 * force_noise(frames):.3g}",
         "shortest distances (Angstrom)": _shortest,
         "consecutive frames": _consecutive,
     }

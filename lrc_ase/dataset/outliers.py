@@ -11,7 +11,7 @@ import numpy as np
 from lrc_ase.dataset.check import Check
 from lrc_ase.dataset.labels import LabelledFrame
 
-__all__ = ["check_outliers", "far_from_others", "net_forces", "warn_of_duplicates"]
+__all__ = ["check_outliers", "far_from_others", "force_noise", "net_forces", "warn_of_duplicates"]
 
 _SHOWN = 4
 """Number of frames that a message names."""
@@ -59,6 +59,21 @@ def far_from_others(values: np.ndarray) -> np.ndarray:
 def net_forces(frames: Sequence[LabelledFrame]) -> np.ndarray:
     """Return the norm of the summed forces of each frame, eV/Angstrom; NaN where an atom has no label."""
     return np.array([np.linalg.norm(frame.forces.sum(axis=0)) for frame in frames])
+
+
+def force_noise(frames: Sequence[LabelledFrame]) -> float:
+    r"""Return the noise of the force components, eV/Angstrom, that net forces reveal; NaN without frames that tell.
+
+    .. math:: \sigma^2 = \tfrac13 \sum_s \Big|\sum_{i \in s} F_i\Big|^2 \Big/ \sum_s N_s
+
+    over frames s of more than one atom with all labels. If atoms err independently of each other, this is the mean
+    square error of the components, whichever atoms it sits on. The forces of a model sum to zero: against these
+    labels its root mean square error is no smaller.
+    """
+    known = [frame for frame in frames if len(frame.atoms) > 1 and np.isfinite(frame.forces).all()]
+    if not known:
+        return float("nan")
+    return float(np.sqrt(np.mean(net_forces(known) ** 2) / 3 / np.mean([len(frame.atoms) for frame in known])))
 
 
 def warn_of_duplicates(sets: Mapping[str, Sequence[LabelledFrame]]) -> list[str]:
@@ -142,7 +157,8 @@ def _net(frames: Sequence[LabelledFrame]) -> Check:
         return Check(subject, basis)
     text = (
         f"forces do not sum to zero in {len(strong)} of {len(frames)} frames, by up to {strong.max():.3g} eV/Angstrom: "
-        "noise in the labels, an outer field, or forces of fixed atoms that were set to zero"
+        "noise in the labels, an outer field, or forces of fixed atoms that were set to zero. If it is noise, no model "
+        f"has errors below {1e3 * force_noise(frames):.3g} meV/Angstrom on them"
     )
     return Check(subject, basis, warning=text)
 
