@@ -56,7 +56,7 @@ def configuration(folder, **changes):
 
 @pytest.mark.parametrize("name", DESCRIPTORS)
 @pytest.mark.parametrize("full_range", [False, True])
-def test_new_elements_do_not_change_what_is_known(name, full_range):
+def test_new_elements_do_not_change_what_is_known(name, full_range, plain_descriptor):
     values = {**TINY_MODEL, "elements": ("Cu", "Au"), "descriptor": DESCRIPTORS[name]}
     if not full_range:
         values["long_range"] = None

@@ -274,7 +274,7 @@ def test_a_stage_without_patience_for_more_ends(graphs):
     assert loop.stop_text == "stopped by patience (3 validations) after 3 of 50 epochs"
 
 
-def test_accumulated_batches_take_the_same_steps(graphs):
+def test_accumulated_batches_take_the_same_steps(graphs, plain_descriptor):
     whole, parts = (make_loop(graphs, batch_size=4, optimizer="adamw", accumulate=n) for n in (1, 3))
     for loop in (whole, parts):
         loop.model.double()
