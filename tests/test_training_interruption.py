@@ -58,10 +58,12 @@ def test_a_signal_keeps_the_state_after_any_step(finished, tmp_path, monkeypatch
     assert_same_run(finished / "run", run)
 
 
-def start(configuration, run):
+def start(configuration, run, script=SCRIPT):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(configuration), str(run)],
+        [sys.executable, "-c", script, str(configuration), str(run)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
@@ -144,7 +146,25 @@ def test_a_log_that_cannot_be_written_is_named(finished, tmp_path):
         folder.log("text")
 
 
+FORKS = """
+import os, sys
+from lrc_ase.training import load_configuration, train
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        try:
+            resume = os.path.exists(os.path.join(sys.argv[2], "configuration.yaml"))
+            train(load_configuration(sys.argv[1]), sys.argv[2], resume=resume, quiet=True)
+        finally:
+            os._exit(0)
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
+"""
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="runs in forks, which have imported everything")
 def test_twenty_random_kills_change_nothing(tmp_path):
     write_frames(tmp_path, n_small=8, n_large=4)
     configuration = two_stage_configuration(tmp_path, epochs=150, checkpoint_every=0.005)
@@ -152,23 +172,28 @@ def test_twenty_random_kills_change_nothing(tmp_path):
     train(configuration, tmp_path / "whole", quiet=True)
     rng = np.random.default_rng(0)
     run = tmp_path / "run"
-    kills = 0
-    while kills < 20:
-        process = start(tmp_path / "train.yaml", run)
-        begin = (run / "log.txt").read_text().count("epoch") if run.exists() else 0
-        wait_for_epochs(run / "log.txt", begin + int(rng.integers(1, 12)), process)
-        time.sleep(float(rng.uniform(0, 0.2)))
-        process.kill()
-        process.communicate(timeout=60)
-        kills += 1
+    with start(tmp_path / "train.yaml", run, script=FORKS) as process:
+        for _ in range(20):
+            process.stdin.write("again\n")
+            process.stdin.flush()
+            child = int(process.stdout.readline())
+            begin = (run / "log.txt").read_text().count("epoch") if run.exists() else 0
+            wait_for_epochs(run / "log.txt", begin + int(rng.integers(1, 12)), child)
+            time.sleep(float(rng.uniform(0, 0.2)))
+            os.kill(child, signal.SIGKILL)
+            assert process.stdout.readline() == "ended\n"
+        process.stdin.close()
+    assert 20 < (run / "log.txt").read_text().count("epoch") < 300, "killed too early or too late"
     train(None, run, resume=True, quiet=True)
     assert_same_run(tmp_path / "whole", run)
 
 
-def wait_for_epochs(path, count, process):
-    """Wait until a log holds so many epochs, or the process is done."""
+def wait_for_epochs(path, count, child):
+    """Wait until a log holds so many epochs; the process must be alive."""
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline:
         if path.exists() and path.read_text().count("epoch") >= count:
             return
+        os.kill(child, 0)
         time.sleep(0.005)
+    raise AssertionError(f"no {count} epochs in {path}")
