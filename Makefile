@@ -25,8 +25,10 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)
 demo: $(VENV)/.installed
 	$(BIN)/python examples/nacl_demo/run_demo.py --output demo-output
 
-# a file's tests in one process: its fixtures are set up once, its kernels compiled once
-test: PYTEST_OPTIONS += --dist loadfile
+# tests that follow each other in one process: their fixtures are set up once, their kernels compiled once. Whole files of
+# fast tests; slow ones last as long as many files, so that an idle process takes half of what is left to the other
+test test-oldest test-newest: PYTEST_OPTIONS += --dist loadfile
+test-all coverage: PYTEST_OPTIONS += --dist worksteal
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(PYTEST_OPTIONS)
 
