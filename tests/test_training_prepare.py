@@ -69,7 +69,7 @@ def test_compositions_of_the_frames_fix_the_charges_of_elements(tmp_path):
     )
     prepared = prepare(configuration)
     assert prepared.configuration.model.long_range.compositions == {"NaCl": 0.0}
-    assert "total charge of each composition in e: NaCl +0" in describe(prepared)
+    assert "total charge of each composition in e: NaCl 0" in describe(prepared)
     for element_charges in ({}, {"Na": 1.0, "Cl": -1.0}):
         chosen = configuration.model.long_range.model_copy(update={"compositions": element_charges})
         model = configuration.model.model_copy(update={"long_range": chosen})
