@@ -299,7 +299,7 @@ def test_an_unknown_precision_is_refused(potential_file, tmp_path):
     command = ["lammps", str(potential_file), str(tmp_path / "in.run"), "--dtype", "float16", "--threads", "1"]
     actual = CliRunner().invoke(app, command)
     assert actual.exit_code == 1
-    assert "`dtype` must be float32 or float64, by name or of torch, got float16" in actual.output
+    assert "--dtype must be float32 or float64, by name or of torch, got float16" in actual.output
 
 
 def test_the_line_of_the_potential_is_found(tmp_path):
