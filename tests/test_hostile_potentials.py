@@ -1,6 +1,7 @@
 """Potential files that lie or change: one line that names file and key, no memory beyond the file's size."""
 
 import json
+import re
 import tracemalloc
 
 import pytest
@@ -267,5 +268,21 @@ def test_old_files_with_misshaped_scales_are_refused(saved):
     rewrite(saved, lambda header: (header.pop("digest"), header.update(format_version=2)), scale)
     with pytest.raises(
         PotentialFileError, match=r"tensor 'model.descriptor.center_scale' must have shape \[4, 128\], got"
+    ):
+        load_potential(saved)
+
+
+@pytest.mark.parametrize("shape", [(4, 32), (4, 32, 128, 1), (4, 31, 128)], ids=str)
+def test_old_files_with_misshaped_mixing_are_refused(saved, shape):
+    """Eight radial functions of four elements: 32 rows, or another multiple of eight."""
+
+    def mixing(tensors):
+        del tensors["model.descriptor.element_mixing"]
+        tensors["model.descriptor.center_scale"] = torch.ones(4, 128)
+        tensors["model.descriptor.mixing"] = torch.zeros(shape)
+
+    rewrite(saved, lambda header: (header.pop("digest"), header.update(format_version=2)), mixing)
+    with pytest.raises(
+        PotentialFileError, match=rf"tensor 'model.descriptor.mixing' has shape {re.escape(str(list(shape)))}, which no"
     ):
         load_potential(saved)
