@@ -71,12 +71,12 @@ def test_usage_errors_are_status_2(crystal, tmp_path):
     save_potential(untrained, untrained_potential())
     assert lrc_ase_check("nacl", "-s", crystal, "--only", "finite differences", "-o", folder)[0] == 0
     for arguments, message in (
-        (["nacl", "--suite", "solid"], "`suite` must be one of liquid, crystal, molecule, all, got 'solid'"),
+        (["nacl", "--suite", "solid"], "--suite must be one of liquid, crystal, molecule, all, got 'solid'"),
         (["nacl", "--only", "dimer"], "no check is named 'dimer'; there are: dimers, "),
         ([untrained], "brings no structure along: give --system"),
         (["no-such-potential", "-s", crystal], "no-such-potential"),
         (["nacl", "-s", "absent.cif"], "absent.cif does not exist"),
-        (["nacl", "-s", crystal, "--timestep", -1], "`timestep` must be positive, got -1"),
+        (["nacl", "-s", crystal, "--timestep", -1], "--timestep must be positive, got -1"),
         (["nacl", "-s", crystal, "-o", folder], "holds results: --resume goes on, --overwrite replaces them"),
         (["nacl", "-s", crystal, "-o", folder, "--resume", "--overwrite"], "exclude each other"),
         (["nacl", "-s", crystal, "-o", folder, "--resume", "--quick"], "holds results of other settings (quick)"),

@@ -144,8 +144,8 @@ def test_files_lie_beside_the_first_run(call, runs):
         (["bare.traj"], "velocities: the frames of bare.traj are 100 fs apart: --write-every 2 to 4 fs"),
         (["1.traj", "bare.traj"], "bare.current.csv does not exist, 1.current.csv does"),
         (["none.traj"], "velocities: .*none.traj"),
-        (["1.traj", "--window", "kaiser"], "`window` must be one of hann"),
-        (["1.traj", "--quantum-correction", "kubo"], "`quantum_correction` must be one of harmonic"),
+        (["1.traj", "--window", "kaiser"], "--window must be one of hann"),
+        (["1.traj", "--quantum-correction", "kubo"], "--quantum-correction must be one of harmonic"),
         (["1.traj", "--blocks", "5"], "needs segments of 2.41 ps, the shortest of 5 blocks has 0.48 ps"),
     ],
 )
