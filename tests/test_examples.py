@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from structures import potential
 
 from lrc_ase import save_potential
@@ -71,19 +72,16 @@ def test_workflow_of_several_processes_runs(tmp_path):
 
 
 def test_active_learning_of_aluminium_runs(tmp_path):
+    """The shipped settings with short trainings."""
     environment = os.environ | {"PYTHONPATH": str(EXAMPLES.parent)}
-    command = [
-        sys.executable,
-        "-m",
-        "lrc_ase.cli",
-        "learn",
-        str(EXAMPLES / "learn/aluminium.yaml"),
-        "-o",
-        str(tmp_path),
-    ]
-    short = ["--teacher-calls", "20", "--length", "0.1", "--frames", "4"]
+    settings = yaml.safe_load((EXAMPLES / "learn/aluminium.yaml").read_text())
+    settings["starts"] = str(EXAMPLES / "learn" / settings["starts"])
+    settings["training"] |= {"first_epochs": 5, "epochs": 5, "final_epochs": 5}
+    (tmp_path / "learn.yaml").write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "lrc_ase.cli", "learn", str(tmp_path / "learn.yaml"), "-o", str(tmp_path / "run")]
+    short = ["--teacher-calls", "40", "--length", "0.1", "--frames", "8"]
     small = ["--set", "model.descriptor.n_channels=4", "--set", "model.descriptor.degrees=[1,1]"]
     done = subprocess.run([*command, *short, *small], env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "force error of the final potential" in done.stdout
-    assert (tmp_path / "report.html").exists()
+    assert (tmp_path / "run/report.html").exists()

@@ -71,7 +71,7 @@ def test_frames_without_a_label_are_left_out_and_said(tmp_path):
     file = answer(run / "to-label-0.extxyz", tmp_path / "labelled.traj", keep=slice(3))
     waiting(run, resume=True, labels=[file])
     assert len(labels_of(run)) == 3
-    assert f"no label for frame 0-03: not in {file}" in (run / "log.txt").read_text()
+    assert f"no label for 0-03: not in {file}" in (run / "log.txt").read_text()
 
 
 def test_labels_that_were_not_asked_for(tmp_path):

@@ -139,6 +139,22 @@ def test_time_that_is_over_leaves_walkers_where_they_are(tmp_path):
     assert all(first == second for first, second in zip(result.walkers, calm.walkers, strict=True))
 
 
+def test_time_that_is_over_within_a_run_leaves_a_state_to_go_on_from(tmp_path):
+    settings = parse_settings(content(tmp_path))
+    answers = iter([False, False, False, False, True, True])  # before the first run, and after steps 0, 1, 2 and 3
+    result = explore(
+        ensemble(),
+        read_starts(settings.starts),
+        settings,
+        (),
+        threshold=1e3,
+        iteration=0,
+        out_of_time=lambda: next(answers),
+    )
+    assert (result.runs, result.complete, result.alarms) == (1, False, 0)
+    assert [atoms.info["step"] for atoms in result.walkers] == [3]
+
+
 def test_frames_are_drawn_at_random_and_chosen_and_held_out(tmp_path):
     snapshots = exploration(tmp_path, exploration__length=0.2).snapshots
     snapshots[-1].info["alarm"] = "deviation"

@@ -84,6 +84,16 @@ def test_a_calm_walk_has_its_whole_length_and_all_snapshots():
     assert result.last.info["temperature"] == 900
 
 
+def test_a_walk_that_is_out_of_time_ends_and_can_go_on():
+    calculator = Springs()
+    result = walk(calculator, replace(PLAN, check_every=4), out_of_time=lambda: calculator.step > 20)
+    assert result.steps == 24
+    assert not result.finished
+    assert not result.alarm
+    assert result.last.info["step"] == 24
+    assert walk(Springs()).finished
+
+
 def test_an_alarm_stops_the_walk_and_keeps_its_frame():
     result = walk(Springs(lambda step: 0.2 if step == 7 else 0.05))
     assert result.steps == 7

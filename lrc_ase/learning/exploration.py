@@ -97,7 +97,7 @@ def explore(
     iteration
         Number that seeds noise and choices, with `settings.seed`.
     out_of_time
-        Asked before each walker; True leaves the remaining walkers where they are.
+        True ends the walker that runs and leaves the remaining ones where they are.
     report
         Called with the walker, its number of steps and the total number of steps of a walker.
     """
@@ -142,7 +142,9 @@ def explore(
         for calculator in (ensemble, atoms.calc):
             calculator.reset()
         progress = None if report is None else partial(report, walker, steps)
-        walk = run_walker(atoms, plan, rng, ensemble=ensemble, first_step=first_step, report=progress)
+        walk = run_walker(
+            atoms, plan, rng, ensemble=ensemble, first_step=first_step, out_of_time=out_of_time, report=progress
+        )
         for snapshot in walk.snapshots:
             snapshot.info.update(walker=walker)
         result.snapshots += walk.snapshots
@@ -153,7 +155,7 @@ def explore(
             result.alarms += not walk.exploded
             heat = plan.temperature(first_step + walk.steps)
             result.reasons.append(f"walker {walker + 1} after {walk.steps} steps, at {heat:.0f} K: {walk.alarm}")
-        result.complete &= not walk.alarm and first_step == 0
+        result.complete &= walk.finished and first_step == 0
         if not attempt:
             result.walkers.append(_next_state(walk, start, notes))
     return result
@@ -194,9 +196,8 @@ def _next_state(walk: Walk, start: Atoms, notes: dict[str, float]) -> Atoms:
         state.info = {**notes, "step": 0, "cycle": 2 * (int(notes["cycle"]) // 2 + 1)}
     else:
         state = walk.last.copy()
-        ended = not walk.alarm
-        step = 0 if ended else int(walk.last.info["step"])
-        state.info = {**notes, "step": step, "cycle": int(notes["cycle"]) + ended}
+        step = 0 if walk.finished else int(walk.last.info["step"])
+        state.info = {**notes, "step": step, "cycle": int(notes["cycle"]) + walk.finished}
     return state
 
 

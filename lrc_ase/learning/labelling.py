@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ __all__ = [
     "FRAME_KEY",
     "LabelsNeeded",
     "Outcome",
+    "failure_lines",
     "label_by_hand",
     "label_by_teacher",
     "request",
@@ -47,6 +48,8 @@ class Outcome:
     labelled: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     """Reasons by name of frame."""
+    skipped: int = 0
+    """Frames that were not calculated as the time was over."""
     teacher_seconds: float = 0.0
     """Sum of the time of the calculations."""
     seconds: float = 0.0
@@ -84,8 +87,8 @@ def label_by_teacher(
     """Label the frames that are neither in the store nor among those that failed before, in `failed`.
 
     `open_pool` returns the teacher's processes; it is called if there is anything to label.
-    Each label is on disk before the next one is taken. Calculations that would begin after `out_of_time` are left out,
-    as failures with this reason.
+    Each label is on disk before the next one is taken. Calculations that would begin after `out_of_time` are
+    skipped.
     """
     began = time.monotonic()
     outcome = Outcome(failures=_read_failures(failed))
@@ -111,11 +114,22 @@ def label_by_teacher(
             done += 1
             if report is not None:
                 report(done, len(frames))
-        for atoms in waiting[len(asked) :]:
-            outcome.failures[atoms.info[FRAME_KEY]] = "not calculated: the time of the budget was over"
+        outcome.skipped = len(waiting) - len(asked)
     _count(outcome, frames, store)
     outcome.seconds = time.monotonic() - began
     return outcome
+
+
+def failure_lines(failures: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each reason, with the names of the frames.
+
+    >>> failure_lines({"0-00": "no SCF", "0-01": "killed", "0-02": "no SCF"})
+    ['no label for 0-00, 0-02: no SCF', 'no label for 0-01: killed']
+    """
+    names: dict[str, list[str]] = {}
+    for name, reason in failures.items():
+        names.setdefault(reason, []).append(name)
+    return [f"no label for {', '.join(frames)}: {reason}" for reason, frames in names.items()]
 
 
 def label_by_hand(

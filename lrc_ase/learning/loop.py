@@ -18,7 +18,14 @@ from lrc_ase.learning.exploration import choose_frames, explore, time_step
 from lrc_ase.learning.frame_counts import with_counts
 from lrc_ase.learning.fresh_errors import AGREEMENT, agrees, correction, errors_by_origin
 from lrc_ase.learning.label_store import LabelStore, exact_extxyz
-from lrc_ase.learning.labelling import label_by_hand, label_by_teacher, request, requested, under_usual_names
+from lrc_ase.learning.labelling import (
+    failure_lines,
+    label_by_hand,
+    label_by_teacher,
+    request,
+    requested,
+    under_usual_names,
+)
 from lrc_ase.learning.progress import Observer, log_line
 from lrc_ase.learning.settings import LearnSettings, write_settings
 from lrc_ase.learning.starts import first_frames, read_starts
@@ -147,8 +154,10 @@ class Loop:
                 out_of_time=self._out_of_time,
                 report=lambda done, total: self.observer.advance(done),
             )
-        for name, reason in outcome.failures.items():
-            self._say(f"no label for frame {name}: {reason}")
+        for line in failure_lines(outcome.failures):
+            self._say(line)
+        if outcome.skipped:
+            self._say(f"{outcome.skipped} frames were not labelled: the time of the budget was over")
         fresh = [label for atoms in frames if (label := self.store.get(atoms)) is not None]
         if not fresh and not self.known and state.iteration == 0:
             reason = next(iter(outcome.failures.values()), "there were no frames")

@@ -97,12 +97,12 @@ class LearnTrainingSettings(Settings):
     ensemble: int = Field(2, ge=2, le=16)
     """Members of the ensembles of the iterations, whose disagreement finds unknown structures."""
     first_epochs: int | None = Field(None, ge=1)
-    """Epochs of the first training, which starts from nothing. Null: as many as make 500 steps, 10 at least."""
+    """Epochs of the first training, which starts from nothing. Null: as many as make 500 steps, 10 to 200."""
     epochs: int | None = Field(None, ge=1)
     """Epochs of the trainings of later iterations, each of which starts from the potential before it. Null: as many as
-    make 400 steps, 10 at least."""
+    make 400 steps, 10 to 200."""
     final_epochs: int | None = Field(None, ge=1)
-    """Epochs of the last training, on all frames. Null: as many as make 2000 steps, 10 at least. More make a potential
+    """Epochs of the last training, on all frames. Null: as many as make 2000 steps, 10 to 200. More make a potential
     more accurate, by a tenth for twice as many; this time does not come back where the teacher is fast."""
     final_members: int = Field(1, ge=1, le=16)
     """Members of the final potential. 1: a single model. More: an ensemble, which gives uncertainties."""

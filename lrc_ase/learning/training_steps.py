@@ -37,8 +37,8 @@ LARGEST_FORCE = 50.0
 """Frames with a larger force label, eV/Angstrom, are not trained on: one such frame would outweigh all others."""
 FIRST_STEPS, STEPS, FINAL_STEPS = 500, 400, 2000
 """Steps of the first training, of those of later iterations, and of the final one."""
-FEWEST_EPOCHS = 10
-"""Epochs of a training on many frames, whatever the number of steps."""
+FEWEST_EPOCHS, MOST_EPOCHS = 10, 200
+"""Epochs of a training on many, and on few frames, whatever the number of steps."""
 _VALIDATIONS = 20
 """Number of validations of a training."""
 _DEFAULTS = {"leave_out": 0.1}
@@ -69,12 +69,12 @@ def divided(
 
 
 def epochs_of(n_epochs: int | None, n_steps: int, frames: Sequence[Atoms], settings: LearnSettings) -> int:
-    """Return `n_epochs`, or where that is None the epochs that make `n_steps` steps, at least `FEWEST_EPOCHS`."""
+    """Return `n_epochs`; where that is None the epochs that make `n_steps`, `FEWEST_EPOCHS` to `MOST_EPOCHS`."""
     if n_epochs is not None:
         return n_epochs
     n_atoms = sum(map(len, frames)) / len(frames)
     size = settings.training.settings.get("stages.batch_size") or default_batch_size(len(frames), n_atoms)
-    return max(math.ceil(n_steps / math.ceil(len(frames) / size)), FEWEST_EPOCHS)
+    return min(max(math.ceil(n_steps / math.ceil(len(frames) / size)), FEWEST_EPOCHS), MOST_EPOCHS)
 
 
 def configuration_of(

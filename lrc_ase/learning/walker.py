@@ -87,6 +87,8 @@ class Walk:
     """Reason why the run stopped before its end."""
     exploded: bool = False
     """True if the dynamics broke down."""
+    finished: bool = False
+    """True if the run came to its end without an alarm."""
     interval: int = 1
     """Steps between snapshots, a multiple of those between evaluations of the deviation."""
 
@@ -119,6 +121,7 @@ def run_walker(
     *,
     ensemble: LRCCalculator | None = None,
     first_step: int = 0,
+    out_of_time: Callable[[], bool] = lambda: False,
     report: Callable[[int], None] | None = None,
 ) -> Walk:
     """Run `atoms` in place from `first_step` to the end of the plan.
@@ -129,7 +132,8 @@ def run_walker(
     The run stops early with an alarm where the corrected deviation of the force on an atom passes the thresholds of the
     plan or the structure lies far outside the training domain, and with an explosion where energies or forces are
     not finite, the calculator fails, or temperature or volume leave all bounds. The frame of an alarm is the last of
-    the snapshots; that of an explosion is not among them, but the last checked frame before is.
+    the snapshots; that of an explosion is not among them, but the last checked frame before is. A run that is
+    `out_of_time` ends without an alarm, and has not finished.
     """
     walk = Walk(interval=plan.check_every)
     judge = atoms.calc if ensemble is None else ensemble
@@ -180,6 +184,9 @@ def run_walker(
                 walk.keep(sane, plan.snapshots)
             if report is not None:
                 report(step)
+            if step < plan.steps and out_of_time():
+                return walk
+    walk.finished = True
     return walk
 
 
