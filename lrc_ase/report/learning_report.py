@@ -185,7 +185,10 @@ def _time(state: LearnState, folder: Path) -> Section:
     others = sum(parts.values()) - parts["labels (wall time)"]
     sentence = f"The teacher's calculations took {teacher:.0f} s in all."
     if teacher > 0:
-        sentence += f" Everything beside the labels took {others:.0f} s, {others / teacher:.2g} times as much."
+        times = others / teacher
+        sentence += (
+            f" Everything beside the labels took {others:.0f} s, {times:.{0 if times >= 10 else 1}f} times as much."
+        )
     plot_time(state.records, state.final_seconds, folder / "time.png")
     rows = [[name, f"{seconds:.1f} s"] for name, seconds in parts.items()]
     picture = Picture(folder / "time.png", "Time of each iteration", "Wall time of the phases.")
