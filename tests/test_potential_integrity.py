@@ -97,6 +97,9 @@ def test_a_file_of_format_3_needs_no_digest_and_one_of_format_4_does(saved):
     rewrite(saved, lambda header: header.pop("digest"))
     with pytest.raises(PotentialFileError, match="header: digest: expected one since format version 4"):
         load_potential(saved)
+    rewrite(saved, lambda header: header.update(format_version=4))
+    with pytest.raises(PotentialFileError, match="header: digest: expected one"):
+        load_potential(saved)
     rewrite(saved, lambda header: header.update(format_version=3))
     for name, tensor in load_potential(saved).model.state_dict().items():
         assert torch.equal(tensor, expected[name])
