@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,10 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from test_cli import folder, lrc_ase, potential
+from typer.main import get_command
+
+from lrc_ase.cli import app
+from lrc_ase.cli.console import naming_options
 
 __all__ = ["folder", "potential"]  # fixtures
 
@@ -158,3 +163,11 @@ def test_a_reader_that_stops_early_is_no_error(potential):
     finished = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert finished.stdout.splitlines()[1] in ("0", "141")
     assert finished.stderr == ""
+
+
+@pytest.mark.parametrize("name", sorted(get_command(app).commands))
+def test_options_of_every_command_are_known_to_its_errors(name):
+    command = getattr(import_module(f"lrc_ase.cli.{name}"), name)
+    assert naming_options("`no_such_option` and `output`", command).startswith("`no_such_option` and ")
+    if name in ("md", "relax", "check"):
+        assert naming_options("`output`", command) == "--output"

@@ -44,7 +44,8 @@ def run(frames, tmp_path_factory):
     assert code == 0, output
     assert "test frames.extxyz@4:" in output
     assert "meV/atom" in output
-    assert output.endswith(f"finished: {folder}/potential.safetensors\nreport: {folder}/report.html\n")
+    use = f"lrc-ase md {folder} start.cif --temperature 300"
+    assert output.endswith(f"finished: {folder}/potential.safetensors\nreport: {folder}/report.html\nuse it: {use}\n")
     return folder
 
 

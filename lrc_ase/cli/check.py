@@ -18,11 +18,11 @@ from lrc_ase.cli.console import (
     ThreadsOption,
     calculator,
     console,
+    naming_options,
     one_line_errors,
     read_structure,
     say,
     set_threads,
-    with_options,
 )
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _usage_errors(debug: bool) -> Iterator[None]:
 
         if debug or not isinstance(error, (ValueError, OSError, CalculatorError)):
             raise
-        say(f"Error: {with_options(str(error), check)}", to_stderr=True)
+        say(f"Error: {naming_options(str(error), check)}", to_stderr=True)
         raise typer.Exit(USAGE_ERROR) from None
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "ThreadsOption",
     "calculator",
     "console",
+    "naming_options",
     "one_line_errors",
     "parse_repeat",
     "progress_bar",
@@ -51,7 +52,6 @@ __all__ = [
     "set_threads",
     "show_rows",
     "starting_structure",
-    "with_options",
 ]
 
 console = new_console()
@@ -110,7 +110,7 @@ def one_line_errors(command: Command) -> Command:
             if debug:
                 raise
             if _is_expected(error):
-                say(f"Error: {with_options(_message(error), command)}", to_stderr=True)
+                say(f"Error: {naming_options(_message(error), command)}", to_stderr=True)
             else:
                 say(
                     f"Error: {type(error).__name__}: {_message(error)} (unexpected: --debug shows where)",
@@ -169,7 +169,7 @@ def _message(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def with_options(message: str, command: Callable[..., None]) -> str:
+def naming_options(message: str, command: Callable[..., None]) -> str:
     """Return a message with names of options of the command, such as --temperature, for arguments in backticks."""
     options = {
         name: next((each for each in info.param_decls or () if each.startswith("--")), f"--{name.replace('_', '-')}")

@@ -122,7 +122,7 @@ def train(
         return
     report = report_run(output)
     if not quiet:
-        print(f"report: {report}")
+        print(f"report: {report}\nuse it: lrc-ase md {output} start.cif --temperature 300")
 
 
 def _annotation(name: str, kind: Any, option: Option) -> Any:
