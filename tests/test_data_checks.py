@@ -141,8 +141,9 @@ def test_strained_frames_tell_sign_and_unit_of_stresses(factor, message):
 
 
 def test_strained_frames_tell_the_unit_of_energies():
-    frames = scaled(rattled(COPPER, 12, 0.02, strain=0.01), energy=1 / Hartree)
-    assert "the energies are in Hartree" in str(energies_against_stresses(frames).warning)
+    """Each atom moves by a step that counts as near; all steps together are longer."""
+    frames = scaled(rattled(COPPER * (2, 2, 2), 12, 0.05, strain=0.01), energy=mol / kcal)
+    assert "the energies are in kcal/mol" in str(energies_against_stresses(frames).warning)
 
 
 @pytest.mark.parametrize(("factor", "message"), [(-1, "opposite sign"), (1 / GPa, "is in GPa")])
