@@ -28,6 +28,7 @@ import torch
 sys.path += [str(Path(__file__).resolve().parents[1] / "benchmarks"), str(Path(__file__).resolve().parents[1])]
 from ase import units
 from ase.build import bulk
+from ase.md.nose_hoover_chain import IsotropicMTKNPT
 from ase.md.verlet import VelocityVerlet
 from problem import SMEARING, Problem
 from safetensors.torch import load_file, save_file
@@ -114,7 +115,9 @@ def measurements(
     for preset in PRESETS:
         yield "training", f"training step, {preset}, float32", lambda p=preset: training_step(p, device)
     for n_atoms in (64, 216, 1000, 8000):
-        yield "dynamics", f"step of NVE through ASE, {n_atoms} ions", lambda n=n_atoms: dynamics(n, device)
+        for barostat in (False, True):
+            label = f"step of {'NPT' if barostat else 'NVE'} through ASE, {n_atoms} ions"
+            yield "dynamics", label, lambda n=n_atoms, b=barostat: dynamics(n, device, barostat=b)
     yield "profile", "kernels of energy and forces", lambda: profile(9990 if largest < 1e5 else 99_999, device, folder)
 
 
@@ -275,7 +278,7 @@ def training_step(preset: str, device: torch.device) -> dict[str, Any]:
     return timed(step, device)
 
 
-def dynamics(n_atoms: int, device: torch.device) -> dict[str, Any]:
+def dynamics(n_atoms: int, device: torch.device, *, barostat: bool) -> dict[str, Any]:
     edge = round((n_atoms / 8) ** (1 / 3))
     atoms = bulk("NaCl", "rocksalt", a=5.7, cubic=True).repeat((edge, edge, edge))
     if len(atoms) != n_atoms:  # 64, 216, 1000 and 8000 are 8 k^3
@@ -284,7 +287,12 @@ def dynamics(n_atoms: int, device: torch.device) -> dict[str, Any]:
     measured: dict[str, Any] = {}
     for dtype in ("float32", "float64"):
         atoms.calc = LRCCalculator("nacl", device=device, dtype=dtype)
-        dynamics = VelocityVerlet(atoms, timestep=1 * units.fs)
+        if barostat:
+            options = {"temperature_K": 300, "pressure_au": 0, "tdamp": 100 * units.fs, "pdamp": 1000 * units.fs}
+            dynamics = IsotropicMTKNPT(atoms, timestep=1 * units.fs, **options)
+        else:
+            dynamics = VelocityVerlet(atoms, timestep=1 * units.fs)
+        dynamics.run(5)  # a step is recorded
         measured[f"{dtype} ms"] = timed(lambda d=dynamics: d.run(1), device, repeats=30)["ms"]
     return measured
 
