@@ -1,0 +1,19 @@
+"""Two far copies of a molecule, as the check of locality makes them."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+
+from lrc_ase.checks.locality import _two
+
+
+@pytest.mark.parametrize("charge", [0.0, 2.0, -3.0])
+def test_two_copies_carry_twice_the_charge(charge):
+    one = Atoms("OH", positions=[[0.0, 0.0, 0.0], [0.0, 0.7, 0.7]])
+    one.info["charge"] = charge
+    both = _two(one, 50.0)
+    assert both.info["charge"] == 2 * charge
+    assert both.get_chemical_symbols() == ["O", "H"] * 2
+    np.testing.assert_allclose(both.positions[2:] - both.positions[:2], [[50.0, 0.0, 0.0]] * 2)
+    assert one.info["charge"] == charge
+    assert len(one) == 2
