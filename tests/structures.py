@@ -33,6 +33,16 @@ def potential(model_settings=None, *, seed=0):
     return Potential(shaken_model(model_settings, seed=seed), references)
 
 
+def random_walk(atoms, *, n_steps, size, strain=0.0):
+    """Yield the atoms at positions, and in cells, of a random walk with steps of `size` in Angstrom."""
+    random = np.random.default_rng(3)
+    for _ in range(n_steps):
+        atoms.positions += random.normal(scale=size, size=atoms.positions.shape)
+        if strain:
+            atoms.set_cell(atoms.cell @ (np.eye(3) + random.normal(scale=strain, size=(3, 3))), scale_atoms=True)
+        yield atoms
+
+
 def rattled_crystal(*, seed=0, repeat=(1, 1, 1)):
     """Eight atoms of NaCl in a slanted cell smaller than the cutoff."""
     atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True).repeat(repeat)

@@ -28,7 +28,7 @@ def python_files(*folders: str) -> list[Path]:
 
 @dataclass(frozen=True)
 class Source:
-    """What the rules ask of a file."""
+    """Parts of a file that the rules look at, parsed once."""
 
     imports: list[str]
     """Dotted names that the file imports; ``from a import b`` counts as ``a`` and ``a.b``."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from structures import ELEMENTS, rattled_crystal, settings, shaken_model, water
+from structures import ELEMENTS, random_walk, rattled_crystal, settings, shaken_model, water
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lrc_ase import LongRangeSettings, SphereSettings
@@ -43,7 +42,7 @@ class Waits(TorchDispatchMode):
 
     def __init__(self, on_host):
         super().__init__()
-        self.on_host, self.found = {each.data_ptr() for each in on_host}, []
+        self.on_host, self.operations = {each.data_ptr() for each in on_host}, []
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         tensors = [each for each in arguments if isinstance(each, torch.Tensor)]
@@ -52,7 +51,7 @@ class Waits(TorchDispatchMode):
         if by_mask or any(name in str(function) for name in WAITS):
             derived = all(each.data_ptr() in self.on_host for each in tensors)
             if not derived:
-                self.found.append(str(function))
+                self.operations.append(str(function))
         result = function(*arguments, **(keywords or {}))
         if tensors and all(each.data_ptr() in self.on_host for each in tensors) and isinstance(result, torch.Tensor):
             self.on_host.add(result.data_ptr())
@@ -86,7 +85,7 @@ def test_a_recorded_step_gives_the_same_and_waits_for_nothing(name, cell_changes
         host = graph.on_host
         with Waits([host.species, host.cell, host.pbc, host.charge]) as waits:
             actual = evaluate(model, graph, stress=cell_changes)
-    assert waits.found == []
+    assert waits.operations == []
     for field in ("energy", "atomic_energies", "forces", "charges", "stress"):
         if getattr(expected, field) is not None:
             torch.testing.assert_close(getattr(actual, field), getattr(expected, field), rtol=0, atol=1e-11)
@@ -95,7 +94,7 @@ def test_a_recorded_step_gives_the_same_and_waits_for_nothing(name, cell_changes
 def test_the_watch_notices_a_wait():
     with Waits([]) as waits:
         bool(torch.ones(3).sum() > 2)
-    assert waits.found == ["aten._local_scalar_dense.default"]
+    assert waits.operations == ["aten._local_scalar_dense.default"]
 
 
 def test_recording_ends_with_its_block():
@@ -174,16 +173,6 @@ def rehearsed(monkeypatch):
     )
 
 
-def walk(atoms, *, n_steps, size, strain):
-    """Yield the atoms at positions, and in cells, of a random walk."""
-    random = np.random.default_rng(3)
-    for _ in range(n_steps):
-        atoms.positions += random.normal(scale=size, size=atoms.positions.shape)
-        if strain:
-            atoms.set_cell(atoms.cell @ (np.eye(3) + random.normal(scale=strain, size=(3, 3))), scale_atoms=True)
-        yield atoms
-
-
 @pytest.mark.parametrize("size", [0.02, 0.2], ids=["one list", "new lists"])
 @pytest.mark.parametrize("strain", [0.0, 1e-3], ids=["fixed cell", "changing cell"])
 @pytest.mark.parametrize("name", ["full range", "short range", "shifted charges", "core repulsion"])
@@ -191,7 +180,7 @@ def test_a_walk_by_recorded_steps_is_that_of_single_ones(name, strain, size, reh
     model, atoms = model_of(name), rattled_crystal(repeat=(2, 1, 1))
     evaluator = Evaluator(model)
     lists = NeighborList(ELEMENTS, 4.5, mesh_shape_for=model.mesh_shape_for)
-    for moved in walk(atoms, n_steps=8, size=size, strain=strain):
+    for moved in random_walk(atoms, n_steps=8, size=size, strain=strain):
         graph = lists.graph(moved)
         actual = evaluator(graph)
         expected = evaluate(model, replace(graph, host_side=None, tables=None), stress=True)

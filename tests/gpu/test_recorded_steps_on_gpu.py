@@ -8,7 +8,7 @@ import torch
 from ase import units
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
-from structures import ELEMENTS, rattled_crystal, settings, shaken_model, water
+from structures import ELEMENTS, random_walk, rattled_crystal, settings, shaken_model, water
 from test_models_on_gpu import MODELS
 from test_programs_on_gpu import salt
 
@@ -28,23 +28,13 @@ def _needs_cuda(device):
         pytest.skip("CUDA graphs need a CUDA device")
 
 
-def steps(atoms, *, n_steps=8, size=0.03, strain=0.0):
-    """Yield the atoms at positions, and in cells, of a random walk."""
-    random = np.random.default_rng(3)
-    for _ in range(n_steps):
-        atoms.positions += random.normal(scale=size, size=atoms.positions.shape)
-        if strain:
-            atoms.set_cell(atoms.cell @ (np.eye(3) + random.normal(scale=strain, size=(3, 3))), scale_atoms=True)
-        yield atoms
-
-
 def check(model, on_device, atoms, agree, tolerance, *, size=0.03, strain=0.0):
     """Compare forces, energies and stress along a walk; return the evaluator."""
     lists = [
         NeighborList(ELEMENTS, 4.5, device=where, mesh_shape_for=model.mesh_shape_for) for where in ("cpu", "cuda")
     ]
     evaluator = Evaluator(on_device.requires_grad_(False))
-    for moved in steps(atoms, size=size, strain=strain):
+    for moved in random_walk(atoms, n_steps=8, size=size, strain=strain):
         expected = evaluate(model, lists[0].graph(moved), stress=True)
         actual = evaluator(lists[1].graph(moved))
         for name in ("energy", "atomic_energies", "forces", "charges"):
@@ -101,7 +91,7 @@ def test_another_cell_charge_or_weight_ends_the_recording(moved, agree):
         lists = [
             NeighborList(ELEMENTS, 4.5, device=where, mesh_shape_for=model.mesh_shape_for) for where in ("cpu", "cuda")
         ]
-        for each in steps(atoms):
+        for each in random_walk(atoms, n_steps=8, size=0.03):
             actual, expected = evaluator(lists[1].graph(each)), evaluate(model, lists[0].graph(each))
             agree(actual.forces, expected.forces, 1e-9)
             agree(actual.energy, expected.energy, 1e-9)
@@ -132,7 +122,7 @@ def test_a_reset_repeats_a_trajectory_to_the_last_bit():
     for _ in range(2):
         atoms = salt(repeat=(2, 2, 2))
         atoms.calc = atoms.calc or LRCCalculator("nacl", device="cuda", dtype="float32")
-        for each in steps(atoms, n_steps=10):
+        for each in random_walk(atoms, n_steps=10, size=0.03):
             forces = each.get_forces()
         atoms.calc.reset()
         ends.append(forces)
