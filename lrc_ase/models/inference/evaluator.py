@@ -82,7 +82,7 @@ class Evaluator:
                 results = recorded(graph)
                 self._graph, self._stress = graph, results.stress
                 return replace(results, stress=None)
-            results = evaluate(self._model, graph, stress=bool(graph.pbc.all()), dipole=dipole)
+            results = evaluate(self._model, graph, stress=graph.fully_periodic, dipole=dipole)
             self._stress = results.stress
             return replace(results, stress=None)
         self._last = self._steps
