@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import lrc_ase.checks
 from lrc_ase import save_potential
 from lrc_ase.checks import CheckResult, CheckSettings, Curve, Figure, Quantity, load_report
+from lrc_ase.checks.plan import DynamicsPlan
 from lrc_ase.checks.suite import CheckReport, SystemResults
 from lrc_ase.cli import app
 from lrc_ase.report.check_report import report_checks
@@ -64,6 +65,20 @@ def test_a_failed_check_is_status_1(crystal, tmp_path, monkeypatch):
     assert "failed         dimers" in output
     assert "      fall is 2 eV, limit at most 0.05. Sentence." in output
     assert (tmp_path / "report.html").exists()
+
+
+def test_the_length_of_the_runs_is_a_line_ahead_of_them(crystal, tmp_path, monkeypatch):
+    def instead(*_, announce, **options):
+        announce(DynamicsPlan(295_000, 216, 0.02))
+        return CheckReport("nacl", {})
+
+    monkeypatch.setattr(lrc_ase.checks, "check", instead)
+    for words, line in (
+        ([], "  295000 steps of 216 atoms ahead, about 1 h 38 min; --quick runs far less\n"),
+        (["--quick"], "  295000 steps of 216 atoms ahead, about 1 h 38 min\n"),
+    ):
+        code, output = lrc_ase_check("nacl", "-s", crystal, "-o", tmp_path, *words)
+        assert (code, line in output) == (0, True), output
 
 
 def test_usage_errors_are_status_2(crystal, tmp_path):

@@ -35,7 +35,7 @@ from lrc_ase.simulation.dynamics import SimulationStopped
 from lrc_ase.simulation.relaxation import RelaxationNotConverged
 from lrc_ase.structures.domain import ExtrapolationWarning
 
-__all__ = ["CHECKS", "SUITES", "Check", "run_check"]
+__all__ = ["CHECKS", "FAILURES", "SUITES", "Check", "run_check"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class Check:
     """True for a check that needs no system and runs once."""
     comparable: bool = False
     """True for a check that a reference calculator runs too, as it needs few evaluations."""
+    runs: tuple[str, ...] = ()
+    """Names of the runs of molecular dynamics that the check reads or makes."""
+
+
+_PRODUCTION = ("equilibration", "production")
 
 
 CHECKS: Mapping[str, Check] = {
@@ -63,13 +68,13 @@ CHECKS: Mapping[str, Check] = {
     "phonons": Check(phonons.phonon_frequencies, ("crystal",), comparable=True),
     "surface energy": Check(surfaces.surface_energies, ("crystal",), comparable=True),
     "normal modes": Check(vibrations.normal_modes, ("molecule",), comparable=True),
-    "energy conservation": Check(conservation.energy_conservation),
-    "vibrational spectrum": Check(vibrations.vibrational_spectrum),
-    "radial distributions": Check(radial_distributions.radial_distributions, ("crystal", "liquid")),
-    "diffusion": Check(diffusion.diffusion, ("liquid",)),
-    "dielectric constant": Check(permittivity.permittivity, ("crystal", "liquid")),
-    "density": Check(density.density_at_zero_pressure, ("crystal", "liquid")),
-    "stability": Check(stability.stability),
+    "energy conservation": Check(conservation.energy_conservation, runs=(*_PRODUCTION, "production-float32")),
+    "vibrational spectrum": Check(vibrations.vibrational_spectrum, runs=_PRODUCTION),
+    "radial distributions": Check(radial_distributions.radial_distributions, ("crystal", "liquid"), runs=_PRODUCTION),
+    "diffusion": Check(diffusion.diffusion, ("liquid",), runs=_PRODUCTION),
+    "dielectric constant": Check(permittivity.permittivity, ("crystal", "liquid"), runs=_PRODUCTION),
+    "density": Check(density.density_at_zero_pressure, ("crystal", "liquid"), runs=("constant-pressure",)),
+    "stability": Check(stability.stability, runs=("hot",)),
 }
 """All checks in the order in which they run: inexpensive ones first."""
 SUITES: Mapping[str, tuple[str, ...]] = {
@@ -115,11 +120,11 @@ def _outcome(name: str, check: Check, subject: Subject) -> CheckResult:
             return check.function(subject, rng)
     except (NotApplicable, PropertyNotImplementedError) as reason:
         return CheckResult(name, "not applicable", _sentence(reason))
-    except _FAILURES as error:
+    except FAILURES as error:
         return CheckResult(name, "failed", f"{type(error).__name__}: {_sentence(error)}")
 
 
-_FAILURES = (
+FAILURES = (
     CalculatorError,
     SimulationStopped,
     RelaxationNotConverged,

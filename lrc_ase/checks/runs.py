@@ -36,6 +36,7 @@ __all__ = [
     "constant_pressure",
     "frames",
     "hot",
+    "n_steps",
     "production",
     "run_atoms",
     "single_precision",
@@ -49,6 +50,14 @@ FRAME_INTERVAL = 4.0
 LOG_INTERVAL = 5.0
 SECONDS_BETWEEN_MESSAGES = 5.0
 _START = "start.extxyz"
+_LENGTHS = {
+    "equilibration": ("equilibration", 1.0),
+    "production": ("production", 1.0),
+    "production-float32": ("production", 0.5),
+    "constant-pressure": ("density_run", 1.0),
+    "hot": ("hot_run", 1.0),
+}
+"""Setting that holds the length of each run, and the factor between them."""
 LARGEST_CELL = 1500
 """Largest number of atoms of a cell that is repeated for a run."""
 
@@ -88,7 +97,7 @@ def equilibrated(subject: Subject) -> Atoms:
     Momenta are scaled so that the total energy is the mean of the second half of the run: the temperature at constant
     energy is then close to that of the thermostat, also of few atoms.
     """
-    steps = _steps(subject, subject.settings.length("equilibration"))
+    steps = n_steps(subject, "equilibration")
     md = MDSettings("nvt", steps, timestep=subject.timestep, temperature=subject.temperature, friction=0.02)
     files = _run(subject, "equilibration", run_atoms(subject), md)
     atoms = cast(Atoms, ase.io.read(files.trajectory, -1))
@@ -105,7 +114,7 @@ def equilibrated(subject: Subject) -> Atoms:
 
 def production(subject: Subject) -> MDFiles:
     """Return the files of the run at constant energy that follows the equilibration, polarization current included."""
-    return constant_energy(subject, "production", subject.candidate.calculator, subject.settings.length("production"))
+    return constant_energy(subject, "production", subject.candidate.calculator)
 
 
 def single_precision(subject: Subject) -> MDFiles:
@@ -118,12 +127,11 @@ def single_precision(subject: Subject) -> MDFiles:
     """
     if subject.candidate.single is None:
         raise NotApplicable("there is no calculator in single precision")
-    length = subject.settings.length("production") / 2
-    return constant_energy(subject, "production-float32", subject.candidate.single, length)
+    return constant_energy(subject, "production-float32", subject.candidate.single)
 
 
-def constant_energy(subject: Subject, name: str, calculator: Calculator, length: float) -> MDFiles:
-    """Return the files of a run at constant energy of `length` ps from the equilibrated structure."""
+def constant_energy(subject: Subject, name: str, calculator: Calculator) -> MDFiles:
+    """Return the files of a run at constant energy from the equilibrated structure."""
     atoms = equilibrated(subject)
     atoms.calc = calculator
     has_hydrogen = 1 in atoms.numbers
@@ -131,7 +139,7 @@ def constant_energy(subject: Subject, name: str, calculator: Calculator, length:
     current_every = every if has_hydrogen else 2 * every  # a row costs more than a step
     md = MDSettings(
         "nve",
-        _steps(subject, length),
+        n_steps(subject, name),
         timestep=subject.timestep,
         log_every=max(round(LOG_INTERVAL / subject.timestep), 1),
         write_every=every,
@@ -146,7 +154,7 @@ def constant_pressure(subject: Subject) -> MDFiles:
     """Return the files of a run at zero pressure."""
     md = MDSettings(
         "npt",
-        _steps(subject, subject.settings.length("density_run")),
+        n_steps(subject, "constant-pressure"),
         timestep=subject.timestep,
         temperature=subject.temperature,
         max_temperature=20 * subject.temperature,
@@ -159,7 +167,7 @@ def hot(subject: Subject) -> MDFiles:
     """Return the files of a run at `HOT` times the temperature."""
     md = MDSettings(
         "nvt",
-        _steps(subject, subject.settings.length("hot_run")),
+        n_steps(subject, "hot"),
         timestep=subject.timestep,
         temperature=HOT * subject.temperature,
         friction=0.02,
@@ -170,9 +178,10 @@ def hot(subject: Subject) -> MDFiles:
     return _run(subject, "hot", run_atoms(subject), md)
 
 
-def _steps(subject: Subject, length: float) -> int:
-    """Return the number of steps of a run of `length` ps."""
-    return max(round(1000 * length / subject.timestep), 1)
+def n_steps(subject: Subject, name: str) -> int:
+    """Return the number of steps of a run."""
+    setting, factor = _LENGTHS[name]
+    return max(round(1000 * factor * subject.settings.length(setting) / subject.timestep), 1)
 
 
 def _has_current(atoms: Atoms) -> bool:

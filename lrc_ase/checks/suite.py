@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,13 +15,15 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 
-from lrc_ase.checks.registry import CHECKS, SUITES, run_check
-from lrc_ase.checks.results import CheckResult, Verdict
+from lrc_ase.checks.plan import DynamicsPlan, dynamics_plan
+from lrc_ase.checks.registry import CHECKS, FAILURES, SUITES, run_check
+from lrc_ase.checks.results import CheckResult, NotApplicable, Verdict
 from lrc_ase.checks.settings import CheckSettings
 from lrc_ase.checks.subject import Candidate, Subject, kind_of
 from lrc_ase.files.atomic import write_atomically
+from lrc_ase.structures.domain import ExtrapolationWarning
 
 __all__ = ["RESULTS", "SUMMARY", "CheckReport", "SystemResults", "check", "chosen_checks", "load_report"]
 
@@ -118,6 +121,7 @@ def check(
     resume: bool = False,
     name: str | None = None,
     report: Callable[[str, str, CheckResult | None, str], None] | None = None,
+    announce: Callable[[DynamicsPlan], None] | None = None,
 ) -> CheckReport:
     """Run a suite of checks on a calculator of ASE.
 
@@ -149,6 +153,8 @@ def check(
         Name of what is checked, for the report; the class of the calculator if None.
     report
         Called with system, check, result and message: without a result before and during a check, with it after.
+    announce
+        Called with the number of steps of molecular dynamics and their time, before the first run of each system.
 
     Raises
     ------
@@ -198,15 +204,29 @@ def check(
             return CheckReport(name or type(calculator).__name__, identity, systems)
 
         for group, subject in groups.items():
+            is_announced = announce is None
             for each in chosen:
                 if CHECKS[each].of_potential != (group == POTENTIAL):
                     continue
                 report(group, each, None, "")
                 if (group, each) not in results:
+                    if announce is not None and not is_announced and CHECKS[each].runs:
+                        is_announced = True
+                        if (plan := _plan(subject, chosen)) is not None and plan.n_steps:
+                            announce(plan)
                     results[group, each] = run_check(each, _showing(subject, group, each, report))
                     _write(place, collected())
                 report(group, each, results[group, each], "")
         return collected()
+
+
+def _plan(subject: Subject, chosen: Sequence[str]) -> DynamicsPlan | None:
+    """Return the plan of all runs of a system; None where its calculator fails, which the checks will report."""
+    names = {run for each in chosen if subject.kind in CHECKS[each].kinds for run in CHECKS[each].runs}
+    with suppress(NotApplicable, PropertyNotImplementedError, *FAILURES), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExtrapolationWarning)
+        return dynamics_plan(subject, names)
+    return None
 
 
 def _named(systems: Atoms | Sequence[Atoms] | Mapping[str, Atoms]) -> dict[str, Atoms]:

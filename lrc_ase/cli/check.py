@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from lrc_ase.checks import CheckReport, CheckResult
+    from lrc_ase.checks.plan import DynamicsPlan
 
 __all__ = ["check"]
 
@@ -117,7 +118,7 @@ def check(
     from lrc_ase.report.check_report import report_checks
 
     begin = time.perf_counter()
-    with _usage_errors(debug), _progress() as show:
+    with _usage_errors(debug), _progress() as (show, show_plan):
         report = check_calculator(
             calculators["float64"],
             systems,
@@ -131,6 +132,7 @@ def check(
             resume=resume,
             name=potential,
             report=show,
+            announce=lambda plan: show_plan(_plan_text(plan, quick)),
         )
     page = report_checks(report, output)
     _print_end(report, time.perf_counter() - begin)
@@ -197,8 +199,11 @@ def _systems(potential: str, paths: list[str] | None) -> dict[str, Atoms]:
 
 
 @contextmanager
-def _progress() -> Iterator[Show]:
-    """Yield a function that shows each check: a line with its verdict, and what runs meanwhile on a terminal."""
+def _progress() -> Iterator[tuple[Show, Callable[[str], None]]]:
+    """Yield functions that show each check, and a line of its own.
+
+    A check is a line with its verdict, and what runs meanwhile on a terminal.
+    """
     heading, printed = "", time.monotonic()
 
     def show(system: str, check: str, result: CheckResult | None, message: str) -> None:
@@ -221,9 +226,22 @@ def _progress() -> Iterator[Show]:
             say(textwrap.fill(result.sentence, 79, initial_indent=6 * " ", subsequent_indent=6 * " "))
         status.start()
 
+    def show_line(text: str) -> None:
+        status.stop()
+        say(f"  {text}")
+        status.start()
+
     status = console.status("checks")
     with status:
-        yield show
+        yield show, show_line
+
+
+def _plan_text(plan: DynamicsPlan, quick: bool) -> str:
+    """Return the length of the runs of a system and their time in words."""
+    minutes = max(round(plan.seconds / 60), 1)
+    duration = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+    hint = "" if quick or minutes < 10 else "; --quick runs far less"
+    return f"{plan.n_steps} steps of {plan.n_atoms} atoms ahead, about {duration}{hint}"
 
 
 def _print_end(report: CheckReport, seconds: float) -> None:
