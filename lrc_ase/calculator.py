@@ -20,7 +20,7 @@ from ase.calculators.calculator import (
 from ase.data import atomic_numbers
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from lrc_ase.engines.ase_errors import ases_errors, unknown_keyword
+from lrc_ase.engines.ase_errors import absence, ases_errors, unknown_keyword
 from lrc_ase.engines.ase_responses import ResponseCalculator
 from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.files.pretrained import trained_potential
@@ -185,6 +185,8 @@ class LRCCalculator(ResponseCalculator):
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return a property as every calculator of ASE does, a polarization or a response."""
+        if allow_calculation and (reason := absence(name, self.atoms if atoms is None else atoms)):
+            raise PropertyNotImplementedError(reason)
         if name == "stress" or name not in self.implemented_properties:
             return super().get_property(name, atoms, allow_calculation)
         # ASE's method reads `results`, and dynamics would pay for a stress that nobody wants

@@ -129,3 +129,19 @@ def test_positions_of_any_floating_type(dtype):
     for _ in range(2):
         assert atoms.get_potential_energy() == rounded.get_potential_energy()
         atoms.positions[0, 0] = rounded.positions[0, 0] = rounded.positions[0, 0] + 0.0625
+
+
+@pytest.mark.parametrize(
+    ("name", "frame", "message"),
+    [
+        ("stress", "slab", r"the stress of a structure needs three periodic directions, got pbc \[True, True, False\]"),
+        ("stresses", "slab", "the stresses of a structure need three periodic directions.*mask"),
+        ("dipole", "crystal", "a dipole needs an open direction.*get_polarization"),
+    ],
+)
+def test_properties_that_boundaries_exclude_say_so(name, frame, message, any_potential):
+    atoms = FRAMES[frame]()
+    atoms.calc = LRCCalculator(any_potential)
+    with pytest.raises(PropertyNotImplementedError, match=message):
+        atoms.calc.get_property(name, atoms)
+    assert atoms.calc.get_property(name, atoms, allow_calculation=False) is None

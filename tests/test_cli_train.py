@@ -35,7 +35,7 @@ def frames(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(frames, tmp_path_factory):
     """Run folder of a training with all options."""
-    folder = tmp_path_factory.mktemp("run") / "run"
+    folder = tmp_path_factory.mktemp("run") / "my run"
     keys = ["--energy-key", "my_energy", "--forces-key", "my_forces"]
     options = ["--epochs", 2, "--cutoff", 3.5, "--batch-size", 2, "--patience", 7, "--time-limit", 30, "--seed", 3]
     code, output = lrc_ase(
@@ -44,7 +44,7 @@ def run(frames, tmp_path_factory):
     assert code == 0, output
     assert "test frames.extxyz@4:" in output
     assert "meV/atom" in output
-    use = f"lrc-ase md {folder} start.cif --temperature 300"
+    use = f"lrc-ase md '{folder}' start.cif --temperature 300"
     assert output.endswith(f"finished: {folder}/potential.safetensors\nreport: {folder}/report.html\nuse it: {use}\n")
     return folder
 

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
-from ase.calculators.emt import EMT
-from ase.calculators.lj import LennardJones
-from ase.calculators.morse import MorsePotential
 from ase.cluster import Octahedron
 from ase.units import Bohr, GPa, Hartree, kcal, mol
+from rattled_frames import frame_of, rattled, scaled
 
 from lrc_ase.dataset import LabelledFrame, inspect_frames
 from lrc_ase.dataset.bonds import bond_constants, forces_against_bonds
@@ -35,38 +33,6 @@ from lrc_ase.dataset.stress_scale import (
 COPPER = bulk("Cu", cubic=True)
 ARGON = bulk("Ar", a=5.26, cubic=True)
 NITROGEN = Atoms("N2", positions=[[0, 0, 0], [1.1, 0, 0]])
-CALCULATORS = {
-    "Cu": EMT,
-    "Ar": lambda: LennardJones(sigma=3.405, epsilon=0.0103, rc=8.0, smooth=True),
-    "N": lambda: MorsePotential(epsilon=9.8, r0=1.1, rho0=2.9),
-}
-
-
-def frame_of(atoms, name="frame"):
-    """Labels of EMT, Lennard-Jones or Morse for an `Atoms`."""
-    copy = atoms.copy()
-    copy.calc = CALCULATORS[atoms.get_chemical_symbols()[0]]()
-    stress = copy.get_stress(voigt=False) if atoms.pbc.all() else np.full((3, 3), np.nan)
-    return LabelledFrame(atoms, copy.get_potential_energy(), copy.get_forces(), stress, name)
-
-
-def rattled(atoms, n_frames, amplitude, *, strain=0.0, seed=0):
-    rng = np.random.default_rng(seed)
-    frames = []
-    for number in range(n_frames):
-        copy = atoms.copy()
-        if strain:
-            deformation = rng.normal(0, strain, (3, 3))
-            copy.set_cell(copy.cell.array @ (np.eye(3) + (deformation + deformation.T) / 2), scale_atoms=True)
-        copy.positions += rng.normal(0, amplitude, copy.positions.shape)
-        frames.append(frame_of(copy, f"rattled@{number}"))
-    return frames
-
-
-def scaled(frames, *, energy=1.0, forces=1.0, stress=1.0):
-    return [
-        replace(f, energy=energy * f.energy, forces=forces * f.forces, stress=stress * f.stress) for f in frames
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("amplitude", [0.02, 0.05, 0.08, 0.12, 0.2])
@@ -156,7 +122,7 @@ def test_clusters_in_a_box_tell_sign_and_unit_of_stresses(factor, message):
     frames = rattled(cluster, 4, 0.05)
     assert stresses_against_forces(frames) == replace(stresses_against_forces(frames), basis="4 frames", warning=None)
     assert message in str(stresses_against_forces(scaled(frames, stress=factor)).warning)
-    assert "no cluster" in stresses_against_forces(rattled(COPPER, 2, 0.05)).obstacle
+    assert "no slab, wire or cluster" in stresses_against_forces(rattled(COPPER, 2, 0.05)).obstacle
 
 
 def test_volumes_tell_the_sign_of_stresses():
@@ -308,7 +274,7 @@ def test_the_report_says_what_it_could_not_check():
     assert report.verdict == "The checks that could be made found nothing wrong."
     unchecked = " / ".join(report.unchecked)
     for text in (
-        "energies against forces (1 frames have energy and all forces, two are needed)",
+        "energies against forces (fewer than two frames have both energy and forces)",
         "energies against isolated atoms (no frame is a single open atom)",
         "forces far from the others (fewer than 4 frames have forces)",
     ):
@@ -321,7 +287,7 @@ def test_missing_labels_are_warnings():
     frames = rattled(COPPER, 6, 0.05)
     bare = replace(frames[0], energy=np.nan, forces=np.full((4, 3), np.nan), stress=np.full((3, 3), np.nan))
     report = inspect_frames({"set": [bare, *frames[1:]]})
-    assert report.warnings == ("set: 1 of 6 frames have no energy", "set: 1 of 6 frames have no forces")
+    assert report.warnings == ("set: 1 of 6 frames has no energy", "set: 1 of 6 frames has no forces")
     report = inspect_frames({"set": [bare]})
     assert report.warnings[0].startswith("set: no frame has an energy or forces under a known name")
     assert report.verdict == "1 warning."

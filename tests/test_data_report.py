@@ -122,7 +122,7 @@ def test_duplicates_within_and_between_sets_are_found():
     frames = trajectory()
     warnings = inspect_frames({"train": [*frames, frames[3]], "test": frames[:2]}).warnings
     assert "2 frames occur more than once in both train and test, for example walk@0 and walk@0" in warnings
-    assert "1 frames occur more than once in train, for example walk@3 and walk@3" in warnings
+    assert "1 frame occurs more than once in train, for example walk@3 and walk@3" in warnings
 
 
 def test_net_forces_are_reported():
@@ -191,7 +191,7 @@ def test_command_prints_table_and_warnings(tmp_path):
     unlabelled = [Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 2.4]])] * 2
     ase.io.write(tmp_path / "bare.xyz", unlabelled)
     result = CliRunner().invoke(app, ["data", str(tmp_path / "bare.xyz")])
-    assert "Warning: 1 frames occur more than once in bare.xyz" in result.output
+    assert "Warning: 1 frame occurs more than once in bare.xyz" in result.output
     assert "Warning: bare.xyz: no frame has an energy or forces under a known name" in result.output
     assert "nothing wrong" not in result.output
     assert CliRunner().invoke(app, ["data", str(tmp_path / "none.xyz")]).exit_code == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -181,7 +182,10 @@ def learn(
         say(str(waiting))
         raise typer.Exit(WAITS_FOR_LABELS) from None
     except (KeyboardInterrupt, TrainingInterrupted):  # the latter is about the folder of one training
-        say(f"Stopped; all labels are in {folder.labels}: `lrc-ase learn {output} --resume` goes on.", to_stderr=True)
+        say(
+            f"Stopped; all labels are in {folder.labels}: `lrc-ase learn {quote(str(output))} --resume` goes on.",
+            to_stderr=True,
+        )
         raise KeyboardInterrupt from None
     report = report_learning(output)
     if not quiet:

@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
@@ -122,7 +123,7 @@ def train(
         return
     report = report_run(output)
     if not quiet:
-        print(f"report: {report}\nuse it: lrc-ase md {output} start.cif --temperature 300")
+        print(f"report: {report}\nuse it: lrc-ase md {quote(str(output))} start.cif --temperature 300")
 
 
 def _annotation(name: str, kind: Any, option: Option) -> Any:

@@ -47,7 +47,8 @@ def variation_of_energies(frames: Sequence[LabelledFrame], constants: Sequence[B
             groups.setdefault(frame.atoms.get_chemical_formula(), []).append((strain, frame.energy))
     large = [np.array(group) for group in groups.values() if len(group) > 2]
     if sum(map(len, large)) < _FEWEST_FRAMES:
-        return Check(subject, obstacle=f"fewer than {_FEWEST_FRAMES} frames of equal compositions")
+        obstacle = f"fewer than {_FEWEST_FRAMES} frames of equal compositions with the forces on all atoms"
+        return Check(subject, obstacle=obstacle)
     expected, energies = np.concatenate([group - group.mean(axis=0) for group in large]).T
     squares = float(expected @ expected), float(energies @ energies)
     if min(squares) == 0 or abs(expected @ energies) < _LEAST_CORRELATION * (squares[0] * squares[1]) ** 0.5:

@@ -88,7 +88,7 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
         raise ValueError("`sets` must hold at least one frame, got none")
     describe: dict[str, Callable[[Sequence[LabelledFrame]], str]] = {
         "atoms per frame": lambda frames: _range([len(frame.atoms) for frame in frames], "d"),
-        "compositions": lambda frames: _counts(frame.atoms.get_chemical_formula() for frame in frames),
+        "compositions": lambda frames: _counts(frame.atoms.get_chemical_formula("metal") for frame in frames),
         "boundaries": lambda frames: _counts(_boundary(frame) for frame in frames),
         "isolated atoms (eV)": _isolated,
         "total charges (e)": lambda frames: _counts(_signed(total_charge(frame.atoms)) for frame in frames),
@@ -97,10 +97,10 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
         "with stress": lambda frames: _share(np.isfinite(frame.stress).all() for frame in frames),
         "force components without label": lambda frames: str(sum(int(np.isnan(f.forces).sum()) for f in frames)),
         "energy per atom (eV)": lambda frames: _range([frame.energy / len(frame.atoms) for frame in frames], ".4f"),
-        "force: RMS of components (eV/Angstrom)": lambda frames: f"{_rms(frames):.4g}",
+        "force: RMS of components (eV/Angstrom)": _rms,
         "force: median, 99%, largest (eV/Angstrom)": _force_quantiles,
         "net force: median, largest (eV/Angstrom)": _net_forces,
-        "noise of forces by net forces (meV/Angstrom)": lambda frames: f"{1e3 * force_noise(frames):.3g}",
+        "noise of forces by net forces (meV/Angstrom)": _noise,
         "shortest distances (Angstrom)": _shortest,
         "consecutive frames": _consecutive,
     }
@@ -148,7 +148,8 @@ def _missing_labels(frames: Sequence[LabelledFrame]) -> list[str]:
     sentences = []
     for label, present in (("energy", energies), ("forces", forces)):
         if any(present) and not all(present):
-            sentences.append(f"{present.count(False)} of {len(present)} frames have no {label}")
+            n_absent = present.count(False)
+            sentences.append(f"{n_absent} of {len(present)} frames {'have' if n_absent > 1 else 'has'} no {label}")
     return sentences
 
 
@@ -176,11 +177,17 @@ def _norms(frame: LabelledFrame) -> np.ndarray:
     return np.asarray(norms[np.isfinite(norms)])
 
 
-def _rms(frames: Sequence[LabelledFrame]) -> float:
+def _rms(frames: Sequence[LabelledFrame]) -> str:
     """Return the root mean square of the force components, eV/Angstrom."""
     components = np.concatenate([frame.forces.ravel() for frame in frames])
     components = components[np.isfinite(components)]
-    return float(np.sqrt(np.mean(components**2))) if components.size else float("nan")
+    return f"{np.sqrt(np.mean(components**2)):.4g}" if components.size else "-"
+
+
+def _noise(frames: Sequence[LabelledFrame]) -> str:
+    """Return the noise of the force components that net forces reveal, meV/Angstrom."""
+    noise = force_noise(frames)
+    return f"{1e3 * noise:.3g}" if np.isfinite(noise) else "-"
 
 
 def _net_forces(frames: Sequence[LabelledFrame]) -> str:

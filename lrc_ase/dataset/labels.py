@@ -281,7 +281,10 @@ def _check_presence(
     absent = [label for label in values if values[label] is None]
     missing = [label for label in required if label in absent and not (label == "forces" and len(atoms) == 1)]
     if missing and (not partial or all(values[label] is None for label in required)):
-        raise UnlabelledFrame(_missing(atoms, missing[0], keys, name))
+        message = _missing(atoms, missing[0], keys, name)
+        if missing == ["forces"] and lookalike(atoms, "forces") is None:
+            message += ", or train on energies alone: --set stages.loss.forces=0"
+        raise UnlabelledFrame(message)
     # an absent label of a partly labelled frame may be one under a name that is not looked up
     for label in absent:
         if label == "stress" and not atoms.pbc.all():

@@ -11,6 +11,9 @@ which is the trapezoid rule: exact for a harmonic energy. Its error is about
 :math:`|\Delta F \cdot \Delta x|\, a\, s / 12`, with :math:`a \approx 5` per Angstrom the ratio of third and second
 derivatives of bonds and s the largest displacement. Pairs are weighted by the inverse of that error, and those with
 displacements above 0.5 Angstrom are left out.
+
+A force component without a label, such as that of an atom held by a constraint, does no work while it does not move.
+Pairs of frames in which such a component moves are left out.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ __all__ = ["STRESS_SLOPES", "energies_against_forces", "energies_against_stresse
 _LARGEST_STEPS = 0.5, 0.3, 0.2
 """Angstrom: pairs up to the first, or the next if the first ones do not correlate."""
 _LARGEST_STRAIN = 0.08
+_AT_REST = 1e-4
+"""Angstrom: steps of components without a label up to which their work is neglected."""
 _ANHARMONICITY = 5.0 / 12
 """Error of the trapezoid rule per curvature and step, 1/Angstrom."""
 _FEWEST_PAIRS = 5
@@ -69,9 +74,9 @@ STRESS_SLOPES = {
 def energies_against_forces(frames: Sequence[LabelledFrame]) -> Check:
     """Compare changes of the energy with the work of the forces over pairs of near frames in equal cells."""
     subject = "energies against forces"
-    labelled = [frame for frame in frames if _has_forces(frame)]
+    labelled = [frame for frame in frames if _has_energy(frame) and np.isfinite(frame.forces).any()]
     if len(labelled) < 2:
-        return Check(subject, obstacle=f"{len(labelled)} frames have energy and all forces, two are needed")
+        return Check(subject, obstacle="fewer than two frames have both energy and forces")
     rows = [row for group in _groups(labelled, with_cell=True) for row in _steps(group)]
     if len(rows) < _FEWEST_PAIRS:
         return Check(
@@ -125,9 +130,9 @@ def _energy_slopes(n_atoms: np.ndarray) -> dict[str, float]:
 def energies_against_stresses(frames: Sequence[LabelledFrame]) -> Check:
     """Compare changes of the energy with the work of the stress over pairs of frames in different cells."""
     subject = "energies against stresses"
-    labelled = [frame for frame in frames if _has_forces(frame) and np.isfinite(frame.stress).all()]
+    labelled = [frame for frame in frames if _has_energy(frame) and np.isfinite([*frame.forces, *frame.stress]).all()]
     if not labelled:
-        return Check(subject, obstacle="no frame has energy, forces and stress")
+        return Check(subject, obstacle="no frame has energy, stress and the forces on all atoms")
     rows = [row for group in _groups(labelled, with_cell=False) for row in _strains(group)]
     if len(rows) < _FEWEST_PAIRS:
         return Check(subject, obstacle="too few pairs of frames of the same atoms in slightly different cells")
@@ -149,9 +154,9 @@ def energies_against_stresses(frames: Sequence[LabelledFrame]) -> Check:
     return Check(subject, obstacle=f"the {basis} have a slope of {slope:.3g}, which is that of no known unit")
 
 
-def _has_forces(frame: LabelledFrame) -> bool:
-    """Return True for a frame of several atoms with an energy and all forces."""
-    return len(frame.atoms) > 1 and bool(np.isfinite(frame.energy)) and bool(np.isfinite(frame.forces).all())
+def _has_energy(frame: LabelledFrame) -> bool:
+    """Return True for a frame of several atoms with an energy."""
+    return len(frame.atoms) > 1 and bool(np.isfinite(frame.energy))
 
 
 def _regression(response: np.ndarray, cause: np.ndarray, error: np.ndarray) -> tuple[float, float]:
@@ -187,7 +192,10 @@ def _steps(group: Sequence[LabelledFrame]) -> Iterator[tuple[float, float, float
     energies = np.array([frame.energy for frame in group])
     positions = np.array([frame.atoms.positions for frame in group])
     forces = np.array([frame.forces for frame in group])
-    if not first.pbc.any():
+    unlabelled = np.isnan(forces)
+    free = not unlabelled.any()  # held atoms do not follow a common translation or rotation
+    forces[unlabelled] = 0
+    if free and not first.pbc.any():
         positions = positions - positions.mean(axis=1, keepdims=True)
         for index in range(1, len(group)):  # molecules may be turned against each other
             rotation = _rotation(positions[0], positions[index])
@@ -201,12 +209,14 @@ def _steps(group: Sequence[LabelledFrame]) -> Iterator[tuple[float, float, float
             fractional = step @ inverse
             fractional[..., first.pbc] -= np.round(fractional[..., first.pbc])
             step = fractional @ cell
-            step = step - step.mean(axis=1, keepdims=True)
+            step = step - free * step.mean(axis=1, keepdims=True)
         work = -0.5 * ((forces[index + 1 :] + forces[index]) * step).sum(axis=(1, 2))
         curvature = np.abs(((forces[index + 1 :] - forces[index]) * step).sum(axis=(1, 2)))
         largest = np.linalg.norm(step, axis=2).max(axis=1)
         change = energies[index + 1 :] - energies[index]
-        for pair in np.flatnonzero((largest < _LARGEST_STEPS[0]) & (largest > 0)):
+        moved = (np.abs(step) > _AT_REST) & (unlabelled[index + 1 :] | unlabelled[index])
+        known = ~moved.any(axis=(1, 2))
+        for pair in np.flatnonzero((largest < _LARGEST_STEPS[0]) & (largest > 0) & known):
             error = _ANHARMONICITY * largest[pair] * curvature[pair]
             yield float(change[pair]), float(work[pair]), float(error), len(first), float(largest[pair])
 

@@ -96,7 +96,8 @@ def warn_of_duplicates(sets: Mapping[str, Sequence[LabelledFrame]]) -> list[str]
             example.setdefault(key, f"{copies[0][1]} and {copies[1][1]}")
     for key, count in repeated.items():
         where = f"in {key[0]}" if len(key) == 1 else f"in both {' and '.join(key)}"
-        warnings.append(f"{count} frames occur more than once {where}, for example {example[key]}")
+        frames_occur = "frames occur" if count > 1 else "frame occurs"
+        warnings.append(f"{count} {frames_occur} more than once {where}, for example {example[key]}")
     return warnings
 
 

@@ -1,4 +1,4 @@
-"""Checks of scale and sign of stresses: against forces of clusters in a box, bonds and volume, and by magnitude."""
+"""Checks of scale and sign of stresses: against forces across vacuum, bonds and volume, and by magnitude."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lrc_ase.dataset.near_frames import STRESS_SLOPES
 __all__ = ["pressure_against_volume", "size_of_stresses", "stresses_against_bonds", "stresses_against_forces"]
 
 _LEAST_GAP = 6.0
-"""Angstrom of vacuum between a cluster and its images."""
+"""Angstrom of vacuum between a slab, wire or cluster and its images."""
 _LEAST_CORRELATION = 0.8
 _LEAST_CORRELATION_OF_BONDS = 0.6
 _LARGEST_RATIO = 10.0
@@ -28,20 +28,23 @@ _LARGEST_MODULUS = 10.0
 
 
 def stresses_against_forces(frames: Sequence[LabelledFrame]) -> Check:
-    r"""Compare stresses of clusters in a box with their virials, :math:`V \sigma = -\sum_i F_i \otimes x_i`."""
-    subject = "stresses against forces of clusters"
+    r"""Compare stresses with virials across vacuum, :math:`V \sigma n = -\sum_i F_i\, (n \cdot x_i)`.
+
+    The vector n is normal to a layer of vacuum. The length of the vacuum does not change the energy, so that a strain
+    along n acts through the positions of the atoms alone.
+    """
+    subject = "stresses against forces across vacuum"
     virials, works = [], []
     for frame in frames:
-        if not np.isfinite(frame.stress).all() or not np.isfinite(frame.forces).all() or len(frame.atoms) < 2:
+        if not np.isfinite([*frame.stress, *frame.forces]).all() or len(frame.atoms) < 2:
             continue
-        positions = _unwrapped_cluster(frame)
-        if positions is not None:
-            virial = -frame.forces.T @ (positions - positions.mean(axis=0))
-            # the antisymmetric part is a torque, which the stress does not contain
-            virials.append((virial + virial.T).ravel() / 2)
-            works.append(frame.atoms.get_volume() * frame.stress.ravel())
+        normals, heights = _across_vacuum(frame)
+        if len(normals):
+            virials.append((-heights @ frame.forces).ravel())
+            works.append(frame.atoms.get_volume() * (normals @ frame.stress).ravel())
     if not virials:
-        return Check(subject, obstacle=f"no cluster with {_LEAST_GAP:g} Angstrom of vacuum on all sides has a stress")
+        obstacle = f"no slab, wire or cluster with {_LEAST_GAP:g} Angstrom of vacuum has stress and all forces"
+        return Check(subject, obstacle=obstacle)
     x, y = np.concatenate(virials), np.concatenate(works)
     squares = float(x @ x), float(y @ y)
     basis = f"{len(virials)} frames"
@@ -137,20 +140,25 @@ def size_of_stresses(frames: Sequence[LabelledFrame]) -> Check:
     return Check(subject, f"{len(works)} frames", warning=text)
 
 
-def _unwrapped_cluster(frame: LabelledFrame) -> np.ndarray | None:
-    """Return the positions of a cluster in one piece; None without enough vacuum on all sides."""
+def _across_vacuum(frame: LabelledFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return the unit normals (n, 3) of layers of vacuum, and heights (n, n_atoms) along them of the unwrapped atoms.
+
+    Heights are in Angstrom, about their mean.
+    """
     atoms = frame.atoms
-    if not atoms.pbc.all():
-        return None
-    # distances between opposite faces: columns of the inverse cell are the normals over these heights
-    heights = 1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0)
+    inverse = np.linalg.inv(atoms.cell.array)
+    # distances between opposite faces: columns of the inverse cell are the normals over these distances
+    distances = 1 / np.linalg.norm(inverse, axis=0)
     fractional = atoms.get_scaled_positions(wrap=True)
+    normals, heights = [], []
     for axis in range(3):
         order = np.sort(fractional[:, axis])
         gaps = np.diff(np.append(order, order[0] + 1))
         widest = int(gaps.argmax())
-        if gaps[widest] * heights[axis] < _LEAST_GAP:
-            return None
+        if gaps[widest] * distances[axis] < _LEAST_GAP:
+            continue
         start = order[(widest + 1) % len(order)]  # the first atom behind the vacuum
-        fractional[:, axis] = (fractional[:, axis] - start) % 1
-    return np.asarray(fractional @ atoms.cell.array)
+        height = (fractional[:, axis] - start) % 1 * distances[axis]
+        normals.append(inverse[:, axis] * distances[axis])
+        heights.append(height - height.mean())
+    return np.array(normals), np.array(heights)

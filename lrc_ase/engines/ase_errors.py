@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, InputError
 
-__all__ = ["ases_errors", "unknown_keyword"]
+__all__ = ["absence", "ases_errors", "unknown_keyword"]
 
 _KEYWORDS = ("device", "dtype", "default_dtype", "skin", "electric_field", "label", "directory", "atoms")
 _OF_OTHERS = {
@@ -30,6 +31,23 @@ def unknown_keyword(name: str) -> str:
     near = difflib.get_close_matches(name, _KEYWORDS, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"it knows {', '.join(_KEYWORDS)}"
     return f"LRCCalculator has no keyword '{name}'; {hint}"
+
+
+def absence(name: str, atoms: Atoms | None) -> str | None:
+    """Return why a structure has no stress or dipole because of its boundaries, and what to do; None if it has one."""
+    if atoms is None:
+        return None
+    if name in ("stress", "stresses") and not atoms.pbc.all():
+        return (
+            f"the {name} of a structure need{'s' if name == 'stress' else ''} three periodic directions, got pbc "
+            f"{atoms.pbc.tolist()}: keep the cell of a slab, or make it periodic with vacuum (pbc=True) and relax the "
+            "in-plane strains alone (`mask` of ASE's cell filters)"
+        )
+    if name == "dipole" and atoms.pbc.all():
+        return (
+            "a dipole needs an open direction, got pbc [True, True, True]: `calc.get_polarization(atoms)` is for cells"
+        )
+    return None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 from ase.stress import full_3x3_to_voigt_6_stress
@@ -159,7 +160,7 @@ def label_by_hand(
         raise LabelsNeeded(
             f"{len(waiting)} frames wait for labels in {target}: compute energy, forces and (if periodic) stress of "
             "each without moving atoms, write them to a file of any format of ASE, and go on with\n"
-            f"  lrc-ase learn {folder} --resume --labels labelled.extxyz"
+            f"  lrc-ase learn {quote(str(folder))} --resume --labels labelled.extxyz"
         )
     if waiting:
         answers, n_waiting = read_frames(list(labels)), len(waiting)

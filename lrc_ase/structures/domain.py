@@ -30,6 +30,9 @@ from lrc_ase.structures.vectors import neighbor_vectors
 __all__ = ["CHARGE_DIGITS", "DOMAIN_KEY", "ExtrapolationWarning", "Lookout", "TrainingDomain", "Watch", "summarize"]
 
 DOMAIN_KEY = "training_domain"
+NEAR_DISTANCE = 0.98
+"""Fraction of the shortest training distance below which a pair of atoms is outside: a longer run always finds pairs
+that are slightly closer than those of a short one, and a warning, given once, should not be spent on them."""
 FAR_DISTANCE = 0.8
 """Fraction of the shortest training distance below which a pair of atoms is far outside."""
 FAR_NEIGHBORS = 2.0
@@ -193,7 +196,7 @@ class Watch:
     """Shortest distance of such a pair in training, Angstrom, (n_pairs,)."""
 
     def closest(self, positions: np.ndarray, cell: np.ndarray) -> tuple[float, str] | None:
-        """Return the ratio of distance to training distance, below 1, and a sentence for the worst pair, or None.
+        """Return the ratio of distance to training distance, if below 0.98, and a sentence for the worst pair, or None.
 
         `positions` (n_atoms, 3), `cell` (n_structures, 3, 3) in Angstrom.
         """
@@ -208,7 +211,7 @@ class Watch:
         distances = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
         ratios = distances / self.limits
         worst = int(ratios.argmin())
-        if not ratios[worst] < 1:
+        if not ratios[worst] < NEAR_DISTANCE:
             return None
         one, other = self.pairs[:, worst].tolist()
         return float(ratios[worst]), (
