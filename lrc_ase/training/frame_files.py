@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from types import TracebackType
 
 import numpy as np
 
@@ -37,9 +36,7 @@ class FrameFiles:
     def __enter__(self) -> FrameFiles:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         # without a configuration there is no run that could need the files
         if not self.folder.configuration.exists():
             for path in self.written:
