@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lrc_ase.models.descriptors.sphere.compiled_moments import Neighborhoods
-from lrc_ase.models.inference.compiled_transfers import transfer, transfer_backward
+from lrc_ase.models.inference.compiled_amounts import divide, divide_backward
 from lrc_ase.models.long_range import LongRangePart
 from lrc_ase.structures.graph import Graph
 
@@ -76,8 +76,8 @@ class MovedCharges(NoCharges):
     def __call__(self, outputs: Tensor, vectors: Tensor) -> Tensor:
         """Return the charges and the other weights."""
         self._of, self._amounts = (vectors.numpy(), *self._around), outputs[:, : self._n_amounts].contiguous().numpy()
-        gains, dipoles = transfer(self._of, self._profile, self._amounts, self._cutoff)
-        self.transfer_dipoles = torch.from_numpy(dipoles)
+        gains, moments = divide(self._of, self._profile, self._amounts, self._cutoff)
+        self.transfer_dipoles = -torch.from_numpy(moments)  # the charge comes from the neighbor
         fixed = self._fixed
         if self.excess is not None:
             self.carried = self._element_charges + self.excess.charges
@@ -88,7 +88,8 @@ class MovedCharges(NoCharges):
     def pull(self, by_weights: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the gradients by outputs and vectors."""
         by_charges = by_weights[:, 0].contiguous().numpy()
-        by_amounts, by_vectors = transfer_backward(self._of, self._profile, self._amounts, self._cutoff, by_charges)
+        arrays = self._of, self._profile, self._amounts, self._cutoff
+        by_amounts, by_vectors = divide_backward(*arrays, by_gains=by_charges)
         by_outputs = torch.cat([torch.from_numpy(by_amounts), by_weights[:, 1:]], dim=1)
         return by_outputs, torch.from_numpy(by_vectors)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lrc_ase.models.charges import EdgeDipoles
 from lrc_ase.models.descriptors.sphere.compiled_moments import Neighborhoods
-from lrc_ase.models.inference.compiled_dipoles import dipole, dipole_backward
+from lrc_ase.models.inference.compiled_amounts import divide, divide_backward
 from lrc_ase.models.long_range import COULOMB_CONSTANT
 from lrc_ase.models.response import SOFTPLUS_SHIFT, STARTING_POLARIZABILITY, Response, ResponsePart
 from lrc_ase.structures.graph import Graph
@@ -92,10 +92,10 @@ class EdgeDipolesStep:
     def __call__(self, amounts: Tensor, vectors: Tensor) -> Tensor:
         """Return the dipoles (n_atoms, 3) of amounts (n_atoms, n_amounts)."""
         self._of, self._amounts = (vectors.numpy(), *self._around), amounts.contiguous().numpy()
-        return torch.from_numpy(dipole(self._of, self._profile, self._amounts, self._cutoff))
+        return torch.from_numpy(divide(self._of, self._profile, self._amounts, self._cutoff)[1])
 
     def pull(self, by_dipoles: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradients by amounts and vectors, given that by the dipoles."""
-        arrays = self._of, self._profile, self._amounts, self._cutoff, by_dipoles.numpy()
-        by_amounts, by_vectors = dipole_backward(*arrays)
+        arrays = self._of, self._profile, self._amounts, self._cutoff
+        by_amounts, by_vectors = divide_backward(*arrays, by_moments=by_dipoles.numpy())
         return torch.from_numpy(by_amounts), torch.from_numpy(by_vectors)
