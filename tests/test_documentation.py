@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from typer.main import get_command
 
-from lrc_ase import load_potential
+from lrc_ase import LongRangeConvolution, load_potential
 from lrc_ase.cli import app
 from lrc_ase.training.configuration_keys import template
 
@@ -201,6 +202,21 @@ def test_tutorial_runs_as_a_notebook(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_scripts_of_the_page_on_the_layer_compute_what_it_says(capsys):
+    names: dict[str, Any] = {}
+    for _, code in code_blocks(ROOT / "docs/how-to/layer.md", "python"):
+        exec(code, names)
+    assert float(capsys.readouterr().out.split()[-1]) < 0.02  # the trained spline
+    inputs = names["weights"], names["fractional"], names["cell"]
+    exact = LongRangeConvolution(names["own"].multiplier, method="ewald", mesh_shape=(32, 32, 32))(*inputs)
+    assert (names["field"] - exact).norm() < 2e-4 * exact.norm()
+    # forces are minus the gradient by Cartesian coordinates
+    moved = names["points"].clone().requires_grad_()
+    fractional = moved @ torch.linalg.inv(names["cell"][0])
+    energy = 0.5 * (inputs[0] * names["layer"](inputs[0], fractional, inputs[2])).sum()
+    torch.testing.assert_close(names["forces"], -torch.autograd.grad(energy, moved)[0], rtol=1e-6, atol=1e-6)
+
+
 def test_figure_of_the_readme_is_drawn_from_trainings(tmp_path):
     script = DOCS / "figures" / "first_screen.py"
     options = ["--run", tmp_path / "run", "--output", tmp_path / "figure.svg", "--epochs", "1"]

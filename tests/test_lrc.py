@@ -284,36 +284,6 @@ def test_mesh_is_held_while_a_cell_changes_a_little():
     assert layer.mesh_shape_for(0.5 * TRICLINIC[0].numpy(), start) != start
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"method": "fast"}, "`method` must be 'mesh', 'ewald' or 'direct', got 'fast'"),
-        ({}, "give either `smearing`"),
-        ({"mesh_shape": (8, 8, 8)}, "`window` must be given"),
-        ({"smearing": 1.0, "accuracy": 1e-12}, "`accuracy` must lie between"),
-        ({"smearing": -1.0}, "`smearing` must be a positive length"),
-    ],
-)
-def test_bad_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        LongRangeConvolution(Coulomb(), **options)
-
-
-def test_bad_inputs_are_refused():
-    weights, fractional = cloud(3)
-    layer = LongRangeConvolution(Coulomb(2), smearing=1.0)
-    with pytest.raises(ValueError, match=r"`weights` must have shape \(20, 2\), got \(20, 1\)"):
-        layer(weights[:, :1], fractional, TRICLINIC)
-    with pytest.raises(ValueError, match=r"`fractional` must have shape \(n_atoms, d\), got \(60,\)"):
-        layer(weights, fractional.flatten(), TRICLINIC)
-    with pytest.raises(ValueError, match="`cell` must have shape"):
-        layer(weights, fractional, TRICLINIC[0])
-    with pytest.raises(ValueError, match="open space"):
-        LongRangeConvolution(Coulomb(2), method="direct")(weights, fractional, TRICLINIC)
-    with pytest.raises(ValueError, match="no closed form at the origin in 2 dimensions"):
-        LongRangeConvolution(Coulomb(), smearing=1.0)(weights[:, :1], fractional[:, :2], SLANTED[2])
-
-
 @pytest.mark.parametrize("screening", [[], [0.0], [1.0, -2.0]])
 def test_screening_must_be_positive(screening):
     with pytest.raises(ValueError, match="`screening` must hold one positive number"):

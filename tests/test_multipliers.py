@@ -223,13 +223,25 @@ def test_matrix_reads_its_kernels_row_by_row():
         (lambda: Matrix(Matrix(Coulomb(1), 1, 1), 1, 1), "`multiplier` must map channels one to one"),
         (lambda: Stack([Matrix(Coulomb(4), 2, 2)]), "`multipliers` of a stack must map channels one to one"),
         (lambda: Stack([]), "`multipliers` must hold at least one"),
-        (lambda: Multiplier().radial(torch.ones(1)), "Multiplier has no form in real space"),
+        (lambda: Multiplier().radial(torch.ones(1)), "Multiplier has no form in real space.*define `radial`"),
+        (lambda: Multiplier().at_origin(3), "no closed form at the origin in 3 dimensions: define `at_origin`"),
+        (lambda: Yukawa(0.5), r"`screening` must hold one number per channel, as in \[1.0\], got 0.5"),
+        (lambda: Exponential([1.0], 2.0), "`amplitude` must hold one number per channel"),
+        (lambda: InversePower(6, 2.0), "`amplitude` must hold one number per channel"),
+        (lambda: GaussianSum([2.0]), r"`widths` must hold one row per channel, as in \[\[1.0, 2.0\]\]"),
+        (lambda: GaussianSum([[2.0]], [1.0]), "`amplitudes` must hold one row per channel, as in"),
+        (lambda: RadialSpline([1.0] * 4), "`coefficients` must hold one row per channel, as in"),
         (lambda: Multiplier().fourier(torch.ones(1), 3), "does not define a Fourier multiplier"),
     ],
 )
 def test_bad_kernels_are_refused(make, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make()
+
+
+def test_kernels_show_their_channels_and_smearing():
+    assert repr(Yukawa([0.3, 0.5], smearing=0.8)) == "Yukawa(n_channels=2, smearing=0.8)"
+    assert repr(Multiplier()) == "Multiplier(n_channels=None, smearing=0)"
 
 
 def test_widths_stay_above_the_smearing():

@@ -30,7 +30,7 @@ from lrc_ase.layer.boundaries import Layout, open_layout, padded_cell, pairs_cos
 from lrc_ase.layer.energies import add_self_term, joined, open_sums, split_energies
 from lrc_ase.layer.ewald import ewald_sum
 from lrc_ase.layer.exchange import Exchange
-from lrc_ase.layer.inputs import check_inputs
+from lrc_ase.layer.inputs import check_inputs, check_layer
 from lrc_ase.layer.kernels import Multiplier
 from lrc_ase.layer.lattice import fractional_coordinates, held_mesh_shape, inverse_cell
 from lrc_ase.layer.memory import check_mesh_memory
@@ -81,8 +81,7 @@ class LongRangeConvolution(nn.Module):
         remove_self: bool = True,
     ) -> None:
         super().__init__()
-        if method not in ("mesh", "ewald", "direct"):
-            raise ValueError(f"`method` must be 'mesh', 'ewald' or 'direct', got {method!r}")
+        check_layer(multiplier, window, method)
         if smearing is not None:
             mesh_quality(accuracy, smearing)  # so that errors name the numbers that the user gave
             # some kernels weigh high waves more than the table of accuracies assumes, and get a finer mesh
@@ -127,11 +126,11 @@ class LongRangeConvolution(nn.Module):
         weights
             (n_atoms, n_inputs).
         fractional
-            Coordinates in units of the cell vectors, (n_atoms, d). Kept apart from `cell` because they do not change
-            under a homogeneous strain: the strain derivative acts on the wave numbers and the volume alone.
+            Coordinates in units of the cell vectors, (n_atoms, d): x A^-1 for Cartesian x and the rows A of `cell`.
+            They do not change under a homogeneous strain, whose derivative acts on wave numbers and volume alone.
         cell
-            Cell vectors as rows, (n_structures, d, d), Angstrom; those of open directions only say what `fractional`
-            means.
+            Cell vectors as rows, (n_structures, d, d), Angstrom. Those of open directions only say what `fractional`
+            means: points in open space may have Cartesian coordinates and the unit matrix.
         structure
             Structure of each atom, (n_atoms,); left out for a single one.
         pbc
@@ -212,9 +211,9 @@ class LongRangeConvolution(nn.Module):
         gradient: bool = False,
     ) -> FieldAndEnergy:
         """Sum each group of structures with the same mesh and the same open directions."""
-        d, multiplier = fractional.shape[-1], self.multiplier
         structure, pbc, mesh_shapes, exchange, tables, cell_on_host = boundary
-        cells = check_inputs(weights, fractional, cell, multiplier.n_inputs, cell_on_host)
+        cells = check_inputs(weights, fractional, cell, pbc, self.multiplier.n_inputs, cell_on_host)
+        d = fractional.shape[-1]
         if exchange is not None and (len(cells) != 1 or self.method != "mesh" or (pbc is not None and not pbc.any())):
             raise ValueError(
                 f"processes share one structure with a mesh, got {len(cells)} structures, method='{self.method}', "

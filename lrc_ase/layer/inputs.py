@@ -9,22 +9,47 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrc_ase.layer.kernels import Multiplier
 from lrc_ase.layer.recording import recording
+from lrc_ase.layer.windows import Window
 
-__all__ = ["check_inputs"]
+__all__ = ["check_inputs", "check_layer"]
 
 _SMALLEST_SKEWNESS = 1e-6
 """Volume over the product of the edges below which cell vectors count as linearly dependent."""
 
 
+def check_layer(multiplier: Multiplier, window: Window | None, method: str) -> None:
+    """Raise an error for arguments of the layer that are of another type, or no method."""
+    if not isinstance(multiplier, Multiplier):
+        raise TypeError(f"`multiplier` must be a kernel of lrc_ase.layer.kernels, got {multiplier!r}")
+    if not hasattr(multiplier, "n_channels"):
+        raise TypeError(
+            f"`multiplier` must have `n_channels`, its number of kernels: {type(multiplier).__name__} sets none"
+        )
+    if window is not None and not isinstance(window, Window):
+        raise TypeError(f"`window` must be a window of lrc_ase.layer.windows, as bspline_window(6), got {window!r}")
+    if method not in ("mesh", "ewald", "direct"):
+        raise ValueError(f"`method` must be 'mesh', 'ewald' or 'direct', got {method!r}")
+
+
 def check_inputs(
-    weights: Tensor, fractional: Tensor, cell: Tensor, n_inputs: int, cell_on_host: Tensor | None = None
+    weights: Tensor,
+    fractional: Tensor,
+    cell: Tensor,
+    pbc: Tensor | None,
+    n_inputs: int,
+    cell_on_host: Tensor | None = None,
 ) -> np.ndarray:
-    """Raise a `ValueError` for shapes, coordinates or cells that cannot be summed; return the numbers of the cells.
+    """Raise an error for types, shapes, coordinates or cells that cannot be summed; return the numbers of the cells.
 
     `cell_on_host` holds the numbers of `cell`, if the caller has them. Coordinates of a step that is recorded are not
     looked at.
     """
+    named = ("weights", weights), ("fractional", fractional), ("cell", cell), ("pbc", pbc)
+    for name, value in named:
+        if not isinstance(value, Tensor) and not (name == "pbc" and value is None):
+            raise TypeError(f"`{name}` must be a tensor, got {type(value).__name__}: `torch.as_tensor` converts it")
     if fractional.ndim != 2:
         raise ValueError(f"`fractional` must have shape (n_atoms, d), got {tuple(fractional.shape)}")
     n_atoms, d = fractional.shape
@@ -35,6 +60,8 @@ def check_inputs(
         )
     if cell.ndim != 3 or cell.shape[1:] != (d, d):
         raise ValueError(f"`cell` must have shape (n_structures, {d}, {d}), got {tuple(cell.shape)}")
+    if pbc is not None and pbc.shape != cell.shape[:2]:
+        raise ValueError(f"`pbc` must have shape (n_structures, {d}), {tuple(cell.shape[:2])}, got {tuple(pbc.shape)}")
     numbers = fractional.detach()
     # one number that is not finite makes the sum so: one pass, and a single wait where numbers are on a GPU
     if not recording() and not math.isfinite(numbers.sum()):

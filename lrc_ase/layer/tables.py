@@ -234,7 +234,13 @@ class _OfCell:
 
     def evaluated(self, multiplier: Multiplier) -> Tensor:
         """Compute a table from scratch, by differentiable steps."""
-        return _arranged(multiplier, multiplier(self.waves).to(self.cell), self.factor)
+        values, expected = multiplier(self.waves), (*self.waves.squared.shape, multiplier.n_channels)
+        if values.shape != expected:  # a missing axis of channels would be broadcast without a word
+            raise ValueError(
+                f"{type(multiplier).__name__} must return a table with channels last, {tuple(expected)}, got "
+                f"{tuple(values.shape)}"
+            )
+        return _arranged(multiplier, values.to(self.cell), self.factor)
 
     def kept(self, multiplier: Multiplier, state: tuple[Any, ...]) -> KeptTable:
         """Return the table of a frozen multiplier; compute it if there is none for the present parameters."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lrc_ase.layer.kernels.keops import lazy
-from lrc_ase.layer.kernels.multiplier import Multiplier, check_smearing
+from lrc_ase.layer.kernels.multiplier import Multiplier, check_smearing, rows_of_channels
 
 __all__ = ["GaussianSum"]
 
@@ -45,16 +45,18 @@ class GaussianSum(Multiplier):
     ) -> None:
         super().__init__()
         check_smearing(smearing)
+        widths = rows_of_channels("widths", widths)
         n_gaussians = len(widths[0]) if len(widths) else 0
         if n_gaussians == 0 or any(len(row) != n_gaussians for row in widths):
-            raise ValueError(f"`widths` must hold one row per channel, all of the same length, got {list(widths)}")
+            raise ValueError(f"`widths` must hold one row per channel, all of the same length, got {widths}")
         # strictly above: the logarithm of the excess must be finite
         if not all(smearing < width < math.inf for row in widths for width in row):
-            raise ValueError(f"`widths` must all be finite and above `smearing` ({smearing}), got {list(widths)}")
+            raise ValueError(f"`widths` must all be finite and above `smearing` ({smearing}), got {widths}")
         if amplitudes is None:
             amplitudes = [[1.0] * n_gaussians] * len(widths)
+        amplitudes = rows_of_channels("amplitudes", amplitudes)
         if [len(row) for row in amplitudes] != [n_gaussians] * len(widths):
-            raise ValueError(f"`amplitudes` must have {len(widths)} rows of {n_gaussians}, got {list(amplitudes)}")
+            raise ValueError(f"`amplitudes` must have {len(widths)} rows of {n_gaussians}, got {amplitudes}")
         self.n_channels = len(widths)
         self.smearing = float(smearing)
         excess = torch.tensor(widths, dtype=torch.float64) ** 2 - smearing**2

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lrc_ase.layer.kernels.multiplier import Multiplier, WaveNumbers, check_smearing, same_length
+from lrc_ase.layer.kernels.multiplier import Multiplier, WaveNumbers, check_smearing, numbers_of_channels, same_length
 from lrc_ase.layer.special import exponential_integral
 
 __all__ = ["InversePower"]
@@ -52,6 +52,7 @@ class InversePower(Multiplier):
         check_smearing(smearing)
         if smearing == 0:
             raise ValueError("`smearing` must be positive for an inverse power, whose transform is infinite without it")
+        amplitude = numbers_of_channels("amplitude", amplitude)
         if len(amplitude) == 0:
             raise ValueError("`amplitude` must hold one number per channel, got none")
         self.n_channels = len(amplitude)
@@ -70,7 +71,7 @@ class InversePower(Multiplier):
         if waves.n_open < waves.dimension and self.power <= waves.dimension:
             raise ValueError(
                 f"1 / r^{self.power:g} cannot be summed with some directions open: give a `power` above "
-                f"{waves.dimension}, or make all directions periodic, or none"
+                f"{waves.dimension}, use Coulomb for 1 / r, or make all directions periodic, or none"
             )
         return super().truncated(waves)
 

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from lrc_ase.layer.truncation import truncate_numerically
 
-__all__ = ["Multiplier", "WaveNumbers", "apply_kernel", "check_smearing", "positive_numbers", "same_length"]
+__all__ = [
+    "Multiplier",
+    "WaveNumbers",
+    "apply_kernel",
+    "check_smearing",
+    "numbers_of_channels",
+    "positive_numbers",
+    "rows_of_channels",
+    "same_length",
+]
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,11 @@ class WaveNumbers:
 
 
 class Multiplier(nn.Module):
-    """Base: kernels applied channel by channel, as many as `n_channels`."""
+    """Base of kernels, which are applied channel by channel.
+
+    A kernel sets `n_channels` and `smearing` and defines `fourier`. The self term needs `at_origin`, unless the layer
+    has `remove_self=False`; sums over pairs in open space need `radial`.
+    """
 
     n_channels: int
     smearing: float = 0.0
@@ -72,6 +85,9 @@ class Multiplier(nn.Module):
     def largest_smearing(self) -> float:
         """Return the width of the widest Gaussian by which a truncated kernel is smeared, Angstrom."""
         return self.smearing
+
+    def extra_repr(self) -> str:
+        return f"n_channels={getattr(self, 'n_channels', None)}, smearing={self.smearing:g}"
 
     def state(self) -> tuple[tuple[int, int], ...] | None:
         """Return values that change when a parameter does; None if one is trained, so that nothing can be kept."""
@@ -115,7 +131,10 @@ class Multiplier(nn.Module):
 
     def radial(self, distances: Tensor) -> Tensor:
         """Evaluate the kernel in real space in three dimensions, (*distances, n_channels)."""
-        raise ValueError(f"{type(self).__name__} has no form in real space: use method='mesh' or 'ewald'")
+        raise ValueError(
+            f"{type(self).__name__} has no form in real space, in which few atoms in open space are summed: define "
+            "`radial`, or make a direction periodic"
+        )
 
     def radial_slope(self, distances: Tensor, n: int) -> Tensor:
         """Evaluate the derivative of `radial` over the distance, phi'(r)/r, of the first channels, (*distances, n)."""
@@ -132,7 +151,8 @@ class Multiplier(nn.Module):
     def at_origin(self, dimension: int) -> Tensor:
         """Evaluate the kernel at distance zero, for the self term, (n_channels,)."""
         raise ValueError(
-            f"{type(self).__name__} has no closed form at the origin in {dimension} dimensions: use remove_self=False"
+            f"{type(self).__name__} has no closed form at the origin in {dimension} dimensions: define `at_origin`, or "
+            "use remove_self=False"
         )
 
 
@@ -158,18 +178,35 @@ def check_smearing(smearing: float) -> None:
         raise ValueError(f"`smearing` must be zero or a positive length in Angstrom, got {smearing}")
 
 
+def numbers_of_channels(name: str, values: Sequence[float]) -> list[float]:
+    """Return `values` as a list; raise a `TypeError` for what is no sequence of numbers, such as a single one."""
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`{name}` must hold one number per channel, as in [1.0], got {values!r}") from error
+
+
+def rows_of_channels(name: str, values: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Return `values` as lists; raise a `TypeError` for what is no sequence of sequences of numbers."""
+    try:
+        return [[float(value) for value in row] for row in values]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`{name}` must hold one row per channel, as in [[1.0, 2.0]], got {values!r}") from error
+
+
 def positive_numbers(name: str, values: Sequence[float], remedy: str = "") -> Tensor:
     """Return `values` in float64; raise a `ValueError` unless there are some and all are positive and finite."""
+    values = numbers_of_channels(name, values)
     if len(values) == 0 or not all(0 < value < math.inf for value in values):
-        raise ValueError(f"`{name}` must hold one positive number per channel, got {list(values)}{remedy}")
+        raise ValueError(f"`{name}` must hold one positive number per channel, got {values}{remedy}")
     return torch.tensor(values, dtype=torch.float64)  # all digits until the model is cast
 
 
 def same_length(name: str, values: Sequence[float] | None, other: str, n_channels: int) -> Tensor:
     """Return `values` in float64, one per channel, ones for None; raise a `ValueError` for others."""
-    values = [1.0] * n_channels if values is None else values
+    values = [1.0] * n_channels if values is None else numbers_of_channels(name, values)
     if len(values) != n_channels:
         raise ValueError(f"`{name}` must have the length of `{other}` ({n_channels}), got {len(values)}")
     if not all(math.isfinite(value) for value in values):
-        raise ValueError(f"`{name}` must hold finite numbers, got {list(values)}")
+        raise ValueError(f"`{name}` must hold finite numbers, got {values}")
     return torch.tensor(values, dtype=torch.float64)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lrc_ase.layer.kernels.multiplier import Multiplier, check_smearing
+from lrc_ase.layer.kernels.multiplier import Multiplier, check_smearing, rows_of_channels
 from lrc_ase.layer.quadrature import composite_rule, radial_wave
 
 __all__ = ["RadialSpline"]
@@ -41,6 +41,7 @@ class RadialSpline(Multiplier):
         check_smearing(smearing)
         if smearing == 0:
             raise ValueError("`smearing` must be positive for a free radial function")
+        coefficients = rows_of_channels("coefficients", coefficients)
         lengths = {len(row) for row in coefficients}
         if len(lengths) != 1 or min(lengths) < 4:
             raise ValueError(
