@@ -295,3 +295,7 @@ def test_results_of_earlier_structures_are_kept_within_bounds(monkeypatch):
     for index, expected in ((0, 1), (0, 1), (1, 2), (0, 2), (2, 3), (1, 4), (2, 4)):
         dispersion.evaluate(graphs[index])
         assert len(counted) == expected
+    monkeypatch.setattr("lrc_ase.models.baselines.d3._REMEMBERED", 1)  # even then the last one
+    for index, expected in ((0, 5), (0, 5), (1, 6), (0, 7)):
+        dispersion.evaluate(graphs[index])
+        assert len(counted) == expected

@@ -173,6 +173,19 @@ def rehearsed(monkeypatch):
     )
 
 
+def test_a_recorded_step_serves_its_cell_mesh_and_width_alone(rehearsed):
+    """A barostat moves the cell to another mesh while the list of neighbors stays the same."""
+    graph = replace(with_host_side(neighbor_graph(rattled_crystal(), ELEMENTS, 4.5)), mesh_shapes=((20, 20, 20),))
+    strained, wide = with_host_side(replace(graph, cell=1.001 * graph.cell)), with_spare_columns(graph)
+    for cell_changes in (False, True):
+        step = RecordedStep(model_of("full range"), graph, cell_changes=cell_changes)
+        assert step.fits(replace(graph, positions=graph.positions + 0.01))
+        assert step.fits(strained) == cell_changes
+        assert not step.fits(replace(strained, mesh_shapes=((24, 24, 24),)))
+        assert step.fits(wide)
+        assert not step.fits(with_spare_columns(wide))
+
+
 @pytest.mark.parametrize("size", [0.02, 0.2], ids=["one list", "new lists"])
 @pytest.mark.parametrize("strain", [0.0, 1e-3], ids=["fixed cell", "changing cell"])
 @pytest.mark.parametrize("name", ["full range", "short range", "shifted charges", "core repulsion"])
