@@ -156,6 +156,38 @@ def test_electronic_permittivity_multiplies_and_temperature_divides():
     assert np.isnan(dielectric_constant(noise, n_blocks=1).error)
 
 
+def test_values_and_errors_are_those_of_the_blocks():
+    """Two runs of different length and temperature, whose sums are written out here."""
+    rng, fields = np.random.default_rng(1), (0.1, -0.2)
+    runs = [
+        CurrentRecord(2.0, rng.normal(size=(size, 3)), temperature, VOLUME, np.array([0.0, field, 0.0]))
+        for size, temperature, field in zip((90, 50), (280.0, 340.0), fields, strict=True)
+    ]
+    # integrals by the trapezoidal rule from the 10 samples that are left out on
+    moments = [np.cumsum(each.current[1:] + each.current[:-1], axis=0)[9:] for each in runs]
+    blocks = [np.split(each, 4) for each in moments]
+
+    without_field = [replace(each, field=np.zeros(3)) for each in runs]
+    constant = dielectric_constant(without_field, n_blocks=4, skip=0.02)
+    unit = 3 * EPSILON_0 * VOLUME * 8.617333e-5 * 310
+    squares = [
+        ((block - each.mean(axis=0)) ** 2).sum(axis=1).mean() / unit
+        for each, parts in zip(moments, blocks, strict=True)
+        for block in parts
+    ]
+    assert constant.value == pytest.approx(1 + np.mean(squares), rel=1e-6)
+    assert constant.error == pytest.approx(np.std(squares) / np.sqrt(7), rel=1e-6)
+    assert (constant.n_blocks, constant.temperature) == (8, 310.0)
+    assert constant.length == pytest.approx(0.002 * (80 + 40))
+    assert constant.times[[0, -1]] == pytest.approx([0.02 + 0.002 * 2, 0.02 + 0.002 * 40])
+
+    constant = dielectric_constant(runs, n_blocks=4, skip=0.02)
+    unit = 0.3 * EPSILON_0 * VOLUME
+    means = [[block[:, 1].mean() / unit for block in parts] for parts in blocks]
+    assert constant.value == pytest.approx(1 + np.mean(means[0]) - np.mean(means[1]), rel=1e-6)
+    assert constant.error == pytest.approx(np.hypot(*[np.std(each) / np.sqrt(3) for each in means]), rel=1e-6)
+
+
 def record_of(moments: np.ndarray) -> CurrentRecord:
     """Return the record of a dipole moment along x whose current is its derivative."""
     moments = np.outer(moments, (1.0, 0.0, 0.0))
