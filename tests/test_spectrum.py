@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -119,6 +120,18 @@ def test_runs_are_blocks_of_one_ensemble():
     np.testing.assert_allclose(spectrum.absorption, np.mean(alone, axis=0), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:samples every")  # noise has no end
+def test_longer_runs_weigh_more():
+    """Two blocks of lengths 1 and 2: (a + 2 b) / 3, with the error of a weighted mean."""
+    noise, settings = np.random.default_rng(0).normal(size=(3000, 3)), SpectrumSettings(resolution=100.0, n_blocks=2)
+    runs = [CurrentRecord(1.0, noise[:1000], 300.0, VOLUME), CurrentRecord(1.0, noise[1000:], 360.0, VOLUME)]
+    spectrum = infrared_spectrum(runs, settings)
+    assert (spectrum.n_blocks, spectrum.temperature) == (2, pytest.approx(340.0))
+    first, second = (infrared_spectrum([run], replace(settings, n_blocks=1)).absorption for run in runs)
+    np.testing.assert_allclose(spectrum.absorption, (first + 2 * second) / 3, rtol=1e-9)
+    np.testing.assert_allclose(spectrum.error, math.sqrt(2) / 3 * abs(first - second), rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -196,6 +209,19 @@ def test_density_of_states_counts_the_modes_of_each_element():
         assert states.wavenumbers[density.argmax()] == pytest.approx(line, abs=10)
     np.testing.assert_allclose(states.total, states.density["H"] + states.density["O"])
     assert states.error.shape == states.total.shape
+
+
+@pytest.mark.filterwarnings("ignore:samples every")
+def test_error_of_the_density_of_states_is_that_of_two_runs():
+    """Runs of equal kinetic energy: the error of the mean of two is half of their difference."""
+    rng, settings = np.random.default_rng(0), SpectrumSettings(resolution=100.0, n_blocks=1)
+    runs = [VelocityRecord(1.0, np.array(["O"]), np.array([16.0]), rng.normal(size=(2000, 1, 3))) for _ in range(2)]
+    for run in runs:
+        run.velocities[:] /= np.sqrt(np.mean(run.velocities**2))
+    first, second = (vibrational_states([run], settings).total for run in runs)
+    both = vibrational_states(runs, settings)
+    np.testing.assert_allclose(both.total, (first + second) / 2, rtol=1e-9)
+    np.testing.assert_allclose(both.error, abs(first - second) / 2, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
