@@ -8,8 +8,13 @@ that none of its tests notices is a survivor and is printed. Defaults and consta
 
 One process of low priority imports the library and collects the fast tests once. Each fault is tested in a fork of it,
 which replaces the code of one function. It runs tests, nearest to the function first, until one fails or `--seconds` of
-processor time are over. Near are tests that name the function, or whose file imports its module, directly or through
-other modules. Processes that tests start import a copy of the library that holds the fault.
+processor time are over. Near are tests that name the function, whose file has the name of its module or imports it,
+directly or through other modules. Processes that tests start import a copy of the library that holds the fault.
+
+Coverage recorded once per test tells more: the tests that ran the line of the fault then come first of all.
+
+    pytest -p no:xdist -m "not slow" --cov --cov-context=test --cov-report=
+    python tests/mutants.py models --coverage .coverage --seconds 30
 
 At the end the tests that noticed faults run without a fault; those that fail even then decide nothing. Compiled kernels
 cannot be replaced in a running process, so that `--kernels` starts a new one for each fault. Programs for GPUs are left
@@ -38,6 +43,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from coverage import CoverageData
 from planted_faults import Mutant, mutants_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +61,7 @@ class Faults:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Measure each room."""
         self.items = {item.nodeid: item for item in session.items}
-        self.selection = Selection(session.items)
+        self.selection = Selection(session.items, self.arguments.coverage)
         _load_kernels()
         gc.collect()
         gc.freeze()  # forks then share the memory of all objects
@@ -183,10 +189,13 @@ class Watch:
 
 
 class Selection:
-    """Order of the tests for a fault: by the number of imports between test and function."""
+    """Order of the tests for a fault: those that ran its line, then by the imports between test and function."""
 
-    def __init__(self, items: list[pytest.Item]) -> None:
+    def __init__(self, items: list[pytest.Item], coverage: Path | None) -> None:
         self._items = items
+        self._coverage = None if coverage is None else CoverageData(str(coverage))
+        if self._coverage is not None:
+            self._coverage.read()
         self._words = {
             item.nodeid: _words(getattr(getattr(item, "function", None), "__code__", None)) for item in items
         }
@@ -202,16 +211,30 @@ class Selection:
     def nearest(self, mutant: Mutant, seconds: dict[str, float]) -> list[str]:
         """Return the tests from the nearest to the farthest, the fastest first where they are equally far."""
         steps = self._steps(".".join(mutant.path.with_suffix("").parts).removesuffix(".__init__"))
+        reaching = self._reaching(mutant)
         ranked, n_cases = [], defaultdict(int)
         for item in sorted(self._items, key=lambda item: seconds.get(item.nodeid, 0.5)):
-            if (distance := steps.get(item.module.__name__ if hasattr(item, "module") else "")) is None:
+            distance = steps.get(item.module.__name__ if hasattr(item, "module") else "")
+            if distance is None and item.nodeid not in reaching:
                 continue
             function = item.nodeid.partition("[")[0]
             n_cases[function] += 1
-            named = bool(self._words[item.nodeid] & {mutant.function, mutant.owner})
+            named = 2 * bool(self._words[item.nodeid] & {mutant.function, mutant.owner})
+            named += 3 * (mutant.path.stem in item.path.stem)
             # further cases of a test function are as far away as tests of other modules
-            ranked.append((distance - 2 * named + n_cases[function] // 3, seconds.get(item.nodeid, 0.5), item.nodeid))
-        return [test for _, _, test in sorted(ranked)][:400]
+            rank = (distance or 0) - named + n_cases[function] // 3
+            ranked.append((item.nodeid not in reaching, rank, seconds.get(item.nodeid, 0.5), item.nodeid))
+        return [test for *_, test in sorted(ranked)][:400]
+
+    def _reaching(self, mutant: Mutant) -> set[str]:
+        """Return the tests that ran the line of the fault, or the last line above it that any test ran."""
+        if self._coverage is None:
+            return set()
+        paths = [path for path in self._coverage.measured_files() if path.endswith(f"{os.sep}{mutant.path}")]
+        tests_of = self._coverage.contexts_by_lineno(paths[0]) if paths else {}
+        lines = [line for line in tests_of if mutant.function_line < line <= mutant.first[0] and any(tests_of[line])]
+        # a context is a test and its phase; processes that tests start have none
+        return {context.rpartition("|")[0] for context in tests_of[max(lines)]} if lines else set()
 
     def _steps(self, module: str) -> dict[str, int]:
         steps, edge = {module: 0}, {module}
@@ -298,11 +321,14 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=50, help="faults per room")
     parser.add_argument("--seconds", type=float, default=60, help="processor time for the tests of a survivor")
     parser.add_argument("--tests", nargs="+", default=["tests", "lrc_ase"], help="files of tests; all if not given")
+    parser.add_argument("--coverage", type=Path, help="data of coverage with a context for each test")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kernels", action="store_true", help="plant the faults in functions that Numba compiles")
     parser.add_argument("--verbose", action="store_true", help="print noticed faults, too")
     arguments = parser.parse_args()
-    os.nice(19)
+    arguments.coverage = arguments.coverage and arguments.coverage.resolve()
+    if os.nice(0) == 0:  # a priority that the caller chose stays
+        os.nice(19)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the copy is removed
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve() / "copy"
