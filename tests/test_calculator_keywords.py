@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import lrc_ase
 from lrc_ase import LRCCalculator, load_potential, save_potential
 from lrc_ase.cli import app
+from lrc_ase.evaluation import evaluate_frames, select_frames
 from lrc_ase.models.devices import usable_device
 
 CHARGE = r"no keyword '{}': the charge belongs to the structure, set atoms.info\[\"charge\"\]"
@@ -29,6 +30,7 @@ def file(tmp_path_factory):
         ("total_charge", 1, CHARGE.format("total_charge")),
         ("external_field", 1, r"no keyword .external_field.: say electric_field=\(0, 0, 0.1\), in V/Angstrom"),
         ("spin", 1, "no keyword 'spin': its potentials know no spin"),
+        ("n_threads", 2, "no keyword 'n_threads': set threads by torch.set_num_threads"),
         ("devise", "cuda", r"no keyword 'devise'; did you mean 'device'\?"),
         ("skinn", 3.0, r"no keyword 'skinn'; did you mean 'skin'\?"),
         (
@@ -44,6 +46,22 @@ def test_unknown_keywords_are_errors(keyword, value, message, file):
             make(file, **{keyword: value})
     with pytest.raises(TypeError, match=message):
         LRCCalculator(file).set(**{keyword: value})
+
+
+def test_what_is_no_potential_is_named(file, tmp_path):
+    for strange in (None, 3, water()):
+        with pytest.raises(TypeError, match=r"expected a potential file, a run folder or the name of a .*, got "):
+            lrc_ase.load(strange)
+    atoms, message = water(), "`potential` must be a Potential, got .*: `load_potential` reads one"
+    for call in (
+        lambda: save_potential(tmp_path / "x.safetensors", file),
+        lambda: evaluate_frames(file, [atoms]),
+        lambda: select_frames(LRCCalculator(file), [atoms], 1),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
+    with pytest.raises(TypeError, match="`graph` must be a Graph, got Atoms: `LRCCalculator` evaluates atoms of ASE"):
+        lrc_ase.evaluate(potential().model, atoms)
 
 
 def test_ases_own_keywords_are_accepted(file, tmp_path):

@@ -37,6 +37,18 @@ def far_away(atoms):
     return atoms
 
 
+def test_a_cell_that_is_nearly_empty_is_named_once():
+    """Two atoms in a box of 200 Angstrom need 14 million mesh points, or none in open space."""
+    atoms = Atoms("NaCl", [[0, 0, 0], [0, 0, 2.5]], cell=[200.0] * 3, pbc=True)
+    neighbors = NeighborList(ELEMENTS, 5.0, mesh_shape_for=lambda cell, held: (240, 240, 240))
+    with pytest.warns(UserWarning, match="nearly empty: its mesh has 240 x 240 x 240 points for 2 atoms.*pbc to False"):
+        neighbors.graph(atoms)
+    atoms.positions[1, 2] += 0.6
+    neighbors.graph(atoms)
+    dense = NeighborList(ELEMENTS, 5.0, mesh_shape_for=lambda cell, held: (100, 100, 100))
+    dense.graph(atoms)
+
+
 STRUCTURES = {
     "small triclinic": rattled_crystal(),
     "sheared": flattened(rattled_crystal(repeat=(2, 1, 1))),

@@ -19,6 +19,12 @@ class Terminal(io.StringIO):
         return True
 
 
+def test_a_process_without_standard_output_has_no_terminal(monkeypatch):
+    """As under schedulers, and in `lrc-ase md ... >&-`."""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert not new_console().is_terminal
+
+
 @pytest.mark.parametrize("forced", [True, False])
 def test_only_a_terminal_is_one(monkeypatch, forced):
     """Jupyter sets FORCE_COLOR for the commands in its cells, whose output is a pipe."""

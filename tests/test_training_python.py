@@ -59,6 +59,10 @@ def test_a_run_that_does_not_begin_leaves_nothing(tmp_path):
     frames = metal_frames(2)
     with pytest.raises(ConfigurationError, match=r"options: stages\[0\]\.epochs: Input should be greater than"):
         train(frames, tmp_path / "run", epochs=0, quiet=True)
+    with pytest.raises(
+        TypeError, match="the training frames are a mapping: `parse_configuration` makes a configuration"
+    ):
+        train({"data": {"a": {"train": "a.extxyz"}}}, tmp_path / "run")
     with pytest.raises(TypeError, match=r"expected paths or ase\.Atoms for the training frames, got str among them"):
         train([*frames, "more.traj"], tmp_path / "run", quiet=True)
     with pytest.raises(TypeError, match="expected paths, got int"):

@@ -19,6 +19,7 @@ _OF_OTHERS = {
         'the charge belongs to the structure, set atoms.info["charge"]',
     ),
     **dict.fromkeys(("external_field", "field", "efield"), "say electric_field=(0, 0, 0.1), in V/Angstrom"),
+    **dict.fromkeys(("threads", "n_threads", "num_threads"), "set threads by torch.set_num_threads"),
     **dict.fromkeys(("spin", "multiplicity", "magmoms"), "its potentials know no spin"),
 }
 """Keywords of other calculators, and what to do instead."""

@@ -15,7 +15,7 @@ from lrc_ase.dataset import SOURCE_KEY, Atoms, Label, LabelKeys, collate_labelle
 from lrc_ase.evaluation.electric import Comparison, ElectricPredictions, electric_errors
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
 from lrc_ase.evaluation.uncertainty import UncertaintySummary, crossed_deviations, summarize_uncertainty
-from lrc_ase.files.potential_file import Potential
+from lrc_ase.files.potential_file import Potential, check_potential
 from lrc_ase.models.derivatives import evaluate
 
 __all__ = ["Evaluation", "cross_calibrated", "evaluate_frames"]
@@ -222,6 +222,7 @@ def evaluate_frames(
     ValueError
         There are no frames, or a frame has none of the `required` labels.
     """
+    check_potential(potential)
     if not frames:
         raise ValueError("`frames` must hold at least one frame, got none")
     settings = potential.settings

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lrc_ase.dataset import SOURCE_KEY, Atoms
-from lrc_ase.files.potential_file import Potential
+from lrc_ase.files.potential_file import Potential, check_potential
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.ensemble import members_of
 from lrc_ase.models.model import ShortRangeModel
@@ -80,6 +80,7 @@ def select_frames(
     ValueError
         The potential is a single model, `count` is below 1, or there are no frames.
     """
+    check_potential(potential)
     if potential.n_members < 2:
         raise ValueError(
             "choosing frames needs the potential of an ensemble, got a single model: train with `--ensemble 4`"

@@ -33,7 +33,7 @@ from lrc_ase.models.precision import floating_type
 from lrc_ase.models.settings import ModelSettings
 from lrc_ase.models.torch_state import undisturbed
 
-__all__ = ["Potential", "PotentialFileError", "load_potential", "save_potential"]
+__all__ = ["Potential", "PotentialFileError", "check_potential", "load_potential", "save_potential"]
 
 _TYPES = (torch.float32, torch.float64)
 """Floating-point types of the weights."""
@@ -88,6 +88,7 @@ def save_potential(path: str | os.PathLike[str], potential: Potential) -> None:
         `load_potential` could not read the file: references do not fit the elements, weights are not finite, the
         description is no JSON, or its training domain is invalid.
     """
+    check_potential(potential)
     settings = potential.settings
     if potential.references.shape != (len(settings.elements),):
         raise ValueError(
@@ -112,6 +113,12 @@ def save_potential(path: str | os.PathLike[str], potential: Potential) -> None:
     parse_header(path, metadata)
     _check_finite(path, tensors)
     write_tensors(path, tensors, metadata)
+
+
+def check_potential(potential: object) -> None:
+    """Raise a `TypeError` for anything but a loaded `Potential`, such as the path of one."""
+    if not isinstance(potential, Potential):
+        raise TypeError(f"`potential` must be a Potential, got {type(potential).__name__}: `load_potential` reads one")
 
 
 @undisturbed()

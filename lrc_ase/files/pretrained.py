@@ -95,6 +95,10 @@ def find_potential(name_or_path: str | os.PathLike[str]) -> Path:
     ShadowedNameWarning
         A local file or folder has the name of a shipped potential; the warning says which of them is taken.
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise TypeError(
+            f"expected a potential file, a run folder or the name of a shipped potential, got {name_or_path!r}"
+        )
     name = os.fspath(name_or_path)
     path = Path(name)
     shipped = trained_potentials().get(name)

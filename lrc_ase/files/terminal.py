@@ -16,4 +16,6 @@ def new_console(**options: Any) -> Console:
     Jupyter and some queueing systems set FORCE_COLOR, by which rich takes a pipe for a terminal. A progress bar would
     leave its control codes there. In a cell of Python, rich would show each line as a display of its own.
     """
-    return Console(force_terminal=None if sys.stdout.isatty() else False, force_jupyter=False, **options)
+    # a process without a standard output, as under some schedulers, has None
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return Console(force_terminal=None if on_terminal else False, force_jupyter=False, **options)

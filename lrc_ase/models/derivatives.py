@@ -89,6 +89,8 @@ def evaluate(
     ValueError
         The model has no latent charges on which a field could act, or `check_field` refuses the field.
     """
+    if not isinstance(graph, Graph):
+        raise TypeError(f"`graph` must be a Graph, got {type(graph).__name__}: `LRCCalculator` evaluates atoms of ASE")
     graph = recordable(graph)
     if graph.field is not None:
         check_field(graph.field, graph.cell, graph.pbc, graph.charge)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -23,6 +25,10 @@ _LARGEST_STRAIN = 0.02
 """Largest strain between two searches of one structure; a larger one marks another structure."""
 _LARGEST_MOVE = 1.0
 """Largest displacement of an atom relative to its cell between two searches of one structure, Angstrom."""
+_MESH_OF_VACUUM = 5_000_000
+"""Mesh points, half a second of transforms, from which a cell is looked at for vacuum."""
+_POINTS_OF_AN_ATOM = 20_000
+"""Mesh points per atom of a cell that is nearly empty; condensed matter has some 10 to 100."""
 
 
 def complete_cell(cell: np.ndarray, pbc: Sequence[bool]) -> np.ndarray:
@@ -222,13 +228,27 @@ class NeighborList:
     def _on_mesh(self, graph: Graph, cell: Tensor) -> Graph:
         if self.mesh_shape_for is None:
             return graph
-        self._mesh_shape = self.mesh_shape_for(cell.numpy(), self._mesh_shape)
+        held, self._mesh_shape = self._mesh_shape, self.mesh_shape_for(cell.numpy(), self._mesh_shape)
+        if self._mesh_shape is not None and self._mesh_shape != held:
+            _warn_of_vacuum(self._mesh_shape, len(graph.positions))
         return replace(graph, mesh_shapes=None if self._mesh_shape is None else (self._mesh_shape,))
 
     def forget(self) -> None:
         """Drop list, mesh and tables: the next graph needs a new search."""
         self._atoms = self._graph = self._mesh_shape = None
         self._tables.clear()
+
+
+def _warn_of_vacuum(mesh_shape: tuple[int, ...], n_atoms: int) -> None:
+    """Report by a warning that nearly all points of a mesh lie in vacuum."""
+    n_points = math.prod(mesh_shape)
+    if n_points > max(_MESH_OF_VACUUM, _POINTS_OF_AN_ATOM * n_atoms):
+        shape = " x ".join(map(str, mesh_shape))
+        warnings.warn(
+            f"the cell is nearly empty: its mesh has {shape} points for {n_atoms} atoms, which takes time and memory; "
+            "set pbc to False along the vacuum, where no mesh is needed",
+            stacklevel=2,
+        )
 
 
 def _unmoving(atoms: Atoms) -> tuple[Tensor, ...]:

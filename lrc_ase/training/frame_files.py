@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -52,6 +52,8 @@ class FrameFiles:
         ValueError
             A label cannot be used.
         """
+        if isinstance(frames, Mapping):  # its keys would be taken for paths
+            raise TypeError(f"the {part} frames are a mapping: `parse_configuration` makes a configuration of it")
         items = [frames] if isinstance(frames, (str, os.PathLike, Atoms)) else list(frames)
         if not self.may_write or not any(isinstance(item, Atoms) for item in items):
             return _paths_alone(items)
