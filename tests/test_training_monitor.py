@@ -13,6 +13,7 @@ from training_frames import TINY_MODEL, metal_frames, two_stage_configuration, w
 
 from lrc_ase.training import ConfigurationError, train
 from lrc_ase.training.configuration import StageConfiguration
+from lrc_ase.training.losses import ErrorSums
 from lrc_ase.training.monitor import Monitor
 from lrc_ase.training.progress import Progress
 from lrc_ase.training.run_folder import RunFolder
@@ -102,6 +103,21 @@ def test_the_bar_fits_into_80_columns(tmp_path, monkeypatch, stage):
     assert "atoms/s" in line
     assert len(line.rstrip("\n")) <= 80
     assert line.count("\n") <= 1
+
+
+@pytest.mark.parametrize(("time_limit", "left"), [(None, "0:05:10"), (5.0, "0:03:30"), (1.0, "0:00:00")])
+def test_the_bar_tells_loss_speed_and_time_left(tmp_path, time_limit, left):
+    """15500 of 20000 steps are left after 4500 in 90 s; the first 60 s were spent before the run was resumed."""
+    monitor = Monitor(RunFolder(tmp_path), is_first=True, quiet=True, tensorboard=False)
+    monitor.seconds_before = 60.0
+    progress = Progress(epoch=4, step=4500, seconds=90.0, sums=ErrorSums(loss=6.0, n_structures=3))
+    stage = StageConfiguration(name="s", time_limit=time_limit)
+    loop = SimpleNamespace(stage=stage, n_epochs=1000, n_batches=20, progress=progress, n_atoms_done=9000)
+    with monitor.task_shown("s", total=20000):
+        monitor.step(loop)
+        (task,) = monitor.bar.tasks
+    assert (task.completed, task.description) == (4500, "s 5/1000")
+    assert task.fields["status"] == f"loss 2.00e+00  300 atoms/s  {left} left"
 
 
 def test_tensorboard_gets_the_metrics(configuration, tmp_path, monkeypatch):
