@@ -6,6 +6,7 @@ import errno
 import re
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ase.build import bulk
@@ -13,8 +14,11 @@ from ase.io import read, write
 from typer.testing import CliRunner
 
 from lrc_ase.cli import app
+from lrc_ase.cli.md import _Lines
 from lrc_ase.files.atomic import replacing
+from lrc_ase.simulation import MDSettings
 from lrc_ase.simulation import output as simulation_output
+from lrc_ase.simulation.dynamics import MDState
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +49,18 @@ def test_md_prints_lines_of_at_most_80_columns_into_a_file():
     steps = [int(line.split()[0]) for line in lines[2:] if re.match(r" +\d+ +\d", line)]
     assert steps == [1, *range(2, 41, 2)]
     assert max(map(len, lines)) <= 80
+
+
+def test_lines_tell_the_time_left_without_that_of_the_first_step(monkeypatch, capsys):
+    """Half an hour for 1000 of 4000 steps; the first step compiles for 100 s."""
+    clock = iter([0.0, 100.0, 1900.0])
+    monkeypatch.setattr("lrc_ase.cli.md.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    lines = _Lines(MDSettings("nve", 4000, timestep=0.5), "heading")
+    for step in (1, 1001):
+        lines.show(MDState(step, 4000, temperature=300.0, potential=-1.5, ns_per_day=2.0))
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert rows[0] == ["1", "0.001", "300.0", "-1.5000", "2", "-"]
+    assert rows[1] == ["1001", "0.501", "300.0", "-1.5000", "2", "1:29:58"]  # 1.8 s for each of 2999 steps
 
 
 @pytest.mark.parametrize("mode", ["flexible", "Flexible"])
