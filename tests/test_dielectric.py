@@ -179,6 +179,7 @@ def test_values_and_errors_are_those_of_the_blocks():
     assert constant.error == pytest.approx(np.std(squares) / np.sqrt(7), rel=1e-6)
     assert (constant.n_blocks, constant.temperature) == (8, 310.0)
     assert constant.length == pytest.approx(0.002 * (80 + 40))
+    assert len(constant.times) == 39
     assert constant.times[[0, -1]] == pytest.approx([0.02 + 0.002 * 2, 0.02 + 0.002 * 40])
 
     constant = dielectric_constant(runs, n_blocks=4, skip=0.02)

@@ -279,3 +279,11 @@ def test_bands_stand_out_of_noise_and_height():
     (only,) = bands(x, y, np.full_like(x, 0.3))
     assert (only.position, only.error) == (first.position, 0.3)
     assert bands(x, np.zeros_like(x), np.zeros_like(x)) == []
+
+
+@pytest.mark.parametrize(("vertex", "position"), [(1.2, 1.2), (2.8, 2.8), (0.2, 0.0), (3.9, 4.0)])
+def test_bands_next_to_the_ends_lie_where_their_parabola_does(vertex, position):
+    """At the ends themselves there is no third point."""
+    x = np.arange(5.0)
+    (band,) = bands(10 + 2 * x, 30 - (x - vertex) ** 2, np.zeros(5))
+    assert band.position == pytest.approx(10 + 2 * position, abs=1e-12)
