@@ -48,6 +48,12 @@ def test_it_keeps_the_contract_of_torch_sim():
     assert model.compute_stress
 
 
+def test_atoms_in_place_of_a_state_are_named():
+    for strange in (water(), [water()]):
+        with pytest.raises(TypeError, match=r"expected a SimState, got atoms of ASE: `torch_sim\.io\.atoms_to_state`"):
+            neutral(potential())(strange)
+
+
 @pytest.mark.parametrize(
     "frames",
     [

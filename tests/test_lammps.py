@@ -329,6 +329,11 @@ def test_the_line_of_the_potential_may_be_continued(tmp_path, line):
         ("pair_style lrc\npair_style lrc\n", "found 2"),
         ("pair_style lrc Na\nrun 1\nclear\n", r"line 3: `clear` after `pair_style lrc` removes the potential"),
         ("pair_style lrc Na\npair_style lj/cut 3\n", "line 2: `pair_style lj/cut 3` after"),
+        ("pair_style lrc Na\npair_coeff * * Na\n", "line 2: `pair_style lrc` takes no `pair_coeff`: delete that line"),
+        (
+            "units metal\npair_style lrc nacl Na Cl\n",
+            "line 2: `pair_style lrc` names the elements .* alone, got 'nacl'",
+        ),
         ("pair_style lrc &\nNa\npair_style &\n lj/cut 3\n", "line 3: `pair_style lj/cut 3` after"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A potential in LAMMPS from Python: ``mpirun -n 2 python lammps_from_python.py potential.safetensors``."""
+"""A potential in LAMMPS from Python: ``mpirun -n 2 python lammps_from_python.py nacl``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ mass 1 22.98977
 mass 2 35.45
 velocity all create 300 1 dist gaussian
 """)
-attach(lmp, sys.argv[1], comm, species=("Na", "Cl"))
+attach(lmp, sys.argv[1] if len(sys.argv) > 1 else "nacl", comm, species=("Na", "Cl"))
 lmp.commands_string("""
 fix run all nve
 timestep 0.001

@@ -1,4 +1,4 @@
-"""Many systems of different sizes at once in torch-sim: ``python many_systems.py potential.safetensors [device]``."""
+"""Many systems of different sizes at once in torch-sim: ``python many_systems.py nacl [device]``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ frames = []
 for index in range(N_SYSTEMS):
     frames.append(bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat((1, 1, 1 + index % 3)))
     frames[-1].rattle(0.05, seed=index)
-model = TorchSimModel(sys.argv[1], charge=0.0, device=device)
+model = TorchSimModel(sys.argv[1] if len(sys.argv) > 1 else "nacl", charge=0.0, device=device)
 state = torch_sim.io.atoms_to_state(frames, device, torch.float64)
 nve = getattr(torch_sim, "Integrator", torch_sim).nve  # torch-sim 0.3 has no `Integrator`
 final = torch_sim.integrate(system=state, model=model, integrator=nve, n_steps=N_STEPS, temperature=300, timestep=0.001)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ase.data import atomic_numbers
+
 __all__ = ["LammpsInput", "read_input"]
 
 PAIR_STYLE = "lrc"
@@ -29,7 +31,8 @@ def read_input(path: Path) -> LammpsInput:
     Raises
     ------
     ValueError
-        The file has no such line or several, or a later pair style or ``clear``, which would remove the potential.
+        The file has no such line or several, the line names a file, or a later line is a pair style or ``clear``,
+        which would remove the potential, or a ``pair_coeff``, which the potential does not take.
     """
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     commands = list(_commands(lines))
@@ -46,7 +49,17 @@ def read_input(path: Path) -> LammpsInput:
                 f"{path}, line {later.first + 1}: `{' '.join(later.words)}` after `pair_style {PAIR_STYLE}` removes "
                 "the potential: delete that line"
             )
+        if later.first > chosen.first and later.words[:1] == ["pair_coeff"]:
+            raise ValueError(
+                f"{path}, line {later.first + 1}: `pair_style {PAIR_STYLE}` takes no `pair_coeff`: delete that "
+                "line; the potential is an argument of the command, the elements stand in the pair style"
+            )
     species = tuple(chosen.words[2:]) or None
+    if strange := [word for word in species or () if word not in atomic_numbers]:
+        raise ValueError(
+            f"{path}, line {chosen.first + 1}: `pair_style {PAIR_STYLE}` names the elements of the atom types "
+            f"alone, got {strange[0]!r}; the potential is an argument of the command"
+        )
     return LammpsInput("".join(lines[: chosen.first]), species, "".join(lines[chosen.last + 1 :]))
 
 

@@ -108,6 +108,8 @@ class TorchSimModel(ModelInterface):
         `energy` (n_systems,), `forces` (n_atoms, 3), `stress` (n_systems, 3, 3) in ASE's units and signs, `charges`
         (n_atoms,) where the model has them.
         """
+        if isinstance(state, Atoms | list):
+            raise TypeError("expected a SimState, got atoms of ASE: `torch_sim.io.atoms_to_state` makes one of them")
         charges = state.get("charge") if isinstance(state, Mapping) else getattr(state, "charge", None)
         if isinstance(state, Mapping):
             values = {name: value for name, value in state.items() if name != "charge"}
