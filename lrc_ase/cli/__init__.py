@@ -1,4 +1,4 @@
-"""The command line: ``lrc-ase data | train | learn | evaluate | check | select | relax | md | ...``.
+"""The command line: ``lrc-ase data | train | learn | sample | evaluate | check | select | relax | md | ...``.
 
 Commands translate arguments, show progress and turn errors into one line; the work is done elsewhere in `lrc_ase`.
 Each command is a function in a module of the same name, imported when the command is called: `lrc-ase --help` takes
@@ -69,6 +69,7 @@ _COMMANDS: Mapping[str, dict[str, Any]] = {
     "data": {},
     "train": {},
     "learn": {"cls": _WithLists},
+    "sample": {"cls": _WithLists},
     "evaluate": {},
     "check": {},
     "select": {},

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lrc_ase.learning.label_store import LabelStore
     from lrc_ase.learning.labelling import LabelsNeeded
     from lrc_ase.learning.on_the_fly import OnTheFlyCalculator, TeacherCall
+    from lrc_ase.learning.sampling import SampleSettings, SampleSummary, sample
     from lrc_ase.learning.settings import LearnSettings
     from lrc_ase.learning.teacher import TeacherError, TeacherSettings, make_calculator
     from lrc_ase.learning.teacher_pool import Failure, Labelled, TeacherPool
@@ -26,17 +27,21 @@ __all__ = [
     "LearnSettings",
     "LearnSummary",
     "OnTheFlyCalculator",
+    "SampleSettings",
+    "SampleSummary",
     "TeacherCall",
     "TeacherError",
     "TeacherPool",
     "TeacherSettings",
     "learn",
     "make_calculator",
+    "sample",
 ]
 
 _MODULES = {
     "lrc_ase.learning.active_learning": ("LearnSummary", "learn"),
     "lrc_ase.learning.labelling": ("LabelsNeeded",),
+    "lrc_ase.learning.sampling": ("SampleSettings", "SampleSummary", "sample"),
     "lrc_ase.learning.settings": ("LearnSettings",),
     "lrc_ase.learning.label_store": ("LabelStore",),
     "lrc_ase.learning.on_the_fly": ("OnTheFlyCalculator", "TeacherCall"),

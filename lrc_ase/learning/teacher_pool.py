@@ -15,6 +15,7 @@ from ase.io.jsonio import encode
 
 from lrc_ase.files.atomic import write_atomically
 from lrc_ase.learning.teacher import TeacherError, TeacherSettings, is_file
+from lrc_ase.learning.teacher_dynamics import Segment
 from lrc_ase.learning.teacher_process import TeacherProcess, wait_for_answers
 
 __all__ = ["Failure", "Labelled", "TeacherPool"]
@@ -32,9 +33,9 @@ class Labelled:
     index: int
     """Position among the structures that were to be labelled."""
     atoms: Atoms
-    """Copy of the structure, without constraints, whose `SinglePointCalculator` holds `energy` and `forces`, `stress`
-    where all directions are periodic and the teacher has it, `dipole` where none is, and `free_energy` if the teacher
-    has it."""
+    """Copy of the structure, where a `Segment` ended, without constraints. Its `SinglePointCalculator` holds `energy`
+    and `forces`, `stress` where all directions are periodic and the teacher has it, `dipole` where none is, and
+    `free_energy` if the teacher has it."""
     seconds: float
     """Duration of the calculation that succeeded."""
 
@@ -58,10 +59,19 @@ class _Task:
     """A structure on its way through the teacher."""
 
     index: int
-    atoms: Atoms
-    request: str
+    structure: Atoms | Segment
     attempts: int = 0
     seconds: float = 0.0
+
+    @property
+    def atoms(self) -> Atoms:
+        """Return the structure, before it moves."""
+        return self.structure.atoms if isinstance(self.structure, Segment) else self.structure
+
+    @property
+    def n_calculations(self) -> int:
+        """Return how often the teacher calculates for one label."""
+        return self.structure.steps + 2 if isinstance(self.structure, Segment) else 1
 
 
 class TeacherPool:
@@ -122,10 +132,11 @@ class TeacherPool:
         for process in processes:
             process.close()
 
-    def label(self, frames: Iterable[Atoms]) -> Iterator[Labelled | Failure]:
+    def label(self, frames: Iterable[Atoms | Segment]) -> Iterator[Labelled | Failure]:
         """Yield a result for each of `frames`, in the order in which the calculations end.
 
-        A structure is taken from `frames` when a process is free. Abandoning the iterator ends calculations that run.
+        A `Segment` of dynamics is labelled where it ends. A structure is taken from `frames` when a process is free.
+        Abandoning the iterator ends calculations that run.
         """
         if not self._processes:
             raise RuntimeError(
@@ -135,7 +146,7 @@ class TeacherPool:
             raise RuntimeError("this TeacherPool is labelling already: take all results, or use a second pool")
         self._labelling = True
         try:
-            yield from self._label(_Task(index, atoms, _request(atoms)) for index, atoms in enumerate(frames))
+            yield from self._label(_Task(index, structure) for index, structure in enumerate(frames))
         finally:
             self._labelling = False
             for process in self._processes:
@@ -149,7 +160,7 @@ class TeacherPool:
         while True:
             for process in self._processes:
                 if process.task is None and (task := repeated.pop() if repeated else next(tasks, None)) is not None:
-                    process.begin(task, task.request)
+                    process.begin(task, _request(task), task.n_calculations)
             busy = [process for process in self._processes if process.task is not None]
             if not busy:
                 return
@@ -166,7 +177,10 @@ class TeacherPool:
         task.attempts += 1
         task.seconds += answer["seconds"]
         if "results" in answer:
-            return Labelled(task.index, with_results(task.atoms, answer["results"]), answer["seconds"])
+            moved = task.atoms.copy()
+            for name, value in answer["moved"].items():
+                moved.set_array(name, value, dtype=float, shape=(3,))
+            return Labelled(task.index, with_results(moved, answer["results"]), answer["seconds"])
         if answer.get("final") or task.attempts > self.settings.retries:
             return Failure(task.index, task.atoms, answer["failure"], task.seconds)
         return None
@@ -177,12 +191,12 @@ class TeacherPool:
         result = self._alone(process, task)
         if isinstance(result, Failure):
             return result
-        again = self._alone(process, _Task(task.index, task.atoms, task.request))
+        again = self._alone(process, _Task(task.index, task.structure))
         _compare(result, again, f"in a second calculation of the same structure ({_formula(task.atoms)})")
         if self.settings.threads > 1:
             single = TeacherProcess(self.settings.model_copy(update={"threads": 1}), self.scratch / "one-thread")
             try:
-                one = self._alone(single, _Task(task.index, task.atoms, task.request))
+                one = self._alone(single, _Task(task.index, task.structure))
             finally:
                 single.close()
             _compare(result, one, f"with 1 thread in place of {self.settings.threads} ({_formula(task.atoms)})")
@@ -193,7 +207,7 @@ class TeacherPool:
     def _alone(self, process: TeacherProcess, task: _Task) -> Labelled | Failure:
         """Label one structure while nothing else runs."""
         while True:
-            process.begin(task, task.request)
+            process.begin(task, _request(task), task.n_calculations)
             wait_for_answers([process])
             result = self._result(task, process.end())
             if result is not None:
@@ -215,8 +229,10 @@ def with_results(atoms: Atoms, results: Mapping[str, Any]) -> Atoms:
     return labelled
 
 
-def _request(atoms: Atoms) -> str:
+def _request(task: _Task) -> str:
     """Return the structure as a line of JSON, with those entries of `Atoms.info` that JSON can hold."""
+    atoms = task.atoms
+    conditions = task.structure.conditions() if isinstance(task.structure, Segment) else None
     sent = atoms.copy()
     sent.set_constraint()
     sent.info = {}
@@ -226,7 +242,7 @@ def _request(atoms: Atoms) -> str:
         except (TypeError, ValueError):  # an object that no teacher can need
             continue
         sent.info[name] = value
-    return encode(sent)
+    return encode({"atoms": sent, "dynamics": conditions})
 
 
 def _compare(first: Labelled, other: Labelled | Failure, how: str) -> None:

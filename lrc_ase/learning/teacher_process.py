@@ -96,14 +96,14 @@ class TeacherProcess:
             raise TeacherError(f"teacher {self.settings.calculator}: while it was built, {answer['failure']}")
         self._ready = True
 
-    def begin(self, task: Any, request: str) -> None:
-        """Send the structure of `task`, a line of JSON."""
+    def begin(self, task: Any, request: str, n_calculations: int = 1) -> None:
+        """Send the structure of `task`, a line of JSON; the time limit holds for each of its calculations."""
         if self._runs and self._ready and self._popen.poll() is not None:  # it has ended while it was idle
             self.kill()
         self.start()
         self.wait_until_ready()
         self.task = task
-        self._begin(self.settings.timeout)
+        self._begin(None if self.settings.timeout is None else n_calculations * self.settings.timeout)
         self._send(request)
 
     def end(self) -> dict[str, Any]:

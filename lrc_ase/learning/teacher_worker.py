@@ -1,7 +1,8 @@
 """Worker process of a teacher: builds the calculator itself and labels the structures that it reads from its input.
 
 It reads and answers lines of JSON (`ase.io.jsonio`, which keeps all bits of a number). The first line holds the
-settings, each later one a structure. `TeacherPool` starts and ends these processes.
+settings, each later one a structure, and a few steps of dynamics if the structure is to move before it is labelled.
+`TeacherPool` starts and ends these processes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ase.calculators.calculator import InputError, PropertyNotImplementedError, 
 from ase.io.jsonio import decode, encode
 
 from lrc_ase.learning.teacher import NEEDED, TeacherError, TeacherSettings, described, make_calculator
+from lrc_ase.learning.teacher_dynamics import advance
 from lrc_ase.structures.charge import charge_entries, total_charge
 
 __all__ = ["Unusable", "label"]
@@ -89,7 +91,12 @@ def main() -> None:
         try:
             # an attempt that failed may have left its calculator in any state
             calculator = _make_calculator_in(user_folder, settings) if calculator is None else calculator
-            answer = {"results": label(calculator, decode(line))}
+            request = decode(line)
+            atoms, moved = request["atoms"], {}
+            if request["dynamics"] is not None:
+                atoms = advance(calculator, with_initial_charges(atoms), **request["dynamics"])
+                moved = {"positions": atoms.positions, "momenta": atoms.get_momenta()}
+            answer = {"results": label(calculator, atoms), "moved": moved}
         except Exception as error:  # calculators raise anything
             calculator = None
             answer = {
@@ -117,7 +124,7 @@ def label(calculator: Any, atoms: Atoms) -> dict[str, Any]:
     Unusable
         A result is not finite or of the wrong shape, or the calculator says that it did not converge.
     """
-    atoms = _with_initial_charges(atoms)
+    atoms = with_initial_charges(atoms)
     wanted = [*NEEDED]
     if atoms.pbc.all():
         wanted.append("stress")
@@ -146,7 +153,7 @@ def _needed_first(names: list[str]) -> list[str]:
     return names
 
 
-def _with_initial_charges(atoms: Atoms) -> Atoms:
+def with_initial_charges(atoms: Atoms) -> Atoms:
     """Return atoms whose initial charges sum to the total charge, where calculators of ASE look for it."""
     charge = total_charge(atoms)
     if not charge_entries(atoms) or abs(atoms.get_initial_charges().sum() - charge) < 1e-6:

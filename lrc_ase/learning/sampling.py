@@ -1,0 +1,199 @@
+r"""Sample structures around given ones by dynamics of a cheap teacher, with its labels, to pretrain a model on.
+
+A model that has learned a semi-empirical method first needs fewer frames of the expensive one: it begins with the shape
+of the energy, and learns the difference (Gardner, Baker and Deringer, *Synthetic pre-training for neural-network
+interatomic potentials*, Mach. Learn.: Sci. Technol. 5, 015003 (2024), doi:10.1088/2632-2153/ad1626).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from ase.data import atomic_masses
+from pydantic import Field, field_validator
+
+from lrc_ase.dataset import SOURCE_KEY, Atoms
+from lrc_ase.learning.label_store import LabelStore
+from lrc_ase.learning.settings import FirstFramesSettings
+from lrc_ase.learning.starts import first_frames, read_starts
+from lrc_ase.learning.teacher import TeacherError, TeacherSettings
+from lrc_ase.learning.teacher_dynamics import Segment
+from lrc_ase.learning.teacher_pool import Failure, TeacherPool
+from lrc_ase.models.settings import Settings
+from lrc_ase.simulation import thermalize
+
+__all__ = ["SampleSettings", "SampleSummary", "sample"]
+
+_HOPELESS = 10
+"""Failures in a row, before the first label, that end the sampling."""
+
+
+Temperature = Annotated[float, Field(gt=0, le=20000)]
+
+
+class SampleSettings(Settings):
+    """Settings of `sample`."""
+
+    teacher: TeacherSettings
+    """Method that moves and labels the structures."""
+    count: int = Field(2000, ge=1)
+    """Number of labelled frames."""
+    temperatures: tuple[Temperature, Temperature] = (300.0, 1200.0)
+    """Lowest and highest temperature, K. Each run has one in between, drawn at random."""
+    length: int = Field(60, ge=1)
+    """Number of frames of a run. Each run starts from one of the structures, drawn at random."""
+    spacing: int = Field(8, ge=1)
+    """Steps from one frame of a run to the next."""
+    timestep: float | None = Field(None, gt=0, le=10)
+    """Length of a step, fs. Null: the root of the lightest mass in amu, at most 4."""
+    friction: float = Field(0.02, gt=0)
+    """Friction of the Langevin thermostat, 1/fs."""
+    strain: float = Field(0.05, ge=0, le=0.5)
+    """Largest strain of periodic directions at the start of a run; fully periodic cells may grow by twice as much on
+    top. Cells do not change during a run."""
+    minutes: float | None = Field(None, gt=0)
+    """Wall time after which no further frame is begun. Null: no limit."""
+    seed: int = Field(0, ge=0)
+    """Seed of starts, temperatures and dynamics."""
+
+    @field_validator("temperatures")
+    @classmethod
+    def _rise(cls, temperatures: tuple[float, float]) -> tuple[float, float]:
+        if temperatures[0] > temperatures[1]:
+            raise ValueError(f"expected the lowest and the highest temperature, got {temperatures}")
+        return temperatures
+
+
+@dataclass
+class SampleSummary:
+    """Result of sampling."""
+
+    n_frames: int = 0
+    """Labelled frames in the file, those of earlier calls included."""
+    teacher_seconds: float = 0.0
+    """Time of the teacher's processes."""
+    failures: list[str] = field(default_factory=list)
+    """Reasons why runs ended early."""
+    is_complete: bool = True
+    """False if the time was over before the number of frames was reached."""
+
+
+@dataclass
+class _Run:
+    """Dynamics of one structure."""
+
+    atoms: Atoms
+    temperature: float
+    remaining: int
+
+
+def sample(
+    starts: Sequence[str | os.PathLike[str]],
+    settings: SampleSettings,
+    output: str | os.PathLike[str],
+    *,
+    report: Callable[[int, int], None] | None = None,
+) -> SampleSummary:
+    """Write labelled frames of dynamics with a teacher to an extended XYZ file.
+
+    Parameters
+    ----------
+    starts
+        Files with structures, in any format of ASE: the frames that a model is to be trained on later, or a few of
+        their kind. Their labels are not read.
+    settings
+        Teacher, number of frames, conditions.
+    output
+        File of the frames. Each frame is on disk the moment it is labelled. A file that exists is extended until it
+        holds `settings.count` frames.
+    report
+        Called with the number of frames so far and in the end.
+
+    Raises
+    ------
+    TeacherError
+        The teacher cannot be built, changes its labels from call to call, or labels none of the first structures.
+    ValueError
+        A start holds no atoms or is no usable structure.
+    """
+    structures = read_starts([os.fspath(path) for path in starts])
+    path = Path(output)
+    deadline = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
+    summary = SampleSummary()
+    with (
+        LabelStore(path) as store,
+        tempfile.TemporaryDirectory(prefix="lrc-ase-teacher-") as scratch,
+        TeacherPool(settings.teacher, Path(scratch)) as pool,
+    ):
+        # another sequence of random numbers where a file is extended: no run is repeated
+        rng = np.random.default_rng([settings.seed, len(store)])
+        waiting: list[_Run] = []
+        running: dict[int, _Run] = {}
+
+        def segments() -> Iterator[Segment]:
+            index = 0
+            while len(store) + len(running) < settings.count:
+                if time.monotonic() > deadline:
+                    summary.is_complete = False
+                    return
+                run = waiting.pop() if waiting else _new_run(structures, settings, rng)
+                running[index] = run
+                index += 1
+                yield _next_segment(run, settings, rng)
+
+        for result in pool.label(segments()):
+            run = running.pop(result.index)
+            summary.teacher_seconds += result.seconds
+            if isinstance(result, Failure):  # the run is given up; another one begins
+                summary.failures.append(f"{run.temperature:.0f} K: {result.reason}")
+                if not len(store) and len(summary.failures) >= _HOPELESS:
+                    raise TeacherError(f"the teacher labels none of {_HOPELESS} structures: {result.reason}")
+                continue
+            run.atoms, run.remaining = result.atoms, run.remaining - 1
+            _store(store, result.atoms, run.temperature)
+            if run.remaining:
+                waiting.append(run)
+            if report is not None:
+                report(len(store), settings.count)
+        summary.n_frames = len(store)
+    return summary
+
+
+def _new_run(structures: Sequence[Atoms], settings: SampleSettings, rng: np.random.Generator) -> _Run:
+    """Return a run from a structure drawn at random, strained if it is periodic, with momenta of its temperature."""
+    start = structures[int(rng.integers(len(structures)))]
+    # the second of two copies is strained at random, the first is not
+    displaced = first_frames([start], FirstFramesSettings(rattle=0, strain=settings.strain), 2, rng)[1]
+    temperature = float(rng.uniform(*settings.temperatures))
+    thermalize(displaced, temperature, rng)
+    return _Run(displaced, temperature, settings.length)
+
+
+def _next_segment(run: _Run, settings: SampleSettings, rng: np.random.Generator) -> Segment:
+    lightest = float(atomic_masses[run.atoms.numbers].min())
+    return Segment(
+        run.atoms,
+        steps=settings.spacing,
+        timestep=settings.timestep or min(math.sqrt(lightest), 4.0),
+        temperature=run.temperature,
+        friction=settings.friction,
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def _store(store: LabelStore, atoms: Atoms, temperature: float) -> None:
+    """Append a frame without its momenta and without the name of the file of its start."""
+    frame = atoms.copy()
+    frame.calc = atoms.calc
+    frame.arrays.pop("momenta", None)
+    for name in (SOURCE_KEY, "origin"):
+        frame.info.pop(name, None)
+    store.add(frame, temperature=round(temperature, 1))

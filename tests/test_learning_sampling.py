@@ -1,0 +1,331 @@
+"""Frames sampled by dynamics of a teacher: every condition arrives, every label is the teacher's, nothing is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import bulk, fcc111, molecule
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.emt import EMT
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from lrc_ase.cli import app
+from lrc_ase.learning import (
+    Labelled,
+    SampleSettings,
+    SampleSummary,
+    TeacherError,
+    TeacherPool,
+    TeacherSettings,
+    make_calculator,
+    sample,
+)
+from lrc_ase.learning.sampling import _new_run, _next_segment
+from lrc_ase.learning.teacher_dynamics import Segment, advance
+from lrc_ase.learning.teacher_pool import with_results
+from lrc_ase.learning.teacher_worker import label
+from lrc_ase.simulation import thermalize
+
+EMT_TEACHER = TeacherSettings(calculator="ase.calculators.emt:EMT", check=False)
+
+
+class InThisProcess:
+    """Pool that labels in this process: starting one takes a second, which most tests can do without."""
+
+    def __init__(self, settings: TeacherSettings, scratch: Path) -> None:
+        self.calculator = make_calculator(settings)
+
+    def __enter__(self) -> InThisProcess:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return
+
+    def label(self, segments):
+        for index, each in enumerate(segments):
+            moved = advance(self.calculator, each.atoms, **each.conditions())
+            yield Labelled(index, with_results(moved, label(self.calculator, moved)), 0.5)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    monkeypatch.setattr("lrc_ase.learning.sampling.TeacherPool", InThisProcess)
+
+
+class Ideal(Calculator):
+    """Ideal gas."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.results = {"energy": 0.0, "forces": np.zeros((len(atoms), 3))}
+
+
+def warm(temperature: float = 600.0) -> Atoms:
+    """Return an aluminium cell with momenta."""
+    atoms = bulk("Al", cubic=True)
+    thermalize(atoms, temperature, np.random.default_rng(0))
+    return atoms
+
+
+def segment(**changes) -> Segment:
+    """Return a segment of ten steps."""
+    values = {"steps": 10, "timestep": 2.0, "temperature": 600.0, "friction": 0.02, "seed": 3}
+    return Segment(warm(), **values | changes)
+
+
+def sampled(folder: Path, **changes) -> list[Atoms]:
+    """Sample a few frames of aluminium; return those of the file."""
+    ase.io.write(folder / "start.extxyz", bulk("Al", cubic=True))
+    settings = SampleSettings(**{"teacher": EMT_TEACHER, "count": 6, "length": 3, "spacing": 3} | changes)
+    sample([folder / "start.extxyz"], settings, folder / "sampled.extxyz")
+    return ase.io.read(folder / "sampled.extxyz", ":")
+
+
+def test_dynamics_without_friction_conserve_the_energy():
+    atoms = warm()
+    atoms.calc = EMT()
+    before = atoms.get_total_energy()
+    moved = advance(EMT(), atoms, steps=100, timestep=1.0, temperature=600.0, friction=0.0, seed=0)
+    assert np.abs(moved.positions - atoms.positions).max() > 0.05
+    moved.calc = EMT()
+    assert moved.get_total_energy() == pytest.approx(before, abs=1e-3)
+    assert moved.get_kinetic_energy() != pytest.approx(atoms.get_kinetic_energy(), abs=1e-2)
+
+
+def test_friction_brings_atoms_to_the_temperature():
+    # an ideal gas from rest: after 400 fs, 40 relaxation times, 1536 components have the temperature within 4%
+    atoms = Atoms("Ar512", np.random.default_rng(0).normal(size=(512, 3)))
+    moved = advance(Ideal(), atoms, steps=100, timestep=4.0, temperature=500.0, friction=0.1, seed=1)
+    assert moved.get_kinetic_energy() / (1.5 * len(atoms) * units.kB) == pytest.approx(500.0, rel=0.11)
+
+
+def test_dynamics_that_explode_are_an_error():
+    atoms = warm()
+    atoms.set_momenta(np.full((4, 3), np.nan))
+    with pytest.raises((FloatingPointError, ValueError)):
+        advance(EMT(), atoms, steps=1, timestep=1.0, temperature=300.0, friction=0.01, seed=0)
+
+
+def test_the_pool_runs_a_segment_as_it_is_and_labels_its_end(tmp_path):
+    asked = segment()
+    with TeacherPool(EMT_TEACHER, tmp_path) as pool:
+        [result] = pool.label([asked])
+    expected = advance(EMT(), asked.atoms, **asked.conditions())
+    np.testing.assert_array_equal(result.atoms.positions, expected.positions)
+    np.testing.assert_array_equal(result.atoms.get_momenta(), expected.get_momenta())
+    expected.calc = EMT()
+    np.testing.assert_allclose(result.atoms.get_forces(), expected.get_forces(), atol=1e-12)
+    assert result.atoms.get_potential_energy() == pytest.approx(expected.get_potential_energy(), abs=1e-12)
+    np.testing.assert_array_equal(asked.atoms.positions, bulk("Al", cubic=True).positions)  # the input stays
+
+
+def test_each_condition_of_a_segment_matters(tmp_path):
+    changes = [{}, {"steps": 11}, {"timestep": 1.0}, {"temperature": 900.0}, {"friction": 0.1}, {"seed": 4}]
+    with TeacherPool(EMT_TEACHER, tmp_path) as pool:
+        usual, *others = pool.label([segment(**changed) for changed in changes])
+    for other in others:
+        assert np.abs(usual.atoms.positions - other.atoms.positions).max() > 1e-6
+
+
+def test_the_time_limit_holds_for_each_calculation(tmp_path):
+    (tmp_path / "teacher.py").write_text(
+        "import time\nfrom ase.calculators.emt import EMT\n"
+        "class Slow(EMT):\n"
+        "    def calculate(self, *arguments):\n        time.sleep(0.2)\n        super().calculate(*arguments)\n"
+        "def calculator():\n    return Slow()\n",
+        encoding="utf-8",
+    )
+    settings = TeacherSettings(calculator=str(tmp_path / "teacher.py"), check=False, timeout=0.7, retries=0)
+    with TeacherPool(settings, tmp_path / "scratch") as pool:
+        [result] = pool.label([segment(steps=4)])  # 1 s and more
+    assert isinstance(result, Labelled), result
+
+
+def test_frames_carry_the_labels_of_the_teacher(tmp_path, in_this_process):
+    frames = sampled(tmp_path)
+    assert len(frames) == 6
+    for atoms in frames:
+        copy = atoms.copy()
+        copy.calc = EMT()
+        assert atoms.get_potential_energy() == pytest.approx(copy.get_potential_energy(), abs=1e-9)
+        np.testing.assert_allclose(atoms.get_forces(), copy.get_forces(), atol=1e-9)
+        np.testing.assert_allclose(atoms.get_stress(), copy.get_stress(), atol=1e-9)
+        assert "momenta" not in atoms.arrays
+        assert 300 <= atoms.info["temperature"] <= 1200
+
+
+def test_a_run_has_one_cell_and_one_temperature(tmp_path, in_this_process):
+    frames = sampled(tmp_path)
+    cells = {tuple(np.round(atoms.cell.array.ravel(), 9)) for atoms in frames}
+    assert len(cells) == len({atoms.info["temperature"] for atoms in frames}) == 2  # six frames, three of each run
+    assert bulk("Al", cubic=True).cell.array.ravel().tolist() not in [list(cell) for cell in cells]
+
+
+def test_a_file_is_extended(tmp_path, in_this_process):
+    first = sampled(tmp_path, count=3)
+    both = sampled(tmp_path, count=6)
+    for before, after in zip(first, both, strict=False):
+        np.testing.assert_array_equal(before.positions, after.positions)
+    assert len(both) == 6
+    assert both[3].info["temperature"] not in {atoms.info["temperature"] for atoms in first}
+    assert len(sampled(tmp_path, count=6)) == 6  # nothing is left to do
+
+
+def test_starts_are_drawn_from_all_structures(tmp_path, in_this_process):
+    starts = [bulk("Al", cubic=True), bulk("Cu", cubic=True), molecule("H2O")]
+    ase.io.write(tmp_path / "starts.extxyz", starts)
+    settings = SampleSettings(teacher=EMT_TEACHER, count=12, length=1, spacing=1)
+    sample([tmp_path / "starts.extxyz"], settings, tmp_path / "sampled.extxyz")
+    frames = ase.io.read(tmp_path / "sampled.extxyz", ":")
+    assert {atoms.get_chemical_formula() for atoms in frames} == {"Al4", "Cu4", "H2O"}
+
+
+CHANGES = {
+    "teacher": TeacherSettings(calculator="ase.calculators.emt:EMT", options={"asap_cutoff": True}, check=False),
+    "count": 4,
+    "temperatures": (50.0, 60.0),
+    "length": 2,
+    "spacing": 2,
+    "timestep": 1.0,
+    "friction": 0.2,
+    "strain": 0.0,
+    "minutes": 1e-9,
+    "seed": 1,
+}
+
+
+@pytest.mark.parametrize("name", SampleSettings.model_fields)
+def test_each_setting_changes_the_frames(tmp_path, in_this_process, name):
+    usual, other = tmp_path / "usual", tmp_path / "other"
+    usual.mkdir()
+    other.mkdir()
+    if name == "minutes":  # the time is over before the first frame
+        ase.io.write(other / "start.extxyz", bulk("Al", cubic=True))
+        settings = SampleSettings(teacher=EMT_TEACHER, minutes=CHANGES[name])
+        summary = sample([other / "start.extxyz"], settings, other / "sampled.extxyz")
+        assert not summary.is_complete
+        assert summary.n_frames == 0
+        return
+    before, after = sampled(usual), sampled(other, **{name: CHANGES[name]})
+    differs = len(before) != len(after) or any(
+        np.abs(first.positions - second.positions).max() > 1e-6
+        or abs(first.get_potential_energy() - second.get_potential_energy()) > 1e-6
+        for first, second in zip(before, after, strict=True)
+    )
+    assert differs
+
+
+def test_the_step_follows_the_lightest_atom():
+    rng = np.random.default_rng(0)
+    settings = SampleSettings(teacher=EMT_TEACHER)
+    for atoms, femtoseconds in [(molecule("H2O"), 1.004), (molecule("CO2"), 3.466), (bulk("Au"), 4.0)]:
+        assert _next_segment(_new_run([atoms], settings, rng), settings, rng).timestep == pytest.approx(
+            femtoseconds, abs=1e-3
+        )
+
+
+def test_the_vacuum_of_a_slab_is_not_strained():
+    slab = fcc111("Al", (1, 1, 3), vacuum=8.0)
+    run = _new_run([slab], SampleSettings(teacher=EMT_TEACHER), np.random.default_rng(0))
+    np.testing.assert_allclose(run.atoms.cell.array[2], slab.cell.array[2], atol=1e-9)
+    assert np.abs(run.atoms.cell.array[:2] - slab.cell.array[:2]).max() > 1e-3
+
+
+BRITTLE = """
+from ase.calculators.emt import EMT
+
+class Brittle(EMT):
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        if {condition}:
+            raise RuntimeError("no SCF")
+        super().calculate(atoms, ["energy"], system_changes)
+
+def calculator():
+    return Brittle()
+"""
+
+
+def test_a_run_that_fails_gives_way_to_another(tmp_path):
+    ase.io.write(tmp_path / "start.extxyz", bulk("Al", cubic=True))
+    # the cell has 66.4 Angstrom^3 before it is strained
+    condition = "atoms.get_volume() < 69"
+    (tmp_path / "teacher.py").write_text(BRITTLE.format(condition=condition), encoding="utf-8")
+    teacher = TeacherSettings(calculator=str(tmp_path / "teacher.py"), check=False, retries=0)
+    settings = SampleSettings(teacher=teacher, count=6, length=1, spacing=1)
+    summary = sample([tmp_path / "start.extxyz"], settings, tmp_path / "sampled.extxyz")
+    assert summary.n_frames == 6
+    assert summary.failures
+    assert all("no SCF" in reason for reason in summary.failures)
+    assert all(atoms.get_volume() > 69 for atoms in ase.io.read(tmp_path / "sampled.extxyz", ":"))
+
+
+def test_a_teacher_that_labels_nothing_is_an_error(tmp_path):
+    ase.io.write(tmp_path / "start.extxyz", bulk("Al", cubic=True))
+    (tmp_path / "teacher.py").write_text(BRITTLE.format(condition="True"), encoding="utf-8")
+    teacher = TeacherSettings(calculator=str(tmp_path / "teacher.py"), check=False, retries=0)
+    with pytest.raises(TeacherError, match=r"labels none of 10 structures: RuntimeError: no SCF"):
+        sample([tmp_path / "start.extxyz"], SampleSettings(teacher=teacher), tmp_path / "sampled.extxyz")
+
+
+@pytest.mark.parametrize(
+    "values", [{"count": 0}, {"temperatures": (0.0, 300.0)}, {"temperatures": (900.0, 300.0)}, {"spacing": 0}]
+)
+def test_settings_are_checked(values):
+    with pytest.raises(ValidationError):
+        SampleSettings(teacher=EMT_TEACHER, **values)
+
+
+OPTIONS = {
+    "--count 7": ("count", 7),
+    "--temperature 400 500": ("temperatures", (400.0, 500.0)),
+    "-t 450": ("temperatures", (450.0, 450.0)),
+    "--spacing 5": ("spacing", 5),
+    "--minutes 2": ("minutes", 2.0),
+    "--seed 9": ("seed", 9),
+    "--processes 2": ("teacher.processes", 2),
+    "--teacher-threads 3": ("teacher.threads", 3),
+    "--teacher-options asap_cutoff=true": ("teacher.options", {"asap_cutoff": True}),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_options_of_the_command_arrive(tmp_path, monkeypatch, option):
+    taken = []
+
+    def record(files, settings, output, *, report):
+        taken.append((files, settings, output))
+        return SampleSummary(n_frames=1)
+
+    monkeypatch.setattr("lrc_ase.cli.sample.sample_frames", record)
+    arguments = ["sample", "start.cif", "--teacher", "ase.calculators.emt:EMT", "-o", str(tmp_path / "out.extxyz")]
+    result = CliRunner().invoke(app, [*arguments, *option.split()])
+    assert result.exit_code == 0, result.output
+    [(files, value, output)] = taken
+    assert files == ["start.cif"]
+    assert output == tmp_path / "out.extxyz"
+    name, expected = OPTIONS[option]
+    for part in name.split("."):
+        value = getattr(value, part)
+    assert value == expected
+
+
+def test_the_command_writes_frames_and_says_what_is_next(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("start.extxyz", bulk("Al", cubic=True))
+    arguments = ["sample", "start.extxyz", "--teacher", "ase.calculators.emt:EMT", "-n", "3"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "3 frames in sampled.extxyz" in result.output
+    assert "lrc-ase train sampled.extxyz -o pretrained" in result.output
+    assert len(ase.io.read("sampled.extxyz", ":")) == 3
+    failed = CliRunner().invoke(app, [*arguments, "-o", "frames.traj"])
+    assert failed.exit_code != 0
+    assert "--output must end in .extxyz" in failed.output
