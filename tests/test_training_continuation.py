@@ -12,10 +12,12 @@ from test_training_references import frame
 from training_frames import TINY_MODEL, metal_frames, two_stage_configuration, write_frames
 
 from lrc_ase import evaluate, load_potential
+from lrc_ase.evaluation import evaluate_frames
 from lrc_ase.models.model import build_model
 from lrc_ase.models.settings import LongRangeSettings, ModelSettings
 from lrc_ase.structures.neighbors import neighbor_graph
 from lrc_ase.training import train
+from lrc_ase.training.prepare import prepare
 from lrc_ase.training.references import fit_references
 from lrc_ase.training.untrained import with_settings
 
@@ -156,3 +158,62 @@ def test_known_references_stay_and_the_rest_is_fitted():
     assert fitted.values[0] == free.values[0]
     assert not fitted.rank_deficient
     assert fit_references(frames[:1], ("H", "O"), {"H": 1.0, "O": 2.0}).values.tolist() == [1.0, 2.0]
+
+
+SHIFTS = {"Cu": -1500.0, "Au": 300.0, "Ag": -20.0}
+"""Differences between the energies of two methods, eV."""
+
+
+def shifted(folder, name, source, shifts=SHIFTS):
+    """Write frames of another level of theory: energies differ by a constant for each element."""
+    frames = ase.io.read(folder / source, ":")
+    for atoms in frames:
+        energy = atoms.get_potential_energy() + sum(shifts[symbol] for symbol in atoms.get_chemical_symbols())
+        atoms.calc.results["energy"] = energy
+    ase.io.write(folder / name, frames)
+
+
+def referenced(folder, **changes):
+    prepared = prepare(configuration(folder, **changes))
+    return dict(zip(prepared.configuration.model.elements, prepared.references.tolist(), strict=True)), prepared
+
+
+def test_references_follow_another_level_of_theory(trained):
+    same = {"data": {"new": {"train": "small.traj", "validation_fraction": 0.3}}}
+    other = {"data": {"new": {"train": "other.traj", "validation_fraction": 0.3}}}
+    shifted(trained, "other.traj", "small.traj")
+    before, prepared = referenced(trained, **same)
+    old = load_potential(trained / "old" / "potential.safetensors")
+    assert before == dict(zip(old.settings.elements, old.references.tolist(), strict=True))
+    assert not any("levels of theory" in remark for remark in prepared.remarks)
+    after, prepared = referenced(trained, **other)
+    assert any("levels of theory: the element references were shifted" in remark for remark in prepared.remarks)
+    # what is left for training to learn is small again; the frames have one composition, so only its sum is determined
+    energies = [float(item.energy) for item in prepared.data_sets["new"].train_graphs]
+    sizes = [item.graph.n_atoms for item in prepared.data_sets["new"].train_graphs]
+    assert max(abs(energy) / size for energy, size in zip(energies, sizes, strict=True)) < 1.0
+    assert after != before
+
+
+def test_a_first_step_at_another_level_of_theory_spoils_nothing(trained, tmp_path):
+    shifted(trained, "other.traj", "small.traj")
+    data = {"new": {"train": "other.traj", "validation_fraction": 0.3}}
+    stages = [{"name": "more", "epochs": 1, "batch_size": 2, "learning_rate": 1e-5}]
+    potential = train(configuration(trained, data=data, stages=stages), tmp_path / "run", quiet=True)
+    old = evaluate_frames(
+        load_potential(trained / "old" / "potential.safetensors"), ase.io.read(trained / "small.traj", ":")
+    )
+    tuned = evaluate_frames(load_potential(potential), ase.io.read(trained / "other.traj", ":"))
+    np.testing.assert_allclose(tuned.forces, old.forces, atol=0.02)
+    assert np.abs(tuned.energy_errors).max() < np.abs(old.energy_errors).max() + 100.0  # meV/atom
+
+
+def test_new_elements_at_another_level_of_theory_shift_the_references(trained):
+    shifted(trained, "other_silver.traj", "silver.traj")
+    data = {"new": {"train": "other_silver.traj", "validation_fraction": 0.3}}
+    _, prepared = referenced(trained, data=data)
+    assert any("levels of theory" in remark for remark in prepared.remarks)
+    energies = [float(item.energy) / item.graph.n_atoms for item in prepared.data_sets["new"].train_graphs]
+    assert np.abs(energies).max() < 5.0
+    _, prepared = referenced(trained)
+    assert not any("levels of theory" in remark for remark in prepared.remarks)

@@ -36,6 +36,7 @@ from lrc_ase.training.continuation import continued, with_cutoff_of
 from lrc_ase.training.data_sets import DataSet, describe_data_sets, inspect_data_sets, label_rules, read_data_sets
 from lrc_ase.training.fragments import SHIFTED_REMARK, charge_scheme
 from lrc_ase.training.frames import read_into_memory
+from lrc_ase.training.level_of_theory import shifted_references
 from lrc_ase.training.partial_labels import keys_of_watched
 from lrc_ase.training.references import charged_compositions, fit_references, isolated_references
 from lrc_ase.training.survey import survey
@@ -306,7 +307,11 @@ def _references(
             "those of minimum norm are used, so energies of other compositions mean nothing unless frames of isolated "
             "atoms are added and references=isolated-atoms is set"
         )
-    return fitted.values
+    if start is None:
+        return fitted.values
+    references, remark = shifted_references(start, frames, elements, fitted.values)
+    remarks += [] if remark is None else [remark]
+    return references
 
 
 def _fingerprint(frames: Sequence[LabelledFrame]) -> str:
