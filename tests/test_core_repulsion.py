@@ -131,12 +131,12 @@ def test_every_pair_of_elements_has_a_range_of_its_own():
 
 def test_ranges_follow_from_the_shortest_distances_and_the_radii():
     elements = ("H", "N", "Na")
-    shortest = {"N-H": 1.0, "N-N": 1.05, "Na-Na": 3.5}
+    shortest = {"N-H": 1.0, "N-N": 1.05678, "Na-Na": 3.5}
     ranges = ranges_from_data({"Na-H": 1.3, "N-H": 0.8, "N-N": 2.0}, elements, shortest, 3.0)
     assert ranges == {
         "Na-H": 1.3,  # as set
         "N-H": 0.8,  # as set
-        "N-N": 0.945,  # not as set: 0.9 of the shortest distance
+        "N-N": 1.0567,  # not as set: the shortest distance, rounded down
         "H-H": 0.62,  # twice the radius
         "N-Na": 2.37,  # the sum of the radii
         "Na-Na": 3.0,  # the cutoff
@@ -270,9 +270,8 @@ def test_training_derives_ranges_and_learns_what_it_learns_without(tmp_path):
     assert without.settings.zbl is None
     shortest = with_repulsion.description["training_domain"]["shortest_distances"]
     assert shortest.keys() == {"Cu-Cu", "Cu-Au", "Au-Au"}
-    assert with_repulsion.settings.zbl.ranges == pytest.approx(
-        {pair: 0.9 * distance for pair, distance in shortest.items()}, abs=1e-4
-    )
+    assert with_repulsion.settings.zbl.ranges == pytest.approx(shortest, abs=1e-4)
+    assert all(with_repulsion.settings.zbl.ranges[pair] <= distance for pair, distance in shortest.items())
     for name, weight in without.model.state_dict().items():
         torch.testing.assert_close(with_repulsion.model.state_dict()[name], weight, rtol=0, atol=0)
     close = neighbor_graph(Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 0.5]]), ("Cu", "Au"), 4.0)
@@ -298,10 +297,10 @@ def test_new_elements_bring_ranges_into_a_training_that_goes_on(tmp_path):
     shortest = [each.description["training_domain"]["shortest_distances"] for each in both]
     old, new = (each.settings.zbl.ranges for each in both)
     assert new.keys() - old.keys() == {"Cu-Ag", "Ag-Au", "Ag-Ag"}
-    assert new["Cu-Ag"] == pytest.approx(0.9 * shortest[1]["Cu-Ag"], abs=1e-4)
+    assert new["Cu-Ag"] == pytest.approx(shortest[1]["Cu-Ag"], abs=1e-4)
     # closer frames shorten the ranges, wider ones leave them
-    assert new["Cu-Cu"] == pytest.approx(0.9 * min(each["Cu-Cu"] for each in shortest), abs=1e-4)
-    assert new["Ag-Ag"] == pytest.approx(2 * 1.45 if "Ag-Ag" not in shortest[1] else 0.9 * shortest[1]["Ag-Ag"])
+    assert new["Cu-Cu"] == pytest.approx(min(each["Cu-Cu"] for each in shortest), abs=1e-4)
+    assert new["Ag-Ag"] == pytest.approx(2 * 1.45 if "Ag-Ag" not in shortest[1] else shortest[1]["Ag-Ag"])
 
 
 def test_a_range_of_one_precision_serves_the_other():

@@ -1,6 +1,6 @@
 """Holes of a potential at short distance, with and without core repulsion.
 
-python tests/benchmarks/holes.py POTENTIAL FRAMES.extxyz [--frames 3]
+python tests/benchmarks/holes.py POTENTIAL FRAMES.extxyz [--frames 3] [--range 0.9]
 
 The closest pair of each kind, in frames and alone, is moved together from the shortest distance in training to 0.5
 Angstrom. A hole is a place whose energy is 0.05 eV and more below that at the start; printed are its distance, the
@@ -34,11 +34,13 @@ def main() -> None:
     parser.add_argument("potential")
     parser.add_argument("frames")
     parser.add_argument("--frames", type=int, default=3, dest="n_frames")
+    parser.add_argument("--range", type=float, default=1.0, help="range of the repulsion / shortest distance")
     arguments = parser.parse_args()
     potential = load_potential(arguments.potential, dtype="float64")
     elements, cutoff = potential.settings.elements, potential.settings.cutoff
     shortest = potential.description["training_domain"]["shortest_distances"]
-    ranges = ranges_from_data(None, elements, shortest, cutoff)
+    scaled = {pair: arguments.range * distance for pair, distance in shortest.items()}
+    ranges = ranges_from_data(None, elements, scaled, cutoff)
     models = {}
     for name, baseline in {"without": [], "with": [{"zbl": {"ranges": ranges}}]}.items():
         models[name] = build_model(potential.settings.model_copy(update={"baseline": baseline})).double()
@@ -57,7 +59,8 @@ def scans_of(
     """Yield distances from `shortest` inwards and the graphs at them, for the pair alone and in each frame."""
     one, two = pair.split("-")
     distances = np.append(np.arange(SHORTEST, shortest, STEP), shortest)[::-1]
-    for atoms in [Atoms([one, two], positions=[[0, 0, 0], [0, 0, shortest]]), *frames]:
+    for frame in [Atoms([one, two], positions=[[0, 0, 0], [0, 0, shortest]]), *frames]:
+        atoms = frame.copy()  # the next pair starts from the frame as it was
         table = atoms.get_all_distances(mic=bool(atoms.pbc.any()))
         np.fill_diagonal(table, np.inf)
         numbers = np.array(atoms.get_chemical_symbols())
