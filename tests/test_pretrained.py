@@ -8,6 +8,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from matscipy.neighbours import neighbour_list
 from structures import potential, rattled_crystal
 from typer.testing import CliRunner
 
@@ -163,10 +164,18 @@ def test_every_shipped_potential_has_a_card_and_a_structure_in_its_domain(name):
     assert atoms.calc.allowed_atomic_numbers == sorted(set(atoms.numbers), key=atoms.calc.allowed_atomic_numbers.index)
 
 
-def test_water_starts_at_the_density_of_its_data():
-    atoms = lrc_ase.start_structure("water-pbe0-ts")
+@pytest.mark.parametrize(("name", "expected"), [("water-pbe0-ts", 0.993), ("nacl-water-revpbe0-d3", 1.077)])
+def test_liquids_start_at_the_density_of_their_data(name, expected):
+    atoms = lrc_ase.start_structure(name)
     density = atoms.get_masses().sum() / atoms.get_volume() * 1.66053907  # amu/Angstrom^3 in g/cm^3, CODATA 2022
-    assert density == pytest.approx(0.993, abs=1e-3)  # the card
+    assert density == pytest.approx(expected, abs=1e-3)  # the cards
+
+
+def test_salt_water_starts_with_four_pairs_of_ions_and_whole_molecules():
+    atoms = lrc_ase.start_structure("nacl-water-revpbe0-d3")
+    assert atoms.symbols.formula.count() == {"H": 112, "O": 56, "Na": 4, "Cl": 4}
+    bonds = neighbour_list("i", atoms, {("O", "H"): 1.2})
+    assert np.array_equal(np.bincount(bonds, minlength=len(atoms))[atoms.numbers == 8], np.full(56, 2))
 
 
 def test_ase_lists_the_calculator(tmp_path):
