@@ -300,7 +300,7 @@ def test_new_elements_bring_ranges_into_a_training_that_goes_on(tmp_path):
     assert new["Cu-Ag"] == pytest.approx(shortest[1]["Cu-Ag"], abs=1e-4)
     # closer frames shorten the ranges, wider ones leave them
     assert new["Cu-Cu"] == pytest.approx(min(each["Cu-Cu"] for each in shortest), abs=1e-4)
-    assert new["Ag-Ag"] == pytest.approx(2 * 1.45 if "Ag-Ag" not in shortest[1] else shortest[1]["Ag-Ag"])
+    assert new["Ag-Ag"] == pytest.approx(shortest[1].get("Ag-Ag", 2 * 1.45))
 
 
 def test_a_range_of_one_precision_serves_the_other():
