@@ -46,31 +46,31 @@ _OF_CHARGES = ("charges", "dipole")
 class LRCCalculator(ResponseCalculator):
     """Compute energies, forces, stress and latent charges with a trained potential, in ASE's units and signs.
 
-    Each evaluation computes `energy`, `free_energy` (the same), `energies` (per atom, sum to `energy`) and `forces`.
-    Models with latent charges also give `charges`, and in structures with an open direction `dipole`: its component
-    perpendicular to the periodic cell vectors, about the origin of the coordinates. Three periodic directions give
-    `stress` (Voigt) and `stresses` (per atom, sum to `stress`), which are computed on request.
-    `results` holds only properties of ASE, under ASE's names and in ASE's shapes. A property that a structure does not
-    have raises ASE's `PropertyNotImplementedError`. See docs/reference/calculator.md and docs/reference/conventions.md.
+    A latent charge is a charge per atom that the model learns from energies and forces alone. The results are
 
-    Methods and attributes return the quantities for which ASE has no name:
+    - `energy`, `free_energy` (the same), `energies` of the atoms, which sum to `energy`, and `forces`;
+    - `charges`, the latent charges, if the model has them;
+    - `dipole`, about the origin of the coordinates, in structures with an open direction. Its components along periodic
+      cell vectors are zero, as they are known up to a quantum only;
+    - `stress` (Voigt) and `stresses` of the atoms, with three periodic directions, computed on request.
 
-    - `extrapolation`: the reasons why the latest structure lies far outside the training set;
-    - `get_energy_std`, `get_forces_std`: standard deviations of an ensemble;
-    - `get_polarization`, `get_polarization_current`: dipole moment per volume of a periodic cell, and the rate of
-      change of the dipole moment along the velocities;
+    A property that a structure does not have raises ASE's `PropertyNotImplementedError`. Methods and attributes return
+    the quantities for which ASE has no name:
+
+    - `extrapolation`: the reasons why the latest structure lies far outside the training set.
+    - `get_energy_std`, `get_forces_std`: standard deviations of an ensemble.
+    - `get_polarization`: dipole moment per volume of a periodic cell.
+    - `get_polarization_current`: rate of change of the dipole moment along the velocities.
     - `get_born_effective_charges`, `get_polarizability`: response of the dipole moment to displacements, to a field.
-
-    A latent charge is a charge per atom that the model learns from energies and forces alone.
 
     The total charge of a structure is ``atoms.info["charge"]`` or another name of
     `lrc_ase.structures.charge.CHARGE_NAMES`, 0 when absent. A uniform electric field is `electric_field` for all
     structures, or ``atoms.info["external_field"]`` for one. Energy, forces and stress then include -E.P, the energy of
-    the polarization P. The calculator follows atoms that are wrapped through periodic boundaries from one evaluation to
-    the next, so that the energy has no steps; see docs/reference/calculator.md.
+    the polarization P. Atoms that are wrapped through a boundary cause no step of this energy.
+    See docs/reference/calculator.md and docs/reference/conventions.md.
 
-    The first calculator of a process lets the C library keep up to 64 MiB of freed memory for the next step
-    (`lrc_ase.layer.memory.reuse_small_meshes`), unless the environment sets glibc's limits.
+    The first calculator of a process lets the C library keep up to 64 MiB of freed memory for the next step, unless the
+    environment sets glibc's limits (`lrc_ase.layer.memory.reuse_small_meshes`).
 
     Parameters
     ----------
@@ -93,11 +93,11 @@ class LRCCalculator(ResponseCalculator):
     TypeError
         An unknown keyword.
     ValueError
-        The device or precision is not available, the field not valid, or the model without charges for it to act on.
+        The device or precision is not available, the field is not valid, or the model has no charges to act on.
     ase.calculators.calculator.InputError
-        At evaluation, for atoms that the model cannot evaluate: no atoms, positions or charge that are not finite, a
-        zero or singular cell in a periodic direction, an element unknown to the model, two atoms at one position, a
-        field that is not valid, contradicts `electric_field` or is along a periodic direction of a charged cell.
+        At evaluation: there are no atoms; a number is not finite; a periodic cell vector is zero, or the cell singular;
+        the model does not know an element; two atoms are at one position. Or the field is not valid, contradicts
+        `electric_field`, or lies along a periodic direction of a charged cell.
     ase.calculators.calculator.CalculationFailed
         Energy or forces are not finite, or the memory does not suffice.
 

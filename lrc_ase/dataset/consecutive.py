@@ -33,14 +33,13 @@ _SIGNIFICANCE = 0.001
 def consecutive_runs(frames: Sequence[LabelledFrame]) -> list[range]:
     """Return the ranges of indices whose frames are consecutive pieces of a trajectory.
 
-    Two neighbors in the sequence belong to one run if they hold the same atoms in the same order, and if the step from
-    one to the other is small against steps to frames two to thirteen places away. Structures that are rattled, shuffled
-    or unrelated have steps of the same length at any distance and form no runs. Runs that chance would produce are
-    left out; to stand out from chance, a run needs about seven frames, and fifteen of a diatomic molecule.
+    Two neighbors in the sequence belong to one run if they hold the same atoms in the same order, and if the step
+    between them is small against steps to frames two to thirteen places away. Rattled, shuffled or unrelated structures
+    have steps of the same length at any distance and form no runs. Runs that chance would produce are left out. To
+    stand out, a run needs about seven frames, and fifteen of a diatomic molecule.
 
-    Steps are root mean square displacements after removal of drift, to the nearest periodic image, and after removal of
-    rotation where no direction is periodic and three atoms or more have a shape. Frames may be
-    `Lazy`: each is read once, and fourteen are held at a time.
+    A step is the root mean square displacement to the nearest periodic image, without drift. Of three or more atoms in
+    open space the rotation is removed too. Frames may be `Lazy`: each is read once, and fourteen are held at a time.
 
     Returns
     -------

@@ -121,11 +121,10 @@ def label_frame(
 ) -> LabelledFrame:
     """Collect the labels of a frame.
 
-    Without a key of the user, a label is looked up among the results of the frame's calculator and then in
-    `Atoms.info` (energy, stress, virial, dipole, polarizability) or `Atoms.arrays` (forces, Born effective charges),
-    under the names of `DETECTED_KEYS`. Two different values under two of these names are an error, as only the user
-    knows the right one. `weight` is multiplied by the weight stored with the frame (see
-    `lrc_ase.dataset.frame_weights`). The atoms of the result hold the total charge of `keys`.
+    `keys` names labels. Other labels are looked up under the names of `DETECTED_KEYS`: first in the results of the
+    frame's calculator, then in `Atoms.arrays` (forces, Born effective charges) or `Atoms.info` (all others). Different
+    values under two of these names are an error, as only the user knows the right one. `weight` is multiplied by the
+    weight stored with the frame (`lrc_ase.dataset.frame_weights`). The atoms of the result hold the total charge.
 
     A single atom needs no forces: its force is zero by symmetry. With `partial`, one of the `required` labels suffices,
     unless an entry looks like a missing label.

@@ -143,8 +143,8 @@ def load_potential(
     Raises
     ------
     PotentialFileError
-        The file is missing, truncated, changed after it was written, no potential of lrc-ase, or written by a newer
-        version; an entry of its header is out of bounds; its tensors do not fit its settings.
+        The file is missing, truncated, changed after it was written, or no potential of lrc-ase. A newer version wrote
+        it, an entry of its header is out of bounds, or its tensors do not fit its settings.
     ValueError
         `device` cannot be used here, or `dtype` is none of the two.
     """

@@ -141,11 +141,11 @@ class LongRangeConvolution(nn.Module):
             Processes that share the one structure, each with some of its atoms: the field is that of the weights of all
             processes. Gradients by cell and multiplier are shares that sum to the whole.
         tables
-            Tables of a frozen kernel from earlier calls. Pass the same object to calls in the same cell, as in
-            dynamics: they then skip the evaluation of the kernel on the mesh. The layer itself keeps nothing.
+            Tables of a frozen kernel from earlier calls. Calls with the same object and cell, as in dynamics, do not
+            evaluate the kernel on the mesh again. The layer itself keeps nothing.
         cell_on_host
-            The numbers of `cell`, if `cell` is on another device and the caller has them on the host: the call then
-            does not wait for the device to learn them. `pbc` may be on the host anyway.
+            Copy of `cell` on the host, if `cell` is on another device. The call then need not wait for the device.
+            `pbc` may be on the host in any case.
 
         Returns
         -------
@@ -178,9 +178,9 @@ class LongRangeConvolution(nn.Module):
     ) -> FieldAndEnergy:
         r"""Compute :math:`\tfrac12\sum_i f_i u_i` of the first `n_energies` channels, and the field of the others.
 
-        One convolution does for both. Forces of the energies need no second one, and a training step on forces
-        convolves twice, where the same energies made from the field would need more. Other arguments as in `forward`.
-        With `gradient`, return too the gradient at the atoms of the energies' potentials, by Cartesian coordinates.
+        One convolution computes both, and forces of the energies need no second one. A training step on forces
+        convolves twice; energies computed from the field would need more. With `gradient`, the result also holds the
+        gradient of the energies' potentials at the atoms, by Cartesian coordinates. Other arguments as in `forward`.
 
         Raises
         ------

@@ -54,19 +54,21 @@ class TeacherCall:
 class OnTheFlyCalculator(Calculator):
     r"""Evaluate a potential; where it is unsure, ask a teacher, keep the label and learn from it.
 
-    The potential is trusted where the predicted deviation of the force on every atom,
-    :math:`|\sigma_i| = \sqrt{\sigma_{ix}^2 + \sigma_{iy}^2 + \sigma_{iz}^2}`, is at most `threshold`, and the structure
-    does not lie far outside the training domain (`LRCCalculator.extrapolation`, or a total charge that never occurred).
-    Deviations are those of an ensemble
-    (`LRCCalculator.get_forces_std`), calibrated so that nine of ten errors of a component lie within
-    :math:`1.645\,\sigma`. Otherwise the energy, forces and stress of the teacher are returned, and stored in `labels`.
+    The potential answers if both conditions hold. Otherwise the teacher answers, and `labels` stores its energy, forces
+    and stress.
 
-    It works in any driver of ASE for dynamics and relaxation. Use it as a context, or call `close`, so that the
-    teacher's process ends.
+    - The predicted deviation of the force on every atom is at most `threshold`, with
+      :math:`|\sigma_i| = \sqrt{\sigma_{ix}^2 + \sigma_{iy}^2 + \sigma_{iz}^2}`. Deviations are those of an ensemble
+      (`LRCCalculator.get_forces_std`): nine of ten errors of a component lie within :math:`1.645\,\sigma`.
+    - The structure does not lie far outside the training domain (`LRCCalculator.extrapolation`), and training has seen
+      its total charge.
 
-    Energies of teacher and potential differ, so that the total energy steps where one takes over from the other
-    (`TeacherCall.energy_difference`). Thermostats and relaxations bear this. The conserved energy of NVE dynamics does
-    not: it is meaningful only between two calls, so run NVE with a potential that needs no calls any more.
+    The calculator works in any driver of ASE for dynamics and relaxation. Use it as a context, or call `close`, so that
+    the teacher's process ends.
+
+    The total energy steps where teacher and potential take turns (`TeacherCall.energy_difference`). Thermostats and
+    relaxations bear this. In NVE dynamics the conserved energy is meaningful only between two calls: run NVE with a
+    potential that needs no calls any more.
 
     Parameters
     ----------
@@ -81,14 +83,14 @@ class OnTheFlyCalculator(Calculator):
         File that stores labels (`LabelStore`), with `reason`, `predicted_deviation` and `force_error` of each call in
         `Atoms.info`. A structure in it is not computed again.
     spacing
-        Smallest number of evaluations between two calculations of the teacher. In between the potential answers, sure
-        or not: neighboring steps of a run are nearly the same structure, and one label of them is enough. A structure
-        that the potential cannot evaluate goes to the teacher in any case.
+        Smallest number of evaluations between two calculations of the teacher. In between the potential answers,
+        because neighboring steps of a run are nearly the same structure. A structure that the potential cannot evaluate
+        goes to the teacher in any case.
     max_calls
         Largest number of calculations of the teacher, failed ones included. None: no limit.
     at_limit
-        What happens where the teacher would be asked once more: ``"stop"`` raises `CalculationFailed`, ``"warn"`` warns
-        once and goes on with the potential.
+        Behavior when a further call is needed: ``"stop"`` raises `CalculationFailed`, ``"warn"`` warns once and goes on
+        with the potential.
     retrain
         Number of new labels after which the potential is trained further, from its weights, on `known` and all labels.
         None never retrains.
@@ -96,8 +98,8 @@ class OnTheFlyCalculator(Calculator):
         True goes on with the present potential while another process retrains. The result is taken over at the first
         evaluation after its end.
     known
-        Files of the frames that the potential was trained on. Without them retraining forgets what the labels do not
-        show.
+        Files of the frames that the potential was trained on. Without them the retrained potential forgets structures
+        that the labels do not cover.
     training
         Options of `lrc_ase.training.train` for retraining, such as ``{"epochs": 20, "n_threads": 1}``.
     folder
@@ -112,7 +114,7 @@ class OnTheFlyCalculator(Calculator):
     TeacherError
         At the first call: the teacher cannot be built, or its labels change from call to call.
     ase.calculators.calculator.CalculationFailed
-        At evaluation: the teacher failed; or retraining did, unless in the background; or `max_calls` is reached.
+        At evaluation: the teacher failed, retraining failed and `background` is False, or `max_calls` is reached.
     ase.calculators.calculator.InputError
         At evaluation: a structure in an electric field, of which the teacher does not know.
 

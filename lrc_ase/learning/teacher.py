@@ -117,8 +117,8 @@ def make_calculator(settings: TeacherSettings) -> Any:
     Raises
     ------
     TeacherError
-        The module cannot be imported or the file executed, it has no such class, the class does not accept the options,
-        or the result is no calculator of ASE with energies and forces.
+        The module cannot be imported, the file cannot be executed, or it has no such class. The class does not accept
+        the options, or the result is no calculator of ASE with energies and forces.
     """
     name = settings.calculator
     build = _function_of_file(Path(name)) if is_file(name) else _attribute(name)

@@ -104,8 +104,9 @@ def dielectric_constant(
 ) -> DielectricConstant:
     """Compute the static dielectric constant of runs of one periodic system.
 
-    Runs without a field give it by fluctuation. Runs in different fields along one line, among them possibly none,
-    give it by the response; they must begin at the same positions, from where the dipole moment is counted.
+    Runs without a field give the constant by the fluctuation of the dipole moment. Runs in different fields along one
+    line, zero included, give it by the response. Such runs must begin at the same positions, from which the dipole
+    moment is counted.
 
     Parameters
     ----------

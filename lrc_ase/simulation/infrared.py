@@ -87,8 +87,8 @@ def infrared_spectrum(
     temperature
         Temperature in K; the mean kinetic temperature of each run if None.
     eps_inf
-        Electronic permittivity that screens the charges of the potential. Latent charges are smaller than true ones by
-        its root, so that it multiplies the absorption.
+        Electronic permittivity, which screens the charges of the potential. Latent charges are smaller than true
+        charges by its square root, so that the absorption is multiplied by `eps_inf`.
 
     Raises
     ------

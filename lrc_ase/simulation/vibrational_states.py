@@ -60,8 +60,8 @@ def read_velocities(path: str | Path, *, interval: float | None = None, skip: fl
     Parameters
     ----------
     interval
-        Time between frames, fs. None takes the times that ``lrc-ase md`` writes with each frame; the last frame is
-        left out where it is not a whole interval after the one before.
+        Time between frames, fs. None takes the times that ``lrc-ase md`` writes with each frame. A last frame after a
+        shorter interval is then left out.
     skip
         Time at the beginning to leave out, ps.
 

@@ -28,9 +28,9 @@ def default_configuration(
 ) -> TrainingConfiguration:
     """Return a configuration with defaults, for one stage on `files` or two-scale training on `small` and `large`.
 
-    Two-scale training (section 5 of doi:10.48550/arXiv.2010.05295) trains the short-range part on many small cells
-    while the long-range part keeps its initial weights, then both parts on a few large cells. `validation` belongs to
-    `files` or to `large`. Each argument is one path or several.
+    Two-scale training has two stages (section 5 of doi:10.48550/arXiv.2010.05295). The first trains the short-range
+    part on many small cells and leaves the long-range part at its initial weights. The second trains both parts on a
+    few large cells. `validation` belongs to `files` or to `large`. Each argument is one path or several.
     """
     files, small, large, validation = (absolute_paths(paths) for paths in (files, small, large, validation))
     if bool(files) == bool(small or large):

@@ -17,15 +17,16 @@ __all__ = ["Coulomb"]
 class Coulomb(Multiplier):
     r"""Smeared Coulomb kernel, :math:`\hat\phi = 4\pi\, e^{-s^2k^2/2} / k^2`, in real space erf(r / (sqrt(2) s)) / r.
 
-    No parameter is trainable. A total charge gives a constant that diverges. It is fixed by the boundaries:
+    No parameter is trainable. In periodic directions the sum diverges with the total charge. A convention for each
+    boundary fixes the constant:
 
-    - three periodic directions: the wave k = 0 is dropped, which means conducting surroundings and a uniform background
-      that neutralizes a charged cell;
-    - a slab: the layer average of the potential of a sheet is :math:`-2\pi |z|` per charge and area;
-    - a wire: the average along it is :math:`-2\ln(\rho / 1\,\mathrm{Angstrom})` per charge and length. The energy of a
-      charged wire is that against a return conductor at a distance of 1 Angstrom. This convention fixes its value and
-      its stress along the wire; neutral wires and energy differences at constant charge and length do not depend on it;
-    - no periodic direction: 1 / r, nothing dropped.
+    - Three periodic directions: the wave k = 0 is dropped. This means conducting surroundings, and a uniform background
+      that neutralizes a charged cell.
+    - Slab: the layer average of the potential of a sheet is :math:`-2\pi |z|` per charge and area.
+    - Wire: the average along the wire is :math:`-2\ln(\rho / 1\,\mathrm{Angstrom})` per charge and length, as against a
+      return conductor at a distance of 1 Angstrom. The energy of a charged wire and its stress depend on this choice.
+      Neutral wires, and energy differences at constant charge and length, do not.
+    - No periodic direction: 1 / r, nothing dropped.
     """
 
     def __init__(self, n_channels: int = 1, *, smearing: float = 1.0) -> None:

@@ -20,8 +20,8 @@ class GaussianSum(Multiplier):
 
     :math:`\hat\phi(k) = \sum_l a_l (2\pi\sigma_l^2)^{d/2} e^{-\sigma_l^2 k^2/2}`. With widths that grow geometrically
     such sums come close to any kernel that decays, inverse powers among them (SOG-Net: Ji, Liang and Xu,
-    arXiv:2502.04668). Widths and amplitudes are trainable; the excess :math:`\sigma_l^2 - s^2` is stored as a
-    logarithm, so that no Gaussian gets narrower than the smearing that chose the mesh.
+    arXiv:2502.04668). Widths and amplitudes are trainable. The excess :math:`\sigma_l^2 - s^2` is stored as a
+    logarithm. No Gaussian can thus become narrower than the smearing, from which the mesh follows.
 
     Parameters
     ----------

@@ -24,10 +24,12 @@ class InversePower(Multiplier):
               \hat\phi(k) = \frac{\pi^{d/2}\beta}{\Gamma(p/2)} (2s^2)^{(d-p)/2}
               E_{1 + (p-d)/2}\!\left(\frac{s^2k^2}{2}\right).
 
-    Beyond the smearing this is :math:`\beta/r^p` exactly up to :math:`Q(p/2, r^2/2s^2)`, for p = 6 below 1e-4 from
-    5.3 s and below 1e-10 from 7.7 s; at the origin it is :math:`\beta (2s^2)^{-p/2} / \Gamma(p/2 + 1)`. For p = 1 it is
-    `Coulomb`. Williams, Acta Cryst. A27, 452 (1971), doi:10.1107/S0567739471000998; Essmann et al., J. Chem. Phys. 103,
-    8577 (1995), doi:10.1063/1.470117 (p = 6); Osychenko, Astrakharchik and Boronat, arXiv:1107.5435 (any p and d).
+    Beyond the smearing this is :math:`\beta/r^p` up to a relative error of :math:`Q(p/2, r^2/2s^2)`. For p = 6 the
+    error is below 1e-4 from 5.3 s on and below 1e-10 from 7.7 s on. At the origin the kernel is
+    :math:`\beta (2s^2)^{-p/2} / \Gamma(p/2 + 1)`. For p = 1 it is `Coulomb`.
+
+    Sources: Williams, Acta Cryst. A27, 452 (1971), doi:10.1107/S0567739471000998; for p = 6 Essmann et al., J. Chem.
+    Phys. 103, 8577 (1995), doi:10.1063/1.470117; for any p and d Osychenko, Astrakharchik and Boronat, arXiv:1107.5435.
 
     For p <= d the transform is infinite at k = 0, which is dropped as for Coulomb; such powers need all directions
     periodic, or none.
