@@ -116,6 +116,22 @@ def test_mesh_larger_than_memory_is_refused():
     check_mesh_memory((64, 64, 64), 1, 4, torch.float64, torch.device("cpu"))
 
 
+def test_memory_of_a_mesh_is_four_arrays_of_every_channel_and_structure(monkeypatch):
+    """2^23 points, 2 structures and 3 channels: 1.5 GiB in float64."""
+    cpu, shape = torch.device("cpu"), (256, 256, 128)
+    needed = 4 * 2**23 * 2 * 3 * 8
+    monkeypatch.setattr("lrc_ase.layer.memory.available_memory", lambda device: needed)
+    check_mesh_memory(shape, 2, 3, torch.float64, cpu)
+    monkeypatch.setattr("lrc_ase.layer.memory.available_memory", lambda device: needed - 1)
+    with pytest.raises(
+        ValueError, match=r"\(256, 256, 128\) with 3 channels and 2 structures needs about 1\.5 GiB, and 1"
+    ):
+        check_mesh_memory(shape, 2, 3, torch.float64, cpu)
+    check_mesh_memory(shape, 2, 3, torch.float32, cpu)
+    monkeypatch.setattr("lrc_ase.layer.memory.available_memory", lambda device: 0)
+    check_mesh_memory((127, 128, 128), 1, 1, torch.float64, cpu)  # less than 64 MiB: nobody asks
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("periodic", [True, False])
 def test_coordinates_that_are_not_finite_are_named(bad, periodic):

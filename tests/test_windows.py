@@ -7,6 +7,7 @@ import torch
 from scipy.integrate import quad
 from scipy.interpolate import BSpline
 
+from lrc_ase.layer.accuracy import mesh_quality
 from lrc_ase.layer.windows import PAPER_GAUSSIAN_WIDTH, bspline_window, gaussian_window, semicircle_window
 
 WINDOWS = [bspline_window(4), bspline_window(7), semicircle_window(5), semicircle_window(8), gaussian_window(9, 0.8)]
@@ -89,6 +90,32 @@ def test_paper_width_of_the_gaussian():
     length, n_mesh = 5.0, 64
     tau = 12 * (length / (2 * math.pi * n_mesh)) ** 2
     assert math.sqrt(2 * tau) / (length / n_mesh) == pytest.approx(PAPER_GAUSSIAN_WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "n_points", "ratio"),
+    [(1e-1, 4, 1.3), (1e-4, 7, 0.7), (0.1**4, 7, 0.7), (9.99e-4, 7, 0.7), (9.9e-5, 8, 0.6), (1e-10, 13, 0.4)],
+)
+def test_accuracy_takes_the_next_row_of_the_table_that_reaches_it(accuracy, n_points, ratio):
+    """0.1**4 is a hair more than 1e-4; the spacing follows the smearing."""
+    quality = mesh_quality(accuracy, 0.5)
+    assert quality.window.n_points == n_points
+    assert quality.spacing == pytest.approx(0.5 * ratio)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "smearing", "message"),
+    [
+        (0.11, 1.0, "`accuracy` must lie between 1e-10 and 1e-1, got 0.11"),
+        (9e-11, 1.0, "`accuracy` must lie between 1e-10 and 1e-1, got 9e-11"),
+        (1e-4, 0.0, "`smearing` must be a positive length so that a mesh can converge, got 0.0"),
+        (1e-4, math.inf, "`smearing` must be a positive length so that a mesh can converge, got inf"),
+        (1e-4, math.nan, "`smearing` must be a positive length so that a mesh can converge, got nan"),
+    ],
+)
+def test_accuracies_that_no_mesh_reaches_are_refused(accuracy, smearing, message):
+    with pytest.raises(ValueError, match=message):
+        mesh_quality(accuracy, smearing)
 
 
 def test_bad_windows_are_refused():
