@@ -60,6 +60,23 @@ def test_relax_without_cell_leaves_the_cell_alone():
     assert len(steps) > 2
 
 
+def test_states_of_a_relaxation_are_those_of_the_structure():
+    atoms, first = bulk("Cu", a=3.6, cubic=True), []
+    atoms.rattle(0.05, seed=0)
+    atoms.calc = EMT()
+    forces = atoms.get_forces()
+    final = relax(atoms, RelaxSettings(fmax=1e-3, cell=True, pressure=2.0), report=lambda state, _: first.append(state))
+    assert first[0].fmax == pytest.approx(np.linalg.norm(forces, axis=1).max())
+    assert first[0].volume == pytest.approx(3.6**3)
+    assert first[-1] == final
+    # at rest the pressure is the one asked for; fmax bounds the derivative of the enthalpy by the strain
+    assert final.pressure == pytest.approx(2.0, abs=0.01)
+    assert final.volume == pytest.approx(abs(np.linalg.det(atoms.cell.array)))
+    assert final.energy == atoms.get_potential_energy()
+    fixed = relax(atoms, RelaxSettings(fmax=0.1))
+    assert np.isnan([fixed.pressure, fixed.volume]).all()
+
+
 def test_relax_says_what_went_wrong():
     atoms = copper()
     atoms.rattle(0.05, seed=0)
