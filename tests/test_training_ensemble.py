@@ -16,14 +16,6 @@ from lrc_ase.cli import app
 from lrc_ase.dataset import label_frame, labelled_graph
 from lrc_ase.evaluation import evaluate_frames, select_frames
 from lrc_ase.evaluation.selection import farthest_points
-from lrc_ase.evaluation.uncertainty import (
-    Calibration,
-    calibrate_spread,
-    coverage,
-    crossed_coverage,
-    negative_log_likelihood,
-    summarize_uncertainty,
-)
 from lrc_ase.files.potential_file import Potential
 from lrc_ase.files.tensors import read_tensors
 from lrc_ase.models.atomic_stresses import atomic_stresses
@@ -232,47 +224,6 @@ def test_without_validation_frames_deviations_stay_as_they_are(finished, tmp_pat
     loaded = load_potential(train(configuration, tmp_path / "run", quiet=True))
     assert loaded.model.uncertainty_scale.tolist() == [1, 1]
     assert any("are not calibrated" in remark for remark in loaded.description["remarks"])
-
-
-@pytest.mark.parametrize("factor", [0.6, 1.0, 4.0])
-@pytest.mark.parametrize("floor", [0.0, 2.0])
-def test_calibration_recovers_a_known_law(factor, floor):
-    rng = np.random.default_rng(0)
-    spread = rng.uniform(0.1, 3.0, size=20000)
-    errors = np.hypot(floor, factor * spread) * rng.normal(size=20000)
-    actual = calibrate_spread(errors, spread, with_floor=floor > 0)
-    assert actual.scale == pytest.approx(factor, rel=0.2 if floor else 0.03)
-    assert actual.floor == pytest.approx(floor, rel=0.1)
-    deviations = actual.deviations(spread)
-    assert coverage(errors, deviations) == pytest.approx(0.9, abs=1e-3)
-    assert coverage(errors, deviations, 0.5) == pytest.approx(0.5, abs=0.02)
-    frames = np.repeat(np.arange(200), 100)
-    assert crossed_coverage(errors, spread, frames, with_floor=floor > 0) == pytest.approx(0.9, abs=0.01)
-    likelihoods = [negative_log_likelihood(errors, stretch * deviations) for stretch in (0.7, 1.0, 1.4)]
-    assert min(likelihoods) == likelihoods[1]
-    assert summarize_uncertainty(errors, deviations).correlation > 0.02
-
-
-def test_deviations_grow_with_the_spread_even_if_held_out_errors_do_not():
-    # frames like those of training: the likelihood alone would choose a scale of zero, blind far from the training set
-    rng = np.random.default_rng(0)
-    spread = rng.uniform(0.5, 1.5, size=5000)
-    errors = 3.0 * rng.normal(size=5000)
-    calibration = calibrate_spread(errors, spread, with_floor=True)
-    assert calibration.scale == pytest.approx(0.5, rel=0.05)
-    assert calibration.deviations(np.array(30.0)) > 14
-    assert coverage(errors, calibration.deviations(spread)) == pytest.approx(0.9, abs=1e-3)
-
-
-def test_calibration_counts_its_finite_sample():
-    # nine errors of their own deviation and the rank ceil(10 * 0.9) = 9: the largest decides
-    actual = calibrate_spread(np.arange(1.0, 10.0), np.ones(9), with_floor=False)
-    assert actual.scale == pytest.approx(9 / 1.6448536269514722)
-
-
-def test_too_few_errors_calibrate_nothing():
-    assert calibrate_spread(np.ones(4), np.ones(4), with_floor=True) == Calibration(1.0, 0.0)
-    assert np.isnan(coverage(np.array([np.nan]), np.ones(1)))
 
 
 def test_select_prefers_what_the_members_disagree_about(potential):
