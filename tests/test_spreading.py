@@ -81,12 +81,13 @@ def test_atoms_far_outside_the_cell_land_on_their_images():
 @pytest.mark.parametrize(
     ("level", "n_points", "dtype", "mesh_shape"),
     [
-        *itertools.product(range(MAX_LEVEL + 1), [7], [torch.float64, torch.float32], [(40, 34, 50)]),
+        # tiles as large as they get, 32 points along y and z, which their memory must hold
+        *itertools.product(range(MAX_LEVEL + 1), [7], [torch.float64, torch.float32], [(40, 64, 64)]),
         # whole vectors; kernels that no other test compiles
         pytest.param(1, 4, torch.float64, (40, 34, 50), marks=pytest.mark.slow),
         pytest.param(1, 8, torch.float32, (40, 34, 50), marks=pytest.mark.slow),
         (1, 9, torch.float64, (40, 34, 50)),
-        (1, 13, torch.float64, (40, 34, 50)),
+        (1, 13, torch.float64, (40, 64, 64)),
         (1, 7, torch.float64, (7, 8, 7)),  # the same point more than once in a tile
         (1, 6, torch.float64, (6, 6, 6)),
     ],
