@@ -243,6 +243,20 @@ def test_letters_stand_out_from_their_atoms(drawn):
     assert len(gray) == 1  # the atom without label
 
 
+def test_drawings_of_slabs_show_little_vacuum_and_titles_side_by_side(drawn):
+    slab = fcc111("Cu", (2, 2, 3), vacuum=12.0)
+    slab.pbc = True
+    n, zeros = len(slab), np.zeros(2)
+    forces, stress = np.ones((2 * n, 3)), np.zeros((2, 3, 3))
+    symbols = np.array(2 * slab.get_chemical_symbols())
+    shown = Evaluation(np.array([n, n]), symbols, ("all",) * 2, zeros, zeros, forces, 0 * forces, stress, stress)
+    plot_hardest_frames([slab, slab], ["a.traj@123456"] * 2, shown, shown.hardest_frames(2), "hardest.png")
+    left, right = drawn[0].axes[:2]
+    assert np.ptp(left.get_ylim()) < np.ptp(slab.positions[:, 2]) + 8.0  # of 24 Angstrom of vacuum
+    drawn[0].draw_without_rendering()
+    assert not left.title.get_window_extent().overlaps(right.title.get_window_extent())
+
+
 def test_uncertainty_plot_shows_coverage_and_survives_zeros(drawn):
     shown = evaluation(std=True, n_frames=40)
     shown.forces_std[:5] = 0.0

@@ -29,6 +29,8 @@ _UNKNOWN_COLOR = (0.8, 0.8, 0.8, 1.0)
 """Color of atoms without a force label, red, green, blue and opacity."""
 _MOST_LETTERED = 150
 """Largest number of atoms in a frame whose symbols are written on them."""
+_SHOWN_VACUUM = 2.0
+"""Vacuum around the atoms that a drawing shows, Angstrom."""
 
 
 def plot_pair_errors(errors: Mapping[str, Mapping[str, PairErrors]], cutoff: float, path: str | Path) -> None:
@@ -116,7 +118,8 @@ def plot_hardest_frames(
     for axis, values, (index, error) in zip(axes, errors_of_frames, hardest, strict=False):
         projection = project(frames[index])
         _draw_atoms(axis, projection, frames[index].get_chemical_symbols(), values, scale)
-        title = f"{plot_text(names[index], 30)}\nRMSE {error_text(error)} {_FORCE_UNIT}, {projection.view}"
+        # three lines, as slabs are narrow
+        title = f"{plot_text(names[index], 30)}\nRMSE {error_text(error)} {_FORCE_UNIT}\n{projection.view}"
         axis.set_title(title, fontsize="medium")
     figure.colorbar(scale, ax=list(axes), label=f"Norm of the force error of an atom ({_FORCE_UNIT})", shrink=0.8)
     save_figure(figure, path, tight=True)
@@ -146,7 +149,10 @@ def _draw_atoms(
     axis.add_collection(circles)
     margin = 1.3 * float(projection.radii.max())
     corners = np.concatenate([projection.positions, *projection.cell_edges])
-    (low_x, low_y), (high_x, high_y) = corners.min(axis=0) - margin, corners.max(axis=0) + margin
+    # of the vacuum beside a slab or molecule only the beginning: all of it would leave the atoms small
+    low, high = projection.positions.min(axis=0) - _SHOWN_VACUUM, projection.positions.max(axis=0) + _SHOWN_VACUUM
+    low_x, low_y = np.maximum(corners.min(axis=0), low) - margin
+    high_x, high_y = np.minimum(corners.max(axis=0), high) + margin
     axis.set(xlim=(low_x, high_x), ylim=(low_y, high_y), aspect="equal")
     axis.set(xlabel=ANGSTROM, ylabel=ANGSTROM)
     if len(order) > _MOST_LETTERED:
