@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 
 from lrc_ase import load_potential, save_potential
 from lrc_ase.cli import app
+from lrc_ase.files.strict_json import finite
 from lrc_ase.structures.domain import DOMAIN_KEY
 
 CONFIGURATION = """
@@ -115,6 +117,18 @@ def test_info_names_model_elements_and_units(potential):
     }.items():
         assert re.search(rf"^{re.escape(name)}: [-0-9.e]+ {re.escape(unit)}$", output, re.MULTILINE), (name, output)
     assert lrc_ase("info", potential.parent)[1] == output
+
+
+def test_info_as_json_holds_settings_and_digest(potential):
+    code, output = lrc_ase("info", potential, "--json")
+    content = json.loads(output)
+    loaded = load_potential(potential)
+    assert code == 0
+    assert content["settings"] == loaded.settings.model_dump(mode="json")
+    assert content["element_references"] == dict(zip(loaded.settings.elements, loaded.references.tolist(), strict=True))
+    assert (content["digest"], content["n_members"], content["dtype"]) == (loaded.digest(), 1, "float32")
+    assert content["n_parameters"] == sum(each.numel() for each in loaded.model.parameters())
+    assert content["description"]["training_domain"] == finite(loaded.description["training_domain"])
 
 
 def test_evaluate_compares_potentials_side_by_side(folder, potential, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import ase.io
@@ -188,6 +189,12 @@ def test_command_prints_table_and_warnings(tmp_path):
     assert (
         "Not checked: frames.extxyz: energies against isolated atoms (no frame is a single open atom)" in result.output
     )
+    content = json.loads(CliRunner().invoke(app, ["data", str(tmp_path / "frames.extxyz"), "--json"]).output)
+    assert content["sets"]["frames.extxyz"]["frames"] == "5"
+    assert content["warnings"] == []
+    assert content["verdict"] == "The checks that could be made found nothing wrong."
+    assert len(content["checked"]) == 1
+    assert any("energies against isolated atoms" in line for line in content["unchecked"])
     unlabelled = [Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 2.4]])] * 2
     ase.io.write(tmp_path / "bare.xyz", unlabelled)
     result = CliRunner().invoke(app, ["data", str(tmp_path / "bare.xyz")])

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lrc_ase.files.strict_json import finite
+
 __all__ = ["CheckResult", "Curve", "Figure", "NotApplicable", "Quantity", "Verdict"]
 
 Verdict = Literal["passed", "failed", "not applicable", "informative"]
@@ -161,7 +163,7 @@ class CheckResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values; numbers that are not finite become None."""
-        return _finite(asdict(self))
+        return finite(asdict(self))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> CheckResult:
@@ -199,14 +201,3 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _floats(values: Sequence[float | None]) -> tuple[float, ...]:
     return tuple(math.nan if value is None else float(value) for value in values)
-
-
-def _finite(value: Any) -> Any:
-    """Return JSON values of nested dictionaries and sequences, None for numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return value

@@ -35,6 +35,7 @@ __all__ = [
     "DeviceOption",
     "DtypeOption",
     "FieldOption",
+    "JsonOption",
     "PotentialArgument",
     "StartArgument",
     "StructureArgument",
@@ -67,6 +68,7 @@ StartArgument = Annotated[
     str | None,
     typer.Argument(help=f"{_STRUCTURE} If not given, the one of a shipped potential.", show_default=False),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for other programs instead of text.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 DeviceOption = Annotated[str, typer.Option(help="Device of torch: cpu, cuda, cuda:1.")]
 DtypeOption = Annotated[str, typer.Option(help="Precision: float64, or float32 for speed.")]

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from lrc_ase.cli.console import DebugOption, console, one_line_errors, say
+from lrc_ase.cli.console import DebugOption, JsonOption, console, one_line_errors, say
 from lrc_ase.cli.evaluate import print_table
 from lrc_ase.cli.label_options import with_label_options
 from lrc_ase.dataset import LabelKeys, inspect_frames, label_frame, read_frames
+from lrc_ase.files.strict_json import json_text
 from lrc_ase.report.tables import data_table
 
 __all__ = ["data"]
@@ -29,6 +30,7 @@ def data(
         ),
     ],
     keys: LabelKeys,
+    as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Report labels, compositions, distances and forces of frames, and warn about suspicious ones.
@@ -45,6 +47,9 @@ def data(
         for name, path in zip(names, files, strict=True)
     }
     report = inspect_frames(frames)
+    if as_json:
+        print(json_text(report.to_json()), end="")
+        return
     print_table(data_table(report, "Frames"))
     for line in report.checked:
         _say_wrapped(f"Checked: {line}")

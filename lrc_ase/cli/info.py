@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lrc_ase.cli.console import DebugOption, PotentialArgument, one_line_errors, show_rows
+from lrc_ase.cli.console import DebugOption, JsonOption, PotentialArgument, one_line_errors, show_rows
 
 __all__ = ["info"]
 
@@ -30,20 +30,34 @@ _UNITS = {
 
 
 @one_line_errors
-def info(potential: PotentialArgument, debug: DebugOption = False) -> None:
+def info(potential: PotentialArgument, as_json: JsonOption = False, debug: DebugOption = False) -> None:
     """Show the content of a potential file: model, size, settings and training.
 
     Example: lrc-ase info run
     """
     from lrc_ase.files.potential_file import load_potential
     from lrc_ase.files.pretrained import find_potential
+    from lrc_ase.files.strict_json import json_text
 
     file = find_potential(potential)
     loaded = load_potential(file)
     settings = loaded.settings
     parameters = list(loaded.model.parameters())
     precision = str(parameters[0].dtype).removeprefix("torch.")
-    energies = zip(settings.elements, loaded.references.tolist(), strict=True)
+    energies = list(zip(settings.elements, loaded.references.tolist(), strict=True))
+    if as_json:
+        content = {
+            "file": str(file),
+            "digest": loaded.digest(),
+            "n_parameters": sum(parameter.numel() for parameter in parameters),
+            "n_members": loaded.n_members,
+            "dtype": precision,
+            "element_references": dict(energies),
+            "settings": settings.model_dump(mode="json"),
+            "description": loaded.description,
+        }
+        print(json_text(content), end="")
+        return
     rows = [
         ("model", "short-range" if settings.long_range is None else "full-range"),
         *([("members of the ensemble", str(loaded.n_members))] if loaded.n_members > 1 else []),

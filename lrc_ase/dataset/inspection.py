@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -53,6 +54,12 @@ class DataReport:
     """Checks that came to a verdict, with the samples they rest on; one line for each set."""
     unchecked: tuple[str, ...] = ()
     """Checks without a verdict, with the reason; one line for each check of a set."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values: the texts of each set by property, checks, notes, warnings, verdict."""
+        sets = {name: {row: texts[i] for row, texts in self.rows.items()} for i, name in enumerate(self.sets)}
+        lists = {name: list(getattr(self, name)) for name in ("checked", "unchecked", "notes", "warnings")}
+        return {"sets": sets, **lists, "verdict": self.verdict}
 
     @property
     def verdict(self) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from lrc_ase.evaluation.electric import Comparison
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
 from lrc_ase.evaluation.evaluate import Evaluation
 from lrc_ase.files.atomic import write_atomically, writing
+from lrc_ase.files.strict_json import json_text
 
 __all__ = ["write_evaluation"]
 
@@ -43,7 +43,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str]) -> 
         "by_element": evaluation.force_errors_by_element(),
         "uncertainty": {name: asdict(summary) for name, summary in evaluation.uncertainty().items()},
     }
-    write_atomically(target / "errors.json", f"{json.dumps(_nan_to_null(errors), indent=2)}\n".encode())
+    write_atomically(target / "errors.json", json_text(errors).encode())
     _write_energies(evaluation, target / "energies.csv")
     _write_forces(evaluation, target / "forces.csv")
     if np.isfinite(evaluation.reference_stress).any():
@@ -138,10 +138,3 @@ def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]])
 def _number(value: float, digits: int) -> str:
     """Return a number with fixed decimals, nothing for NaN."""
     return "" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _nan_to_null(value: object) -> object:
-    """Replace NaN, which JSON does not know, by None in nested mappings."""
-    if isinstance(value, Mapping):
-        return {key: _nan_to_null(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
