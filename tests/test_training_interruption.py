@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from training_frames import two_stage_configuration, write_frames
 from lrc_ase.training import TrainingInterrupted, load_configuration, train, write_configuration
 from lrc_ase.training.loop import StageLoop
 from lrc_ase.training.run_folder import RunFolder, RunFolderError
+from lrc_ase.training.stage_runs import Run
 
 __all__ = ["finished"]  # a fixture
 
@@ -135,6 +137,34 @@ def test_a_full_disk_keeps_the_last_checkpoint(finished, tmp_path, monkeypatch, 
     assert not list(run.glob(".*"))
     train(None, run, resume=True, quiet=True)
     assert_same_run(finished / "run", run)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "minutes", "expected"),
+    [(2.0, 5.0, [6, 9]), (2.0, 0.1, [4, 8, 9]), (20.0, 0.5, [2, 3, 5, 6, 8, 9])],
+    ids=["short epochs", "short minutes", "long epochs"],
+)
+def test_files_are_written_as_often_as_asked(tmp_path, monkeypatch, seconds, minutes, expected):
+    """Three epochs of three steps that take `seconds`: after `checkpoint_every`, and at ends of epochs after 10 s."""
+    write_frames(tmp_path)
+    clock, saved = [0.0], []
+    average, save = StageLoop._average, Run._save
+
+    def average_slowly(loop):
+        average(loop)
+        clock[0] += seconds
+
+    def save_and_note(run, loop):
+        saved.append(loop.progress.step)
+        save(run, loop)
+
+    monkeypatch.setattr(StageLoop, "_average", average_slowly)
+    monkeypatch.setattr(Run, "_save", save_and_note)
+    monkeypatch.setattr("lrc_ase.training.stage_runs.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    data, stages = {"small": {"train": "small.traj"}}, [{"name": "only", "epochs": 3, "batch_size": 2}]
+    configuration = two_stage_configuration(tmp_path, data=data, stages=stages, checkpoint_every=minutes)
+    train(configuration, tmp_path / "run", quiet=True)
+    assert saved == expected
 
 
 def test_a_log_that_cannot_be_written_is_named(finished, tmp_path):
