@@ -217,3 +217,12 @@ def test_new_elements_at_another_level_of_theory_shift_the_references(trained):
     assert np.abs(energies).max() < 5.0
     _, prepared = referenced(trained)
     assert not any("levels of theory" in remark for remark in prepared.remarks)
+
+
+def test_steps_from_a_potential_are_smaller_unless_they_are_set(trained):
+    stages = [{"name": "usual", "epochs": 1}, {"name": "set", "epochs": 1, "learning_rate": 4e-3}]
+    data = {"new": {"train": "small.traj", "validation_fraction": 0.3}}
+    _, prepared = referenced(trained, data=data, stages=stages)
+    assert [stage.learning_rate for stage in prepared.configuration.stages] == [1e-3, 4e-3]
+    untrained = prepare(two_stage_configuration(trained, data=data, stages=stages))
+    assert [stage.learning_rate for stage in untrained.configuration.stages] == [4e-3, 4e-3]

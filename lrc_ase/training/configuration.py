@@ -106,7 +106,8 @@ class StageConfiguration(Settings):
     optimizer: Literal["soap", "adamw"] = "soap"
     """SOAP (Adam in the eigenbasis of Shampoo's preconditioner, arXiv:2409.11321), or AdamW."""
     learning_rate: float = Field(4e-3, gt=0)
-    """Largest step size of the optimizer."""
+    """Largest step size of the optimizer. In a training that starts from a potential (`start`) the default is 0.001:
+    larger steps forget more of what the weights hold."""
     schedule: Literal["constant", "cosine", "exponential"] = "cosine"
     """Decrease of the step size after the warm-up."""
     final_learning_rate: float = Field(0.01, gt=0, le=1)

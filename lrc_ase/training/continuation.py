@@ -11,6 +11,9 @@ from lrc_ase.training.differences import differences
 
 __all__ = ["continued", "with_cutoff_of"]
 
+_LEARNING_RATE = 1e-3
+"""Default step size: a quarter of that of untrained models, see the section on pretraining in the accuracy notebook."""
+
 
 def with_cutoff_of(configuration: TrainingConfiguration, start: Potential) -> TrainingConfiguration:
     """Return the configuration with the cutoff of the potential, unless the configuration sets a cutoff."""
@@ -23,6 +26,8 @@ def with_cutoff_of(configuration: TrainingConfiguration, start: Potential) -> Tr
 
 def continued(configuration: TrainingConfiguration, start: Potential, elements: Sequence[str]) -> TrainingConfiguration:
     """Return the configuration with the model of the potential `start`, extended by new `elements` at the end.
+
+    Stages whose step size is not set take smaller steps than from untrained weights.
 
     Raises
     ------
@@ -51,7 +56,13 @@ def continued(configuration: TrainingConfiguration, start: Potential, elements: 
     if settings.long_range is not None and any(stage.model == "short-range" for stage in configuration.stages):
         raise ConfigurationError("a stage is short-range but the potential in `start` is full-range")
     n_members = start.n_members if configuration.ensemble == 1 else configuration.ensemble
-    return configuration.model_copy(update={"model": model, "ensemble": n_members})
+    stages = tuple(
+        stage
+        if "learning_rate" in stage.model_fields_set
+        else stage.model_copy(update={"learning_rate": _LEARNING_RATE})
+        for stage in configuration.stages
+    )
+    return configuration.model_copy(update={"model": model, "ensemble": n_members, "stages": stages})
 
 
 def _with_ranges(
