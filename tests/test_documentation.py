@@ -217,6 +217,19 @@ def test_scripts_of_the_page_on_the_layer_compute_what_it_says(capsys):
     torch.testing.assert_close(names["forces"], -torch.autograd.grad(energy, moved)[0], rtol=1e-6, atol=1e-6)
 
 
+def test_script_of_the_page_on_slabs_relaxes_vibrates_and_climbs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for _, code in code_blocks(ROOT / "docs/how-to/slabs.md", "python"):
+        exec(code, names)
+    assert len(names["slab"].constraints[0].index) == 4  # of 16 atoms, the lowest layer
+    assert all(energy.real > 0.005 for energy in names["energies"])
+    energies = [image.get_potential_energy() for image in names["images"]]
+    assert max(energies) > energies[0] + 0.05  # the ion leaves the surface
+    lengths = names["periodic"].cell.lengths(), names["slab"].cell.lengths()
+    assert abs(lengths[0][2] - lengths[1][2]) < 1e-9 < abs(lengths[0][0] - lengths[1][0])
+
+
 def test_figure_of_the_readme_is_drawn_from_trainings(tmp_path):
     script = DOCS / "figures" / "first_screen.py"
     options = ["--run", tmp_path / "run", "--output", tmp_path / "figure.svg", "--epochs", "1"]

@@ -152,7 +152,7 @@ def check_structure(atoms: Atoms, settings: MDSettings) -> None:
     if settings.temperature is None and not atoms.has("momenta"):
         raise ValueError("the structure has no momenta: give the `temperature` from which to draw them")
     if settings.ensemble == "npt" and not (atoms.pbc.all() and atoms.cell.rank == 3):
-        raise ValueError(f"the npt ensemble needs three periodic directions, got pbc {atoms.pbc.tolist()}")
+        raise ValueError(f"the npt ensemble needs three periodic directions, got pbc {atoms.pbc.tolist()}: use nvt")
     if settings.ensemble == "npt" and atoms.constraints:
         raise ValueError("the npt ensemble cannot hold constraints; take them off or use nvt")
 

@@ -76,7 +76,10 @@ def relax(
     """
     settings = settings or RelaxSettings()
     if settings.cell and not atoms.pbc.all():
-        raise ValueError(f"a cell relaxes only when periodic in three directions, got pbc {atoms.pbc.tolist()}")
+        raise ValueError(
+            f"a cell relaxes only when periodic in three directions, got pbc {atoms.pbc.tolist()}: relax the positions "
+            "alone, or make a slab periodic with vacuum and hold its normal (docs/how-to/slabs.md)"
+        )
     target = FrechetCellFilter(atoms, scalar_pressure=settings.pressure * units.GPa) if settings.cell else atoms
     optimizer = OPTIMIZERS[settings.optimizer](target, logfile=None)
 
