@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +23,9 @@ from broken_calculators import (
     Unwrapped,
 )
 
-from lrc_ase.checks import CheckSettings, check
+from lrc_ase.checks import Candidate, CheckSettings, Subject, check
 from lrc_ase.checks.blocks import block_error, slope_with_error
+from lrc_ase.checks.dimers import approaching_pairs, dimers
 
 SHORT = CheckSettings(quick=True, equilibration=0.05, production=0.2, smallest_cell=3.0)
 
@@ -114,3 +116,40 @@ def test_error_of_a_mean_of_white_noise_is_that_of_the_textbook():
     errors = [block_error(rng.standard_normal(1000)) for _ in range(400)]
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(1 / np.sqrt(1000), rel=0.1)
     assert math.isnan(block_error(np.zeros(3)))
+
+
+class Trench(EMT):
+    """Copper whose energy falls by 5 eV at 2.1 Angstrom, between a bond's length and the wall of its cores."""
+
+    def calculate(self, *arguments):
+        super().calculate(*arguments)
+        distances = self.atoms.get_all_distances(mic=True) + 10 * np.eye(len(self.atoms))
+        self.results["energy"] -= 5.0 * float(np.exp(-(((distances.min() - 2.1) / 0.05) ** 2)))
+
+
+@pytest.mark.parametrize(
+    ("pair", "shortest", "wall", "fall"),
+    [
+        ("Cu-Cu", {}, 1.848, 0.0),  # 0.7 times 2 * 1.32 Angstrom, ase.data.covalent_radii
+        ("Cu-Cu", {"Cu-Cu": 2.4}, 2.4, 4.0),
+        ("Cu-Cu", {"Cu-Cu": 2.9}, 2.64, 4.0),  # the sum of the radii
+        ("Cu-Cu", {"Cu-Cu": 1.0}, 1.848, 0.0),
+    ],
+)
+def test_energies_of_approaching_pairs_rise_from_the_shortest_distance_in_training(pair, shortest, wall, fall):
+    candidate = Candidate(Trench(), elements=("Cu",), shortest=shortest)
+    subject = Subject(candidate, copper(), "crystal", Path(), SHORT)
+    (quantity,) = approaching_pairs(subject, np.random.default_rng(0)).quantities
+    assert quantity.name == f"{pair}: fall of the energy below {wall:.2f} Angstrom"
+    assert fall <= quantity.value <= fall + 1.0
+    (alone, *_) = dimers(subject, np.random.default_rng(0)).quantities
+    assert (
+        alone.name == f"{pair}: fall of the energy below 1.85 Angstrom"
+    )  # two atoms alone may bond at shorter distances
+
+
+@pytest.mark.parametrize("name", ["Na-Cl", "Cl-Na"])
+def test_the_shortest_distance_of_a_pair_has_either_order(name):
+    candidate = Candidate(EMT(), shortest={name: 2.28})
+    assert candidate.shortest_distance("Na", "Cl") == candidate.shortest_distance("Cl", "Na") == 2.28
+    assert candidate.shortest_distance("Na", "Na") is None

@@ -93,15 +93,21 @@ def dimers(subject: Subject, rng: np.random.Generator) -> CheckResult:
             energies.append(atoms.get_potential_energy())
         scans.append(_Scan(f"{first}-{second}", distances, np.array(energies)))
     sentence = f"Two atoms alone, {len(scans)} pairs of elements, {scans[0].distances[0]:.2g} to {LONGEST:g} Angstrom."
-    return _judge("dimers", sentence, scans, "Energies of two atoms")
+    walls = [_wall(first, second) for first, second in combinations_with_replacement(elements, 2)]
+    return _judge("dimers", sentence, scans, walls, "Energies of two atoms")
 
 
 def approaching_pairs(subject: Subject, rng: np.random.Generator) -> CheckResult:
-    """Move the closest pair of each kind within the system together along its line, all other atoms at rest."""
+    """Move the closest pair of each kind within the system together along its line, all other atoms at rest.
+
+    The energy must rise below `WALL` times the sum of covalent radii as for dimers. Where the shortest distance of the
+    pair in training is known, it must rise from there on, or from the sum of the radii if that is less: no bond is
+    shorter, and a potential may fall where it has learned nothing.
+    """
     atoms = subject.atoms()
     first, second, distances, vectors = neighbor_list("ijdD", atoms, NEAREST)
     symbols = np.array(atoms.get_chemical_symbols())
-    scans = []
+    scans, walls = [], []
     for one, other in combinations_with_replacement(subject.elements, 2):
         of_pair = np.flatnonzero((symbols[first] == one) & (symbols[second] == other) & (first != second))
         if not len(of_pair):
@@ -121,10 +127,11 @@ def approaching_pairs(subject: Subject, rng: np.random.Generator) -> CheckResult
             except CalculatorError:  # energies that are not finite: as bad as a hole
                 energies.append(-np.inf)
         scans.append(_Scan(f"{one}-{other}", grid, np.array(energies)))
+        walls.append(_wall(one, other, subject.candidate.shortest_distance(one, other)))
     if not scans:
         raise NotApplicable(f"no two atoms of the system are closer than {NEAREST:g} Angstrom")
     sentence = f"The closest pair of each kind within the system was pushed together, {len(scans)} kinds."
-    return _judge("approaching pairs", sentence, scans, "Energies of pairs pushed together within the system")
+    return _judge("approaching pairs", sentence, scans, walls, "Energies of pairs pushed together within the system")
 
 
 def _shortest(first: str, second: str) -> float:
@@ -138,7 +145,13 @@ def _bond(first: str, second: str) -> float:
     return float(sum(covalent_radii[atomic_numbers[symbol]] for symbol in (first, second)))
 
 
-def _judge(name: str, sentence: str, scans: list[_Scan], title: str) -> CheckResult:
+def _wall(first: str, second: str, shortest: float | None = None) -> float:
+    """Return the distance below which the energy must rise, Angstrom; `shortest` is that of the pair in training."""
+    bond = _bond(first, second)
+    return WALL * bond if shortest is None else max(WALL * bond, min(shortest, bond))
+
+
+def _judge(name: str, sentence: str, scans: list[_Scan], walls: list[float], title: str) -> CheckResult:
     """Return the result: the fall of each curve at short distance, and a plot of all curves."""
     quantities = [
         Quantity(
@@ -147,8 +160,7 @@ def _judge(name: str, sentence: str, scans: list[_Scan], title: str) -> CheckRes
             "eV",
             at_most=LARGEST_FALL,
         )
-        for scan in scans
-        for wall in [WALL * _bond(*scan.pair.split("-"))]
+        for scan, wall in zip(scans, walls, strict=True)
     ]
     lowest = min(float(np.nanmin(scan.curve.y)) for scan in scans)
     floor = max(lowest, -CEILING)

@@ -77,7 +77,6 @@ def _closest(subject: Subject, frame: object) -> float:
 
 def _limit(subject: Subject, first: str, second: str) -> float:
     """Return the distance of a pair of elements below which it is too close, Angstrom."""
-    for name in (f"{first}-{second}", f"{second}-{first}"):
-        if name in subject.candidate.shortest:
-            return FAR_DISTANCE * subject.candidate.shortest[name]
+    if (shortest := subject.candidate.shortest_distance(first, second)) is not None:
+        return FAR_DISTANCE * shortest
     return COVALENT * float(sum(covalent_radii[atomic_numbers[symbol]] for symbol in (first, second)))

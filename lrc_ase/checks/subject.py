@@ -36,6 +36,10 @@ class Candidate:
     shortest: dict[str, float] = field(default_factory=dict)
     """Shortest distances in training, Angstrom, by pair as ``"Na-Cl"``."""
 
+    def shortest_distance(self, first: str, second: str) -> float | None:
+        """Return the shortest distance of two elements in training, Angstrom; None where it is not known."""
+        return self.shortest.get(f"{first}-{second}", self.shortest.get(f"{second}-{first}"))
+
     @classmethod
     def of(cls, calculator: Calculator, single: Calculator | None = None) -> Candidate:
         """Collect elements and training domain of a calculator, where it has the attributes of `LRCCalculator`."""
