@@ -179,6 +179,20 @@ def test_a_file_is_extended(tmp_path, in_this_process):
     assert len(sampled(tmp_path, count=6)) == 6  # nothing is left to do
 
 
+def test_frames_of_two_teachers_do_not_mix(tmp_path, in_this_process):
+    sampled(tmp_path, count=2)
+    other = EMT_TEACHER.model_copy(update={"options": {"asap_cutoff": True}})
+    with pytest.raises(ValueError, match=r"another teacher \(ase.calculators.emt:EMT\), expected .*asap_cutoff=True"):
+        sampled(tmp_path, count=4, teacher=other)
+    assert len(sampled(tmp_path, count=2)) == 2
+    labelled = bulk("Al", cubic=True)
+    labelled.calc = EMT()
+    labelled.get_forces()
+    ase.io.write(tmp_path / "sampled.extxyz", labelled)
+    with pytest.raises(ValueError, match=r"another teacher \(unknown\)"):
+        sampled(tmp_path, count=4)
+
+
 def test_starts_are_drawn_from_all_structures(tmp_path, in_this_process):
     starts = [bulk("Al", cubic=True), bulk("Cu", cubic=True), molecule("H2O")]
     ase.io.write(tmp_path / "starts.extxyz", starts)

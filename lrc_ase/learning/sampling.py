@@ -32,6 +32,8 @@ from lrc_ase.simulation import thermalize
 
 __all__ = ["SampleSettings", "SampleSummary", "sample"]
 
+_TEACHER_KEY = "teacher"
+"""Entry of `Atoms.info` that holds the teacher of a frame and its options."""
 _HOPELESS = 10
 """Failures in a row, before the first label, that end the sampling."""
 
@@ -122,7 +124,7 @@ def sample(
     TeacherError
         The teacher cannot be built, changes its labels from call to call, or labels none of the first structures.
     ValueError
-        A start holds no atoms or is no usable structure.
+        A start holds no atoms or is no usable structure; the file holds frames of another teacher.
     """
     structures = read_starts([os.fspath(path) for path in starts])
     path = Path(output)
@@ -133,6 +135,7 @@ def sample(
         tempfile.TemporaryDirectory(prefix="lrc-ase-teacher-") as scratch,
         TeacherPool(settings.teacher, Path(scratch)) as pool,
     ):
+        _check_teacher(store, settings.teacher)
         # another sequence of random numbers where a file is extended: no run is repeated
         rng = np.random.default_rng([settings.seed, len(store)])
         waiting: list[_Run] = []
@@ -158,7 +161,7 @@ def sample(
                     raise TeacherError(f"the teacher labels none of {_HOPELESS} structures: {result.reason}")
                 continue
             run.atoms, run.remaining = result.atoms, run.remaining - 1
-            _store(store, result.atoms, run.temperature)
+            _store(store, result.atoms, run.temperature, settings.teacher)
             if run.remaining:
                 waiting.append(run)
             if report is not None:
@@ -189,11 +192,30 @@ def _next_segment(run: _Run, settings: SampleSettings, rng: np.random.Generator)
     )
 
 
-def _store(store: LabelStore, atoms: Atoms, temperature: float) -> None:
+def _described(teacher: TeacherSettings) -> str:
+    """Return the calculator and its options as a text.
+
+    >>> _described(TeacherSettings(calculator="tblite.ase:TBLite", options={"method": "GFN2-xTB"}))
+    'tblite.ase:TBLite method=GFN2-xTB'
+    """
+    return " ".join([teacher.calculator, *(f"{name}={value}" for name, value in sorted(teacher.options.items()))])
+
+
+def _check_teacher(store: LabelStore, teacher: TeacherSettings) -> None:
+    """Raise ValueError if the file holds labels of another teacher: energies of two methods do not fit together."""
+    for atoms in store.frames():
+        if (other := atoms.info.get(_TEACHER_KEY)) != _described(teacher):
+            raise ValueError(
+                f"{store.path} holds frames of another teacher ({other or 'unknown'}), expected "
+                f"{_described(teacher)}: choose another output"
+            )
+
+
+def _store(store: LabelStore, atoms: Atoms, temperature: float, teacher: TeacherSettings) -> None:
     """Append a frame without its momenta and without the name of the file of its start."""
     frame = atoms.copy()
     frame.calc = atoms.calc
     frame.arrays.pop("momenta", None)
     for name in (SOURCE_KEY, "origin"):
         frame.info.pop(name, None)
-    store.add(frame, temperature=round(temperature, 1))
+    store.add(frame, temperature=round(temperature, 1), **{_TEACHER_KEY: _described(teacher)})
