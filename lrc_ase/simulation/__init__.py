@@ -7,8 +7,9 @@ that continue bit for bit, a stop before an exploding run ruins its output, and 
 from lrc_ase.simulation.conditions import MDFiles, MDSettings
 from lrc_ase.simulation.current import CurrentRecord, read_current
 from lrc_ase.simulation.dielectric import DielectricConstant, dielectric_constant
-from lrc_ase.simulation.dynamics import MDState, MDSummary, SimulationStopped, run_md, thermalize
+from lrc_ase.simulation.dynamics import MDState, MDSummary, SimulationStopped, run_md
 from lrc_ase.simulation.infrared import InfraredSpectrum, infrared_spectrum
+from lrc_ase.simulation.initial_velocities import thermalize
 from lrc_ase.simulation.observables import (
     EnergyDrift,
     ReferenceRDF,

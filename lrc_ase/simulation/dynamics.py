@@ -20,6 +20,7 @@ from ase.md.verlet import VelocityVerlet
 from lrc_ase.files.lock import exclusive_use
 from lrc_ase.simulation.conditions import MDFiles, MDSettings, check_same_run, check_structure, run_identity
 from lrc_ase.simulation.current import CurrentLog, polarization_current
+from lrc_ase.simulation.initial_velocities import thermalize
 from lrc_ase.simulation.observables import ThermodynamicState, thermodynamic_state
 from lrc_ase.simulation.output import (
     ThermodynamicLog,
@@ -30,7 +31,7 @@ from lrc_ase.simulation.output import (
 )
 from lrc_ase.simulation.restart import Restart, integrator_state, read_restart, restore_integrator, write_restart
 
-__all__ = ["MDState", "MDSummary", "SimulationStopped", "run_md", "thermalize"]
+__all__ = ["MDState", "MDSummary", "SimulationStopped", "run_md"]
 
 LARGEST_VOLUME_CHANGE = 10.0
 Integrator = VelocityVerlet | Langevin | IsotropicMTKNPT | MTKNPT
@@ -77,15 +78,6 @@ class MDSummary:
     def ms_per_step(self) -> float:
         """Return the mean wall time of a step, ms."""
         return 1000 * self.seconds / max(self.steps - self.first_step, 1)
-
-
-def thermalize(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
-    """Draw Maxwell-Boltzmann momenta at `temperature` (K) and remove the motion of the center of mass."""
-    masses = atoms.get_masses()[:, None]
-    momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(masses * units.kB * temperature)
-    if len(atoms) > 1:
-        momenta -= masses * momenta.sum(axis=0) / masses.sum()
-    atoms.set_momenta(momenta)
 
 
 def run_md(
