@@ -1,11 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from lrc_ase.layer.lattice import (
     fractional_coordinates,
     half_mesh_indices,
+    held_mesh_shape,
     mesh_shape_for_spacing,
     reciprocal_cell,
     squared_wave_numbers,
@@ -29,6 +31,7 @@ def test_volume_of_left_handed_cell_is_positive():
 def test_half_mesh_indices_follow_torch_fft(shape):
     """A plane wave with index m has one entry in the real FFT, where `half_mesh_indices` says m."""
     indices = half_mesh_indices(shape)
+    assert indices.dtype == torch.int64
     slot = tuple(size // 3 for size in indices.shape[:-1])
     wave = indices[slot].double()
     points = torch.stack(torch.meshgrid(*[torch.arange(n) / n for n in shape], indexing="ij"), dim=-1).double()
@@ -62,3 +65,20 @@ def test_mesh_shape_reaches_the_spacing_with_small_primes():
     shape = mesh_shape_for_spacing([10.0, 23.3, 1.0], 0.7, minimum=6)
     assert shape == (16, 36, 6)
     assert all(length / n <= 0.7 for length, n in zip([10.0, 23.3, 1.0], shape, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("held", "shape"),
+    [
+        (None, (10, 10, 8)),
+        ((10, 10, 8), (10, 10, 8)),
+        ((12, 12, 10), (12, 12, 10)),  # at most a quarter finer
+        ((14, 10, 8), (10, 10, 8)),
+        ((10, 10, 12), (10, 10, 8)),
+        ((10, 8, 8), (10, 10, 8)),  # too coarse
+    ],
+)
+def test_a_mesh_is_held_up_to_a_quarter_finer_than_needed(held, shape):
+    """The rows of the slanted cell are 10, 10 and 8 Angstrom long, its columns are not."""
+    cell = np.array([[10.0, 0, 0], [6, 8, 0], [0, 0, 8]])
+    assert held_mesh_shape(cell.tobytes(), "float64", 1.0, 4, held) == shape
