@@ -100,7 +100,7 @@ def test_another_cell_charge_or_weight_ends_the_recording(moved, agree):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("name", ["nacl", "water-pbe0-ts"])
+@pytest.mark.parametrize("name", ["nacl", "water-pbe0-ts", "nacl-water-revpbe0-d3"])
 def test_shipped_potentials_run_by_recorded_steps(name, dtype):
     import lrc_ase
 
