@@ -57,5 +57,7 @@ def advance(
     dynamics.run(steps)
     moved.calc = None
     if not (np.isfinite(moved.positions).all() and np.isfinite(moved.get_momenta()).all()):
-        raise FloatingPointError(f"the dynamics at {temperature:g} K left the numbers; is the start relaxed?")
+        raise FloatingPointError(
+            f"positions are no longer finite after dynamics at {temperature:g} K: relax the start, or shorten the step"
+        )
     return moved
