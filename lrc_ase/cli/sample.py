@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -93,4 +94,4 @@ def sample(
     if not summary.is_complete:
         say(f"the time is over after {summary.n_frames} of {settings.count} frames; the same command goes on")
     print(f"  {summary.n_frames} frames in {output}, {summary.teacher_seconds:.0f} s of the teacher")
-    print(f"  pretrain: lrc-ase train {output} -o pretrained; then: lrc-ase train FRAMES --from pretrained")
+    print(f"  pretrain: lrc-ase train {quote(str(output))} -o pretrained; then: lrc-ase train FRAMES --from pretrained")

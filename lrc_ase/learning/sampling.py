@@ -22,8 +22,7 @@ from pydantic import Field, field_validator
 
 from lrc_ase.dataset import SOURCE_KEY, Atoms
 from lrc_ase.learning.label_store import LabelStore
-from lrc_ase.learning.settings import FirstFramesSettings
-from lrc_ase.learning.starts import first_frames, read_starts
+from lrc_ase.learning.starts import read_starts, strain_at_random
 from lrc_ase.learning.teacher import TeacherError, TeacherSettings
 from lrc_ase.learning.teacher_dynamics import Segment
 from lrc_ase.learning.teacher_pool import Failure, TeacherPool
@@ -35,7 +34,7 @@ __all__ = ["SampleSettings", "SampleSummary", "sample"]
 _TEACHER_KEY = "teacher"
 """Entry of `Atoms.info` that holds the teacher of a frame and its options."""
 _HOPELESS = 10
-"""Failures in a row, before the first label, that end the sampling."""
+"""Failures in a row that end the sampling."""
 
 
 Temperature = Annotated[float, Field(gt=0, le=20000)]
@@ -122,7 +121,7 @@ def sample(
     Raises
     ------
     TeacherError
-        The teacher cannot be built, changes its labels from call to call, or labels none of the first structures.
+        The teacher cannot be built, changes its labels from call to call, or fails ten times in a row.
     ValueError
         A start holds no atoms or is no usable structure; the file holds frames of another teacher.
     """
@@ -140,6 +139,7 @@ def sample(
         rng = np.random.default_rng([settings.seed, len(store)])
         waiting: list[_Run] = []
         running: dict[int, _Run] = {}
+        failures_in_a_row = 0
 
         def segments() -> Iterator[Segment]:
             index = 0
@@ -157,9 +157,14 @@ def sample(
             summary.teacher_seconds += result.seconds
             if isinstance(result, Failure):  # the run is given up; another one begins
                 summary.failures.append(f"{run.temperature:.0f} K: {result.reason}")
-                if not len(store) and len(summary.failures) >= _HOPELESS:
-                    raise TeacherError(f"the teacher labels none of {_HOPELESS} structures: {result.reason}")
+                failures_in_a_row += 1
+                if failures_in_a_row == _HOPELESS:
+                    raise TeacherError(
+                        f"the teacher failed {_HOPELESS} times in a row, the last time with {result.reason}; {path} "
+                        f"holds {len(store)} frames"
+                    )
                 continue
+            failures_in_a_row = 0
             run.atoms, run.remaining = result.atoms, run.remaining - 1
             _store(store, result.atoms, run.temperature, settings.teacher)
             if run.remaining:
@@ -172,12 +177,11 @@ def sample(
 
 def _new_run(structures: Sequence[Atoms], settings: SampleSettings, rng: np.random.Generator) -> _Run:
     """Return a run from a structure drawn at random, strained if it is periodic, with momenta of its temperature."""
-    start = structures[int(rng.integers(len(structures)))]
-    # the second of two copies is strained at random, the first is not
-    displaced = first_frames([start], FirstFramesSettings(rattle=0, strain=settings.strain), 2, rng)[1]
+    atoms = structures[int(rng.integers(len(structures)))].copy()
+    strain_at_random(atoms, settings.strain, rng)
     temperature = float(rng.uniform(*settings.temperatures))
-    thermalize(displaced, temperature, rng)
-    return _Run(displaced, temperature, settings.length)
+    thermalize(atoms, temperature, rng)
+    return _Run(atoms, temperature, settings.length)
 
 
 def _next_segment(run: _Run, settings: SampleSettings, rng: np.random.Generator) -> Segment:
@@ -216,6 +220,5 @@ def _store(store: LabelStore, atoms: Atoms, temperature: float, teacher: Teacher
     frame = atoms.copy()
     frame.calc = atoms.calc
     frame.arrays.pop("momenta", None)
-    for name in (SOURCE_KEY, "origin"):
-        frame.info.pop(name, None)
+    frame.info.pop(SOURCE_KEY, None)
     store.add(frame, temperature=round(temperature, 1), **{_TEACHER_KEY: _described(teacher)})

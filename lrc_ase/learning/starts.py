@@ -11,7 +11,7 @@ from lrc_ase.dataset import SOURCE_KEY, Atoms, read_frames
 from lrc_ase.learning.settings import FirstFramesSettings
 from lrc_ase.structures.charge import charge_entries
 
-__all__ = ["first_frames", "read_starts", "shortest_distance"]
+__all__ = ["first_frames", "read_starts", "shortest_distance", "strain_at_random"]
 
 _KEPT = ("numbers", "positions", "masses", "tags", "initial_magmoms", "initial_charges")
 """Arrays of a start that its copies keep: what a teacher or dynamics may need."""
@@ -72,14 +72,14 @@ def first_frames(
         size = 0.1 if first else rng.uniform(0.1, 1.0)
         rattle = size * settings.rattle * shortest_distance(atoms)
         if not first:
-            _strain(atoms, settings.strain, rng)
+            strain_at_random(atoms, settings.strain, rng)
         atoms.positions += rattle * rng.standard_normal((len(atoms), 3))
         atoms.info["origin"] = "first"
         frames.append(atoms)
     return frames
 
 
-def _strain(atoms: Atoms, largest: float, rng: np.random.Generator) -> None:
+def strain_at_random(atoms: Atoms, largest: float, rng: np.random.Generator) -> None:
     """Apply a random strain to the periodic directions of a structure."""
     directions = np.flatnonzero(atoms.pbc)
     if not len(directions):
