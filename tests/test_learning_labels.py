@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 
@@ -249,6 +251,22 @@ def test_damage_before_the_last_frame_is_an_error(tmp_path):
         assert path.read_text() == "".join(damaged)
     path.write_text("".join(lines))
     with LabelStore(path) as store:  # the errors released the file
+        assert len(store) == 3
+
+
+def test_a_full_disk_leaves_no_half_frame(tmp_path, monkeypatch):
+    path = tmp_path / "labels.extxyz"
+    with LabelStore(path) as store:
+        store.add(labelled(0))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(errno.ENOSPC, "disk is full")))
+            with pytest.raises(OSError, match="disk is full"):
+                store.add(labelled(1))
+        assert store.add(labelled(1))
+        assert store.add(labelled(2))
+    with LabelStore(path) as store:
+        for seed, frame in enumerate(store.frames()):
+            assert_equal(frame, labelled(seed))
         assert len(store) == 3
 
 

@@ -125,10 +125,17 @@ class LabelStore:
         text = exact_extxyz(frame)
         kept = _read_back(text, frame)
         is_first = not self.path.exists()
-        with self.path.open("ab") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        size = 0 if is_first else self.path.stat().st_size
+        try:
+            with self.path.open("ab") as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            # on a full disk a part is written: the next frame must not follow half of this one
+            if self.path.exists():
+                os.truncate(self.path, size)
+            raise
         if is_first:
             _synchronize_folder(self.path.parent)
         self._remember(kept)
