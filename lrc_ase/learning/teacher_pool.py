@@ -114,9 +114,9 @@ class TeacherPool:
         self.scratch.mkdir(parents=True, exist_ok=True)
         if self._mark.exists() and self._mark.read_text(encoding="utf-8") == _identity(self.settings):
             self._trusted = True
-        for number in range(1, self.settings.processes + 1):
-            self._processes.append(TeacherProcess(self.settings, self.scratch / f"process-{number}"))
         try:
+            for number in range(1, self.settings.processes + 1):
+                self._processes.append(TeacherProcess(self.settings, self.scratch / f"process-{number}"))
             self._processes[0].wait_until_ready()
         except BaseException:
             self.close()

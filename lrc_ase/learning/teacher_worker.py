@@ -42,11 +42,12 @@ class _Requests:
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._file = file
         self.busy = False
-        """True while a structure is calculated."""
+        """True from the arrival of a line until the answer."""
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         for line in self._file:
+            self.busy = True
             self._lines.put(line)
         if self.busy:
             os.killpg(0, signal.SIGKILL)
@@ -54,9 +55,7 @@ class _Requests:
 
     def next(self) -> str:
         """Return the next line; an empty text at the end."""
-        line = self._lines.get()
-        self.busy = True
-        return line
+        return self._lines.get()
 
 
 def main() -> None:
@@ -143,14 +142,10 @@ def label(calculator: Any, atoms: Atoms) -> dict[str, Any]:
     if isinstance(converged, (bool, np.bool_)) and not converged:
         raise Unusable("the calculation did not converge")
     names = [name for name in (*wanted, "free_energy") if results.get(name) is not None]
-    return {name: _checked(name, results[name], len(atoms)) for name in _needed_first(names)}
-
-
-def _needed_first(names: list[str]) -> list[str]:
     for name in NEEDED:
         if name not in names:
             raise Unusable(f"the calculator returned no {name}")
-    return names
+    return {name: _checked(name, results[name], len(atoms)) for name in names}
 
 
 def with_initial_charges(atoms: Atoms) -> Atoms:
