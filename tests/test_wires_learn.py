@@ -276,6 +276,8 @@ def test_field_changes_what_it_should(name, tmp_path, monkeypatch):
         ({"training.settings": {"stages.epochs": 5}}, "'stages.epochs' is set by the loop.*'training.epochs'"),
         ({"training.settings": {"data": "x"}}, "'data' is set by the loop; the key for it is 'known'"),
         ({"teacher": "tblite"}, "expected 'module:Class'"),
+        ({"starts": [1]}, r"starts\[0\]: Input should be a valid string"),
+        ({"known": [None]}, r"known\[0\]: Input should be a valid string"),
         ({"budget.teacher_calls": 0}, "budget.teacher_calls"),
     ],
 )

@@ -243,7 +243,9 @@ def parse_settings(
     anchored = copy.deepcopy(dict(content))
     for name in ("starts", "known"):
         if isinstance(paths := _several(anchored.get(name, ())), (list, tuple)):
-            anchored[name] = [os.path.join(base, os.fspath(path)) for path in paths]
+            anchored[name] = [
+                os.path.join(base, path) if isinstance(path, (str, os.PathLike)) else path for path in paths
+            ]
     teacher = anchored.get("teacher")
     if isinstance(teacher, str):
         teacher = anchored["teacher"] = {"calculator": teacher}
