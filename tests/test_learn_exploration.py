@@ -15,6 +15,7 @@ from lrc_ase.learning.settings import ExplorationSettings, FirstFramesSettings, 
 from lrc_ase.learning.starts import first_frames, read_starts, shortest_distance
 from lrc_ase.learning.training_steps import single_members
 from lrc_ase.learning.walker import Plan, run_walker
+from lrc_ase.structures.charge import total_charge
 
 
 def test_time_step_follows_the_lightest_mass():
@@ -122,6 +123,18 @@ def test_a_walker_goes_on_where_it_stopped(tmp_path):
     assert min(atoms.info["step"] for atoms in result.snapshots if atoms.info["walker"] == 0) == 6
 
 
+def test_walkers_keep_the_charge_of_their_start(tmp_path):
+    ion = crystal()
+    ion.info["charge"] = 1.0
+    ion.write(tmp_path / "start.extxyz")
+    first = exploration(tmp_path)
+    stopped = exploration(tmp_path, threshold=1e-9, iteration=1)
+    for atoms in [*first.walkers, *stopped.walkers]:
+        assert total_charge(atoms) == 1
+    second = exploration(tmp_path, previous=first.walkers, iteration=2)
+    assert {total_charge(atoms) for atoms in second.snapshots} == {1}
+
+
 def test_time_that_is_over_leaves_walkers_where_they_are(tmp_path):
     calm = exploration(tmp_path)
     settings = parse_settings(content(tmp_path))
@@ -165,6 +178,19 @@ def test_frames_are_drawn_at_random_and_chosen_and_held_out(tmp_path):
     assert all("alarm" not in atoms.info for atoms in frames[:3])
     assert len({atoms.positions.tobytes() for atoms in frames}) == 6
     assert not any("momenta" in atoms.arrays for atoms in frames)
+
+
+def test_frames_held_out_come_from_any_walker(tmp_path):
+    snapshots = exploration(tmp_path).snapshots
+    assert [snapshots[index].info["walker"] for index in (0, -1)] == [0, 1]
+    settings = parse_settings(content(tmp_path, random_fraction=1.0))
+    held_out = {
+        frame.info["walker"]
+        for seed in range(8)
+        for frame in choose_frames(ensemble(), snapshots, [], settings, 4, np.random.default_rng(seed))
+        if frame.info["held_out"]
+    }
+    assert held_out == {0, 1}
 
 
 def test_first_frames_are_displaced_and_strained_by_the_amounts_of_the_settings():

@@ -15,8 +15,9 @@ from lrc_ase.dataset import Atoms
 from lrc_ase.evaluation import select_frames
 from lrc_ase.files.potential_file import Potential
 from lrc_ase.learning.settings import ExplorationSettings, LearnSettings
-from lrc_ase.learning.training_steps import single_members
+from lrc_ase.learning.training_steps import number_held_out, single_members
 from lrc_ase.learning.walker import Plan, Walk, run_walker
+from lrc_ase.structures.charge import charge_entries
 
 __all__ = ["Exploration", "choose_frames", "explore", "levels", "time_step"]
 
@@ -191,13 +192,14 @@ def _state(
 
 def _next_state(walk: Walk, start: Atoms, notes: dict[str, float]) -> Atoms:
     """Return the state of a walker after a run; one that made no progress begins anew with its start."""
+    cycle = int(notes["cycle"])
     if walk.last is None:
-        state = start.copy()
-        state.info = {**notes, "step": 0, "cycle": 2 * (int(notes["cycle"]) // 2 + 1)}
+        state, step, cycle = start.copy(), 0, 2 * (cycle // 2 + 1)
     else:
         state = walk.last.copy()
         step = 0 if walk.finished else int(walk.last.info["step"])
-        state.info = {**notes, "step": step, "cycle": int(notes["cycle"]) + walk.finished}
+        cycle += walk.finished
+    state.info = {**charge_entries(start), **notes, "step": step, "cycle": cycle}
     return state
 
 
@@ -221,14 +223,15 @@ def choose_frames(
         return []
     calm = [index for index, atoms in enumerate(snapshots) if "alarm" not in atoms.info]
     n_random = min(round(settings.random_fraction * count), len(calm))
-    drawn = [] if not n_random else sorted(rng.choice(calm, n_random, replace=False).tolist())
+    drawn = [] if not n_random else rng.choice(calm, n_random, replace=False).tolist()
     others = [index for index in range(len(snapshots)) if index not in set(drawn)]
     chosen: list[int] = []
     if count > n_random and others:
         bare = [snapshots[index].copy() for index in others]
         selection = select_frames(potential, bare, count - n_random, known=[*known, *(snapshots[i] for i in drawn)])
         chosen = [others[index] for index in selection.frames]
-    n_held_out = max(round(count / settings.training.held_out), 1) if count > 1 else 0
+    # the drawn frames stand in random order: those held out come from any walker and start
+    n_held_out = number_held_out(count, settings.training.held_out)
     frames = []
     for position, index in enumerate([*drawn, *chosen]):
         atoms = snapshots[index].copy()

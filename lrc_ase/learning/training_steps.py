@@ -29,6 +29,7 @@ __all__ = [
     "divided",
     "epochs_of",
     "first_member",
+    "number_held_out",
     "single_members",
     "train_on",
 ]
@@ -43,6 +44,11 @@ _VALIDATIONS = 20
 """Number of validations of a training."""
 _DEFAULTS = {"leave_out": 0.1}
 """Values of keys that the user may set: members differ by their initial weights already, and frames are few."""
+
+
+def number_held_out(count: int, every: int) -> int:
+    """Return how many of `count` new frames are held out: one in `every`, at least one of several."""
+    return max(round(count / every), 1) if count > 1 else 0
 
 
 def divided(
@@ -63,6 +69,8 @@ def divided(
             left_out.append(atoms)
         else:
             (held_out if atoms.info.get("held_out") else train_frames).append(atoms)
+    if not train_frames:  # the teacher failed on all others
+        train_frames, held_out = held_out, []
     if not held_out and len(train_frames) > 1:
         held_out.append(train_frames.pop())
     return train_frames, held_out, left_out
@@ -73,7 +81,8 @@ def epochs_of(n_epochs: int | None, n_steps: int, frames: Sequence[Atoms], setti
     if n_epochs is not None:
         return n_epochs
     n_atoms = sum(map(len, frames)) / len(frames)
-    size = settings.training.settings.get("stages.batch_size") or default_batch_size(len(frames), n_atoms)
+    stage = with_keys("frames.extxyz", settings.training.settings).stages[0]
+    size = stage.batch_size or default_batch_size(len(frames), n_atoms)
     return min(max(math.ceil(n_steps / math.ceil(len(frames) / size)), FEWEST_EPOCHS), MOST_EPOCHS)
 
 
