@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import ase.io
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from learn_runs import assert_equal_runs, content, labels_of
 
 from lrc_ase.learning.active_learning import learn
 from lrc_ase.learning.labelling import LabelsNeeded
+from lrc_ase.learning.loop import Loop
 
 
 def answer(request, target, *, drop_names=False, wrap=False, digits=None, shift=0.0, keep=slice(None)):
@@ -89,3 +92,15 @@ def test_labels_that_were_not_asked_for(tmp_path):
     with pytest.raises(ValueError, match="no energy"):
         learn(None, run, resume=True, labels=[str(tmp_path / "bare.traj")])
     assert not (run / "labels.extxyz").exists()
+
+
+def test_a_command_may_be_repeated_after_its_labels_were_taken(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    waiting(run, settings=content(tmp_path, teacher=None))
+    file = answer(run / "to-label-0.extxyz", tmp_path / "labelled.traj")
+    monkeypatch.setattr(Loop, "_train", lambda loop: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        learn(None, run, resume=True, labels=[file])
+    monkeypatch.undo()
+    assert "to-label-1.extxyz" in waiting(run, resume=True, labels=[file])
+    assert f"{file}: not read, the run does not wait for labels now" in (run / "log.txt").read_text()

@@ -124,7 +124,6 @@ def _same_settings(before: LearnSettings, now: LearnSettings | None) -> LearnSet
 def _summary(loop: Loop) -> LearnSummary:
     """Return the result of a finished run."""
     state = loop.state
-    _, held_out = loop.frames()
     last = next((record.fresh for record in reversed(state.records) if record.fresh), {})
     return LearnSummary(
         loop.folder.potential,
@@ -132,7 +131,7 @@ def _summary(loop: Loop) -> LearnSummary:
         state.end,
         state.calls,
         last.get("random", last.get("all")),
-        errors_by_origin(load_potential(loop.folder.potential), held_out).get("all"),
+        errors_by_origin(load_potential(loop.folder.potential), loop.held_out()).get("all"),
         state.seconds,
         sum(record.teacher_seconds for record in state.records),
         state.records,

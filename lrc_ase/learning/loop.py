@@ -39,6 +39,7 @@ from lrc_ase.learning.training_steps import (
     divided,
     epochs_of,
     first_member,
+    number_held_out,
     train_on,
 )
 
@@ -73,6 +74,9 @@ class Loop:
             self.state = self.folder.read()
             self.seconds_before = self.state.seconds
             write_settings(self.folder.settings, self.asked_settings)
+            if self.labels and self.state.phase != "label":  # the same command again, after its labels were taken
+                self._say(f"{', '.join(self.labels)}: not read, the run does not wait for labels now")
+                self.labels = ()
             if self.state.phase in ("final", "done") and self._budget_end() is None and not self.state.converged:
                 self._go_on()
         else:
@@ -117,10 +121,12 @@ class Loop:
         count = min(settings.first.count, settings.budget.teacher_calls)
         if count == 0 and not self.known:
             raise ValueError("`first.count` is 0 and there are no known frames: nothing to train on")
-        frames = first_frames(self.starts, settings.first, count, self._rng(0))
-        every = settings.training.held_out
+        rng = self._rng(0)
+        frames = first_frames(self.starts, settings.first, count, rng)
+        # at random: copies of the starts stand in turn, and a stride would hold out those of one start alone
+        held_out = rng.choice(count, number_held_out(count, settings.training.held_out), replace=False)
         for index, atoms in enumerate(frames):
-            atoms.info["held_out"] = index % every == every // 2
+            atoms.info["held_out"] = index in held_out
         request(self.folder.requested(0), frames, 0)
         write_settings(self.folder.settings, self.asked_settings)
         self._write(phase="label")
@@ -134,6 +140,7 @@ class Loop:
         """Label the requested frames, measure the potential's error on them, and decide how to go on."""
         settings, folder, state = self.settings, self.folder, self.state
         frames = requested(folder.requested(state.iteration))
+        failed = folder.iteration(state.iteration) / "failed.json"
         self.observer.phase(f"iteration {state.iteration}: labels", len(frames))
         if settings.teacher is None:
             outcome = label_by_hand(
@@ -150,7 +157,7 @@ class Loop:
                 frames,
                 self.store,
                 self._open_pool,
-                failed=folder.iteration(state.iteration) / "failed.json",
+                failed=failed,
                 out_of_time=self._out_of_time,
                 report=lambda done, total: self.observer.advance(done),
             )
@@ -160,7 +167,8 @@ class Loop:
             self._say(f"{outcome.skipped} frames were not labelled: the time of the budget was over")
         fresh = [label for atoms in frames if (label := self.store.get(atoms)) is not None]
         if not fresh and not self.known and state.iteration == 0:
-            reason = next(iter(outcome.failures.values()), "there were no frames")
+            reason = next(iter(outcome.failures.values()), "the time of the budget was over")
+            failed.unlink(missing_ok=True)  # with another teacher, --resume asks for these frames again
             raise ValueError(f"the teacher labelled none of the {len(frames)} first frames: {reason}")
         errors: dict[str, FreshErrors] = {}
         if state.iteration > 0 and fresh:
@@ -174,12 +182,12 @@ class Loop:
             fresh=errors,
         )
         calls = sum(record.labelled + record.failed for record in self.state.records)
+        self.state = self.state.model_copy(update={"calls": calls})
         converged = self._converged()
-        end = "" if converged is None else converged
-        if converged is None:
-            self.state = self.state.model_copy(update={"calls": calls})
-            end = self._budget_end() or ("no new frame could be labelled" if not fresh and state.iteration else "")
-        self._write(phase="final" if end else "train", calls=calls, end=end, converged=converged is not None)
+        end = converged or self._budget_end() or ""
+        if not end and not fresh and state.iteration:
+            end = "no new frame could be labelled"
+        self._write(phase="final" if end else "train", end=end, converged=converged is not None)
         if end:
             self.observer.iteration(self.state.record, self.state)
             self._say(f"end of the loop: {end}")
@@ -190,13 +198,9 @@ class Loop:
         training = settings.training
         began = time.monotonic()
         start = None if number == 0 else self._potential(number - 1)
-        train_frames, held_out = self.frames()
         n_epochs, steps = (training.first_epochs, FIRST_STEPS) if start is None else (training.epochs, STEPS)
-        epochs = epochs_of(n_epochs, steps, train_frames, settings)
-        potential = self._run_training(
-            self.folder.training(number), train_frames, held_out, epochs, training.ensemble, start
-        )
-        errors = errors_by_origin(load_potential(potential), held_out).get("all")
+        potential = self._run_training(self.folder.training(number), n_epochs, steps, training.ensemble, start)
+        errors = errors_by_origin(load_potential(potential), self.held_out()).get("all")
         self.state = self.state.recorded(train_seconds=time.monotonic() - began, held_out=errors)
         self._write(phase="explore")
 
@@ -209,7 +213,9 @@ class Loop:
         factor = correction(record.fresh.get("all"), record.held_out, threshold)
         if factor > AGREEMENT:
             self._say(f"errors on the newest labels were larger than predicted: deviations count {factor:.1f} times")
-        previous = read_frames(folder.walkers(number - 1)) if number else []
+        walkers = folder.walkers(number - 1)
+        # the file is empty if the time was over before the first walker
+        previous = read_frames(walkers) if number and walkers.stat().st_size else []
         n_walkers = max(settings.exploration.walkers, len(self.starts))
         self.observer.phase(f"iteration {number}: exploration", 100 * n_walkers)
         exploration = explore(
@@ -256,13 +262,12 @@ class Loop:
         settings, number = self.settings, self.state.iteration
         training = settings.training
         began = time.monotonic()
-        train_frames, held_out = self.frames()
-        folder = self.folder.final_training
         start = None if number == 0 else self._potential(number - 1)
         if start is not None and training.final_members == 1:
             start = first_member(start, self.folder.path / "final-start.safetensors")
-        epochs = epochs_of(training.final_epochs, FINAL_STEPS, train_frames, settings)
-        potential = self._run_training(folder, train_frames, held_out, epochs, training.final_members, start)
+        potential = self._run_training(
+            self.folder.final_training, training.final_epochs, FINAL_STEPS, training.final_members, start
+        )
         with replacing(self.folder.potential) as temporary:
             shutil.copyfile(potential, temporary)
         self._write(phase="done", final_seconds=time.monotonic() - began)
@@ -272,16 +277,14 @@ class Loop:
         shutil.rmtree(self.folder.final_training, ignore_errors=True)
         self._write(phase="train", end="")
 
-    def _run_training(
-        self,
-        folder: Path,
-        train_frames: Sequence[Atoms],
-        held_out: Sequence[Atoms],
-        epochs: int,
-        members: int,
-        start: Path | None,
-    ) -> Path:
-        """Train with progress shown."""
+    def _run_training(self, folder: Path, n_epochs: int | None, steps: int, members: int, start: Path | None) -> Path:
+        """Train on all labels but those held out, with progress shown, for `n_epochs` or as many as make `steps`."""
+        train_frames, held_out, left_out = self._divided()
+        if left_out:
+            self._say(f"{len(left_out)} labelled frames are not trained on: forces above {LARGEST_FORCE:g} eV/Angstrom")
+        if not train_frames:
+            raise ValueError("there is no frame to train on: all labels have forces beyond any use, or failed")
+        epochs = epochs_of(n_epochs, steps, train_frames, self.settings)
         self.observer.phase(f"{folder.parent.name if folder.name == 'training' else 'final'}: training", epochs)
         return train_on(
             train_frames,
@@ -294,14 +297,12 @@ class Loop:
             on_epoch=lambda record: self.observer.advance(record.epoch),
         )
 
-    def frames(self) -> tuple[list[Atoms], list[Atoms]]:
-        """Return the frames to train on and those held out."""
-        train_frames, held_out, left_out = divided(self.store.frames(), self.known, self.settings.training.held_out)
-        if left_out:
-            self._say(f"{len(left_out)} labelled frames are not trained on: forces above {LARGEST_FORCE:g} eV/Angstrom")
-        if not train_frames:
-            raise ValueError("there is no frame to train on: all labels have forces beyond any use, or failed")
-        return train_frames, held_out
+    def _divided(self) -> tuple[list[Atoms], list[Atoms], list[Atoms]]:
+        return divided(self.store.frames(), self.known, self.settings.training.held_out)
+
+    def held_out(self) -> list[Atoms]:
+        """Return the frames that are never trained on."""
+        return self._divided()[1]
 
     def _potential(self, number: int) -> Path:
         return self.folder.training(number) / "potential.safetensors"
