@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import molecule
+from ase.calculators.emt import EMT
 
+from lrc_ase.checks import check
 from lrc_ase.checks.locality import _two
 
 
@@ -17,3 +20,14 @@ def test_two_copies_carry_twice_the_charge(charge):
     np.testing.assert_allclose(both.positions[2:] - both.positions[:2], [[50.0, 0.0, 0.0]] * 2)
     assert one.info["charge"] == charge
     assert len(one) == 2
+
+
+def test_a_molecule_alone_in_a_periodic_box_has_no_decay():
+    box = molecule("CO", cell=[20, 20, 20], pbc=True)
+    box.info["kind"] = "crystal"
+    (system,) = check(EMT(), box, only=["locality"]).systems
+    (result,) = system.results
+    assert (result.verdict, result.sentence) == (
+        "not applicable",
+        "No atoms lie between 5 and 18.0 Angstrom from the one that moves.",
+    )

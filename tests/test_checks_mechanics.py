@@ -10,6 +10,8 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
+from ase.neighborlist import neighbor_list
 from broken_calculators import (
     Anchored,
     Anisotropic,
@@ -74,6 +76,28 @@ def test_a_planted_fault_fails_its_check(fault, name, broken):
     assert outcome.verdict == "failed"
     assert broken in beyond(outcome)
     assert broken in outcome.sentence
+
+
+class Blind(EMT):
+    """No number for atoms closer than 1.5 Angstrom, as from models that overflow."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        super().calculate(atoms, properties, system_changes)
+        if neighbor_list("d", self.atoms, 1.5).size:
+            self.results["energy"] = math.nan
+
+
+@pytest.mark.parametrize("name", ["dimers", "approaching pairs"])
+def test_an_energy_that_is_no_number_is_a_hole(name):
+    outcome = result(name, Blind())
+    assert outcome.verdict == "failed"
+    assert beyond(outcome) == {"Cu-Cu: fall of the energy below 1.85 Angstrom"}
+
+
+def test_constraints_do_not_make_forces_wrong():
+    held = copper()
+    held.set_constraint(FixAtoms([0, 1, 2]))
+    assert result("finite differences", EMT(), held).verdict == "passed"
 
 
 def test_scaled_forces_are_one_percent_off():

@@ -15,6 +15,7 @@ from lrc_ase.checks import SUITES, Candidate, CheckResult, CheckSettings, Curve,
 from lrc_ase.checks.subject import kind_of
 from lrc_ase.simulation import thermalize
 from lrc_ase.simulation.output import ThermodynamicLog
+from lrc_ase.structures.charge import total_charge
 
 
 @pytest.fixture
@@ -70,6 +71,18 @@ def test_a_run_at_constant_energy_has_the_mean_energy_of_the_thermostat(ran, tmp
     assert np.abs(start.get_momenta().sum(axis=0)).max() < 1e-10
 
 
+@pytest.mark.parametrize("name", ["charge", "total_charge"])
+def test_a_repeated_crystal_has_its_charge_as_often(name, ran, tmp_path):
+    pytest.importorskip("spglib")
+    primitive = bulk("Cu", "fcc", a=3.61)
+    primitive.info[name] = 0.25
+    settings = CheckSettings(smallest_cell=7.0, equilibration=0.1, production=0.1)
+    runs.production(Subject(Candidate.of(EMT()), primitive, "crystal", tmp_path, settings))
+    for atoms, _ in ran.values():
+        assert total_charge(atoms) == pytest.approx(0.25 * len(atoms) / len(primitive))
+        assert len(atoms) == 32
+
+
 def test_temperature_and_kind_come_from_the_structure(tmp_path):
     atoms = molecule("H2O")
     subject = Subject(Candidate.of(EMT()), atoms, "molecule", tmp_path, CheckSettings())
@@ -114,6 +127,14 @@ def test_suites_hold_the_checks_of_their_kind():
 def test_a_mistake_is_named(systems, options, message):
     with pytest.raises(ValueError, match=message):
         check(EMT(), systems, **options)
+
+
+def test_every_system_gets_a_name_of_its_own():
+    frames = [molecule("H2O") for _ in range(4)]
+    for atoms, name in zip(frames, ("a-2", "a", "a", "b"), strict=True):
+        atoms.info["name"] = name
+    report = check(EMT(), frames, only=["finite differences"])
+    assert [system.name for system in report.systems] == ["a-2", "a", "a-3", "b"]
 
 
 @pytest.mark.parametrize("name", ["temperature", "timestep", "production"])

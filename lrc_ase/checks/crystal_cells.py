@@ -11,6 +11,7 @@ from ase import Atoms
 
 from lrc_ase.checks.subject import Subject
 from lrc_ase.simulation.relaxation import RelaxSettings, relax
+from lrc_ase.structures.charge import set_total_charge, total_charge
 
 __all__ = ["cell_widths", "relaxed_crystal", "repetitions"]
 
@@ -50,6 +51,8 @@ def relaxed_crystal(subject: Subject) -> Atoms:
         return atoms
     cell, positions, numbers = conventional
     standard = Atoms(numbers, cell=cell, scaled_positions=positions, pbc=True, info=dict(subject.structure.info))
+    if charge := total_charge(atoms):  # the conventional cell may hold several primitive ones
+        set_total_charge(standard, charge * len(standard) / len(atoms))
     standard.calc = atoms.calc
     relax(standard, RelaxSettings(fmax=FORCE, cell=True, max_steps=100))
     return standard

@@ -90,7 +90,7 @@ def dimers(subject: Subject, rng: np.random.Generator) -> CheckResult:
         for distance in distances:
             atoms = Atoms([first, second], positions=[[0, 0, 0], [0.6 * distance, 0, 0.8 * distance]])
             atoms.calc = subject.candidate.calculator
-            energies.append(atoms.get_potential_energy())
+            energies.append(_energy(atoms))
         scans.append(_Scan(f"{first}-{second}", distances, np.array(energies)))
     sentence = f"Two atoms alone, {len(scans)} pairs of elements, {scans[0].distances[0]:.2g} to {LONGEST:g} Angstrom."
     walls = [_wall(first, second) for first, second in combinations_with_replacement(elements, 2)]
@@ -122,16 +122,22 @@ def approaching_pairs(subject: Subject, rng: np.random.Generator) -> CheckResult
             pushed = subject.atoms()
             pushed.positions[first[closest]] += 0.5 * (end - distance) * direction
             pushed.positions[second[closest]] -= 0.5 * (end - distance) * direction
-            try:
-                energies.append(pushed.get_potential_energy())
-            except CalculatorError:  # energies that are not finite: as bad as a hole
-                energies.append(-np.inf)
+            energies.append(_energy(pushed))
         scans.append(_Scan(f"{one}-{other}", grid, np.array(energies)))
         walls.append(_wall(one, other, subject.candidate.shortest_distance(one, other)))
     if not scans:
         raise NotApplicable(f"no two atoms of the system are closer than {NEAREST:g} Angstrom")
     sentence = f"The closest pair of each kind within the system was pushed together, {len(scans)} kinds."
     return _judge("approaching pairs", sentence, scans, walls, "Energies of pairs pushed together within the system")
+
+
+def _energy(atoms: Atoms) -> float:
+    """Return the energy, eV; minus infinity where there is none, which is as bad as a hole."""
+    try:
+        energy = float(atoms.get_potential_energy())
+    except CalculatorError:
+        return -np.inf
+    return -np.inf if np.isnan(energy) else energy
 
 
 def _shortest(first: str, second: str) -> float:

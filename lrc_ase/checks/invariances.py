@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from lrc_ase.checks.results import CheckResult, Quantity
 from lrc_ase.checks.subject import Subject
-from lrc_ase.structures.charge import set_total_charge, total_charge
+from lrc_ase.structures.charge import repeated
 
 __all__ = ["invariances"]
 
@@ -52,7 +52,7 @@ def invariances(subject: Subject, rng: np.random.Generator) -> CheckResult:
         repeats = _repetitions(subject.structure)
         copies = int(np.prod(repeats))
         if copies > 1:
-            changes["supercell"] = (lambda each: _repeated(each, repeats), lambda values: values[: len(atoms)], copies)
+            changes["supercell"] = (lambda each: repeated(each, repeats), lambda values: values[: len(atoms)], copies)
     quantities = []
     for name, (change, back, copies) in changes.items():
         subject.progress(name)
@@ -95,11 +95,3 @@ def _repetitions(structure: Atoms) -> tuple[int, int, int]:
         if 2 * len(structure) * np.prod(repeats) <= LARGEST_SUPERCELL:
             repeats[axis] = 2
     return repeats[0], repeats[1], repeats[2]
-
-
-def _repeated(atoms: Atoms, repeats: tuple[int, int, int]) -> Atoms:
-    """Repeat the structure, and its total charge with it."""
-    large = atoms.repeat(repeats)
-    if charge := total_charge(atoms):
-        set_total_charge(large, charge * float(np.prod(repeats)))
-    return large

@@ -12,7 +12,7 @@ from scipy.constants import e, epsilon_0
 from lrc_ase.checks.crystal_cells import cell_widths, repetitions
 from lrc_ase.checks.results import CheckResult, Curve, Figure, NotApplicable, Quantity
 from lrc_ase.checks.subject import Subject
-from lrc_ase.structures.charge import set_total_charge, total_charge
+from lrc_ase.structures.charge import repeated, set_total_charge, total_charge
 
 __all__ = ["locality"]
 
@@ -53,9 +53,7 @@ def _decay(subject: Subject, rng: np.random.Generator) -> CheckResult:
     repeats = repetitions(atoms, WIDTH[not subject.settings.quick])
     if len(atoms) * int(np.prod(repeats)) > LARGEST_CELL:
         raise NotApplicable(f"A cell of {WIDTH[0]:g} Angstrom would hold more than {LARGEST_CELL} atoms")
-    large = atoms.repeat(repeats)
-    if charge := total_charge(atoms):
-        set_total_charge(large, charge * float(np.prod(repeats)))
+    large = repeated(atoms, repeats)
     large.calc = atoms.calc
     subject.progress(f"forces in a cell of {len(large)} atoms")
     before = large.get_forces()
@@ -68,6 +66,8 @@ def _decay(subject: Subject, rng: np.random.Generator) -> CheckResult:
     edges = np.geomspace(NEAR, longest, 7)
     shells = [(distances >= low) & (distances < high) for low, high in pairwise(edges)]
     filled = [shell for shell in shells if shell.any()]
+    if len(filled) < 2:
+        raise NotApplicable(f"No atoms lie between {NEAR:g} and {longest:.1f} Angstrom from the one that moves")
     radii = np.array([distances[shell].mean() for shell in filled])
     means = np.array([np.sqrt(np.mean(changes[shell] ** 2)) for shell in filled])
     others = np.argsort(distances)[1:]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import ase.io
 import numpy as np
@@ -27,7 +27,7 @@ from lrc_ase.simulation.conditions import MDFiles, MDSettings
 from lrc_ase.simulation.current import polarization_current
 from lrc_ase.simulation.dynamics import MDState, run_md
 from lrc_ase.simulation.output import TIME, ThermodynamicLog, write_structure
-from lrc_ase.structures.charge import set_total_charge, total_charge
+from lrc_ase.structures.charge import repeated
 
 __all__ = [
     "HOT",
@@ -82,9 +82,7 @@ def run_atoms(subject: Subject) -> Atoms:
             f"a cell of {subject.settings.cell_width:g} Angstrom would hold {len(atoms) * math.prod(repeats)} atoms, "
             f"more than {LARGEST_CELL}"
         )
-    large = atoms.repeat(repeats)
-    if charge := total_charge(atoms):
-        set_total_charge(large, charge * math.prod(repeats))
+    large = repeated(atoms, repeats)
     subject.folder.mkdir(parents=True, exist_ok=True)
     write_structure(stored, large)
     large.calc = atoms.calc
@@ -99,9 +97,11 @@ def equilibrated(subject: Subject) -> Atoms:
     """
     steps = n_steps(subject, "equilibration")
     md = MDSettings("nvt", steps, timestep=subject.timestep, temperature=subject.temperature, friction=0.02)
-    files = _run(subject, "equilibration", run_atoms(subject), md)
+    start = run_atoms(subject)
+    entries = dict(start.info)  # frames keep the charge alone
+    files = _run(subject, "equilibration", start, md)
     atoms = cast(Atoms, ase.io.read(files.trajectory, -1))
-    atoms.info |= subject.structure.info | {k: v for k, v in atoms.info.items() if k == "charge"}
+    atoms.info |= entries
     Stationary(atoms, preserve_temperature=False)
     if subject.kind == "molecule":
         ZeroRotation(atoms, preserve_temperature=False)
@@ -197,11 +197,10 @@ def _run(subject: Subject, name: str, atoms: Atoms, md: MDSettings) -> MDFiles:
     """Make a run, go on with it, or read it if it is complete; return its files."""
     subject.folder.mkdir(parents=True, exist_ok=True)
     files = MDFiles.beside(Path(subject.folder, f"{name}.traj"))
-    values: dict[str, Any] = {**md.__dict__, "seed": subject.settings.seed, "restart_every": 1000}
     resume = files.restart.exists()
     run_md(
         atoms,
-        MDSettings(**values),
+        replace(md, seed=subject.settings.seed, restart_every=1000),
         files.trajectory,
         resume=resume,
         overwrite=not resume,

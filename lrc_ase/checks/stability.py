@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
+from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
 from ase.neighborlist import neighbor_list
 
@@ -37,9 +40,9 @@ def stability(subject: Subject, rng: np.random.Generator) -> CheckResult:
         files = MDFiles.beside(subject.folder / "hot.traj")
     log = ThermodynamicLog.read(files.log)
     reached = float(log["time_ps"][-1]) if len(log["time_ps"]) else 0.0
-    ratios = (
-        np.array([_closest(subject, frame) for frame in runs.frames(files)]) if files.frames.exists() else np.array([])
-    )
+    frames = runs.frames(files) if files.frames.exists() else []
+    limits = _limits(subject)
+    ratios = np.array([_closest(frame, limits) for frame in frames])
     quantities = [
         Quantity("explosions", float(bool(explosion)), at_most=0.0),
         Quantity("frames with atoms too close", float((ratios < 1).sum()), at_most=0.0),
@@ -56,27 +59,25 @@ def stability(subject: Subject, rng: np.random.Generator) -> CheckResult:
         (Curve.of("temperature", log["time_ps"], log["temperature_K"]),),
         y_range=(0.0, 1.2 * float(log["temperature_K"].max(initial=runs.HOT * subject.temperature))),
     )
-    limits = "training" if subject.candidate.shortest else "covalent radii"
+    source = "training" if subject.candidate.shortest else "covalent radii"
     sentence = (
-        f"{reached:.3g} of {length:g} ps at {runs.HOT * subject.temperature:g} K; limits of distances from {limits}."
+        f"{reached:.3g} of {length:g} ps at {runs.HOT * subject.temperature:g} K; limits of distances from {source}."
     )
     if explosion:
         sentence = f"{sentence} The run {explosion}."
     return CheckResult.judged("stability", sentence, quantities, [figure])
 
 
-def _closest(subject: Subject, frame: object) -> float:
+def _closest(frame: Atoms, limits: np.ndarray) -> float:
     """Return the smallest ratio of a distance to its limit in a frame, `inf` without a pair within `REACH`."""
     first, second, distances = neighbor_list("ijd", frame, REACH)
-    if not len(distances):
-        return float("inf")
-    symbols = frame.get_chemical_symbols()  # type: ignore[attr-defined]
-    limits = np.array([_limit(subject, symbols[i], symbols[j]) for i, j in zip(first, second, strict=True)])
-    return float((distances / limits).min())
+    return float((distances / limits[frame.numbers[first], frame.numbers[second]]).min(initial=np.inf))
 
 
-def _limit(subject: Subject, first: str, second: str) -> float:
-    """Return the distance of a pair of elements below which it is too close, Angstrom."""
-    if (shortest := subject.candidate.shortest_distance(first, second)) is not None:
-        return FAR_DISTANCE * shortest
-    return COVALENT * float(sum(covalent_radii[atomic_numbers[symbol]] for symbol in (first, second)))
+def _limits(subject: Subject) -> np.ndarray:
+    """Return the distance below which a pair of atoms is too close by their atomic numbers, Angstrom."""
+    limits = COVALENT * (covalent_radii[:, None] + covalent_radii)
+    for first, second in product(subject.elements, repeat=2):
+        if (shortest := subject.candidate.shortest_distance(first, second)) is not None:
+            limits[atomic_numbers[first], atomic_numbers[second]] = FAR_DISTANCE * shortest
+    return limits

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -237,10 +238,9 @@ def _named(systems: Atoms | Sequence[Atoms] | Mapping[str, Atoms]) -> dict[str, 
         listed = [systems] if isinstance(systems, Atoms) else list(systems)
         named = {}
         for atoms in listed:
-            name = base = str(atoms.info.get("name", atoms.get_chemical_formula()))
-            while name in named:
-                name = f"{base}-{len(named) + 1}"
-            named[name] = atoms
+            base = str(atoms.info.get("name", atoms.get_chemical_formula()))
+            names = chain([base], (f"{base}-{number}" for number in count(2)))
+            named[next(name for name in names if name not in named)] = atoms
     if not named:
         raise ValueError("`systems` must hold at least one structure, got none")
     for name, atoms in named.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import numpy as np
-from ase import units
+from ase import Atoms, units
 from ase.build import surface
 
 from lrc_ase.checks.crystal_cells import cell_widths, relaxed_crystal
@@ -46,20 +46,26 @@ def surface_energies(subject: Subject, rng: np.random.Generator) -> CheckResult:
             continue
         subject.progress(f"({name}) surface, {len(slab)} atoms")
         slab.calc = crystal.calc
-        area = float(np.linalg.norm(np.cross(slab.cell[0], slab.cell[1])))
-
-        def energy_of_surface() -> float:
-            excess = slab.get_potential_energy() - len(slab) * bulk_energy  # noqa: B023 - called within the loop
-            return float(excess / (2 * area) * JOULE_PER_SQUARE_METER)  # noqa: B023
-
-        cut = energy_of_surface()
+        cut = _surface_energy(slab, bulk_energy)
         with suppress(RelaxationNotConverged):  # the energy so far is an upper limit
             relax(slab, RelaxSettings(fmax=FORCE, max_steps=200))
         sizes.append(f"({name}) of {len(slab)} atoms")
         quantities += [
-            Quantity(f"energy of the ({name}) surface", energy_of_surface(), "J/m^2", at_least=0.0, is_main=True),
+            Quantity(
+                f"energy of the ({name}) surface",
+                _surface_energy(slab, bulk_energy),
+                "J/m^2",
+                at_least=0.0,
+                is_main=True,
+            ),
             Quantity(f"energy of the ({name}) surface as cut", cut, "J/m^2"),
         ]
     if not quantities:
         raise NotApplicable(f"slabs of {THICKNESS:g} Angstrom would hold more than {LARGEST_SLAB} atoms")
     return CheckResult.judged("surface energy", f"Slabs {', '.join(sizes)}, relaxed.", quantities)
+
+
+def _surface_energy(slab: Atoms, bulk_energy: float) -> float:
+    """Return the energy per area of both sides of a slab, J/m^2; `bulk_energy` in eV per atom."""
+    area = float(np.linalg.norm(np.cross(slab.cell[0], slab.cell[1])))
+    return float((slab.get_potential_energy() - len(slab) * bulk_energy) / (2 * area) * JOULE_PER_SQUARE_METER)

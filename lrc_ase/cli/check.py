@@ -109,7 +109,7 @@ def check(
             raise FileExistsError(f"{output} holds results: --resume goes on, --overwrite replaces them")
         calculators = {dtype: calculator(potential, device, dtype) for dtype in ("float64", "float32")}
         systems = _systems(potential, system)
-        for atoms in systems.values():
+        for atoms in systems:
             calculators["float64"].get_potential_energy(atoms)
         other = _reference(reference, reference_option or [], device)
         frames = read_frames(labels) if labels else []
@@ -173,29 +173,24 @@ def _reference(name: str | None, options: list[str], device: str) -> Any:
     return make_calculator(TeacherSettings(calculator=name, options=parse_options(options)))
 
 
-def _systems(potential: str, paths: list[str] | None) -> dict[str, Atoms]:
-    """Read the systems of the command line, or those of a shipped potential, by name."""
+def _systems(potential: str, paths: list[str] | None) -> list[Atoms]:
+    """Read the systems of the command line, named after their files, or those of a shipped potential."""
     import ase.io
 
     from lrc_ase.files.pretrained import start_file
 
     if paths:
-        listed = [(Path(path.rpartition("@")[0] or path).stem, read_structure(path)) for path in paths]
-    else:
-        start = start_file(potential)
-        if start is None:
-            raise ValueError(
-                f"{potential} brings no structure along: give --system, such as a crystal (.cif) or a snapshot of a "
-                "liquid (.extxyz)"
-            )
-        listed = [(atoms.info.get("name", atoms.get_chemical_formula()), atoms) for atoms in ase.io.iread(start)]
-    systems: dict[str, Atoms] = {}
-    for base, atoms in listed:
-        name = base
-        while name in systems:
-            name = f"{base}-{len(systems) + 1}"
-        systems[name] = atoms
-    return systems
+        systems = [read_structure(path) for path in paths]
+        for path, atoms in zip(paths, systems, strict=True):
+            atoms.info["name"] = Path(path.rpartition("@")[0] or path).stem
+        return systems
+    start = start_file(potential)
+    if start is None:
+        raise ValueError(
+            f"{potential} brings no structure along: give --system, such as a crystal (.cif) or a snapshot of a "
+            "liquid (.extxyz)"
+        )
+    return list(ase.io.iread(start))
 
 
 @contextmanager

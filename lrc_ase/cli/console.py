@@ -6,7 +6,6 @@ Torch, ASE and the kernels are imported inside functions: a command that imports
 from __future__ import annotations
 
 import functools
-import math
 import os
 import re
 import sys
@@ -261,7 +260,7 @@ def read_structure(path: str, repeat: tuple[int, int, int] | None = None) -> Ato
     import ase.io
     from ase.io.formats import UnknownFileTypeError
 
-    from lrc_ase.structures.charge import charge_doubt, set_total_charge, total_charge
+    from lrc_ase.structures.charge import charge_doubt, repeated, total_charge
 
     # a name that contains '@' is a file first, and a file with an index only if there is no such file
     file = path if os.path.exists(path) else path.rpartition("@")[0] or path
@@ -281,15 +280,13 @@ def read_structure(path: str, repeat: tuple[int, int, int] | None = None) -> Ato
     if len(atoms) == 0:
         raise ValueError(f"{path} holds no atoms")
     try:
-        charge = total_charge(atoms)
+        total_charge(atoms)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if doubt := charge_doubt(atoms):
         warnings.warn(f"{path}: {doubt}", stacklevel=1)
     if repeat is not None:
-        atoms = atoms.repeat(repeat)
-        if charge:
-            set_total_charge(atoms, charge * math.prod(repeat))
+        atoms = repeated(atoms, repeat)
     atoms.calc = None
     return atoms
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-__all__ = ["CHARGE_NAMES", "charge_doubt", "charge_entries", "set_total_charge", "take_charge_from", "total_charge"]
+__all__ = [
+    "CHARGE_NAMES",
+    "charge_doubt",
+    "charge_entries",
+    "repeated",
+    "set_total_charge",
+    "take_charge_from",
+    "total_charge",
+]
 
 CHARGE_NAMES = (
     "charge",
@@ -69,6 +78,14 @@ def set_total_charge(atoms: Atoms, charge: float) -> None:
     for name in charge_entries(atoms):
         del atoms.info[name]
     atoms.info["charge"] = float(charge)
+
+
+def repeated(atoms: Atoms, repetitions: tuple[int, int, int]) -> Atoms:
+    """Return the structure repeated along its cell vectors, and its total charge with it; without a calculator."""
+    large = atoms.repeat(repetitions)
+    if charge := total_charge(atoms):
+        set_total_charge(large, charge * math.prod(repetitions))
+    return large
 
 
 def take_charge_from(atoms: Atoms, key: str) -> Atoms:
