@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from copy import copy
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -137,7 +136,7 @@ class LRCCalculator(ResponseCalculator):
         super().__init__(**kwargs)
         reuse_small_meshes()
         if not isinstance(potential, Potential):
-            potential = load_potential(potential, device=device, dtype=precision)
+            potential = load_potential(potential, device=device)
         self.potential = potential
         # a copy, so that a potential shared with others keeps its precision and device
         evaluated = potential.for_evaluation(device, precision)
@@ -163,11 +162,14 @@ class LRCCalculator(ResponseCalculator):
         self._evaluated: Atoms | None = None
         self._extras: dict[str, Any] = {}  # of the same evaluation as `results`, under names that ASE does not have
         self.use_cache = False  # `calculate` keeps a copy of the atoms already
+        # ASE's databases and trajectories store the parameters with a structure
+        self.parameters.update(potential=potential.source, digest=potential.digest(), dtype=str(precision)[6:])
+        if self._field:
+            self.parameters["electric_field"] = self._field.constant
 
     def __repr__(self) -> str:
-        parameter = next(self.model.parameters())
-        precision = str(parameter.dtype).removeprefix("torch.")
-        return f"{type(self).__name__}({self.potential!r}, {precision}, {parameter.device})"
+        device = next(self.model.parameters()).device
+        return f"{type(self).__name__}({self.potential!r}, {self.parameters['dtype']}, {device})"
 
     @property
     def results(self) -> dict[str, Any]:
@@ -222,11 +224,11 @@ class LRCCalculator(ResponseCalculator):
         """Return the atomic numbers that the model knows, under the name that ml-peg and MACE use."""
         return [atomic_numbers[element] for element in self.model.settings.elements]
 
-    @cached_property
+    @property
     def fingerprint(self) -> dict[str, str]:
-        """Return precision, digest of the potential and field; a resumed molecular-dynamics run compares them."""
-        precision = str(next(self.model.parameters()).dtype).removeprefix("torch.")
-        return {"precision": precision, "potential": self.potential.digest(), "electric_field": str(self._field)}
+        """Return precision, digest of the potential in it, and field; a resumed run of dynamics compares them."""
+        digest = Potential(self.model, self._references).digest()
+        return {"precision": self.parameters["dtype"], "potential": digest, "electric_field": str(self._field)}
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Return the model inputs, charge and field included, that differ in any bit from the last evaluation."""

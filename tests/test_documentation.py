@@ -18,7 +18,7 @@ import torch
 import yaml
 from typer.main import get_command
 
-from lrc_ase import LongRangeConvolution, load_potential
+from lrc_ase import LongRangeConvolution, load, load_potential, start_structure
 from lrc_ase.cli import app
 from lrc_ase.training.configuration_keys import template
 
@@ -215,6 +215,17 @@ def test_scripts_of_the_page_on_the_layer_compute_what_it_says(capsys):
     fractional = moved @ torch.linalg.inv(names["cell"][0])
     energy = 0.5 * (inputs[0] * names["layer"](inputs[0], fractional, inputs[2])).sum()
     torch.testing.assert_close(names["forces"], -torch.autograd.grad(energy, moved)[0], rtol=1e-6, atol=1e-6)
+
+
+def test_script_of_the_page_on_the_calculator_finds_the_potential_of_a_row(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [script] = [each for _, each in code_blocks(DOCS / "reference" / "calculator.md", "python") if "database" in each]
+    names = {"atoms": start_structure("nacl")}
+    names["atoms"].calc = load("nacl", dtype="float32")
+    exec(script, names)
+    assert names["stored"] == names["atoms"].calc.todict()
+    shown = script.partition('"digest": "')[2][:4]
+    assert names["stored"]["digest"].startswith(shown)
 
 
 def test_script_of_the_page_on_slabs_relaxes_vibrates_and_climbs(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import threading
 from functools import partial
 
 import ase.db
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -29,7 +30,8 @@ from ase.phonons import Phonons
 from ase.vibrations import Infrared, Vibrations
 from structures import potential, rattled_crystal, water
 
-from lrc_ase import LRCCalculator, save_potential
+import lrc_ase
+from lrc_ase import LRCCalculator, load_potential, save_potential
 from lrc_ase.simulation import thermalize
 
 
@@ -211,6 +213,35 @@ def test_database_rows_hold_what_was_computed(crystal, tmp_path):
     restored = row.toatoms()
     np.testing.assert_array_equal(restored.get_forces(), forces)
     np.testing.assert_array_equal(restored.get_charges(), charges)
+
+
+def test_databases_and_trajectories_name_the_potential(own_potential, tmp_path, monkeypatch):
+    """The stored path leads to the same numbers from any folder."""
+    monkeypatch.chdir(tmp_path)
+    save_potential("mine.safetensors", own_potential)
+    salt = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    salt.calc = LRCCalculator("mine.safetensors", dtype="float32", electric_field=(0, 0, 0.1))
+    energy = salt.get_potential_energy()
+    with ase.db.connect("rows.db") as database:
+        stored = database.get(database.write(salt)).calculator_parameters
+    ase.io.write("frame.traj", salt)
+    assert ase.io.read("frame.traj").calc.parameters == stored
+    assert stored == {
+        "potential": str(tmp_path / "mine.safetensors"),
+        "digest": load_potential(tmp_path / "mine.safetensors").digest(),
+        "dtype": "float32",
+        "electric_field": [0.0, 0.0, 0.1],
+    }
+    monkeypatch.chdir("/")
+    keywords = {name: value for name, value in stored.items() if name != "digest"}
+    salt.calc = LRCCalculator(**keywords)
+    assert salt.get_potential_energy() == energy
+
+
+def test_shipped_potentials_are_stored_by_name():
+    stored = {"potential": "nacl", "digest": load_potential("nacl").digest(), "dtype": "float64"}
+    assert lrc_ase.load("nacl").todict() == LRCCalculator.from_pretrained("nacl").todict() == stored
+    assert lrc_ase.load(load_potential("nacl")).todict() == stored
 
 
 def test_atoms_are_pickled_with_their_calculator(crystal):

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from lrc_ase.files.errors import PotentialFileError
 from lrc_ase.files.header import FORMAT_VERSION, HEADER_KEY, UNITS, PotentialHeader, parse_header, signed_text
 from lrc_ase.files.limited_construction import LargerThanFileError, limited_construction
-from lrc_ase.files.pretrained import find_potential
+from lrc_ase.files.pretrained import find_potential, stored_name
 from lrc_ase.files.tensors import TensorFile, TensorFileError, digest, open_tensors, write_tensors
 from lrc_ase.files.upgrade import upgraded
 from lrc_ase.models import registry
@@ -49,6 +49,8 @@ class Potential:
     """Energy of each element in eV, float64 (n_elements,), in the order of `model.settings.elements`."""
     description: dict[str, Any] = field(default_factory=dict)
     """Facts about the training, as JSON values."""
+    source: str | None = None
+    """File from which the potential was loaded, as absolute path, or name of a shipped potential; None in memory."""
 
     def __repr__(self) -> str:
         settings = self.settings
@@ -72,7 +74,7 @@ class Potential:
         device = usable_device(device)
         model = deepcopy(self.model).to(device=device, dtype=floating_type(dtype)).requires_grad_(False)
         references = self.references.to(device=device, dtype=torch.float64, copy=True)
-        return Potential(model, references, deepcopy(self.description))
+        return replace(self, model=model, references=references, description=deepcopy(self.description))
 
     def digest(self) -> str:
         """Return the SHA-256 of settings, weights and references: equal for potentials that predict the same."""
@@ -179,7 +181,7 @@ def load_potential(
     model.to(stored_dtype)
     model.load_state_dict(weights)
     model.to(device=device, dtype=dtype).eval()
-    return Potential(model, references.to(torch.float64), header.description)
+    return Potential(model, references.to(torch.float64), header.description, stored_name(path))
 
 
 def _stored_tensors(potential: Potential) -> dict[str, Tensor]:

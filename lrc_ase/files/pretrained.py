@@ -22,6 +22,7 @@ __all__ = [
     "find_potential",
     "is_potential",
     "start_file",
+    "stored_name",
     "trained_potential",
     "trained_potentials",
 ]
@@ -128,6 +129,12 @@ def find_potential(name_or_path: str | os.PathLike[str]) -> Path:
             stacklevel=2,
         )
     return local
+
+
+def stored_name(file: Path) -> str:
+    """Return the text by which any process finds a potential again: the name of a shipped one, or the absolute path."""
+    shipped = {path.absolute(): name for name, path in trained_potentials().items()}
+    return shipped.get(file.absolute(), str(file.absolute()))
 
 
 def is_potential(name_or_path: str | os.PathLike[str]) -> bool:

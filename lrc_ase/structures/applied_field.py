@@ -33,6 +33,11 @@ class AppliedField:
         """Return True for a constant field other than zero."""
         return self._constant is not None and bool(self._constant.any())
 
+    @property
+    def constant(self) -> list[float] | None:
+        """Return the constant field in V/Angstrom."""
+        return None if self._constant is None else [float(component) for component in self._constant]
+
     def __str__(self) -> str:
         """Return the constant field as text with all digits."""
         return field_text(self._constant)
