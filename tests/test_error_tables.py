@@ -65,7 +65,7 @@ def test_columns_without_values_are_left_out_and_absent_values_are_dashes():
         (
             {"forces_rmse": 10.0},
             {"n_frames": 50, "forces_rmse": 14.8},
-            r"overfits: .* 1.5 times .*\. More frames help\.",
+            r"overfits: .* 1.5 times .*\. More frames help, .* \(--pretrain\)\.",
         ),
         (
             {"forces_rmse": 10.0, "forces_mae": 5.0},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import ase.io
@@ -115,6 +116,21 @@ def test_starts_are_drawn_from_all_structures(tmp_path, in_this_process):
     assert {atoms.get_chemical_formula() for atoms in frames} == {"Al4", "Cu4", "H2O"}
 
 
+def test_runs_are_shorter_where_compositions_are_many(tmp_path, in_this_process):
+    starts = [Atoms(f"Al{n}Cu", np.eye(3)[[0] * (n + 1)] * np.arange(n + 1)[:, None] * 2.6) for n in range(1, 4)]
+    ase.io.write(tmp_path / "starts.extxyz", [*starts, Atoms("Al")])  # the single atom does not move
+    for count, length in [(30, 10), (45, 15), (300, 60)]:
+        output = tmp_path / f"{count}.extxyz"
+        sample([tmp_path / "starts.extxyz"], SampleSettings(teacher=EMT_TEACHER, count=count, spacing=1), output)
+        frames = ase.io.read(output, ":")
+        runs = [list(run) for _, run in itertools.groupby(frames, lambda atoms: atoms.info["temperature"])]
+        assert [len(run) for run in runs] == [length] * (count // length)
+        assert all(len(atoms) > 1 for atoms in frames)
+    ase.io.write(tmp_path / "atom.extxyz", Atoms("Al"))
+    with pytest.raises(ValueError, match="no structure to start from has two atoms"):
+        sample([tmp_path / "atom.extxyz"], SampleSettings(teacher=EMT_TEACHER), tmp_path / "none.extxyz")
+
+
 CHANGES = {
     "teacher": TeacherSettings(calculator="ase.calculators.emt:EMT", options={"asap_cutoff": True}, check=False),
     "count": 4,
@@ -154,14 +170,14 @@ def test_the_step_follows_the_lightest_atom():
     rng = np.random.default_rng(0)
     settings = SampleSettings(teacher=EMT_TEACHER)
     for atoms, femtoseconds in [(molecule("H2O"), 1.004), (molecule("CO2"), 3.466), (bulk("Au"), 4.0)]:
-        assert _next_segment(_new_run([atoms], settings, rng), settings, rng).timestep == pytest.approx(
+        assert _next_segment(_new_run([atoms], settings, 60, rng), settings, rng).timestep == pytest.approx(
             femtoseconds, abs=1e-3
         )
 
 
 def test_the_vacuum_of_a_slab_is_not_strained():
     slab = fcc111("Al", (1, 1, 3), vacuum=8.0)
-    run = _new_run([slab], SampleSettings(teacher=EMT_TEACHER), np.random.default_rng(0))
+    run = _new_run([slab], SampleSettings(teacher=EMT_TEACHER), 60, np.random.default_rng(0))
     np.testing.assert_allclose(run.atoms.cell.array[2], slab.cell.array[2], atol=1e-9)
     assert np.abs(run.atoms.cell.array[:2] - slab.cell.array[:2]).max() > 1e-3
 
@@ -246,7 +262,7 @@ def test_options_of_the_command_arrive(tmp_path, monkeypatch, option):
         taken.append((files, settings, output))
         return SampleSummary(n_frames=1)
 
-    monkeypatch.setattr("lrc_ase.cli.sample.sample_frames", record)
+    monkeypatch.setattr("lrc_ase.cli.sampling.sample", record)
     arguments = ["sample", "start.cif", "--teacher", "ase.calculators.emt:EMT", "-o", str(tmp_path / "out.extxyz")]
     result = CliRunner().invoke(app, [*arguments, *option.split()])
     assert result.exit_code == 0, result.output

@@ -17,6 +17,7 @@ from lrc_ase.models.model import build_model
 from lrc_ase.models.settings import LongRangeSettings, ModelSettings
 from lrc_ase.structures.neighbors import neighbor_graph
 from lrc_ase.training import train
+from lrc_ase.training.configuration import ConfigurationError
 from lrc_ase.training.prepare import prepare
 from lrc_ase.training.references import fit_references
 from lrc_ase.training.untrained import with_settings
@@ -217,6 +218,26 @@ def test_new_elements_at_another_level_of_theory_shift_the_references(trained):
     assert np.abs(energies).max() < 5.0
     _, prepared = referenced(trained)
     assert not any("levels of theory" in remark for remark in prepared.remarks)
+
+
+@pytest.mark.parametrize("ensemble", [1, 2])
+def test_a_run_from_a_potential_is_resumed_by_the_same_arguments(trained, tmp_path, ensemble):
+    arguments = {"start": trained / "old", "epochs": 2, "batch_size": 2, "ensemble": ensemble}
+
+    def interrupt(record):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(trained / "small.traj", tmp_path / "run", quiet=True, on_epoch=interrupt, **arguments)
+    train(trained / "small.traj", tmp_path / "run", quiet=True, resume=True, **arguments)
+    with (tmp_path / "run" / "metrics.csv").open(encoding="utf-8") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+    for changes, key in [
+        ({"cutoff": 6.0}, "model.cutoff"),
+        ({"settings": {"stages.learning_rate": 0.1}}, "learning_rate"),
+    ]:
+        with pytest.raises(ConfigurationError, match=f"differs from that of the run in .*{key}"):
+            train(trained / "small.traj", tmp_path / "run", quiet=True, resume=True, **arguments, **changes)
 
 
 def test_steps_from_a_potential_are_smaller_unless_they_are_set(trained):

@@ -159,7 +159,13 @@ def test_every_option_of_md_and_relax_has_a_case():
 
 
 def test_every_option_of_train_has_a_case():
-    assert options_of("train") == set(TRAINING) | {"--output", "--template", "--debug", "--help"}
+    pretraining = {
+        "--pretrain",
+        "--teacher-options",
+        "--pretrain-frames",
+        "--pretrain-epochs",
+    }  # test_cli_pretraining.py
+    assert options_of("train") == set(TRAINING) | pretraining | {"--output", "--template", "--debug", "--help"}
 
 
 @pytest.mark.parametrize("option", TRAINING)

@@ -67,7 +67,7 @@ def _belongs(word: str, option: str) -> bool:
 
 _COMMANDS: Mapping[str, dict[str, Any]] = {
     "data": {},
-    "train": {},
+    "train": {"cls": _WithLists},
     "learn": {"cls": _WithLists},
     "sample": {"cls": _WithLists},
     "evaluate": {},

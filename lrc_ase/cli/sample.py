@@ -8,14 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from lrc_ase.cli.console import DebugOption, one_line_errors, progress_bar, say
+from lrc_ase.cli.console import DebugOption, one_line_errors
+from lrc_ase.cli.sampling import sample_visibly
 from lrc_ase.learning.sampling import SampleSettings
-from lrc_ase.learning.sampling import sample as sample_frames
 from lrc_ase.learning.teacher import TeacherSettings, parse_options
 
 __all__ = ["sample"]
-
-_SHOWN_FAILURES = 3
 
 
 @one_line_errors
@@ -82,16 +80,5 @@ def sample(
         ),
         **{key: value for key, value in chosen.items() if value is not None},
     )
-    with progress_bar() as bar:
-        task = bar.add_task("frames", total=settings.count, status="")
-        summary = sample_frames(
-            files, settings, output, report=lambda done, total: bar.update(task, completed=done, total=total)
-        )
-    for reason in summary.failures[:_SHOWN_FAILURES]:
-        say(f"a run ended early at {reason}")
-    if len(summary.failures) > _SHOWN_FAILURES:
-        say(f"{len(summary.failures)} runs ended early in all")
-    if not summary.is_complete:
-        say(f"the time is over after {summary.n_frames} of {settings.count} frames; the same command goes on")
-    print(f"  {summary.n_frames} frames in {output}, {summary.teacher_seconds:.0f} s of the teacher")
+    sample_visibly(files, settings, output)
     print(f"  pretrain: lrc-ase train {quote(str(output))} -o pretrained; then: lrc-ase train FRAMES --from pretrained")

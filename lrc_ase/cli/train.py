@@ -13,17 +13,20 @@ import typer
 
 from lrc_ase.cli.console import DebugOption, one_line_errors
 from lrc_ase.cli.label_options import with_label_options
+from lrc_ase.cli.pretraining import Pretraining
 from lrc_ase.dataset import LabelKeys
 from lrc_ase.report.run_report import report_run
 from lrc_ase.training import train as train_potential
-from lrc_ase.training.assignments import parse_assignment
+from lrc_ase.training.assignments import changed_configuration, parse_assignment
 from lrc_ase.training.configuration_keys import template as configuration_template
-from lrc_ase.training.options import Option, flag, with_options
+from lrc_ase.training.data_arguments import as_configuration
+from lrc_ase.training.options import Option, flag, label_changes, option_keys, with_options
+from lrc_ase.training.run_folder import RunFolder
 
 __all__ = ["train"]
 
 Files = list[str] | None
-_DATA, _MODEL = "Data", "Model"
+_DATA, _MODEL, _PRETRAINING = "Data", "Model", "Pretraining"
 
 
 def train(
@@ -92,6 +95,33 @@ def train(
     short_range: Annotated[
         bool, typer.Option("--short-range", help="Leave the long-range part out.", rich_help_panel=_MODEL)
     ] = False,
+    pretraining: Annotated[
+        str | None,
+        typer.Option(
+            "--pretrain",
+            metavar="TEACHER|FRAMES",
+            help="Learn a cheap method first: a calculator of ASE (module:Class, or a file with a function "
+            "calculator()), which samples around the frames, or frames that it labelled.",
+            rich_help_panel=_PRETRAINING,
+        ),
+    ] = None,
+    teacher_options: Annotated[
+        Files,
+        typer.Option(metavar="NAME=VALUE...", help="Options of the calculator.", rich_help_panel=_PRETRAINING),
+    ] = None,
+    pretrain_frames: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Frames to sample, 2000 by default.", min=1, rich_help_panel=_PRETRAINING),
+    ] = None,
+    pretrain_epochs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Passes over these frames; as many as make 9000 steps if not given.",
+            min=1,
+            rich_help_panel=_PRETRAINING,
+        ),
+    ] = None,
     keys: LabelKeys,
     **options: Any,
 ) -> None:
@@ -105,16 +135,28 @@ def train(
     if template:
         print(configuration_template(), end="")
         return
+    data: dict[str, Any] = {
+        "small": small or [],
+        "large": large or [],
+        "validation": validation or [],
+        "short_range": short_range,
+    }
+    settings = dict(parse_assignment(text) for text in assignments or [])
+    if pretraining is not None:
+        chosen = Pretraining(pretraining, teacher_options or (), pretrain_frames, pretrain_epochs)
+        changes = option_keys(options) | settings | label_changes(keys)
+        configuration = changed_configuration(as_configuration(files or [], **data), changes)
+        options["start"] = chosen.start(configuration, output, quiet=quiet, resume=resume)
+        resume = resume and RunFolder(output).configuration.exists()
+    elif teacher_options or pretrain_frames is not None or pretrain_epochs is not None:
+        raise ValueError("--teacher-options, --pretrain-frames and --pretrain-epochs belong to --pretrain TEACHER")
     train_potential(
         files or [],
         output,
-        small=small or [],
-        large=large or [],
-        validation=validation or [],
+        **data,
         test=test,
-        short_range=short_range,
         keys=keys,
-        settings=dict(parse_assignment(text) for text in assignments or []),
+        settings=settings,
         resume=resume,
         quiet=quiet,
         **options,

@@ -149,5 +149,5 @@ def overfitting_remark(
                 f"A few frames are hard: {compared} as root mean square, but {usual:.1f} times as mean absolute error. "
                 "Look at the hardest frames in the report."
             )
-        return f"The model overfits: {compared}. More frames help."
+        return f"The model overfits: {compared}. More frames help, of your method or of a cheap one (--pretrain)."
     return f"Overfitting cannot be judged: training and {unseen_name} frames have no label in common."

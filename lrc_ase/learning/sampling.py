@@ -49,8 +49,9 @@ class SampleSettings(Settings):
     """Number of labelled frames."""
     temperatures: tuple[Temperature, Temperature] = (300.0, 1200.0)
     """Lowest and highest temperature, K. Each run has one in between, drawn at random."""
-    length: int = Field(60, ge=1)
-    """Number of frames of a run. Each run starts from one of the structures, drawn at random."""
+    length: int | None = Field(None, ge=1)
+    """Number of frames of a run. Each run starts from one of the structures, drawn at random. Null: 60; where the
+    structures have many compositions as few as give each of them a run, at least 10."""
     spacing: int = Field(8, ge=1)
     """Steps from one frame of a run to the next."""
     timestep: float | None = Field(None, gt=0, le=10)
@@ -123,9 +124,10 @@ def sample(
     TeacherError
         The teacher cannot be built, changes its labels from call to call, or fails ten times in a row.
     ValueError
-        A start holds no atoms or is no usable structure; the file holds frames of another teacher.
+        No start has two atoms, or one is no usable structure; the file holds frames of another teacher.
     """
-    structures = read_starts([os.fspath(path) for path in starts])
+    structures = _moving(read_starts([os.fspath(path) for path in starts]))
+    length = settings.length or _default_length(structures, settings.count)
     path = Path(output)
     deadline = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
     summary = SampleSummary()
@@ -147,7 +149,7 @@ def sample(
                 if time.monotonic() > deadline:
                     summary.is_complete = False
                     return
-                run = waiting.pop() if waiting else _new_run(structures, settings, rng)
+                run = waiting.pop() if waiting else _new_run(structures, settings, length, rng)
                 running[index] = run
                 index += 1
                 yield _next_segment(run, settings, rng)
@@ -175,13 +177,27 @@ def sample(
     return summary
 
 
-def _new_run(structures: Sequence[Atoms], settings: SampleSettings, rng: np.random.Generator) -> _Run:
+def _moving(structures: Sequence[Atoms]) -> list[Atoms]:
+    """Return the structures of two atoms or more: single atoms have no forces to learn."""
+    moving = [atoms for atoms in structures if len(atoms) > 1]
+    if not moving:
+        raise ValueError("no structure to start from has two atoms or more")
+    return moving
+
+
+def _default_length(structures: Sequence[Atoms], count: int) -> int:
+    """Return the frames per run with which as many runs as there are compositions make `count` frames, 10 to 60."""
+    n_compositions = len({atoms.get_chemical_formula() for atoms in structures})
+    return min(max(count // n_compositions, 10), 60)
+
+
+def _new_run(structures: Sequence[Atoms], settings: SampleSettings, length: int, rng: np.random.Generator) -> _Run:
     """Return a run from a structure drawn at random, strained if it is periodic, with momenta of its temperature."""
     atoms = structures[int(rng.integers(len(structures)))].copy()
     strain_at_random(atoms, settings.strain, rng)
     temperature = float(rng.uniform(*settings.temperatures))
     thermalize(atoms, temperature, rng)
-    return _Run(atoms, temperature, settings.length)
+    return _Run(atoms, temperature, length)
 
 
 def _next_segment(run: _Run, settings: SampleSettings, rng: np.random.Generator) -> Segment:

@@ -94,7 +94,7 @@ def _check_same(requested: TrainingConfiguration, stored: TrainingConfiguration,
     exclude = {*_FREE, "remarks"}
     if isinstance(requested.references, str):  # the stored configuration has the energies that followed from the word
         exclude.add("references")
-    changed = sorted(differences(requested.model_dump(exclude=exclude), stored.model_dump(exclude=exclude)))
+    changed = sorted(differences(_set_keys(requested, exclude), stored.model_dump(exclude=exclude)))
     if changed:
         longer = any(key.rpartition(".")[2] in LENGTHENING for key in changed)
         raise ConfigurationError(
@@ -102,3 +102,16 @@ def _check_same(requested: TrainingConfiguration, stored: TrainingConfiguration,
             "resume without a configuration, or start in another folder"
             + ("; --resume --epochs (--time-limit, --patience) makes a run longer" if longer else "")
         )
+
+
+def _set_keys(requested: TrainingConfiguration, exclude: set[str]) -> dict[str, Any]:
+    """Return the content of a configuration, None for keys whose defaults yield to the potential to start from."""
+    content = requested.model_dump(exclude=exclude)
+    if requested.start is None:
+        return content
+    content["model"] = requested.model.model_dump(exclude_unset=True)
+    content["ensemble"] = None if requested.ensemble == 1 else requested.ensemble
+    for stage, keys in zip(requested.stages, content["stages"], strict=True):
+        if "learning_rate" not in stage.model_fields_set:
+            keys["learning_rate"] = None
+    return content

@@ -1,0 +1,87 @@
+"""Option --pretrain of ``lrc-ase train``: a training on labels of a cheap method before the training itself."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+
+import torch
+
+from lrc_ase.cli.console import say
+from lrc_ase.cli.sampling import sample_visibly
+from lrc_ase.learning import SampleSettings, TeacherSettings
+from lrc_ase.learning.pretraining import pretraining_configuration, structures_to_sample
+from lrc_ase.learning.teacher import is_file, parse_options
+from lrc_ase.training import TrainingConfiguration, train
+from lrc_ase.training.run_folder import RunFolder
+
+__all__ = ["Pretraining"]
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Values of --pretrain and of the options that belong to it; ValueError where they contradict each other."""
+
+    source: str
+    """``module:Class``, a Python file, or frames that a cheap method labelled."""
+    teacher_options: Sequence[str] = ()
+    frames: int | None = None
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self._is_teacher and (self.teacher_options or self.frames is not None):
+            raise ValueError(
+                f"--pretrain {self.source} names frames: --teacher-options and --pretrain-frames belong to a teacher, "
+                "such as tblite.ase:TBLite"
+            )
+
+    @property
+    def _is_teacher(self) -> bool:
+        return is_file(self.source) or re.fullmatch(r"[\w.]+:\w+", self.source) is not None
+
+    def start(self, configuration: TrainingConfiguration, output: Path, *, quiet: bool, resume: bool) -> Path:
+        """Train in the folder ``pretraining`` of a run, or go on there; return the potential to start from."""
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError(
+                "--pretrain runs in one process: train on frames of `lrc-ase sample` first, then start by --from"
+            )
+        starts = structures_to_sample(configuration)
+        folder = output / "pretraining"
+        run = RunFolder(folder / "run")
+        if RunFolder(output).configuration.exists():
+            if not resume:
+                RunFolder(output).check_free()
+            return run.potential
+        if not quiet:
+            say(f"pretraining in {quote(str(folder))}; after an interruption the same command goes on")
+        has_begun = run.configuration.exists()
+        labelled = self.source
+        if self._is_teacher:
+            labelled = str(folder / "sampled.extxyz")
+            if not has_begun:  # frames of a training that has begun stay as they are
+                self._sample(starts, Path(labelled), configuration, quiet=quiet)
+        return train(
+            pretraining_configuration(configuration, labelled, self.epochs), run.path, resume=has_begun, quiet=quiet
+        )
+
+    def _sample(
+        self, starts: Sequence[str], output: Path, configuration: TrainingConfiguration, *, quiet: bool
+    ) -> None:
+        """Sample in as many processes as the training has threads, at most as long as its first stage may take."""
+        minutes = configuration.stages[0].time_limit
+        teacher = TeacherSettings(
+            calculator=self.source,
+            options=parse_options(self.teacher_options),
+            processes=configuration.n_threads or torch.get_num_threads(),
+        )
+        settings = SampleSettings(teacher=teacher, minutes=minutes, seed=configuration.seed)
+        if self.frames is not None:
+            settings = settings.model_copy(update={"count": self.frames})
+        if not sample_visibly(starts, settings, output, quiet=quiet).n_frames:
+            raise ValueError(
+                f"no frame was labelled in {minutes:g} minutes: raise --time-limit, or take a faster teacher"
+            )

@@ -1,0 +1,84 @@
+"""Pretraining: a model learns labels of a cheap method before it is trained on those of an expensive one."""
+
+from __future__ import annotations
+
+import math
+
+from lrc_ase.dataset import read_frames
+from lrc_ase.training import TrainingConfiguration
+from lrc_ase.training.configuration import ConfigurationError, DataSetConfiguration, StageConfiguration
+from lrc_ase.training.data_arguments import Paths, absolute_paths
+from lrc_ase.training.prepare import default_batch_size
+
+__all__ = ["pretraining_configuration", "structures_to_sample"]
+
+STEPS = 9000
+"""Steps of the optimizer, see the section on pretraining in the accuracy notebook."""
+_MOST_EPOCHS = 200
+_VALIDATIONS = 20
+
+
+def structures_to_sample(configuration: TrainingConfiguration) -> list[str]:
+    """Return the files with the training frames of a configuration, from which a cheap method can sample others.
+
+    Raises
+    ------
+    ConfigurationError
+        The training starts from a potential, so that pretraining would be lost, or a data set gives the total charge a
+        name that no teacher knows.
+    """
+    if configuration.start is not None:
+        raise ConfigurationError(
+            f"the training starts from {configuration.start}, which has learned already: leave pretraining out, or "
+            "start from untrained weights"
+        )
+    for data_set in configuration.data.values():
+        if data_set.keys.charge is not None:
+            raise ConfigurationError(
+                f"the total charges of the frames stand under '{data_set.keys.charge}', where a teacher does not look: "
+                "rename the entry to total_charge"
+            )
+    return [file.path for data_set in configuration.data.values() for file in data_set.train]
+
+
+def pretraining_configuration(
+    configuration: TrainingConfiguration, labelled: Paths, epochs: int | None = None
+) -> TrainingConfiguration:
+    """Return the configuration of the first of two trainings: the model of the second one on labels of a cheap method.
+
+    The training has one stage, of a short-range model if the second training begins with one. Seed, ensemble, precision
+    and device are those of the second training, and the time limit that of its first stage.
+
+    Parameters
+    ----------
+    configuration
+        The second training.
+    labelled
+        Files of frames that the cheap method labelled.
+    epochs
+        Passes over these frames. None: as many as make 9000 steps of the optimizer, at most 200.
+    """
+    paths = absolute_paths(labelled)
+    if epochs is None:
+        frames = read_frames(paths)
+        size = default_batch_size(len(frames), sum(map(len, frames)) / len(frames))
+        epochs = min(math.ceil(STEPS / math.ceil(len(frames) / size)), _MOST_EPOCHS)
+    first = configuration.stages[0]
+    stage = StageConfiguration(
+        name="pretraining",
+        model=first.model,
+        epochs=epochs,
+        validate_every=max(epochs // _VALIDATIONS, 1),
+        time_limit=first.time_limit,
+    )
+    changes = {
+        "data": {"cheap": DataSetConfiguration.model_validate({"train": paths})},
+        "stages": (stage,),
+        "references": "fit",
+        "start": None,
+        "watch": (),
+        "test": (),
+        "watch_keys": None,
+        "cache": None,
+    }
+    return configuration.model_copy(update=changes)
