@@ -136,7 +136,7 @@ def test_options_arrive(words, expected, crystal, tmp_path, monkeypatch):
     code, output = lrc_ase_check("nacl", "-s", crystal, "-s", crystal, "-o", tmp_path / "new", *words)
     assert code == 0, output
     assert {name: received[name] for name in expected} == expected
-    assert [*received["systems"]] == ["salt", "salt-2"]
+    assert [atoms.info["name"] for atoms in received["systems"]] == ["salt", "salt"]
     assert received["calculator"].fingerprint["precision"] == "float64"
     assert received["single"].fingerprint["precision"] == "float32"
     assert received["folder"] == tmp_path / "new"
@@ -203,3 +203,11 @@ def test_a_page_shows_numbers_with_units_limits_and_references(tmp_path):
     tables = (tmp_path / "summary.md").read_text()
     assert "| test | failed | bulk modulus 24 GPa; drift 0.0200 ± 0.0010 eV/atom/ns |" in tables
     assert (tmp_path / "salt-energies.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_systems_whose_names_differ_in_case_alone_have_pictures_of_their_own(tmp_path):
+    figure = Figure("energies", "x", "y", (Curve.of("energy", [0, 1], [1, 2]),))
+    outcome = CheckResult.judged("test", "A sentence.", [Quantity("a", 1.0)], [figure])
+    systems = [SystemResults(name, "crystal", [outcome]) for name in ("Salt", "salt")]
+    report_checks(CheckReport("mine", {}, systems), tmp_path)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"salt-energies.png", "salt-2-energies.png"}

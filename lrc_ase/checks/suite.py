@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, count
@@ -26,7 +26,7 @@ from lrc_ase.checks.subject import Candidate, Subject, kind_of
 from lrc_ase.files.atomic import write_atomically
 from lrc_ase.structures.domain import ExtrapolationWarning
 
-__all__ = ["RESULTS", "SUMMARY", "CheckReport", "SystemResults", "check", "chosen_checks", "load_report"]
+__all__ = ["RESULTS", "SUMMARY", "CheckReport", "SystemResults", "check", "chosen_checks", "load_report", "unused_name"]
 
 RESULTS = "results.json"
 """File with everything that a page shows, curves included."""
@@ -238,9 +238,7 @@ def _named(systems: Atoms | Sequence[Atoms] | Mapping[str, Atoms]) -> dict[str, 
         listed = [systems] if isinstance(systems, Atoms) else list(systems)
         named = {}
         for atoms in listed:
-            base = str(atoms.info.get("name", atoms.get_chemical_formula()))
-            names = chain([base], (f"{base}-{number}" for number in count(2)))
-            named[next(name for name in names if name not in named)] = atoms
+            named[unused_name(str(atoms.info.get("name", atoms.get_chemical_formula())), named)] = atoms
     if not named:
         raise ValueError("`systems` must hold at least one structure, got none")
     for name, atoms in named.items():
@@ -249,6 +247,16 @@ def _named(systems: Atoms | Sequence[Atoms] | Mapping[str, Atoms]) -> dict[str, 
         if name == POTENTIAL or Path(name).name != name or name.startswith("."):
             raise ValueError(f"the name of a system must be that of a folder other than {POTENTIAL!r}, got {name!r}")
     return named
+
+
+def unused_name(base: str, taken: Container[str]) -> str:
+    """Return `base`, with the first number from 2 on behind it that makes a name of its own.
+
+    >>> unused_name("a", ["a", "a-2"])
+    'a-3'
+    """
+    names = chain([base], (f"{base}-{number}" for number in count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def chosen_checks(suite: str, only: Sequence[str] | None) -> list[str]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from lrc_ase.checks.results import Figure
-from lrc_ase.checks.suite import CheckReport, SystemResults
+from lrc_ase.checks.suite import CheckReport, SystemResults, unused_name
 from lrc_ase.files.atomic import write_atomically
 from lrc_ase.report.page import Picture, Report, Section, Table, write_report
 from lrc_ase.report.style import REFERENCE_COLOR, colors, new_figure, plot_text, save_figure, set_log_scale
@@ -36,7 +34,10 @@ def report_checks(report: CheckReport, folder: str | Path) -> Path:
         "errors. Informative checks have no limit."
     ]
     sections = [Section("Verdicts", sentences, [verdict_table(system) for system in report.systems])]
-    sections += [_section(system, folder) for system in report.systems]
+    prefixes: list[str] = []
+    for system in report.systems:  # names that differ in case or punctuation alone must not share a picture
+        prefixes.append(unused_name(_file_name(system.name), prefixes))
+        sections.append(_section(system, folder, prefixes[-1]))
     settings = "\n".join(f"{name}: {value}" for name, value in report.settings.items())
     page = folder / CHECK_PAGE
     write_report(Report(f"Checks of {report.potential}", sections, settings), page)
@@ -83,15 +84,16 @@ _MARKS: Mapping[str, Literal["good", "bad"]] = {
 }
 
 
-def _section(system: SystemResults, folder: Path) -> Section:
-    """Return the section on a system: all numbers in one table, then the plots."""
-    columns = ["", "Value", *(["Reference"] if _has_reference(system) else []), "Limit", ""]
+def _section(system: SystemResults, folder: Path, prefix: str) -> Section:
+    """Return the section on a system: all numbers in one table, then the plots, in files that begin with `prefix`."""
+    has_reference = any(quantity.reference is not None for each in system.results for quantity in each.quantities)
+    columns = ["", "Value", *(["Reference"] if has_reference else []), "Limit", ""]
     rows = []
     for result in system.results:
         if result.quantities:
             rows.append([result.name, *("" for _ in columns[1:])])
         for quantity in result.quantities:
-            reference = [_reference_text(quantity.reference)] if _has_reference(system) else []
+            reference = ["-" if quantity.reference is None else f"{quantity.reference:.4g}"] if has_reference else []
             judged = ("within" if quantity.is_within else "beyond") if quantity.is_limited else "-"
             name, value = _INDENT + _with_units(quantity.name), _with_units(quantity.value_text)
             rows.append([name, value, *reference, quantity.limit_text or "-", judged])
@@ -99,18 +101,10 @@ def _section(system: SystemResults, folder: Path) -> Section:
     pictures = []
     for result in system.results:
         for figure in result.figures:
-            path = folder / f"{_file_name(system.name)}-{_file_name(figure.title)}.png"
+            path = folder / f"{prefix}-{_file_name(figure.title)}.png"
             draw_figure(figure, path)
             pictures.append(Picture(path, figure.title, _with_units(figure.caption)))
     return Section(f"{system.name}", [system.description], tables, pictures)
-
-
-def _has_reference(system: SystemResults) -> bool:
-    return any(quantity.reference is not None for result in system.results for quantity in result.quantities)
-
-
-def _reference_text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
 
 
 def draw_figure(figure: Figure, path: str | Path) -> None:
@@ -134,9 +128,9 @@ def draw_figure(figure: Figure, path: str | Path) -> None:
             label=plot_text(curve.name),
         )
     if figure.log_x:
-        set_log_scale(axis, "x", _values(curve.x for curve in figure.curves))
+        set_log_scale(axis, "x", [x for curve in figure.curves for x in curve.x])
     if figure.log_y:
-        set_log_scale(axis, "y", _values(curve.y for curve in figure.curves))
+        set_log_scale(axis, "y", [y for curve in figure.curves for y in curve.y])
     elif figure.y_range is not None:
         axis.set_ylim(*figure.y_range)
     if not figure.log_y and (figure.y_range is None or figure.y_range[0] < 0 < figure.y_range[1]):
@@ -151,10 +145,6 @@ def draw_figure(figure: Figure, path: str | Path) -> None:
             axis.legend(frameon=False, fontsize="small")
     axis.set_title(plot_text(figure.title, 90), fontsize="medium")
     save_figure(drawn, path)
-
-
-def _values(curves: Iterable[tuple[float, ...]]) -> list[float]:
-    return [value for curve in curves for value in np.asarray(curve).tolist()]
 
 
 def _with_units(text: str) -> str:
