@@ -19,7 +19,7 @@ from training_frames import metal_frames
 from typer.testing import CliRunner
 
 from lrc_ase.cli import app
-from lrc_ase.dataset import LabelledFrame, inspect_frames, label_frame
+from lrc_ase.dataset import LabelledFrame, inspect_frames, inspection, label_frame
 from lrc_ase.dataset.outliers import force_noise
 
 
@@ -144,6 +144,29 @@ def test_noise_of_forces_is_that_which_was_put_in():
         frame.forces[:] += added - frame.forces.mean(axis=0)
     assert force_noise(frames) == pytest.approx(np.sqrt(np.mean(noise**2)), rel=0.06)
     assert np.isnan(force_noise([]))
+
+
+def test_a_frame_without_atoms_is_counted():
+    empty = Atoms(pbc=True, cell=[3, 3, 3])
+    empty.calc = SinglePointCalculator(empty, energy=0.0, forces=np.zeros((0, 3)))
+    report = inspect_frames({"walk": [*trajectory(), label_frame(empty)]})
+    assert "walk: 1 of 13 frames hold no atoms" in report.warnings
+    assert (
+        report.rows["shortest distances (Angstrom)"]
+        == inspect_frames({"": trajectory()}).rows["shortest distances (Angstrom)"]
+    )
+
+
+def test_distances_are_measured_in_200_frames(monkeypatch):
+    measured = []
+
+    def summarized(graphs, elements):
+        measured.append(len(graphs))
+        return {"shortest_distances": {}}
+
+    monkeypatch.setattr(inspection, "summarize", summarized)
+    inspect_frames({"metals": [label_frame(atoms) for atoms in metal_frames(3)] * 133})
+    assert measured == [200]
 
 
 def test_nothing_to_inspect_is_an_error():

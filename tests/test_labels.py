@@ -78,6 +78,14 @@ def test_stress_and_virial_that_agree_are_one_label():
     assert np.allclose(labelled.stress, -VIRIAL / VOLUME)
 
 
+def test_stress_of_a_cell_without_volume_is_left_out():
+    flat = frame(stress=np.ones(6))
+    flat.cell[2] = 0
+    labelled = label_frame(flat)
+    assert np.isnan(labelled.stress).all()
+    assert ("stress left out: the cell has no volume", True) in labelled.remarks
+
+
 def test_asymmetric_stress_is_doubted():
     labelled = label_frame(frame(stress=np.arange(9.0)))
     assert any("not symmetric" in remark.text and remark.is_warning for remark in labelled.remarks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -103,7 +103,7 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
         "with forces": lambda frames: _share(np.isfinite(frame.forces).any() for frame in frames),
         "with stress": lambda frames: _share(np.isfinite(frame.stress).all() for frame in frames),
         "force components without label": lambda frames: str(sum(int(np.isnan(f.forces).sum()) for f in frames)),
-        "energy per atom (eV)": lambda frames: _range([frame.energy / len(frame.atoms) for frame in frames], ".4f"),
+        "energy per atom (eV)": lambda frames: _range([f.energy / len(f.atoms) for f in frames if len(f.atoms)], ".4f"),
         "force: RMS of components (eV/Angstrom)": _rms,
         "force: median, 99%, largest (eV/Angstrom)": _force_quantiles,
         "net force: median, largest (eV/Angstrom)": _net_forces,
@@ -152,7 +152,8 @@ def _missing_labels(frames: Sequence[LabelledFrame]) -> list[str]:
     forces = [bool(np.isfinite(frame.forces).any()) for frame in frames if len(frame.atoms) > 1]
     if not any(energies) and not any(forces):
         return ["no frame has an energy or forces under a known name: nothing about labels could be checked"]
-    sentences = []
+    n_empty = sum(not len(frame.atoms) for frame in frames)
+    sentences = [f"{n_empty} of {len(frames)} frames hold no atoms"] if n_empty else []
     for label, present in (("energy", energies), ("forces", forces)):
         if any(present) and not all(present):
             n_absent = present.count(False)
@@ -214,10 +215,10 @@ def _force_quantiles(frames: Sequence[LabelledFrame]) -> str:
 
 def _shortest(frames: Sequence[LabelledFrame]) -> str:
     """Return the shortest distances of pairs of elements, or why they cannot be measured."""
-    sample = frames[:: max(len(frames) // _MEASURED, 1)]
-    elements = elements_of([frame.atoms for frame in sample])
+    measured = sample([frame for frame in frames if len(frame.atoms)], _MEASURED)
+    elements = elements_of([frame.atoms for frame in measured])
     try:
-        graphs = [neighbor_graph(frame.atoms, elements, _SEARCH_RADIUS) for frame in sample]
+        graphs = [neighbor_graph(frame.atoms, elements, _SEARCH_RADIUS) for frame in measured]
     except ValueError as error:
         return f"not measured: {error}"
     pairs = summarize(graphs, elements)["shortest_distances"]
@@ -235,9 +236,9 @@ def _range(values: Sequence[float], style: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _counts(values: object) -> str:
+def _counts(values: Iterable[str]) -> str:
     """Return the most frequent values with their counts."""
-    counted = Counter(values)  # type: ignore[call-overload]
+    counted = Counter(values)
     shown = [f"{value} ({count})" for value, count in counted.most_common(_SHOWN)]
     rest = len(counted) - len(shown)
     return ", ".join(shown) + (f" and {rest} more" if rest else "")
@@ -248,8 +249,8 @@ def _share_with(label: Label, frames: Sequence[LabelledFrame]) -> str:
     return _share(frame.has(label) for frame in frames)
 
 
-def _share(flags: object) -> str:
+def _share(flags: Iterable[bool | np.bool_]) -> str:
     """Return "all", "none", or the number of true flags."""
-    values = list(flags)  # type: ignore[call-overload]
-    n_true = sum(bool(value) for value in values)
+    values = list(flags)
+    n_true = sum(map(bool, values))
     return "all" if n_true == len(values) else "none" if n_true == 0 else str(n_true)

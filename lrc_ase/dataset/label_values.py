@@ -148,6 +148,9 @@ def find_stress(
     volume = abs(float(np.linalg.det(atoms.cell.array)))
     if virials and volume == 0:
         raise ValueError(f"{name}: {virials[0].source} needs a cell with a volume to become a stress, got none")
+    if stresses and volume == 0:
+        remarks.append(Remark("stress left out: the cell has no volume", is_warning=True))
+        return None
     converted = [Value(f"{value.source} (as -virial / volume)", -value.numbers / volume) for value in virials]
     chosen = agreed([*stresses, *converted], "stress", name)
     if chosen is None:

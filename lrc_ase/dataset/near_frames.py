@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from ase.units import Bohr, Hartree, Rydberg, kcal, kJ, mol
+from ase.units import Bohr, GPa, Hartree, Rydberg, kcal, kJ, mol
 
 from lrc_ase.dataset.check import Check, nearest_meaning
 from lrc_ase.dataset.labels import LabelledFrame
@@ -61,11 +61,9 @@ _BOHR_SLOPES = {
     "energies and forces are in atomic units (Hartree, Hartree/Bohr) but positions in Angstrom": 1 / Bohr,
     "positions are in Bohr but forces per Angstrom": Bohr,
 }
-_GPA = 160.21766
-"""GPa per eV/Angstrom^3."""
 STRESS_SLOPES = {
     f"the stress is {unit}{sign}": factor * direction
-    for unit, factor in {"in GPa": _GPA, "in kbar": 10 * _GPA, "in bar": 1e4 * _GPA}.items()
+    for unit, factor in {"in GPa": 1 / GPa, "in kbar": 10 / GPa, "in bar": 1e4 / GPa}.items()
     for sign, direction in {"": 1, ", with the opposite sign": -1}.items()
 } | {"the stress has the opposite sign: positive in tension is expected": -1.0}
 """Meaning of slopes between the work of the stress and the change of the energy."""

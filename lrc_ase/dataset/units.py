@@ -13,6 +13,7 @@ from lrc_ase.dataset.check import Check, nearest_meaning
 from lrc_ase.dataset.electric_checks import check_electric_labels
 from lrc_ase.dataset.energy_scale import atomization_energies, variation_of_energies
 from lrc_ase.dataset.labels import LabelledFrame
+from lrc_ase.dataset.lazy import sample
 from lrc_ase.dataset.near_frames import energies_against_forces, energies_against_stresses
 from lrc_ase.dataset.stress_scale import (
     pressure_against_volume,
@@ -28,8 +29,8 @@ _SAMPLE = 200
 """Number of frames whose total energies are compared."""
 _SMALL_FORCE, _LARGE_FORCE = 0.01, 8.0
 """Root mean square forces below and above which units are doubted, eV/Angstrom."""
-_LARGEST_MEASURED = 2000
-"""Atoms of a frame of which all distances are computed."""
+_MEASURED, _LARGEST_MEASURED = 20, 2000
+"""Frames in which all distances are computed, and atoms that such a frame may have."""
 
 
 def check_units(frames: Sequence[LabelledFrame], isolated: Mapping[int, float]) -> list[Check]:
@@ -79,7 +80,7 @@ def _total_energies(frames: Sequence[LabelledFrame]) -> Check:
     All-electron energies follow a law of the nuclear charges (Thomas, Fermi, Scott, Schwinger) to some percent.
     """
     ratios = []
-    for frame in frames[:_SAMPLE]:
+    for frame in sample(frames, _SAMPLE):
         z = frame.atoms.numbers.astype(float)
         expected = -Hartree * float((0.768745 * z ** (7 / 3) - 0.5 * z**2 + 0.2699 * z ** (5 / 3)).sum())
         ratios.append(frame.energy / expected if expected else math.nan)
@@ -94,7 +95,7 @@ def _distances(frames: Sequence[LabelledFrame]) -> Check:
     subject = "nearest-neighbor distances"
     radii = contact_radii()
     ratios: list[float] = []
-    for frame in frames[:: max(len(frames) // 20, 1)]:
+    for frame in sample(frames, _MEASURED):
         positions = frame.atoms.positions
         if not 1 < len(positions) <= _LARGEST_MEASURED or not np.isfinite(positions).all():
             continue
