@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from lrc_ase import LRCCalculator, evaluate, load_potential, save_potential
 from lrc_ase.cli import app
 from lrc_ase.dataset import label_frame, labelled_graph
-from lrc_ase.evaluation import evaluate_frames, select_frames
+from lrc_ase.evaluation import evaluate_frames, select_frames, selection
 from lrc_ase.evaluation.selection import farthest_points
 from lrc_ase.files.potential_file import Potential
 from lrc_ase.files.tensors import read_tensors
@@ -241,6 +241,19 @@ def test_select_prefers_what_the_members_disagree_about(potential):
     again = select_frames(potential, near + far, 2, known=[(near + far)[selection.frames[0]]])
     assert selection.frames[0] not in again.frames[:1]
     assert len(select_frames(potential, near, 100).frames) == 6
+
+
+def test_known_frames_cost_no_forces(potential, monkeypatch):
+    scored = []
+    score = selection._disagreement
+
+    def counted(model, graph, by):
+        scored.append(graph.n_structures)
+        return score(model, graph, by)
+
+    monkeypatch.setattr(selection, "_disagreement", counted)
+    select_frames(potential, metal_frames(4), 1, known=metal_frames(8, seed=1), batch_size=2)
+    assert sum(scored) == 4
 
 
 def test_diversity_takes_one_of_each_kind():

@@ -93,7 +93,8 @@ def select_frames(
     scores, features = [], []
     for start in range(0, len(every), batch_size):
         graph = _graph(potential, every[start : start + batch_size], start, charge_key)
-        scores.append(_disagreement(potential.model, graph, by))
+        if start < len(frames):  # of known frames the descriptor is enough
+            scores.append(_disagreement(potential.model, graph, by))
         features.append(_mean_descriptors(potential, graph))
         if report_progress is not None:
             report_progress(min(start + batch_size, len(every)), len(every))
