@@ -49,3 +49,24 @@ def test_frames_that_are_not_trained_on_are_said_at_each_training(tmp_path, monk
     learn(settings, tmp_path / "run")
     n_trainings = len(list((tmp_path / "run").glob("**/train.extxyz")))
     assert (tmp_path / "run/log.txt").read_text().count("labelled frames are not trained on") == n_trainings > 1
+
+
+def test_the_report_bears_an_exploration_without_snapshots(tmp_path, monkeypatch):
+    """The time is over after the first step of the first walker, before a snapshot is kept."""
+    answers = iter([False, *[True] * 100])
+    monkeypatch.setattr(Loop, "_explore", _with_time(answers, Loop._explore))
+    summary = learn(content(tmp_path, budget={"minutes": 5.0, "teacher_calls": 8}), tmp_path / "run")
+    assert summary.records[0].runs == 1
+    assert (tmp_path / "run/iteration-00/explored.extxyz").stat().st_size == 0
+    assert "What was explored?" not in report_learning(tmp_path / "run").read_text()
+
+
+def _with_time(answers, explore):
+    """Return the phase `explore` with answers to the question whether the time is over."""
+
+    def explored(loop):
+        loop._out_of_time = lambda: next(answers)
+        explore(loop)
+        del loop._out_of_time
+
+    return explored

@@ -8,11 +8,10 @@ from learn_runs import content
 
 from lrc_ase.learning.frame_counts import with_counts
 from lrc_ase.learning.label_store import LabelStore
-from lrc_ase.learning.labelling import requested
 from lrc_ase.learning.loop import Loop
 from lrc_ase.learning.progress import Silence
 from lrc_ase.learning.settings import load_settings, parse_settings
-from lrc_ase.learning.state import LearnFolder
+from lrc_ase.learning.state import LearnFolder, stored_frames
 
 ETHANOL = molecule("CH3CH2OH")
 SALT = bulk("NaCl", "rocksalt", a=5.64, cubic=True) * (2, 2, 2)
@@ -67,6 +66,6 @@ def test_a_run_asks_for_so_many_frames_and_keeps_the_settings_as_they_were_given
     with LabelStore(folder.labels) as store:
         loop = Loop(asked, folder, store, Silence(), [])
         loop._begin()
-    assert len(requested(folder.requested(0))) == 64
+    assert len(stored_frames(folder.requested(0))) == 64
     assert loop.settings.budget.teacher_calls == 800
     assert load_settings(folder.settings) == asked

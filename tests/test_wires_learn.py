@@ -23,11 +23,11 @@ from learn_runs import content, ensemble, positions
 from lrc_ase.learning import active_learning, loop, settings
 from lrc_ase.learning.exploration import choose_frames, explore
 from lrc_ase.learning.label_store import LabelStore
-from lrc_ase.learning.labelling import LabelsNeeded, requested
+from lrc_ase.learning.labelling import LabelsNeeded
 from lrc_ase.learning.progress import Silence
 from lrc_ase.learning.settings import parse_settings, settings_template, with_keys
 from lrc_ase.learning.starts import read_starts
-from lrc_ase.learning.state import FreshErrors, IterationRecord, LearnFolder, LearnState
+from lrc_ase.learning.state import FreshErrors, IterationRecord, LearnFolder, LearnState, stored_frames
 from lrc_ase.learning.training_steps import configuration_of
 from lrc_ase.training.configuration_errors import ConfigurationError
 
@@ -61,7 +61,7 @@ def first_request(folder: Path, values: dict[str, Any]) -> Any:
     learning, store = new_loop(folder, values)
     learning._begin()
     store.close()
-    frames = requested(learning.folder.requested(0))
+    frames = stored_frames(learning.folder.requested(0))
     return [(atoms.positions.tobytes(), atoms.cell.array.tobytes(), bool(atoms.info["held_out"])) for atoms in frames]
 
 
@@ -183,7 +183,7 @@ def second_request(folder: Path, values: dict[str, Any]) -> int:
     learning._explore()
     patch.undo()
     store.close()
-    return len(requested(learning.folder.requested(1)))
+    return len(stored_frames(learning.folder.requested(1)))
 
 
 BROKEN = {"teacher": {"calculator": "nowhere_at_all:Best"}}

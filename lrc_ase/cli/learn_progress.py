@@ -48,10 +48,10 @@ class LearnProgress:
             self.bar.remove_task(self.task)
         self.task = self.bar.add_task(name, total=total, status="")
 
-    def advance(self, done: int, status: str = "") -> None:
+    def advance(self, done: int) -> None:
         """Move the bar."""
         if self.task is not None:
-            self.bar.update(self.task, completed=done, status=status)
+            self.bar.update(self.task, completed=done)
 
     def note(self, text: str) -> None:
         """Print a sentence."""

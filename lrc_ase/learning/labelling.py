@@ -25,7 +25,6 @@ __all__ = [
     "label_by_hand",
     "label_by_teacher",
     "request",
-    "requested",
     "under_usual_names",
 ]
 
@@ -64,16 +63,6 @@ def request(path: Path, frames: Sequence[Atoms], iteration: int) -> None:
         kept = {key: atoms.info[key] for key in atoms.info if key != SOURCE_KEY}
         atoms.info = {**kept, FRAME_KEY: f"{iteration}-{number:02d}"}
     write_atomically(path, "".join(map(exact_extxyz, frames)).encode())
-
-
-def requested(path: Path) -> list[Atoms]:
-    """Read the frames of `request`."""
-    if path.stat().st_size == 0:
-        return []
-    frames = read_frames(path)
-    for atoms in frames:
-        atoms.calc = None
-    return frames
 
 
 def label_by_teacher(

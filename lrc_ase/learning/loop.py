@@ -23,13 +23,12 @@ from lrc_ase.learning.labelling import (
     label_by_hand,
     label_by_teacher,
     request,
-    requested,
     under_usual_names,
 )
 from lrc_ase.learning.progress import Observer, log_line
 from lrc_ase.learning.settings import LearnSettings, write_settings
 from lrc_ase.learning.starts import first_frames, read_starts
-from lrc_ase.learning.state import FreshErrors, LearnFolder, LearnState
+from lrc_ase.learning.state import FreshErrors, LearnFolder, LearnState, stored_frames
 from lrc_ase.learning.teacher_pool import TeacherPool
 from lrc_ase.learning.training_steps import (
     FINAL_STEPS,
@@ -139,7 +138,7 @@ class Loop:
     def _label(self) -> None:
         """Label the requested frames, measure the potential's error on them, and decide how to go on."""
         settings, folder, state = self.settings, self.folder, self.state
-        frames = requested(folder.requested(state.iteration))
+        frames = stored_frames(folder.requested(state.iteration))
         failed = folder.iteration(state.iteration) / "failed.json"
         self.observer.phase(f"iteration {state.iteration}: labels", len(frames))
         if settings.teacher is None:
@@ -213,9 +212,7 @@ class Loop:
         factor = correction(record.fresh.get("all"), record.held_out, threshold)
         if factor > AGREEMENT:
             self._say(f"errors on the newest labels were larger than predicted: deviations count {factor:.1f} times")
-        walkers = folder.walkers(number - 1)
-        # the file is empty if the time was over before the first walker
-        previous = read_frames(walkers) if number and walkers.stat().st_size else []
+        previous = stored_frames(folder.walkers(number - 1))
         n_walkers = max(settings.exploration.walkers, len(self.starts))
         self.observer.phase(f"iteration {number}: exploration", 100 * n_walkers)
         exploration = explore(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +17,7 @@ class Observer(Protocol):
     def phase(self, name: str, total: int) -> None:
         """Begin a phase of `total` units."""
 
-    def advance(self, done: int, status: str = "") -> None:
+    def advance(self, done: int) -> None:
         """Show how far the phase is."""
 
     def iteration(self, record: IterationRecord, state: LearnState) -> None:
@@ -34,7 +33,7 @@ class Silence:
     def phase(self, name: str, total: int) -> None:
         return
 
-    def advance(self, done: int, status: str = "") -> None:
+    def advance(self, done: int) -> None:
         return
 
     def iteration(self, record: IterationRecord, state: LearnState) -> None:
@@ -44,9 +43,7 @@ class Silence:
         return
 
 
-def log_line(path: Path, text: str | Sequence[str]) -> None:
-    """Append lines to the log, with the time."""
-    lines = [text] if isinstance(text, str) else text
+def log_line(path: Path, text: str) -> None:
+    """Append a line to the log, with the time."""
     with path.open("a", encoding="utf-8") as file:
-        for line in lines:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")

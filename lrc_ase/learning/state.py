@@ -14,11 +14,12 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from lrc_ase.dataset import Atoms, read_frames
 from lrc_ase.files.atomic import remove_leftovers, write_atomically
 from lrc_ase.files.lock import exclusive_use
 from lrc_ase.models.settings import Settings
 
-__all__ = ["FreshErrors", "IterationRecord", "LearnFolder", "LearnState", "Phase"]
+__all__ = ["FreshErrors", "IterationRecord", "LearnFolder", "LearnState", "Phase", "stored_frames"]
 
 Phase = Literal["label", "train", "explore", "final", "done"]
 
@@ -172,3 +173,8 @@ class LearnFolder:
     def write(self, state: LearnState) -> None:
         """Write the state atomically."""
         write_atomically(self.state_file, state.model_dump_json(indent=1).encode())
+
+
+def stored_frames(path: Path) -> list[Atoms]:
+    """Return the frames of a file of a run; none if it is absent, or empty because the time was over."""
+    return read_frames(path) if path.exists() and path.stat().st_size else []

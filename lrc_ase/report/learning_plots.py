@@ -11,9 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from lrc_ase.dataset import Atoms
+from lrc_ase.dataset import Atoms, elements_of
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
 from lrc_ase.report.style import ANGSTROM, COLORS, REFERENCE_COLOR, new_figure, plot_text, save_figure, set_log_scale
+from lrc_ase.structures.domain import summarize
 from lrc_ase.structures.neighbors import neighbor_graph
 
 if TYPE_CHECKING:
@@ -40,28 +41,12 @@ class Explored:
 
 def explored_of(snapshots: Sequence[Atoms]) -> Explored:
     """Measure snapshots."""
-    shortest: dict[str, float] = {}
-    for atoms in snapshots:
-        elements = tuple(dict.fromkeys(atoms.get_chemical_symbols()))
-        graph = neighbor_graph(atoms, elements, _RANGE)
-        first, column = graph.neighbor_mask.nonzero(as_tuple=True)
-        second = graph.neighbors[first, column]
-        offsets = (graph.shifts[first, column].double() @ graph.cell[0].double()).numpy()
-        positions = graph.positions.numpy()
-        distances = np.linalg.norm(positions[second] + offsets - positions[first], axis=1)
-        species = graph.species.numpy()
-        for a, b in {
-            tuple(sorted(pair)) for pair in zip(species[first].tolist(), species[second].tolist(), strict=True)
-        }:
-            of_pair = ((species[first] == a) & (species[second] == b)) | (
-                (species[first] == b) & (species[second] == a)
-            )
-            name = "-".join(sorted((elements[a], elements[b])))
-            shortest[name] = min(shortest.get(name, np.inf), float(distances[of_pair].min()))
+    elements = elements_of(snapshots)
+    graphs = [neighbor_graph(atoms, elements, _RANGE) for atoms in snapshots]
     return Explored(
         np.array([float(atoms.info["temperature"]) for atoms in snapshots]),
         np.array([atoms.get_volume() / len(atoms) if atoms.pbc.all() else np.nan for atoms in snapshots]),
-        shortest,
+        summarize(graphs, elements)["shortest_distances"],
     )
 
 
@@ -100,12 +85,11 @@ def plot_agreement(records: Sequence[IterationRecord], path: str | Path) -> None
             if (each := record.fresh.get(origin)) is not None and each.forces_predicted is not None
         ]
         if points:
-            expected, actual, numbers = zip(*points, strict=True)
+            expected, actual, _ = zip(*points, strict=True)
             axis.plot(expected, actual, "o", color=color, label=f"{origin} frames")
             for x, y, number in points:
                 axis.annotate(f"{number}", (x, y), xytext=(4, 3), textcoords="offset points", fontsize="small")
             values += [*expected, *actual]
-            del numbers
     set_log_scale(axis, "x", values)
     set_log_scale(axis, "y", values)
     axis.axline((1, 1), (10, 10), color=REFERENCE_COLOR, lw=1)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lrc_ase.dataset import Atoms, read_frames
 from lrc_ase.evaluation.error_tables import ERROR_UNITS, error_text
 from lrc_ase.evaluation.evaluate import evaluate_frames
 from lrc_ase.files.potential_file import Potential, load_potential
-from lrc_ase.learning.state import FreshErrors, IterationRecord, LearnFolder, LearnState
+from lrc_ase.learning.state import FreshErrors, IterationRecord, LearnFolder, LearnState, stored_frames
 from lrc_ase.report.learning_plots import (
     Explored,
     explored_of,
@@ -41,9 +40,9 @@ def report_learning(path: str | os.PathLike[str]) -> Path:
     pictures = folder.path / "plots"
     pictures.mkdir(exist_ok=True)
     explored = {
-        record.iteration: explored_of(read_frames(folder.explored(record.iteration)))
+        record.iteration: explored_of(frames)
         for record in state.records
-        if record.runs
+        if (frames := stored_frames(folder.explored(record.iteration)))
     }
     sections = [
         _quality(state, pictures),
@@ -124,7 +123,7 @@ def _exploration(state: LearnState, explored: Mapping[int, Explored], folder: Pa
     """Return the section on what walkers met."""
     rows = []
     for record in state.records:
-        if (each := explored.get(record.iteration)) is None or not len(each.temperatures):
+        if (each := explored.get(record.iteration)) is None:
             continue
         volumes = each.volumes[np.isfinite(each.volumes)]
         rows.append(
@@ -199,7 +198,7 @@ def _potential(folder: LearnFolder, pictures: Path) -> Section:
     """Return the section on the final potential: its errors on held-out frames, and its domain."""
     potential = load_potential(folder.potential)
     tables = [potential_table({NAME: potential}), _domain_table(potential)]
-    held_out = _held_out(folder)
+    held_out = stored_frames(folder.final_training / "held-out.extxyz")
     shown = []
     sentences = []
     if held_out:
@@ -212,12 +211,6 @@ def _potential(folder: LearnFolder, pictures: Path) -> Section:
             "epoch, so that their errors are slightly too small."
         )
     return Section("The potential", sentences, tables, shown)
-
-
-def _held_out(folder: LearnFolder) -> list[Atoms]:
-    """Return the frames that the final training validated on."""
-    path = folder.final_training / "held-out.extxyz"
-    return read_frames(path) if path.exists() and path.stat().st_size else []
 
 
 def _domain_table(potential: Potential) -> Table:
