@@ -157,6 +157,8 @@ def test_ways_to_begin_and_to_go_on_arrive(called, tmp_path):
         (["--resume", "-o", "absent"], "absent holds no run of `lrc-ase learn` to resume"),
         (["--resume", "-o", "absent", "--seed", "3"], "absent holds no run of `lrc-ase learn` to resume"),
         (["absent.yaml"], "cannot read the settings absent.yaml"),
+        (["list.yaml", "--seed", "3"], "list.yaml: expected keys such as 'starts' and 'teacher', got list"),
+        (["five.yaml", "--minutes", "3"], "five.yaml: expected keys below 'budget', got int"),
         (["a.cif", "--teacher", "tblite"], "teacher.calculator: .*expected 'module:Class'"),
         (["a.cif", "--teacher", EMT, "--set", "model.cutof=5"], "unknown key 'model.cutof'"),
         (["a.cif", "--teacher", EMT, "--teacher-options", "x"], "a teacher's option needs NAME=VALUE"),
@@ -165,6 +167,8 @@ def test_ways_to_begin_and_to_go_on_arrive(called, tmp_path):
 )
 def test_mistakes_are_one_line(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("list.yaml").write_text("[a.cif]")
+    Path("five.yaml").write_text("{starts: a.cif, teacher: null, budget: 5}")
     result = run(*words)
     assert result.exit_code == 1
     (line,) = result.output.strip().splitlines()

@@ -234,11 +234,16 @@ def _settings(paths: list[str], folder: LearnFolder, changes: dict[str, Any], *,
         content["teacher"] = None
     elif str(changes.get("teacher.calculator", "")).endswith(".py"):
         changes["teacher.calculator"] = os.path.abspath(changes["teacher.calculator"])
-    return parse_settings(_assigned(content, changes), folder=base, source=source)
+    return parse_settings(_assigned(content, changes, source), folder=base, source=source)
 
 
-def _assigned(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return nested settings with values at dotted keys replaced."""
+def _assigned(content: Any, changes: dict[str, Any], source: str) -> dict[str, Any]:
+    """Return nested settings with values at dotted keys replaced.
+
+    ValueError for a YAML file that holds something else where a section of keys is expected.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"{source}: expected keys such as 'starts' and 'teacher', got {type(content).__name__}")
     for key, value in changes.items():
         *sections, name = key.split(".")
         inside = content
@@ -246,6 +251,8 @@ def _assigned(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any
             below = inside.get(section)
             inside[section] = {"calculator": below} if isinstance(below, str) else (below or {})
             inside = inside[section]
+            if not isinstance(inside, dict):
+                raise ValueError(f"{source}: expected keys below '{section}', got {type(inside).__name__}")
         both_nested = key == "training.settings" and isinstance(inside.get(name), dict)
         inside[name] = {**inside[name], **value} if both_nested else value
     return content
