@@ -138,7 +138,7 @@ def test_npt_mode_must_be_known():
 
 def test_the_plot_shows_targets_and_the_conserved_energy(tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: figures.append(figure))
     atoms = bulk("Cu", cubic=True) * 2
     atoms.calc = EMT()
     run_md(atoms, MDSettings("npt", 20, temperature=300.0), tmp_path / "npt.traj")

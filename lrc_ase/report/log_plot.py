@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from lrc_ase.files.atomic import replacing
+from lrc_ase.report.style import ANGSTROM, COLORS, new_figure, save_figure
+from lrc_ase.simulation.output import ThermodynamicLog
 
 __all__ = ["plot_log"]
 
@@ -19,11 +18,8 @@ QUANTITIES = {
     "total_eV": "Total energy\neV",
     "conserved_eV": "Conserved energy\neV",
     "pressure_GPa": "Pressure\nGPa",
-    "volume_A3": "Volume\n\N{ANGSTROM SIGN}\N{SUPERSCRIPT THREE}",
+    "volume_A3": f"Volume\n{ANGSTROM}\N{SUPERSCRIPT THREE}",
 }
-COLOR = "#0b5fa5"
-TARGET_COLOR = "#b3401a"
-DPI = 120
 
 
 def plot_log(log: str | Path, path: str | Path, targets: Mapping[str, float] | None = None) -> None:
@@ -40,31 +36,29 @@ def plot_log(log: str | Path, path: str | Path, targets: Mapping[str, float] | N
     Raises
     ------
     ValueError
-        The log has no rows.
+        The log has no rows, or is no log of lrc-ase.
     """
-    with open(log, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
+    columns = ThermodynamicLog.read(Path(log))
+    n_rows = len(columns["time_ps"])
+    if n_rows == 0:
         raise ValueError(f"{log} holds no rows: nothing to plot")
-    columns = {name: np.array([float(row.get(name) or "nan") for row in rows]) for name in ("time_ps", *QUANTITIES)}
     labels = dict(QUANTITIES)
     if np.array_equal(columns["total_eV"], columns["conserved_eV"]):
         labels["total_eV"] = "Total energy\n(conserved)\neV"
         del labels["conserved_eV"]
     finite = [name for name in labels if np.isfinite(columns[name]).any()]
     shown = [name for name in finite if np.nanmax(columns[name]) > np.nanmin(columns[name])] or finite
-    figure = Figure(figsize=(8.0, 1.7 * len(shown) + 0.6), dpi=DPI, layout="constrained")
+    figure = new_figure(8.0, 1.7 * len(shown) + 0.6)
     axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for axis, name in zip(axes, shown, strict=True):
         is_energy = name.endswith("_eV")  # total energies are so large that labels of ticks would need an offset
         values = columns[name] - (columns[name][np.isfinite(columns[name])][0] if is_energy else 0.0)
-        axis.plot(columns["time_ps"], values, color=COLOR, lw=1, marker="." if len(rows) == 1 else "")
+        axis.plot(columns["time_ps"], values, color=COLORS[0], lw=1, marker="." if n_rows == 1 else "")
         axis.set_ylabel(f"{labels[name]}, start = 0" if is_energy else labels[name])
         axis.grid(alpha=0.3)
         if targets and name in targets:
-            axis.axhline(targets[name], color=TARGET_COLOR, ls="--", lw=1, label=f"target {targets[name]:g}")
+            axis.axhline(targets[name], color=COLORS[1], ls="--", lw=1, label=f"target {targets[name]:g}")
             axis.legend(loc="best", fontsize="small", frameon=True)
     figure.align_ylabels(axes)
     axes[-1].set_xlabel("Time (ps)")
-    with replacing(path) as temporary:
-        figure.savefig(temporary)
+    save_figure(figure, path)
