@@ -19,6 +19,8 @@ __all__ = ["Candidate", "Kind", "Subject", "kind_of"]
 
 Kind = Literal["crystal", "liquid", "molecule"]
 ROOM_TEMPERATURE = 300.0
+RATTLE = 0.05
+"""Standard deviation of displacements, Angstrom."""
 CRYSTAL_FORCE = 0.2
 """Largest mean force of a structure that counts as a crystal, eV/Angstrom: it lies close to a minimum of the energy."""
 
@@ -67,16 +69,16 @@ class Subject:
     """Labelled frames for the check of errors."""
     reference: Calculator | None = None
 
-    def atoms(self, calculator: Calculator | None = None) -> Atoms:
-        """Return a copy of the structure with the calculator, or with another one."""
+    def atoms(self) -> Atoms:
+        """Return a copy of the structure with the calculator."""
         atoms = self.structure.copy()
-        atoms.calc = self.candidate.calculator if calculator is None else calculator
+        atoms.calc = self.candidate.calculator
         return atoms
 
-    def rattled(self, rng: np.random.Generator, width: float = 0.05) -> Atoms:
-        """Return a copy with displacements of standard deviation `width` in Angstrom, so that forces do not vanish."""
+    def rattled(self, rng: np.random.Generator) -> Atoms:
+        """Return a copy with displaced atoms, so that forces do not vanish."""
         atoms = self.atoms()
-        atoms.positions += width * rng.standard_normal(atoms.positions.shape)
+        atoms.positions += RATTLE * rng.standard_normal(atoms.positions.shape)
         return atoms
 
     def require(self, *kinds: Kind) -> None:

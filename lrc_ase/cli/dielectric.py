@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -60,7 +61,7 @@ def dielectric(
     if any(record.field.any() for record in records):
         _check_common_start(runs)
     constant = dielectric_constant(records, eps_inf=eps_inf, skip=skip, n_blocks=blocks, temperature=temperature)
-    error = f" +- {constant.error:.2g}" if constant.error == constant.error else ""  # not NaN
+    error = "" if math.isnan(constant.error) else f" +- {constant.error:.2g}"
     print(
         f"dielectric constant by {constant.method}: {constant.value:.4g}{error}\n"
         f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}, {constant.length:.4g} ps, {constant.temperature:.1f} K, "

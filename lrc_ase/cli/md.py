@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -188,7 +189,7 @@ class _Lines:
         done = state.step - self.first_step
         # the first step is not timed: it compiles or loads kernels
         left = (now - self.started) / (done - 1) * (state.steps - state.step) if done > 1 else float("nan")
-        clock = f"{int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02}" if left == left else "-"
+        clock = f"{int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02}" if math.isfinite(left) else "-"
         print(
             f"{state.step:9d} {state.step * self.settings.timestep * 1e-3:9.3f} {state.temperature:8.1f} "
             f"{state.potential:16.4f} {state.ns_per_day:9.3g} {clock:>9}",
@@ -244,7 +245,7 @@ def _print_summary(summary: MDSummary, settings: MDSettings, n_atoms: int, field
         f"({summary.ms_per_step:.2f} ms per step, {per_day:.3g} ns/day)\n"
         + (f"{field}\n" if field else "")
         + f"end: {final.temperature:.1f} K, potential {final.potential:.6f} eV, total {final.total:.6f} eV"
-        + (f",\n     pressure {final.pressure:.3f} GPa" if final.pressure == final.pressure else "")  # not NaN
+        + ("" if math.isnan(final.pressure) else f",\n     pressure {final.pressure:.3f} GPa")
     )
 
 

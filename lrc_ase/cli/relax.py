@@ -78,7 +78,8 @@ def relax(
         task = bar.add_task("relax", total=steps, status="")
 
         def show(state: Relaxation, _: Atoms) -> None:
-            first.extend([state] if not first else [])
+            if not first:
+                first.append(state)
             bar.update(task, completed=state.steps, status=f"fmax {state.fmax:.4f} eV/Angstrom")
 
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -159,7 +160,7 @@ def _print_bands(shown: list[Band], infrared: InfraredSpectrum) -> None:
     unit = infrared.unit
     print(f"{'band, cm^-1':>12} {'width':>7}   {'alpha n' if unit == 'cm^-1' else 'molar absorption'}, {unit}")
     for band in shown:
-        error = f" +- {float(f'{band.error:.2g}'):g}" if band.error == band.error else ""  # not NaN
+        error = "" if math.isnan(band.error) else f" +- {float(f'{band.error:.2g}'):g}"
         print(f"{band.position:12.0f} {band.width:7.0f}   {band.height:.4g}{error}")
     if not shown:
         print("            none stands out of the noise: a longer run or a coarser --resolution shows more")

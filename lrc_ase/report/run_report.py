@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -167,7 +168,7 @@ def _headline(evaluation: Evaluation) -> str:
             ("dipole_rmse", "dipoles", "dipole"),
             ("born_effective_charges_rmse", "Born effective charges", "born_effective_charges"),
         )
-        if evaluation.metrics[key] == evaluation.metrics[key]  # not NaN
+        if not math.isnan(evaluation.metrics[key])
     ]
     n_frames = len(evaluation.n_atoms)
     frames = "1 validation frame" if n_frames == 1 else f"{n_frames} validation frames"

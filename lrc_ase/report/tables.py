@@ -59,9 +59,9 @@ def electric_errors_of(evaluations: Mapping[str, Evaluation]) -> dict[str, dict[
     return errors
 
 
-def set_table(evaluations: Mapping[str, Evaluation], title: str = "Errors by set") -> Table | None:
+def set_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
     """Return the errors of each evaluation on each set; None if there is only one set."""
-    return _table_by({name: evaluation.errors_by_set() for name, evaluation in evaluations.items()}, title)
+    return _table_by({name: evaluation.errors_by_set() for name, evaluation in evaluations.items()}, "Errors by set")
 
 
 def config_type_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
