@@ -17,8 +17,11 @@ from lrc_ase.dataset.energy_scale import isolated_atoms
 from lrc_ase.dataset.labelled_graphs import elements_of
 from lrc_ase.dataset.labels import ELECTRIC_LABELS, Label, LabelledFrame
 from lrc_ase.dataset.lazy import sample
-from lrc_ase.dataset.outliers import check_outliers, force_noise, net_forces, warn_of_duplicates
+from lrc_ase.dataset.magnetism import total_moment, warn_of_multiplicities
+from lrc_ase.dataset.outliers import check_outliers, force_noise, net_forces
 from lrc_ase.dataset.remarks import counted_remarks
+from lrc_ase.dataset.repeats import warn_of_repeats
+from lrc_ase.dataset.theory_levels import warn_of_levels
 from lrc_ase.dataset.units import check_units
 from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.domain import summarize
@@ -116,6 +119,8 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
         for label in ELECTRIC_LABELS
         if any(frame.has(label) for frames in filled.values() for frame in frames)
     }
+    if any(total_moment(frame.atoms) for frames in filled.values() for frame in frames):
+        describe["total magnetic moment (Bohr magnetons)"] = _total_moments
     rows = {"frames": tuple(_count(len(sets[name]), len(frames)) for name, frames in filled.items())}
     rows |= {name: tuple(text(frames) for frames in filled.values()) for name, text in describe.items()}
     remarks = {name: counted_remarks(frames) for name, frames in filled.items()}
@@ -124,11 +129,16 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
     isolated = isolated_atoms(filled)
     checks = {name: [*check_units(frames, isolated), *check_outliers(frames)] for name, frames in filled.items()}
     warnings = [f"{name}: {text}" for name, frames in filled.items() for text in _missing_labels(frames)]
+    warnings += [
+        f"{name}: {text}"
+        for name, frames in filled.items()
+        for text in warn_of_multiplicities(frame.atoms for frame in frames)
+    ]
     warnings += [f"{name}: {check.warning}" for name, each in checks.items() for check in each if check.warning]
     return DataReport(
         tuple(filled),
         rows,
-        (*doubts, *warnings, *warn_of_duplicates(filled)),
+        (*doubts, *warnings, *warn_of_levels(filled), *warn_of_repeats(filled)),
         tuple(notes),
         tuple(f"{name}: {text}" for name, each in checks.items() if (text := _made(each))),
         tuple(
@@ -159,6 +169,13 @@ def _missing_labels(frames: Sequence[LabelledFrame]) -> list[str]:
             n_absent = present.count(False)
             sentences.append(f"{n_absent} of {len(present)} frames {'have' if n_absent > 1 else 'has'} no {label}")
     return sentences
+
+
+def _total_moments(frames: Sequence[LabelledFrame]) -> str:
+    """Return the range of the total magnetic moments."""
+    moments = [total_moment(frame.atoms) for frame in frames]
+    # rounded, so that a moment of -0.0001 is not written as -0
+    return _range([round(each, 1) + 0.0 for each in moments if each is not None], "g")
 
 
 def _consecutive(frames: Sequence[LabelledFrame]) -> str:

@@ -24,6 +24,7 @@ from lrc_ase.dataset.label_values import (
     find_stress,
     lookalike,
 )
+from lrc_ase.dataset.magnetism import magnetism_remark
 from lrc_ase.dataset.reading import CONVERSION, SOURCE_KEY
 from lrc_ase.models.settings import Settings
 from lrc_ase.structures.charge import charge_doubt, charge_entries, take_charge_from, total_charge
@@ -153,6 +154,8 @@ def label_frame(
     values |= _electric_labels(atoms, keys, required, name, remarks)
     _refuse_field(atoms, values, name)
     values = without_switched_off(values, atoms, name, remarks)
+    if magnetic := magnetism_remark(atoms):
+        remarks.append(magnetic)
     _check_presence(atoms, values, keys, required, partial=partial, name=name, remarks=remarks)
     for label in required:
         value = None if label in ELECTRIC_LABELS else values[label]

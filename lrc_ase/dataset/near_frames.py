@@ -27,7 +27,7 @@ from lrc_ase.dataset.check import Check, nearest_meaning
 from lrc_ase.dataset.labels import LabelledFrame
 from lrc_ase.structures.charge import total_charge
 
-__all__ = ["STRESS_SLOPES", "energies_against_forces", "energies_against_stresses"]
+__all__ = ["STRESS_SLOPES", "energies_against_forces", "energies_against_stresses", "near_pairs"]
 
 _LARGEST_STEPS = 0.5, 0.3, 0.2
 """Angstrom: pairs up to the first, or the next if the first ones do not correlate."""
@@ -72,10 +72,9 @@ STRESS_SLOPES = {
 def energies_against_forces(frames: Sequence[LabelledFrame]) -> Check:
     """Compare changes of the energy with the work of the forces over pairs of near frames in equal cells."""
     subject = "energies against forces"
-    labelled = [frame for frame in frames if _has_energy(frame) and np.isfinite(frame.forces).any()]
-    if len(labelled) < 2:
+    if sum(map(_has_energy_and_forces, frames)) < 2:
         return Check(subject, obstacle="fewer than two frames have both energy and forces")
-    rows = [row for group in _groups(labelled, with_cell=True) for row in _steps(group)]
+    rows = near_pairs(frames)
     if len(rows) < _FEWEST_PAIRS:
         return Check(
             subject,
@@ -87,7 +86,7 @@ def energies_against_forces(frames: Sequence[LabelledFrame]) -> Check:
         near = samples[:, samples[4] < largest]
         if near.shape[1] < _FEWEST_PAIRS:
             break
-        change, work, error, n_atoms, _ = near
+        change, work, error, n_atoms = near[:4]
         slope, correlation = _regression(change, work, error)
         # an error that is small by chance may let one pair decide alone
         others = np.arange(len(work)) != np.argmax(np.abs(work) / (error + 1e-9))
@@ -152,6 +151,25 @@ def energies_against_stresses(frames: Sequence[LabelledFrame]) -> Check:
     return Check(subject, obstacle=f"the {basis} have a slope of {slope:.3g}, which is that of no known unit")
 
 
+def near_pairs(frames: Sequence[LabelledFrame]) -> list[tuple[float, ...]]:
+    """Return the pairs of frames of the same atoms and cell that lie within 0.5 Angstrom.
+
+    Each pair holds the change of the energy, the work of the forces and the error of the work in eV, the number of
+    atoms, the largest step of an atom in Angstrom, and a number for each of the two frames.
+    """
+    rows: list[tuple[float, ...]] = []
+    n_frames = 0
+    for group in _groups([frame for frame in frames if _has_energy_and_forces(frame)], with_cell=True):
+        rows += [(*row, n_frames + one, n_frames + two) for *row, one, two in _steps(group)]
+        n_frames += len(group)
+    return rows
+
+
+def _has_energy_and_forces(frame: LabelledFrame) -> bool:
+    """Return True for a frame of several atoms with an energy and forces on some of them."""
+    return _has_energy(frame) and bool(np.isfinite(frame.forces).any())
+
+
 def _has_energy(frame: LabelledFrame) -> bool:
     """Return True for a frame of several atoms with an energy."""
     return len(frame.atoms) > 1 and bool(np.isfinite(frame.energy))
@@ -184,8 +202,8 @@ def _groups(frames: Sequence[LabelledFrame], *, with_cell: bool) -> Iterator[lis
             yield group[:_LARGEST_GROUP]  # the first ones: neighbors of a trajectory stay together
 
 
-def _steps(group: Sequence[LabelledFrame]) -> Iterator[tuple[float, float, float, int, float]]:
-    """Yield energy change, work of the forces, error of the work, number of atoms and largest step of each pair."""
+def _steps(group: Sequence[LabelledFrame]) -> Iterator[tuple[float, float, float, int, float, int, int]]:
+    """Yield change, work of the forces, error of the work, number of atoms, largest step and both frames of a pair."""
     first = group[0].atoms
     energies = np.array([frame.energy for frame in group])
     positions = np.array([frame.atoms.positions for frame in group])
@@ -216,7 +234,9 @@ def _steps(group: Sequence[LabelledFrame]) -> Iterator[tuple[float, float, float
         known = ~moved.any(axis=(1, 2))
         for pair in np.flatnonzero((largest < _LARGEST_STEPS[0]) & (largest > 0) & known):
             error = _ANHARMONICITY * largest[pair] * curvature[pair]
-            yield float(change[pair]), float(work[pair]), float(error), len(first), float(largest[pair])
+            step_size = float(largest[pair])
+            frames_of_pair = index, index + 1 + int(pair)
+            yield float(change[pair]), float(work[pair]), float(error), len(first), step_size, *frames_of_pair
 
 
 def _rotation(target: np.ndarray, positions: np.ndarray) -> np.ndarray:

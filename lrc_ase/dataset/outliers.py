@@ -1,17 +1,16 @@
-"""Checks for frames that stand out from their set: outlying forces and energies, net forces, duplicates."""
+"""Checks for frames that stand out from their set: outlying forces and energies, net forces."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from lrc_ase.dataset.check import Check
 from lrc_ase.dataset.labels import LabelledFrame
+from lrc_ase.dataset.theory_levels import check_level
 
-__all__ = ["check_outliers", "far_from_others", "force_noise", "net_forces", "warn_of_duplicates"]
+__all__ = ["check_outliers", "far_from_others", "force_noise", "net_forces"]
 
 _SHOWN = 4
 """Number of frames that a message names."""
@@ -20,8 +19,8 @@ _FEWEST = 4
 
 
 def check_outliers(frames: Sequence[LabelledFrame]) -> list[Check]:
-    """Look for frames with outlying forces or energies, for net forces, and for energies that are all the same."""
-    checks = [_outlying_forces(frames), _outlying_energies(frames), _net(frames)]
+    """Look for frames with outlying forces or energies, for net forces, two levels of theory and equal energies."""
+    checks = [_outlying_forces(frames), _outlying_energies(frames), _net(frames), check_level(frames)]
     energies = np.array([frame.energy for frame in frames])
     if len(frames) > 2 and np.isfinite(energies).all() and np.ptp(energies) == 0:
         text = "all energies are the same: they were filled in, not computed"
@@ -74,31 +73,6 @@ def force_noise(frames: Sequence[LabelledFrame]) -> float:
     if not known:
         return float("nan")
     return float(np.sqrt(np.mean(net_forces(known) ** 2) / 3 / np.mean([len(frame.atoms) for frame in known])))
-
-
-def warn_of_duplicates(sets: Mapping[str, Sequence[LabelledFrame]]) -> list[str]:
-    """Return sentences about frames that occur more than once, in a set or in several."""
-    places: dict[bytes, list[tuple[str, str]]] = {}
-    for name, frames in sets.items():
-        for frame in frames:
-            digest = hashlib.sha256()
-            for array in (frame.atoms.numbers, frame.atoms.positions, frame.atoms.cell.array):
-                # rounded, as files write few digits; adding zero turns -0 into 0, which has other bytes
-                digest.update(np.ascontiguousarray(np.round(array, 6) + 0.0).tobytes())
-            places.setdefault(digest.digest(), []).append((name, frame.name))
-    warnings = []
-    repeated: Counter[tuple[str, ...]] = Counter()
-    example: dict[tuple[str, ...], str] = {}
-    for copies in places.values():
-        if len(copies) > 1:
-            key = tuple(dict.fromkeys(name for name, _ in copies))
-            repeated[key] += len(copies) - 1
-            example.setdefault(key, f"{copies[0][1]} and {copies[1][1]}")
-    for key, count in repeated.items():
-        where = f"in {key[0]}" if len(key) == 1 else f"in both {' and '.join(key)}"
-        frames_occur = "frames occur" if count > 1 else "frame occurs"
-        warnings.append(f"{count} {frames_occur} more than once {where}, for example {example[key]}")
-    return warnings
 
 
 def _outlying_forces(frames: Sequence[LabelledFrame]) -> Check:

@@ -67,6 +67,21 @@ def one_absurd_force(frames: Frames) -> Frames:
     return result
 
 
+def every_second_shifted(frames: Frames) -> Frames:
+    """Return frames of two levels of theory, whose energies differ by 50 meV per atom."""
+    return [replace(f, energy=f.energy + 0.05 * len(f.atoms) * (index % 2)) for index, f in enumerate(frames)]
+
+
+def second_half_shifted(frames: Frames) -> Frames:
+    half = len(frames) // 2
+    return [replace(f, energy=f.energy + 0.05 * len(f.atoms) * (index >= half)) for index, f in enumerate(frames)]
+
+
+def contradicting(frames: Frames) -> Frames:
+    """Return each structure twice, as in two magnetic states."""
+    return [*frames, *(replace(frame, energy=frame.energy + 0.05 * len(frame.atoms)) for frame in frames)]
+
+
 def filled_in(frames: Frames) -> Frames:
     return [replace(frame, energy=0.0) for frame in frames]
 
@@ -110,8 +125,11 @@ FALSIFICATIONS: dict[str, tuple[str, str, Callable[[Frames], Frames]]] = {
     "one energy 1000 eV off": ("energy", "tuned", one_absurd_energy),
     "one force of 500 eV/Angstrom": ("forces", "tuned", one_absurd_force),
     "energies filled in": ("energy", "tuned", filled_in),
+    "two levels, every second frame": ("energy", "tuned", every_second_shifted),
+    "each structure with two energies": ("energy", "tuned", contradicting),
     "no labels": ("energy", "tuned", unlabelled),
     "one frame without labels": ("energy", "tuned", one_unlabelled),
+    "two levels, second half": ("energy", "unseen", second_half_shifted),
     "energy in kJ/mol": ("energy", "unseen", scaled(energy=mol / kJ)),
     "energy in meV": ("energy", "unseen", scaled(energy=1000)),
     "forces in kJ/mol/nm": ("forces", "unseen", scaled(forces=mol / kJ * 10)),

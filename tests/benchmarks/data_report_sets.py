@@ -14,6 +14,7 @@ from ase.calculators.lj import LennardJones
 from ase.calculators.morse import MorsePotential
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.cluster import Octahedron
+from ase.constraints import FixAtoms
 from ase.md.verlet import VelocityVerlet
 
 import lrc_ase
@@ -85,6 +86,9 @@ def synthetic_sets() -> Iterator[tuple[str, list[LabelledFrame]]]:
     slab = fcc111("Al", (2, 2, 3), vacuum=6.0)
     covered = fcc111("Pt", (2, 2, 2), vacuum=6.0)
     add_adsorbate(covered, "O", 1.2, "fcc")
+    boxed_slab, held = slab.copy(), covered.copy()
+    boxed_slab.pbc = True
+    held.set_constraint(FixAtoms([atom.index for atom in held if atom.tag == 2]))
     boxed = Octahedron("Cu", 3)
     boxed.center(vacuum=6.0)
     boxed.pbc = True
@@ -106,6 +110,9 @@ def synthetic_sets() -> Iterator[tuple[str, list[LabelledFrame]]]:
         ("CuAu, rattled and strained", EMT(), lambda: rattled(alloy, 18, 0.08, strain=0.01)),
         ("Al slab, MD 500 K", EMT(), lambda: dynamics(slab, EMT(), 25, temperature=500, interval=8)),
         ("O on Pt, rattled 0.06", EMT(), lambda: rattled(covered, 15, 0.06)),
+        ("Al slab in a box, MD 500 K", EMT(), lambda: dynamics(boxed_slab, EMT(), 25, temperature=500, interval=8)),
+        ("Al slab in a box, strained", EMT(), lambda: rattled(boxed_slab, 20, 0.05, strain=0.02)),
+        ("O on Pt, layer held, MD 300 K", EMT(), lambda: dynamics(held, EMT(), 25, temperature=300, interval=8)),
         ("Cu cluster, MD 400 K", EMT(), lambda: dynamics(Octahedron("Cu", 3), EMT(), 25, temperature=400, interval=10)),
         ("Cu cluster in a box", EMT(), lambda: rattled(boxed, 12, 0.08)),
         ("Pd, single frame", EMT(), lambda: rattled(bulk("Pd", cubic=True) * (2, 2, 2), 1, 0.1)),
