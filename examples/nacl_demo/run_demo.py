@@ -14,11 +14,11 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.io import read, write
 from commands import Command, console, epochs_done, rows_of, run, steps_done
+from plots import plot_energy_conservation, plot_rdf
 from rich.table import Table as ConsoleTable
 
 from lrc_ase.report.learning_curve import plot_learning_curve
 from lrc_ase.report.page import Picture, Report, Section, Table, write_report
-from lrc_ase.report.simulation_plots import plot_energy_conservation, plot_rdf
 from lrc_ase.simulation import EnergyDrift, energy_drift, radial_distribution, read_reference_rdf
 from lrc_ase.training import load_configuration
 

@@ -1,4 +1,4 @@
-"""Plots of simulations: conserved energy and radial distributions."""
+"""Plots of the demo: conserved energy and radial distributions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["plot_energy_conservation", "plot_rdf"]
 
 
 def plot_energy_conservation(
-    times: np.ndarray, total: np.ndarray, kinetic: np.ndarray, n_atoms: int, path: str | Path, *, title: str = ""
+    times: np.ndarray, total: np.ndarray, kinetic: np.ndarray, n_atoms: int, path: str | Path, *, title: str
 ) -> None:
     """Draw the total energy of a run at constant energy, above it the kinetic energy for comparison.
 
@@ -43,8 +43,7 @@ def plot_energy_conservation(
     below.set_xlabel("Time (ps)")
     for axis in (above, below):
         axis.grid(alpha=0.3)
-    if title:
-        above.set_title(plot_text(title, 80))
+    above.set_title(plot_text(title, 80))
     save_figure(figure, path)
 
 
@@ -52,11 +51,10 @@ def plot_rdf(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     path: str | Path,
     *,
-    reference: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
-    reference_name: str = "reference",
-    title: str = "",
+    reference: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    title: str,
 ) -> None:
-    """Draw radial distributions by pair, each beside the reference of the same name, if there is one.
+    """Draw radial distributions by pair, each beside the reference of the same name.
 
     A curve consists of distances r in Angstrom and g(r), both (n_bins,).
     """
@@ -64,10 +62,7 @@ def plot_rdf(
     axis = figure.subplots()
     for color, (name, (r, g)) in zip(colors(len(curves)), curves.items(), strict=True):
         axis.plot(r, g, color=color, lw=2, label=plot_text(name))
-        if reference is not None and name in reference:
-            axis.plot(
-                *reference[name], "o", color=color, ms=3.5, mfc="none", label=plot_text(f"{name}, {reference_name}")
-            )
+        axis.plot(*reference[name], "o", color=color, ms=3.5, mfc="none", label=plot_text(f"{name}, reference"))
     axis.axhline(1, color="0.6", lw=1)
     axis.set_xlabel(f"Distance r ({ANGSTROM})")
     axis.set_ylabel("Radial distribution g(r)")
@@ -75,6 +70,5 @@ def plot_rdf(
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
-    if title:
-        axis.set_title(plot_text(title, 80))
+    axis.set_title(plot_text(title, 80))
     save_figure(figure, path)
