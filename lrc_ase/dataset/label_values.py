@@ -28,20 +28,9 @@ Label = Literal["energy", "forces", "stress", "dipole", "born_effective_charges"
 Quantity = Literal["energy", "forces", "stress", "virial", "dipole", "born_effective_charges", "polarizability"]
 _PREFIXES = ("", "REF_", "ref_", "dft_", "DFT_")
 DETECTED_KEYS: dict[Quantity, tuple[str, ...]] = {
-    "energy": ("energy", "REF_energy", "ref_energy", "dft_energy", "DFT_energy"),
-    "forces": (
-        "forces",
-        "REF_forces",
-        "ref_forces",
-        "dft_forces",
-        "DFT_forces",
-        "force",
-        "REF_force",
-        "ref_force",
-        "dft_force",
-        "DFT_force",
-    ),
-    "stress": ("stress", "REF_stress", "ref_stress", "dft_stress", "DFT_stress"),
+    "energy": tuple(f"{prefix}energy" for prefix in _PREFIXES),
+    "forces": tuple(f"{prefix}{name}" for name in ("forces", "force") for prefix in _PREFIXES),
+    "stress": tuple(f"{prefix}stress" for prefix in _PREFIXES),
     "virial": tuple(f"{prefix}{name}" for name in ("virial", "virials") for prefix in _PREFIXES),
     "dipole": tuple(f"{prefix}dipole" for prefix in _PREFIXES),
     # not `bec`: programs that write this name disagree about the order of its indices
