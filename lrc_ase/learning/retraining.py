@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,16 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from lrc_ase.files.atomic import write_atomically
+from lrc_ase.learning.child_process import command_of, end_of_log, end_with_children
 from lrc_ase.training.options import option_keys
 
 __all__ = ["Retraining", "RetrainingError", "check_options"]
 
-_PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from lrc_ase.learning.retraining import main; main()"
-)
 _RESULT = "retrained.json"
 """File in the folder of a training that names its potential; it appears when the training has ended."""
-_LOG = "retraining.log"
 _SHOWN_OUTPUT = 500
 """Characters at the end of the output of a failed training that a message shows."""
 
@@ -52,10 +48,9 @@ class Retraining:
         folder.parent.mkdir(parents=True, exist_ok=True)
         job = {"frames": list(frames), "folder": str(folder), "start": start, "options": dict(options)}
         self._log = folder.with_name(f"{folder.name}.log")
-        path = [os.path.abspath(entry) for entry in sys.path]
         with self._log.open("ab") as log:
             self._popen = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, json.dumps(path)],
+                command_of("lrc_ase.learning.retraining"),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -85,21 +80,13 @@ class Retraining:
             self.close()
         result = self.folder / _RESULT
         if status != 0 or not result.exists():
-            output = self._log.read_bytes()[-4 * _SHOWN_OUTPUT :].decode("utf-8", errors="replace")
-            raise RetrainingError(
-                f"the training in {self.folder} failed (exit status {status}): "
-                f"{' '.join(output.split())[-_SHOWN_OUTPUT:] or 'no output'}"
-            )
+            output = end_of_log(self._log, _SHOWN_OUTPUT) or "no output"
+            raise RetrainingError(f"the training in {self.folder} failed (exit status {status}): {output}")
         return Path(json.loads(result.read_text(encoding="utf-8")))
 
     def close(self) -> None:
         """End the training, finished or not."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
-        self._popen.wait()
-        assert self._popen.stdin is not None
-        with suppress(BrokenPipeError):
-            self._popen.stdin.close()
+        end_with_children(self._popen)
 
 
 def check_options(options: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ import selectors
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,14 +16,11 @@ from typing import Any
 
 from ase.io.jsonio import decode
 
+from lrc_ase.learning.child_process import command_of, end_of_log, end_with_children
 from lrc_ase.learning.teacher import TeacherError, TeacherSettings
 
 __all__ = ["TeacherProcess", "wait_for_answers"]
 
-_PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from lrc_ase.learning.teacher_worker import main; main()"
-)
-"""Program of a worker: modules are found as in this process, and nothing of its main script is executed."""
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -61,9 +57,8 @@ class TeacherProcess:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         threads = dict.fromkeys(_THREAD_VARIABLES, str(self.settings.threads))
-        path = [os.path.abspath(entry) for entry in sys.path]  # "" stands for the working folder
         self._popen = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, json.dumps(path)],
+            command_of("lrc_ase.learning.teacher_worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=self._user_folder,
@@ -130,11 +125,7 @@ class TeacherProcess:
         if not self._runs:
             return
         self._runs = False
-        with suppress(ProcessLookupError, PermissionError):  # the latter for a group of zombies on macOS
-            os.killpg(self._popen.pid, signal.SIGKILL)
-        self._popen.wait()
-        with suppress(BrokenPipeError):
-            self._input.close()
+        end_with_children(self._popen)
         self.output.close()
 
     @property
@@ -186,8 +177,7 @@ class TeacherProcess:
         how = f"exit status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
         shown = ""
         with suppress(OSError):
-            output = self._log.read_bytes()[-4 * _SHOWN_OUTPUT :].decode("utf-8", errors="replace")
-            shown = " ".join(output.split())[-_SHOWN_OUTPUT:]
+            shown = end_of_log(self._log, _SHOWN_OUTPUT)
         return f"the process of the teacher ended with {how}" + (f" after: {shown}" if shown else "")
 
 
