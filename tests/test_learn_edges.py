@@ -8,6 +8,8 @@ from learn_runs import content, crystal
 
 from lrc_ase.learning.active_learning import learn
 from lrc_ase.learning.loop import Loop
+from lrc_ase.learning.settings import parse_settings
+from lrc_ase.learning.training_steps import configuration_of
 from lrc_ase.report.learning_report import report_learning
 
 
@@ -41,6 +43,17 @@ def test_first_frames_held_out_come_from_every_start(tmp_path, monkeypatch):
     held_out = [len(atoms) for atoms in frames if atoms.info["held_out"]]
     assert len(held_out) == 8
     assert set(held_out) == {4, 8}
+
+
+def test_keys_of_the_user_win_over_defaults_of_the_loop(tmp_path):
+    ase.io.write(tmp_path / "train.extxyz", crystal())
+    ase.io.write(tmp_path / "held-out.extxyz", crystal())
+    for keys in ({"stages.validate_every": 7, "leave_out": 0.3}, {"stages[0].validate_every": 7, "leave_out": 0.3}):
+        settings = parse_settings(content(tmp_path, training__settings=keys))
+        configuration = configuration_of(settings, tmp_path, epochs=100, members=2, start=None)
+        assert (configuration.stages[0].validate_every, configuration.leave_out) == (7, 0.3)
+    usual = configuration_of(parse_settings(content(tmp_path)), tmp_path, epochs=100, members=2, start=None)
+    assert (usual.stages[0].validate_every, usual.leave_out) == (5, 0.1)
 
 
 def test_frames_that_are_not_trained_on_are_said_at_each_training(tmp_path, monkeypatch):

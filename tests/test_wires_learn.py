@@ -24,7 +24,7 @@ from lrc_ase.learning import active_learning, loop, settings
 from lrc_ase.learning.exploration import choose_frames, explore
 from lrc_ase.learning.label_store import LabelStore
 from lrc_ase.learning.labelling import LabelsNeeded
-from lrc_ase.learning.progress import Silence
+from lrc_ase.learning.progress import Observer
 from lrc_ase.learning.settings import parse_settings, settings_template, with_keys
 from lrc_ase.learning.starts import read_starts
 from lrc_ase.learning.state import FreshErrors, IterationRecord, LearnFolder, LearnState, stored_frames
@@ -53,7 +53,7 @@ class Case:
 def new_loop(folder: Path, values: dict[str, Any]) -> tuple[loop.Loop, LabelStore]:
     store = LabelStore(folder / "labels.extxyz")
     parsed = parse_settings(values)
-    return loop.Loop(parsed, LearnFolder(folder), store, Silence(), []), store
+    return loop.Loop(parsed, LearnFolder(folder), store, Observer(), []), store
 
 
 def first_request(folder: Path, values: dict[str, Any]) -> Any:
@@ -107,7 +107,7 @@ def trainings(folder: Path, values: dict[str, Any]) -> list[dict[str, Any]]:
 
     patch = pytest.MonkeyPatch()
     patch.setattr(loop, "train_on", stand_in)
-    patch.setattr(loop.Loop, "frames", lambda self: ([], []))
+    patch.setattr(loop, "divided", lambda *_: ([bulk("Al")], [], []))
     patch.setattr(loop, "first_member", lambda source, target: target)
     with patch.context():
         for iteration, phase in ((0, "_train"), (1, "_train"), (1, "_final")):
@@ -211,7 +211,9 @@ CASES = {
     "LearnTrainingSettings.final_epochs": Case("training.final_epochs", 7, trainings),
     "LearnTrainingSettings.final_members": Case("training.final_members", 2, trainings),
     "LearnTrainingSettings.warm_learning_rate": Case("training.warm_learning_rate", 1e-3, warm_configuration),
-    "LearnTrainingSettings.held_out": Case("training.held_out", 4, first_request),
+    "LearnTrainingSettings.held_out": Case(
+        "training.held_out", 4, lambda folder, values: first_request(folder, {**values, "first": {"count": 10}})
+    ),
     "LearnTrainingSettings.settings": Case("training.settings", {"model.cutoff": 6.0}, warm_configuration),
     "BudgetSettings.teacher_calls": Case("budget.teacher_calls", 100, end, {"budget.teacher_calls": 101}),
     "BudgetSettings.minutes": Case("budget.minutes", 9.0, end, {"budget.teacher_calls": None}),
@@ -274,6 +276,10 @@ def test_field_changes_what_it_should(name, tmp_path, monkeypatch):
         ({"exploration.dtype": "float16"}, "exploration.dtype"),
         ({"training.settings": {"model.cutof": 5}}, "training.settings: .*unknown key 'model.cutof'; did you mean"),
         ({"training.settings": {"stages.epochs": 5}}, "'stages.epochs' is set by the loop.*'training.epochs'"),
+        ({"training.settings": {"stages[0].epochs": 5}}, "is set by the loop.*'training.epochs'"),
+        ({"training.settings": {"stages.full-range.learning_rate": 0.1}}, "loop.*'training.warm_learning_rate'"),
+        ({"training.settings": {"seed": 5}}, "'seed' is set by the loop; the key for it is 'seed'"),
+        ({"training.settings": {"data.frames.weight": 2}}, "is set by the loop; the key for it is 'known'"),
         ({"training.settings": {"data": "x"}}, "'data' is set by the loop; the key for it is 'known'"),
         ({"teacher": "tblite"}, "expected 'module:Class'"),
         ({"starts": [1]}, r"starts\[0\]: Input should be a valid string"),

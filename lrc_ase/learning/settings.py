@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -121,12 +122,15 @@ class LearnTrainingSettings(Settings):
             "data": "known",
             "start": "known",
             "ensemble": "training.ensemble",
+            "seed": "seed",
             "stages.epochs": "training.epochs",
             "stages.learning_rate": "training.warm_learning_rate",
         }
         for key in settings:
-            if (first := next((name for name in taken if key == name or key.startswith(f"{name}.")), None)) is not None:
-                raise ValueError(f"'{key:.80}' is set by the loop; the key for it is '{taken[first]}'")
+            parts = re.findall(r"[^.\[\]]+", key) or [key]
+            # a stage may be named between: stages[0].epochs, stages.full-range.epochs
+            if (name := f"stages.{parts[-1]}" if parts[0] == "stages" else parts[0]) in taken:
+                raise ValueError(f"'{key:.80}' is set by the loop; the key for it is '{taken[name]}'")
         with_keys("frames.extxyz", settings)
         return settings
 

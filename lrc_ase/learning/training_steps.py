@@ -42,8 +42,6 @@ FEWEST_EPOCHS, MOST_EPOCHS = 10, 200
 """Epochs of a training on many, and on few frames, whatever the number of steps."""
 _VALIDATIONS = 20
 """Number of validations of a training."""
-_DEFAULTS = {"leave_out": 0.1}
-"""Values of keys that the user may set: members differ by their initial weights already, and frames are few."""
 
 
 def number_held_out(count: int, every: int) -> int:
@@ -98,12 +96,9 @@ def configuration_of(
 
     The user's keys are on top of the defaults, and those of the loop on top of both.
     """
-    changes: dict[str, Any] = {
-        "ensemble": members,
-        "seed": settings.seed,
-        "stages.epochs": epochs,
-        "stages.validate_every": max(epochs // _VALIDATIONS, 1),
-    }
+    # members differ by their initial weights already, and frames are few: each leaves out fewer than usual
+    defaults = {"leave_out": 0.1, "stages.validate_every": max(epochs // _VALIDATIONS, 1)}
+    changes: dict[str, Any] = {"ensemble": members, "seed": settings.seed, "stages.epochs": epochs}
     if settings.n_threads is not None:
         changes["n_threads"] = settings.n_threads
     if start is not None:
@@ -111,7 +106,7 @@ def configuration_of(
     data: dict[str, Any] = {"train": str(folder / "train.extxyz"), "validation_fraction": 0.0}
     if (folder / "held-out.extxyz").stat().st_size:
         data["validation"] = str(folder / "held-out.extxyz")
-    return with_keys({"frames": data}, {**_DEFAULTS, **settings.training.settings, **changes})
+    return with_keys({"frames": data}, {**defaults, **settings.training.settings, **changes})
 
 
 def train_on(
