@@ -9,7 +9,7 @@ from learn_runs import content
 from lrc_ase.learning.frame_counts import with_counts
 from lrc_ase.learning.label_store import LabelStore
 from lrc_ase.learning.loop import Loop
-from lrc_ase.learning.progress import Silence
+from lrc_ase.learning.progress import Observer
 from lrc_ase.learning.settings import load_settings, parse_settings
 from lrc_ase.learning.state import LearnFolder, stored_frames
 
@@ -64,7 +64,7 @@ def test_a_run_asks_for_so_many_frames_and_keeps_the_settings_as_they_were_given
     folder = LearnFolder(tmp_path / "run")
     folder.path.mkdir()
     with LabelStore(folder.labels) as store:
-        loop = Loop(asked, folder, store, Silence(), [])
+        loop = Loop(asked, folder, store, Observer(), [])
         loop._begin()
     assert len(stored_frames(folder.requested(0))) == 64
     assert loop.settings.budget.teacher_calls == 800

@@ -16,7 +16,7 @@ from learn_runs import assert_equal_runs, content, labels_of
 
 from lrc_ase.learning.active_learning import learn
 from lrc_ase.learning.label_store import LabelStore
-from lrc_ase.learning.progress import Silence
+from lrc_ase.learning.progress import Observer
 from lrc_ase.learning.state import LearnFolder, LearnState
 
 
@@ -56,7 +56,7 @@ def test_killed_in_a_training_a_run_named_by_a_relative_path_goes_on(finished, n
     """Epochs 1 to 3 are those of the first training, 4 and 5 those of the second."""
     count = [0]
 
-    class Killing(Silence):
+    class Killing(Observer):
         def phase(self, name: str, total: int) -> None:
             self.trains = name.endswith("training")
 

@@ -22,7 +22,7 @@ from lrc_ase.learning.fresh_errors import agrees, correction
 from lrc_ase.learning.label_store import LabelStore
 from lrc_ase.learning.labelling import label_by_teacher
 from lrc_ase.learning.loop import Loop
-from lrc_ase.learning.progress import Silence
+from lrc_ase.learning.progress import Observer
 from lrc_ase.learning.settings import load_settings, parse_settings
 from lrc_ase.learning.state import FreshErrors, IterationRecord, LearnFolder, LearnState
 from lrc_ase.learning.training_steps import epochs_of
@@ -160,7 +160,7 @@ def test_processes_of_the_teacher_live_from_the_first_label_to_the_last(tmp_path
     )
     seen = []
 
-    class Watcher(Silence):
+    class Watcher(Observer):
         def phase(self, name, total):
             if name == "final: training":
                 with pytest.raises(ProcessLookupError):
@@ -285,7 +285,7 @@ def test_the_loop_corrects_deviations_in_the_exploration_after_labels_that_were_
     for record in summary.records[:2]:
         assert record.correction == correction(record.fresh.get("all"), record.held_out, record.threshold)
     with LabelStore(run / "labels.extxyz") as store:
-        learning = Loop(load_settings(run / "learn.yaml"), LearnFolder(run), store, Silence(), [])
+        learning = Loop(load_settings(run / "learn.yaml"), LearnFolder(run), store, Observer(), [])
         learning.state = LearnState(iteration=1).recorded(
             fresh={"all": FreshErrors(n_frames=4, forces_rmse=30.0, forces_predicted=10.0)},
             held_out=FreshErrors(n_frames=4, forces_rmse=1e4, forces_predicted=1.0),

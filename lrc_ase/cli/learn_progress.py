@@ -8,6 +8,7 @@ from rich.progress import Progress, TaskID
 
 from lrc_ase.cli.console import progress_bar, say
 from lrc_ase.learning.frame_counts import with_counts
+from lrc_ase.learning.progress import Observer
 from lrc_ase.learning.settings import BudgetSettings, LearnSettings, load_settings
 from lrc_ase.learning.starts import read_starts
 from lrc_ase.learning.state import FreshErrors, IterationRecord, LearnFolder, LearnState
@@ -23,7 +24,7 @@ _HEADING = (
 )
 
 
-class LearnProgress:
+class LearnProgress(Observer):
     """Observer that prints rows of a table, 72 columns wide, and shows a bar in a terminal."""
 
     def __init__(self, folder: LearnFolder, settings: LearnSettings | None, *, quiet: bool) -> None:

@@ -12,7 +12,7 @@ from lrc_ase.files.potential_file import load_potential
 from lrc_ase.learning.fresh_errors import errors_by_origin
 from lrc_ase.learning.label_store import LabelStore
 from lrc_ase.learning.loop import Loop
-from lrc_ase.learning.progress import Observer, Silence
+from lrc_ase.learning.progress import Observer
 from lrc_ase.learning.settings import LearnSettings, load_settings, parse_settings
 from lrc_ase.learning.state import FreshErrors, IterationRecord, LearnFolder
 from lrc_ase.training.machine import threads
@@ -103,7 +103,7 @@ def learn(
         if labels and settings.teacher is not None:
             raise ValueError("`labels` are for runs without a teacher; this run has one")
         with LabelStore(folder.labels) as store, threads(settings.n_threads):
-            loop = Loop(settings, folder, store, observer or Silence(), [os.fspath(path) for path in labels])
+            loop = Loop(settings, folder, store, observer or Observer(), [os.fspath(path) for path in labels])
             loop.run(resume=resume)
             return _summary(loop)
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Protocol
 
 from lrc_ase.learning.state import IterationRecord, LearnState
 
-__all__ = ["Observer", "Silence", "log_line"]
+__all__ = ["Observer", "log_line"]
 
 
-class Observer(Protocol):
-    """Interface of the code around the loop."""
+class Observer:
+    """Interface of the code around the loop; this one shows nothing."""
 
     def phase(self, name: str, total: int) -> None:
         """Begin a phase of `total` units."""
@@ -25,22 +24,6 @@ class Observer(Protocol):
 
     def note(self, text: str) -> None:
         """Show a sentence."""
-
-
-class Silence:
-    """Observer that shows nothing."""
-
-    def phase(self, name: str, total: int) -> None:
-        return
-
-    def advance(self, done: int) -> None:
-        return
-
-    def iteration(self, record: IterationRecord, state: LearnState) -> None:
-        return
-
-    def note(self, text: str) -> None:
-        return
 
 
 def log_line(path: Path, text: str) -> None:
