@@ -107,13 +107,20 @@ def test_frames_of_two_teachers_do_not_mix(tmp_path, in_this_process):
         sampled(tmp_path, count=4)
 
 
-def test_starts_are_drawn_from_all_structures(tmp_path, in_this_process):
-    starts = [bulk("Al", cubic=True), bulk("Cu", cubic=True), molecule("H2O")]
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_first_runs_start_from_each_composition_and_charge(tmp_path, in_this_process, seed):
+    charged = bulk("Cu", cubic=True)
+    charged.info["charge"] = 1
+    starts = [*[bulk("Al", cubic=True)] * 30, bulk("Cu", cubic=True), charged, molecule("H2O")]
     ase.io.write(tmp_path / "starts.extxyz", starts)
-    settings = SampleSettings(teacher=EMT_TEACHER, count=12, length=1, spacing=1)
+    settings = SampleSettings(teacher=EMT_TEACHER, count=24, length=1, spacing=1, seed=seed)
     sample([tmp_path / "starts.extxyz"], settings, tmp_path / "sampled.extxyz")
-    frames = ase.io.read(tmp_path / "sampled.extxyz", ":")
-    assert {atoms.get_chemical_formula() for atoms in frames} == {"Al4", "Cu4", "H2O"}
+    kinds = [
+        (atoms.get_chemical_formula(), atoms.info.get("charge", 0))
+        for atoms in ase.io.read(tmp_path / "sampled.extxyz", ":")
+    ]
+    assert sorted(kinds[:4]) == [("Al4", 0), ("Cu4", 0), ("Cu4", 1), ("H2O", 0)]
+    assert kinds[4:].count(("Al4", 0)) >= 14  # of 20; 30 of 33 structures are of aluminium
 
 
 def test_runs_are_shorter_where_compositions_are_many(tmp_path, in_this_process):

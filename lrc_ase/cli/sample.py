@@ -38,7 +38,7 @@ def sample(
     teacher_options: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE...", help="Options of the calculator.")
     ] = None,
-    count: Annotated[int | None, typer.Option("--count", "-n", help="Frames to label, 2000 by default.", min=1)] = None,
+    count: Annotated[int | None, typer.Option("--count", "-n", help="Frames to label, 4000 by default.", min=1)] = None,
     temperature: Annotated[
         list[float] | None,
         typer.Option(

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ from lrc_ase.learning.teacher_dynamics import Segment
 from lrc_ase.learning.teacher_pool import Failure, TeacherPool
 from lrc_ase.models.settings import Settings
 from lrc_ase.simulation import thermalize
+from lrc_ase.structures.charge import total_charge
 
 __all__ = ["SampleSettings", "SampleSummary", "sample"]
 
@@ -45,13 +47,13 @@ class SampleSettings(Settings):
 
     teacher: TeacherSettings
     """Method that moves and labels the structures."""
-    count: int = Field(2000, ge=1)
+    count: int = Field(4000, ge=1)
     """Number of labelled frames."""
     temperatures: tuple[Temperature, Temperature] = (300.0, 1200.0)
     """Lowest and highest temperature, K. Each run has one in between, drawn at random."""
     length: int | None = Field(None, ge=1)
-    """Number of frames of a run. Each run starts from one of the structures, drawn at random. Null: 60; where the
-    structures have many compositions as few as give each of them a run, at least 10."""
+    """Number of frames of a run. The first runs start from a structure of each composition, in random order, later ones
+    from any. Null: 60; where compositions are many, as few as give each of them a run, at least 10."""
     spacing: int = Field(8, ge=1)
     """Steps from one frame of a run to the next."""
     timestep: float | None = Field(None, gt=0, le=10)
@@ -126,8 +128,8 @@ def sample(
     ValueError
         No start has two atoms, or one is no usable structure; the file holds frames of another teacher.
     """
-    structures = _moving(read_starts([os.fspath(path) for path in starts]))
-    length = settings.length or _default_length(structures, settings.count)
+    structures = _by_composition(read_starts([os.fspath(path) for path in starts]))
+    length = settings.length or min(max(settings.count // len(structures), 10), 60)
     path = Path(output)
     deadline = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
     summary = SampleSummary()
@@ -139,6 +141,8 @@ def sample(
         _check_teacher(store, settings.teacher)
         # another sequence of random numbers where a file is extended: no run is repeated
         rng = np.random.default_rng([settings.seed, len(store)])
+        first = [structures[index] for index in rng.permutation(len(structures))]
+        later = list(chain.from_iterable(structures))
         waiting: list[_Run] = []
         running: dict[int, _Run] = {}
         failures_in_a_row = 0
@@ -149,7 +153,7 @@ def sample(
                 if time.monotonic() > deadline:
                     summary.is_complete = False
                     return
-                run = waiting.pop() if waiting else _new_run(structures, settings, length, rng)
+                run = waiting.pop() if waiting else _new_run(first.pop() if first else later, settings, length, rng)
                 running[index] = run
                 index += 1
                 yield _next_segment(run, settings, rng)
@@ -177,18 +181,15 @@ def sample(
     return summary
 
 
-def _moving(structures: Sequence[Atoms]) -> list[Atoms]:
-    """Return the structures of two atoms or more: single atoms have no forces to learn."""
-    moving = [atoms for atoms in structures if len(atoms) > 1]
-    if not moving:
+def _by_composition(structures: Sequence[Atoms]) -> list[list[Atoms]]:
+    """Return the structures of each composition and charge, without single atoms, which have no forces to learn."""
+    groups: dict[tuple[str, float], list[Atoms]] = {}
+    for atoms in structures:
+        if len(atoms) > 1:
+            groups.setdefault((atoms.get_chemical_formula(), total_charge(atoms)), []).append(atoms)
+    if not groups:
         raise ValueError("no structure to start from has two atoms or more")
-    return moving
-
-
-def _default_length(structures: Sequence[Atoms], count: int) -> int:
-    """Return the frames per run with which as many runs as there are compositions make `count` frames, 10 to 60."""
-    n_compositions = len({atoms.get_chemical_formula() for atoms in structures})
-    return min(max(count // n_compositions, 10), 60)
+    return list(groups.values())
 
 
 def _new_run(structures: Sequence[Atoms], settings: SampleSettings, length: int, rng: np.random.Generator) -> _Run:
