@@ -129,6 +129,21 @@ def test_workers_keep_the_order_of_frames(tmp_path, monkeypatch):
     assert done == [3, 6, 9, 11]
 
 
+def test_workers_are_no_more_than_the_cores_that_the_process_may_use(mixed, tmp_path, monkeypatch):
+    started = []
+    prepared = cache_module._prepared
+
+    def counted(chunks, cutoff, rules, n_workers):
+        started.append(n_workers)
+        return prepared(chunks, cutoff, rules, 1)
+
+    monkeypatch.setattr(cache_module, "_prepared", counted)
+    monkeypatch.setattr("os.cpu_count", lambda: 128)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {3, 5, 8}, raising=False)
+    entries_of(mixed, tmp_path)
+    assert started == [3]
+
+
 @pytest.mark.parametrize(("selection", "expected"), [("@1:4", [1, 2, 3]), ("@-2:", [3, 4]), ("@::2", [0, 2, 4])])
 def test_slices_are_those_of_the_files(tmp_path, selection, expected):
     ase.io.write(tmp_path / "frames.extxyz", metal_frames(5))

@@ -118,8 +118,9 @@ def _even_share(comm: Any, shared: int) -> int:
     """Return the number of threads per process that divides the cores of a node evenly."""
     import torch
 
+    from lrc_ase.files.hardware import available_cores
+
     node = comm.Split_type(shared)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = min(torch.get_num_threads(), max(cores // node.Get_size(), 1))
+    threads = min(torch.get_num_threads(), max(available_cores() // node.Get_size(), 1))
     node.Free()
     return threads

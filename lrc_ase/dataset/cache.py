@@ -32,6 +32,7 @@ from lrc_ase.dataset.labelled_graphs import elements_of
 from lrc_ase.dataset.labels import Label, LabelKeys, LabelRules
 from lrc_ase.dataset.paths import matching_files
 from lrc_ase.dataset.reading import iterate_frames, source_files
+from lrc_ase.files.hardware import available_cores
 from lrc_ase.files.lock import exclusive_use
 from lrc_ase.files.workers import end_with_parent
 from lrc_ase.structures.charge import total_charge
@@ -77,7 +78,7 @@ def cached_frames(
     keys, required, partial, skip_unlabelled
         Rules by which the frames are labelled; see `LabelRules`.
     n_workers
-        Number of processes that label frames and search neighbors; None starts one for each core.
+        Number of processes that label frames and search neighbors; None starts one for each core that may be used.
     report_progress
         Called with the number of frames done and the file.
     """
@@ -94,7 +95,7 @@ def cached_frames(
         except DamagedEntryError as error:
             warnings.warn(f"the cache entry {folder} is damaged ({error}): it is made anew", stacklevel=2)
             shutil.rmtree(folder)
-        _make(folder, file, selection, cutoff, rules, n_workers or os.cpu_count() or 1, report_progress)
+        _make(folder, file, selection, cutoff, rules, n_workers or available_cores(), report_progress)
         entries.append(CachedFrames.open(folder, file, cutoff))
     return entries
 

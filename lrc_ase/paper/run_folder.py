@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from lrc_ase.files.atomic import write_atomically
+from lrc_ase.files.hardware import processor_name
 from lrc_ase.paper.problems import Problem, Snapshots
 
 __all__ = ["PaperRun"]
@@ -84,13 +84,4 @@ def _nothing(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _machine() -> dict[str, Any]:
-    return {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return {"processor": processor_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}

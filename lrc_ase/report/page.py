@@ -18,6 +18,7 @@ import jinja2
 import torch
 
 from lrc_ase.files.atomic import write_atomically
+from lrc_ase.files.hardware import processor_name
 from lrc_ase.files.printable import printable
 
 __all__ = ["Picture", "Report", "Section", "Table", "environment", "write_report"]
@@ -105,7 +106,7 @@ def environment() -> dict[str, str]:
             continue
     described["Python"] = platform.python_version()
     described["system"] = f"{platform.system()} {platform.machine()}"
-    described["processor"] = f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
+    described["processor"] = f"{processor_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
     if torch.cuda.is_available():
         described["GPU"] = torch.cuda.get_device_name()
     return described
@@ -139,13 +140,3 @@ def _printable_lines(text: object) -> str:
     'Force RMSE\nmeV/A\\x1b[2J'
     """
     return "\n".join(printable(line) for line in str(text).split("\n"))
-
-
-def _processor() -> str:
-    """Return the name of the processor; `platform.processor` is empty on most Linux systems."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown processor"
