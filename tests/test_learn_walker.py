@@ -175,6 +175,14 @@ def test_explosions_end_a_walk_with_the_last_sane_frame(calculator, plan, reason
     assert np.abs(result.snapshots[-1].positions - crystal().positions).max() < 2.0
 
 
+def test_the_last_sane_frame_is_kept_once():
+    result = walk(Springs(lambda step: np.nan if step == 8 else 0.01))
+    assert result.exploded
+    assert len({id(frame) for frame in result.snapshots}) == len(result.snapshots) == 7
+    assert [frame.info["step"] for frame in result.snapshots] == list(range(1, 8))
+    assert result.last.info["step"] == 6  # not the frame that exploded
+
+
 def test_a_calculator_that_fails_is_an_explosion():
     class Failing(Springs):
         def calculate(self, *arguments):

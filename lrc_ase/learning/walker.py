@@ -169,7 +169,8 @@ def run_walker(
             if reason:
                 walk.exploded, walk.alarm = True, reason
                 sane.info["alarm"] = "before an explosion"
-                walk.snapshots.append(sane)
+                if sane not in walk.snapshots[-1:]:  # it may have been kept when it was checked
+                    walk.snapshots.append(sane)
                 return walk
             if not (is_checked or far):
                 continue
