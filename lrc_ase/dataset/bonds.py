@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase.data import covalent_radii, vdw_radii
 
-from lrc_ase.dataset.check import Check
+from lrc_ase.dataset.check import Check, slope_and_correlation
 from lrc_ase.dataset.labelled_graphs import elements_of
 from lrc_ase.dataset.labels import LabelledFrame
 from lrc_ase.structures.neighbors import neighbor_graph
@@ -179,15 +179,14 @@ def _slope(samples: Sequence[np.ndarray]) -> tuple[float, float, int] | None:
     order = np.argsort(np.abs(centered[:, 0]))
     n_near = int((np.abs(centered[:, 0]) < _LARGEST_CHANGE).sum())
     centered = centered[order[: max(n_near, _FEWEST_BONDS)]]
-    centered = centered - centered.mean(axis=0)
-    variance, product = float(centered[:, 0] @ centered[:, 0]), float(centered[:, 0] @ centered[:, 1])
-    if (variance / len(centered)) ** 0.5 < _LEAST_SPREAD:
+    lengths, forces = (centered - centered.mean(axis=0)).T
+    if lengths.std() < _LEAST_SPREAD:
         return None
-    correlation = product / max(variance * float(centered[:, 1] @ centered[:, 1]), 1e-300) ** 0.5
+    slope, correlation = slope_and_correlation(lengths, forces)
     if abs(correlation) < _LEAST_CORRELATION[bool(repeated)]:
         return None
     # a stretched bond pulls its atoms together, a negative force: the sign makes its constant positive
-    return length, -product / variance, len(centered)
+    return length, -slope, len(centered)
 
 
 def _badger_distance(one: int, two: int) -> float:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Check", "nearest_meaning"]
+import numpy as np
+
+__all__ = ["Check", "centered", "nearest_meaning", "slope_and_correlation"]
 
 
 @dataclass(frozen=True)
@@ -38,3 +40,20 @@ def nearest_meaning(ratio: float, meanings: Mapping[str, float], tolerance: floa
 
     best = min(meanings, key=lambda text: distance(meanings[text]))
     return best if distance(meanings[best]) < tolerance else None
+
+
+def centered(groups: Iterable[np.ndarray]) -> np.ndarray:
+    """Join samples (n_samples, n_quantities) of several groups, each without its mean; (n_quantities, n_samples)."""
+    return np.concatenate([group - group.mean(axis=0) for group in groups]).T
+
+
+def slope_and_correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    r"""Return slope and correlation of samples (n_samples,) about the origin; zeros for a quantity that is always zero.
+
+    .. math:: \frac{x \cdot y}{x \cdot x}, \qquad \frac{x \cdot y}{|x| |y|}
+
+    >>> slope_and_correlation(np.array([1.0, 2.0]), np.array([-2.0, -4.0]))
+    (-2.0, -1.0)
+    """
+    xx, yy, xy = float(x @ x), float(y @ y), float(x @ y)
+    return (xy / xx, xy / (xx * yy) ** 0.5) if xx > 0 and yy > 0 else (0.0, 0.0)

@@ -8,7 +8,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from lrc_ase.dataset.bonds import BondConstant
-from lrc_ase.dataset.check import Check
+from lrc_ase.dataset.check import Check, centered, slope_and_correlation
 from lrc_ase.dataset.labels import LabelledFrame
 
 __all__ = ["atomization_energies", "doubt_about_references", "isolated_atoms", "variation_of_energies"]
@@ -49,11 +49,10 @@ def variation_of_energies(frames: Sequence[LabelledFrame], constants: Sequence[B
     if sum(map(len, large)) < _FEWEST_FRAMES:
         obstacle = f"fewer than {_FEWEST_FRAMES} frames of equal compositions with the forces on all atoms"
         return Check(subject, obstacle=obstacle)
-    expected, energies = np.concatenate([group - group.mean(axis=0) for group in large]).T
-    squares = float(expected @ expected), float(energies @ energies)
-    if min(squares) == 0 or abs(expected @ energies) < _LEAST_CORRELATION * (squares[0] * squares[1]) ** 0.5:
+    expected, energies = centered(large)
+    slope, correlation = slope_and_correlation(expected, energies)
+    if abs(correlation) < _LEAST_CORRELATION:
         return Check(subject, obstacle="energies do not follow forces from frame to frame")
-    slope = float(expected @ energies) / squares[0]
     basis = f"{len(energies)} frames"
     if _SOUND_VARIATION[0] < slope < _SOUND_VARIATION[1]:
         return Check(subject, basis)

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from ase.units import Bohr, GPa, Hartree, Rydberg, kcal, kJ, mol
 
-from lrc_ase.dataset.check import Check, nearest_meaning
+from lrc_ase.dataset.check import Check, nearest_meaning, slope_and_correlation
 from lrc_ase.dataset.labels import LabelledFrame
 from lrc_ase.structures.charge import total_charge
 
@@ -179,11 +179,7 @@ def _regression(response: np.ndarray, cause: np.ndarray, error: np.ndarray) -> t
     """Return the slope through the origin and the correlation, with samples weighted by the inverse of their error."""
     # the added terms keep a pair of almost equal frames from deciding alone
     weight = 1 / (error + 1e-9 + 1e-3 * np.median(error))
-    x, y = cause * weight, response * weight
-    xx, yy, xy = float(x @ x), float(y @ y), float(x @ y)
-    if xx == 0 or yy == 0:
-        return 0.0, 0.0
-    return xy / xx, xy / (xx * yy) ** 0.5
+    return slope_and_correlation(cause * weight, response * weight)
 
 
 def _groups(frames: Sequence[LabelledFrame], *, with_cell: bool) -> Iterator[list[LabelledFrame]]:

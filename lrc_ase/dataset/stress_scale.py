@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lrc_ase.dataset.bonds import BondConstant, neighbor_distance
-from lrc_ase.dataset.check import Check, nearest_meaning
+from lrc_ase.dataset.check import Check, centered, nearest_meaning, slope_and_correlation
 from lrc_ase.dataset.labels import LabelledFrame
 from lrc_ase.dataset.lazy import sample
 from lrc_ase.dataset.near_frames import STRESS_SLOPES
@@ -45,12 +45,10 @@ def stresses_against_forces(frames: Sequence[LabelledFrame]) -> Check:
     if not virials:
         obstacle = f"no slab, wire or cluster with {_LEAST_GAP:g} Angstrom of vacuum has stress and all forces"
         return Check(subject, obstacle=obstacle)
-    x, y = np.concatenate(virials), np.concatenate(works)
-    squares = float(x @ x), float(y @ y)
+    slope, correlation = slope_and_correlation(np.concatenate(virials), np.concatenate(works))
     basis = f"{len(virials)} frames"
-    if min(squares) == 0 or abs(x @ y) < _LEAST_CORRELATION * (squares[0] * squares[1]) ** 0.5:
+    if abs(correlation) < _LEAST_CORRELATION:
         return Check(subject, obstacle=f"stress and virial of {basis} do not follow each other")
-    slope = float(x @ y) / squares[0]
     meaning = None if 0.5 < slope < 2 else nearest_meaning(slope, STRESS_SLOPES, 0.4)
     if meaning:
         return Check(subject, basis, warning=f"stress times volume is {slope:.3g} times the virial: {meaning}")
@@ -70,13 +68,13 @@ def pressure_against_volume(frames: Sequence[LabelledFrame]) -> Check:
     large = [np.array(group) for group in groups.values() if len(group) > 4]
     if not large:
         return Check(subject, obstacle="fewer than five frames of equal compositions have a stress")
-    x, y = np.concatenate([group - group.mean(axis=0) for group in large]).T
-    if x.std() < 0.01:
+    volumes, stresses = centered(large)
+    if volumes.std() < 0.01:
         return Check(subject, obstacle="volumes differ by less than 1%")
-    squares = float(x @ x), float(y @ y)
-    if squares[1] == 0 or abs(x @ y) < _LEAST_CORRELATION * (squares[0] * squares[1]) ** 0.5:
+    modulus, correlation = slope_and_correlation(volumes, stresses)
+    if abs(correlation) < _LEAST_CORRELATION:
         return Check(subject, obstacle="stress does not follow the volume")
-    modulus, basis = float(x @ y) / squares[0], f"{len(x)} frames"
+    basis = f"{len(volumes)} frames"
     if modulus < 0:
         return Check(subject, basis, warning="compression lowers the pressure: the stress has the opposite sign")
     if modulus > _LARGEST_MODULUS:
@@ -103,18 +101,17 @@ def stresses_against_bonds(frames: Sequence[LabelledFrame], constants: Sequence[
         return Check(
             subject, obstacle=f"fewer than {_FEWEST_FRAMES} frames of equal compositions have stress and forces"
         )
-    x, y = np.concatenate([group - group.mean(axis=0) for group in large]).T
-    squares = float(x @ x), float(y @ y)
-    correlation = float(x @ y) / (squares[0] * squares[1]) ** 0.5 if min(squares) > 0 else 0.0
+    lengths, works = centered(large)
+    slope, correlation = slope_and_correlation(lengths, works)
     if abs(correlation) < _LEAST_CORRELATION_OF_BONDS:
         return Check(subject, obstacle="stress does not follow the bonds")
-    basis = f"{len(x)} frames"
+    basis = f"{len(lengths)} frames"
     if correlation < 0:
         text = "bonds are shorter under tension: the stress has the opposite sign, positive in tension is expected"
         return Check(subject, basis, warning=text)
     length = float(np.mean(np.concatenate([np.array(group)[:, 0] for group in groups.values()])))
     stiffness = float(np.mean([abs(each.constant) for each in constants])) * length if constants else np.inf
-    ratio = float(x @ y) / squares[0] / stiffness
+    ratio = slope / stiffness
     if ratio > _LARGEST_RATIO:
         text = f"stresses are {ratio:.3g} times those of the bonds: GPa, kbar or bar would give such numbers"
         return Check(subject, basis, warning=text)
