@@ -112,7 +112,7 @@ def test_lists_of_words_end_where_others_begin(called):
     settings, _ = called(
         "--temperature",
         "300",
-        "900",
+        "9e2",
         "a.cif",
         "--teacher",
         EMT,

@@ -8,6 +8,7 @@ one-line summaries from the docstrings in the sources and loads neither torch no
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -62,7 +63,7 @@ def _belongs(word: str, option: str) -> bool:
     """Return True for a further value of an option: ``NAME=VALUE`` of the teacher's options, else a number."""
     if option == "--teacher-options":
         return "=" in word and not word.startswith("-")
-    return word.replace(".", "", 1).isdecimal()
+    return re.fullmatch(r"\d+\.?\d*(e\d+)?|\.\d+", word) is not None
 
 
 _COMMANDS: Mapping[str, dict[str, Any]] = {
