@@ -24,6 +24,7 @@ from lrc_ase.checks.results import CheckResult, NotApplicable, Verdict
 from lrc_ase.checks.settings import CheckSettings
 from lrc_ase.checks.subject import Candidate, Subject, kind_of
 from lrc_ase.files.atomic import write_atomically
+from lrc_ase.files.strict_json import finite
 from lrc_ase.structures.domain import ExtrapolationWarning
 
 __all__ = ["RESULTS", "SUMMARY", "CheckReport", "SystemResults", "check", "chosen_checks", "load_report", "unused_name"]
@@ -65,16 +66,9 @@ class CheckReport:
         return self.count("failed") > 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
-        systems = [
-            {
-                "name": system.name,
-                "description": system.description,
-                "results": [result.to_json() for result in system.results],
-            }
-            for system in self.systems
-        ]
-        return {"potential": self.potential, "settings": self.settings, "systems": systems}
+        """Return everything as JSON values; numbers that are not finite become None."""
+        values: dict[str, Any] = finite(asdict(self))
+        return values
 
     def summary(self) -> dict[str, Any]:
         """Return verdicts and numbers, without curves: system, then check, then quantity."""
