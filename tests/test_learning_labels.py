@@ -100,6 +100,18 @@ def test_entries_and_arrays_are_kept(tmp_path):
     assert np.array_equal(stored.get_forces(), frame.calc.results["forces"])
 
 
+def test_results_of_other_calculations_are_no_labels(tmp_path):
+    frame = labelled(0)
+    frame.info |= {"dipole": np.ones(3), "energy": 3.0, "REF_energy": 4.0}
+    frame.set_array("magmoms", np.ones(8))
+    with LabelStore(tmp_path / "labels.extxyz") as store:
+        assert store.add(frame)
+    with LabelStore(tmp_path / "labels.extxyz") as store:
+        [stored] = store.frames()
+    assert_equal(stored, frame)
+    assert stored.info["REF_energy"] == 4.0
+
+
 def test_nothing_is_stored_twice(tmp_path):
     frame = labelled(0)
     near, far, charged = frame.copy(), frame.copy(), frame.copy()

@@ -13,6 +13,7 @@ from typing import Any
 import ase.io
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import output_column_format
 from ase.stress import voigt_6_to_full_3x3_stress
@@ -243,7 +244,10 @@ def _labelled(atoms: Atoms, info: dict[str, Any]) -> Atoms:
         )
     frame = atoms.copy()
     frame.set_constraint()
-    entries = {**atoms.info, **info}
+    # results of another calculation, which a reader of the file would take for labels of this one
+    for name in set(frame.arrays) & set(all_properties):
+        del frame.arrays[name]
+    entries = {name: value for name, value in atoms.info.items() if name not in all_properties} | info
     # a comment line has no room for line ends
     frame.info = {name: " ".join(value.split()) if isinstance(value, str) else value for name, value in entries.items()}
     labels = {name: np.array(results[name], dtype=float) for name in _KEPT if results.get(name) is not None}
