@@ -31,4 +31,4 @@ def test_covalent_structures_must_be_bound_and_others_may_be_weakly_so(stiffness
     constants = [BondConstant((1, 8), constant=stiffness, predicted=stiffness, n_bonds=100)]
     check = atomization_energies([frame], ISOLATED, constants)
     assert (check.warning is not None) == doubtful
-    assert check.basis == "1 frames"
+    assert check.basis == "1 frame"

@@ -164,7 +164,7 @@ def test_train_leaves_out_unlabelled_frames_when_asked(folder, tmp_path):
     assert "--skip-unlabelled" in output
     code, output, log = train(tmp_path, tmp_path, *KEYS, "--skip-unlabelled")
     assert code == 0, output
-    assert "1 frames without labels left out" in log
+    assert "1 frame without labels left out" in log
 
 
 def test_resume_takes_no_names_of_labels(folder, tmp_path):

@@ -80,7 +80,7 @@ def test_states_of_a_relaxation_are_those_of_the_structure():
 def test_relax_says_what_went_wrong():
     atoms = copper()
     atoms.rattle(0.05, seed=0)
-    with pytest.raises(RelaxationNotConverged, match="after 1 steps"):
+    with pytest.raises(RelaxationNotConverged, match="after 1 step,"):
         relax(atoms, RelaxSettings(fmax=1e-6, max_steps=1))
     water = molecule("H2O")
     water.calc = EMT()

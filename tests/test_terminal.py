@@ -8,6 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 
+from lrc_ase.cli.console import one_line_errors, say
 from lrc_ase.files.terminal import new_console
 
 
@@ -43,3 +44,18 @@ def test_lines_in_a_notebook_are_one_stream(monkeypatch):
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     assert Console().is_jupyter
     assert not new_console().is_jupyter
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # of a locale, and of the locale C
+def test_letters_that_an_encoding_lacks_end_no_command(monkeypatch, errors):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", errors=errors))
+
+    @one_line_errors
+    def table(*, debug):
+        say("meV/\N{LATIN CAPITAL LETTER A WITH RING ABOVE}")
+        new_console().print("a\N{SUPERSCRIPT THREE}", markup=False)
+        sys.stdout.flush()
+
+    table(debug=True)
+    assert written.getvalue() == b"meV/?\na?\n"

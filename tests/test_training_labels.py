@@ -125,7 +125,7 @@ def test_frames_without_labels_are_an_error_unless_they_are_to_be_skipped(tmp_pa
         prepare(configuration(tmp_path, cache=cache))
     prepared = prepare(configuration(tmp_path, skip_unlabelled=True, cache=cache))
     assert sum(len(part) for part in (prepared.data_sets["frames"].train, prepared.data_sets["frames"].validation)) == 4
-    assert "note: data set 'frames': 1 frames without labels left out" in describe(prepared)
+    assert "note: data set 'frames': 1 frame without labels left out" in describe(prepared)
     for atoms in frames:
         atoms.calc = None
     ase.io.write(tmp_path / "train.traj", frames)

@@ -136,6 +136,19 @@ def test_a_finished_run_goes_on_with_the_schedule_of_the_longer_one(three_epochs
         train(None, run, resume=True, epochs=4, quiet=True)
 
 
+def test_a_run_whose_time_is_over_says_that_more_epochs_need_more_time(tmp_path):
+    ase.io.write(tmp_path / "frames.traj", metal_frames(5))
+    run = tmp_path / "run"
+    train(tmp_path / "frames.traj", run, epochs=3, time_limit=1e-9, settings=TINY, quiet=True)
+    assert len(rows_of(run)) == 1
+    train(None, run, resume=True, epochs=4, quiet=True)
+    assert len(rows_of(run)) == 1
+    last = "stopped by time_limit (1e-09 minutes) after 1 of 4 epochs"
+    assert f"stage 'full-range' trains no further: {last}; raise time_limit as well" in (run / "log.txt").read_text()
+    train(None, run, resume=True, time_limit=60.0, quiet=True)
+    assert len(rows_of(run)) == 4
+
+
 def test_a_resumed_run_refuses_what_would_change_it(three_epochs):
     with pytest.raises(ConfigurationError, match="--resume alone takes everything from the run folder, 'seed'"):
         train(None, three_epochs / "run", resume=True, seed=3, quiet=True)

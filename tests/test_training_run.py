@@ -150,7 +150,7 @@ def test_remarks_survive_a_resume(finished, tmp_path):
     assert load_potential(path).description["remarks"] == remarks
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "stage 'a' done, stopped by time_limit (1e-09 minutes) after 1 of 2 epochs: best epoch 1" in log
-    assert "stage 'b' done, all 1 epochs: best epoch 1" in log
+    assert "stage 'b' done, 1 epoch: best epoch 1" in log
 
 
 @pytest.mark.parametrize("torn", ["second", "second,2", "second,3,1.0e-04,0.1", "second,2\0\0,x\n", "\xff\n"])

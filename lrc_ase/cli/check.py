@@ -24,6 +24,7 @@ from lrc_ase.cli.console import (
     say,
     set_threads,
 )
+from lrc_ase.files.counted import counted
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -236,7 +237,7 @@ def _plan_text(plan: DynamicsPlan, quick: bool) -> str:
     minutes = max(round(plan.seconds / 60), 1)
     duration = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
     hint = "" if quick or minutes < 10 else "; --quick runs far less"
-    return f"{plan.n_steps} steps of {plan.n_atoms} atoms ahead, about {duration}{hint}"
+    return f"{counted(plan.n_steps, 'step')} of {counted(plan.n_atoms, 'atom')} ahead, about {duration}{hint}"
 
 
 def _print_end(report: CheckReport, seconds: float) -> None:

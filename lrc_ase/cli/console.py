@@ -6,6 +6,7 @@ Torch, ASE and the kernels are imported inside functions: a command that imports
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 import sys
@@ -96,6 +97,7 @@ def one_line_errors(command: Command) -> Command:
                 if not debug:
                     _show_warnings_of_ours()
                 _keep_freed_memory()
+                _replace_letters_without_code()
                 command(*args, debug=debug, **kwargs)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
@@ -120,6 +122,16 @@ def one_line_errors(command: Command) -> Command:
             raise typer.Exit(1) from None
 
     return wrapped  # type: ignore[return-value]
+
+
+def _replace_letters_without_code() -> None:
+    """Print a question mark for a letter that the terminal's encoding lacks, such as that of Angstrom in ASCII.
+
+    Python raises an error by default, which would end a training at its first table.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="replace")
 
 
 def _keep_freed_memory() -> None:

@@ -11,6 +11,7 @@ import typer
 
 from lrc_ase.cli.console import DebugOption, one_line_errors, say
 from lrc_ase.cli.learn_progress import LearnProgress
+from lrc_ase.files.counted import counted
 from lrc_ase.learning.active_learning import LearnSummary
 from lrc_ase.learning.active_learning import learn as learn_potential
 from lrc_ase.learning.labelling import LabelsNeeded
@@ -264,12 +265,12 @@ def _print_summary(summary: LearnSummary) -> None:
     if summary.fresh is not None:
         say(
             f"force error on fresh labels, before they were trained on: {summary.fresh.forces_rmse:.1f} meV/Angstrom "
-            f"({summary.fresh.n_frames} frames)"
+            f"({counted(summary.fresh.n_frames, 'frame')})"
         )
     if summary.held_out is not None:
         say(
             f"force error of the final potential on held-out frames: {summary.held_out.forces_rmse:.1f} meV/Angstrom "
-            f"({summary.held_out.n_frames} frames, which chose its best epoch)"
+            f"({counted(summary.held_out.n_frames, 'frame')}, which chose its best epoch)"
         )
     overhead = summary.seconds - sum(record.label_seconds for record in summary.records)
     say(

@@ -27,6 +27,7 @@ from lrc_ase.cli.console import (
     set_threads,
     starting_structure,
 )
+from lrc_ase.files.counted import counted
 
 if TYPE_CHECKING:
     from lrc_ase.simulation import MDFiles, MDSettings, MDState, MDSummary
@@ -146,7 +147,8 @@ def md(
 @contextmanager
 def _progress(settings: MDSettings, n_atoms: int, field: str) -> Iterator[Callable[[MDState], None]]:
     """Yield a function that shows the state of a run: as a bar on a terminal, as lines in a file or pipe."""
-    heading = f"{settings.ensemble}, {n_atoms} atoms, {settings.steps} steps of {settings.timestep:g} fs"
+    steps = f"{counted(settings.steps, 'step')} of {settings.timestep:g} fs"
+    heading = f"{settings.ensemble}, {counted(n_atoms, 'atom')}, {steps}"
     if settings.temperature is not None:
         heading += f", {settings.temperature:g} K"
     if settings.ensemble == "npt":
@@ -237,11 +239,12 @@ def _print_summary(summary: MDSummary, settings: MDSettings, n_atoms: int, field
     final = summary.final
     done = summary.steps - summary.first_step
     if summary.first_step and not done:
-        print(f"Nothing to do: the run has made its {summary.steps} steps; a larger --steps makes it longer.")
+        made = counted(summary.steps, "step")
+        print(f"Nothing to do: the run has made its {made}; a larger --steps makes it longer.")
         return
     per_day = 86.4 * settings.timestep / summary.ms_per_step if done else 0.0
     print(
-        f"{done} steps of {n_atoms} atoms in {summary.seconds:.1f} s "
+        f"{counted(done, 'step')} of {counted(n_atoms, 'atom')} in {summary.seconds:.1f} s "
         f"({summary.ms_per_step:.2f} ms per step, {per_day:.3g} ns/day)\n"
         + (f"{field}\n" if field else "")
         + f"end: {final.temperature:.1f} K, potential {final.potential:.6f} eV, total {final.total:.6f} eV"

@@ -25,6 +25,7 @@ from lrc_ase.cli.console import (
     set_threads,
     starting_structure,
 )
+from lrc_ase.files.counted import counted
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -88,7 +89,7 @@ def relax(
             if first:
                 kept = _keep(output, atoms)
     print(
-        f"{final.steps} steps: largest force {first[0].fmax:.4f} -> {final.fmax:.4f} eV/Angstrom,\n"
+        f"{counted(final.steps, 'step')}: largest force {first[0].fmax:.4f} -> {final.fmax:.4f} eV/Angstrom,\n"
         f"energy {first[0].energy:.6f} -> {final.energy:.6f} eV" + (f", {field_of_run}" if field_of_run else "")
     )
     if cell:

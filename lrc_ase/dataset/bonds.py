@@ -21,6 +21,7 @@ from ase.data import covalent_radii, vdw_radii
 from lrc_ase.dataset.check import Check, slope_and_correlation
 from lrc_ase.dataset.labelled_graphs import elements_of
 from lrc_ase.dataset.labels import LabelledFrame
+from lrc_ase.files.counted import counted
 from lrc_ase.structures.neighbors import neighbor_graph
 
 __all__ = ["BondConstant", "bond_constants", "contact_radii", "forces_against_bonds", "neighbor_distance"]
@@ -101,7 +102,9 @@ def forces_against_bonds(constants: Sequence[BondConstant]) -> Check:
         return Check(
             subject, obstacle="no forces, too few bonds of similar length, rigid bonds, or forces that do not follow"
         )
-    basis = f"{sum(each.n_bonds for each in constants)} bonds of {len(constants)} pairs of elements"
+    basis = (
+        f"{counted(sum(each.n_bonds for each in constants), 'bond')} of {counted(len(constants), 'pair of elements')}"
+    )
     ratio = float(np.median([abs(each.constant) / each.predicted for each in constants]))
     doubts = []
     if np.mean([np.sign(each.constant) for each in constants]) < 0:

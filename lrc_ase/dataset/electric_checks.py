@@ -13,6 +13,7 @@ from lrc_ase.dataset.check import Check, nearest_meaning
 from lrc_ase.dataset.electric_labels import rotation_of_dipole
 from lrc_ase.dataset.labels import LabelledFrame
 from lrc_ase.dataset.lazy import sample
+from lrc_ase.files.counted import counted
 from lrc_ase.structures.charge import total_charge
 
 __all__ = ["check_electric_labels"]
@@ -63,7 +64,7 @@ def _dipoles_against_born_charges(frames: Sequence[LabelledFrame]) -> Check:
     text = (
         f"dipoles are {ratio:.3g} times those of their Born effective charges: they may be in {unit}" if unit else None
     )
-    return Check(subject, f"{len(computed)} frames", warning=text)
+    return Check(subject, counted(len(computed), "frame"), warning=text)
 
 
 def _sums_of_born_charges(frames: Sequence[LabelledFrame]) -> Check:
@@ -80,7 +81,7 @@ def _sums_of_born_charges(frames: Sequence[LabelledFrame]) -> Check:
     text = None
     if error > _LARGEST_SUM:
         text = f"Born effective charges of a frame miss its total charge by {error:.2g} e: is its charge named?"
-    return Check(subject, f"{len(errors)} frames", warning=text)
+    return Check(subject, counted(len(errors), "frame"), warning=text)
 
 
 def _size_of_polarizabilities(frames: Sequence[LabelledFrame]) -> Check:
@@ -101,4 +102,4 @@ def _size_of_polarizabilities(frames: Sequence[LabelledFrame]) -> Check:
     text = None
     if unit:
         text = f"polarizabilities are {ratio:.3g} times those of free atoms: they may be in {unit}"
-    return Check(subject, f"{len(ratios)} frames", warning=text)
+    return Check(subject, counted(len(ratios), "frame"), warning=text)

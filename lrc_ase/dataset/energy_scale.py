@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 from lrc_ase.dataset.bonds import BondConstant
 from lrc_ase.dataset.check import Check, centered, slope_and_correlation
 from lrc_ase.dataset.labels import LabelledFrame
+from lrc_ase.files.counted import counted
 
 __all__ = ["atomization_energies", "doubt_about_references", "isolated_atoms", "variation_of_energies"]
 
@@ -53,7 +54,7 @@ def variation_of_energies(frames: Sequence[LabelledFrame], constants: Sequence[B
     slope, correlation = slope_and_correlation(expected, energies)
     if abs(correlation) < _LEAST_CORRELATION:
         return Check(subject, obstacle="energies do not follow forces from frame to frame")
-    basis = f"{len(energies)} frames"
+    basis = counted(len(energies), "frame")
     if _SOUND_VARIATION[0] < slope < _SOUND_VARIATION[1]:
         return Check(subject, basis)
     if slope < 0:
@@ -91,7 +92,7 @@ def atomization_energies(
     ]
     if not per_atom:
         return Check(subject, obstacle="no frame consists of elements whose isolated atoms are known")
-    energy, basis = float(np.median(per_atom)), f"{len(per_atom)} frames"
+    energy, basis = float(np.median(per_atom)), counted(len(per_atom), "frame")
     strong = any(each.predicted > _STRONG_BOND for each in constants)
     if _STRONGEST < energy < (_WEAKEST if strong else 2.0):
         return Check(subject, basis)

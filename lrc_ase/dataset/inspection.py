@@ -23,6 +23,7 @@ from lrc_ase.dataset.remarks import counted_remarks
 from lrc_ase.dataset.repeats import warn_of_repeats
 from lrc_ase.dataset.theory_levels import warn_of_levels
 from lrc_ase.dataset.units import check_units
+from lrc_ase.files.counted import counted
 from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.domain import summarize
 from lrc_ase.structures.neighbors import neighbor_graph
@@ -68,7 +69,7 @@ class DataReport:
     def verdict(self) -> str:
         """Return one sentence that claims no more than was checked."""
         if self.warnings:
-            return f"{len(self.warnings)} warning{'s' if len(self.warnings) > 1 else ''}."
+            return f"{counted(len(self.warnings), 'warning')}."
         if self.unchecked:
             return "The checks that could be made found nothing wrong."
         return "The checks found nothing wrong."

@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from lrc_ase.dataset.label_values import Remark
+from lrc_ase.files.counted import counted
 
 __all__ = ["magnetism_remark", "total_moment", "warn_of_multiplicities"]
 
@@ -62,7 +63,7 @@ def warn_of_multiplicities(frames: Iterable[Atoms]) -> list[str]:
                 states.setdefault(str(name), Counter())[str(value)] += 1
     return [
         f"info entry '{name}' names {len(counts)} spin states ("
-        + ", ".join(f"{value} in {count} frames" for value, count in counts.most_common(4))
+        + ", ".join(f"{value} in {counted(count, 'frame')}" for value, count in counts.most_common(4))
         + "), which a potential cannot tell apart: keep frames of one of them"
         for name, counts in states.items()
         if len(counts) > 1

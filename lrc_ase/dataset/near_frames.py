@@ -25,6 +25,7 @@ from ase.units import Bohr, GPa, Hartree, Rydberg, kcal, kJ, mol
 
 from lrc_ase.dataset.check import Check, nearest_meaning, slope_and_correlation
 from lrc_ase.dataset.labels import LabelledFrame
+from lrc_ase.files.counted import counted
 from lrc_ase.structures.charge import total_charge
 
 __all__ = ["STRESS_SLOPES", "energies_against_forces", "energies_against_stresses", "near_pairs"]
@@ -78,8 +79,8 @@ def energies_against_forces(frames: Sequence[LabelledFrame]) -> Check:
     if len(rows) < _FEWEST_PAIRS:
         return Check(
             subject,
-            obstacle=f"{len(rows)} pairs of frames of the same atoms and cell within {_LARGEST_STEPS[0]:g} Angstrom, "
-            f"{_FEWEST_PAIRS} are needed",
+            obstacle=f"{counted(len(rows), 'pair of frames')} of the same atoms and cell within "
+            f"{_LARGEST_STEPS[0]:g} Angstrom, {_FEWEST_PAIRS} are needed",
         )
     samples = np.array(rows).T
     for largest in _LARGEST_STEPS:
@@ -100,7 +101,7 @@ def _verdict_on_energies(
     change: np.ndarray, work: np.ndarray, error: np.ndarray, n_atoms: np.ndarray, slope: float
 ) -> Check:
     """Return the check for a slope between the change of the energy and the work of the forces."""
-    subject, basis = "energies against forces", f"{len(change)} pairs of near frames"
+    subject, basis = "energies against forces", counted(len(change), "pair of near frames")
     fits = _FITS[0] < slope < _FITS[1]
     meaning = None if fits else nearest_meaning(slope, _energy_slopes(n_atoms), _TOLERANCE)
     # pairs near enough to tell factors of 1.9 from anharmonic terms
@@ -134,7 +135,7 @@ def energies_against_stresses(frames: Sequence[LabelledFrame]) -> Check:
     if len(rows) < _FEWEST_PAIRS:
         return Check(subject, obstacle="too few pairs of frames of the same atoms in slightly different cells")
     change, work_of_forces, work, error, n_atoms = np.array(rows).T
-    basis = f"{len(rows)} pairs of near cells"
+    basis = counted(len(rows), "pair of near cells")
     slope, correlation = _regression(work, change - work_of_forces, error)  # of the stress: 160 if it is in GPa
     doubtful = abs(correlation) > _LEAST_CORRELATION and not _FITS[0] < slope < _FITS[1]
     if doubtful and (meaning := nearest_meaning(slope, STRESS_SLOPES, _TOLERANCE)):

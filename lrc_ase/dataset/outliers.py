@@ -9,6 +9,7 @@ import numpy as np
 from lrc_ase.dataset.check import Check
 from lrc_ase.dataset.labels import LabelledFrame
 from lrc_ase.dataset.theory_levels import check_level
+from lrc_ase.files.counted import counted
 
 __all__ = ["check_outliers", "far_from_others", "force_noise", "net_forces"]
 
@@ -24,7 +25,7 @@ def check_outliers(frames: Sequence[LabelledFrame]) -> list[Check]:
     energies = np.array([frame.energy for frame in frames])
     if len(frames) > 2 and np.isfinite(energies).all() and np.ptp(energies) == 0:
         text = "all energies are the same: they were filled in, not computed"
-        checks.append(Check("filled-in energies", f"{len(frames)} frames", warning=text))
+        checks.append(Check("filled-in energies", counted(len(frames), "frame"), warning=text))
     return checks
 
 
@@ -83,7 +84,7 @@ def _outlying_forces(frames: Sequence[LabelledFrame]) -> Check:
         return Check(subject, obstacle=f"fewer than {_FEWEST} frames have forces")
     largest = np.array([np.nanmax(np.abs(frame.forces)) for frame in labelled])
     far = np.flatnonzero(far_from_others(largest))
-    basis = f"{len(labelled)} frames"
+    basis = counted(len(labelled), "frame")
     if not len(far):
         return Check(subject, basis)
     names = _names([labelled[index].name for index in far[np.argsort(-largest[far])]])
@@ -109,7 +110,7 @@ def _outlying_energies(frames: Sequence[LabelledFrame]) -> Check:
         energies = np.array([frame.energy / len(frame.atoms) for frame in group])
         gaps = np.abs(energies - np.median(energies))
         outliers += [(float(gaps[index]), group[index].name) for index in np.flatnonzero(far_from_others(gaps))]
-    basis = f"{sum(map(len, groups))} frames"
+    basis = counted(sum(map(len, groups)), "frame")
     if not outliers:
         return Check(subject, basis)
     names = _names([name for _, name in sorted(outliers, reverse=True)])
@@ -127,7 +128,7 @@ def _net(frames: Sequence[LabelledFrame]) -> Check:
     # independent errors of components add up to a net force that grows with the root of the number of atoms
     limits = np.array([0.02 * np.sqrt(squares.mean() * 3 * len(frames[index].atoms)) for index in known])
     strong = net[known][net[known] > np.maximum(limits, 1e-3)]
-    basis = f"{len(known)} frames"
+    basis = counted(len(known), "frame")
     if not len(strong):
         return Check(subject, basis)
     text = (

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lrc_ase.dataset.labels import LabelledFrame
+from lrc_ase.files.counted import counted
 from lrc_ase.structures.charge import total_charge
 
 __all__ = ["warn_of_repeats"]
@@ -82,9 +83,8 @@ def _differ(occurrences: Sequence[Occurrence]) -> bool:
 def _contradiction(key: tuple[str, ...], groups: Sequence[list[Occurrence]]) -> str:
     """Return a sentence about structures with contradicting labels."""
     energy, force = np.max([_spreads(occurrences) for occurrences in groups], axis=0)
-    n = len(groups)
     return (
-        f"{n} structure{'s' if n > 1 else ''} with different labels {_where(key)}: energies differ by up to "
+        f"{counted(len(groups), 'structure')} with different labels {_where(key)}: energies differ by up to "
         f"{1e3 * energy:.3g} meV/atom, forces by up to {force:.3g} eV/Angstrom, for example {_first_two(groups[0])}. "
         "A potential fits their mean: keep frames of one magnetic state and one level of theory, and name total charges"
     )

@@ -11,6 +11,7 @@ from lrc_ase.dataset.check import Check, centered, nearest_meaning, slope_and_co
 from lrc_ase.dataset.labels import LabelledFrame
 from lrc_ase.dataset.lazy import sample
 from lrc_ase.dataset.near_frames import STRESS_SLOPES
+from lrc_ase.files.counted import counted
 
 __all__ = ["pressure_against_volume", "size_of_stresses", "stresses_against_bonds", "stresses_against_forces"]
 
@@ -46,7 +47,7 @@ def stresses_against_forces(frames: Sequence[LabelledFrame]) -> Check:
         obstacle = f"no slab, wire or cluster with {_LEAST_GAP:g} Angstrom of vacuum has stress and all forces"
         return Check(subject, obstacle=obstacle)
     slope, correlation = slope_and_correlation(np.concatenate(virials), np.concatenate(works))
-    basis = f"{len(virials)} frames"
+    basis = counted(len(virials), "frame")
     if abs(correlation) < _LEAST_CORRELATION:
         return Check(subject, obstacle=f"stress and virial of {basis} do not follow each other")
     meaning = None if 0.5 < slope < 2 else nearest_meaning(slope, STRESS_SLOPES, 0.4)
@@ -74,7 +75,7 @@ def pressure_against_volume(frames: Sequence[LabelledFrame]) -> Check:
     modulus, correlation = slope_and_correlation(volumes, stresses)
     if abs(correlation) < _LEAST_CORRELATION:
         return Check(subject, obstacle="stress does not follow the volume")
-    basis = f"{len(volumes)} frames"
+    basis = counted(len(volumes), "frame")
     if modulus < 0:
         return Check(subject, basis, warning="compression lowers the pressure: the stress has the opposite sign")
     if modulus > _LARGEST_MODULUS:
@@ -105,7 +106,7 @@ def stresses_against_bonds(frames: Sequence[LabelledFrame], constants: Sequence[
     slope, correlation = slope_and_correlation(lengths, works)
     if abs(correlation) < _LEAST_CORRELATION_OF_BONDS:
         return Check(subject, obstacle="stress does not follow the bonds")
-    basis = f"{len(lengths)} frames"
+    basis = counted(len(lengths), "frame")
     if correlation < 0:
         text = "bonds are shorter under tension: the stress has the opposite sign, positive in tension is expected"
         return Check(subject, basis, warning=text)
@@ -134,7 +135,7 @@ def size_of_stresses(frames: Sequence[LabelledFrame]) -> Check:
             f"stress times volume is {np.median(works):.3g} eV per atom: eV/Angstrom^3 is expected, GPa (160.2 times "
             "as large) or kbar would give such numbers"
         )
-    return Check(subject, f"{len(works)} frames", warning=text)
+    return Check(subject, counted(len(works), "frame"), warning=text)
 
 
 def _across_vacuum(frame: LabelledFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import numpy as np
 from lrc_ase.dataset.check import Check
 from lrc_ase.dataset.labels import LabelledFrame
 from lrc_ase.dataset.near_frames import near_pairs
+from lrc_ase.files.counted import counted
 
 __all__ = ["check_level", "warn_of_levels"]
 
@@ -33,8 +34,8 @@ def check_level(frames: Sequence[LabelledFrame]) -> Check:
     subject = "one level of theory"
     rows = near_pairs(frames)
     if len(rows) < _FEWEST_PAIRS:
-        return Check(subject, obstacle=f"{len(rows)} pairs of near frames, {_FEWEST_PAIRS} are needed")
-    basis = f"{len(rows)} pairs of near frames"
+        return Check(subject, obstacle=f"{counted(len(rows), 'pair of near frames')}, {_FEWEST_PAIRS} are needed")
+    basis = counted(len(rows), "pair of near frames")
     jumps = _jumps(rows)
     if len(jumps) < _FEWEST_PAIRS:
         return Check(subject, basis)

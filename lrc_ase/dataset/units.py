@@ -21,6 +21,7 @@ from lrc_ase.dataset.stress_scale import (
     stresses_against_bonds,
     stresses_against_forces,
 )
+from lrc_ase.files.counted import counted
 
 __all__ = ["check_units"]
 
@@ -87,7 +88,7 @@ def _total_energies(frames: Sequence[LabelledFrame]) -> Check:
     ratio = float(np.nanmedian(ratios)) if np.isfinite(ratios).any() else math.nan
     unit = nearest_meaning(ratio, _TOTAL_ENERGIES, 0.03)
     text = f"the total energies are those of all electrons in {unit}: eV is expected" if unit else None
-    return Check("total energies of all electrons", f"{len(ratios)} frames", warning=text)
+    return Check("total energies of all electrons", counted(len(ratios), "frame"), warning=text)
 
 
 def _distances(frames: Sequence[LabelledFrame]) -> Check:

@@ -13,6 +13,7 @@ from ase.data import atomic_masses
 from lrc_ase.calculator import LRCCalculator
 from lrc_ase.dataset import Atoms
 from lrc_ase.evaluation import select_frames
+from lrc_ase.files.counted import counted
 from lrc_ase.files.potential_file import Potential
 from lrc_ase.learning.settings import ExplorationSettings, LearnSettings
 from lrc_ase.learning.training_steps import number_held_out, single_members
@@ -155,7 +156,9 @@ def explore(
             result.explosions += walk.exploded
             result.alarms += not walk.exploded
             heat = plan.temperature(first_step + walk.steps)
-            result.reasons.append(f"walker {walker + 1} after {walk.steps} steps, at {heat:.0f} K: {walk.alarm}")
+            result.reasons.append(
+                f"walker {walker + 1} after {counted(walk.steps, 'step')}, at {heat:.0f} K: {walk.alarm}"
+            )
         result.complete &= walk.finished and first_step == 0
         if not attempt:
             result.walkers.append(_next_state(walk, start, notes))

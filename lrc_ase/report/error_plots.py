@@ -17,6 +17,7 @@ from lrc_ase.dataset import Atoms
 from lrc_ase.evaluation.error_tables import ERROR_UNITS, error_text
 from lrc_ase.evaluation.evaluate import Evaluation
 from lrc_ase.evaluation.pair_errors import PairErrors
+from lrc_ase.files.counted import counted
 from lrc_ase.report.projection import Projection, project
 from lrc_ase.report.style import ANGSTROM, REFERENCE_COLOR, colors, new_figure, plot_text, save_figure
 
@@ -64,7 +65,7 @@ def plot_pair_errors(errors: Mapping[str, Mapping[str, PairErrors]], cutoff: flo
                 axis.errorbar(curve.distances, curve.mean, bars, color=color, label=plot_text(name, 28), **style)
         shown = [curves[pair] for curves in errors.values() if pair in curves]
         _set_error_scale(axis, shown)
-        axis.set_title(f"{pair}, {n_pairs[pair]} pairs", fontsize="medium")
+        axis.set_title(f"{pair}, {counted(n_pairs[pair], 'pair')}", fontsize="medium")
         axis.grid(alpha=0.3)
     for axis in axes[len(pairs) :]:
         axis.set_visible(False)

@@ -11,6 +11,7 @@ import numpy as np
 from lrc_ase.dataset import DataReport
 from lrc_ase.evaluation.error_tables import ELECTRIC_COLUMNS, ERROR_UNITS, error_cells, error_text
 from lrc_ase.evaluation.evaluate import Evaluation
+from lrc_ase.files.counted import counted
 from lrc_ase.files.potential_file import Potential
 from lrc_ase.report.learning_curve import read_metrics
 from lrc_ase.report.page import Table
@@ -173,7 +174,7 @@ def cost_table(metrics: Path, evaluations: Mapping[str, Evaluation]) -> Table:
         epochs = [index for index, name in enumerate(columns["stage"]) if name == stage]
         seconds = float(columns["seconds"][epochs[-1]])
         each = f"{seconds / len(epochs):.3g} s per epoch"
-        rows.append([f"stage {stage}", f"{len(epochs)} epochs", f"{seconds:.1f} s", each])
+        rows.append([f"stage {stage}", counted(len(epochs), "epoch"), f"{seconds:.1f} s", each])
     for name, evaluation in evaluations.items():
         n_atoms = int(evaluation.n_atoms.sum())
         per_atom = 1e6 * evaluation.seconds / n_atoms

@@ -17,6 +17,7 @@ from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT
 from ase.md.verlet import VelocityVerlet
 
+from lrc_ase.files.counted import counted
 from lrc_ase.files.lock import exclusive_use
 from lrc_ase.simulation.conditions import MDFiles, MDSettings, check_same_run, check_structure, run_identity
 from lrc_ase.simulation.current import CurrentLog, polarization_current
@@ -70,7 +71,7 @@ class MDSummary:
 
     def __repr__(self) -> str:
         return (
-            f"MDSummary({self.steps} steps in {self.seconds:.1f} s, {self.final.temperature:.1f} K, "
+            f"MDSummary({counted(self.steps, 'step')} in {self.seconds:.1f} s, {self.final.temperature:.1f} K, "
             f"potential {self.final.potential:.6f} eV, {self.files.trajectory})"
         )
 

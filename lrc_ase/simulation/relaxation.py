@@ -11,6 +11,8 @@ from ase import Atoms, units
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, FIRE, LBFGS
 
+from lrc_ase.files.counted import counted
+
 __all__ = ["RelaxSettings", "Relaxation", "RelaxationNotConverged", "relax"]
 
 OPTIMIZERS = {"lbfgs": LBFGS, "bfgs": BFGS, "fire": FIRE}
@@ -108,7 +110,7 @@ def relax(
     final = state()
     if not converged:
         raise RelaxationNotConverged(
-            f"the largest force is {final.fmax:.4f} eV/Angstrom after {final.steps} steps, asked for {settings.fmax}; "
-            "raise the number of steps or start again from the structure kept"
+            f"the largest force is {final.fmax:.4f} eV/Angstrom after {counted(final.steps, 'step')}, asked for "
+            f"{settings.fmax}; raise the number of steps or start again from the structure kept"
         )
     return final

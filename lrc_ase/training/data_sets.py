@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lrc_ase.dataset import DataReport, Label, LabelKeys, LabelledGraph, LabelRules, inspect_frames
+from lrc_ase.files.counted import counted
 from lrc_ase.training.configuration import DataSetConfiguration, TrainingConfiguration
 from lrc_ase.training.division import divide
 from lrc_ase.training.frames import Frames, read_cached, read_into_memory
@@ -85,8 +86,9 @@ def describe_data_sets(configuration: TrainingConfiguration, data_sets: Mapping[
         sizes = [len(frame.atoms) for frame in data_set.train]
         smallest, largest = min(sizes), max(sizes)
         yield (
-            f"data set '{name}': {len(data_set.train)} frames to train on, {len(data_set.validation)} to validate; "
-            + (f"{largest} atoms" if smallest == largest else f"{smallest} to {largest} atoms")
+            f"data set '{name}': {counted(len(data_set.train), 'frame')} to train on, "
+            f"{len(data_set.validation)} to validate; "
+            + (counted(largest, "atom") if smallest == largest else f"{smallest} to {largest} atoms")
         )
         if len(data_set.validation):
             yield f"data set '{name}': validation frames: {data_set.division}"
@@ -97,7 +99,7 @@ def describe_data_sets(configuration: TrainingConfiguration, data_sets: Mapping[
                 "tells whether the model overfits; add frames, or name some to validate on"
             )
         if data_set.n_skipped:
-            yield f"note: data set '{name}': {data_set.n_skipped} frames without labels left out"
+            yield f"note: data set '{name}': {counted(data_set.n_skipped, 'frame')} without labels left out"
         for part, frames in (("", data_set.train), (", validation", data_set.validation)):
             for text in partial_label_notes(frames, required):
                 yield f"note: data set '{name}'{part}: {text}"

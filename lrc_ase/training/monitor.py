@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from lrc_ase.dataset import Label
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
+from lrc_ase.files.counted import counted
 from lrc_ase.files.terminal import new_console
 from lrc_ase.models.ensemble import members_of
 from lrc_ase.training.configuration import ConfigurationError
@@ -97,7 +98,8 @@ class Monitor:
         ensemble = f"{len(members)} members of " if len(members) > 1 else ""
         stage = loop.stage
         self.log(
-            f"stage '{stage.name}': {ensemble}{stage.model} model, {n_parameters} parameters, {loop.n_epochs} epochs"
+            f"stage '{stage.name}': {ensemble}{stage.model} model, {n_parameters} parameters, "
+            f"{counted(loop.n_epochs, 'epoch')}"
         )
         self.seconds_before = loop.progress.seconds
         if self.is_first:

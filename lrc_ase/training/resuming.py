@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lrc_ase.files.counted import counted
 from lrc_ase.training.assignments import changed_configuration
 from lrc_ase.training.checkpoint import load_checkpoint
 from lrc_ase.training.configuration import (
@@ -50,7 +51,7 @@ def resumed_configuration(folder: RunFolder, changes: Mapping[str, Any]) -> Trai
     n_epochs = resumed.stages[stage].epochs
     if n_epochs is not None and n_epochs < progress.epoch:
         raise ConfigurationError(
-            f"stage '{resumed.stages[stage].name}' has {progress.epoch} epochs behind it: "
+            f"stage '{resumed.stages[stage].name}' has {counted(progress.epoch, 'epoch')} behind it: "
             f"`epochs` must be at least that, got {n_epochs}"
         )
     if resumed.stages != stored.stages:

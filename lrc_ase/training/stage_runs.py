@@ -12,6 +12,7 @@ import torch
 
 from lrc_ase.compiled.compilation_time import CompilationClock
 from lrc_ase.dataset import LabelledGraph, Lazy, joined
+from lrc_ase.files.counted import counted
 from lrc_ase.files.potential_file import Potential, load_potential, save_potential
 from lrc_ase.models.ensemble import Ensemble
 from lrc_ase.models.equivariance import rotation_error
@@ -151,7 +152,11 @@ class Run:
         before, progress = loop.rate, loop.progress
         progress.stopped_by = None
         loop.stop_when_due()
-        if not loop.finished:
+        if loop.stop_text is not None:
+            self.monitor.log(
+                f"stage '{loop.stage.name}' trains no further: {loop.stop_text}; raise {progress.stopped_by} as well"
+            )
+        elif not loop.finished:
             self.monitor.log(
                 f"stage '{loop.stage.name}' goes on from epoch {progress.epoch} to {loop.n_epochs}; its schedule is "
                 f"that of the longer stage: the learning rate was {before:.2e} and is {loop.next_rate:.2e} now"
@@ -182,7 +187,7 @@ class Run:
             self._remark(f"stage '{stage.name}': {loop.stop_text}")
         score = "" if progress.best_score is None else f", validation loss {progress.best_score:.3e}"
         self.monitor.log(
-            f"stage '{stage.name}' done, {loop.stop_text or f'all {progress.epoch} epochs'}: "
+            f"stage '{stage.name}' done, {loop.stop_text or counted(progress.epoch, 'epoch')}: "
             f"best epoch {progress.best_epoch}{score}"
         )
         errors = self._final_errors(best, loop) if self._is_last_stage else {}
