@@ -88,7 +88,7 @@ def test_killed_between_labels_none_is_computed_twice(finished, tmp_path, monkey
     added: list[str] = []
 
     def noting(store: LabelStore, atoms, **info) -> bool:
-        added.append(info["learn_frame"])
+        added.append(atoms.info["learn_frame"])
         return add(store, atoms, **info)
 
     monkeypatch.setattr(LabelStore, "add", noting)

@@ -33,8 +33,6 @@ FRAME_KEY = "learn_frame"
 _SAME = 1e-3
 """Difference of positions and cell vectors up to which a frame labelled by hand is the one that was asked for,
 Angstrom; files of other programs have few decimals."""
-_NOTES = (FRAME_KEY, "origin", "held_out", "temperature", "deviation", "walker", "step", "alarm")
-"""Entries of `Atoms.info` of a requested frame that are kept with its label."""
 
 
 class LabelsNeeded(Exception):
@@ -81,7 +79,7 @@ def label_by_teacher(
     skipped.
     """
     began = time.monotonic()
-    outcome = Outcome(failures=_read_failures(failed))
+    outcome = Outcome(failures=json.loads(failed.read_text(encoding="utf-8")) if failed.exists() else {})
     waiting = [atoms for atoms in frames if atoms not in store and atoms.info[FRAME_KEY] not in outcome.failures]
     done = len(frames) - len(waiting)
     if waiting:
@@ -98,9 +96,9 @@ def label_by_teacher(
             atoms = waiting[result.index]
             if isinstance(result, Failure):
                 outcome.failures[atoms.info[FRAME_KEY]] = result.reason
-                _write_failures(failed, outcome.failures)
+                write_atomically(failed, json.dumps(outcome.failures, indent=1).encode())
             else:
-                store.add(result.atoms, **_notes(atoms), teacher_seconds=round(result.seconds, 4))
+                store.add(result.atoms, teacher_seconds=round(result.seconds, 4))
             done += 1
             if report is not None:
                 report(done, len(frames))
@@ -212,22 +210,8 @@ def _is_same(first: Atoms, second: Atoms) -> bool:
     return bool(np.abs(shift).max(initial=0.0) <= _SAME)
 
 
-def _notes(atoms: Atoms) -> dict[str, object]:
-    """Return the entries of a requested frame that are kept with its label."""
-    return {key: atoms.info[key] for key in _NOTES if key in atoms.info}
-
-
 def _count(outcome: Outcome, frames: Sequence[Atoms], store: LabelStore) -> None:
     """Set the number of labels and the teacher's time from the store, which holds those of earlier sessions too."""
     stored = [label for atoms in frames if (label := store.get(atoms)) is not None]
     outcome.labelled = len(stored)
     outcome.teacher_seconds = sum(float(label.info.get("teacher_seconds", 0.0)) for label in stored)
-
-
-def _read_failures(path: Path) -> dict[str, str]:
-    """Return the failures of an iteration that was interrupted."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-
-
-def _write_failures(path: Path, failures: dict[str, str]) -> None:
-    write_atomically(path, json.dumps(failures, indent=1).encode())
