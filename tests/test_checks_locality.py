@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
 from lrc_ase.checks import check
@@ -31,3 +31,10 @@ def test_a_molecule_alone_in_a_periodic_box_has_no_decay():
         "not applicable",
         "No atoms lie between 5 and 18.0 Angstrom from the one that moves.",
     )
+
+
+def test_a_cell_that_is_too_large_is_named_with_its_width():
+    dense = bulk("C", "diamond", a=3.0, cubic=True)
+    dense.info["kind"] = "crystal"
+    (system,) = check(EMT(), dense, only=["locality"]).systems
+    assert system.results[0].sentence == "A cell of 24 Angstrom would hold more than 3000 atoms."

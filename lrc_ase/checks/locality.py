@@ -18,8 +18,8 @@ __all__ = ["locality"]
 
 DISPLACEMENT = 0.2
 """Displacement of one atom, Angstrom."""
-WIDTH = (18.0, 24.0)
-"""Smallest width of the cell in which forces are compared, quick and full, Angstrom."""
+WIDTH, QUICK_WIDTH = 24.0, 18.0
+"""Smallest width of the cell in which forces are compared, Angstrom."""
 LARGEST_CELL = 3000
 NEAR = 5.0
 """Distance beyond which the decay is fitted, Angstrom."""
@@ -50,9 +50,10 @@ def locality(subject: Subject, rng: np.random.Generator) -> CheckResult:
 def _decay(subject: Subject, rng: np.random.Generator) -> CheckResult:
     """Move one atom of a large cell and fit a power of the distance to the changes of forces."""
     atoms = subject.atoms()
-    repeats = repetitions(atoms, WIDTH[not subject.settings.quick])
+    width = QUICK_WIDTH if subject.settings.quick else WIDTH
+    repeats = repetitions(atoms, width)
     if len(atoms) * int(np.prod(repeats)) > LARGEST_CELL:
-        raise NotApplicable(f"A cell of {WIDTH[0]:g} Angstrom would hold more than {LARGEST_CELL} atoms")
+        raise NotApplicable(f"A cell of {width:g} Angstrom would hold more than {LARGEST_CELL} atoms")
     large = repeated(atoms, repeats)
     large.calc = atoms.calc
     subject.progress(f"forces in a cell of {len(large)} atoms")

@@ -13,7 +13,7 @@ from pydantic import model_validator
 
 from lrc_ase.dataset.constraints import constrained_components
 from lrc_ase.dataset.electric_labels import find_born_effective_charges, find_dipole, find_polarizability
-from lrc_ase.dataset.frame_weights import frame_weight, without_switched_off
+from lrc_ase.dataset.frame_weights import CONFIG_TYPE_KEY, frame_weight, without_switched_off
 from lrc_ase.dataset.label_values import (
     DETECTED_KEYS,
     Label,
@@ -226,7 +226,7 @@ def labelled_atoms(frame: LabelledFrame) -> Atoms:
     atoms = Atoms(
         frame.atoms.numbers, positions=frame.atoms.positions, cell=frame.atoms.cell.array, pbc=frame.atoms.pbc
     )
-    atoms.info = {key: frame.atoms.info[key] for key in (SOURCE_KEY, "config_type") if key in frame.atoms.info}
+    atoms.info = {key: frame.atoms.info[key] for key in (SOURCE_KEY, CONFIG_TYPE_KEY) if key in frame.atoms.info}
     if charge_entries(frame.atoms):
         atoms.info["charge"] = total_charge(frame.atoms)
     known: dict[str, Any] = {label: getattr(frame, label) for label in get_args(Label) if frame.has(label)}
