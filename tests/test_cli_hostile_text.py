@@ -37,7 +37,7 @@ def test_info_shows_text_from_files_letter_by_letter(tmp_path, width, monkeypatc
     save_potential(path, Potential(shown.model, shown.references, description))
     if width is not None:
         terminal = Console(width=width, force_terminal=True, color_system=None)
-        monkeypatch.setattr("lrc_ase.cli.console.console", terminal)
+        monkeypatch.setattr("lrc_ase.cli.printed_tables.console", terminal)
     code, output = lrc_ase("info", path)
     assert code == 0, output
     without_layout = re.sub(r"\s", "", output)

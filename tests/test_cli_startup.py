@@ -14,6 +14,8 @@ from lrc_ase.cli import app
 COMMANDS = [
     "data",
     "train",
+    "learn",
+    "sample",
     "evaluate",
     "check",
     "select",
@@ -73,6 +75,11 @@ def test_help_of_a_command_loads_no_heavy_library(name):
     output, modules = run(name, "--help")
     assert f"Usage: lrc-ase {name}" in output or f"{name} [OPTIONS]" in output
     assert not modules & (set(HEAVY) - {"pydantic"})  # typer's
+
+
+def test_a_report_on_data_loads_neither_plots_nor_training():
+    _, modules = run("data", "--help")
+    assert not modules & {"matplotlib", "lrc_ase.training"}
 
 
 def test_a_command_keeps_freed_memory(monkeypatch):

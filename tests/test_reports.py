@@ -14,7 +14,7 @@ from evaluations import FRAMES, evaluation
 from matplotlib.figure import Figure
 
 from lrc_ase.cli.console import console
-from lrc_ase.cli.evaluate import print_table
+from lrc_ase.cli.printed_tables import print_table
 from lrc_ase.evaluation.evaluate import Evaluation
 from lrc_ase.evaluation.pair_errors import PairErrors, pair_errors
 from lrc_ase.report.error_plots import plot_hardest_frames, plot_pair_errors

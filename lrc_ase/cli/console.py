@@ -11,15 +11,12 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
-from rich.box import SIMPLE
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 from typer.models import OptionInfo
 
 from lrc_ase.files.printable import printable
@@ -51,7 +48,6 @@ __all__ = [
     "say",
     "set_field",
     "set_threads",
-    "show_rows",
     "starting_structure",
 ]
 
@@ -196,22 +192,6 @@ def naming_options(message: str, command: Callable[..., None]) -> str:
 def say(text: str, *, to_stderr: bool = False) -> None:
     """Print lines that may hold text from files: unwrapped, without markup, escape codes shown instead of obeyed."""
     print("\n".join(printable(line) for line in text.split("\n")), file=sys.stderr if to_stderr else sys.stdout)
-
-
-def show_rows(title: str, rows: Sequence[tuple[str, str]]) -> None:
-    """Print names and values that may come from files, without markup and escape codes.
-
-    A terminal folds values at its width. In a pipe or a file every row is one line, with nothing cut off.
-    """
-    if not console.is_terminal:
-        say("\n".join([printable(title), *(f"{printable(name)}: {printable(value)}" for name, value in rows)]))
-        return
-    table = Table(title=Text(printable(title)), title_justify="left", show_header=False, box=SIMPLE)
-    table.add_column(overflow="fold")
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(Text(printable(name)), Text(printable(value)))
-    console.print(table)
 
 
 def progress_bar() -> Progress:

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from lrc_ase.cli.console import DebugOption, JsonOption, console, one_line_errors, say
-from lrc_ase.cli.evaluate import print_table
 from lrc_ase.cli.label_options import with_label_options
+from lrc_ase.cli.printed_tables import print_table
 from lrc_ase.dataset import LabelKeys, inspect_frames, label_frame, read_frames
 from lrc_ase.files.strict_json import json_text
 from lrc_ase.report.tables import data_table

@@ -7,27 +7,23 @@ from typing import Annotated
 
 import typer
 from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from lrc_ase.cli.console import (
     DebugOption,
     DeviceOption,
     ThreadsOption,
-    console,
     one_line_errors,
     progress_bar,
     set_threads,
 )
 from lrc_ase.cli.label_options import with_label_options
+from lrc_ase.cli.printed_tables import print_table
 from lrc_ase.dataset import LabelKeys, read_frames
 from lrc_ase.evaluation import check_comparable, evaluate_frames, write_evaluation
 from lrc_ase.files.potential_file import load_potential
 from lrc_ase.files.pretrained import find_potential, is_potential
 from lrc_ase.files.printable import printable
-from lrc_ase.report.page import Table
 from lrc_ase.report.parity import plot_parity
 from lrc_ase.report.run_report import AS_STORED, report_evaluations, training_file_remarks
 from lrc_ase.report.tables import (
@@ -41,7 +37,7 @@ from lrc_ase.report.tables import (
     uncertainty_table,
 )
 
-__all__ = ["evaluate", "print_table"]
+__all__ = ["evaluate"]
 
 
 @one_line_errors
@@ -127,17 +123,6 @@ def evaluate(
         for name, evaluation in evaluations.items():
             write_evaluation(evaluation, report / name if len(evaluations) > 1 else report)
         print(f"  {report_evaluations(loaded, evaluations, frames, report)}")
-
-
-def print_table(table: Table) -> None:
-    """Print a table of a report to the console; names from files are not read as markup or escape codes."""
-    shown = RichTable(title=Text(printable(table.title)), box=SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(table.columns):
-        heading = Text("\n".join(printable(line) for line in column.split("\n")))
-        shown.add_column(heading, justify="left" if index == 0 else "right", overflow="fold")
-    for row in table.rows:
-        shown.add_row(*(Text("\n".join(printable(line) for line in cell.split("\n"))) for cell in row))
-    console.print(shown)
 
 
 def _check_outputs(plot: Path | None, report: Path | None) -> None:

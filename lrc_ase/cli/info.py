@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lrc_ase.cli.console import DebugOption, JsonOption, PotentialArgument, one_line_errors, show_rows
+from lrc_ase.cli.console import DebugOption, JsonOption, PotentialArgument, one_line_errors
+from lrc_ase.cli.printed_tables import show_rows
 
 __all__ = ["info"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
+from lrc_ase.report.metrics import read_metrics
 from lrc_ase.report.style import colors, new_figure, plot_text, save_figure, say_in, set_log_scale
 
-__all__ = ["plot_learning_curve", "read_metrics"]
+__all__ = ["plot_learning_curve"]
 
 _PANELS = (
     ("forces", "Force error (RMSE)"),
@@ -32,15 +32,6 @@ _LETTER_WIDTH = 5.6
 """Points that a letter of a stage's name takes, about."""
 _LINE_HEIGHT = 12.0
 """Points between lines of names."""
-
-
-def read_metrics(path: str | Path) -> dict[str, list[str]]:
-    """Return the columns of a CSV table by name, absent values as ``"nan"``."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        raise ValueError(f"{path} holds no rows: nothing to plot")
-    return {name: [row[name] or "nan" for row in rows] for name in rows[0]}
 
 
 def plot_learning_curve(metrics: str | Path | Mapping[str, str | Path], path: str | Path) -> None:

@@ -13,7 +13,7 @@ from lrc_ase.evaluation.error_tables import ELECTRIC_COLUMNS, ERROR_UNITS, error
 from lrc_ase.evaluation.evaluate import Evaluation
 from lrc_ase.files.counted import counted
 from lrc_ase.files.potential_file import Potential
-from lrc_ase.report.learning_curve import read_metrics
+from lrc_ase.report.metrics import read_metrics
 from lrc_ase.report.page import Table
 
 __all__ = [
