@@ -21,6 +21,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from lrc_ase.engines.ase_errors import absence, ases_errors, unknown_keyword
 from lrc_ase.engines.ase_responses import ResponseCalculator
+from lrc_ase.engines.turns import in_turn
 from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.files.pretrained import trained_potential
 from lrc_ase.layer.memory import reuse_small_meshes
@@ -132,7 +133,6 @@ class LRCCalculator(ResponseCalculator):
         precision = floating_type(dtype if default_dtype is None else default_dtype)
         if default_dtype is not None and dtype is not torch.float64 and floating_type(dtype) != precision:
             raise ValueError(f"`dtype` {dtype} and `default_dtype` {default_dtype} differ: give one of them")
-        self._stress_waits = False
         super().__init__(**kwargs)
         reuse_small_meshes()
         if not isinstance(potential, Potential):
@@ -185,6 +185,7 @@ class LRCCalculator(ResponseCalculator):
     def results(self, results: dict[str, Any]) -> None:
         self._results, self._stress_waits = results, False
 
+    @in_turn
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return a property as every calculator of ASE does, a polarization or a response."""
         if allow_calculation and (reason := absence(name, self.atoms if atoms is None else atoms)):
@@ -238,8 +239,7 @@ class LRCCalculator(ResponseCalculator):
         """Raise a `TypeError` for any parameter: all of them are fixed at construction."""
         for name in kwargs:
             raise TypeError(unknown_keyword(name))
-        changed: dict[str, Any] = super().set()
-        return changed
+        return dict(super().set())
 
     @undisturbed()
     def calculate(
@@ -279,8 +279,7 @@ class LRCCalculator(ResponseCalculator):
 
         Empty for a structure within the training set and for a potential file that does not record its training set.
         """
-        extrapolation: tuple[str, ...] = self._extras.get("extrapolation", ())
-        return extrapolation
+        return tuple(self._extras.get("extrapolation", ()))
 
     def get_energy_std(self, atoms: Atoms | None = None) -> float:
         """Return the standard deviation of the energy predicted by an ensemble, eV.
@@ -293,6 +292,7 @@ class LRCCalculator(ResponseCalculator):
         """Return the calibrated standard deviation of each force component, (n_atoms, 3), eV/Angstrom."""
         return np.array(self._deviation("forces_std", atoms))
 
+    @in_turn
     def _deviation(self, name: str, atoms: Atoms | None) -> Any:
         self.get_property("energy", atoms)
         if name not in self._extras:

@@ -12,6 +12,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 from torch import Tensor
 
 from lrc_ase.engines.ase_errors import ases_errors
+from lrc_ase.engines.turns import TurnTaking, in_turn
 from lrc_ase.models.derivatives import born_effective_charges, dipole_moment, polarizability
 from lrc_ase.models.model import ShortRangeModel
 from lrc_ase.models.polarization_current import polarization_current
@@ -24,10 +25,12 @@ _RESPONSES = ("born_effective_charges", "polarizability", "polarization")
 """Properties that cost more than `results`, or that ASE's writers cannot hold; methods return them."""
 
 
-class ResponseCalculator(Calculator):
+class ResponseCalculator(TurnTaking, Calculator):
     """Base of the calculator with the methods that return a polarization or a response of it."""
 
     model: ShortRangeModel
+    _stress_waits: bool
+    """True if the stress of the latest structure exists and has not been computed."""
     _extras: dict[str, Any]
     """Quantities of the same evaluation as `results`, under names that ASE does not have."""
 
@@ -74,6 +77,7 @@ class ResponseCalculator(Calculator):
         assert atoms is not None
         return dipole / float(atoms.get_volume())
 
+    @in_turn
     @undisturbed()
     def get_polarization_current(self, atoms: Atoms | None = None) -> np.ndarray:
         """Return Born effective charges times velocities, summed, (3,) in e Angstrom per ASE's unit of time.
@@ -89,6 +93,7 @@ class ResponseCalculator(Calculator):
         self._extras["polarization"] = moment[None].cpu().numpy()
         return np.array(current.cpu().numpy())
 
+    @in_turn
     @undisturbed()
     def _response(
         self, name: str, compute: Callable[[ShortRangeModel, Graph], Tensor], atoms: Atoms | None
