@@ -215,6 +215,19 @@ def test_command_prints_table_and_warnings(tmp_path):
     content = json.loads(CliRunner().invoke(app, ["data", str(tmp_path / "frames.extxyz"), "--json"]).output)
     assert content["sets"]["frames.extxyz"]["frames"] == "5"
     assert content["warnings"] == []
+    frames = metal_frames(5)
+    norms = np.linalg.norm([atoms.get_forces() for atoms in frames], axis=2)
+    numbers = content["numbers"]["frames.extxyz"]
+    assert {name: numbers[name] for name in ("n_frames", "n_energies", "n_forces", "n_stresses")} == {
+        "n_frames": 5, "n_energies": 5, "n_forces": 5, "n_stresses": 5
+    }  # fmt: skip
+    assert (numbers["n_atoms"], numbers["charges"], sum(numbers["compositions"].values())) == ([4, 4], {"0": 5}, 5)
+    energies = [atoms.get_potential_energy() / 4 for atoms in frames]
+    np.testing.assert_allclose(numbers["energy_per_atom"], [min(energies), max(energies)], rtol=1e-6)
+    assert numbers["force_rms"] == pytest.approx(np.sqrt((norms**2).mean() / 3), rel=1e-5)
+    np.testing.assert_allclose(numbers["force_quantiles"], np.quantile(norms, [0.5, 0.99, 1]), rtol=1e-5)
+    assert 0 <= numbers["net_force"][0] <= numbers["net_force"][1] < 1e-4
+    assert 0 <= numbers["force_noise"] < 1e-4
     assert content["verdict"] == "The checks that could be made found nothing wrong."
     assert len(content["checked"]) == 1
     assert any("energies against isolated atoms" in line for line in content["unchecked"])
@@ -222,6 +235,9 @@ def test_command_prints_table_and_warnings(tmp_path):
     ase.io.write(tmp_path / "bare.xyz", unlabelled)
     result = CliRunner().invoke(app, ["data", str(tmp_path / "bare.xyz")])
     assert "Warning: 1 frame occurs more than once in bare.xyz" in result.output
+    content = json.loads(CliRunner().invoke(app, ["data", str(tmp_path / "bare.xyz"), "--json"]).output)
+    assert content["numbers"]["bare.xyz"]["n_forces"] == 0
+    assert content["numbers"]["bare.xyz"]["force_quantiles"] == [None, None, None]
     assert "Warning: bare.xyz: no frame has an energy or forces under a known name" in result.output
     assert "nothing wrong" not in result.output
     assert CliRunner().invoke(app, ["data", str(tmp_path / "none.xyz")]).exit_code == 1

@@ -19,6 +19,8 @@ from lrc_ase.evaluation.evaluate import cross_calibrated
 from lrc_ase.evaluation.uncertainty import crossed_coverage, crossed_deviations
 from lrc_ase.report.tables import label_remarks
 
+LABELS = ("energy", "forces", "stress")
+
 
 def test_files_of_an_evaluation_hold_the_units_that_they_declare(tmp_path):
     shown = evaluation(std=True, config_types=["bulk", "bulk", "slab", "slab"])
@@ -56,6 +58,16 @@ def test_files_of_an_evaluation_hold_the_units_that_they_declare(tmp_path):
 def read_csv(path):
     with path.open() as file:
         return list(csv.DictReader(file))
+
+
+def test_an_evaluation_shows_its_errors_in_a_notebook():
+    shown = evaluation()
+    energies = 1000 * (shown.energy - shown.reference_energy) / shown.n_atoms
+    forces = 1000 * (shown.forces - shown.reference_forces)
+    text = f"Evaluation(4 frames, RMSE: energy {np.sqrt(np.mean(energies**2)):.3g} meV/atom, "
+    assert repr(shown).startswith(f"{text}forces {np.sqrt(np.mean(forces**2)):.3g} meV/Angstrom, stress ")
+    bare = replace(shown, **{f"reference_{name}": np.full_like(getattr(shown, name), np.nan) for name in LABELS})
+    assert repr(bare) == "Evaluation(4 frames, RMSE: no labels)"
 
 
 def test_files_hold_dipoles_and_born_charges(tmp_path):

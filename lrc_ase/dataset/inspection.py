@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from lrc_ase.dataset.magnetism import total_moment, warn_of_multiplicities
 from lrc_ase.dataset.outliers import check_outliers, force_noise, net_forces
 from lrc_ase.dataset.remarks import counted_remarks
 from lrc_ase.dataset.repeats import warn_of_repeats
+from lrc_ase.dataset.statistics import set_statistics
 from lrc_ase.dataset.theory_levels import warn_of_levels
 from lrc_ase.dataset.units import check_units
 from lrc_ase.files.counted import counted
@@ -58,12 +59,14 @@ class DataReport:
     """Checks that came to a verdict, with the samples they rest on; one line for each set."""
     unchecked: tuple[str, ...] = ()
     """Checks without a verdict, with the reason; one line for each check of a set."""
+    numbers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Counts and distributions of each set, see `lrc_ase.dataset.statistics.set_statistics`."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON values: the texts of each set by property, checks, notes, warnings, verdict."""
+        """Return the report as JSON values: texts and numbers of each set, checks, notes, warnings, verdict."""
         sets = {name: {row: texts[i] for row, texts in self.rows.items()} for i, name in enumerate(self.sets)}
         lists = {name: list(getattr(self, name)) for name in ("checked", "unchecked", "notes", "warnings")}
-        return {"sets": sets, **lists, "verdict": self.verdict}
+        return {"sets": sets, "numbers": dict(self.numbers), **lists, "verdict": self.verdict}
 
     @property
     def verdict(self) -> str:
@@ -148,6 +151,7 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
             for check in each
             if not check.basis
         ),
+        {name: set_statistics(frames) for name, frames in filled.items()},
     )
 
 

@@ -15,13 +15,14 @@ from lrc_ase.dataset import SOURCE_KEY, Atoms, Label, LabelKeys, collate_labelle
 from lrc_ase.evaluation.electric import Comparison, ElectricPredictions, electric_errors
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
 from lrc_ase.evaluation.uncertainty import UncertaintySummary, crossed_deviations, summarize_uncertainty
+from lrc_ase.files.counted import counted
 from lrc_ase.files.potential_file import Potential, check_potential
 from lrc_ase.models.derivatives import evaluate
 
 __all__ = ["Evaluation", "cross_calibrated", "evaluate_frames"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Predicted and reference values of some frames; NaN where a reference has no label."""
 
@@ -62,6 +63,15 @@ class Evaluation:
     def __post_init__(self) -> None:
         """Compute the errors over all frames."""
         object.__setattr__(self, "metrics", self.errors())
+
+    def __repr__(self) -> str:
+        """Return the number of frames and the root mean square errors, not the arrays."""
+        errors = [
+            f"{name} {self.metrics[f'{name}_rmse']:.3g} {unit.ascii}"
+            for name, unit in ERROR_UNITS.items()
+            if np.isfinite(self.metrics.get(f"{name}_rmse", np.nan))
+        ]
+        return f"Evaluation({counted(len(self.n_atoms), 'frame')}, RMSE: {', '.join(errors) or 'no labels'})"
 
     @property
     def frame(self) -> np.ndarray:
