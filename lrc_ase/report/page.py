@@ -55,18 +55,14 @@ class Picture:
     @property
     def width(self) -> int:
         """Return the width on the page in CSS pixels, at which letters are as large as those of the text."""
-        return round(_SCALE * self._size[0])
+        with self.path.open("rb") as file:
+            (pixels,) = struct.unpack(">I", file.read(20)[16:])  # in the header of a PNG file
+        return round(_SCALE * pixels)
 
     @property
     def is_wide(self) -> bool:
         """Return True if the picture needs more than half the width of the page."""
         return self.width > _HALF_PAGE
-
-    @property
-    def _size(self) -> tuple[int, int]:
-        """Read width and height in pixels from the header of the PNG file."""
-        width, height = struct.unpack(">2I", self.path.read_bytes()[16:24])
-        return width, height
 
 
 @dataclass(frozen=True)
