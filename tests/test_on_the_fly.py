@@ -293,6 +293,7 @@ def test_deviations_that_do_not_depend_on_the_structure(tmp_path):
         ({"retrain": 0}, ValueError, "`retrain` must be a number of labels of 1 or more"),
         ({"training": {"epoch": 3}}, TypeError, "did you mean 'epochs'"),
         ({"training": {"start": "nacl"}}, TypeError, "a retraining sets 'start' itself"),
+        ({"training": {"epochs": np.int64(3)}}, TypeError, "must be numbers, texts, lists or paths of plain Python"),
         ({"electric_field": (0, 0, 1)}, TypeError, "the teacher would not know of it"),
         ({"spacing": 0}, ValueError, "`spacing` must be a number of evaluations of 1 or more, got 0"),
         ({"max_calls": -1}, ValueError, "`max_calls` must be a number of calculations of 0 or more, or None, got -1"),

@@ -90,11 +90,17 @@ class Retraining:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raise TypeError for options that `train` does not have or that a retraining sets itself."""
+    """Raise TypeError for options that `train` lacks, that a retraining sets itself, or that JSON cannot hold."""
     for name in ("start", "resume"):
         if name in options:
             raise TypeError(f"a retraining sets '{name}' itself: leave it out of `training`")
     option_keys({name: value for name, value in options.items() if name != "settings"})
+    try:
+        json.dumps(dict(options), default=os.fspath)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"options of a retraining must be numbers, texts, lists or paths of plain Python: {error}"
+        ) from None
 
 
 def main() -> None:
