@@ -241,6 +241,14 @@ def test_script_of_the_page_on_slabs_relaxes_vibrates_and_climbs(tmp_path, monke
     assert abs(lengths[0][2] - lengths[1][2]) < 1e-9 < abs(lengths[0][0] - lengths[1][0])
 
 
+def test_times_of_the_readme_are_those_of_the_table_beside_mace():
+    page = (DOCS / "explanation" / "descriptors.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| energy and forces, 1536 atoms \| (\d+) ms,[^|]*\| (\d+) ms,", page, re.MULTILINE)
+    assert f"1536 atoms take {row[1]} ms, against {row[0]} ms for MACE" in (ROOT / "README.md").read_text("utf-8")
+    drawn = (DOCS / "figures" / "first_screen.svg").read_text(encoding="utf-8")
+    assert re.findall(r"<!--  (\d+) ms -->", drawn) == list(row)
+
+
 def test_figure_of_the_readme_is_drawn_from_trainings(tmp_path):
     script = DOCS / "figures" / "first_screen.py"
     options = ["--run", tmp_path / "run", "--output", tmp_path / "figure.svg", "--epochs", "1"]
