@@ -54,6 +54,23 @@ def test_many_atoms_go_by_blocks_with_the_same_numbers(multiplier, monkeypatch):
         torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("limit", [60, 30])
+def test_each_of_several_structures_takes_its_way(monkeypatch, limit):
+    """Together they have 92 pairs, both ways: more than the limit, while one of them alone has fewer."""
+    sizes = (4, 6, 2, 6)
+    positions, weights = cloud(sum(sizes))
+    structure = torch.repeat_interleave(torch.arange(4), torch.tensor(sizes))
+    multiplier = Yukawa([0.3, 0.8], smearing=1.0)
+    monkeypatch.setattr(direct, "_PAIRS_AT_ONCE", limit)
+    field = direct.pair_sums(multiplier, weights, positions, structure, 4).detach()
+    for number in range(4):
+        place = positions[structure == number].numpy()
+        for channel, screening in enumerate((0.3, 0.8)):
+            charges = weights[structure == number][:, channel].numpy()
+            exact = image_sum(yukawa(screening, 1.0), place, charges, np.eye(3), [False] * 3, 100.0)
+            np.testing.assert_allclose(field[structure == number][:, channel], exact, rtol=1e-10)
+
+
 KEOPS = {
     "exponential": Exponential([0.5, 1.0]),
     "coulomb": Coulomb(2, smearing=0.0),

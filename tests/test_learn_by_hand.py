@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 import ase.io
 import numpy as np
 import pytest
@@ -98,7 +96,11 @@ def test_a_command_may_be_repeated_after_its_labels_were_taken(tmp_path, monkeyp
     run = tmp_path / "run"
     waiting(run, settings=content(tmp_path, teacher=None))
     file = answer(run / "to-label-0.extxyz", tmp_path / "labelled.traj")
-    monkeypatch.setattr(Loop, "_train", lambda loop: signal.raise_signal(signal.SIGINT))
+
+    def interrupt(loop):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Loop, "_train", interrupt)
     with pytest.raises(KeyboardInterrupt):
         learn(None, run, resume=True, labels=[file])
     monkeypatch.undo()

@@ -196,6 +196,15 @@ def test_references_follow_another_level_of_theory(trained):
     assert after != before
 
 
+def test_a_small_difference_of_levels_shows_where_all_elements_are_known(trained):
+    """1 eV per atom: far less than what new elements may differ by."""
+    shifted(trained, "near.traj", "small.traj", {"Cu": 1.0, "Au": 1.0})
+    before, _ = referenced(trained, data={"new": {"train": "small.traj", "validation_fraction": 0.3}})
+    after, prepared = referenced(trained, data={"new": {"train": "near.traj", "validation_fraction": 0.3}})
+    assert any("levels of theory" in remark for remark in prepared.remarks)
+    assert {name: after[name] - before[name] for name in after} == pytest.approx({"Cu": 1.0, "Au": 1.0}, abs=0.05)
+
+
 def test_a_first_step_at_another_level_of_theory_spoils_nothing(trained, tmp_path):
     shifted(trained, "other.traj", "small.traj")
     data = {"new": {"train": "other.traj", "validation_fraction": 0.3}}

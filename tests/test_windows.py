@@ -43,6 +43,13 @@ def test_semicircle_window_is_its_formula(n_points):
         assert value_at(window, offset) == pytest.approx(exact, abs=20 * math.exp(-beta))
 
 
+@pytest.mark.parametrize(("n_points", "width"), [(9, 0.8), (12, PAPER_GAUSSIAN_WIDTH), (14, 1.5)])
+def test_gaussian_window_is_its_formula(n_points, width):
+    for offset in np.linspace(-n_points / 2 + 0.01, n_points / 2 - 0.01, 19):
+        exact = math.exp(-(offset**2) / (2 * width**2))
+        assert value_at(gaussian_window(n_points, width), offset) == pytest.approx(exact, abs=1e-12)
+
+
 @pytest.mark.parametrize("n_points", range(3, 17))
 @pytest.mark.parametrize("shape", [1.3, 1.5, 2.1, 2.5])
 def test_every_semicircle_window_can_be_made(n_points, shape):
