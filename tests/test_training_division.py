@@ -71,12 +71,13 @@ def test_a_trajectory_beside_other_frames(trajectory):
     assert division.text.endswith("; chosen at random among the others")
 
 
-def test_of_many_short_trajectories_whole_ones_are_set_aside(monkeypatch):
+@pytest.mark.parametrize(("fraction", "n_runs"), [(0.2, 2), (0.12, 1)])
+def test_of_many_short_trajectories_whole_ones_are_set_aside(monkeypatch, fraction, n_runs):
     runs = [range(start, start + 8) for start in range(0, 80, 8)]
     monkeypatch.setattr("lrc_ase.training.division.consecutive_runs", lambda frames: runs)
-    division = divide([None] * 80, 0.2, 0)
-    assert len(division.validation) == 16
-    assert len(division.train) == 64
+    division = divide([None] * 80, fraction, 0)
+    assert len(division.validation) == 8 * n_runs
+    assert len(division.train) == 80 - 8 * n_runs
     assert {index // 8 for index in division.validation}.isdisjoint(index // 8 for index in division.train)
 
 
