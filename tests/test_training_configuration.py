@@ -157,6 +157,12 @@ def test_data_alone_is_a_configuration(data):
     assert [(stage.name, stage.model) for stage in configuration.stages] == [("full-range", "full-range")]
 
 
+def test_one_file_with_a_weight_stands_for_the_data():
+    [(name, data)] = parse_configuration({"data": {"train": {"path": "a.traj", "weight": 2.0}}}).data.items()
+    assert name == "frames"
+    assert [(file.path, file.weight) for file in data.train] == [("a.traj", 2.0)]
+
+
 def test_a_set_may_be_called_like_a_key():
     content = {"data": {"train": {"train": "a.traj"}, "validation": {"train": "b.traj"}}}
     assert list(parse_configuration(content).data) == ["train", "validation"]
