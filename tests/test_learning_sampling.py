@@ -291,6 +291,10 @@ def test_the_command_writes_frames_and_says_what_is_next(tmp_path, monkeypatch):
     assert "3 frames in sampled.extxyz" in result.output
     assert "lrc-ase train sampled.extxyz -o pretrained" in result.output
     assert len(ase.io.read("sampled.extxyz", ":")) == 3
+    late = CliRunner().invoke(app, [*arguments, "-n", "5", "--minutes", "1e-9"])
+    assert "the time is over after 3 of 5 frames\n" in late.output
+    assert "the same command goes on" in late.output
+    assert "goes on" not in result.output
     failed = CliRunner().invoke(app, [*arguments, "-o", "frames.traj"])
     assert failed.exit_code != 0
     assert "--output must end in .extxyz" in failed.output

@@ -80,5 +80,6 @@ def sample(
         ),
         **{key: value for key, value in chosen.items() if value is not None},
     )
-    sample_visibly(files, settings, output)
+    if not sample_visibly(files, settings, output).is_complete:
+        print("  the same command goes on")
     print(f"  pretrain: lrc-ase train {quote(str(output))} -o pretrained; then: lrc-ase train FRAMES --from pretrained")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -34,9 +35,9 @@ class ResponseCalculator(TurnTaking, Calculator):
     _extras: dict[str, Any]
     """Quantities of the same evaluation as `results`, under names that ASE does not have."""
 
+    @abstractmethod
     def _graph(self, *, unwrap: bool = False) -> Graph:
         """Return the graph of `self.atoms` in their field, with unwrapped positions in a field or on request."""
-        raise NotImplementedError
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return a property of ASE, or a polarization or response, which `results` never holds.
