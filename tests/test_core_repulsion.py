@@ -12,6 +12,7 @@ import torch
 from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
 from lammps_runs import needs_lammps, under_mpi
+from rewriting import rewrite
 from structures import potential, rattled_crystal, settings, shaken_model
 from training_frames import TINY_MODEL, metal_frames
 
@@ -114,6 +115,30 @@ def test_repulsion_fades_by_a_third_power_at_its_range():
     assert energy(1.0) == pytest.approx(ENERGIES["Na", "Cl", 1.0] * (1 - 28 / 64 + 48 / 128 - 21 / 256), rel=1e-7)
 
 
+def test_a_wall_begins_at_the_range_by_a_fifth_power():
+    elements = ("H", "O")
+    ranges = {"H-H": 1.6, "H-O": 0.9, "O-O": 2.4}
+    graph = neighbor_graph(Atoms("H2", positions=[[0, 0, 0], [0, 0, 1.0]]), elements, 5.0)
+
+    def energy(distance, wall):
+        vectors = torch.tensor([[[0, 0, distance]], [[0, 0, -distance]]], dtype=torch.float64)
+        return float(CoreRepulsion(elements, ranges, 5.0, wall)(vectors, graph)[1].sum())
+
+    for distance in (0.4, 0.8, 1.5):
+        added = energy(distance, 150.0) - energy(distance, 0.0)
+        assert added == pytest.approx(150.0 * (1 - distance / 1.6) ** 5, rel=1e-9)
+    assert energy(1.6, 150.0) == energy(2.0, 150.0) == 0.0
+
+
+def test_files_before_the_wall_have_none(tmp_path):
+    ranges = ranges_of(("H", "O", "Na", "Cl"), 2.1)
+    some = potential(settings(baseline=[{"zbl": {"ranges": ranges, "wall": 0.0}}]))
+    save_potential(tmp_path / "p.safetensors", some)
+    rewrite(tmp_path / "p.safetensors", lambda header: header["model"]["baseline"][0].pop("wall"))
+    assert load_potential(tmp_path / "p.safetensors").settings.zbl.wall == 0.0
+    assert ZBLSettings().wall == 150.0
+
+
 def test_every_pair_of_elements_has_a_range_of_its_own():
     elements = ("Na", "Cl")
     graph = neighbor_graph(Atoms("NaNaCl", positions=[[0, 0, 0], [0, 0, 1.2], [0, 1.2, 0]]), elements, 5.0)
@@ -170,7 +195,10 @@ def test_the_learned_part_is_constant_at_short_distance():
     elements = ("H", "O", "Na", "Cl")
     without = settings(long_range=None)
     changes = []
-    for chosen in (without, without.model_copy(update={"baseline": [{"zbl": {"ranges": ranges_of(elements, 2.0)}}]})):
+    for chosen in (
+        without,
+        without.model_copy(update={"baseline": [{"zbl": {"ranges": ranges_of(elements, 2.0), "wall": 0}}]}),
+    ):
         energies = []
         for distance in (0.5, 0.9):
             graph = neighbor_graph(Atoms("NaCl", positions=[[0, 0, 0], [0, 0, distance]]), elements, 4.5)
@@ -188,7 +216,7 @@ def envelope(y: float) -> float:
 def test_derivatives_match_finite_differences_to_second_order():
     """Training on forces differentiates the repulsion twice."""
     elements = ("Na", "Cl")
-    repulsion = CoreRepulsion(elements, {"Na-Na": 3.0, "Na-Cl": 3.0, "Cl-Cl": 3.0}, 5.0)
+    repulsion = CoreRepulsion(elements, {"Na-Na": 3.0, "Na-Cl": 3.0, "Cl-Cl": 3.0}, 5.0, 150.0)
     graph = neighbor_graph(Atoms("NaClNa", positions=[[0, 0, 0], [0.3, 0.1, 1.9], [2.0, 0.5, 0.7]]), elements, 5.0)
     vectors = (graph.positions[graph.neighbors] - graph.positions[:, None]).requires_grad_()
     assert torch.autograd.gradcheck(lambda v: repulsion(v, graph), vectors)
@@ -205,6 +233,7 @@ def test_derivatives_match_finite_differences_to_second_order():
         ([{"zbl": {"ranges": {"Na-Cl": 2.0, "Cl-Na": 2.0}}}], "the pair Na-Cl occurs twice"),
         ([{"zbl": {"ranges": {"Na-Cl": 0.0}}}], "greater than 0"),
         ([{"zbl": {"range": {}}}], "range"),
+        ([{"zbl": {"wall": -1.0}}], "greater than or equal to 0"),
     ],
 )
 def test_mistaken_settings_are_refused(baseline, message):

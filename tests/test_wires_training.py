@@ -137,6 +137,7 @@ CASES = {
     "ModelConfiguration.long_range": Case("model.long_range", TINY_MODEL["long_range"] | {"n_channels": 2}, shapes),
     "ModelConfiguration.baseline": Case("model.baseline", [], baselines),
     "ZBLSettings.ranges": Case("model.baseline", [{"zbl": {"ranges": {"Cu-Au": 1.5}}}], baselines),
+    "ZBLSettings.wall": Case("model.baseline", [{"zbl": {"wall": 20.0}}], baselines),
     "ModelConfiguration.hidden": Case("model.hidden", [8, 8], shapes),
     "ModelConfiguration.average_neighbors": Case("model.average_neighbors", 50.0),
     "ModelConfiguration.energy_scale": Case("model.energy_scale", 3.0),

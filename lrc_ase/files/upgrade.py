@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,8 @@ def upgraded_settings(model: Mapping[str, Any], version: int) -> dict[str, Any]:
     """Convert the model settings of a file of format `version` to those of the current model.
 
     Until version 4 latent charges were shifted evenly to the total charge. Files of version 4 and before, and the first
-    of version 5, hold no `compression` of the sphere descriptor: its features grew without limit.
+    of version 5, hold no `compression` of the sphere descriptor: its features grew without limit. Nor do they hold the
+    `wall` of the core repulsion: there was none.
     """
     new = dict(model)
     descriptor, long_range = model.get("descriptor"), model.get("long_range")
@@ -26,6 +27,11 @@ def upgraded_settings(model: Mapping[str, Any], version: int) -> dict[str, Any]:
         new["descriptor"] = {"compression": None, **descriptor}
     if version <= 4 and isinstance(long_range, Mapping):
         new["long_range"] = {"charges": "shifted", **long_range}
+    if isinstance(baselines := model.get("baseline"), Sequence):
+        new["baseline"] = [
+            {"wall": 0.0, **each} if isinstance(each, Mapping) and each.get("name") == "zbl" else each
+            for each in baselines
+        ]
     return new
 
 

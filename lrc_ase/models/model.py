@@ -113,7 +113,7 @@ class ShortRangeModel(nn.Module):
         self.readout = ReadOut(self.descriptor.n_features, n_elements, settings.hidden, generator)
         self.core_repulsion = None
         if (zbl := settings.zbl) is not None:
-            self.core_repulsion = CoreRepulsion(settings.elements, zbl.ranges or {}, settings.cutoff)
+            self.core_repulsion = CoreRepulsion(settings.elements, zbl.ranges or {}, settings.cutoff, zbl.wall)
         self.dispersion = None
         if (d3 := settings.d3) is not None:
             self.dispersion = Dispersion(settings.elements, d3.damping, d3.parameters, d3.cutoff)

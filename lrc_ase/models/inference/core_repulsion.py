@@ -23,7 +23,7 @@ class CoreRepulsionStep:
 
     def __init__(self, part: CoreRepulsion) -> None:
         tables = part.ranges.numpy(), part.strengths.numpy(), part.inverse_lengths.numpy()
-        self._tables = *tables, part.longest**2
+        self._tables = *tables, part.longest**2, part.wall
         self._pairs: tuple[np.ndarray, np.ndarray]
 
     def prepare(self, graph: Graph) -> None:
@@ -62,7 +62,7 @@ def _lengthen() -> Any:
     steepness = 1 / SOFTNESS
 
     def kernel(
-        vectors, species, neighbors, ranges, strengths, inverse_lengths, longest, visible, energies, first, last
+        vectors, species, neighbors, ranges, strengths, inverse_lengths, longest, wall, visible, energies, first, last
     ):
         n_close = 0
         for atom in range(first, last):
@@ -88,7 +88,9 @@ def _pull() -> Any:
     """Return the kernel of the derivatives for atoms `first` to `last`; it computes in float64."""
     (c1, c2, c3, c4), (d1, d2, d3, d4), steepness = SHARES, EXPONENTS, 1 / SOFTNESS
 
-    def kernel(vectors, species, neighbors, ranges, strengths, inverse_lengths, longest, pulls, energies, first, last):
+    def kernel(
+        vectors, species, neighbors, ranges, strengths, inverse_lengths, longest, wall, pulls, energies, first, last
+    ):
         n_close = 0
         for atom in range(first, last):
             for column in range(vectors.shape[1]):
@@ -114,8 +116,9 @@ def _pull() -> Any:
                         envelope = (1 - y) ** 3 * (1 + y * (3 + y * (6 + y * (10 + y * (15 + 21 * y)))))
                         slope = -168.0 * y**6 * (1 - y) ** 2
                         half = 0.5 * strengths[a, b] / r
-                        energies[atom] += half * screening * envelope
+                        energies[atom] += half * screening * envelope + 0.5 * wall * t**5
                         along += half * (screening * (slope - envelope) - falling * envelope) / square
+                        along -= 2.5 * wall * t**4 * y / square
                         pulls[atom, column, 0] = factor * gx + along * vx
                         pulls[atom, column, 1] = factor * gy + along * vy
                         pulls[atom, column, 2] = factor * gz + along * vz
