@@ -170,12 +170,19 @@ def test_a_reference_is_a_calculator_of_ase_too(crystal, tmp_path, monkeypatch):
     code, output = lrc_ase_check(*arguments, *lj)
     assert code == 0, output
     assert received["reference"].parameters["sigma"] == 2.5
+    pytest.importorskip("tblite")
+    code, output = lrc_ase_check(*arguments, "--reference", "GFN2-xTB", "--overwrite")
+    assert code == 0, output
+    assert received["reference"].parameters["method"] == "GFN2-xTB"
     for words, message in (
         (
             ["--reference", "no-such"],
-            "--reference no-such is no potential, and no calculator of ASE named as module:Class",
+            "--reference no-such is no potential, and no calculator of ASE named as GFN2-xTB, module:Class",
         ),
-        (["--reference", "nacl", "--reference-option", "sigma=2"], "--reference-option belongs to a --reference named"),
+        (
+            ["--reference", "nacl", "--reference-option", "sigma=2"],
+            "--reference-option belongs to a --reference that is a calculator",
+        ),
     ):
         code, output = lrc_ase_check(*arguments, *words, "--overwrite")
         assert (code, message in output) == (2, True), output

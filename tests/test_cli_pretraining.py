@@ -94,6 +94,15 @@ def test_an_interrupted_command_goes_on(frames, monkeypatch):
     assert epochs_of(frames / "run/pretraining/run") == ["1", "2"]
 
 
+def test_a_method_is_a_teacher(frames, monkeypatch):
+    def record(starts, settings, output, *, quiet):
+        raise ValueError(f"{settings.teacher.calculator} {settings.teacher.options}")
+
+    monkeypatch.setattr("lrc_ase.cli.pretraining.sample_visibly", record)
+    result = train("--pretrain", "GFN2-xTB", "--teacher-options", "accuracy=0.1")
+    assert "tblite.ase:TBLite {'method': 'GFN2-xTB', 'verbosity': 0, 'accuracy': 0.1}" in result.output
+
+
 def test_frames_of_a_cheap_method_take_the_place_of_a_teacher(frames):
     cheap = metal_frames(5, seed=4)
     ase.io.write("cheap.extxyz", cheap)
@@ -136,6 +145,34 @@ def test_no_frame_within_the_time_limit_is_an_error(frames):
     result = train(*PRETRAIN, "--time-limit", "1e-9")
     assert result.exit_code == 1
     assert "no frame was labelled in 1e-09 minutes: raise --time-limit" in result.output
+
+
+def test_mistakes_of_the_second_training_show_before_the_first(frames, monkeypatch):
+    def start(*arguments, **keywords):
+        raise AssertionError("sampling has begun")
+
+    monkeypatch.setattr("lrc_ase.cli.pretraining.sample_visibly", start)
+    unlabelled = read_frames("frames.extxyz")[0]
+    unlabelled.calc = None
+    ase.io.write("unlabelled.extxyz", unlabelled)
+    result = train(*PRETRAIN, "--test", "unlabelled.extxyz")
+    assert result.exit_code == 1
+    assert "unlabelled.extxyz" in result.output
+    assert "sampling has begun" not in result.output
+    result = train(*PRETRAIN, "--energy-key", "dft_energy")
+    assert result.exit_code == 1
+    assert "dft_energy" in result.output
+
+
+def test_doubts_about_the_frames_show_before_the_first_training(frames):
+    labelled = read_frames("frames.extxyz")
+    for atoms in labelled:
+        atoms.calc = SinglePointCalculator(
+            atoms, energy=atoms.get_potential_energy(), forces=-atoms.get_forces(apply_constraint=False)
+        )
+    ase.io.write("frames.extxyz", labelled)
+    result = train(*PRETRAIN, "--time-limit", "1e-9")
+    assert "warning: " in result.output
 
 
 REFUSED = {

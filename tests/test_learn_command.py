@@ -151,7 +151,7 @@ def test_ways_to_begin_and_to_go_on_arrive(called, tmp_path):
     ("words", "message"),
     [
         ([], "name structures to start from, or a YAML file"),
-        (["a.cif"], "name the reference method: --teacher MODULE:CLASS"),
+        (["a.cif"], "name the reference method: --teacher GFN2-xTB, MODULE:CLASS"),
         (["a.cif", "--teacher", "none", "--processes", "2"], "--teacher none has no options, got teacher.processes"),
         (["a.cif", "b.cif", "--resume"], "with --resume only the run folder can be named, got a.cif b.cif"),
         (["--resume", "-o", "absent"], "absent holds no run of `lrc-ase learn` to resume"),

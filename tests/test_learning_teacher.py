@@ -26,7 +26,17 @@ def test_options_of_the_command_line_are_yaml():
         parse_options(["a=1", "a=2"])
 
 
-@pytest.mark.parametrize("name", ["tblite.ase", "EMT", "a b:C", "module:Class.x", "teacher.yaml", ""])
+@pytest.mark.parametrize("name", ["GFN2-xTB", "gfn2-xtb"])
+def test_a_method_names_its_calculator(name):
+    settings = TeacherSettings(calculator=name, options={"accuracy": 0.1})
+    assert settings.calculator == "tblite.ase:TBLite"
+    assert settings.options == {"method": "GFN2-xTB", "verbosity": 0, "accuracy": 0.1}
+    loud = TeacherSettings(calculator="GFN1-xTB", options={"verbosity": 2})
+    assert loud.options == {"method": "GFN1-xTB", "verbosity": 2}
+    assert TeacherSettings.model_validate_json(settings.model_dump_json()) == settings
+
+
+@pytest.mark.parametrize("name", ["tblite.ase", "GFN3-xTB", "EMT", "a b:C", "module:Class.x", "teacher.yaml", ""])
 def test_names_that_are_no_teacher(name):
     with pytest.raises(ValidationError, match="expected 'module:Class'"):
         TeacherSettings(calculator=name)

@@ -66,8 +66,8 @@ def check(
     reference: Annotated[
         str | None,
         typer.Option(
-            help="Potential, or calculator of ASE as module:Class or teacher.py, whose numbers stand beside those of "
-            "checks with few evaluations."
+            help="Potential, GFN2-xTB, or calculator of ASE as module:Class or teacher.py, whose numbers stand beside "
+            "those of checks with few evaluations."
         ),
     ] = None,
     reference_option: Annotated[
@@ -163,14 +163,15 @@ def _reference(name: str | None, options: list[str], device: str) -> Any:
 
     if name is None or is_potential(name):
         if options:
-            raise ValueError("--reference-option belongs to a --reference named as module:Class or by a Python file")
+            raise ValueError("--reference-option belongs to a --reference that is a calculator of ASE, not a potential")
         return None if name is None else calculator(name, device, "float64")
-    if ":" not in name and not name.endswith(".py"):
-        raise ValueError(
-            f"--reference {name} is no potential, and no calculator of ASE named as module:Class or by a file .py"
-        )
-    from lrc_ase.learning.teacher import TeacherSettings, make_calculator, parse_options
+    from lrc_ase.learning.teacher import TeacherSettings, make_calculator, names_teacher, parse_options
 
+    if not names_teacher(name):
+        raise ValueError(
+            f"--reference {name} is no potential, and no calculator of ASE named as GFN2-xTB, module:Class or by a "
+            "file .py"
+        )
     return make_calculator(TeacherSettings(calculator=name, options=parse_options(options)))
 
 

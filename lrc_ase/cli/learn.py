@@ -49,9 +49,9 @@ def learn(
     teacher: Annotated[
         str | None,
         typer.Option(
-            metavar="MODULE:CLASS|FILE.py|none",
-            help="Reference method: a calculator of ASE, a file with a function calculator(), or none: frames are "
-            "written to files and labelled by hand.",
+            metavar="METHOD|MODULE:CLASS|FILE.py|none",
+            help="Reference method: GFN1-xTB or GFN2-xTB (package tblite), any calculator of ASE, a file with a "
+            "function calculator(), or none: frames are written to files and labelled by hand.",
             rich_help_panel=_TEACHER,
         ),
     ] = None,
@@ -141,7 +141,7 @@ def learn(
     unknown, or at a limit. The run folder then holds the potential, all labels and report.html. After Ctrl-C or a kill,
     --resume continues.
 
-    Example: lrc-ase learn start.cif --teacher tblite.ase:TBLite --temperature 300 900
+    Example: lrc-ase learn start.cif --teacher GFN2-xTB --temperature 300 900
     """
     if template:
         print(settings_template(), end="")
@@ -225,7 +225,7 @@ def _settings(paths: list[str], folder: LearnFolder, changes: dict[str, Any], *,
         content, source = {"starts": [os.path.abspath(path) for path in paths]}, "options"
         if "teacher.calculator" not in changes:
             raise ValueError(
-                "name the reference method: --teacher MODULE:CLASS such as tblite.ase:TBLite, FILE.py, or none"
+                "name the reference method: --teacher GFN2-xTB, MODULE:CLASS such as gpaw:GPAW, FILE.py, or none"
             )
     base = os.curdir if source == "options" else os.path.dirname(source)
     if changes.get("teacher.calculator") == BY_HAND:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ from lrc_ase.cli.console import say
 from lrc_ase.cli.sampling import sample_visibly
 from lrc_ase.learning import SampleSettings, TeacherSettings
 from lrc_ase.learning.pretraining import pretraining_configuration, structures_to_sample
-from lrc_ase.learning.teacher import is_file, parse_options
+from lrc_ase.learning.teacher import names_teacher, parse_options
 from lrc_ase.training import TrainingConfiguration, train
+from lrc_ase.training.prepare import describe, prepare
 from lrc_ase.training.run_folder import RunFolder
 
 __all__ = ["Pretraining"]
@@ -27,7 +27,7 @@ class Pretraining:
     """Values of --pretrain and of the options that belong to it; ValueError where they contradict each other."""
 
     source: str
-    """``module:Class``, a Python file, or frames that a cheap method labelled."""
+    """Name of a teacher, or frames that a cheap method labelled."""
     teacher_options: Sequence[str] = ()
     frames: int | None = None
     epochs: int | None = None
@@ -36,12 +36,12 @@ class Pretraining:
         if not self._is_teacher and (self.teacher_options or self.frames is not None):
             raise ValueError(
                 f"--pretrain {self.source} names frames: --teacher-options and --pretrain-frames belong to a teacher, "
-                "such as tblite.ase:TBLite"
+                "such as GFN2-xTB"
             )
 
     @property
     def _is_teacher(self) -> bool:
-        return is_file(self.source) or re.fullmatch(r"[\w.]+:\w+", self.source) is not None
+        return names_teacher(self.source)
 
     def start(self, configuration: TrainingConfiguration, output: Path, *, quiet: bool, resume: bool) -> Path:
         """Train in the folder ``pretraining`` of a run, or go on there; return the potential to start from."""
@@ -56,9 +56,11 @@ class Pretraining:
             if not resume:
                 RunFolder(output).check_free()
             return run.potential
+        has_begun = run.configuration.exists()
+        if not has_begun:
+            _check(configuration, quiet=quiet)
         if not quiet:
             say(f"pretraining in {quote(str(folder))}; after an interruption the same command goes on")
-        has_begun = run.configuration.exists()
         labelled = self.source
         if self._is_teacher:
             labelled = str(folder / "sampled.extxyz")
@@ -85,3 +87,14 @@ class Pretraining:
             raise ValueError(
                 f"no frame was labelled in {minutes:g} minutes: raise --time-limit, or take a faster teacher"
             )
+
+
+def _check(configuration: TrainingConfiguration, *, quiet: bool) -> None:
+    """Read all frames of the second training, whose mistakes would show only after the first; show warnings."""
+    if not quiet:
+        say("reading the frames of the training that follows")
+    prepared = prepare(configuration)
+    if not quiet:
+        for line in describe(prepared):
+            if line.startswith("warning: "):
+                say(line)

@@ -30,8 +30,9 @@ def sample(
     teacher: Annotated[
         str,
         typer.Option(
-            metavar="MODULE:CLASS|FILE.py",
-            help="Method that moves and labels: a calculator of ASE, or a file with a function calculator().",
+            metavar="METHOD|MODULE:CLASS|FILE.py",
+            help="Method that moves and labels: GFN1-xTB or GFN2-xTB (package tblite), any calculator of ASE, or a "
+            "file with a function calculator().",
             show_default=False,
         ),
     ],
@@ -60,7 +61,7 @@ def sample(
     A model that is trained on these frames first, and then on frames of an expensive method, needs fewer of the
     latter. Frames are written as they are labelled: after Ctrl-C the same command goes on.
 
-    Example: lrc-ase sample frames.extxyz --teacher tblite.ase:TBLite --teacher-options method=GFN2-xTB
+    Example: lrc-ase sample frames.extxyz --teacher GFN2-xTB
     """
     if output.suffix not in (".extxyz", ".xyz"):
         raise ValueError(f"--output must end in .extxyz, got {output}")

@@ -100,8 +100,8 @@ def train(
         typer.Option(
             "--pretrain",
             metavar="TEACHER|FRAMES",
-            help="Learn a cheap method first: a calculator of ASE (module:Class, or a file with a function "
-            "calculator()), which samples around the frames, or frames that it labelled.",
+            help="Learn a cheap method first, which samples around the frames: GFN2-xTB (package tblite), any "
+            "calculator of ASE (module:Class, or a file with a function calculator()); or frames that it labelled.",
             rich_help_panel=_PRETRAINING,
         ),
     ] = None,
@@ -145,6 +145,7 @@ def train(
     if pretraining is not None:
         chosen = Pretraining(pretraining, teacher_options or (), pretrain_frames, pretrain_epochs)
         changes = option_keys(options) | settings | label_changes(keys)
+        changes |= {"test": test} if test else {}
         configuration = changed_configuration(as_configuration(files or [], **data), changes)
         options["start"] = chosen.start(configuration, output, quiet=quiet, resume=resume)
         resume = resume and RunFolder(output).configuration.exists()

@@ -11,19 +11,24 @@ import importlib
 import importlib.util
 import math
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from ase.calculators.calculator import BaseCalculator
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["TeacherError", "TeacherSettings", "make_calculator", "parse_options"]
+__all__ = ["TeacherError", "TeacherSettings", "make_calculator", "names_teacher", "parse_options"]
 
 NEEDED = ("energy", "forces")
 """Properties without which a calculator is no teacher."""
+METHODS = {
+    method.lower(): ("tblite.ase:TBLite", {"method": method, "verbosity": 0}) for method in ("GFN1-xTB", "GFN2-xTB")
+}
+"""Semi-empirical methods that can be named without their calculator, in lower case: calculator and options."""
 _FUNCTION = "calculator"
 """Name of the function in a file of the user that returns the teacher."""
 
@@ -38,8 +43,8 @@ class TeacherSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     calculator: str
-    """Calculator of ASE as ``module:Class``, such as ``tblite.ase:TBLite``, or a Python file with a function
-    ``calculator()`` that returns one."""
+    """Calculator of ASE as ``module:Class``, such as ``gpaw:GPAW``; a Python file with a function ``calculator()`` that
+    returns one; or ``GFN1-xTB`` or ``GFN2-xTB``, which the package tblite computes."""
     options: dict[str, Any] = {}
     """Keyword arguments of the class, or of ``calculator()``."""
     processes: Annotated[int, Field(ge=1)] = 1
@@ -55,6 +60,16 @@ class TeacherSettings(BaseModel):
     check: bool = True
     """Compute the first structure twice, and with one thread if `threads` is larger, and compare the labels."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _in_full(cls, values: Any) -> Any:
+        """Replace the name of a method by its calculator and options, which others may change."""
+        name = values.get("calculator") if isinstance(values, Mapping) else None
+        if not isinstance(name, str) or name.lower() not in METHODS:
+            return values
+        calculator, options = METHODS[name.lower()]
+        return {**values, "calculator": calculator, "options": {**options, **values.get("options", {})}}
+
     @field_validator("calculator")
     @classmethod
     def _names_a_calculator(cls, name: str) -> str:
@@ -63,8 +78,8 @@ class TeacherSettings(BaseModel):
         module, _, attribute = name.partition(":")
         if not (attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))):
             raise ValueError(
-                f"expected 'module:Class', such as tblite.ase:TBLite, or a Python file with a function "
-                f"{_FUNCTION}(), such as teacher.py, got {name[:80]!r}"
+                f"expected 'module:Class', such as tblite.ase:TBLite, a Python file with a function {_FUNCTION}(), "
+                f"such as teacher.py, or GFN1-xTB or GFN2-xTB, got {name[:80]!r}"
             )
         return name
 
@@ -79,6 +94,15 @@ class TeacherSettings(BaseModel):
 def is_file(name: str) -> bool:
     """Return True if a teacher is named by a Python file."""
     return name.endswith(".py")
+
+
+def names_teacher(text: str) -> bool:
+    """Return True for what names a teacher rather than a file with frames.
+
+    >>> [names_teacher(text) for text in ("GFN2-xTB", "ase.calculators.emt:EMT", "teacher.py", "frames.extxyz@:")]
+    [True, True, True, False]
+    """
+    return text.lower() in METHODS or is_file(text) or re.fullmatch(r"[\w.]+:\w+", text) is not None
 
 
 def parse_options(assignments: Sequence[str]) -> dict[str, Any]:
