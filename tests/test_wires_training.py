@@ -235,7 +235,7 @@ ELSEWHERE = {
     "TrainingConfiguration.n_threads": "tests/test_wires_training.py: what torch is told",
     "TrainingConfiguration.tensorboard": "tests/test_training_monitor.py",
     "TrainingConfiguration.checkpoint_every": "tests/test_training_interruption.py",
-    "ZBLSettings.name": "tests/test_core_repulsion.py: another name is refused",
+    "ZBLSettings.name": "tests/test_core_repulsion_training.py: another name is refused",
     "D3Settings.name": "tests/test_dispersion.py",
     "D3Settings.functional": "tests/test_dispersion.py: its parameters",
     "D3Settings.damping": "tests/test_dispersion.py: against the library",
@@ -304,12 +304,7 @@ def run(folder: Path, changes: str) -> Run:
     with (output / "metrics.csv").open(newline="") as file:
         metrics = [{name: row[name] for name in row if name not in TIMES} for row in csv.DictReader(file)]
     return Run(
-        {
-            name: tensor.contiguous().view(torch.uint8).numpy().tobytes()
-            for name, tensor in tensors.items()
-            if tensor.ndim
-        }
-        | {name: np.asarray(tensor).tobytes() for name, tensor in tensors.items() if not tensor.ndim},
+        {name: np.atleast_1d(tensor.numpy()).tobytes() for name, tensor in tensors.items()},
         json.loads(metadata["lrc_ase"]),
         metrics,
         (output / "log.txt").read_text(),
