@@ -138,6 +138,19 @@ def test_runs_are_shorter_where_compositions_are_many(tmp_path, in_this_process)
         sample([tmp_path / "atom.extxyz"], SampleSettings(teacher=EMT_TEACHER), tmp_path / "none.extxyz")
 
 
+@pytest.mark.parametrize(("sizes", "count"), [((2, 4), 4000), ((20, 40), 2000), ((64, 200), 1000)])
+def test_large_frames_are_fewer_by_default(tmp_path, in_this_process, sizes, count):
+    starts = [Atoms("Al" * n, np.eye(3)[[0] * n] * np.arange(n)[:, None] * 2.6) for n in sizes]
+    ase.io.write(tmp_path / "starts.extxyz", starts)
+    told = []
+    settings = SampleSettings(teacher=EMT_TEACHER, minutes=1e-9)
+    summary = sample(
+        [tmp_path / "starts.extxyz"], settings, tmp_path / "sampled.extxyz", report=lambda *counts: told.append(counts)
+    )
+    assert summary.n_wanted == count
+    assert told == [(0, count)]
+
+
 CHANGES = {
     "teacher": TeacherSettings(calculator="ase.calculators.emt:EMT", options={"asap_cutoff": True}, check=False),
     "count": 4,

@@ -39,7 +39,10 @@ def sample(
     teacher_options: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE...", help="Options of the calculator.")
     ] = None,
-    count: Annotated[int | None, typer.Option("--count", "-n", help="Frames to label, 4000 by default.", min=1)] = None,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", "-n", help="Frames to label; 1000 to 4000 by their size if not given.", min=1),
+    ] = None,
     temperature: Annotated[
         list[float] | None,
         typer.Option(

@@ -29,6 +29,6 @@ def sample_visibly(
     if len(summary.failures) > _SHOWN_FAILURES:
         say(f"{len(summary.failures)} runs ended early in all")
     if not summary.is_complete:
-        say(f"the time is over after {summary.n_frames} of {settings.count} frames")
+        say(f"the time is over after {summary.n_frames} of {summary.n_wanted} frames")
     say(f"  {summary.n_frames} frames in {output}, {summary.teacher_seconds:.0f} s of the teacher")
     return summary

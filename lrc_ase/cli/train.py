@@ -111,7 +111,12 @@ def train(
     ] = None,
     pretrain_frames: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Frames to sample, 4000 by default.", min=1, rich_help_panel=_PRETRAINING),
+        typer.Option(
+            metavar="N",
+            help="Frames to sample; 1000 to 4000 by their size if not given.",
+            min=1,
+            rich_help_panel=_PRETRAINING,
+        ),
     ] = None,
     pretrain_epochs: Annotated[
         int | None,

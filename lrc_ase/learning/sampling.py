@@ -35,6 +35,9 @@ __all__ = ["SampleSettings", "SampleSummary", "sample"]
 
 _TEACHER_KEY = "teacher"
 """Entry of `Atoms.info` that holds the teacher of a frame and its options."""
+_ATOMS, _COUNTS = 60_000, (1000, 4000)
+"""Atoms in all frames by default, and the smallest and largest number of frames: the time of a teacher grows at least
+with the number of atoms, and a large frame teaches more."""
 _HOPELESS = 10
 """Failures in a row that end the sampling."""
 
@@ -47,8 +50,8 @@ class SampleSettings(Settings):
 
     teacher: TeacherSettings
     """Method that moves and labels the structures."""
-    count: int = Field(4000, ge=1)
-    """Number of labelled frames."""
+    count: int | None = Field(None, ge=1)
+    """Number of labelled frames. Null: as many as hold 60,000 atoms, at least 1000 and at most 4000."""
     temperatures: tuple[Temperature, Temperature] = (300.0, 1200.0)
     """Lowest and highest temperature, K. Each run has one in between, drawn at random."""
     length: int | None = Field(None, ge=1)
@@ -82,6 +85,8 @@ class SampleSummary:
 
     n_frames: int = 0
     """Labelled frames in the file, those of earlier calls included."""
+    n_wanted: int = 0
+    """Number of frames asked for, by default one that follows from their size."""
     teacher_seconds: float = 0.0
     """Time of the teacher's processes."""
     failures: list[str] = field(default_factory=list)
@@ -104,7 +109,7 @@ def sample(
     settings: SampleSettings,
     output: str | os.PathLike[str],
     *,
-    report: Callable[[int, int], None] | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> SampleSummary:
     """Write labelled frames of dynamics with a teacher to an extended XYZ file.
 
@@ -117,7 +122,7 @@ def sample(
         Teacher, number of frames, conditions.
     output
         File of the frames. Each frame is on disk the moment it is labelled. A file that exists is extended until it
-        holds `settings.count` frames.
+        holds the number of frames that the settings name.
     report
         Called with the number of frames so far and in the end.
 
@@ -129,16 +134,18 @@ def sample(
         No start has two atoms, or one is no usable structure; the file holds frames of another teacher.
     """
     structures = _by_composition(read_starts([os.fspath(path) for path in starts]))
-    length = settings.length or min(max(settings.count // len(structures), 10), 60)
+    count = settings.count or _default_count(list(chain.from_iterable(structures)))
+    length = settings.length or min(max(count // len(structures), 10), 60)
     path = Path(output)
     deadline = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
-    summary = SampleSummary()
+    summary = SampleSummary(n_wanted=count)
     with (
         LabelStore(path) as store,
         tempfile.TemporaryDirectory(prefix="lrc-ase-teacher-") as scratch,
         TeacherPool(settings.teacher, Path(scratch)) as pool,
     ):
         _check_teacher(store, settings.teacher)
+        report(len(store), count)
         # another sequence of random numbers where a file is extended: no run is repeated
         rng = np.random.default_rng([settings.seed, len(store)])
         first = [structures[index] for index in rng.permutation(len(structures))]
@@ -149,7 +156,7 @@ def sample(
 
         def segments() -> Iterator[Segment]:
             index = 0
-            while len(store) + len(running) < settings.count:
+            while len(store) + len(running) < count:
                 if time.monotonic() > deadline:
                     summary.is_complete = False
                     return
@@ -175,8 +182,7 @@ def sample(
             _store(store, result.atoms, run.temperature, settings.teacher)
             if run.remaining:
                 waiting.append(run)
-            if report is not None:
-                report(len(store), settings.count)
+            report(len(store), count)
         summary.n_frames = len(store)
     return summary
 
@@ -190,6 +196,13 @@ def _by_composition(structures: Sequence[Atoms]) -> list[list[Atoms]]:
     if not groups:
         raise ValueError("no structure to start from has two atoms or more")
     return list(groups.values())
+
+
+def _default_count(structures: Sequence[Atoms]) -> int:
+    """Return the number of frames that hold `_ATOMS` atoms, within `_COUNTS`."""
+    n_atoms = sum(map(len, structures)) / len(structures)
+    fewest, most = _COUNTS
+    return min(max(round(_ATOMS / n_atoms), fewest), most)
 
 
 def _new_run(structures: Sequence[Atoms], settings: SampleSettings, length: int, rng: np.random.Generator) -> _Run:
