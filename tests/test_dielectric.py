@@ -236,6 +236,8 @@ def test_estimate_that_still_grows_is_told(call, tmp_path):
         ([record(1.0, volume=None)], {}, "needs a volume: runs with three periodic directions"),
         ([record(1.0)], {"eps_inf": 0.5}, "`eps_inf` must be at least 1, got 0.5"),
         ([record(1.0)], {"n_blocks": 0}, "`n_blocks` must be at least 1, got 0"),
+        ([record(1.0)], {"temperature": 0.0}, "the temperature of fluctuations must be positive, got 0 K"),
+        ([record(1.0)], {"temperature": -300.0}, "the temperature of fluctuations must be positive, got -300 K"),
         ([record(1.0)], {"skip": 0.395}, "6 samples of a run are left after the first 0.395 ps, expected 10"),
         ([record(1.0, 0.1)], {}, r"all runs have one field, \[0.0, 0.1, 0.0\] V/Angstrom: add a run without"),
         (

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.calculators.calculator import CalculationFailed
 from ase.calculators.emt import EMT
 
 from lrc_ase.simulation import RelaxationNotConverged, RelaxSettings, relax
@@ -91,3 +92,31 @@ def test_relax_says_what_went_wrong():
         relax(water)
     with pytest.raises(ValueError, match="`fmax` must be positive"):
         RelaxSettings(fmax=0.0)
+
+
+class Refusing(EMT):
+    """Failure after some evaluations."""
+
+    n_left = 4
+
+    def calculate(self, *args, **kwargs):
+        """Count down."""
+        self.n_left -= 1
+        if self.n_left < 0:
+            raise CalculationFailed("atoms fly apart")
+        super().calculate(*args, **kwargs)
+
+
+@pytest.mark.parametrize("cell", [False, True])
+def test_a_failure_on_the_way_keeps_the_structure_before_it(cell):
+    atoms = copper()
+    atoms.rattle(0.05, seed=0)
+    atoms.calc = Refusing()
+    last = []
+    with pytest.raises(RelaxationNotConverged, match=r"the calculator failed \(atoms fly apart\) at step \d; the"):
+        relax(atoms, RelaxSettings(fmax=1e-6, cell=cell), report=lambda state, each: last.append(each.copy()))
+    np.testing.assert_array_equal(atoms.positions, last[-1].positions)
+    np.testing.assert_array_equal(atoms.cell.array, last[-1].cell.array)
+    assert len(last) == 4
+    with pytest.raises(CalculationFailed, match="atoms fly apart"):  # the structure of the caller
+        relax(atoms)

@@ -17,6 +17,7 @@ from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
+from ase.calculators.mixing import SumCalculator
 from ase.io import read
 
 from lrc_ase.report.log_plot import plot_log
@@ -136,6 +137,26 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path, ensemble, na
     for left, right in zip(again, frames, strict=True):
         np.testing.assert_array_equal(left.positions, right.positions)
         np.testing.assert_array_equal(left.get_forces(), right.get_forces())
+
+
+class Counting(EMT):
+    """Number of resets."""
+
+    n_resets = 0
+
+    def reset(self):
+        """Count."""
+        self.n_resets += 1
+        super().reset()
+
+
+def test_a_sum_of_calculators_runs_and_forgets_all_of_its_parts(tmp_path):
+    """Sums of ASE have no method `reset`; a dispersion correction beside a potential is such a sum."""
+    atoms, parts = copper(), [Counting(), LennardJones(sigma=2.0, epsilon=0.01, rc=4.0)]
+    atoms.calc = SumCalculator(parts)
+    summary = run_md(atoms, MDSettings(steps=20, **SHORT, **ENSEMBLES[0]), tmp_path / "md.traj")
+    assert parts[0].n_resets == 4  # before the first step, and with the restart files at steps 0, 10 and 20
+    assert summary.final.potential == pytest.approx(sum(part.get_potential_energy(atoms) for part in parts))
 
 
 def test_run_killed_without_warning_resumes_bit_for_bit(tmp_path):
@@ -290,7 +311,9 @@ def test_existing_output_is_neither_lost_nor_mixed(tmp_path):
         ({"ensemble": "nph", "temperature": 1.0}, "must be nve, nvt or npt"),
         ({"ensemble": "nve", "timestep": 0.0}, "`timestep` must be positive"),
         ({"ensemble": "nve", "temperature": -1.0}, "`temperature` must lie between"),
-        ({"ensemble": "nvt", "temperature": 1.0, "friction": -1.0}, "`friction` must not be negative"),
+        ({"ensemble": "nvt", "temperature": 1.0, "friction": -1.0}, "`friction` must be zero or a positive number"),
+        ({"ensemble": "nvt", "temperature": 1.0, "friction": np.nan}, "`friction` must be zero or a positive number"),
+        ({"ensemble": "npt", "temperature": 1.0, "pressure": np.inf}, "`pressure` must be finite"),
         ({"ensemble": "npt", "temperature": 0.0}, "above zero"),
     ],
 )

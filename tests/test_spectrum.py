@@ -246,6 +246,10 @@ def test_trajectory_of_another_program_needs_the_interval(tmp_path):
         read_velocities(tmp_path / "other.traj")
     record = read_velocities(tmp_path / "other.traj", interval=0.5, skip=0.001)
     assert (record.interval, record.velocities.shape) == (0.5, (8, 1, 3))
+    with pytest.raises(ValueError, match=r"other\.traj: the interval between frames must be positive, got 0 fs"):
+        read_velocities(tmp_path / "other.traj", interval=0.0)
+    with pytest.raises(ValueError, match=r"other\.traj: expected at least two frames after the first 1 ps, got 0"):
+        read_velocities(tmp_path / "other.traj", interval=0.5, skip=1.0)
     write(tmp_path / "still.traj", [Atoms("O"), Atoms("O")])
     assert read_velocities(tmp_path / "still.traj", interval=0.5) is None
     write(tmp_path / "mixed.traj", [frames[0], Atoms("H", velocities=[[0, 0, 1.0]])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -71,8 +72,10 @@ class MDSettings:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}")
         if self.current_every is not None and self.current_every < 1:
             raise ValueError(f"`current_every` must be positive, got {self.current_every}")
-        if self.friction < 0:
-            raise ValueError(f"`friction` must not be negative, got {self.friction}")
+        if not 0 <= self.friction < math.inf:
+            raise ValueError(f"`friction` must be zero or a positive number, got {self.friction}")
+        if not math.isfinite(self.pressure):
+            raise ValueError(f"`pressure` must be finite, got {self.pressure}")
         if self.ensemble != "nve" and self.temperature is None:
             raise ValueError(f"the {self.ensemble} ensemble needs a `temperature`")
         if self.temperature is not None and not 0 <= self.temperature < self.max_temperature:

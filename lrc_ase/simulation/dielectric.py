@@ -122,7 +122,8 @@ def dielectric_constant(
     Raises
     ------
     ValueError
-        No runs, no volume, runs too short, or fields that do not lie along one line or are all the same.
+        No runs, no volume, runs too short, fields that do not lie along one line or are all the same, or fluctuations
+        at a temperature that is not positive.
     """
     if not records:
         raise ValueError("`records` must hold at least one run, got none")
@@ -142,6 +143,8 @@ def dielectric_constant(
     in_a_field = any(record.field.any() for record in records)
     if temperature is None:
         temperature = float(np.mean([record.temperature for record in records]))
+    if not in_a_field and not temperature > 0:
+        raise ValueError(f"the temperature of fluctuations must be positive, got {temperature:g} K")
     estimate = _response if in_a_field else _fluctuation
     value, error = estimate(records, moments, temperature, n_blocks)
     shortest = min(map(len, moments))

@@ -19,6 +19,7 @@ from ase.md.verlet import VelocityVerlet
 
 from lrc_ase.files.counted import counted
 from lrc_ase.files.lock import exclusive_use
+from lrc_ase.simulation.calculators import forget_results
 from lrc_ase.simulation.conditions import MDFiles, MDSettings, check_same_run, check_structure, run_identity
 from lrc_ase.simulation.current import CurrentLog, polarization_current
 from lrc_ase.simulation.initial_velocities import thermalize
@@ -153,7 +154,7 @@ def _run(
     if restart is not None:
         first_step = restart.step
         restore_integrator(integrator, restart.integrator)
-    atoms.calc.reset()
+    forget_results(atoms.calc)
     atoms.get_potential_energy()  # a structure that the calculator refuses must not cost files that are there
     if settings.current_every is not None:
         polarization_current(atoms)  # nor one without a current
@@ -274,7 +275,7 @@ class _Run:
             self.frames.write(self.atoms, picoseconds)
         if step % settings.restart_every == 0 or last:
             write_restart(self.files.restart, self.restart(step))
-            self.atoms.calc.reset()
+            forget_results(self.atoms.calc)
 
     def conserved(self, state: ThermodynamicState) -> float:
         """Return the conserved quantity of the equations of motion, eV; NaN for a stochastic thermostat.

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 from ase import Atoms, units
+from ase.calculators.calculator import CalculatorError
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, FIRE, LBFGS
 
@@ -74,7 +75,8 @@ def relax(
     ValueError
         `settings.cell` is set, and the structure is not periodic in three directions.
     RelaxationNotConverged
-        The criterion is not met after `settings.max_steps` steps, or energy or forces are not finite.
+        The criterion is not met after `settings.max_steps` steps, or energy or forces are not finite, or the calculator
+        fails on the way. The structure before the failure is kept.
     """
     settings = settings or RelaxSettings()
     if settings.cell and not atoms.pbc.all():
@@ -94,19 +96,27 @@ def relax(
         return Relaxation(optimizer.nsteps, float(atoms.get_potential_energy()), force, pressure, volume)
 
     sane = atoms.get_positions(), atoms.cell.array.copy()
-    converged = False
-    # one step at a time: a structure whose energy is not finite must not replace the last sane one
-    for converged in optimizer.irun(fmax=settings.fmax, steps=settings.max_steps):  # noqa: B007 - read after the loop
-        current = state()
-        if not (np.isfinite(current.energy) and np.isfinite(current.fmax)):
-            atoms.set_cell(sane[1])
-            atoms.set_positions(sane[0], apply_constraint=False)
-            raise RelaxationNotConverged(
-                f"energy or forces are not finite at step {current.steps}; the structure before it is kept"
-            )
-        sane = atoms.get_positions(), atoms.cell.array.copy()
-        if report is not None:
-            report(current, atoms)
+
+    def given_up(reason: str) -> RelaxationNotConverged:
+        """Put the last sane structure back; return the error."""
+        atoms.set_cell(sane[1])
+        atoms.set_positions(sane[0], apply_constraint=False)
+        return RelaxationNotConverged(f"{reason} at step {optimizer.nsteps}; the structure before it is kept")
+
+    converged, current = False, None
+    try:
+        # one step at a time: a structure that cannot be evaluated must not replace the last sane one
+        for converged in optimizer.irun(fmax=settings.fmax, steps=settings.max_steps):  # noqa: B007 - read after the loop
+            current = state()
+            if not (np.isfinite(current.energy) and np.isfinite(current.fmax)):
+                raise given_up("energy or forces are not finite")
+            sane = atoms.get_positions(), atoms.cell.array.copy()
+            if report is not None:
+                report(current, atoms)
+    except CalculatorError as error:
+        if current is None:  # the caller's structure, which is as it was
+            raise
+        raise given_up(f"the calculator failed ({error})") from error
     final = state()
     if not converged:
         raise RelaxationNotConverged(

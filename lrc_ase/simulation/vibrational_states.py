@@ -68,7 +68,8 @@ def read_velocities(path: str | Path, *, interval: float | None = None, skip: fl
     Raises
     ------
     ValueError
-        The times of the frames are unknown or not at equal intervals, or frames differ in their atoms.
+        The times of the frames are unknown or not at equal intervals, frames differ in their atoms, or fewer than two
+        are left after `skip`.
     """
     frames = [*ase.io.iread(path, index=":")]
     if len(frames) < 2 or not all(frame.has("momenta") for frame in frames):
@@ -89,8 +90,12 @@ def read_velocities(path: str | Path, *, interval: float | None = None, skip: fl
                 f"frame {frame}"
             )
         frames = frames if regular[-1] else frames[:-1]
+    if not interval > 0:
+        raise ValueError(f"{path}: the interval between frames must be positive, got {interval:g} fs")
     kept = frames[int(np.ceil(1000 * skip / interval - 1e-9)) :]
-    velocities = np.array([frame.get_velocities() for frame in kept]).reshape(-1, len(numbers), 3)
+    if len(kept) < 2:
+        raise ValueError(f"{path}: expected at least two frames after the first {skip:g} ps, got {len(kept)}")
+    velocities = np.array([frame.get_velocities() for frame in kept])
     return VelocityRecord(interval, np.array(frames[0].get_chemical_symbols()), frames[0].get_masses(), velocities)
 
 
