@@ -175,10 +175,10 @@ class LRCCalculator(ResponseCalculator):
     def results(self) -> dict[str, Any]:
         """Return the results of the last evaluation; compute its stress if there is one and nobody has asked for it."""
         if self._stress_waits:
-            self._stress_waits = False
             assert self.atoms is not None
             with undisturbed(), ases_errors(len(self.atoms)):
                 self._results["stress"] = full_3x3_to_voigt_6_stress(_array(self._evaluate.stress()[0]))
+            self._stress_waits = False  # not before: a stress for which the memory did not suffice may be asked again
         return self._results
 
     @results.setter

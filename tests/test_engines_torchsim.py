@@ -214,6 +214,7 @@ def test_systems_without_a_charge_are_not_neutral_in_silence():
     with pytest.warns(UserWarning, match=r"all systems count as neutral. Pass charge=0.0"):
         model(state)
     model(state)  # once
+    model(charged_state(1.0, -2.0))  # the user said nothing that this state could contradict
     TorchSimModel(potential(settings(long_range=False)))(state)  # knows no charges
 
 

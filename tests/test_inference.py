@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
+from ase.calculators.calculator import CalculationFailed
 from ase.md.verlet import VelocityVerlet
 from structures import ELEMENTS, rattled_crystal, salt_water_slab, settings, shaken_model, water
 
@@ -168,6 +169,21 @@ def test_one_evaluator_follows_structures_and_parameters(model):
     assert_equal_to_autograd(model, moved, tolerance=TOLERANCE[torch.float32], evaluator=evaluator)
 
 
+def test_a_structure_that_fails_halfway_leaves_the_step_whole(monkeypatch):
+    step, large = StraightStep(frozen(MODELS["transfers"])), graph_of(rattled_crystal(repeat=(2, 1, 2)))
+    small = graph_of(rattled_crystal())
+    expected = step(small).forces
+
+    def fail(graph):
+        raise ValueError("no memory for the mesh")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step._long_range, "prepare", fail)
+        with pytest.raises(ValueError, match="no memory"):
+            step(large)
+    assert torch.equal(step(small).forces, expected)
+
+
 def test_results_stay_when_the_next_step_is_made():
     evaluator, graph = Evaluator(frozen(MODELS["transfers"])), graph_of(rattled_crystal())
     first = evaluator(graph)
@@ -256,6 +272,20 @@ def test_stress_asked_for_after_the_forces_is_that_of_these_atoms(calculator, st
     first = atoms.get_stress()
     assert len(stresses) == 2
     assert np.array_equal(atoms.get_stress(), first)
+
+
+def test_a_stress_that_failed_may_be_asked_again(calculator, monkeypatch):
+    def fail(step):
+        raise MemoryError
+
+    atoms = rattled_crystal()
+    atoms.calc = calculator
+    atoms.get_forces()
+    with monkeypatch.context() as patch:
+        patch.setattr(StraightStep, "stress", fail)
+        with pytest.raises(CalculationFailed, match="out of memory"):
+            atoms.get_stress()
+    assert np.isfinite(atoms.get_stress()).all()
 
 
 def test_results_read_from_outside_hold_the_stress(calculator, stresses):

@@ -88,7 +88,7 @@ class TorchSimModel(ModelInterface):
         self._compute_stress, self._compute_forces = compute_stress, True
         evaluated = potential.for_evaluation(device, dtype)
         self.model, self._references = evaluated.model, evaluated.references
-        self._charge = charge
+        self._charge, self._told_of_charges = charge, False
         long_range = self.model.settings.long_range
         self._has_charges = long_range is not None and long_range.electrostatics
         field = None if electric_field is None else as_field(electric_field, "`electric_field`")
@@ -130,13 +130,13 @@ class TorchSimModel(ModelInterface):
     def _total_charges(self, carried: Any, n_systems: int) -> Tensor:
         """Return the total charge of each system, (n_systems,): from the state, or else from the constructor."""
         if carried is None:
-            if self._charge is None and self._has_charges:
+            if self._charge is None and self._has_charges and not self._told_of_charges:
                 warnings.warn(
                     "torch-sim's states carry no total charges: all systems count as neutral. Pass "
                     "charge=0.0, or their charge, to TorchSimModel to confirm this",
                     stacklevel=2,
                 )
-                self._charge = 0.0
+                self._told_of_charges = True  # not `_charge`, with which a later state that carries charges must agree
             return torch.full((n_systems,), self._charge or 0.0, dtype=torch.float64)
         charges = torch.as_tensor(carried).detach().double().cpu().reshape(-1)
         if len(charges) != n_systems:

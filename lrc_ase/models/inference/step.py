@@ -93,7 +93,7 @@ class StraightStep:
 
     def _prepare(self, graph: Graph) -> Plan:
         """Set a structure, after a search of neighbors or a change of cell or charge."""
-        plan = Plan.of(graph)
+        plan, self._plan = Plan.of(graph), None  # None: an error below leaves no plan that only some parts follow
         self._features.prepare(plan)
         self._first.prepare(plan.graph)
         self._readout.prepare(plan.graph)
