@@ -58,6 +58,17 @@ def test_bad_inputs_are_refused():
         layer(weights, fractional.flatten(), CELL)
     with pytest.raises(ValueError, match="`cell` must have shape"):
         layer(weights, fractional, CELL[0])
+    structure = torch.zeros(20, dtype=torch.int64)
+    for wrong in (structure[:19], structure.int(), structure[None]):
+        with pytest.raises(ValueError, match=r"`structure` must hold one whole number \(int64\) for each of 20 atoms"):
+            layer(weights, fractional, CELL, structure=wrong)
+    for index in (1, -1):  # the mesh of another structure lies in memory that belongs to somebody else
+        with pytest.raises(ValueError, match=rf"`structure` must hold indices from 0 to 0, .*got {min(index, 0)} to"):
+            layer(weights, fractional, CELL, structure=structure.clone().index_fill_(0, torch.tensor([7]), index))
+    with pytest.raises(TypeError, match="`structure` must be a tensor, got list"):
+        layer(weights, fractional, CELL, structure=structure.tolist())
+    with pytest.raises(ValueError, match="`mesh_shapes` must hold one mesh for each of 1 structures, got 2"):
+        layer(weights, fractional, CELL, mesh_shapes=[(16, 16, 16)] * 2)
     with pytest.raises(TypeError, match=r"`weights` must be a tensor, got ndarray: `torch.as_tensor` converts it"):
         layer(weights.numpy(), fractional, CELL)
     with pytest.raises(TypeError, match="`pbc` must be a tensor, got list"):

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from lrc_ase.layer.boundaries import Layout, open_layout, padded_cell, pairs_cos
 from lrc_ase.layer.energies import add_self_term, joined, open_sums, split_energies
 from lrc_ase.layer.ewald import ewald_sum
 from lrc_ase.layer.exchange import Exchange
-from lrc_ase.layer.inputs import check_inputs, check_layer
+from lrc_ase.layer.inputs import Boundary, check_inputs, check_layer
 from lrc_ase.layer.kernels import Multiplier
 from lrc_ase.layer.lattice import fractional_coordinates, held_mesh_shape, inverse_cell
 from lrc_ase.layer.memory import check_mesh_memory
@@ -158,7 +158,7 @@ class LongRangeConvolution(nn.Module):
             Shapes that do not fit, coordinates that are not finite, a singular cell, a kernel that has no form in this
             boundary, a mesh larger than the memory, processes that would share what has no mesh.
         """
-        boundary = _Boundary(structure, pbc, mesh_shapes, exchange, tables or MultiplierTables(), cell_on_host)
+        boundary = Boundary(structure, pbc, mesh_shapes, exchange, tables or MultiplierTables(), cell_on_host)
         return self._sum(weights, fractional, cell, boundary, n_energies=0).field
 
     def field_and_energy(
@@ -197,7 +197,7 @@ class LongRangeConvolution(nn.Module):
             raise ValueError("energies 1/2 sum f u need one field for each weight, got a Matrix: use `forward`")
         if gradient and self.method == "ewald":
             raise ValueError("the sum over waves, method='ewald', gives no gradients: use method='mesh'")
-        boundary = _Boundary(structure, pbc, mesh_shapes, exchange, tables or MultiplierTables(), cell_on_host)
+        boundary = Boundary(structure, pbc, mesh_shapes, exchange, tables or MultiplierTables(), cell_on_host)
         return self._sum(weights, fractional, cell, boundary, n_energies, gradient=gradient)
 
     def _sum(
@@ -205,14 +205,14 @@ class LongRangeConvolution(nn.Module):
         weights: Tensor,
         fractional: Tensor,
         cell: Tensor,
-        boundary: _Boundary,
+        boundary: Boundary,
         n_energies: int,
         *,
         gradient: bool = False,
     ) -> FieldAndEnergy:
         """Sum each group of structures with the same mesh and the same open directions."""
         structure, pbc, mesh_shapes, exchange, tables, cell_on_host = boundary
-        cells = check_inputs(weights, fractional, cell, pbc, self.multiplier.n_inputs, cell_on_host)
+        cells = check_inputs(weights, fractional, cell, boundary, self.multiplier.n_inputs)
         d = fractional.shape[-1]
         if exchange is not None and (len(cells) != 1 or self.method != "mesh" or (pbc is not None and not pbc.any())):
             raise ValueError(
@@ -328,17 +328,6 @@ class LongRangeConvolution(nn.Module):
         if not any(pbc) and self.spacing is not None and pairs_cost_less(len(fractional), widest, self.spacing):
             return Layout(None)
         return open_layout(fractional, cell, pbc, widest, self.mesh_shape_for, exchange)
-
-
-class _Boundary(NamedTuple):
-    """Arguments of `LongRangeConvolution.forward` that say which atoms and directions belong together."""
-
-    structure: Tensor | None
-    pbc: Tensor | None
-    mesh_shapes: Sequence[tuple[int, ...]] | None
-    exchange: Exchange | None
-    tables: MultiplierTables
-    cell_on_host: Tensor | None
 
 
 @lru_cache(maxsize=2)

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lrc_ase.layer.exchange import Exchange
 from lrc_ase.layer.kernels import Multiplier
 from lrc_ase.layer.recording import recording
+from lrc_ase.layer.tables import MultiplierTables
 from lrc_ase.layer.windows import Window
 
-__all__ = ["check_inputs", "check_layer"]
+__all__ = ["Boundary", "check_inputs", "check_layer"]
 
 _SMALLEST_SKEWNESS = 1e-6
 """Volume over the product of the edges below which cell vectors count as linearly dependent."""
+
+
+class Boundary(NamedTuple):
+    """Arguments of `LongRangeConvolution.forward` that say which atoms and directions belong together."""
+
+    structure: Tensor | None
+    pbc: Tensor | None
+    mesh_shapes: Sequence[tuple[int, ...]] | None
+    exchange: Exchange | None
+    tables: MultiplierTables
+    cell_on_host: Tensor | None
 
 
 def check_layer(multiplier: Multiplier, window: Window | None, method: str) -> None:
@@ -33,22 +48,16 @@ def check_layer(multiplier: Multiplier, window: Window | None, method: str) -> N
         raise ValueError(f"`method` must be 'mesh', 'ewald' or 'direct', got {method!r}")
 
 
-def check_inputs(
-    weights: Tensor,
-    fractional: Tensor,
-    cell: Tensor,
-    pbc: Tensor | None,
-    n_inputs: int,
-    cell_on_host: Tensor | None = None,
-) -> np.ndarray:
+def check_inputs(weights: Tensor, fractional: Tensor, cell: Tensor, boundary: Boundary, n_inputs: int) -> np.ndarray:
     """Raise an error for types, shapes, coordinates or cells that cannot be summed; return the numbers of the cells.
 
-    `cell_on_host` holds the numbers of `cell`, if the caller has them. Coordinates of a step that is recorded are not
-    looked at.
+    Coordinates and structures of a step that is recorded are not looked at.
     """
-    named = ("weights", weights), ("fractional", fractional), ("cell", cell), ("pbc", pbc)
-    for name, value in named:
-        if not isinstance(value, Tensor) and not (name == "pbc" and value is None):
+    structure, pbc, mesh_shapes, _, _, cell_on_host = boundary
+    named = ("weights", weights), ("fractional", fractional), ("cell", cell)
+    optional = [each for each in (("pbc", pbc), ("structure", structure)) if each[1] is not None]
+    for name, value in (*named, *optional):
+        if not isinstance(value, Tensor):
             raise TypeError(f"`{name}` must be a tensor, got {type(value).__name__}: `torch.as_tensor` converts it")
     if fractional.ndim != 2:
         raise ValueError(f"`fractional` must have shape (n_atoms, d), got {tuple(fractional.shape)}")
@@ -62,6 +71,10 @@ def check_inputs(
         raise ValueError(f"`cell` must have shape (n_structures, {d}, {d}), got {tuple(cell.shape)}")
     if pbc is not None and pbc.shape != cell.shape[:2]:
         raise ValueError(f"`pbc` must have shape (n_structures, {d}), {tuple(cell.shape[:2])}, got {tuple(pbc.shape)}")
+    if mesh_shapes is not None and len(mesh_shapes) != len(cell):
+        raise ValueError(f"`mesh_shapes` must hold one mesh for each of {len(cell)} structures, got {len(mesh_shapes)}")
+    if structure is not None:
+        _check_structure(structure, n_atoms, len(cell))
     numbers = fractional.detach()
     # one number that is not finite makes the sum so: one pass, and a single wait where numbers are on a GPU
     if not recording() and not math.isfinite(numbers.sum()):
@@ -73,6 +86,23 @@ def check_inputs(
     cells: np.ndarray = cell.detach().cpu().numpy() if cell_on_host is None else cell_on_host.to(cell.dtype).numpy()
     _check_cells(cells.tobytes(), cells.dtype.name, d)
     return cells
+
+
+def _check_structure(structure: Tensor, n_atoms: int, n_structures: int) -> None:
+    """Raise a `ValueError` unless each atom has the index of one of the structures: kernels take it for an address."""
+    if structure.shape != (n_atoms,) or structure.dtype != torch.int64:
+        raise ValueError(
+            f"`structure` must hold one whole number (int64) for each of {n_atoms} atoms, got {structure.dtype} "
+            f"{tuple(structure.shape)}"
+        )
+    if n_atoms == 0 or recording():
+        return
+    lowest, highest = structure.aminmax()
+    if lowest < 0 or highest >= n_structures:
+        raise ValueError(
+            f"`structure` must hold indices from 0 to {n_structures - 1}, one less than the number of cells, got "
+            f"{int(lowest)} to {int(highest)}"
+        )
 
 
 @lru_cache(maxsize=32)
