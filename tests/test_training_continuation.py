@@ -256,3 +256,14 @@ def test_steps_from_a_potential_are_smaller_unless_they_are_set(trained):
     assert [stage.learning_rate for stage in prepared.configuration.stages] == [1e-3, 4e-3]
     untrained = prepare(two_stage_configuration(trained, data=data, stages=stages))
     assert [stage.learning_rate for stage in untrained.configuration.stages] == [4e-3, 4e-3]
+
+
+def test_training_on_forces_alone_keeps_the_references_of_the_potential(trained, tmp_path):
+    frames = ase.io.read(trained / "small.traj", ":")
+    for atoms in frames:
+        del atoms.calc.results["energy"]
+    loss = {"energy": 0.0, "stress": 0.0}
+    path = train(frames, tmp_path / "run", start=trained / "old", epochs=1, settings={"stages.loss": loss}, quiet=True)
+    old, new = load_potential(trained / "old" / "potential.safetensors"), load_potential(path)
+    assert old.references.abs().min() > 1e-3
+    assert torch.equal(new.references, old.references)

@@ -55,6 +55,9 @@ def test_isolated_atoms_give_references():
 
 def test_frames_without_energies_have_references_of_zero():
     assert fit_references([frame("H2O", energy=np.nan)], ELEMENTS).values.tolist() == [0.0] * 4
+    known = fit_references([frame("H2O", energy=np.nan)], ("H", "O"), {"H": -3.0})
+    assert known.values.tolist() == [-3.0, 0.0]
+    assert known.rank == 1
 
 
 def test_every_frame_counts_by_its_energy_per_atom():

@@ -67,19 +67,16 @@ def fit_references(
     not that of an atom in the condensed phase. Elements in `known` keep their energy, in eV.
     """
     known = known or {}
-    rows = [(frame.energy, _composition(frame, elements)) for frame in frames if np.isfinite(frame.energy)]
-    rows = [row for row in rows if sum(row[1]) > 1] or rows
-    if not rows:
-        return References(torch.zeros(len(elements), dtype=torch.float64), 0)
-    counts = np.array([composition for _, composition in rows], dtype=np.float64)
-    sizes = counts.sum(axis=1)
-    energies = np.array([energy for energy, _ in rows])
     values = np.array([known.get(element, 0.0) for element in elements])
     free = np.array([element not in known for element in elements])
     rank = 0
-    if free.any():
+    rows = [(frame.energy, _composition(frame, elements)) for frame in frames if np.isfinite(frame.energy)]
+    rows = [row for row in rows if sum(row[1]) > 1] or rows
+    if rows and free.any():
+        counts = np.array([composition for _, composition in rows], dtype=np.float64)
+        sizes = counts.sum(axis=1)
         # energies per atom: large frames would otherwise decide alone
-        rest = energies - counts @ values
+        rest = np.array([energy for energy, _ in rows]) - counts @ values
         values[free], _, rank, _ = np.linalg.lstsq(counts[:, free] / sizes[:, None], rest / sizes, rcond=1e-8)
     return References(torch.tensor(values, dtype=torch.float64), int(rank) + int((~free).sum()))
 
