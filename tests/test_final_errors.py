@@ -21,12 +21,14 @@ TINY = {"model": TINY_MODEL, "n_threads": 1, "stages.optimizer": "adamw", "dtype
 def test_errors_of_all_parts_are_told_and_kept(tmp_path, capsys):
     frames = metal_frames(9)
     ase.io.write(tmp_path / "one.traj", frames[5:7])
-    ase.io.write(tmp_path / "two.traj", frames[7:])
-    test = [tmp_path / "one.traj", tmp_path / "two.traj"]
+    (tmp_path / "other").mkdir()
+    ase.io.write(tmp_path / "other" / "one.traj", frames[7:])
+    test = [tmp_path / "one.traj", tmp_path / "other" / "one.traj"]
     path = train(frames[:4], tmp_path / "run", validation=frames[4], test=test, epochs=2, settings=TINY)
     potential = load_potential(path)
     errors = potential.description["errors"]
-    assert list(errors) == ["training", "validation", "test one.traj", "test two.traj"]
+    # files of one name are told apart by their folders
+    assert list(errors) == ["training", "validation", f"test {tmp_path.name}/one.traj", "test other/one.traj"]
     parts = [frames[:4], frames[4:5], frames[5:7], frames[7:]]
     for told, part in zip(errors.values(), parts, strict=True):
         metrics = evaluate_frames(potential, part).metrics

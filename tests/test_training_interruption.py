@@ -60,6 +60,22 @@ def test_a_signal_keeps_the_state_after_any_step(finished, tmp_path, monkeypatch
     assert_same_run(finished / "run", run)
 
 
+def test_a_signal_in_the_last_validation_of_a_stage_stops_the_next_one(finished, tmp_path, monkeypatch):
+    finish_epoch = StageLoop._finish_epoch
+
+    def finish_and_signal(loop):
+        record = finish_epoch(loop)
+        if loop.stage.name == "first" and loop.finished:
+            signal.raise_signal(signal.SIGTERM)
+        return record
+
+    monkeypatch.setattr(StageLoop, "_finish_epoch", finish_and_signal)
+    with pytest.raises(TrainingInterrupted, match="stopped by SIGTERM in epoch 1 of stage 'second'"):
+        train(load_configuration(finished / "train.yaml"), tmp_path / "run", quiet=True)
+    train(None, tmp_path / "run", resume=True, quiet=True)
+    assert_same_run(finished / "run", tmp_path / "run")
+
+
 def start(configuration, run, script=SCRIPT):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(

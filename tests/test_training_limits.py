@@ -108,3 +108,12 @@ def test_watched_errors_alarm_when_they_grow_by_a_fifth(at_start, at_end, senten
     ]
     assert watch.begin(None, stage) == f"watched frames before training: {', '.join(reversed(parts))} (RMSE)"
     assert watch.end(None, stage).startswith(sentence)
+
+
+def test_watched_frames_with_dipoles_alone_are_watched_in_silence(monkeypatch):
+    errors = {"forces_rmse": math.nan, "energy_rmse": math.nan, "dipole_rmse": 0.1}
+    monkeypatch.setattr("lrc_ase.training.watch.mean_errors", lambda *_, **__: errors)
+    watch = Watch([SimpleNamespace(to=lambda device: None)], 1.0, torch.device("cpu"), Processes())
+    stage = StageConfiguration(name="s", batch_size=4)
+    assert watch.begin(None, stage) is None
+    assert watch.end(None, stage) is None

@@ -24,12 +24,11 @@ class StopWish:
 
 
 @contextmanager
-def catch_signals() -> Iterator[StopWish]:
-    """Record the first SIGINT or SIGTERM instead of obeying it; a second signal acts as usual.
+def catch_signals(wish: StopWish) -> Iterator[None]:
+    """Record the first SIGINT or SIGTERM in `wish` instead of obeying it; a second signal acts as usual.
 
     Outside the main thread Python delivers no signals, and the context does nothing.
     """
-    wish = StopWish()
     previous: dict[int, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -42,7 +41,7 @@ def catch_signals() -> Iterator[StopWish]:
     except ValueError:  # not the main thread
         previous.clear()
     try:
-        yield wish
+        yield
     finally:
         for caught, handler in previous.items():
             signal.signal(caught, handler)

@@ -20,7 +20,14 @@ from lrc_ase.models.model import ShortRangeModel
 from lrc_ase.structures.domain import DOMAIN_KEY
 from lrc_ase.structures.graph import collate
 from lrc_ase.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from lrc_ase.training.final_errors import TRAINING, VALIDATION, errors_of_parts, table_of_errors, verdict
+from lrc_ase.training.final_errors import (
+    TRAINING,
+    VALIDATION,
+    distinct_names,
+    errors_of_parts,
+    table_of_errors,
+    verdict,
+)
 from lrc_ase.training.interruption import StopWish, TrainingInterrupted, catch_signals
 from lrc_ase.training.loop import StageLoop
 from lrc_ase.training.members import calibrate, calibration_text, left_out_frames
@@ -63,6 +70,7 @@ class Run:
         self.on_epoch = on_epoch
         self.stage_index = 0
         self.stop = StopWish()
+        """Wish of the user. One for all stages: a signal during the last validation of a stage stops the next one."""
         self.unsaved: EpochRecord | None = None
         """Epoch with the best mean weights, if they are not yet written."""
         self.last_checkpoint = time.monotonic()
@@ -177,7 +185,7 @@ class Run:
             total = loop.n_epochs * loop.n_batches
             with (
                 self.monitor.task_shown(stage.name, total=total, completed=progress.step),
-                catch_signals() as self.stop,
+                catch_signals(self.stop),
             ):
                 loop.run(self)
         best = loop.best_model()
@@ -202,7 +210,9 @@ class Run:
     def _final_errors(self, best: ShortRangeModel, loop: StageLoop) -> dict[str, Any]:
         """Log the errors of the finished potential, and return them as an entry of its description."""
         parts = {TRAINING: loop.train_graphs, VALIDATION: loop.validation_graphs, "watched": self.watch.graphs}
-        parts |= {f"test {Path(path).name}": self._on_device([each]) for path, each in self.prepared.tests.items()}
+        tests = self.prepared.tests
+        for path, name in distinct_names([*tests]).items():
+            parts[f"test {name}"] = self._on_device([tests[path]])
         errors = errors_of_parts(best, parts, loop.stage, self.prepared.force_scale, self.processes)
         self.monitor.log(f"errors of the potential:\n{table_of_errors(errors)}")
         self.monitor.log(verdict(errors))

@@ -41,7 +41,7 @@ class Watch:
         )
 
     def begin(self, model: ShortRangeModel, stage: StageConfiguration) -> str | None:
-        """Store the errors before training and return them as a sentence."""
+        """Store the errors before training; return those of energies and forces as a sentence, None without them."""
         self.at_start = self.errors(model, stage)
         if self.at_start is None:
             return None
@@ -50,18 +50,21 @@ class Watch:
             for label, unit, digits in reversed(_UNITS)
             if math.isfinite(self.at_start[f"{label}_rmse"])
         ]
-        return f"watched frames before training: {', '.join(parts)} (RMSE)"
+        return f"watched frames before training: {', '.join(parts)} (RMSE)" if parts else None
 
     def end(self, model: ShortRangeModel, stage: StageConfiguration) -> str | None:
         """Return a sentence that compares the errors with those at the start; a warning if they grew by a fifth.
 
-        Frames without forces are compared by their energies.
+        Frames without forces are compared by their energies; None for frames without either.
         """
         errors = self.errors(model, stage)
         if errors is None or self.at_start is None:
             return None
         # forces if there are any, as the label that tells most
-        label, unit, digits = next(each for each in _UNITS if math.isfinite(errors[f"{each[0]}_rmse"]))
+        known = [each for each in _UNITS if math.isfinite(errors[f"{each[0]}_rmse"])]
+        if not known:  # dipoles or Born effective charges alone, whose errors the metrics hold
+            return None
+        label, unit, digits = known[0]
         before, after = self.at_start[f"{label}_rmse"], errors[f"{label}_rmse"]
         name = "force" if label == "forces" else label
         change = f"{name} error on the watched frames: {before:.{digits}f} before, {after:.{digits}f} {unit} after"
