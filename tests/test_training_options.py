@@ -122,6 +122,12 @@ def test_paths_start_from_the_working_folder(tmp_path, monkeypatch):
     assert changed.data["a"].train[0].path == str(tmp_path / "new.traj")
     assert changed.watch == (str(tmp_path / "old.traj"),)
     assert changed.cache == str(tmp_path / "cache")
+    files = [{"path": "new.traj", "weight": 2.0}, Path("more.traj")]
+    for changes in ({"data.a.train": files}, {"data.a": files}, {"data": {"a": files, "b": "b.traj"}}):
+        train = changed_configuration(parse_configuration(TWO_STAGES), changes).data["a"].train
+        assert [file.path for file in train] == [str(tmp_path / "new.traj"), str(tmp_path / "more.traj")]
+    changed = changed_configuration(changed, {"cache": None, "watch": None, "start": Path("nacl")})
+    assert (changed.cache, changed.watch, changed.start) == (None, (), "nacl")
 
 
 @pytest.mark.parametrize(
@@ -132,6 +138,7 @@ def test_paths_start_from_the_working_folder(tmp_path, monkeypatch):
         ("stages.loss.enery=1", r"did you mean 'stages\[0\]\.loss\.energy'"),
         ("stages[2].epochs=1", "there are only 2 entries, counted from 0"),
         ("stages.one=1", "names a whole entry of a list"),
+        ("data.*=f.traj", r"'data\.\*' names whole entries: name a key in them"),
         ("seed.x=1", r"seed: Input should be a valid integer|nothing below a plain value"),
         ("model..cutoff=1", "is no key: expected names with dots"),
         ("model.cutoff", "--set needs KEY=VALUE"),

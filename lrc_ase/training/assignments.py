@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lrc_ase.files.pretrained import absolute_potential
 from lrc_ase.training.configuration import ConfigurationError, TrainingConfiguration, parse_configuration
 from lrc_ase.training.presets import without_preset_keys
 from lrc_ase.training.yaml_reading import read_yaml
@@ -49,7 +47,7 @@ def changed_configuration(
         A key is unknown (the message names the nearest one), or its value is not valid.
     """
     content = configuration.model_dump(mode="json", exclude_unset=True)
-    changes = copy.deepcopy(dict(changes))  # keys are assigned inside of mappings that belong to the caller
+    changes = _plain(changes)  # a copy: keys are assigned inside of mappings that belong to the caller
     # whole sections before keys in them
     for key in sorted(changes, key=lambda key: (len(_parts(key)), key != "model.preset")):
         if key == "model.preset" or (key == "model" and isinstance(changes[key], str)):
@@ -58,8 +56,17 @@ def changed_configuration(
             kept = model if isinstance(changes.get("model"), Mapping) else without_preset_keys(model)
             content["model"] = {**kept, "preset": changes[key]}
         else:
-            _assign(content, _parts(key), _absolute(key, changes[key]), key)
-    return parse_configuration(content, source=source)
+            _assign(content, _parts(key), changes[key], key)
+    return parse_configuration(content, folder=os.curdir, source=source)
+
+
+def _plain(value: Any) -> Any:
+    """Return nested mappings and lists as new ones, with paths as text."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _parts(key: str) -> list[str]:
@@ -87,6 +94,8 @@ def _assign(content: Any, parts: Sequence[str], value: Any, key: str) -> None:
     elif not isinstance(content, dict):
         raise ConfigurationError(f"'{key:.80}': there is nothing below a plain value")
     elif first == "*":
+        if not rest:
+            raise ConfigurationError(f"'{key:.80}' names whole entries: name a key in them, such as data.*.keys.energy")
         for item in content.values():
             _assign(item, rest, value, key)
     elif not rest:
@@ -108,17 +117,3 @@ def _chosen(items: list[Any], parts: Sequence[str], key: str) -> tuple[list[Any]
         return [items[int(first)]], parts[1:]
     named = [item for item in items if isinstance(item, Mapping) and item.get("name") == first]
     return (named, parts[1:]) if named else (items, parts)
-
-
-_PATHS = ("cache", "watch", "test", "train", "validation", "path")
-
-
-def _absolute(key: str, value: Any) -> Any:
-    """Make the paths in the value of a key that holds paths absolute."""
-    if key == "start" and value is not None:
-        return absolute_potential(value, os.curdir)
-    if key.rsplit(".", 1)[-1] not in _PATHS or key.startswith("stages"):
-        return value
-    if isinstance(value, (str, os.PathLike)):
-        return os.path.abspath(value)
-    return [os.path.abspath(item) if isinstance(item, (str, os.PathLike)) else item for item in value or ()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -265,14 +265,22 @@ def parse_configuration(
         raise ConfigurationError(describe_errors(error, TrainingConfiguration, source, content)) from None
     if folder is None:
         return configuration
-    base = Path(folder)
+
+    def absolute(paths: Iterable[str]) -> tuple[str, ...]:
+        return tuple(os.path.abspath(os.path.join(folder, path)) for path in paths)
+
+    def anchored(data_set: DataSetConfiguration) -> DataSetConfiguration:
+        paths = absolute(file.path for file in data_set.train)
+        files = [file.model_copy(update={"path": path}) for file, path in zip(data_set.train, paths, strict=True)]
+        return data_set.model_copy(update={"train": files, "validation": absolute(data_set.validation)})
+
     return configuration.model_copy(
         update={
-            "data": {name: _anchor(data_set, base) for name, data_set in configuration.data.items()},
-            "start": configuration.start and absolute_potential(configuration.start, base),
-            "watch": tuple(str(base / path) for path in configuration.watch),
-            "test": tuple(str(base / path) for path in configuration.test),
-            "cache": None if configuration.cache is None else str(base / configuration.cache),
+            "data": {name: anchored(data_set) for name, data_set in configuration.data.items()},
+            "start": configuration.start and absolute_potential(configuration.start, folder),
+            "watch": absolute(configuration.watch),
+            "test": absolute(configuration.test),
+            "cache": None if configuration.cache is None else absolute([configuration.cache])[0],
         }
     )
 
@@ -281,13 +289,3 @@ def write_configuration(path: str | os.PathLike[str], configuration: TrainingCon
     """Write a YAML file that `load_configuration` reads to the same configuration."""
     content = yaml.safe_dump(configuration.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_atomically(path, f"# Resolved configuration; `lrc-ase train` takes this file.\n{content}".encode())
-
-
-def _anchor(data_set: DataSetConfiguration, folder: Path) -> DataSetConfiguration:
-    """Return a data set whose relative paths start from `folder`."""
-    return data_set.model_copy(
-        update={
-            "train": tuple(file.model_copy(update={"path": str(folder / file.path)}) for file in data_set.train),
-            "validation": tuple(str(folder / path) for path in data_set.validation),
-        }
-    )

@@ -15,7 +15,9 @@ __all__ = ["DataSetConfiguration", "DataSets", "OneOrMany", "TrainFile"]
 
 
 def _one_or_many(value: Any) -> Any:
-    """Return a single item as a list of one."""
+    """Return a single item as a list of one, and none as an empty one."""
+    if value is None:
+        return []
     return [value] if isinstance(value, (str, os.PathLike, Mapping)) else value
 
 
