@@ -55,6 +55,39 @@ def test_labels_under_other_names_validation_and_test_from_memory(tmp_path):
     assert np.array_equal(written.get_forces(), frames[5].arrays["F"])
 
 
+def renamed_frames(n_frames):
+    """Return frames with right labels under the names E and F, and wrong ones under ASE's names."""
+    frames = metal_frames(n_frames)
+    for atoms in frames:
+        atoms.info["E"], atoms.arrays["F"] = atoms.get_potential_energy(), atoms.get_forces()
+        atoms.calc.results["energy"], atoms.calc.results["forces"] = 99.0, np.ones((4, 3))
+    return frames
+
+
+@pytest.mark.parametrize("in_memory", ["training", "test"])
+def test_names_of_labels_hold_for_files_beside_frames_in_memory(tmp_path, in_memory):
+    frames, keys = renamed_frames(8), LabelKeys(energy="E", forces="F")
+    ase.io.write(tmp_path / "a.extxyz", frames[:6])
+    ase.io.write(tmp_path / "b.extxyz", frames[6:])
+    files = {"training": tmp_path / "a.extxyz", "test": tmp_path / "b.extxyz"}
+    parts = files | {in_memory: {"training": frames[:6], "test": frames[6:]}[in_memory]}
+    for name, (data, test) in {"files": files.values(), "mixed": parts.values()}.items():
+        train(data, tmp_path / name, test=test, keys=keys, epochs=1, settings=TINY, quiet=True)
+    errors = [load_potential(tmp_path / name).description["errors"] for name in ("files", "mixed")]
+    for one, other in zip(errors[0].values(), errors[1].values(), strict=True):
+        assert other["forces_rmse"] == pytest.approx(one["forces_rmse"], rel=1e-6)
+        assert other["energy_rmse"] == pytest.approx(one["energy_rmse"], rel=1e-6)
+
+
+def test_names_of_labels_cannot_hold_for_half_of_the_frames(tmp_path):
+    frames, keys = renamed_frames(4), LabelKeys(energy="E", forces="F")
+    ase.io.write(tmp_path / "a.extxyz", frames)
+    for options in ({"validation": tmp_path / "a.extxyz"}, {"test": frames[:1], "watch": tmp_path / "a.extxyz"}):
+        with pytest.raises(ValueError, match="those of frames in memory are written under ASE's names: give"):
+            train(frames, tmp_path / "run", keys=keys, quiet=True, **options)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_that_does_not_begin_leaves_nothing(tmp_path):
     frames = metal_frames(2)
     with pytest.raises(ConfigurationError, match=r"options: stages\[0\]\.epochs: Input should be greater than"):

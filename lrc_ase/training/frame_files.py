@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from lrc_ase.dataset import Atoms, LabelKeys, LabelledFrame, label_frame, labelled_atoms, write_frames
 from lrc_ase.dataset.frame_weights import WEIGHT_KEYS
 from lrc_ase.dataset.remarks import counted_remarks
+from lrc_ase.training.options import label_changes
 from lrc_ase.training.run_folder import RunFolder
 
 __all__ = ["FrameFiles", "FramesOrPaths"]
@@ -32,6 +34,8 @@ class FrameFiles:
         self.keys = keys
         self.may_write = may_write
         self.written: list[str] = []
+        self._in_memory: dict[str, bool] = {}
+        """True for parts that were written from memory, False for parts in files of the user."""
 
     def __enter__(self) -> FrameFiles:
         return self
@@ -55,7 +59,9 @@ class FrameFiles:
         if isinstance(frames, Mapping):  # its keys would be taken for paths
             raise TypeError(f"the {part} frames are a mapping: `parse_configuration` makes a configuration of it")
         items = [frames] if isinstance(frames, (str, os.PathLike, Atoms)) else list(frames)
-        if not self.may_write or not any(isinstance(item, Atoms) for item in items):
+        if items:
+            self._in_memory[part] = any(isinstance(item, Atoms) for item in items)
+        if not self.may_write or not self._in_memory.get(part):
             return _paths_alone(items)
         atoms = [item for item in items if isinstance(item, Atoms)]
         if len(atoms) < len(items):
@@ -73,6 +79,31 @@ class FrameFiles:
         write_frames(path, [_kept(*each) for each in zip(atoms, labelled, strict=True)])
         self.written.append(str(path))
         return [str(path)]
+
+    def label_changes(self, *, watches: bool) -> dict[str, Any]:
+        """Return dotted keys and values of a configuration that reads the labels of the user's files under `keys`.
+
+        Labels of frames from memory were written under ASE's names. `watches` says that files are watched.
+
+        Raises
+        ------
+        ValueError
+            `keys` would have to hold for files and not for frames from memory that are read under the same keys.
+        """
+        if self.keys is None:
+            return {}
+        trained = {in_memory for part, in_memory in self._in_memory.items() if part != "test"} or {False}
+        followed = {self._in_memory["test"]} if "test" in self._in_memory else set()
+        followed |= {False} if watches else set()
+        if len(trained) > 1 or len(followed) > 1:
+            raise ValueError(
+                "`keys` names the labels of files, those of frames in memory are written under ASE's names: give "
+                "training and validation frames alike, and test and watched ones alike, all in memory or all as files"
+            )
+        changes = {} if True in trained else label_changes(self.keys)
+        if followed and followed != trained:
+            changes["watch_keys"] = {} if True in followed else self.keys.model_dump(exclude_none=True)
+        return changes
 
 
 def _paths_alone(items: Sequence[object]) -> list[str]:

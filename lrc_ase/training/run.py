@@ -66,7 +66,8 @@ def train(
     short_range
         True trains a model without the long-range part.
     keys
-        Names of the labels in all frames.
+        Names of the labels in all frames: of `Atoms` and of files, though not of both among training and validation
+        frames, nor of both among test and watched ones.
     settings
         Any key of the configuration, dotted, such as ``{"stages.loss.energy": 5.0}``.
     resume
@@ -124,8 +125,7 @@ def train(
             validation=files.paths("validation", validation),
             short_range=short_range,
         )
-        # labels of frames from memory were written under ASE's names
-        changes |= {} if files.written else label_changes(keys)
+        changes |= files.label_changes(watches=bool(changes.get("watch")))
         configuration = changed_configuration(requested, changes, source="options")
         if resume:
             configuration = same_configuration(folder, configuration)
