@@ -6,9 +6,9 @@ import math
 
 from lrc_ase.dataset import read_frames
 from lrc_ase.training import TrainingConfiguration
+from lrc_ase.training.complete_stages import default_batch_size
 from lrc_ase.training.configuration import ConfigurationError, DataSetConfiguration, StageConfiguration
 from lrc_ase.training.data_arguments import Paths, absolute_paths
-from lrc_ase.training.prepare import default_batch_size
 
 __all__ = ["pretraining_configuration", "structures_to_sample"]
 

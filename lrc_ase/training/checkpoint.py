@@ -14,7 +14,7 @@ from lrc_ase.files.bounded_json import first_mistake, json_object
 from lrc_ase.files.tensors import TensorFileError, digest, read_tensors, write_tensors
 from lrc_ase.training.progress import Progress
 
-__all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint"]
+__all__ = ["CheckpointError", "check_fit", "load_checkpoint", "save_checkpoint"]
 
 FORMAT_VERSION = 3
 HEADER_KEY = "lrc_ase_checkpoint"
@@ -71,6 +71,17 @@ def load_checkpoint(
         except ValueError as error:
             raise CheckpointError(f"{path}: header: {error}") from error
     return tensors, values
+
+
+def check_fit(part: str, expected: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError unless names and shapes of the weights in a checkpoint are those of the model."""
+    for name in sorted(expected.keys() | stored.keys()):
+        shapes = [list(tensors[name].shape) if name in tensors else None for tensors in (expected, stored)]
+        if shapes[0] != shapes[1]:
+            raise CheckpointError(
+                f"the checkpoint does not fit the model: tensor '{part}.{name:.100}' must have shape {shapes[0]}, got "
+                f"{shapes[1]}; resume with the configuration and the lrc-ase that began the run"
+            )
 
 
 class _RunValues(BaseModel):

@@ -16,7 +16,7 @@ from lrc_ase.compiled.compilation_time import CompilationClock
 from lrc_ase.dataset import LabelledGraph, batch_indices
 from lrc_ase.models.ensemble import members_of
 from lrc_ase.models.model import ShortRangeModel
-from lrc_ase.training.checkpoint import CheckpointError
+from lrc_ase.training.checkpoint import CheckpointError, check_fit
 from lrc_ase.training.configuration import StageConfiguration
 from lrc_ase.training.fetching import Fetcher
 from lrc_ase.training.losses import ErrorSums
@@ -175,7 +175,7 @@ class StageLoop:
                 raise CheckpointError(f"the checkpoint does not fit the model: unknown tensor '{name:.100}'")
             parts[part][rest] = tensor
         for part in ("model", "averaged", "best"):
-            _check_fit(part, self.model.state_dict(), parts[part])
+            check_fit(part, self.model.state_dict(), parts[part])
         self.model.load_state_dict(parts["model"])
         self.averaged.load_state_dict(parts["averaged"])
         current = self.model.state_dict()
@@ -218,7 +218,7 @@ class StageLoop:
             if not batch:
                 continue
             errors = gradient(member, batch, stage.loss, self.force_scale)
-            self._share_gradient(member)
+            self.processes.add_up_gradients(member.parameters())
             norms.append(nn.utils.clip_grad_norm_(member.parameters(), stage.gradient_clip or math.inf))
             pending.append(errors)
             self.n_atoms_done += sum(graph.graph.n_atoms for graph in batch)
@@ -239,16 +239,6 @@ class StageLoop:
         progress.sums += sums
         progress.batch += 1
         progress.step += 1
-
-    def _share_gradient(self, member: ShortRangeModel) -> None:
-        """Sum the gradient over the processes; a process without a part of the batch adds zero."""
-        if self.processes.size == 1:
-            return
-        parameters = trained_parameters(member)
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        self.processes.add_up([parameter.grad for parameter in parameters if parameter.grad is not None])
 
     def _rate(self, step: int, seconds: float) -> float:
         """Return the step size of step number `step`, reduced by rewinds."""
@@ -276,7 +266,7 @@ class StageLoop:
         begin = self._now()
         epoch = progress.epoch + 1
         rate = self.rate
-        progress.seconds = self._agreed(progress.seconds)
+        progress.seconds = self.processes.of_first(progress.seconds)
         self.stop_when_due()
         # whatever ends the stage, its last epoch is validated: the next stage must not get untrained weights
         is_last = epoch == self.n_epochs or progress.stopped_by is not None
@@ -299,7 +289,7 @@ class StageLoop:
             progress.best_epoch = epoch
             self.best = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
         train = progress.sums.metrics()
-        progress.seconds = self._agreed(progress.seconds + self._now() - begin)
+        progress.seconds = self.processes.of_first(progress.seconds + self._now() - begin)
         progress.epoch, progress.batch, progress.sums = epoch, 0, ErrorSums()
         return EpochRecord(
             epoch, rate, progress.seconds, train, validation, improved, stage=stage.name, n_epochs=self.n_epochs
@@ -314,10 +304,6 @@ class StageLoop:
             progress.validations_since_lowest += 1
             self.stop_when_due()
         return loss <= AS_GOOD * progress.lowest_score
-
-    def _agreed(self, seconds: float) -> float:
-        """Return the seconds of the first process, the same in every process."""
-        return self.processes.add_up_numbers([seconds if self.processes.is_first else 0.0])[0]
 
     def _snapshot(self) -> tuple[dict[str, Tensor], Progress]:
         """Return a copy of the whole state."""
@@ -337,14 +323,3 @@ class StageLoop:
         self.restore(tensors, copy.deepcopy(progress))
         self.progress.rewinds, self.progress.rate_factor, self.progress.seconds = rewinds, factor, seconds
         observer.log(f"{reason}: back to the end of epoch {progress.epoch}, learning rate times {factor:g} from here")
-
-
-def _check_fit(part: str, expected: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError unless names and shapes of the weights in a checkpoint are those of the model."""
-    for name in sorted(expected.keys() | stored.keys()):
-        shapes = [list(tensors[name].shape) if name in tensors else None for tensors in (expected, stored)]
-        if shapes[0] != shapes[1]:
-            raise CheckpointError(
-                f"the checkpoint does not fit the model: tensor '{part}.{name:.100}' must have shape {shapes[0]}, got "
-                f"{shapes[1]}; resume with the configuration and the lrc-ase that began the run"
-            )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,11 @@ from lrc_ase.dataset import (
 )
 from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.models.registry import descriptor_class
-from lrc_ase.models.settings import ModelSettings
+from lrc_ase.models.settings import LongRangeSettings, ModelSettings
+from lrc_ase.structures.graph import Graph
 from lrc_ase.training.complete_baselines import complete_baselines
-from lrc_ase.training.configuration import (
-    ConfigurationError,
-    StageConfiguration,
-    TrainingConfiguration,
-)
+from lrc_ase.training.complete_stages import complete_stages
+from lrc_ase.training.configuration import ConfigurationError, TrainingConfiguration
 from lrc_ase.training.continuation import continued, with_cutoff_of
 from lrc_ase.training.data_sets import DataSet, describe_data_sets, inspect_data_sets, label_rules, read_data_sets
 from lrc_ase.training.fragments import SHIFTED_REMARK, charge_scheme
@@ -43,16 +41,6 @@ from lrc_ase.training.survey import survey
 
 __all__ = ["Prepared", "describe", "model_settings", "prepare"]
 
-DEFAULT_STEPS, FEWEST_STEPS = 24_000, 12_000
-"""Number of steps of the optimizer in a stage without `epochs`, for batches of up to `ATOMS_PER_STEP` atoms: some
-minutes of training. Larger batches take fewer steps, so that the atoms of all steps are as many, down to the second
-number."""
-FEWEST_EPOCHS, MOST_EPOCHS = 20, 4000
-ATOMS_PER_STEP = 256
-"""Number of atoms in a batch of a stage without `batch_size`."""
-FEWEST_FRAMES, MOST_FRAMES = 4, 32
-FEWEST_BATCHES = 8
-"""Smallest number of batches in an epoch, as far as `FEWEST_FRAMES` allows: small sets train better with noise."""
 SURVEYED = 2000
 """Largest number of graphs from which a descriptor derives its settings."""
 _DOUBTED = 200
@@ -109,67 +97,40 @@ def prepare(
         configuration = continued(configuration, start, elements)
         elements = configuration.model.elements or ()
     references = _references(configuration, data_sets, elements, remarks, start)
-    # references of another level of theory leave large energies to be learned
     energies = dict(zip(elements, references.tolist(), strict=True))
+    # references of another level of theory leave large energies to be learned
     if doubt := doubt_about_references(sample(frames, _DOUBTED), energies):
         remarks.append(doubt)
-    cutoff = configuration.model.cutoff
-    total = sum(len(data_set.train) + len(data_set.validation) for data_set in data_sets.values())
-    done = 0
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        if report_progress is not None:
-            report_progress(done, max(done, total))
+    data_sets = _with_graphs(data_sets, elements, references, report_progress)
+    graphs = joined([data_set.train_graphs for data_set in data_sets.values()])
+    domain, average_neighbors = survey(graphs, elements)
+    model, few = configuration.model, [each.graph for each in sample(graphs, SURVEYED)]
+    kind = descriptor_class(model.descriptor.name)
+    resolved = configuration.model_copy(
+        update={
+            "model": model.model_copy(
+                update={
+                    "elements": tuple(elements),
+                    "descriptor": kind.settings_from_data(model.descriptor, few, cutoff=model.cutoff),
+                    "long_range": _with_charges(model.long_range, frames, few, elements, remarks)
+                    if start is None
+                    else model.long_range,
+                    "baseline": complete_baselines(model, elements, domain["shortest_distances"]),
+                    "average_neighbors": model.average_neighbors or max(average_neighbors, 1.0),
+                    "energy_scale": model.energy_scale or force_scale,
+                }
+            ),
+            "references": energies,
+            "stages": complete_stages(configuration, data_sets),
+            "remarks": tuple(dict.fromkeys(remarks)),
+        }
+    )
 
     def followed(paths: Sequence[str]) -> Sequence[LabelledGraph]:
         """Read watched or test files into graphs."""
         rules = label_rules(configuration, keys_of_watched(configuration))
-        return read_into_memory([(path, 1.0) for path in paths], rules, cutoff).graphs(elements, references)
+        return read_into_memory([(path, 1.0) for path in paths], rules, model.cutoff).graphs(elements, references)
 
-    data_sets = {
-        name: replace(
-            data_set,
-            train_graphs=data_set.train.graphs(elements, references, count),
-            validation_graphs=data_set.validation.graphs(elements, references, count),
-        )
-        for name, data_set in data_sets.items()
-    }
-    graphs = joined([data_set.train_graphs for data_set in data_sets.values()])
-    domain, average_neighbors = survey(graphs, elements)
-    long_range = configuration.model.long_range
-    if long_range is not None and long_range.compositions is None and start is None:
-        long_range = long_range.model_copy(update={"compositions": charged_compositions(frames, elements)})
-    few = [each.graph for each in sample(graphs, SURVEYED)]
-    if long_range is not None and long_range.electrostatics and start is None:
-        scheme = charge_scheme(long_range, few, elements)
-        if scheme == "shifted" != long_range.charges:
-            remarks.append(SHIFTED_REMARK)
-        long_range = long_range.model_copy(update={"charges": scheme})
-    descriptor = configuration.model.descriptor
-    model = configuration.model.model_copy(
-        update={
-            "elements": tuple(elements),
-            "descriptor": descriptor_class(descriptor.name).settings_from_data(descriptor, few, cutoff=cutoff),
-            "long_range": long_range,
-            "baseline": complete_baselines(configuration.model, elements, domain["shortest_distances"]),
-            "average_neighbors": configuration.model.average_neighbors or max(average_neighbors, 1.0),
-            "energy_scale": configuration.model.energy_scale or force_scale,
-        }
-    )
-    stages = tuple(
-        _with_length(_with_stress_weight(stage, configuration, data_sets), configuration, data_sets)
-        for stage in configuration.stages
-    )
-    resolved = configuration.model_copy(
-        update={
-            "model": model,
-            "references": dict(zip(elements, references.tolist(), strict=True)),
-            "stages": stages,
-            "remarks": tuple(dict.fromkeys(remarks)),
-        }
-    )
     return Prepared(
         resolved,
         data_sets,
@@ -226,42 +187,51 @@ def _force_scale(frames: Sequence[LabelledFrame], configuration: TrainingConfigu
     return scale or 1.0
 
 
-def _with_stress_weight(
-    stage: StageConfiguration, configuration: TrainingConfiguration, data_sets: Mapping[str, DataSet]
-) -> StageConfiguration:
-    """Return the stage with a stress weight: 1 if its training frames have stresses and energies are trained on."""
-    if stage.loss.stress is not None:
-        return stage
-    frames = [frame for name in configuration.sets_of(stage) for frame in data_sets[name].train]
-    has_stress = any(np.isfinite(frame.stress).all() for frame in frames)
-    # the paper trains on forces alone: a stage without energies is meant to be like the paper's
-    weight = 1.0 if has_stress and stage.loss.energy else 0.0
-    return stage.model_copy(update={"loss": stage.loss.model_copy(update={"stress": weight})})
+def _with_graphs(
+    data_sets: Mapping[str, DataSet],
+    elements: Sequence[str],
+    references: Tensor,
+    report_progress: ReportProgress | None,
+) -> dict[str, DataSet]:
+    """Return the data sets with the graphs of their frames; `report_progress` as in `prepare`."""
+    total = sum(len(data_set.train) + len(data_set.validation) for data_set in data_sets.values())
+    numbers = count(1)
+
+    def on_graph() -> None:
+        if report_progress is not None:
+            report_progress(next(numbers), total)
+
+    return {
+        name: replace(
+            data_set,
+            train_graphs=data_set.train.graphs(elements, references, on_graph),
+            validation_graphs=data_set.validation.graphs(elements, references, on_graph),
+        )
+        for name, data_set in data_sets.items()
+    }
 
 
-def _with_length(
-    stage: StageConfiguration, configuration: TrainingConfiguration, data_sets: Mapping[str, DataSet]
-) -> StageConfiguration:
-    """Return the stage with batch size and number of epochs, by default `ATOMS_PER_STEP` and `DEFAULT_STEPS`."""
-    if stage.batch_size is not None and stage.epochs is not None:
-        return stage  # without reading frames
-    frames = joined([data_sets[name].train.items for name in configuration.sets_of(stage)])
-    few = list(sample(frames, SURVEYED))
-    n_atoms = sum(len(frame.atoms) for frame in few) / len(few)
-    size = stage.batch_size
-    if size is None:
-        size = default_batch_size(len(frames), n_atoms)
-    epochs = stage.epochs
-    if epochs is None:
-        n_steps = max(DEFAULT_STEPS * min(ATOMS_PER_STEP / (size * n_atoms), 1), FEWEST_STEPS)
-        epochs = min(max(math.ceil(n_steps / math.ceil(len(frames) / size)), FEWEST_EPOCHS), MOST_EPOCHS)
-    return stage.model_copy(update={"batch_size": size, "epochs": epochs})
+def _with_charges(
+    long_range: LongRangeSettings | None,
+    frames: Sequence[LabelledFrame],
+    graphs: Sequence[Graph],
+    elements: Sequence[str],
+    remarks: list[str],
+) -> LongRangeSettings | None:
+    """Return the long-range settings with the compositions of the frames and the scheme of charges that suits them.
 
-
-def default_batch_size(n_frames: int, n_atoms: float) -> int:
-    """Return the frames per step of a stage without `batch_size`, for frames of `n_atoms` atoms on average."""
-    most = max(min(n_frames // FEWEST_BATCHES, MOST_FRAMES), FEWEST_FRAMES)
-    return min(max(round(ATOMS_PER_STEP / n_atoms), FEWEST_FRAMES), most)
+    `graphs` are those from which the scheme follows. Adds a remark if charges are shifted unasked.
+    """
+    if long_range is None:
+        return None
+    if long_range.compositions is None:
+        long_range = long_range.model_copy(update={"compositions": charged_compositions(frames, elements)})
+    if not long_range.electrostatics:
+        return long_range
+    scheme = charge_scheme(long_range, graphs, elements)
+    if scheme == "shifted" != long_range.charges:
+        remarks.append(SHIFTED_REMARK)
+    return long_range.model_copy(update={"charges": scheme})
 
 
 def _elements(data_sets: Mapping[str, DataSet], remarks: list[str]) -> tuple[str, ...]:

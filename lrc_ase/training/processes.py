@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = ["Processes", "balanced_parts", "joined_processes"]
 
@@ -51,6 +51,20 @@ class Processes:
         self.add_up([values])
         sums: list[float] = values.tolist()
         return sums
+
+    def add_up_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Sum the gradients of trained parameters over the processes; one without a part of the batch adds zero."""
+        if self.size == 1:
+            return
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        for parameter in trained:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.add_up([parameter.grad for parameter in trained if parameter.grad is not None])
+
+    def of_first(self, number: float) -> float:
+        """Return the number of the first process, the same in all."""
+        return self.add_up_numbers([number if self.is_first else 0.0])[0]
 
     def any(self, flag: bool) -> bool:
         """Return True if the flag of any process is True."""

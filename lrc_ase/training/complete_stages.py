@@ -1,0 +1,75 @@
+"""Numbers of the stages that a configuration leaves open: stress weights, batch sizes and epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from lrc_ase.dataset import joined, sample
+from lrc_ase.training.configuration import StageConfiguration, TrainingConfiguration
+from lrc_ase.training.data_sets import DataSet
+
+__all__ = ["complete_stages", "default_batch_size"]
+
+DEFAULT_STEPS, FEWEST_STEPS = 24_000, 12_000
+"""Number of steps of the optimizer in a stage without `epochs`, for batches of up to `ATOMS_PER_STEP` atoms: some
+minutes of training. Larger batches take fewer steps, so that the atoms of all steps are as many, down to the second
+number."""
+FEWEST_EPOCHS, MOST_EPOCHS = 20, 4000
+ATOMS_PER_STEP = 256
+"""Number of atoms in a batch of a stage without `batch_size`."""
+FEWEST_FRAMES, MOST_FRAMES = 4, 32
+FEWEST_BATCHES = 8
+"""Smallest number of batches in an epoch, as far as `FEWEST_FRAMES` allows: small sets train better with noise."""
+_MEASURED = 2000
+"""Largest number of frames from which the mean number of atoms is taken."""
+
+
+def complete_stages(
+    configuration: TrainingConfiguration, data_sets: Mapping[str, DataSet]
+) -> tuple[StageConfiguration, ...]:
+    """Return the stages with a stress weight, a batch size and a number of epochs each."""
+    return tuple(
+        _with_length(_with_stress_weight(stage, configuration, data_sets), configuration, data_sets)
+        for stage in configuration.stages
+    )
+
+
+def _with_stress_weight(
+    stage: StageConfiguration, configuration: TrainingConfiguration, data_sets: Mapping[str, DataSet]
+) -> StageConfiguration:
+    """Return the stage with a stress weight: 1 if its training frames have stresses and energies are trained on."""
+    if stage.loss.stress is not None:
+        return stage
+    frames = [frame for name in configuration.sets_of(stage) for frame in data_sets[name].train]
+    has_stress = any(np.isfinite(frame.stress).all() for frame in frames)
+    # the paper trains on forces alone: a stage without energies is meant to be like the paper's
+    weight = 1.0 if has_stress and stage.loss.energy else 0.0
+    return stage.model_copy(update={"loss": stage.loss.model_copy(update={"stress": weight})})
+
+
+def _with_length(
+    stage: StageConfiguration, configuration: TrainingConfiguration, data_sets: Mapping[str, DataSet]
+) -> StageConfiguration:
+    """Return the stage with batch size and number of epochs, by default `ATOMS_PER_STEP` and `DEFAULT_STEPS`."""
+    if stage.batch_size is not None and stage.epochs is not None:
+        return stage  # without reading frames
+    frames = joined([data_sets[name].train.items for name in configuration.sets_of(stage)])
+    few = list(sample(frames, _MEASURED))
+    n_atoms = sum(len(frame.atoms) for frame in few) / len(few)
+    size = stage.batch_size
+    if size is None:
+        size = default_batch_size(len(frames), n_atoms)
+    epochs = stage.epochs
+    if epochs is None:
+        n_steps = max(DEFAULT_STEPS * min(ATOMS_PER_STEP / (size * n_atoms), 1), FEWEST_STEPS)
+        epochs = min(max(math.ceil(n_steps / math.ceil(len(frames) / size)), FEWEST_EPOCHS), MOST_EPOCHS)
+    return stage.model_copy(update={"batch_size": size, "epochs": epochs})
+
+
+def default_batch_size(n_frames: int, n_atoms: float) -> int:
+    """Return the frames per step of a stage without `batch_size`, for frames of `n_atoms` atoms on average."""
+    most = max(min(n_frames // FEWEST_BATCHES, MOST_FRAMES), FEWEST_FRAMES)
+    return min(max(round(ATOMS_PER_STEP / n_atoms), FEWEST_FRAMES), most)
