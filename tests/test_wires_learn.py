@@ -20,7 +20,7 @@ from ase.calculators.emt import EMT
 from learn_runs import EMT as TEACHER
 from learn_runs import content, ensemble, positions
 
-from lrc_ase.learning import active_learning, loop, settings
+from lrc_ase.learning import active_learning, goals, loop, settings
 from lrc_ase.learning.exploration import choose_frames, explore
 from lrc_ase.learning.label_store import LabelStore
 from lrc_ase.learning.labelling import LabelsNeeded
@@ -89,9 +89,21 @@ def chosen(folder: Path, values: dict[str, Any]) -> Any:
 def threshold(folder: Path, values: dict[str, Any]) -> float:
     """Deviation at which walkers stop, of a potential with an error of 10 meV/Angstrom."""
     learning, store = new_loop(folder, {**values, "budget": {"target_error": 1.0, **values.get("budget", {})}})
-    store.close()
     learning.state = LearnState().recorded(held_out=FreshErrors(n_frames=1, forces_rmse=10.0))
-    return learning._threshold()
+    told: dict[str, Any] = {}
+
+    def stand_in(*_: Any, **options: Any) -> None:
+        told.update(options)
+        raise KeyError
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(loop, "load_potential", lambda path: ensemble())
+    patch.setattr(loop, "explore", stand_in)
+    with patch.context(), pytest.raises(KeyError):
+        learning._explore()
+    patch.undo()
+    store.close()
+    return told["threshold"]
 
 
 def trainings(folder: Path, values: dict[str, Any]) -> list[dict[str, Any]]:
@@ -137,15 +149,12 @@ def end(folder: Path, values: dict[str, Any]) -> Any:
 
 def converged(folder: Path, values: dict[str, Any]) -> Any:
     """Verdict on a complete exploration and a fresh error of 10 meV/Angstrom."""
-    learning, store = new_loop(folder, values)
-    store.close()
     errors = FreshErrors(n_frames=4, forces_rmse=10.0, forces_predicted=10.0)
     records = (
         IterationRecord(iteration=0, complete=True, runs=1, picoseconds=1.0),
         IterationRecord(iteration=1, fresh={"all": errors}),
     )
-    learning.state = LearnState(iteration=1, records=records)
-    return learning._converged()
+    return goals.convergence(records, goals.target_error(parse_settings(values).budget, []))
 
 
 def known_energies(folder: Path, values: dict[str, Any]) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -24,6 +25,19 @@ FAR = 1000.0
 """Length of a translation, Angstrom, at which coordinates in single precision lose four digits."""
 
 
+class Changed(NamedTuple):
+    """Atoms after a change that must not matter. Forces f of them are `f[numbers] @ turn` before the change."""
+
+    name: str
+    atoms: Atoms
+    numbers: np.ndarray | slice = slice(None)
+    """Number of each atom after the change."""
+    turn: np.ndarray = np.eye(3)
+    """Rotation from coordinates before the change to those after it, (3, 3)."""
+    copies: int = 1
+    """Copies of each atom."""
+
+
 def invariances(subject: Subject, rng: np.random.Generator) -> CheckResult:
     """Compare energies and forces before and after changes that must not matter.
 
@@ -33,59 +47,59 @@ def invariances(subject: Subject, rng: np.random.Generator) -> CheckResult:
     atoms = subject.rattled(rng)
     energy, forces = atoms.get_potential_energy(), atoms.get_forces()
     scale = max(float(np.sqrt(np.mean(forces**2))), 1e-3)
-    turn = Rotation.random(random_state=int(rng.integers(2**31))).as_matrix()
-    order = np.empty(len(atoms), dtype=int)
-    cycle = rng.permutation(len(atoms))
-    order[cycle] = np.roll(cycle, 1)  # one cycle: no atom keeps its number
-    changes: dict[str, tuple[Callable[[Atoms], Atoms], Callable[[np.ndarray], np.ndarray], int]] = {
-        "translation": (lambda each: _moved(each, rng.uniform(0.5, 3, 3)), lambda values: values, 1),
-        "translation by 1000 Angstrom": (
-            lambda each: _moved(each, FAR * np.array([1.0, -0.7, 0.4])),
-            lambda values: values,
-            1,
-        ),
-        "rotation": (lambda each: _turned(each, turn), lambda values: values @ turn, 1),
-        "permutation": (lambda each: each[order], lambda values: values[np.argsort(order)], 1),
-    }
-    if subject.structure.pbc.any():
-        changes["shift by cell vectors"] = (lambda each: _shifted(each, rng), lambda values: values, 1)
-        repeats = _repetitions(subject.structure)
-        copies = int(np.prod(repeats))
-        if copies > 1:
-            changes["supercell"] = (lambda each: repeated(each, repeats), lambda values: values[: len(atoms)], copies)
-    quantities = []
-    for name, (change, back, copies) in changes.items():
+    names, quantities = [], []
+    for name, changed, numbers, turn, copies in _changes(atoms, rng):
         subject.progress(name)
-        changed = change(atoms.copy())
+        names.append(name)
         changed.calc = subject.candidate.calculator
         shift = abs(changed.get_potential_energy() / copies - energy) / len(atoms)
-        difference = float(np.abs(back(changed.get_forces()) - forces).max()) / scale
+        difference = float(np.abs(changed.get_forces()[numbers] @ turn - forces).max()) / scale
         quantities += [
             Quantity(f"{name}: energy", float(shift), "eV/atom", at_most=LARGEST_ENERGY_CHANGE),
             Quantity(f"{name}: forces / root mean square force", difference, at_most=LARGEST_CHANGE),
         ]
     return CheckResult.judged(
-        "invariances", f"{len(changes)} changes that must not matter were made: {', '.join(changes)}.", quantities
+        "invariances", f"{len(names)} changes that must not matter were made: {', '.join(names)}.", quantities
     )
 
 
+def _changes(atoms: Atoms, rng: np.random.Generator) -> Iterator[Changed]:
+    """Yield `atoms` after each change."""
+    turn = Rotation.random(random_state=int(rng.integers(2**31))).as_matrix()
+    order = np.empty(len(atoms), dtype=int)
+    cycle = rng.permutation(len(atoms))
+    order[cycle] = np.roll(cycle, 1)  # one cycle: no atom keeps its number
+    yield Changed("translation", _moved(atoms, rng.uniform(0.5, 3, 3)))
+    yield Changed("translation by 1000 Angstrom", _moved(atoms, FAR * np.array([1.0, -0.7, 0.4])))
+    yield Changed("rotation", _turned(atoms, turn), turn=turn)
+    yield Changed("permutation", atoms[order], numbers=np.argsort(order))
+    if atoms.pbc.any():
+        yield Changed("shift by cell vectors", _shifted(atoms, rng))
+        repeats = _repetitions(atoms)
+        copies = int(np.prod(repeats))
+        if copies > 1:
+            yield Changed("supercell", repeated(atoms, repeats), numbers=slice(len(atoms)), copies=copies)
+
+
 def _moved(atoms: Atoms, vector: np.ndarray) -> Atoms:
-    atoms.translate(vector)
-    return atoms
+    moved = atoms.copy()
+    moved.translate(vector)
+    return moved
 
 
 def _turned(atoms: Atoms, turn: np.ndarray) -> Atoms:
     """Rotate atoms and cell; the cell is no longer a lower triangle."""
-    atoms.set_cell(atoms.cell.array @ turn.T)
-    atoms.positions = atoms.positions @ turn.T
-    return atoms
+    turned = atoms.copy()
+    turned.set_cell(atoms.cell.array @ turn.T)
+    turned.positions = atoms.positions @ turn.T
+    return turned
 
 
 def _shifted(atoms: Atoms, rng: np.random.Generator) -> Atoms:
     """Shift every atom by cell vectors of periodic directions."""
-    shifts = rng.integers(-2, 3, (len(atoms), 3)) * atoms.pbc
-    atoms.positions += shifts @ atoms.cell.array
-    return atoms
+    shifted = atoms.copy()
+    shifted.positions += (rng.integers(-2, 3, (len(atoms), 3)) * atoms.pbc) @ atoms.cell.array
+    return shifted
 
 
 def _repetitions(structure: Atoms) -> tuple[int, int, int]:

@@ -44,6 +44,22 @@ class Exploration:
     reasons: list[str] = field(default_factory=list)
     """One sentence for each walker that stopped early."""
 
+    def add(self, walker: int, walk: Walk, plan: Plan, first_step: int) -> None:
+        """Count the run of a walker that began at `first_step` of its plan, and keep its snapshots."""
+        for snapshot in walk.snapshots:
+            snapshot.info.update(walker=walker)
+        self.snapshots += walk.snapshots
+        self.runs += 1
+        self.picoseconds += 1e-3 * walk.steps * plan.timestep
+        if walk.alarm:
+            self.explosions += walk.exploded
+            self.alarms += not walk.exploded
+            heat = plan.temperature(first_step + walk.steps)
+            self.reasons.append(
+                f"walker {walker + 1} after {counted(walk.steps, 'step')}, at {heat:.0f} K: {walk.alarm}"
+            )
+        self.complete &= walk.finished and first_step == 0
+
 
 def time_step(starts: Sequence[Atoms], settings: ExplorationSettings) -> float:
     """Return the time step, fs: that of the settings, or half a femtosecond times the root of the lightest mass."""
@@ -105,11 +121,9 @@ def explore(
     """
     exploring = settings.exploration
     assert settings.frames_per_iteration is not None  # filled in by `with_counts`
-    assert exploring.snapshots is not None
     ensemble = LRCCalculator(potential, dtype=exploring.dtype)
     movers = [LRCCalculator(member, dtype=exploring.dtype) for member in single_members(potential)]
     timestep = time_step(starts, exploring)
-    steps = max(round(1000 * exploring.length / timestep), 1)
     n_walkers = max(exploring.walkers, len(starts))
     result = Exploration()
     for number in range(ATTEMPTS * n_walkers):
@@ -126,43 +140,44 @@ def explore(
         atoms = _state(walker, start, len(starts), n_walkers, exploring, before, rng)
         first_step = int(atoms.info["step"])
         notes = {key: atoms.info[key] for key in _PLAN}
-        plan = Plan(
-            first_temperature=notes["first_temperature"],
-            last_temperature=notes["last_temperature"],
-            pressure=exploring.pressure if start.pbc.all() else None,
-            steps=steps,
-            timestep=timestep,
-            friction=exploring.friction,
-            snapshots=exploring.snapshots,
-            check_every=exploring.check_every,
-            threshold=threshold,
-            relative_threshold=exploring.relative_threshold,
-            correction=correction,
-            start_volume=start.get_volume() if start.pbc.all() else 0.0,
-        )
+        plan = _plan(notes, start, exploring, timestep, threshold, correction)
         atoms.calc = movers[walker % len(movers)]
         for calculator in (ensemble, atoms.calc):
             calculator.reset()
-        progress = None if report is None else partial(report, walker, steps)
+        progress = None if report is None else partial(report, walker, plan.steps)
         walk = run_walker(
             atoms, plan, rng, ensemble=ensemble, first_step=first_step, out_of_time=out_of_time, report=progress
         )
-        for snapshot in walk.snapshots:
-            snapshot.info.update(walker=walker)
-        result.snapshots += walk.snapshots
-        result.runs += 1
-        result.picoseconds += 1e-3 * walk.steps * timestep
-        if walk.alarm:
-            result.explosions += walk.exploded
-            result.alarms += not walk.exploded
-            heat = plan.temperature(first_step + walk.steps)
-            result.reasons.append(
-                f"walker {walker + 1} after {counted(walk.steps, 'step')}, at {heat:.0f} K: {walk.alarm}"
-            )
-        result.complete &= walk.finished and first_step == 0
+        result.add(walker, walk, plan, first_step)
         if not attempt:
             result.walkers.append(_next_state(walk, start, notes))
     return result
+
+
+def _plan(
+    notes: dict[str, float],
+    start: Atoms,
+    settings: ExplorationSettings,
+    timestep: float,
+    threshold: float,
+    correction: float,
+) -> Plan:
+    """Return the conditions of a walker of a `start` whose state holds `notes`."""
+    assert settings.snapshots is not None  # filled in by `with_counts`
+    return Plan(
+        first_temperature=notes["first_temperature"],
+        last_temperature=notes["last_temperature"],
+        pressure=settings.pressure if start.pbc.all() else None,
+        steps=max(round(1000 * settings.length / timestep), 1),
+        timestep=timestep,
+        friction=settings.friction,
+        snapshots=settings.snapshots,
+        check_every=settings.check_every,
+        threshold=threshold,
+        relative_threshold=settings.relative_threshold,
+        correction=correction,
+        start_volume=start.get_volume() if start.pbc.all() else 0.0,
+    )
 
 
 def _state(

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from lrc_ase.dataset import Atoms, force_rms, label_frame, read_frames, write_frames
+from lrc_ase.dataset import Atoms, read_frames, write_frames
 from lrc_ase.files.atomic import replacing, write_atomically
 from lrc_ase.files.potential_file import load_potential
 from lrc_ase.learning.exploration import choose_frames, explore, time_step
 from lrc_ase.learning.frame_counts import with_counts
-from lrc_ase.learning.fresh_errors import AGREEMENT, agrees, correction, errors_by_origin
+from lrc_ase.learning.fresh_errors import AGREEMENT, correction, errors_by_origin
+from lrc_ase.learning.goals import budget_end, convergence, target_error, threshold
 from lrc_ase.learning.label_store import LabelStore, exact_extxyz
 from lrc_ase.learning.labelling import (
     failure_lines,
@@ -43,9 +44,6 @@ from lrc_ase.learning.training_steps import (
 )
 
 __all__ = ["Loop"]
-
-RELATIVE_TARGET = 0.05
-"""Target of the force error if the settings leave it open, as a part of the root mean square force label."""
 
 
 class Loop:
@@ -95,6 +93,9 @@ class Loop:
     def seconds(self) -> float:
         """Return the wall time of all sessions."""
         return self.seconds_before + time.monotonic() - self.began
+
+    def _budget_end(self) -> str | None:
+        return budget_end(self.settings.budget, self.state, out_of_time=self._out_of_time())
 
     def _out_of_time(self) -> bool:
         minutes = self.settings.budget.minutes
@@ -182,7 +183,7 @@ class Loop:
         )
         calls = sum(record.labelled + record.failed for record in self.state.records)
         self.state = self.state.model_copy(update={"calls": calls})
-        converged = self._converged()
+        converged = convergence(self.state.records, target_error(settings.budget, self._labelled()))
         end = converged or self._budget_end() or ""
         if not end and not fresh and state.iteration:
             end = "no new frame could be labelled"
@@ -208,8 +209,9 @@ class Loop:
         settings, folder, number = self.settings, self.folder, self.state.iteration
         began = time.monotonic()
         potential = load_potential(self._potential(number))
-        threshold, record = self._threshold(), self.state.record
-        factor = correction(record.fresh.get("all"), record.held_out, threshold)
+        record, labelled = self.state.record, self._labelled()
+        stop = threshold(settings.exploration, record.held_out, target_error(settings.budget, labelled))
+        factor = correction(record.fresh.get("all"), record.held_out, stop)
         if factor > AGREEMENT:
             self._say(f"errors on the newest labels were larger than predicted: deviations count {factor:.1f} times")
         previous = stored_frames(folder.walkers(number - 1))
@@ -220,7 +222,7 @@ class Loop:
             self.starts,
             settings,
             previous,
-            threshold=threshold,
+            threshold=stop,
             correction=factor,
             iteration=number,
             out_of_time=self._out_of_time,
@@ -231,7 +233,6 @@ class Loop:
         assert settings.frames_per_iteration is not None
         assert settings.budget.teacher_calls is not None
         count = min(settings.frames_per_iteration, settings.budget.teacher_calls - self.state.calls)
-        labelled = [*self.store.frames(), *self.known]
         frames = choose_frames(potential, exploration.snapshots, labelled, settings, count, self._rng(1))
         with replacing(folder.walkers(number)) as temporary:
             write_frames(temporary, exploration.walkers)
@@ -239,7 +240,7 @@ class Loop:
         request(folder.requested(number + 1), frames, number + 1)
         self.state = self.state.recorded(
             explore_seconds=time.monotonic() - began,
-            threshold=threshold,
+            threshold=stop,
             correction=factor,
             hottest=max((float(atoms.info["temperature"]) for atoms in exploration.snapshots), default=None),
             picoseconds=exploration.picoseconds,
@@ -294,6 +295,9 @@ class Loop:
             on_epoch=lambda record: self.observer.advance(record.epoch),
         )
 
+    def _labelled(self) -> list[Atoms]:
+        return [*self.store.frames(), *self.known]
+
     def _divided(self) -> tuple[list[Atoms], list[Atoms], list[Atoms]]:
         return divided(self.store.frames(), self.known, self.settings.training.held_out)
 
@@ -303,44 +307,3 @@ class Loop:
 
     def _potential(self, number: int) -> Path:
         return self.folder.training(number) / "potential.safetensors"
-
-    def _target(self) -> float:
-        """Return the force error that is good enough, meV/Angstrom."""
-        if self.settings.budget.target_error is not None:
-            return self.settings.budget.target_error
-        frames = [label_frame(atoms) for atoms in [*self.store.frames(), *self.known]]
-        return 1e3 * RELATIVE_TARGET * force_rms(frames)
-
-    def _threshold(self) -> float:
-        """Return the deviation at which walkers stop, eV/Angstrom."""
-        exploring, held_out = self.settings.exploration, self.state.record.held_out
-        if exploring.threshold is not None:
-            return exploring.threshold
-        error = 0.0 if held_out is None else held_out.forces_rmse
-        return exploring.tolerance * 1e-3 * max(error, self._target())
-
-    def _converged(self) -> str | None:
-        """Return the sentence on convergence; None if the loop must go on."""
-        if len(self.state.records) < 2:
-            return None
-        explored, fresh = self.state.records[-2], self.state.record.fresh
-        if not explored.complete or "all" not in fresh or not agrees(fresh["all"]):
-            return None
-        errors = fresh.get("random", fresh["all"])
-        if errors.forces_rmse > self._target():
-            return None
-        return (
-            f"an exploration of {explored.picoseconds:.3g} ps raised no alarm, and the force error on fresh labels, "
-            f"{errors.forces_rmse:.1f} meV/Angstrom, is within the target of {self._target():.1f} and as predicted"
-        )
-
-    def _budget_end(self) -> str | None:
-        """Return the sentence on the budget that has ended, or None."""
-        budget = self.settings.budget
-        if budget.teacher_calls is not None and self.state.calls >= budget.teacher_calls:
-            return f"the budget of {budget.teacher_calls} teacher calls is used up"
-        if self._out_of_time():
-            return f"the budget of {budget.minutes:g} minutes is used up"
-        if self.state.iteration >= budget.iterations:
-            return f"the budget of {budget.iterations} iterations is used up"
-        return None
