@@ -76,7 +76,7 @@ def check_inputs(weights: Tensor, fractional: Tensor, cell: Tensor, boundary: Bo
     if structure is not None:
         _check_structure(structure, n_atoms, len(cell))
     numbers = fractional.detach()
-    # one number that is not finite makes the sum so: one pass, and a single wait where numbers are on a GPU
+    # one number that is not finite makes the sum so: one pass
     if not recording() and not math.isfinite(numbers.sum()):
         finite = torch.isfinite(numbers).all(dim=-1)
         raise ValueError(
@@ -97,11 +97,11 @@ def _check_structure(structure: Tensor, n_atoms: int, n_structures: int) -> None
         )
     if n_atoms == 0 or recording():
         return
-    lowest, highest = structure.aminmax()
+    lowest, highest = map(int, structure.aminmax())
     if lowest < 0 or highest >= n_structures:
         raise ValueError(
             f"`structure` must hold indices from 0 to {n_structures - 1}, one less than the number of cells, got "
-            f"{int(lowest)} to {int(highest)}"
+            f"{lowest} to {highest}"
         )
 
 
