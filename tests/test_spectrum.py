@@ -258,7 +258,7 @@ def test_trajectory_of_another_program_needs_the_interval(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["md.traj", "md.extxyz"])
-def test_frames_carry_their_time_and_a_last_one_in_between_is_left_out(tmp_path, name):
+def test_frames_carry_their_time_and_last_ones_in_between_are_left_out(tmp_path, name):
     settings = MDSettings("nve", 10, temperature=300.0, timestep=0.5, write_every=4)
     run_md(springs(2), settings, tmp_path / name)
     record = read_velocities(tmp_path / name)  # steps 0, 4, 8 and the last, 10
@@ -266,9 +266,13 @@ def test_frames_carry_their_time_and_a_last_one_in_between_is_left_out(tmp_path,
     assert len(record.velocities) == 3
     write(tmp_path / f"tail_{name}", read(tmp_path / name, "1:3"))  # a piece of a run does not begin at time 0
     assert read_velocities(tmp_path / f"tail_{name}").interval == pytest.approx(2.0)
-    changed = MDSettings("nve", 24, temperature=300.0, timestep=0.5, write_every=8)
-    run_md(springs(2), changed, tmp_path / name, resume=True)
-    with pytest.raises(ValueError, match="expected frames every 2 fs, found 1 fs after frame 2"):
+    run_md(springs(2), replace(settings, steps=18), tmp_path / name, resume=True)
+    continued = read_velocities(tmp_path / name)  # steps 0, 4, 8, 10, 12, 16 and 18
+    np.testing.assert_array_equal(
+        continued.velocities, [read(tmp_path / name, i).get_velocities() for i in (0, 1, 2, 4, 5)]
+    )
+    run_md(springs(2), replace(settings, steps=32, write_every=8), tmp_path / name, resume=True)
+    with pytest.raises(ValueError, match="expected frames every 2 fs, found 4 fs after frame 5"):
         read_velocities(tmp_path / name)
 
 

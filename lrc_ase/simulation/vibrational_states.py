@@ -60,8 +60,8 @@ def read_velocities(path: str | Path, *, interval: float | None = None, skip: fl
     Parameters
     ----------
     interval
-        Time between frames, fs. None takes the times that ``lrc-ase md`` writes with each frame. A last frame after a
-        shorter interval is then left out.
+        Time between frames, fs. None takes the times that ``lrc-ase md`` writes with each frame. The last frame of a
+        run that stands between two times, also where the run was continued, is then left out.
     skip
         Time at the beginning to leave out, ps.
 
@@ -82,14 +82,15 @@ def read_velocities(path: str | Path, *, interval: float | None = None, skip: fl
             raise ValueError(f"{path}: its frames carry no times, so the interval between frames must be given")
         times = 1000 * np.array([frame.info[TIME] for frame in frames])
         interval = float(times[1] - times[0])
-        regular = np.isclose(np.diff(times), interval, rtol=1e-6, atol=1e-9)
-        if not regular[:-1].all():
-            frame = int(np.argmin(regular))
+        steps = (times - times[0]) / (interval or 1.0)
+        on_grid = np.flatnonzero(np.isclose(steps, np.round(steps), rtol=0, atol=1e-4))
+        gaps = np.diff(times[on_grid])
+        if not np.allclose(gaps, interval, rtol=1e-6, atol=1e-9):
+            gap = int(np.argmax(np.abs(gaps - interval)))
             raise ValueError(
-                f"{path}: expected frames every {interval:g} fs, found {times[frame + 1] - times[frame]:g} fs after "
-                f"frame {frame}"
+                f"{path}: expected frames every {interval:g} fs, found {gaps[gap]:g} fs after frame {on_grid[gap]}"
             )
-        frames = frames if regular[-1] else frames[:-1]
+        frames = [frames[index] for index in on_grid]
     if not interval > 0:
         raise ValueError(f"{path}: the interval between frames must be positive, got {interval:g} fs")
     kept = frames[int(np.ceil(1000 * skip / interval - 1e-9)) :]
