@@ -55,6 +55,20 @@ def test_batches_hold_256_atoms_and_steps_are_24000_or_fewer_for_larger_batches(
     assert (stage.batch_size, stage.epochs) == (3, 7)
 
 
+def test_a_run_does_not_go_on_with_other_charges_or_periodic_directions(tmp_path):
+    frames = metal_frames(2)
+    fingerprints = []
+    for pbc, charge in ((True, None), (True, 0.0), ((True, True, False), 0.0), (False, 0.0), (True, 1.0), (True, -1.0)):
+        for atoms in frames:
+            atoms.pbc = pbc
+            atoms.info |= {} if charge is None else {"charge": charge}
+        ase.io.write(tmp_path / "frames.extxyz", frames)
+        data = {"set": {"train": str(tmp_path / "frames.extxyz"), "validation_fraction": 0.0}}
+        fingerprints.append(prepare(parse_configuration({"data": data, "model": TINY_MODEL})).fingerprint)
+    assert fingerprints[0] == fingerprints[1]
+    assert len(set(fingerprints)) == len(fingerprints) - 1
+
+
 def test_compositions_of_the_frames_fix_the_charges_of_elements(tmp_path):
     """Salts leave the charge of their ions free; an isolated neutral atom, there for its energy, does not fix it."""
     frames = []

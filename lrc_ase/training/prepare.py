@@ -26,6 +26,7 @@ from lrc_ase.dataset import (
 from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.models.registry import descriptor_class
 from lrc_ase.models.settings import LongRangeSettings, ModelSettings
+from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.graph import Graph
 from lrc_ase.training.complete_baselines import complete_baselines
 from lrc_ase.training.complete_stages import complete_stages
@@ -285,9 +286,16 @@ def _references(
 
 
 def _fingerprint(frames: Sequence[LabelledFrame]) -> str:
-    """Return a digest of structures, labels and weights."""
+    """Return a digest of structures, labels and weights.
+
+    Frames without charge that are periodic in all directions, or without a cell, count as in older versions.
+    """
     digest = hashlib.sha256()
     for frame in frames:
+        if charge := total_charge(frame.atoms):
+            digest.update(f"charge {charge}".encode())
+        if frame.atoms.cell.any() and not frame.atoms.pbc.all():
+            digest.update(frame.atoms.pbc.tobytes())
         for array in (
             frame.atoms.numbers,
             frame.atoms.positions,
