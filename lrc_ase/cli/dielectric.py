@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lrc_ase.cli.console import DebugOption, one_line_errors, refuse_existing
+from lrc_ase.cli.console import DebugOption, one_line_errors
+from lrc_ase.cli.run_analysis import (
+    EpsInfOption,
+    OutputOption,
+    OverwriteOption,
+    SkipOption,
+    TemperatureOption,
+    current_table,
+    new_files,
+    write_table,
+)
 
 __all__ = ["dielectric"]
 
@@ -28,19 +37,12 @@ def dielectric(
             show_default=False,
         ),
     ],
-    eps_inf: Annotated[
-        float, typer.Option(help="Electronic permittivity; latent charges are smaller than true ones by its root.")
-    ] = 1.0,
-    skip: Annotated[float, typer.Option(help="Time to leave out at the beginning of each run, ps.", min=0)] = 0.0,
+    eps_inf: EpsInfOption = 1.0,
+    skip: SkipOption = 0.0,
     blocks: Annotated[int, typer.Option(help="Blocks of each run whose spread gives the error.", min=1)] = 5,
-    temperature: Annotated[
-        float | None, typer.Option(help="Temperature, K; the mean of the runs if not given.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Prefix of the output files; by default the name of the first run."),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    temperature: TemperatureOption = None,
+    output: OutputOption = None,
+    overwrite: OverwriteOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Compute the static dielectric constant from the fluctuation of the dipole moment, or from runs in fields.
@@ -49,15 +51,11 @@ def dielectric(
 
     Example: lrc-ase dielectric md.traj --skip 100
     """
-    from lrc_ase.files.atomic import writing
     from lrc_ase.report.dielectric_plot import plot_dielectric
     from lrc_ase.simulation import dielectric_constant, read_current
 
-    stem = str(runs[0].with_suffix("") if output is None else output)
-    table, plot = Path(f"{stem}.dielectric.csv"), Path(f"{stem}.dielectric.png")
-    for path in (table, plot):
-        refuse_existing(path, overwrite=overwrite)
-    records = [read_current(run.with_name(run.with_suffix("").name + ".current.csv")) for run in runs]
+    table, plot = new_files(runs, output, ("dielectric.csv", "dielectric.png"), overwrite=overwrite)
+    records = [read_current(current_table(run)) for run in runs]
     if any(record.field.any() for record in records):
         _check_common_start(runs)
     constant = dielectric_constant(records, eps_inf=eps_inf, skip=skip, n_blocks=blocks, temperature=temperature)
@@ -72,12 +70,7 @@ def dielectric(
             f"It has not settled: {constant.half_way:.4g} from half of the time, and {constant.slow_share:.0%} of the "
             "fluctuations are slower than a block. The error is too small; take longer runs."
         )
-    with writing(table, text=True) as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("time_ps", "running_estimate"))
-        rows.writerows(
-            (f"{time:.8g}", f"{value:.8g}") for time, value in zip(constant.times, constant.running, strict=True)
-        )
+    write_table(table, {"time_ps": constant.times, "running_estimate": constant.running})
     plot_dielectric(constant, plot, title=", ".join(run.name for run in runs))
     for path in (table, plot):
         print(f"  {path}")

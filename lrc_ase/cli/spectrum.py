@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lrc_ase.cli.console import DebugOption, one_line_errors, refuse_existing, say
+from lrc_ase.cli.console import DebugOption, one_line_errors, say
+from lrc_ase.cli.run_analysis import (
+    EpsInfOption,
+    OutputOption,
+    OverwriteOption,
+    SkipOption,
+    TemperatureOption,
+    current_table,
+    new_files,
+    write_table,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from lrc_ase.simulation import InfraredSpectrum
     from lrc_ase.simulation.bands import Band
     from lrc_ase.simulation.vibrational_states import VelocityRecord
@@ -36,20 +43,15 @@ def spectrum(
         str, typer.Option(help="Quantum correction of the intensities: harmonic, standard, schofield or none.")
     ] = "harmonic",
     blocks: Annotated[int, typer.Option(help="Blocks whose spread gives the error band.", min=1)] = 5,
-    skip: Annotated[float, typer.Option(help="Time to leave out at the beginning of each run, ps.", min=0)] = 0.0,
-    temperature: Annotated[float | None, typer.Option(help="Temperature, K; the mean of the run if not given.")] = None,
-    eps_inf: Annotated[
-        float, typer.Option(help="Electronic permittivity; latent charges are smaller than true ones by its root.")
-    ] = 1.0,
+    skip: SkipOption = 0.0,
+    temperature: TemperatureOption = None,
+    eps_inf: EpsInfOption = 1.0,
     interval: Annotated[
         float | None, typer.Option(help="Time between frames, fs, of trajectories of other programs.")
     ] = None,
     largest: Annotated[float, typer.Option("--max", help="End of the plot and the tables, cm^-1.")] = 4500.0,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Prefix of the output files; by default the name of the first run."),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    output: OutputOption = None,
+    overwrite: OverwriteOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Compute the infrared spectrum and the vibrational density of states of molecular dynamics.
@@ -64,12 +66,9 @@ def spectrum(
     from lrc_ase.simulation.bands import bands
 
     settings = SpectrumSettings(resolution=resolution, window=window, n_blocks=blocks)
-    stem = str(runs[0].with_suffix("") if output is None else output)
-    infrared_table, states_table, plot = (
-        Path(f"{stem}.{ending}") for ending in ("infrared.csv", "vdos.csv", "spectrum.png")
+    infrared_table, states_table, plot = new_files(
+        runs, output, ("infrared.csv", "vdos.csv", "spectrum.png"), overwrite=overwrite
     )
-    for path in (infrared_table, states_table, plot):
-        refuse_existing(path, overwrite=overwrite)
     currents = _currents(runs)
     infrared, states, shown, written = None, None, [], []
     if currents:
@@ -90,10 +89,10 @@ def spectrum(
             f"errors of {infrared.n_blocks} blocks"
         )
         _print_bands(shown, infrared)
-        columns = {"wavenumber_cm-1": infrared.wavenumbers}
         name = "alpha_n_cm-1" if infrared.unit == "cm^-1" else "molar_km_per_mol_per_cm-1"
+        columns = {"wavenumber_cm-1": infrared.wavenumbers}
         columns |= {name: infrared.absorption, f"error_{name}": infrared.error}
-        written.append(_write(infrared_table, columns, largest))
+        written.append(write_table(infrared_table, columns, inside))
     velocities = _velocities(runs, interval, skip, needed=infrared is None)
     if velocities:
         try:
@@ -109,7 +108,7 @@ def spectrum(
         )
         columns = {"wavenumber_cm-1": states.wavenumbers, "states_per_cm-1": states.total, "error": states.error}
         columns |= {f"states_{symbol}": density for symbol, density in states.density.items()}
-        written.append(_write(states_table, columns, largest))
+        written.append(write_table(states_table, columns, states.wavenumbers <= largest))
     heading = ", ".join(run.name for run in runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
     plot_spectra(infrared, states, plot, bands=shown, largest=largest, title=heading)
     for path in (*written, plot):
@@ -118,7 +117,7 @@ def spectrum(
 
 def _currents(runs: list[Path]) -> list[Path]:
     """Return the tables of the polarization current beside the runs; ValueError if only some runs have one."""
-    tables = [run.with_name(run.with_suffix("").name + ".current.csv") for run in runs]
+    tables = [current_table(run) for run in runs]
     present = [path for path in tables if path.exists()]
     if present and len(present) < len(tables):
         missing = next(path for path in tables if not path.exists())
@@ -164,15 +163,3 @@ def _print_bands(shown: list[Band], infrared: InfraredSpectrum) -> None:
         print(f"{band.position:12.0f} {band.width:7.0f}   {band.height:.4g}{error}")
     if not shown:
         print("            none stands out of the noise: a longer run or a coarser --resolution shows more")
-
-
-def _write(path: Path, columns: dict[str, np.ndarray], largest: float) -> Path:
-    """Write columns up to the wave number `largest` as CSV, and return the path."""
-    from lrc_ase.files.atomic import writing
-
-    rows = [row for row in zip(*columns.values(), strict=True) if row[0] <= largest]
-    with writing(path, text=True) as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(columns)
-        table.writerows([f"{value:.8g}" for value in row] for row in rows)
-    return path
