@@ -178,6 +178,7 @@ def test_doubts_about_the_frames_show_before_the_first_training(frames):
 REFUSED = {
     "--pretrain-frames 7": "belong to --pretrain TEACHER",
     "--pretrain-epochs 7": "belong to --pretrain TEACHER",
+    "--pretrain-dipoles": "belong to --pretrain TEACHER",
     "--teacher-options a=1": "belong to --pretrain TEACHER",
     "--pretrain frames.extxyz --pretrain-frames 7": "names frames: --teacher-options and --pretrain-frames",
     "--pretrain frames.extxyz --teacher-options a=1": "names frames: --teacher-options and --pretrain-frames",

@@ -226,6 +226,7 @@ ELSEWHERE = {
     "LabelKeys.polarizability": "tests/test_electric_labels.py: no loss weighs it",
     "StageConfiguration.accumulate": "tests/test_training_loop.py: steps are equal, memory is less",
     "StageConfiguration.time_limit": "tests/test_training_endings.py",
+    "TrainingConfiguration.keep_dipoles": "tests/test_kept_dipoles.py",
     "TrainingConfiguration.test": "tests/test_final_errors.py: rows of the table at the end",
     "TrainingConfiguration.remarks": "tests/test_training_run.py: they survive a resume",
     "TrainingConfiguration.skip_unlabelled": "tests/test_training_labels.py: an error without it",

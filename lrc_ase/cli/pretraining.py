@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import torch
 
 from lrc_ase.cli.console import say
 from lrc_ase.cli.sampling import sample_visibly
 from lrc_ase.learning import SampleSettings, TeacherSettings
-from lrc_ase.learning.pretraining import pretraining_configuration, structures_to_sample
+from lrc_ase.learning.pretraining import KEEPING_DIPOLES, pretraining_configuration, structures_to_sample
 from lrc_ase.learning.teacher import names_teacher, parse_options
 from lrc_ase.training import TrainingConfiguration, train
 from lrc_ase.training.prepare import describe, prepare
@@ -31,6 +32,7 @@ class Pretraining:
     teacher_options: Sequence[str] = ()
     frames: int | None = None
     epochs: int | None = None
+    dipoles: bool = False
 
     def __post_init__(self) -> None:
         if not self._is_teacher and (self.teacher_options or self.frames is not None):
@@ -42,6 +44,11 @@ class Pretraining:
     @property
     def _is_teacher(self) -> bool:
         return names_teacher(self.source)
+
+    @property
+    def keeping(self) -> dict[str, Any]:
+        """Return changes of the training that follows, by dotted keys."""
+        return KEEPING_DIPOLES if self.dipoles else {}
 
     def start(self, configuration: TrainingConfiguration, output: Path, *, quiet: bool, resume: bool) -> Path:
         """Train in the folder ``pretraining`` of a run, or go on there; return the potential to start from."""
@@ -66,9 +73,8 @@ class Pretraining:
             labelled = str(folder / "sampled.extxyz")
             if not has_begun:  # frames of a training that has begun stay as they are
                 self._sample(starts, Path(labelled), configuration, quiet=quiet)
-        return train(
-            pretraining_configuration(configuration, labelled, self.epochs), run.path, resume=has_begun, quiet=quiet
-        )
+        first = pretraining_configuration(configuration, labelled, self.epochs, dipoles=self.dipoles)
+        return train(first, run.path, resume=has_begun, quiet=quiet)
 
     def _sample(
         self, starts: Sequence[str], output: Path, configuration: TrainingConfiguration, *, quiet: bool

@@ -127,6 +127,14 @@ def train(
             rich_help_panel=_PRETRAINING,
         ),
     ] = None,
+    pretrain_dipoles: Annotated[
+        bool,
+        typer.Option(
+            "--pretrain-dipoles",
+            help="Learn its dipoles of molecules too and keep them, for infrared spectra.",
+            rich_help_panel=_PRETRAINING,
+        ),
+    ] = False,
     keys: LabelKeys,
     **options: Any,
 ) -> None:
@@ -148,14 +156,18 @@ def train(
     }
     settings = dict(parse_assignment(text) for text in assignments or [])
     if pretraining is not None:
-        chosen = Pretraining(pretraining, teacher_options or (), pretrain_frames, pretrain_epochs)
+        chosen = Pretraining(pretraining, teacher_options or (), pretrain_frames, pretrain_epochs, pretrain_dipoles)
         changes = option_keys(options) | settings | label_changes(keys)
         changes |= {"test": test} if test else {}
         configuration = changed_configuration(as_configuration(files or [], **data), changes)
         options["start"] = chosen.start(configuration, output, quiet=quiet, resume=resume)
+        settings = chosen.keeping | settings
         resume = resume and RunFolder(output).configuration.exists()
-    elif teacher_options or pretrain_frames is not None or pretrain_epochs is not None:
-        raise ValueError("--teacher-options, --pretrain-frames and --pretrain-epochs belong to --pretrain TEACHER")
+    elif teacher_options or pretrain_frames is not None or pretrain_epochs is not None or pretrain_dipoles:
+        raise ValueError(
+            "--teacher-options, --pretrain-frames, --pretrain-epochs and --pretrain-dipoles belong to "
+            "--pretrain TEACHER"
+        )
     train_potential(
         files or [],
         output,

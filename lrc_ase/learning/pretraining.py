@@ -7,10 +7,20 @@ import math
 from lrc_ase.dataset import read_frames
 from lrc_ase.training import TrainingConfiguration
 from lrc_ase.training.complete_stages import default_batch_size
-from lrc_ase.training.configuration import ConfigurationError, DataSetConfiguration, StageConfiguration
+from lrc_ase.training.configuration import (
+    ConfigurationError,
+    DataSetConfiguration,
+    LossConfiguration,
+    StageConfiguration,
+)
 from lrc_ase.training.data_arguments import Paths, absolute_paths
 
-__all__ = ["pretraining_configuration", "structures_to_sample"]
+__all__ = ["KEEPING_DIPOLES", "pretraining_configuration", "structures_to_sample"]
+
+_DIPOLE_WEIGHT = 0.1
+KEEPING_DIPOLES = {"keep_dipoles": True, "stages.loss.dipole": 0.02}
+"""Changes of the second training, by dotted keys, with which it keeps the dipoles that the first one learned. With a
+weight of 0.1 force errors of dipeptides were 8% larger than without."""
 
 STEPS = 9000
 """Steps of the optimizer, see the section on pretraining in the accuracy notebook."""
@@ -42,7 +52,7 @@ def structures_to_sample(configuration: TrainingConfiguration) -> list[str]:
 
 
 def pretraining_configuration(
-    configuration: TrainingConfiguration, labelled: Paths, epochs: int | None = None
+    configuration: TrainingConfiguration, labelled: Paths, epochs: int | None = None, *, dipoles: bool = False
 ) -> TrainingConfiguration:
     """Return the configuration of the first of two trainings: the model of the second one on labels of a cheap method.
 
@@ -57,6 +67,8 @@ def pretraining_configuration(
         Files of frames that the cheap method labelled.
     epochs
         Passes over these frames. None: as many as make 9000 steps of the optimizer, at most 200.
+    dipoles
+        Train on the dipoles of molecules too. Energies and forces alone hardly fix charges within the cutoff.
     """
     paths = absolute_paths(labelled)
     if epochs is None:
@@ -70,6 +82,7 @@ def pretraining_configuration(
         epochs=epochs,
         validate_every=max(epochs // _VALIDATIONS, 1),
         time_limit=first.time_limit,
+        loss=LossConfiguration(dipole=_DIPOLE_WEIGHT if dipoles else 0.0),
     )
     changes = {
         "data": {"cheap": DataSetConfiguration.model_validate({"train": paths})},

@@ -152,6 +152,9 @@ class TrainingConfiguration(Settings):
     start: str | None = None
     """Potential (file, run folder or shipped name) whose weights training starts from. Model settings and known
     elements are those of the potential, and unknown elements are added."""
+    keep_dipoles: bool = False
+    """Take the dipoles that the potential in `start` predicts as labels of molecules that have none, so that charges
+    which it learned from dipoles are kept. Needs a weight `loss.dipole`."""
     watch: OneOrMany = ()
     """Files whose errors are logged but not trained on, above all frames that the potential `start` describes
     well."""
@@ -226,6 +229,16 @@ class TrainingConfiguration(Settings):
                 )
             if loss.energy + loss.forces + (loss.stress or 0) + loss.dipole + loss.born_effective_charges == 0:
                 raise ValueError(f"stage '{stage.name}' has no loss: all weights are 0")
+        return self
+
+    @model_validator(mode="after")
+    def _check_kept_dipoles(self) -> TrainingConfiguration:
+        if self.keep_dipoles and (self.start is None or self.cache is not None):
+            raise ValueError("`keep_dipoles` needs a potential in `start`, and no `cache`, which holds labels of files")
+        if self.keep_dipoles and not any(stage.loss.dipole for stage in self.stages):
+            raise ValueError(
+                "`keep_dipoles` does nothing without a weight of dipoles: set `stages.loss.dipole`, say 0.1"
+            )
         return self
 
     def sets_of(self, stage: StageConfiguration) -> tuple[str, ...]:

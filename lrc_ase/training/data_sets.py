@@ -44,7 +44,7 @@ def read_data_sets(
 ) -> dict[str, DataSet]:
     """Read, label and divide the frames of each data set that a stage uses."""
     used = {name for stage in configuration.stages for name in configuration.sets_of(stage)}
-    required = required_labels(stage.loss for stage in configuration.stages)
+    required = required_labels(configuration)
     cutoff, cache = configuration.model.cutoff, configuration.cache
 
     def read(files: Sequence[tuple[str, float]], keys: LabelKeys, weights: Mapping[str, float]) -> Frames:
@@ -67,7 +67,7 @@ def label_rules(configuration: TrainingConfiguration, keys: LabelKeys) -> LabelR
     """Return the rules by which frames are labelled: one of the labels that a stage weighs suffices."""
     return LabelRules(
         keys=keys,
-        required=required_labels(stage.loss for stage in configuration.stages),
+        required=required_labels(configuration),
         partial=True,
         skip_unlabelled=configuration.skip_unlabelled,
     )
@@ -81,7 +81,7 @@ def inspect_data_sets(data_sets: Mapping[str, DataSet]) -> DataReport:
 
 def describe_data_sets(configuration: TrainingConfiguration, data_sets: Mapping[str, DataSet]) -> Iterator[str]:
     """Yield lines on the sizes of the sets, the choice of validation frames and missing labels."""
-    required = required_labels(stage.loss for stage in configuration.stages)
+    required = required_labels(configuration)
     for name, data_set in data_sets.items():
         sizes = [len(frame.atoms) for frame in data_set.train]
         smallest, largest = min(sizes), max(sizes)

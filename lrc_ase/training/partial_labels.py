@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 from lrc_ase.dataset import Label, LabelKeys, LabelledFrame, Lazy, joined, label_frame
 from lrc_ase.training.configuration import ConfigurationError, LossConfiguration, TrainingConfiguration
@@ -24,11 +25,17 @@ _WEIGHTS: dict[Label, str] = {"dipole": "0.1", "born_effective_charges": "1"}
 _PLURALS: dict[Label, str] = {"dipole": "dipoles", "born_effective_charges": "Born effective charges"}
 
 
-def required_labels(losses: Iterable[LossConfiguration]) -> tuple[Label, ...]:
-    """Return the labels of which a frame must have at least one: all but stress, if a loss weighs them."""
-    weights = list(losses)
+def required_labels(configuration: TrainingConfiguration) -> tuple[Label, ...]:
+    """Return the labels of which a frame must have at least one: all but stress, if a stage weighs them."""
+    labels = [_required(stage.loss, configuration) for stage in configuration.stages]
+    return tuple(dict.fromkeys(chain.from_iterable(labels)))
+
+
+def _required(loss: LossConfiguration, configuration: TrainingConfiguration) -> list[Label]:
+    """Return the labels that a loss weighs, but for stress and for dipoles that the potential to start from brings."""
     labels: tuple[Label, ...] = ("energy", "forces", *TRAINED_ELECTRIC_LABELS)
-    return tuple(label for label in labels if any(getattr(loss, label) for loss in weights))
+    kept = ("dipole",) if configuration.keep_dipoles else ()
+    return [label for label in labels if getattr(loss, label) and label not in kept]
 
 
 def check_stage_labels(configuration: TrainingConfiguration, frames: Mapping[str, Frames]) -> None:
@@ -38,7 +45,7 @@ def check_stage_labels(configuration: TrainingConfiguration, frames: Mapping[str
     """
     for stage in configuration.stages:
         names = configuration.sets_of(stage)
-        for label in required_labels([stage.loss]):
+        for label in _required(stage.loss, configuration):
             every = joined([frames[name].items for name in names])
             if any(frame.has(label) for frame in every):  # one at a time: cached frames need not fit into memory
                 continue

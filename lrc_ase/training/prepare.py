@@ -35,6 +35,7 @@ from lrc_ase.training.continuation import continued, with_cutoff_of
 from lrc_ase.training.data_sets import DataSet, describe_data_sets, inspect_data_sets, label_rules, read_data_sets
 from lrc_ase.training.fragments import SHIFTED_REMARK, charge_scheme
 from lrc_ase.training.frames import read_into_memory
+from lrc_ase.training.kept_dipoles import with_kept_dipoles
 from lrc_ase.training.level_of_theory import shifted_references
 from lrc_ase.training.partial_labels import keys_of_watched
 from lrc_ase.training.references import charged_compositions, fit_references, isolated_references
@@ -103,6 +104,9 @@ def prepare(
     if doubt := doubt_about_references(sample(frames, _DOUBTED), energies):
         remarks.append(doubt)
     data_sets = _with_graphs(data_sets, elements, references, report_progress)
+    if configuration.keep_dipoles:
+        assert start is not None  # the configuration demands it
+        data_sets = {name: _keeping_dipoles(data_set, start) for name, data_set in data_sets.items()}
     graphs = joined([data_set.train_graphs for data_set in data_sets.values()])
     domain, average_neighbors = survey(graphs, elements)
     model, few = configuration.model, [each.graph for each in sample(graphs, SURVEYED)]
@@ -143,6 +147,15 @@ def prepare(
         inspect_data_sets(data_sets),
         followed(configuration.watch),
         {path: followed([path]) for path in configuration.test},
+    )
+
+
+def _keeping_dipoles(data_set: DataSet, start: Potential) -> DataSet:
+    """Return a data set whose graphs have dipoles of the potential `start` where they lack them."""
+    return replace(
+        data_set,
+        train_graphs=with_kept_dipoles(data_set.train_graphs, start),
+        validation_graphs=with_kept_dipoles(data_set.validation_graphs, start),
     )
 
 
