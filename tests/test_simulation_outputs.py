@@ -15,8 +15,10 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import read
 from matplotlib.figure import Figure
+from structures import rattled_crystal
 from test_md_runs import copper, rows, settings
 
+from lrc_ase import load
 from lrc_ase.report.log_plot import plot_log
 from lrc_ase.simulation import MDSettings, run_md
 from lrc_ase.simulation.output import check_structure_output, structure_format, write_structure
@@ -47,6 +49,18 @@ def test_a_structure_that_a_format_cannot_hold_is_refused_before_the_first_step(
     ) as _:
         check_structure_output(tmp_path / "md.xsf", Atoms("Cu", cell=[1, 1, 1], pbc=[True, False, True]))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trajectories_of_ase_name_the_potential(tmp_path):
+    atoms = rattled_crystal()
+    atoms.calc = load("nacl")
+    run_md(atoms, settings(steps=2), tmp_path / "md.traj")
+    for frame in read(tmp_path / "md.traj", ":"):
+        assert frame.calc.name == "lrccalculator"
+        assert frame.calc.parameters["potential"] == "nacl"
+        assert frame.calc.parameters["digest"] == atoms.calc.todict()["digest"]
+    run_md(atoms, settings(steps=4), tmp_path / "md.traj", resume=True)
+    assert read(tmp_path / "md.traj", -1).calc.parameters["potential"] == "nacl"
 
 
 @pytest.mark.skipif(os.name == "nt" or shutil.which("setpriv") is None, reason="needs setpriv of util-linux")

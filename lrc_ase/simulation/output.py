@@ -35,13 +35,19 @@ TIME = "time_ps"
 """Entry of `Atoms.info` with the time of a frame, ps."""
 KEPT_RESULTS = ("energy", "free_energy", "forces", "stress", "charges")
 """Results of a calculator that are written with a frame."""
+_PLAIN = (str, int, float, bool)
+"""Types of parameters of a calculator that every file can hold."""
 
 
 def snapshot(atoms: Atoms) -> Atoms:
-    """Return a copy of `atoms` that carries the computed results instead of the calculator."""
+    """Return a copy of `atoms` that carries results, name and parameters of the calculator instead of itself."""
     frame = atoms.copy()
     results = {name: value for name, value in atoms.calc.results.items() if name in KEPT_RESULTS}
     frame.calc = SinglePointCalculator(frame, **results)
+    # ASE's own format stores them: of a potential its name and digest
+    frame.calc.name = getattr(atoms.calc, "name", "unknown")
+    parameters: dict[str, Any] = getattr(atoms.calc, "todict", dict)()
+    frame.calc.parameters.update({key: value for key, value in parameters.items() if isinstance(value, _PLAIN)})
     return frame
 
 
