@@ -22,6 +22,7 @@ import platform
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ class Worker:
             text=True,
             env=environment,
             pass_fds=[write_end],
+            start_new_session=True,
         )
         os.close(write_end)
         self.answers = os.fdopen(read_end)
@@ -104,6 +106,7 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a turn")
+    parser.add_argument("--jobs", type=int, default=1, help="programs that prepare at the same time")
     parser.add_argument("--wait-until", help="time of day, HH:MM, at which timing starts")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "cpu_peers", help="for models and logs")
     parser.add_argument("--output", type=Path, default=OUTPUT)
@@ -116,7 +119,7 @@ def main() -> None:
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     workers = {program: Worker(program, arguments.environments.absolute(), folder) for program in chosen}
-    rows, versions = prepare(workers, arguments.systems)
+    rows, versions = prepare(workers, arguments.systems, arguments.jobs)
     if arguments.wait_until:
         wait(arguments.wait_until)
     load, start = os.getloadavg()[0], time.perf_counter()
@@ -142,17 +145,28 @@ def main() -> None:
     (arguments.output / "machine.json").write_text(json.dumps(described, indent=1) + "\n")
 
 
-def prepare(workers: dict[Program, Worker], systems: list[str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Build and warm up everything; return a row per program and system, and versions of packages."""
+def prepare(
+    workers: dict[Program, Worker], systems: list[str], n_jobs: int
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Build and warm up everything, some programs at a time; return rows for the table, and versions of packages."""
+    with ThreadPoolExecutor(n_jobs) as pool:
+        results = list(pool.map(lambda item: prepare_program(*item, systems), workers.items()))
+    rows = [row for program_rows, _ in results for row in program_rows]
+    return rows, {name: version for _, versions in results for name, version in versions.items()}
+
+
+def prepare_program(
+    program: Program, worker: Worker, systems: list[str]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Build and warm up the systems of one program."""
     rows, versions = [], {}
-    for program, worker in workers.items():
-        for system in (system for system in systems if system in program.systems):
-            prepared = worker.ask("prepare", system=system)
-            error = prepared.get("error", "")
-            print(f"{program.name}, {system}: {error or round(1e3 * prepared['seconds'], 2)}", flush=True)
-            versions |= {f"{program.environment or 'lrc-ase'}: {k}": v for k, v in prepared.get("versions", {}).items()}
-            rows.append({"key": program, "program": program.name, "system": system, "atoms": SYSTEMS[system]})
-            rows[-1] |= {"precision": program.precision, "error": error}
+    for system in (system for system in systems if system in program.systems):
+        prepared = worker.ask("prepare", system=system)
+        error = prepared.get("error", "")
+        print(f"{program.name}, {system}: {error or round(1e3 * prepared['seconds'], 2)}", flush=True)
+        versions |= {f"{program.environment or 'lrc-ase'}: {k}": v for k, v in prepared.get("versions", {}).items()}
+        rows.append({"key": program, "program": program.name, "system": system, "atoms": SYSTEMS[system]})
+        rows[-1] |= {"precision": program.precision, "error": error}
     return rows, versions
 
 

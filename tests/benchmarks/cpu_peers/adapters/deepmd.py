@@ -29,9 +29,11 @@ NEIGHBORS = {"H": 92, "O": 46}
 
 
 def calculator(atoms: Atoms, model: str, precision: str, folder: Path) -> Calculator:
-    """Return the calculator."""
+    """Return the calculator; both models come from one training."""
+    folder = folder.parents[1] / f"deepmd-{precision}-{''.join(sorted(set(atoms.symbols)))}"
+    folder.mkdir(parents=True, exist_ok=True)
     frozen, compressed = folder / "frozen.pb", folder / "compressed.pb"
-    if not frozen.exists():
+    if not compressed.exists():
         _write_frames(atoms, folder / "frames")
         (folder / "input.json").write_text(json.dumps(_input(atoms, precision, folder)))
         _dp(folder, "train", "input.json")
@@ -48,9 +50,8 @@ def _dp(folder: Path, *arguments: str) -> None:
 
 def _input(atoms: Atoms, precision: str, folder: Path) -> dict[str, object]:
     elements = sorted(set(atoms.symbols))
-    neighbors = [NEIGHBORS[element] for element in elements] if atoms.pbc.any() else [8, 5, 2]  # H, C, O of a molecule
-    if not atoms.pbc.any():
-        neighbors = [atoms.symbols.formula.count()[element] for element in elements]
+    numbers = NEIGHBORS if atoms.pbc.any() else atoms.symbols.formula.count()
+    neighbors = [numbers[element] for element in elements]
     return {
         "model": {
             "type_map": elements,
@@ -73,7 +74,7 @@ def _write_frames(atoms: Atoms, folder: Path) -> None:
     """Write four frames in DeePMD's format, moved at random."""
     rng = np.random.default_rng(0)
     elements = sorted(set(atoms.symbols))
-    (folder / "set.000").mkdir(parents=True)
+    (folder / "set.000").mkdir(parents=True, exist_ok=True)
     (folder / "type.raw").write_text("\n".join(str(elements.index(symbol)) for symbol in atoms.symbols))
     (folder / "type_map.raw").write_text("\n".join(elements))
     if not atoms.pbc.any():

@@ -25,6 +25,8 @@ CUTOFF = 5.0
 BOX = 20.0
 """Edge of the box of a molecule, Angstrom; the box is not periodic."""
 SNAP_COMPONENTS = 55
+SNAP_WEIGHTS = {"C": 1.0, "H": 0.4, "O": 0.7}
+"""Weights of the neighbors, which tell elements apart."""
 POD = """species {elements}
 rin 0.5
 rcut {cutoff}
@@ -67,7 +69,8 @@ def snap(elements: list[str], folder: Path) -> list[str]:
     parameters.write_text(f"rcutfac {CUTOFF / 2}\ntwojmax 8\nrfac0 0.99363\nrmin0 0\nbzeroflag 0\nquadraticflag 0\n")
     lines = [f"{len(elements)} {SNAP_COMPONENTS + 1}"]
     for element in elements:
-        lines += [f"{element} 1.0 1.0", *(f"{value:.8e}" for value in 1e-3 * rng.normal(size=SNAP_COMPONENTS + 1))]
+        values = 1e-3 * rng.normal(size=SNAP_COMPONENTS + 1)
+        lines += [f"{element} 1.0 {SNAP_WEIGHTS[element]}", *(f"{value:.8e}" for value in values)]
     coefficients.write_text("\n".join(lines) + "\n")
     return ["pair_style snap", f"pair_coeff * * {coefficients} {parameters} {' '.join(elements)}"]
 

@@ -16,10 +16,11 @@ from lrc_ase.training import train
 
 def calculator(atoms: Atoms, model: str, precision: str, folder: Path) -> Calculator:
     """Return the calculator of a potential that a training on random labels made: its settings are those of users."""
-    potential = folder / "run" / "potential.safetensors"
+    run = folder.parents[1] / f"lrc_ase-{model}-{''.join(sorted(set(atoms.symbols)))}"  # for all sizes and precisions
+    potential = run / "potential.safetensors"
     if not potential.exists():
         frames = [_labelled(atoms, seed) for seed in range(10)]
-        train(frames, folder / "run", model=model, epochs=1, n_threads=1, quiet=True)
+        train(frames, run, model=model, epochs=1, n_threads=1, quiet=True)
     return LRCCalculator(potential, dtype=precision)
 
 
