@@ -52,6 +52,11 @@ def test_consecutive_frames_are_divided_by_blocks_with_gaps(trajectory, seed):
     assert divide(labelled(trajectory), 0.2, seed) == division
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_blocks_next_to_each_other_keep_all_of_their_frames(trajectory, seed):
+    assert len(divide(labelled(trajectory), 0.7, seed).validation) == 42
+
+
 def test_places_of_blocks_depend_on_the_seed(trajectory):
     assert len({tuple(divide(labelled(trajectory), 0.1, seed).validation) for seed in range(8)}) > 4
 

@@ -52,9 +52,9 @@ def divide(frames: Sequence[LabelledFrame], fraction: float, seed: int) -> Divis
         for start, stop in _blocks(len(run), fraction, generator):
             gap = max(round(_GAP * (stop - start)), 1)
             low, high = run.start + start, run.start + stop
-            # the gap first, then the block over its middle
-            role[max(low - gap, run.start) : min(high + gap, run.stop)] = 2
             role[low:high] = 1
+            around = role[max(low - gap, run.start) : min(high + gap, run.stop)]
+            around[around == 0] = 2  # a gap ends where the next block begins
             n_blocks += 1
     rest = np.setdiff1d(np.arange(len(frames)), np.concatenate([np.arange(0), *runs]).astype(int))
     if len(rest):
