@@ -180,6 +180,8 @@ REFUSED = {
     "--pretrain-epochs 7": "belong to --pretrain TEACHER",
     "--pretrain-dipoles": "belong to --pretrain TEACHER",
     "--teacher-options a=1": "belong to --pretrain TEACHER",
+    "--pretrain ase.calculators.emt:EMT --pretrain-dipoles --short-range": "which need latent charges",
+    "--pretrain ase.calculators.emt:EMT --pretrain-dipoles --set cache=cache": "and no `cache`",
     "--pretrain frames.extxyz --pretrain-frames 7": "names frames: --teacher-options and --pretrain-frames",
     "--pretrain frames.extxyz --teacher-options a=1": "names frames: --teacher-options and --pretrain-frames",
     "--pretrain ase.calculators.emt:EMT --from nacl": "has learned already: leave pretraining out",

@@ -17,6 +17,7 @@ from lrc_ase.learning import SampleSettings, TeacherSettings
 from lrc_ase.learning.pretraining import KEEPING_DIPOLES, pretraining_configuration, structures_to_sample
 from lrc_ase.learning.teacher import names_teacher, parse_options
 from lrc_ase.training import TrainingConfiguration, train
+from lrc_ase.training.assignments import changed_configuration
 from lrc_ase.training.prepare import describe, prepare
 from lrc_ase.training.run_folder import RunFolder
 
@@ -59,6 +60,7 @@ class Pretraining:
         starts = structures_to_sample(configuration)
         folder = output / "pretraining"
         run = RunFolder(folder / "run")
+        changed_configuration(configuration, {"start": str(run.potential), **self.keeping})  # now, not after an hour
         if RunFolder(output).configuration.exists():
             if not resume:
                 RunFolder(output).check_free()
