@@ -77,6 +77,8 @@ def test_no_shipped_potential_has_a_hole_at_short_distance(name, tmp_path):
     [
         ("nacl-water-revpbe0-d3", "nacl_aq/test.extxyz", 22.46, 0.237),
         ("water-pbe0-ts", "deepmd_water/test.extxyz", 15.7, 0.165),
+        ("acetylacetone-pbe", "acac/test_300K.extxyz", 3.75, 0.0387),
+        ("acetylacetone-pbe", "acac/test_600K.extxyz", 11.2, 0.160),
     ],
 )
 def test_errors_of_the_cards(name, file, forces, energy):

@@ -155,7 +155,7 @@ def test_the_list_of_shipped_potentials_shows_titles_elements_and_cards(shipped,
 @pytest.mark.parametrize("name", lrc_ase.files.pretrained.trained_potentials())
 def test_every_shipped_potential_has_a_card_and_a_structure_in_its_domain(name):
     file = trained_potential(name)
-    assert file.stat().st_size < 1e6
+    assert file.stat().st_size < 2**20
     assert lrc_ase.files.pretrained.card_title(file)
     atoms = lrc_ase.start_structure(name)
     atoms.calc = lrc_ase.load(name)

@@ -4,9 +4,12 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
+from structures import potential
 from training_frames import TINY_MODEL, metal_frames, two_stage_configuration, write_frames
 
+from lrc_ase import save_potential
 from lrc_ase.training.configuration import parse_configuration
 from lrc_ase.training.fragments import SHIFTED_REMARK
 from lrc_ase.training.prepare import describe, prepare
@@ -53,6 +56,21 @@ def test_batches_hold_256_atoms_and_steps_are_24000_or_fewer_for_larger_batches(
         parse_configuration({"data": data, "stages": {"batch_size": 3, "epochs": 7}})
     ).configuration.stages
     assert (stage.batch_size, stage.epochs) == (3, 7)
+
+
+def test_a_training_from_a_potential_takes_half_the_steps(tmp_path):
+    save_potential(tmp_path / "start.safetensors", potential())
+    frames = [molecule("H2O") for _ in range(80)]
+    for atoms in frames:
+        atoms.rattle(0.05)
+        atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=0.1 * np.ones((3, 3)))
+    ase.io.write(tmp_path / "frames.extxyz", frames)
+    data = {"frames": {"train": str(tmp_path / "frames.extxyz"), "validation_fraction": 0.0}}
+    epochs = [
+        prepare(parse_configuration({"data": data, **start})).configuration.stages[0].epochs
+        for start in ({}, {"start": str(tmp_path / "start.safetensors")})
+    ]
+    assert epochs == [3000, 1500]  # of 8 batches
 
 
 def test_a_run_does_not_go_on_with_other_charges_or_periodic_directions(tmp_path):

@@ -16,7 +16,7 @@ __all__ = ["complete_stages", "default_batch_size"]
 DEFAULT_STEPS, FEWEST_STEPS = 24_000, 12_000
 """Number of steps of the optimizer in a stage without `epochs`, for batches of up to `ATOMS_PER_STEP` atoms: some
 minutes of training. Larger batches take fewer steps, so that the atoms of all steps are as many, down to the second
-number."""
+number, which a training takes that starts from a potential."""
 FEWEST_EPOCHS, MOST_EPOCHS = 20, 4000
 ATOMS_PER_STEP = 256
 """Number of atoms in a batch of a stage without `batch_size`."""
@@ -64,7 +64,9 @@ def _with_length(
         size = default_batch_size(len(frames), n_atoms)
     epochs = stage.epochs
     if epochs is None:
-        n_steps = max(DEFAULT_STEPS * min(ATOMS_PER_STEP / (size * n_atoms), 1), FEWEST_STEPS)
+        n_steps: float = FEWEST_STEPS
+        if configuration.start is None:
+            n_steps = max(DEFAULT_STEPS * min(ATOMS_PER_STEP / (size * n_atoms), 1), n_steps)
         epochs = min(max(math.ceil(n_steps / math.ceil(len(frames) / size)), FEWEST_EPOCHS), MOST_EPOCHS)
     return stage.model_copy(update={"batch_size": size, "epochs": epochs})
 

@@ -98,7 +98,7 @@ class StageConfiguration(Settings):
     """Parameters that are trained. short-range-part: the long-range part of a full-range model does not change."""
     epochs: int | None = Field(None, ge=1)
     """Passes over the training frames. Null: as many as make 24,000 steps of the optimizer for batches of up to 256
-    atoms, fewer for larger ones, down to 12,000 from 512 atoms on; 20 to 4000 epochs."""
+    atoms, fewer for larger ones, down to 12,000 from 512 atoms on, and 12,000 with `start`; 20 to 4000 epochs."""
     batch_size: int | None = Field(None, ge=1)
     """Frames per step. Null: as many as make about 256 atoms, 4 to 32, but no more than an eighth of the frames."""
     accumulate: int = Field(1, ge=1)
