@@ -28,7 +28,7 @@ class Results:
         self.rows = read_table(folder / "times.csv")
         self.errors = {(row["name"], row["set"]): row for row in read_table(folder / "accuracy.csv")}
         self.seconds = {
-            (row["program"], row["system"]): float(row["seconds"]) for row in self.rows if row.get("seconds")
+            (row["program"], row["system"]): float(row["cpu_seconds"]) for row in self.rows if row.get("cpu_seconds")
         }
         self.failures = {row["program"]: row["error"] for row in self.rows if row["error"]}
         measured = {name for name, _ in self.seconds}

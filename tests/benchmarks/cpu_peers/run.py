@@ -9,7 +9,7 @@ all systems. Then they are timed in turns, round after round: program 1, 2, 3, .
 time. A turn takes whole periods of a motion that is the same for all (`systems.py`), so that searches of neighbors
 count in the proportion of a simulation. Programs that are too slow for this take as many steps as fit into
 `--seconds`, at least one, and those that take more than 3 seconds are timed once. The time is the lowest mean of a
-turn. A program that fails is left out, with the reason in the last column.
+turn, by the clock and in processor time. A program that fails is left out, with the reason in the last column.
 """
 
 from __future__ import annotations

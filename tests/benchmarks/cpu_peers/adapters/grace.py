@@ -18,7 +18,7 @@ from tensorpotential.potentials import get_preset, get_preset_settings  # noqa: 
 from tensorpotential.tpmodel import TPModel  # noqa: E402
 
 CUTOFF = 6.0
-PRESETS = {"fs": ("FS", "small"), "one layer": ("GRACE_1LAYER", "small")}
+PRESETS = {"fs": ("FS", "small"), "one layer": ("GRACE_1LAYER_latest", "small")}
 
 
 def calculator(atoms: Atoms, model: str, precision: str, folder: Path) -> Calculator:
