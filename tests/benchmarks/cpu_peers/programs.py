@@ -11,7 +11,7 @@ __all__ = ["INSTALL", "PROGRAMS", "Program"]
 INSTALL = {
     "mace": ["torch==2.13.0", "mace-torch==0.3.16"],
     "nequip": ["torch==2.13.0", "nequip==0.19.1"],
-    "deepmd": ["deepmd-kit[cpu]==3.2.0"],
+    "deepmd": ["deepmd-kit[cpu]==3.2.0", "ase"],
     "grace": [
         "tensorflow-cpu==2.20.0",
         "--no-deps tensorpotential==0.6.2.1",
@@ -81,7 +81,7 @@ PROGRAMS = (
     Program("GRACE/FS small, float64", "grace", "grace", "fs", "float64", "preset FS, size small, cutoff 6 Å",
             "random"),
     Program("GRACE 1 layer small, float64", "grace", "grace", "one layer", "float64",
-            "preset GRACE_1LAYER, size small, cutoff 6 Å", "random", SMALL),
+            "preset GRACE_1LAYER_latest, size small, cutoff 6 Å", "random", SMALL),
     Program("NEP", "nep", "nep", "default", "float64", "GPUMD's defaults, cutoffs 8 and 4 Å", "random"),
     Program("SNAP in LAMMPS", "lammps", "lammps", "snap", "float64", "2J = 8, linear, cutoff 5 Å", "random",
             same_as="SNAP"),
