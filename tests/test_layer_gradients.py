@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lrc_ase.layer.convolution import LongRangeConvolution
-from lrc_ase.layer.kernels import Coulomb, Stack, Yukawa
+from lrc_ase.layer.kernels import Coulomb, Exponential, Stack, Yukawa
 
 TRICLINIC = torch.tensor([[[12.0, 0, 0], [4, 10, 0], [-3, 2, 9]]], dtype=torch.float64)
 BOUNDARIES = ["TTT", "TTF", "FTF", "FFF", "TTT FFF"]
@@ -120,8 +120,8 @@ def test_what_gives_no_gradients_is_refused():
     weights, fractional, cell, options = cloud("TTT")
     with pytest.raises(ValueError, match="gives no gradients: use method='mesh'"):
         layer(method="ewald").field_and_energy(weights, fractional, cell, n_energies=1, gradient=True, **options)
-    yukawa = LongRangeConvolution(Yukawa([0.5]).double(), smearing=1.0)
-    with pytest.raises(ValueError, match="Yukawa has no derivative in real space"):
-        yukawa.field_and_energy(
+    exponential = LongRangeConvolution(Exponential([0.5], smearing=1.0).double(), smearing=1.0)
+    with pytest.raises(ValueError, match="Exponential has no derivative in real space"):
+        exponential.field_and_energy(
             weights[:, :1], fractional, cell, n_energies=1, gradient=True, pbc=torch.zeros(1, 3, dtype=torch.bool)
         )

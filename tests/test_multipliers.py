@@ -77,6 +77,21 @@ def test_transform_and_real_space_form_belong_together(name):
         assert actual == pytest.approx(float(radial(np.array([r]))[0]), rel=1e-6, abs=1e-7)
 
 
+@pytest.mark.parametrize("smearing", [0.0, S])
+@pytest.mark.parametrize(
+    "kernel", [lambda width: Coulomb(2, smearing=width), lambda width: Yukawa([0.7, 0.2], [1.3, -0.4], smearing=width)]
+)
+def test_slopes_in_real_space_are_those_of_autograd(kernel, smearing):
+    multiplier = kernel(smearing).double()
+    distances = torch.linspace(0.2, 12.0, 40, dtype=torch.float64, requires_grad=True)
+    for n in (1, 2):
+        slopes = multiplier.radial_slope(distances, n).detach()
+        assert slopes.shape == (40, n)
+        for channel in range(n):
+            (expected,) = torch.autograd.grad(multiplier.radial(distances)[:, channel].sum(), distances)
+            torch.testing.assert_close(slopes[:, channel], expected / distances.detach(), rtol=1e-10, atol=1e-14)
+
+
 @pytest.mark.parametrize("dimension", [1, 2, 3])
 @pytest.mark.parametrize("name", sorted(set(KERNELS) - {"coulomb", "power 1"}))
 def test_value_at_the_origin_is_the_integral_of_the_transform(name, dimension):

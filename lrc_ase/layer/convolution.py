@@ -323,11 +323,18 @@ class LongRangeConvolution(nn.Module):
             raise ValueError(
                 "a slab or wire needs a kernel with `smearing` > 0: give it to the multiplier and the layer"
             )
-        # clouds end 7 widths from their atoms: margins follow from the widest Gaussian in the kernel
-        widest = max(self.smearing, self.multiplier.largest_smearing)
-        if not any(pbc) and self.spacing is not None and pairs_cost_less(len(fractional), widest, self.spacing):
+        if not any(pbc) and self.sums_pairs(len(fractional)):
             return Layout(None)
-        return open_layout(fractional, cell, pbc, widest, self.mesh_shape_for, exchange)
+        return open_layout(fractional, cell, pbc, self._widest, self.mesh_shape_for, exchange)
+
+    def sums_pairs(self, n_atoms: int) -> bool:
+        """Return True if an open structure of so few atoms is summed by pairs wherever the atoms are."""
+        return self.spacing is not None and pairs_cost_less(n_atoms, self._widest, self.spacing)
+
+    @property
+    def _widest(self) -> float:
+        """Return the width of the widest Gaussian: clouds end 7 widths from their atoms, from which margins follow."""
+        return max(self.smearing, self.multiplier.largest_smearing)
 
 
 @lru_cache(maxsize=2)

@@ -138,7 +138,7 @@ class Multiplier(nn.Module):
 
     def radial_slope(self, distances: Tensor, n: int) -> Tensor:
         """Evaluate the derivative of `radial` over the distance, phi'(r)/r, of the first channels, (*distances, n)."""
-        raise ValueError(f"{type(self).__name__} has no derivative in real space: gradients need a Coulomb kernel")
+        raise ValueError(f"{type(self).__name__} has no derivative in real space: gradients need Coulomb or Yukawa")
 
     def keops_radial(self, squared: Any) -> Any:
         """Write `radial` as a KeOps formula of squared distances, a LazyTensor; None where KeOps cannot."""

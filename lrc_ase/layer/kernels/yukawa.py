@@ -78,6 +78,18 @@ class Yukawa(Multiplier):
         inward = torch.exp(-0.5 * scaled**2) * torch.special.erfcx((damping + scaled) / math.sqrt(2))
         return self.amplitude * (outward - inward) / (2 * r)
 
+    def radial_slope(self, distances: Tensor, n: int) -> Tensor:
+        r, screening, amplitude = distances[..., None], self.screening[:n], self.amplitude[:n]
+        if self.smearing == 0:
+            return -amplitude * torch.exp(-screening * r) * (screening + 1 / r) / r**2
+        # `radial` differentiated; both of its terms have the derivative of erfc in common
+        scaled, damping = r / self.smearing, screening * self.smearing
+        gaussian = torch.exp(-0.5 * scaled**2)
+        outward = torch.exp(0.5 * damping**2 - screening * r) * torch.erfc((damping - scaled) / math.sqrt(2))
+        inward = gaussian * torch.special.erfcx((damping + scaled) / math.sqrt(2))
+        slope = 2 * math.sqrt(2 / math.pi) / self.smearing * gaussian - screening * (outward + inward)
+        return amplitude * (slope - (outward - inward) / r) / (2 * r**2)
+
     def keops_radial(self, squared: Any) -> Any:
         if self.smearing > 0:
             return None

@@ -10,6 +10,7 @@ from torch import Tensor
 from lrc_ase.models.inference.charges import MovedCharges, NoCharges, ShiftedCharges
 from lrc_ase.models.inference.field import FieldValues, LayerField, MeshField
 from lrc_ase.models.inference.networks import FieldMixing, LaterLayers
+from lrc_ase.models.inference.pair_field import PairField
 from lrc_ase.models.inference.response import ResponseStep
 from lrc_ase.models.long_range import COULOMB_CONSTANT, LongRangePart
 from lrc_ase.structures.graph import Graph
@@ -39,7 +40,7 @@ class LongRangeStep:
         self._n_energies = int(part.settings.electrostatics)
         self.charges = NoCharges()
         self.response = None if part.response is None else ResponseStep(part.response)
-        self._field: MeshField | LayerField
+        self._field: MeshField | PairField | LayerField
         self.weights = torch.empty(0)
         self.values: FieldValues
         self._by_field = torch.empty(0)
@@ -54,7 +55,12 @@ class LongRangeStep:
             self.charges = MovedCharges(part, graph, self._dtype)
         elif part.settings.electrostatics:
             self.charges = ShiftedCharges(graph)
-        self._field = MeshField(part, graph, self._dtype) if graph.pbc.all() else LayerField(part, graph)
+        if graph.pbc.all():
+            self._field = MeshField(part, graph, self._dtype)
+        elif PairField.serves(part, graph):
+            self._field = PairField(part, graph, self._dtype)
+        else:
+            self._field = LayerField(part, graph)
 
     def __call__(
         self, features: Tensor, hidden: Tensor, hidden_of_weights: Tensor, vectors: Tensor, positions: Tensor
