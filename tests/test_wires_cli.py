@@ -164,7 +164,8 @@ def test_every_option_of_train_has_a_case():
         "--teacher-options",
         "--pretrain-frames",
         "--pretrain-epochs",
-    }  # test_cli_pretraining.py
+        "--pretrain-dipoles",
+    }  # test_cli_pretraining.py and test_kept_dipoles.py
     assert options_of("train") == set(TRAINING) | pretraining | {"--output", "--template", "--debug", "--help"}
 
 
