@@ -1,4 +1,4 @@
-"""What runs ask of any calculator of ASE."""
+"""Reset of calculators that ASE gives no method for it."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ its range at the distance
 .. math:: R\, \Big(1 - \frac{t}{(1 + (t / 0.1)^3)^{1/3}}\Big), \qquad t = 1 - \frac{r}{R},
 
 which is r to third order at the range, and never shorter than 0.9 R. It still sees angles that no frame has, such as
-that of two hydrogen atoms of a methyl group at a third of their distance. The repulsion of their cores, 3 eV there, is
-less than what the network may fall; the wall of height W, 150 eV by default, adds 20 eV. It begins with the fifth
+that of two hydrogen atoms of a methyl group at a third of their distance. The repulsion of their cores, 4 eV there, is
+less than what the network may fall; the wall of height W, 150 eV by default, adds 11 eV. It begins with the fifth
 power, and adds 1.5 meV at 0.9 R.
 """
 
