@@ -10,17 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import (
-    CalculationFailed,
-    InputError,
-    PropertyNotImplementedError,
-    all_changes,
-)
+from ase.calculators.calculator import InputError, PropertyNotImplementedError, all_changes
 from ase.data import atomic_numbers
-from ase.stress import full_3x3_to_voigt_6_stress
 
 from lrc_ase.engines.ase_errors import absence, ases_errors, unknown_keyword
 from lrc_ase.engines.ase_responses import ResponseCalculator
+from lrc_ase.engines.ase_results import ases_results, numpy_copy, voigt
 from lrc_ase.engines.turns import in_turn
 from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.files.pretrained import trained_potential
@@ -177,7 +172,7 @@ class LRCCalculator(ResponseCalculator):
         if self._stress_waits:
             assert self.atoms is not None
             with undisturbed(), ases_errors(len(self.atoms)):
-                self._results["stress"] = full_3x3_to_voigt_6_stress(_array(self._evaluate.stress()[0]))
+                self._results["stress"] = voigt(self._evaluate.stress())[0]
             self._stress_waits = False  # not before: a stress for which the memory did not suffice may be asked again
         return self._results
 
@@ -270,8 +265,7 @@ class LRCCalculator(ResponseCalculator):
             if "stresses" in properties and self.atoms.pbc.all() and "stresses" not in self._results:
                 if graph.field is not None:
                     raise PropertyNotImplementedError("stresses of single atoms are not defined in an electric field")
-                stresses = _array(atomic_stresses(self.model, graph))
-                self._results["stresses"] = np.array([full_3x3_to_voigt_6_stress(stress) for stress in stresses])
+                self._results["stresses"] = voigt(atomic_stresses(self.model, graph))
 
     @property
     def extrapolation(self) -> tuple[str, ...]:
@@ -281,24 +275,6 @@ class LRCCalculator(ResponseCalculator):
         """
         return tuple(self._extras.get("extrapolation", ()))
 
-    def get_energy_std(self, atoms: Atoms | None = None) -> float:
-        """Return the standard deviation of the energy predicted by an ensemble, eV.
-
-        It is calibrated so that nine of ten true values lie within 1.645 standard deviations of the prediction.
-        """
-        return float(self._deviation("energy_std", atoms))
-
-    def get_forces_std(self, atoms: Atoms | None = None) -> np.ndarray:
-        """Return the calibrated standard deviation of each force component, (n_atoms, 3), eV/Angstrom."""
-        return np.array(self._deviation("forces_std", atoms))
-
-    @in_turn
-    def _deviation(self, name: str, atoms: Atoms | None) -> Any:
-        self.get_property("energy", atoms)
-        if name not in self._extras:
-            raise PropertyNotImplementedError(f"{name} needs the potential of an ensemble; this one has a single model")
-        return self._extras[name]
-
     def _graph(self, *, unwrap: bool = False) -> Graph:
         assert self.atoms is not None
         return self._field.on(self.atoms, self.neighbor_list.graph(self.atoms), unwrap=unwrap)
@@ -306,28 +282,16 @@ class LRCCalculator(ResponseCalculator):
     def _cheap(self, graph: Graph) -> dict[str, Any]:
         """Evaluate energy, forces, charges and deviations once; return ASE's results."""
         assert self.atoms is not None
-        periodic = self.atoms.pbc
-        evaluation = self._evaluate(graph, dipole=not periodic.all())
-        assert evaluation.forces is not None
+        evaluation = self._evaluate(graph, dipole=not self.atoms.pbc.all())
         if graph.field is not None:
             self._paths.tell(evaluation.pathless_charges, graph)
-        # the model's energies leave out the reference energies of the elements, which are large and kept in float64
-        energies = evaluation.atomic_energies + self._references[graph.species]
-        energy = float(energies.sum())
-        forces = _array(evaluation.forces)
-        results = {"energy": energy, "free_energy": energy, "energies": _array(energies), "forces": forces}
-        if not (np.isfinite(energy) and np.isfinite(forces).all()):
-            raise CalculationFailed(
-                "the model gives energies or forces that are not finite for these atoms: look at the step that made "
-                "their positions, or evaluate in float64"
-            )
+        # the references stay in float64, whatever the precision of the model
+        results = ases_results(evaluation, self._references[graph.species], self.atoms)
         if evaluation.energy_std is not None and evaluation.forces_std is not None:
-            self._extras |= {"energy_std": float(evaluation.energy_std[0]), "forces_std": _array(evaluation.forces_std)}
-        if evaluation.charges is not None:
-            results["charges"] = _array(evaluation.charges)
-        if evaluation.dipole is not None and not periodic.all():
-            results["dipole"] = _across(_array(evaluation.dipole)[0], self.atoms.cell.array[periodic])
-        self._extras["extrapolation"] = self._lookout.far_outside(graph, forces, self.neighbor_list.n_searches)
+            self._extras["energy_std"] = float(evaluation.energy_std[0])
+            self._extras["forces_std"] = numpy_copy(evaluation.forces_std)
+        n_searches = self.neighbor_list.n_searches
+        self._extras["extrapolation"] = self._lookout.far_outside(graph, results["forces"], n_searches)
         return results
 
 
@@ -338,13 +302,3 @@ def load(name_or_path: str | os.PathLike[str], **options: Any) -> LRCCalculator:
     same name, with a warning.
     """
     return LRCCalculator(name_or_path, **options)
-
-
-def _across(dipole: np.ndarray, periodic_vectors: np.ndarray) -> np.ndarray:
-    """Return the component of `dipole` (3,) perpendicular to the periodic cell vectors (n, 3)."""
-    basis = np.linalg.qr(periodic_vectors.T)[0]
-    return np.asarray(dipole - basis @ (basis.T @ dipole))
-
-
-def _array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.double().cpu().numpy().copy()
