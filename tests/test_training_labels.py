@@ -286,6 +286,15 @@ def test_frames_from_memory_keep_weights_virials_and_charges(tmp_path):
         assert float(graph.graph.charge) == 1.0
 
 
+def test_of_several_processes_the_first_writes_frames_from_memory(tmp_path):
+    with FrameFiles(RunFolder(tmp_path), is_first=False) as others:
+        paths = others.paths("train", metal_frames(2))
+        assert not list(tmp_path.iterdir())
+    with FrameFiles(RunFolder(tmp_path)) as first:
+        assert first.paths("train", metal_frames(2)) == paths == [str(tmp_path / "train-frames.traj")]
+        assert (tmp_path / "train-frames.traj").exists()
+
+
 def test_doubts_about_frames_from_memory_are_warnings(tmp_path):
     frames = metal_frames(2)
     frames[1].set_initial_charges([1, 0, 0, 0])

@@ -98,9 +98,9 @@ def rows_of(run):
         return list(csv.DictReader(file))
 
 
-def torchrun(*arguments):
-    """Run the command line in two processes."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "lrc_ase.cli"]
+def torchrun(*arguments, program=("-m", "lrc_ase.cli")):
+    """Run the command line or another program in two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *program]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [*command, *map(str, arguments)], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240
@@ -127,8 +127,25 @@ def test_two_processes_train_like_one(tmp_path, ensemble):
     weights = [load_potential(tmp_path / name / "potential.safetensors").model.state_dict() for name in ("one", "two")]
     for name, tensor in weights[0].items():
         assert torch.allclose(weights[1][name], tensor, rtol=1e-6, atol=1e-8), name
-    again = torchrun("train", "--resume", "-o", tmp_path / "two")
+    again = torchrun("train", "--resume", "--epochs", "3", "-o", tmp_path / "two")
     assert again.returncode == 0, again.stderr
+    assert [row["epoch"] for row in rows_of(tmp_path / "two")] == ["1", "2", "3"]
     refused = torchrun("train", tmp_path / "train.yaml", "-o", tmp_path / "two")
     assert refused.returncode != 0
     assert "already holds a run" in refused.stderr
+
+
+PROGRAM = """
+import sys
+from training_frames import metal_frames
+from lrc_ase import train
+train(metal_frames(6), sys.argv[1], epochs=1, settings={"model.descriptor.n_channels": 4})
+"""
+
+
+def test_two_processes_train_on_frames_from_memory(tmp_path):
+    (tmp_path / "program.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r})\n{PROGRAM}")
+    finished = torchrun(tmp_path / "run", program=[str(tmp_path / "program.py")])
+    assert finished.returncode == 0, finished.stderr
+    assert len(rows_of(tmp_path / "run")) == 1
+    assert (tmp_path / "run/training-frames.traj").exists()

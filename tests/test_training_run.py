@@ -27,7 +27,8 @@ from lrc_ase.training import (
 )
 from lrc_ase.training.checkpoint import CheckpointError
 from lrc_ase.training.loop import StageLoop
-from lrc_ase.training.run_folder import METRIC_COLUMNS, RunFolderError
+from lrc_ase.training.resuming import resumed_configuration
+from lrc_ase.training.run_folder import METRIC_COLUMNS, RunFolder, RunFolderError
 from lrc_ase.training.untrained import new_model
 
 
@@ -203,6 +204,16 @@ def test_resume_needs_a_run_and_the_same_configuration(finished, tmp_path):
         match=r"differs from that of the run in .* in stages\[0\]\.epochs, stages\[1\]\.epochs: resume without",
     ):
         train(changed, finished / "run", resume=True, quiet=True)
+
+
+def test_of_several_processes_the_first_writes_the_lengthened_configuration(finished, tmp_path):
+    folder = RunFolder(shutil.copytree(finished / "run", tmp_path / "run"))
+    before = folder.configuration.read_bytes()
+    others = resumed_configuration(folder, {"epochs": 99}, is_first=False)
+    assert others.stages[-1].epochs == 99
+    assert folder.configuration.read_bytes() == before
+    assert resumed_configuration(folder, {"epochs": 99}) == others
+    assert load_configuration(folder.configuration).stages[-1].epochs == 99
 
 
 def test_resume_refuses_frames_that_changed(tmp_path):

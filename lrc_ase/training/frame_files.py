@@ -26,13 +26,17 @@ _LABEL_INFO = ("config_type",)
 class FrameFiles:
     """Files of a run that hold frames from memory; they are removed if the run does not begin.
 
-    A resumed run keeps the frames that it has: with `may_write` False `Atoms` are an error.
+    A resumed run keeps the frames that it has: with `may_write` False `Atoms` are an error. Of several processes only
+    the first one writes.
     """
 
-    def __init__(self, folder: RunFolder, keys: LabelKeys | None = None, *, may_write: bool = True) -> None:
+    def __init__(
+        self, folder: RunFolder, keys: LabelKeys | None = None, *, may_write: bool = True, is_first: bool = True
+    ) -> None:
         self.folder = folder
         self.keys = keys
         self.may_write = may_write
+        self.is_first = is_first
         self.written: list[str] = []
         self._in_memory: dict[str, bool] = {}
         """True for parts that were written from memory, False for parts in files of the user."""
@@ -70,6 +74,8 @@ class FrameFiles:
                 f"expected paths or ase.Atoms for the {part} frames, got {type(strange).__name__} among them"
             )
         path = self.folder.path / f"{part}-frames.traj"
+        if not self.is_first:
+            return [str(path)]
         labelled = [
             label_frame(each, self.keys, required=(), name=f"{part} frame {index}") for index, each in enumerate(atoms)
         ]

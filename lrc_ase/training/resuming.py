@@ -26,8 +26,12 @@ _FREE = ("device", "n_threads", "checkpoint_every", "tensorboard")
 """Keys that do not affect the result."""
 
 
-def resumed_configuration(folder: RunFolder, changes: Mapping[str, Any]) -> TrainingConfiguration:
-    """Return the configuration of the run in a folder, with `changes` by dotted keys, and write it to the folder.
+def resumed_configuration(
+    folder: RunFolder, changes: Mapping[str, Any], *, is_first: bool = True
+) -> TrainingConfiguration:
+    """Return the configuration of the run in a folder, with `changes` by dotted keys.
+
+    The first of several processes writes it to the folder.
 
     Changes of ``stages.epochs``, ``stages.patience`` and ``stages.time_limit`` apply to the current stage (the last one
     of a finished run) and to later stages. Finished stages do not change.
@@ -54,7 +58,7 @@ def resumed_configuration(folder: RunFolder, changes: Mapping[str, Any]) -> Trai
             f"stage '{resumed.stages[stage].name}' has {counted(progress.epoch, 'epoch')} behind it: "
             f"`epochs` must be at least that, got {n_epochs}"
         )
-    if resumed.stages != stored.stages:
+    if is_first and resumed.stages != stored.stages:
         write_configuration(folder.configuration, resumed)
     return resumed
 

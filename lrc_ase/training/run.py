@@ -114,9 +114,9 @@ def train(
         elif is_first:
             folder.check_free()
         if resume_alone:
-            configuration = resumed_configuration(folder, changes)
+            configuration = resumed_configuration(folder, changes, is_first=is_first)
             return _train(configuration, folder, resume=True, lengthened=bool(changes), quiet=quiet, on_epoch=on_epoch)
-        files = stack.enter_context(FrameFiles(folder, keys, may_write=not resume))
+        files = stack.enter_context(FrameFiles(folder, keys, may_write=not resume, is_first=is_first))
         changes |= {} if test is None else {"test": files.paths("test", test)}
         requested = as_configuration(
             data if isinstance(data, TrainingConfiguration) else files.paths("training", data or ()),
@@ -153,6 +153,7 @@ def _train(
     device = device_of_process(configuration.device)
     with threads(configuration.n_threads), joined_processes(device) as processes:
         monitor = Monitor(folder, is_first=processes.is_first, quiet=quiet, tensorboard=configuration.tensorboard)
+        processes.wait()  # for the first to have written frames from memory
         with monitor.bar, compilation_timed(monitor.compiling) as clock:
             with monitor.task_shown("reading frames"):
                 if configuration.cache is not None and not processes.is_first:
