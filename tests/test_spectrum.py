@@ -276,6 +276,36 @@ def test_frames_carry_their_time_and_last_ones_in_between_are_left_out(tmp_path,
         read_velocities(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("times", "kept"),
+    [
+        ([0, 3, 4, 8, 12], [0, 2, 3, 4]),  # a run of 3 steps that was continued
+        ([1, 4, 8, 12], [1, 2, 3]),  # its end, cut out with the frame before
+        ([0, 100, 104, 108], [1, 2, 3]),  # the start, then frames after an equilibration
+        ([0, 102, 104, 106], [1, 2, 3]),
+        ([0, 4, 7], [0, 1]),
+    ],
+)
+def test_a_first_frame_off_the_regular_times_is_left_out(tmp_path, times, kept):
+    frames = [Atoms("O", velocities=[[0, 0, float(i)]], info={"time_ps": 1e-3 * t}) for i, t in enumerate(times)]
+    write(tmp_path / "md.traj", frames)
+    record = read_velocities(tmp_path / "md.traj")
+    assert record.interval == pytest.approx(times[kept[1]] - times[kept[0]])
+    np.testing.assert_allclose(record.velocities[:, 0, 2], kept, rtol=1e-14)
+
+
+def test_irregular_frames_at_the_beginning_are_refused_unless_skipped(tmp_path):
+    times = [0, 50, 100, 104, 108, 112]
+    frames = [Atoms("O", velocities=[[0, 0, float(i)]], info={"time_ps": 1e-3 * t}) for i, t in enumerate(times)]
+    write(tmp_path / "md.traj", frames)
+    with pytest.raises(ValueError, match="every 4 fs, found 100 fs after frame 0; `skip` leaves out frames at"):
+        read_velocities(tmp_path / "md.traj")
+    record = read_velocities(tmp_path / "md.traj", skip=0.1)
+    np.testing.assert_allclose(record.velocities[:, 0, 2], [2, 3, 4, 5], rtol=1e-14)
+    with pytest.raises(ValueError, match=r"expected at least two frames after the first 0\.112 ps, got 1"):
+        read_velocities(tmp_path / "md.traj", skip=0.112)
+
+
 def test_bands_stand_out_of_noise_and_height():
     x = np.linspace(0, 100, 201)
     y = np.exp(-(((x - 30.2) / 5) ** 2)) + 0.5 * np.exp(-(((x - 70) / 5) ** 2)) + 0.01 * np.exp(-(((x - 50) / 3) ** 2))

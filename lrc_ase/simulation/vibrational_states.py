@@ -60,8 +60,8 @@ def read_velocities(path: str | Path, *, interval: float | None = None, skip: fl
     Parameters
     ----------
     interval
-        Time between frames, fs. None takes the times that ``lrc-ase md`` writes with each frame. The last frame of a
-        run that stands between two times, also where the run was continued, is then left out.
+        Time between frames, fs. None takes the times that ``lrc-ase md`` writes with each frame. Frames between the
+        regular times are then left out: the last one of a run, also where the run was continued, and the first one.
     skip
         Time at the beginning to leave out, ps.
 
@@ -81,23 +81,44 @@ def read_velocities(path: str | Path, *, interval: float | None = None, skip: fl
         if not all(TIME in frame.info for frame in frames):
             raise ValueError(f"{path}: its frames carry no times, so the interval between frames must be given")
         times = 1000 * np.array([frame.info[TIME] for frame in frames])
-        interval = float(times[1] - times[0])
-        steps = (times - times[0]) / (interval or 1.0)
-        on_grid = np.flatnonzero(np.isclose(steps, np.round(steps), rtol=0, atol=1e-4))
-        gaps = np.diff(times[on_grid])
-        if not np.allclose(gaps, interval, rtol=1e-6, atol=1e-9):
-            gap = int(np.argmax(np.abs(gaps - interval)))
-            raise ValueError(
-                f"{path}: expected frames every {interval:g} fs, found {gaps[gap]:g} fs after frame {on_grid[gap]}"
-            )
-        frames = [frames[index] for index in on_grid]
+        first = int(np.searchsorted(times, times[0] + 1000 * skip - 1e-6))
+        kept, interval = [*range(first, len(frames))], 1.0
+        if len(kept) > 1:
+            kept, interval = _at_equal_times(path, times, first)
+    else:
+        first = int(np.ceil(1000 * skip / interval - 1e-9)) if interval > 0 else 0
+        kept = [*range(first, len(frames))]
     if not interval > 0:
         raise ValueError(f"{path}: the interval between frames must be positive, got {interval:g} fs")
-    kept = frames[int(np.ceil(1000 * skip / interval - 1e-9)) :]
     if len(kept) < 2:
         raise ValueError(f"{path}: expected at least two frames after the first {skip:g} ps, got {len(kept)}")
-    velocities = np.array([frame.get_velocities() for frame in kept])
+    velocities = np.array([frames[index].get_velocities() for index in kept])
     return VelocityRecord(interval, np.array(frames[0].get_chemical_symbols()), frames[0].get_masses(), velocities)
+
+
+def _at_equal_times(path: str | Path, times: np.ndarray, first: int) -> tuple[list[int], float]:
+    """Return the frames from `first` on that follow each other at the most frequent interval, and this interval in fs.
+
+    `times` (n_frames,), fs. Frames between two of these times are left out, and so is one before them.
+    """
+    lengths, counts = np.unique(np.diff(times[first:]).round(6), return_counts=True)
+    interval = float(lengths[counts == counts.max()].max())
+    if not interval > 0:
+        return [], interval
+    start = first + int(np.flatnonzero(np.diff(times[first:]).round(6) == interval)[0])
+    interval = float(times[start + 1] - times[start])
+    steps = (times[first:] - times[start]) / interval
+    on_grid = first + np.flatnonzero(np.isclose(steps, np.round(steps), rtol=0, atol=1e-4))
+    gaps = np.diff(times[on_grid])
+    if len(gaps) > 1 and on_grid[1] == first + 1 == start and not np.isclose(gaps[0], interval):
+        on_grid, gaps = on_grid[1:], gaps[1:]  # the first frame, before frames that follow an equilibration
+    if not np.allclose(gaps, interval, rtol=1e-6, atol=1e-9):
+        gap = int(np.argmax(np.abs(gaps - interval)))
+        raise ValueError(
+            f"{path}: expected frames every {interval:g} fs, found {gaps[gap]:g} fs after frame {on_grid[gap]}; "
+            "`skip` leaves out frames at the beginning"
+        )
+    return on_grid.tolist(), interval
 
 
 def vibrational_states(
