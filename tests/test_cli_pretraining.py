@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import ase.io
@@ -162,6 +163,47 @@ def test_mistakes_of_the_second_training_show_before_the_first(frames, monkeypat
     result = train(*PRETRAIN, "--energy-key", "dft_energy")
     assert result.exit_code == 1
     assert "dft_energy" in result.output
+
+
+def test_teachers_and_frames_without_dipoles_are_refused_before_the_sampling(frames, monkeypatch):
+    def start(*arguments, **keywords):
+        raise ValueError("sampling has begun")
+
+    monkeypatch.setattr("lrc_ase.cli.pretraining.sample_visibly", start)
+    dipoles = (*PRETRAIN, "--pretrain-dipoles")
+    assert "no training frame is a molecule without periodic directions" in train(*dipoles).output
+    labelled = read_frames("frames.extxyz")
+    for atoms in labelled:
+        atoms.pbc = False
+    ase.io.write("frames.extxyz", labelled)
+    assert "the teacher ase.calculators.emt:EMT gives no dipole: leave the dipoles out" in train(*dipoles).output
+    assert "sampling has begun" in train(*PRETRAIN).output
+    Path("teacher.py").write_text(TEACHER_WITH_DIPOLES)
+    with_dipoles = ["--pretrain", "teacher.py", "--pretrain-dipoles"]
+    assert "sampling has begun" in train(*with_dipoles).output
+    assert re.search("teacher.py fails on the smallest molecule: .*no luck", train(*with_dipoles, *UNLUCKY).output)
+
+
+UNLUCKY = ["--teacher-options", "luck=false"]
+TEACHER_WITH_DIPOLES = """
+import numpy as np
+from ase.calculators.emt import EMT
+
+class Polar(EMT):
+    implemented_properties = [*EMT.implemented_properties, "dipole"]
+    luck = True
+
+    def calculate(self, *arguments):
+        if not self.luck:
+            raise RuntimeError("no luck")
+        super().calculate(*arguments)
+        self.results["dipole"] = np.ones(3)
+
+def calculator(luck=True):
+    polar = Polar()
+    polar.luck = luck
+    return polar
+"""
 
 
 def test_doubts_about_the_frames_show_before_the_first_training(frames):

@@ -14,7 +14,12 @@ import torch
 from lrc_ase.cli.console import say
 from lrc_ase.cli.sampling import sample_visibly
 from lrc_ase.learning import SampleSettings, TeacherSettings
-from lrc_ase.learning.pretraining import KEEPING_DIPOLES, pretraining_configuration, structures_to_sample
+from lrc_ase.learning.pretraining import (
+    KEEPING_DIPOLES,
+    check_dipoles,
+    pretraining_configuration,
+    structures_to_sample,
+)
 from lrc_ase.learning.teacher import names_teacher, parse_options
 from lrc_ase.training import TrainingConfiguration, train
 from lrc_ase.training.assignments import changed_configuration
@@ -66,28 +71,40 @@ class Pretraining:
                 RunFolder(output).check_free()
             return run.potential
         has_begun = run.configuration.exists()
+        teacher = self._teacher(configuration) if self._is_teacher else None
         if not has_begun:
             _check(configuration, quiet=quiet)
+            if teacher is not None and self.dipoles:
+                check_dipoles(starts, teacher)
         if not quiet:
             say(f"pretraining in {quote(str(folder))}; after an interruption the same command goes on")
         labelled = self.source
-        if self._is_teacher:
+        if teacher is not None:
             labelled = str(folder / "sampled.extxyz")
             if not has_begun:  # frames of a training that has begun stay as they are
-                self._sample(starts, Path(labelled), configuration, quiet=quiet)
+                self._sample(starts, teacher, Path(labelled), configuration, quiet=quiet)
         first = pretraining_configuration(configuration, labelled, self.epochs, dipoles=self.dipoles)
         return train(first, run.path, resume=has_begun, quiet=quiet)
 
-    def _sample(
-        self, starts: Sequence[str], output: Path, configuration: TrainingConfiguration, *, quiet: bool
-    ) -> None:
-        """Sample in as many processes as the training has threads, at most as long as its first stage may take."""
-        minutes = configuration.stages[0].time_limit
-        teacher = TeacherSettings(
+    def _teacher(self, configuration: TrainingConfiguration) -> TeacherSettings:
+        """Return the teacher in as many processes as the training has threads."""
+        return TeacherSettings(
             calculator=self.source,
             options=parse_options(self.teacher_options),
             processes=configuration.n_threads or torch.get_num_threads(),
         )
+
+    def _sample(
+        self,
+        starts: Sequence[str],
+        teacher: TeacherSettings,
+        output: Path,
+        configuration: TrainingConfiguration,
+        *,
+        quiet: bool,
+    ) -> None:
+        """Sample at most as long as the first stage of the training may take."""
+        minutes = configuration.stages[0].time_limit
         settings = SampleSettings(teacher=teacher, minutes=minutes, seed=configuration.seed)
         if self.frames is not None:
             settings = settings.model_copy(update={"count": self.frames})

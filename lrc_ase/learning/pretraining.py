@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 from lrc_ase.dataset import read_frames
+from lrc_ase.learning.starts import read_starts
+from lrc_ase.learning.teacher import TeacherError, TeacherSettings
+from lrc_ase.learning.teacher_pool import Failure, TeacherPool
 from lrc_ase.training import TrainingConfiguration
 from lrc_ase.training.complete_stages import default_batch_size
 from lrc_ase.training.configuration import (
@@ -15,7 +21,7 @@ from lrc_ase.training.configuration import (
 )
 from lrc_ase.training.data_arguments import Paths, absolute_paths
 
-__all__ = ["KEEPING_DIPOLES", "pretraining_configuration", "structures_to_sample"]
+__all__ = ["KEEPING_DIPOLES", "check_dipoles", "pretraining_configuration", "structures_to_sample"]
 
 _DIPOLE_WEIGHT = 0.1
 KEEPING_DIPOLES = {"keep_dipoles": True, "stages.loss.dipole": 0.02}
@@ -49,6 +55,36 @@ def structures_to_sample(configuration: TrainingConfiguration) -> list[str]:
                 "rename the entry to total_charge"
             )
     return [file.path for data_set in configuration.data.values() for file in data_set.train]
+
+
+def check_dipoles(starts: Sequence[str], teacher: TeacherSettings) -> None:
+    """Label the smallest molecule of the files `starts` with the teacher, which must give a dipole.
+
+    Raises
+    ------
+    ConfigurationError
+        All structures are periodic, and periodic cells have no dipole.
+    TeacherError
+        The teacher cannot be built, fails, or gives no dipole.
+    """
+    molecules = [atoms for atoms in read_starts(starts) if len(atoms) > 1 and not atoms.pbc.any()]
+    if not molecules:
+        raise ConfigurationError(
+            "no training frame is a molecule without periodic directions, and others have no dipole to learn from a "
+            "cheap method: leave the dipoles out, or set pbc to False if the cell is nothing but a box around it"
+        )
+    with (
+        tempfile.TemporaryDirectory(prefix="lrc-ase-teacher-") as scratch,
+        TeacherPool(teacher.model_copy(update={"processes": 1, "check": False}), Path(scratch)) as pool,
+    ):
+        [result] = pool.label([min(molecules, key=len)])
+    if isinstance(result, Failure):
+        raise TeacherError(f"the teacher {teacher.calculator} fails on the smallest molecule: {result.reason}")
+    if "dipole" not in result.atoms.calc.results:
+        raise TeacherError(
+            f"the teacher {teacher.calculator} gives no dipole: leave the dipoles out, or take a method that has "
+            "them, such as GFN2-xTB"
+        )
 
 
 def pretraining_configuration(
