@@ -62,6 +62,9 @@ def test_what_is_no_potential_is_named(file, tmp_path):
             call()
     with pytest.raises(TypeError, match="`graph` must be a Graph, got Atoms: `LRCCalculator` evaluates atoms of ASE"):
         lrc_ase.evaluate(potential().model, atoms)
+    for strange in (file, [atoms], potential()):
+        with pytest.raises(TypeError, match=r"`model` must be a model, got .*labelled frames by `.*evaluate_frames`"):
+            lrc_ase.evaluate(strange, [atoms])
 
 
 def test_ases_own_keywords_are_accepted(file, tmp_path):

@@ -73,6 +73,24 @@ def test_atoms_closer_than_in_training_warn_once_with_the_distance(tmp_path):
         atoms.get_forces()
 
 
+def test_warnings_point_at_the_program_and_belong_to_this_package():
+    atoms = water()
+    potential = with_domain(total_charges=[-1.0, 0.0])
+    atoms.info["charge"] = 2.0
+    program = "def relax(atoms):\n    from ase.optimize import FIRE\n    FIRE(atoms, logfile=None).run(steps=1)\n"
+    names: dict = {"__name__": "program"}
+    exec(compile(program, "cell.py", "exec"), names)
+    atoms.calc = LRCCalculator(potential)
+    with pytest.warns(ExtrapolationWarning) as caught:
+        names["relax"](atoms)
+    assert (caught[0].filename, caught[0].lineno) == ("cell.py", 3)
+    atoms.calc = LRCCalculator(potential)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", module=r"lrc_ase(\.|$)")
+        names["relax"](atoms)
+
+
 def test_a_charge_that_training_never_saw_warns_once():
     atoms = water()
     atoms.calc = LRCCalculator(with_domain(total_charges=[-1.0, 0.0]))

@@ -8,12 +8,12 @@ imported.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 from lrc_ase.files.errors import PotentialFileError, ShadowedNameWarning
+from lrc_ase.structures.caller_warnings import warn_caller
 
 __all__ = [
     "POTENTIAL_FILE",
@@ -111,10 +111,9 @@ def find_potential(name_or_path: str | os.PathLike[str]) -> Path:
         if not os.path.isfile(local):
             if shipped is None:
                 raise PotentialFileError(_empty_folder(path))
-            warnings.warn(
+            warn_caller(
                 f"the local folder {path.absolute()} holds no {POTENTIAL_FILE}: taking the shipped potential {name!r}",
                 ShadowedNameWarning,
-                stacklevel=2,
             )
             return shipped
     elif shipped is not None:
@@ -122,11 +121,10 @@ def find_potential(name_or_path: str | os.PathLike[str]) -> Path:
     else:
         raise PotentialFileError(_absent(name))
     if shipped is not None:
-        warnings.warn(
+        warn_caller(
             f"taking the local {local.absolute()}, not the shipped potential {name!r}: rename one of them, or write "
             f"./{name} for the local one",
             ShadowedNameWarning,
-            stacklevel=2,
         )
     return local
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ from ase.calculators.calculator import CalculationFailed
 from lrc_ase.calculator import LRCCalculator
 from lrc_ase.files.potential_file import Potential
 from lrc_ase.models.ensemble import Ensemble
+from lrc_ase.structures.caller_warnings import warn_caller
 from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.domain import CHARGE_DIGITS, DOMAIN_KEY
 
@@ -84,23 +84,20 @@ def check_deviations(potential: Potential, threshold: float) -> None:
     if isinstance(potential.model, Ensemble):
         scale = float(potential.model.uncertainty_scale[1])
         if scale < _BLIND_SCALE:
-            warnings.warn(
+            warn_caller(
                 f"the deviations of this potential hardly depend on the structure (the spread of its members counts "
                 f"{scale:.1g} times): they will not tell where it is unsure; calibrate it anew by training from it",
-                stacklevel=4,
             )
         smallest = 3**0.5 * float(potential.model.forces_floor)
         if threshold < smallest:
-            warnings.warn(
+            warn_caller(
                 f"`threshold` is {threshold:g} eV/Angstrom, and the smallest deviation of a force that this potential "
                 f"predicts {smallest:.3g}: the teacher will be asked about every structure",
-                stacklevel=4,
             )
     elif potential.description.get(DOMAIN_KEY):
-        warnings.warn(
+        warn_caller(
             "the potential is a single model without deviations: the teacher is asked only where a structure lies far "
             "outside the training domain, whatever `threshold` says; train with ensemble=4 for deviations",
-            stacklevel=4,
         )
     else:
         raise ValueError(

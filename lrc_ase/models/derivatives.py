@@ -89,8 +89,16 @@ def evaluate(
     ValueError
         The model has no latent charges on which a field could act, or `check_field` refuses the field.
     """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(
+            f"`model` must be a model, got {type(model).__name__}: `load_potential(path).model` is one. Atoms of ASE "
+            "are evaluated by `LRCCalculator`, labelled frames by `lrc_ase.evaluation.evaluate_frames`"
+        )
     if not isinstance(graph, Graph):
-        raise TypeError(f"`graph` must be a Graph, got {type(graph).__name__}: `LRCCalculator` evaluates atoms of ASE")
+        raise TypeError(
+            f"`graph` must be a Graph, got {type(graph).__name__}: `LRCCalculator` evaluates atoms of ASE, "
+            "`lrc_ase.evaluation.evaluate_frames` labelled frames"
+        )
     graph = recordable(graph)
     if graph.field is not None:
         check_field(graph.field, graph.cell, graph.pbc, graph.charge)

@@ -12,7 +12,6 @@ an atom changes P by a cell vector times the element charge, and no derivative o
 from __future__ import annotations
 
 import math
-import warnings
 
 import torch
 from scipy.constants import elementary_charge, epsilon_0
@@ -22,6 +21,7 @@ from lrc_ase.layer.lattice import fractional_coordinates, volume
 from lrc_ase.layer.mesh import total
 from lrc_ase.layer.mesh.evaluation import sum_by_structure
 from lrc_ase.models.model import ModelOutput
+from lrc_ase.structures.caller_warnings import warn_caller
 from lrc_ase.structures.electric_field import along_periodic
 from lrc_ase.structures.graph import Graph
 from lrc_ase.structures.vectors import strained_positions
@@ -66,11 +66,10 @@ class PathlessWarning:
             return
         if along_periodic(graph.field, graph.cell, graph.pbc).any():
             self._told = True
-            warnings.warn(
+            warn_caller(
                 "charge of this potential moves without a path between atoms: in a field along a periodic direction, "
                 "forces depend on the periodic image in which each atom is given. Train it anew with transfers between "
                 "neighbors (`long_range: {charges: transfers}`) and structures of this composition",
-                stacklevel=2,
             )
 
 

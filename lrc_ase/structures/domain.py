@@ -14,7 +14,6 @@ far outside the limits are not reliable.
 from __future__ import annotations
 
 import reprlib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -24,6 +23,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor
 
+from lrc_ase.structures.caller_warnings import warn_caller
 from lrc_ase.structures.graph import Graph
 from lrc_ase.structures.vectors import neighbor_vectors
 
@@ -272,7 +272,7 @@ class Lookout:
     def _warn(self, kind: str, message: str) -> None:
         if kind not in self._warned:
             self._warned.add(kind)
-            warnings.warn(message, ExtrapolationWarning, stacklevel=3)
+            warn_caller(message, ExtrapolationWarning)
 
 
 def summarize(graphs: Sequence[Graph], elements: Sequence[str], forces: Sequence[Tensor] = ()) -> dict[str, Any]:
