@@ -8,9 +8,10 @@ import torch
 from lrc_ase.layer.exchange import Exchange
 from lrc_ase.layer.tables import MultiplierTables
 from lrc_ase.structures.graph import Graph
-from lrc_ase.structures.neighbors import complete_cell, padded_rows
+from lrc_ase.structures.neighbors import complete_cell
 from lrc_ase.structures.owners import Owners
 from lrc_ase.structures.pairs import pairs_within
+from lrc_ase.structures.rows import padded_rows
 from lrc_ase.structures.skin import Skin
 
 __all__ = ["GhostNeighbors"]

@@ -29,7 +29,8 @@ from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.electric_field import as_field
 from lrc_ase.structures.graph import Graph, collate
 from lrc_ase.structures.images import CellImages
-from lrc_ase.structures.neighbors import is_continuation, neighbor_graph
+from lrc_ase.structures.neighbors import graph_without_neighbors, is_continuation
+from lrc_ase.structures.rows import with_neighbors
 from lrc_ase.structures.skin import Skin
 
 __all__ = ["TorchSimModel"]
@@ -170,11 +171,12 @@ class TorchSimModel(ModelInterface):
             ]
         graphs = []
         for atoms, mesh in zip(systems, held, strict=True):
-            graph = neighbor_graph(atoms, settings.elements, settings.cutoff + self._skin.width)
+            graph = graph_without_neighbors(atoms, settings.elements)
             shape = self.model.mesh_shape_for(atoms.cell.array, mesh) if atoms.pbc.all() else None
             graphs.append(graph if shape is None else replace(graph, mesh_shapes=(shape,)))
+        graph = with_neighbors(collate(graphs).to(self._device), settings.cutoff + self._skin.width)
         self._systems = systems
-        return replace(collate(graphs).to(self._device), tables=self._tables)
+        return replace(graph, tables=self._tables)
 
 
 def _systems_of(state: torch_sim.SimState, pbc: Tensor, charges: Tensor) -> list[Atoms]:

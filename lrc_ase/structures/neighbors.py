@@ -16,10 +16,17 @@ from torch import Tensor
 from lrc_ase.layer.tables import MultiplierTables
 from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.graph import Graph
-from lrc_ase.structures.pairs import pairs_within
+from lrc_ase.structures.rows import with_neighbors
 from lrc_ase.structures.skin import Skin
 
-__all__ = ["NeighborList", "check_structure", "complete_cell", "is_continuation", "neighbor_graph", "padded_rows"]
+__all__ = [
+    "NeighborList",
+    "check_structure",
+    "complete_cell",
+    "graph_without_neighbors",
+    "is_continuation",
+    "neighbor_graph",
+]
 
 _LARGEST_STRAIN = 0.02
 """Largest strain between two searches of one structure; a larger one marks another structure."""
@@ -95,44 +102,29 @@ def neighbor_graph(
         Empty atoms, positions that are not finite, an unknown element, a zero or singular cell in a periodic
         direction, two atoms at the same position.
     """
+    return with_neighbors(graph_without_neighbors(atoms, elements).to(device), cutoff)
+
+
+def graph_without_neighbors(atoms: Atoms, elements: Sequence[str]) -> Graph:
+    """Build the graph of one structure on the host, with empty rows of neighbors; raises as `neighbor_graph` does."""
     check_structure(atoms, elements)
     cell = complete_cell(atoms.cell.array, atoms.pbc)
-    # a copy in native float64: files may give Atoms big-endian or single-precision positions
-    positions = np.array(atoms.positions, dtype=np.float64)
-    first, second, distances, shifts = pairs_within(positions, cell, atoms.pbc, cutoff)
-    if len(distances) and distances.min() < 1e-6:
-        pair = int(distances.argmin())
-        raise ValueError(f"atoms {first[pair]} and {second[pair]} are at the same position")
     n_atoms = len(atoms)
-    neighbors, mask, column = padded_rows(first, second, n_atoms)
-    padded_shifts = np.zeros((*neighbors.shape, 3))
-    padded_shifts[first, column] = shifts
     # atomic number -> index in the model's elements
     lookup = np.full(max(atomic_numbers.values()) + 1, -1)
     lookup[[atomic_numbers[symbol] for symbol in elements]] = np.arange(len(elements))
-    graph = Graph(
-        positions=torch.from_numpy(positions),
+    return Graph(
+        # a copy in native float64: files may give Atoms big-endian or single-precision positions
+        positions=torch.from_numpy(np.array(atoms.positions, dtype=np.float64)),
         species=torch.from_numpy(lookup[atoms.numbers]),
         structure=torch.zeros(n_atoms, dtype=torch.int64, device="cpu"),
         cell=torch.from_numpy(cell)[None],
         pbc=torch.from_numpy(np.array(atoms.pbc))[None],
         charge=torch.tensor([total_charge(atoms)], dtype=torch.float64, device="cpu"),
-        neighbors=torch.from_numpy(neighbors),
-        shifts=torch.from_numpy(padded_shifts),
-        neighbor_mask=torch.from_numpy(mask),
+        neighbors=torch.zeros(n_atoms, 0, dtype=torch.int64, device="cpu"),
+        shifts=torch.zeros(n_atoms, 0, 3, dtype=torch.float64, device="cpu"),
+        neighbor_mask=torch.zeros(n_atoms, 0, dtype=torch.bool, device="cpu"),
     )
-    return graph.to(device)
-
-
-def padded_rows(first: np.ndarray, second: np.ndarray, n_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return `neighbors` and `neighbor_mask` of a `Graph` for pairs sorted by `first`, and the column of each pair."""
-    counts = np.bincount(first, minlength=n_rows)
-    width = max(int(counts.max(initial=0)), 1)
-    # position of each pair in its row: its index minus the index of the row's first pair
-    column = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
-    neighbors = np.tile(np.arange(n_rows)[:, None], (1, width))
-    neighbors[first, column] = second
-    return neighbors, np.arange(width) < counts[:, None], column
 
 
 def is_continuation(before: Atoms, after: Atoms) -> bool:
