@@ -11,9 +11,7 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 OMP_NUM_THR
 nvidia-smi -L 2>/dev/null
 python3 -m pip list 2>/dev/null | grep -i -E "^(torch|triton|numba|numpy|ase|matscipy|pykeops|torch-pme|torch-sim)" > "$folder/versions.txt"
 failed=0
-neighbors=$(mktemp -d)
-[ "$rehearsal" = --rehearsal ] || python3 tests/gpu/timings.py "$neighbors" --neighbors > "$folder/neighbors.txt" 2>&1 &
 timeout "${CORRECTNESS_SECONDS:-240}" python3 -m pytest -q -p no:benchmark -W default::DeprecationWarning -n "${PROCESSES:-$(nproc)}" --tb=short --durations=10 tests/gpu tests/test_triton_kernels.py > "$folder/correctness.txt" 2>&1 || failed=1
 grep -E "^(FAILED|ERROR)|^E  |passed|failed" "$folder/correctness.txt" | cut -c1-220 | tail -60
-timeout 270 python3 tests/gpu/timings.py "$folder" --neighbors-in "$neighbors" --seconds "${TIMING_SECONDS:-200}" $rehearsal 2>&1 | cut -c1-1500 || failed=1
+timeout 270 python3 tests/gpu/timings.py "$folder" --seconds "${TIMING_SECONDS:-200}" $rehearsal 2>&1 | cut -c1-1500 || failed=1
 exit $failed

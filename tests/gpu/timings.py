@@ -1,9 +1,6 @@
 """Times on a GPU: the layer beside a peer, whole models, a step of training and of molecular dynamics.
 
-python tests/gpu/timings.py FOLDER --neighbors [--largest 1000000]
-python tests/gpu/timings.py RESULTS [--neighbors-in FOLDER] [--largest 1000000] [--seconds 240] [--rehearsal]
-
-The first command finds the neighbors on the CPU and keeps them, while the GPU does something else.
+python tests/gpu/timings.py RESULTS [--largest 1000000] [--seconds 240] [--rehearsal]
 
 Writes RESULTS/timings.json after each measurement and RESULTS/timings.md at the end, which
 docs/notebook/performance.md includes. Times are medians after warming up. A measurement that fails keeps its error; the
@@ -14,33 +11,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 
 sys.path += [str(Path(__file__).resolve().parents[1] / "benchmarks"), str(Path(__file__).resolve().parents[1])]
-from ase import units
-from ase.build import bulk
-from ase.md.nose_hoover_chain import IsotropicMTKNPT
-from ase.md.verlet import VelocityVerlet
+from device_timer import timed, wait
+from engine_timings import dynamics, torch_sim_batch
 from problem import SMEARING, Problem
-from safetensors.torch import load_file, save_file
 from short_range_speed import water_like
 from torch_peers import Layer, Nvalchemi, NvalchemiFused, TorchPeer, TorchPme
 
-from lrc_ase import LongRangeSettings, LRCCalculator, ModelSettings, SphereSettings, build_model, start_structure
+from lrc_ase import LongRangeSettings, ModelSettings, SphereSettings, build_model
 from lrc_ase.models.derivatives import evaluate
-from lrc_ase.models.inference import evaluator
 from lrc_ase.models.model import ShortRangeModel
-from lrc_ase.structures.graph import Graph, collate
+from lrc_ase.structures.graph import collate
 from lrc_ase.structures.neighbors import neighbor_graph
 from lrc_ase.training.presets import PRESETS
 
@@ -59,22 +49,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--largest", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=240)
-    parser.add_argument("--only", nargs="+", help="kinds: layer, kernels, model, training, dynamics, profile")
-    parser.add_argument("--neighbors", action="store_true", help="find neighbors and keep them for the other call")
-    parser.add_argument("--neighbors-in", type=Path, metavar="FOLDER", help="where that call kept them")
+    parser.add_argument(
+        "--only", nargs="+", help="kinds: layer, kernels, neighbors, model, training, dynamics, torch-sim, profile"
+    )
     parser.add_argument("--rehearsal", action="store_true", help="small sizes, on the CPU")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    if arguments.neighbors:
-        for n_atoms in sizes(999, arguments.largest):
-            keep_graph(arguments.folder, n_atoms)
-        return
     if not (arguments.rehearsal or torch.cuda.is_available()):
         raise SystemExit("timings.py needs a CUDA device; --rehearsal runs it on the CPU")
     device = torch.device("cpu" if arguments.rehearsal else "cuda")
     start, results = time.monotonic(), []
     largest = 10_000 if arguments.rehearsal else arguments.largest
-    for kind, label, measure in measurements(device, largest, arguments.neighbors_in or arguments.folder):
+    for kind, label, measure in measurements(device, largest):
         if arguments.only and kind not in (*arguments.only, "machine"):
             continue
         if time.monotonic() - start > arguments.seconds:
@@ -92,9 +78,7 @@ def main() -> None:
     (arguments.folder / "timings.md").write_text(table(results))
 
 
-def measurements(
-    device: torch.device, largest: int, folder: Path
-) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]]]:
+def measurements(device: torch.device, largest: int) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]]]:
     yield "machine", "machine", lambda: machine(device)
     for n_atoms in sizes(10_000, largest):
         for name in PEERS:
@@ -106,6 +90,8 @@ def measurements(
     for job in ("field", "forces", "training"):  # beyond the memory of the peers
         label = f"layer, {job}, {10 * largest} atoms, lrc-ase"
         yield "layer", label, lambda j=job: layer(10 * largest, "lrc-ase", j, device)
+    for n_atoms in sizes(999, largest):
+        yield "neighbors", f"neighbor search, {n_atoms} atoms", lambda n=n_atoms: neighbor_search(n, device)
     for preset, dtype, most in (
         ("fast", "float32", largest),
         ("accurate", "float32", 100_000),
@@ -113,17 +99,19 @@ def measurements(
     ):
         for n_atoms in sizes(999, min(most, largest)):
             label = f"energy and forces, {preset}, {dtype}, {n_atoms} atoms"
-            yield "model", label, lambda p=preset, d=dtype, n=n_atoms: whole_model(p, d, n, device, folder)
+            yield "model", label, lambda p=preset, d=dtype, n=n_atoms: whole_model(p, d, n, device)
     for preset in PRESETS:
         yield "training", f"training step, {preset}, float32", lambda p=preset: training_step(p, device)
-    for name, repeats in (("nacl", (2, 3, 5, 10)), ("water-pbe0-ts", (1, 2, 3, 4))):
+    for name, repeats in (("nacl", (2, 3, 5, 10, 50)), ("water-pbe0-ts", (1, 2, 3, 4, 5))):
         for repeat in repeats[:1] if device.type == "cpu" else repeats:
-            for barostat in (False, True):
+            for barostat in (False, True) if repeat < 50 else (False,):
                 label = (
                     f"step of {'NPT' if barostat else 'NVE'} through ASE, {name}, {repeat} cells along each direction"
                 )
                 yield "dynamics", label, lambda n=name, r=repeat, b=barostat: dynamics(n, r, device, barostat=b)
-    yield "profile", "kernels of energy and forces", lambda: profile(9990 if largest < 1e5 else 99_999, device, folder)
+    for n_systems in (1, 10) if device.type == "cpu" else (1, 10, 100, 1000):
+        yield "torch-sim", f"torch-sim, {n_systems} systems of 64 ions", lambda n=n_systems: torch_sim_batch(n, device)
+    yield "profile", "kernels of energy and forces", lambda: profile(9990 if largest < 1e5 else 99_999, device)
 
 
 def sizes(smallest: int, largest: int) -> Iterator[int]:
@@ -131,27 +119,6 @@ def sizes(smallest: int, largest: int) -> Iterator[int]:
     while size <= largest * 1.001:
         yield size - size % 3
         size *= 10
-
-
-def timed(call: Callable[[], object], device: torch.device, *, repeats: int = 10) -> dict[str, float]:
-    """Median time of a call in ms after two for warming up, and the peak memory of the device in MB."""
-    call(), call()
-    times = []
-    for _ in range(repeats):
-        wait(device)
-        start = time.perf_counter()
-        call()
-        wait(device)
-        times.append(1e3 * (time.perf_counter() - start))
-        if sum(times) > 4000:
-            break
-    memory = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else 0.0
-    return {"ms": round(statistics.median(times), 4), "MB": round(memory)}
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -246,27 +213,20 @@ def untrained(preset: str, dtype: torch.dtype, device: torch.device) -> ShortRan
     return model.to(device=device, dtype=dtype)
 
 
-def whole_model(preset: str, dtype: str, n_atoms: int, device: torch.device, folder: Path) -> dict[str, Any]:
+def whole_model(preset: str, dtype: str, n_atoms: int, device: torch.device) -> dict[str, Any]:
     model = untrained(preset, getattr(torch, dtype), device).requires_grad_(False)
-    graph = kept_graph(folder, n_atoms).to(device)
+    graph = neighbor_graph(water_like(n_atoms), ELEMENTS, 5.5, device=device)
     measured = timed(lambda: evaluate(model, graph), device)
     return measured | {"atom-steps per second": round(n_atoms / measured["ms"] * 1e3)}
 
 
-def keep_graph(folder: Path, n_atoms: int) -> None:
-    graph = neighbor_graph(water_like(n_atoms), ELEMENTS, 5.5)
-    tensors = {field.name: getattr(graph, field.name) for field in fields(graph)}
-    tensors = {name: value.contiguous() for name, value in tensors.items() if isinstance(value, torch.Tensor)}
-    path = folder / f"neighbors-{n_atoms}.safetensors"
-    save_file(tensors, path.with_suffix(".part"))
-    path.with_suffix(".part").rename(path)
-
-
-def kept_graph(folder: Path, n_atoms: int) -> Graph:
-    path = folder / f"neighbors-{n_atoms}.safetensors"
-    if not path.exists():
-        keep_graph(folder, n_atoms)
-    return Graph(**load_file(path))
+def neighbor_search(n_atoms: int, device: torch.device) -> dict[str, Any]:
+    """Time a search of all neighbors within cutoff and skin, from ASE's atoms to the graph on the device."""
+    atoms = water_like(n_atoms)
+    measured = timed(lambda: neighbor_graph(atoms, ELEMENTS, 5.5, device=device), device)
+    if n_atoms <= 100_000 and device.type != "cpu":
+        measured["on the CPU, ms"] = timed(lambda: neighbor_graph(atoms, ELEMENTS, 5.5), device, repeats=1)["ms"]
+    return measured
 
 
 def training_step(preset: str, device: torch.device) -> dict[str, Any]:
@@ -283,37 +243,10 @@ def training_step(preset: str, device: torch.device) -> dict[str, Any]:
     return timed(step, device)
 
 
-def dynamics(name: str, repeat: int, device: torch.device, *, barostat: bool) -> dict[str, Any]:
-    """Mean time of steps with a shipped potential, neighbor searches included; recorded, and one kernel at a time."""
-    measured: dict[str, Any] = {}
-    for kind, most in (("", evaluator._MOST_RECORDED), (", one kernel at a time", 0)):
-        with mock.patch.object(evaluator, "_MOST_RECORDED", most):
-            for dtype in ("float32", "float64"):
-                if name == "nacl":
-                    atoms = bulk("NaCl", "rocksalt", a=5.7, cubic=True).repeat(repeat)
-                    atoms.rattle(0.05, seed=0)
-                else:
-                    atoms = start_structure(name).repeat(repeat)
-                atoms.calc = LRCCalculator(name, device=device, dtype=dtype)
-                if barostat:
-                    options = {"temperature_K": 300, "pressure_au": 0, "tdamp": 50 * units.fs, "pdamp": 500 * units.fs}
-                    dynamics = IsotropicMTKNPT(atoms, timestep=0.5 * units.fs, **options)
-                else:
-                    dynamics = VelocityVerlet(atoms, timestep=0.5 * units.fs)
-                dynamics.run(7)  # a step is recorded
-                n_steps = 20 if most else 5
-                wait(device)
-                start = time.perf_counter()
-                dynamics.run(n_steps)
-                wait(device)
-                measured[f"{dtype}{kind}, ms"] = round(1e3 * (time.perf_counter() - start) / n_steps, 3)
-    return {"atoms": len(atoms)} | measured
-
-
-def profile(n_atoms: int, device: torch.device, folder: Path) -> dict[str, Any]:
+def profile(n_atoms: int, device: torch.device) -> dict[str, Any]:
     """The operations that take most of the time of the device."""
     model = untrained("fast", torch.float32, device).requires_grad_(False)
-    graph = kept_graph(folder, n_atoms).to(device)
+    graph = neighbor_graph(water_like(n_atoms), ELEMENTS, 5.5, device=device)
     evaluate(model, graph)
     with torch.profiler.profile() as profiler:
         evaluate(model, graph)

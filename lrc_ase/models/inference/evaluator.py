@@ -33,7 +33,7 @@ _KNOWN = {
 _RECORDING_DEVICE = "cuda"
 _STEPS_BEFORE = 3
 """Steps of the same atoms on the same mesh after which the next one is recorded."""
-_MOST_RECORDED = 20_000
+_MOST_RECORDED = 40_000
 """Atoms up to which steps are recorded: with more, Python is ahead of the GPU anyway."""
 
 
@@ -44,7 +44,7 @@ class Evaluator:
     written out (`step`), on the CPU and without an electric field. Models with latent tensors and all else go by
     autograd (`lrc_ase.models.derivatives.evaluate`), with the same results to rounding.
 
-    On CUDA devices structures of up to 20,000 atoms, which are periodic in all directions or belong to a short-range
+    On CUDA devices structures of up to 40,000 atoms, which are periodic in all directions or belong to a short-range
     model, are evaluated by autograd a few times. If the atoms stay the same, the step is then recorded
     (`recorded_step`), which makes it several times as fast.
 
