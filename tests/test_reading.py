@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import ase.db
 import ase.io
 import numpy as np
@@ -137,6 +139,59 @@ def test_deepmd_folders_are_read(tmp_path):
         "type_map.raw",
         *(f"{name}.npy" for name in arrays),
     }
+
+
+def deepmd_text_folder(folder, **changes):
+    """The same system before its division into sets: text, a frame per line."""
+    arrays = deepmd_folder(folder, **changes)
+    shutil.rmtree(folder / "set.000")
+    for name, array in arrays.items():
+        if array is not None:
+            np.savetxt(folder / f"{name}.raw", array)
+    return arrays
+
+
+def test_deepmd_folders_of_text_are_read(tmp_path):
+    arrays = deepmd_text_folder(tmp_path / "text")
+    frames = [label_frame(atoms) for atoms in read_frames(tmp_path / "text")]
+    assert [frame.energy for frame in frames] == [-5.0, -4.0, -3.0]
+    assert frames[0].atoms.get_chemical_formula("reduce") == "OH2"
+    assert np.array_equal(frames[2].atoms.positions, arrays["coord"][2].reshape(3, 3))
+    assert np.array_equal(frames[2].forces, arrays["force"][2].reshape(3, 3))
+    assert np.allclose(frames[1].stress, -np.eye(3) / (6 * 7 * 8))
+    assert {path.name for path in source_files(str(tmp_path / "text"))} == {
+        "type.raw",
+        "type_map.raw",
+        *(f"{name}.raw" for name in arrays),
+    }
+    deepmd_text_folder(tmp_path / "one", n_frames=1)
+    assert energies(tmp_path / "one") == [-5.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"coord": None}, r"a folder of DeePMD-kit needs folders set\.000, .* or coord\.raw beside type\.raw"),
+        ({"box": None}, r"text: box\.raw is missing"),
+        ({"force": np.zeros((3, 8))}, r"force\.raw must have 9 numbers per line and frame: got 8"),
+        ({"energy": np.zeros(2)}, r"coord\.raw holds 3 frames but energy\.raw 2"),
+    ],
+    ids=lambda value: "".join(value) if isinstance(value, dict) else "",
+)
+def test_deepmd_text_that_does_not_fit_is_named(tmp_path, changes, message):
+    deepmd_text_folder(tmp_path / "text", **changes)
+    with pytest.raises(ValueError, match=message):
+        read_frames(tmp_path / "text")
+
+
+def test_deepmd_text_that_is_no_numbers_or_not_read_is_named(tmp_path):
+    deepmd_text_folder(tmp_path / "text", atom_ener=np.zeros((3, 3)))
+    with pytest.warns(UserWarning, match=r"text: atom_ener\.raw not read"):
+        read_frames(tmp_path / "text")
+    (tmp_path / "text/atom_ener.raw").unlink()
+    (tmp_path / "text/coord.raw").write_text("1 2 x\n")
+    with pytest.raises(ValueError, match=r"coord\.raw must have 9 numbers per line and frame: .*x"):
+        read_frames(tmp_path / "text")
 
 
 def test_deepmd_clusters_and_frames_of_mixed_size_are_read(tmp_path):

@@ -12,12 +12,12 @@ from structures import potential, settings
 from training_frames import metal_frames, two_stage_configuration, write_frames
 
 from lrc_ase import load_potential
-from lrc_ase.dataset import label_frame, labelled_atoms
+from lrc_ase.dataset import label_frame, labelled_atoms, read_frames
 from lrc_ase.evaluation import evaluate_frames
 from lrc_ase.evaluation.evaluate import Evaluation
 from lrc_ase.evaluation.pair_errors import pair_errors
 from lrc_ase.report.potential_plots import plot_charges, plot_kernels
-from lrc_ase.report.run_report import report_run
+from lrc_ase.report.run_report import report_evaluations, report_run
 from lrc_ase.report.uncertainty_plot import plot_uncertainty
 from lrc_ase.training import train
 
@@ -79,6 +79,19 @@ def test_hardest_frames_come_first():
     scale = iter([1.0, 5.0, 2.0, 4.0, 3.0])
     evaluation = evaluation_of(frames, lambda atoms: np.full((len(atoms), 3), next(scale)))
     assert evaluation.hardest_frames(3) == [(1, 5000.0), (3, 4000.0), (4, 3000.0)]
+
+
+def test_frames_of_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        ase.io.write(tmp_path / folder / "frames.extxyz", metal_frames(2))
+    frames = read_frames([tmp_path / "one/frames.extxyz", tmp_path / "two/frames.extxyz"])
+    metal = potential(settings(elements=("Au", "Cu"), long_range=None))
+    evaluation = evaluate_frames(metal, frames)
+    assert set(evaluation.sets) == {"one/frames.extxyz", "two/frames.extxyz"}
+    page = report_evaluations({"metal": metal}, {"metal": evaluation}, frames, tmp_path / "report").read_text()
+    expected = {f"{folder}/frames.extxyz@{number}" for folder in ("one", "two") for number in (0, 1)}
+    assert expected <= set(rows_of(page, "Hardest frames"))
 
 
 def test_frames_are_reduced_to_their_labels():

@@ -1,5 +1,7 @@
 """Folders of DeePMD-kit: `type.raw`, `type_map.raw` and, per set, NumPy arrays of coordinates and labels.
 
+Folders before their division into sets hold the same arrays as text, `coord.raw` and its like, a frame per line.
+
 Format: https://docs.deepmodeling.com/projects/deepmd/en/stable/data/system.html (units eV and Angstrom; the virial is
 the negative derivative of the energy by the strain, so that stress = -virial / volume).
 """
@@ -30,7 +32,7 @@ def deepmd_files(folder: str | Path) -> list[Path]:
     """Return all files of a folder that `iterate_deepmd` reads, in a fixed order."""
     root = Path(folder)
     named = [root / name for name in ("type.raw", "type_map.raw", "nopbc")]
-    named += [each / f"{name}.npy" for each in _sets(root) for name in _ARRAYS]
+    named += [each / f"{name}{_suffix(each, root)}" for each in _sets(root) for name in _ARRAYS]
     return [path for path in named if path.is_file()]
 
 
@@ -47,32 +49,42 @@ def iterate_deepmd(folder: str | Path) -> Iterator[Atoms]:
     symbols = _symbols(root)
     sets = _sets(root)
     if not sets:
-        raise ValueError(f"{root}: a folder of DeePMD-kit needs folders set.000, set.001, ... with coord.npy")
+        raise ValueError(
+            f"{root}: a folder of DeePMD-kit needs folders set.000, set.001, ... with coord.npy, or coord.raw beside "
+            "type.raw"
+        )
     for each in sets:
-        yield from _frames(each, types, symbols, periodic=not (root / "nopbc").exists())
+        yield from _frames(each, _suffix(each, root), types, symbols, periodic=not (root / "nopbc").exists())
 
 
 def _sets(root: Path) -> list[Path]:
-    """Return the folders of sets in alphabetical order."""
-    return sorted(path for path in root.glob("set.*") if path.is_dir())
+    """Return the folders of sets in alphabetical order; the folder itself where it holds text alone."""
+    sets = sorted(path for path in root.glob("set.*") if path.is_dir())
+    return sets or ([root] if (root / "coord.raw").is_file() else [])
 
 
-def _frames(folder: Path, types: np.ndarray, symbols: np.ndarray, *, periodic: bool) -> Iterator[Atoms]:
+def _suffix(folder: Path, root: Path) -> str:
+    """Return the suffix of the arrays of a set."""
+    return ".raw" if folder == root else ".npy"
+
+
+def _frames(folder: Path, suffix: str, types: np.ndarray, symbols: np.ndarray, *, periodic: bool) -> Iterator[Atoms]:
     """Yield the frames of one set."""
     n = len(types)
     widths = {"coord": 3 * n, "box": 9, "energy": 1, "force": 3 * n, "virial": 9, "real_atom_types": n}
-    paths = {name: folder / f"{name}.npy" for name in _ARRAYS}
+    paths = {name: folder / f"{name}{suffix}" for name in _ARRAYS}
     arrays = {name: _array(path, widths[name]) for name, path in paths.items() if path.exists()}
-    if unread := sorted({path.name for path in folder.glob("*.npy")} - {path.name for path in paths.values()}):
+    known = {"type.raw", "type_map.raw", *(path.name for path in paths.values())}
+    if unread := sorted({path.name for path in folder.glob(f"*{suffix}")} - known):
         warnings.warn(f"{folder}: {', '.join(unread)} not read; a total charge belongs into `Atoms.info`", stacklevel=2)
     if "coord" not in arrays:
-        raise ValueError(f"{folder}: coord.npy is missing")
+        raise ValueError(f"{folder}: coord{suffix} is missing")
     if periodic and "box" not in arrays:
-        raise ValueError(f"{folder}: box.npy is missing; an empty file `nopbc` beside type.raw means no cell")
+        raise ValueError(f"{folder}: box{suffix} is missing; an empty file `nopbc` beside type.raw means no cell")
     n_frames = len(arrays["coord"])
     for name, array in arrays.items():
         if len(array) != n_frames:
-            raise ValueError(f"{folder}: coord.npy holds {n_frames} frames but {name}.npy {len(array)}")
+            raise ValueError(f"{folder}: coord{suffix} holds {n_frames} frames but {name}{suffix} {len(array)}")
     for index in range(n_frames):
         frame = {name: np.array(array[index], dtype=np.float64) for name, array in arrays.items()}
         of_atoms = types if "real_atom_types" not in frame else frame["real_atom_types"].astype(int)
@@ -111,7 +123,12 @@ def _symbols(root: Path) -> np.ndarray:
 
 
 def _array(path: Path, width: int) -> np.ndarray:
-    """Map an array into memory as (n_frames, width); ValueError for a header that does not fit the file."""
+    """Map an array into memory as (n_frames, width), or read it from text; ValueError for one that does not fit."""
+    if path.suffix == ".raw":
+        try:
+            return _text_array(path, width)
+        except ValueError as error:
+            raise ValueError(f"{path} must have {width} numbers per line and frame: {error}") from error
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OverflowError, SyntaxError) as error:
@@ -121,3 +138,11 @@ def _array(path: Path, width: int) -> np.ndarray:
     if array.ndim == 0 or array.size != len(array) * width:
         raise ValueError(f"{path} must have {width} numbers per frame, got shape {list(array.shape)}")
     return array.reshape(-1, width)
+
+
+def _text_array(path: Path, width: int) -> np.ndarray:
+    """Return the numbers of a text file, (n_frames, width)."""
+    array = np.loadtxt(path, ndmin=2, encoding="utf-8")
+    if array.shape[1] != width:
+        raise ValueError(f"got {array.shape[1]}")
+    return array

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 
 from lrc_ase.dataset import SOURCE_KEY, Atoms, Label, LabelKeys, collate_labelled, label_frame, labelled_graph
+from lrc_ase.dataset.distinct_names import distinct_names
 from lrc_ase.evaluation.electric import Comparison, ElectricPredictions, electric_errors
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
 from lrc_ase.evaluation.uncertainty import UncertaintySummary, crossed_deviations, summarize_uncertainty
@@ -291,12 +291,10 @@ def evaluate_frames(
 
 
 def _files_of(frames: Sequence[Atoms]) -> tuple[str, ...]:
-    """Return the name of the file of each frame, its whole path where files in different folders share a name."""
+    """Return the name of the file of each frame, with folders where files in different folders share a name."""
     paths = [atoms.info.get(SOURCE_KEY, "frames").rpartition("@")[0] or "frames" for atoms in frames]
-    files_of_name: dict[str, set[str]] = {}
-    for path in paths:
-        files_of_name.setdefault(Path(path).name, set()).add(path)
-    return tuple(path if len(files_of_name[Path(path).name]) > 1 else Path(path).name for path in paths)
+    names = distinct_names(paths)
+    return tuple(names[path] for path in paths)
 
 
 def _config_types(frames: Sequence[Atoms]) -> tuple[str, ...]:

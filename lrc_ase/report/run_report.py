@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lrc_ase.dataset import SOURCE_KEY, Atoms, LabelledFrame, labelled_atoms, write_frames
+from lrc_ase.dataset.distinct_names import distinct_names
 from lrc_ase.evaluation.error_tables import ERROR_UNITS, error_text
 from lrc_ase.evaluation.evaluate import Evaluation, cross_calibrated, evaluate_frames
 from lrc_ase.evaluation.pair_errors import pair_errors
@@ -218,7 +219,9 @@ def _where_it_errs(
     first, evaluation = next(iter(evaluations.items()))
     title = "Hardest frames" if len(evaluations) == 1 else f"Hardest frames of {first}"
     hardest = evaluation.hardest_frames(N_HARDEST, "forces" if has_forces else "energy")
-    names = [Path(atoms.info.get(SOURCE_KEY, f"frame {index}")).name for index, atoms in enumerate(frames)]
+    sources = [atoms.info.get(SOURCE_KEY, f"frame {index}") for index, atoms in enumerate(frames)]
+    files = distinct_names(source.rpartition("@")[0] for source in sources)
+    names = [files[path] + at + frame for path, at, frame in (source.rpartition("@") for source in sources)]
     if hardest:
         tables.append(hardest_table(evaluation, names, hardest, title))
         write_frames(folder / "hardest.extxyz", [frames[index] for index, _ in hardest])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -16,27 +15,12 @@ from lrc_ase.training.configuration import StageConfiguration
 from lrc_ase.training.processes import Processes
 from lrc_ase.training.steps import mean_errors
 
-__all__ = ["distinct_names", "errors_of_parts", "table_of_errors", "verdict"]
+__all__ = ["errors_of_parts", "table_of_errors", "verdict"]
 
 _LARGEST = 500
 """Largest number of frames of a part that are evaluated, evenly spread over the part."""
 _WIDTH, _LONGEST_NAME = 80, 24
 TRAINING, VALIDATION = "training", "validation"
-
-
-def distinct_names(paths: Sequence[str]) -> dict[str, str]:
-    """Return the file name of each path, with as many folders before it as tell it from the others.
-
-    >>> distinct_names(["/a/one.traj", "/a/b/two.traj", "/a/c/two.traj"])
-    {'/a/one.traj': 'one.traj', '/a/b/two.traj': 'b/two.traj', '/a/c/two.traj': 'c/two.traj'}
-    """
-    parts = {path: Path(path).parts for path in paths}
-    names = {}
-    for path, own_parts in parts.items():
-        lengths = range(1, len(own_parts) + 1)
-        n_parts = next(n for n in lengths if [each[-n:] for each in parts.values()].count(own_parts[-n:]) == 1)
-        names[path] = str(Path(*own_parts[-n_parts:]))
-    return names
 
 
 def errors_of_parts(

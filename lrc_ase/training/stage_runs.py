@@ -12,6 +12,7 @@ import torch
 
 from lrc_ase.compiled.compilation_time import CompilationClock
 from lrc_ase.dataset import LabelledGraph, Lazy, joined
+from lrc_ase.dataset.distinct_names import distinct_names
 from lrc_ase.files.counted import counted
 from lrc_ase.files.potential_file import Potential, load_potential, save_potential
 from lrc_ase.models.ensemble import Ensemble
@@ -20,14 +21,7 @@ from lrc_ase.models.model import ShortRangeModel
 from lrc_ase.structures.domain import DOMAIN_KEY
 from lrc_ase.structures.graph import collate
 from lrc_ase.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from lrc_ase.training.final_errors import (
-    TRAINING,
-    VALIDATION,
-    distinct_names,
-    errors_of_parts,
-    table_of_errors,
-    verdict,
-)
+from lrc_ase.training.final_errors import TRAINING, VALIDATION, errors_of_parts, table_of_errors, verdict
 from lrc_ase.training.interruption import StopWish, TrainingInterrupted, catch_signals
 from lrc_ase.training.loop import StageLoop
 from lrc_ase.training.members import calibrate, calibration_text, left_out_frames
