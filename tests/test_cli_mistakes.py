@@ -15,6 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from test_cli import folder, lrc_ase, potential
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from lrc_ase.cli import app
 from lrc_ase.cli.console import naming_options
@@ -171,3 +172,14 @@ def test_options_of_every_command_are_known_to_its_errors(name):
     assert naming_options("`no_such_option` and `output`", command).startswith("`no_such_option` and ")
     if name in ("md", "relax", "check"):
         assert naming_options("`output`", command) == "--output"
+
+
+def test_without_an_mpi_library_the_way_to_one_is_told(tmp_path, monkeypatch):
+    (tmp_path / "mpi4py").mkdir()
+    (tmp_path / "mpi4py/__init__.py").write_text("raise RuntimeError('cannot load MPI library\\nlibmpi.so: no file')")
+    monkeypatch.delitem(sys.modules, "mpi4py", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    actual = CliRunner().invoke(app, ["lammps", "nacl", str(tmp_path / "in.run")])
+    assert actual.exit_code == 1
+    assert "mpi4py finds no MPI library: `pip install mpich` brings one, on a cluster load" in actual.output
+    assert "(libmpi.so: no file)" in actual.output

