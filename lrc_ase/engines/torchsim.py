@@ -6,7 +6,6 @@ Memory grows with the number of atoms times density; the autobatchers of torch-s
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,6 +25,7 @@ from lrc_ase.models.devices import usable_device
 from lrc_ase.models.polarization import NO_CHARGES, PathlessWarning
 from lrc_ase.models.precision import floating_type
 from lrc_ase.models.torch_state import undisturbed
+from lrc_ase.structures.caller_warnings import warn_caller
 from lrc_ase.structures.electric_field import as_field
 from lrc_ase.structures.graph import Graph, collate
 from lrc_ase.structures.images import CellImages
@@ -132,10 +132,9 @@ class TorchSimModel(ModelInterface):
         """Return the total charge of each system, (n_systems,): from the state, or else from the constructor."""
         if carried is None:
             if self._charge is None and self._has_charges and not self._told_of_charges:
-                warnings.warn(
+                warn_caller(
                     "torch-sim's states carry no total charges: all systems count as neutral. Pass "
                     "charge=0.0, or their charge, to TorchSimModel to confirm this",
-                    stacklevel=2,
                 )
                 self._told_of_charges = True  # not `_charge`, with which a later state that carries charges must agree
             return torch.full((n_systems,), self._charge or 0.0, dtype=torch.float64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from ase.data import atomic_numbers
 from torch import Tensor
 
 from lrc_ase.layer.tables import MultiplierTables
+from lrc_ase.structures.caller_warnings import warn_caller
 from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.graph import Graph
 from lrc_ase.structures.rows import with_neighbors
@@ -236,10 +236,9 @@ def _warn_of_vacuum(mesh_shape: tuple[int, ...], n_atoms: int) -> None:
     n_points = math.prod(mesh_shape)
     if n_points > max(_MESH_OF_VACUUM, _POINTS_OF_AN_ATOM * n_atoms):
         shape = " x ".join(map(str, mesh_shape))
-        warnings.warn(
+        warn_caller(
             f"the cell is nearly empty: its mesh has {shape} points for {n_atoms} atoms, which takes time and memory; "
             "set pbc to False along the vacuum, where no mesh is needed",
-            stacklevel=2,
         )
 
 
