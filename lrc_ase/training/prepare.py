@@ -28,6 +28,7 @@ from lrc_ase.models.registry import descriptor_class
 from lrc_ase.models.settings import LongRangeSettings, ModelSettings
 from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.graph import Graph
+from lrc_ase.training.advice import pretraining_advice
 from lrc_ase.training.complete_baselines import complete_baselines
 from lrc_ase.training.complete_stages import complete_stages
 from lrc_ase.training.configuration import ConfigurationError, TrainingConfiguration
@@ -183,7 +184,11 @@ def describe(prepared: Prepared) -> list[str]:
     lines += [f"not checked: {line}" for line in prepared.inspection.unchecked]
     lines += [f"note: {note}" for note in prepared.inspection.notes]
     lines += [f"warning: {warning}" for warning in prepared.inspection.warnings]
-    return lines + [f"note: {remark}" for remark in prepared.remarks]
+    lines += [f"note: {remark}" for remark in prepared.remarks]
+    frames = joined([data_set.train.items for data_set in prepared.data_sets.values()])
+    if prepared.configuration.start is None and (advice := pretraining_advice(frames)):
+        lines.append(f"hint: {advice}")
+    return lines
 
 
 def _force_scale(frames: Sequence[LabelledFrame], configuration: TrainingConfiguration) -> float:
