@@ -46,12 +46,12 @@ def test_scales_of_elements_and_radial_functions_until_version_2_become_mixing(p
     models = [build_model(settings) for _ in prefixes]
     path = tmp_path / "old.safetensors"
     save_potential(path, Potential(models[0] if len(models) == 1 else Ensemble(models), potential.references))
-    expected = {}
+    expected, generator = {}, torch.Generator().manual_seed(0)
 
     def scale_instead(tensors):
         for name in [f"{prefix}descriptor.{block}" for prefix in prefixes for block in ("", "second_")]:
             del tensors[f"{name}element_mixing"]
-            scale = tensors[f"{name}center_scale"] = torch.rand(2, 8)
+            scale = tensors[f"{name}center_scale"] = torch.rand(2, 8, generator=generator)
             # radial functions count fastest: neighbors' elements, or weights, times (1, 1/2, 1/3) of mean square one
             sizes = torch.tensor([1, 1 / 2, 1 / 3]).repeat(tensors[f"{name}mixing"].shape[1] // 3) * (108 / 49) ** 0.5
             expected[name.removeprefix("model.")] = tensors[f"{name}mixing"] / sizes[:, None] * scale[:, None, None]

@@ -36,7 +36,8 @@ def test_a_list_holds_until_an_atom_has_moved_half_the_skin(moved, holds):
     ],
 )
 def test_a_list_holds_while_the_skin_covers_the_strain(factor, moved, holds):
-    positions, unmoving = 3 * torch.rand(3, 3, dtype=torch.float64), [torch.arange(3)]
+    generator = torch.Generator().manual_seed(0)
+    positions, unmoving = 3 * torch.rand(3, 3, dtype=torch.float64, generator=generator), [torch.arange(3)]
     cell = torch.tensor([[5.0, 0, 0], [1, 5, 0], [0, 2, 4]], dtype=torch.float64)
     skin = Skin(1.0, 4.0)
     skin.searched(positions, unmoving, cell)
