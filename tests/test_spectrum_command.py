@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.io import read, write
+from matplotlib.axes import Axes
 from test_current import springs
 from test_wires_cli import options_of
 from typer.testing import CliRunner
@@ -121,6 +122,21 @@ def test_interval_of_another_program_and_end_of_the_tables(call, runs, tmp_path)
     states = table(tmp_path / "s.vdos.csv")
     assert abs(states["wavenumber_cm-1"][states["states_per_cm-1"].argmax()] - 206) < 20
     assert states["wavenumber_cm-1"].max() <= 1000
+
+
+@pytest.mark.parametrize(("options", "end"), [([], 1000.0), (["--max", "700"], 700.0)])
+def test_the_plot_ends_behind_the_signal_or_where_it_is_told(call, monkeypatch, options, end):
+    """The line of the springs lies at 412 cm^-1, with its wings of 80 cm^-1."""
+    ends = []
+    plain = Axes.set_xlim
+
+    def record(axis, *limits, **keywords):
+        ends.extend(limits[1:] if limits[1:] != (1.0,) else ())  # that of a new axis
+        return plain(axis, *limits, **keywords)
+
+    monkeypatch.setattr(Axes, "set_xlim", record)
+    call("1.traj", *WIDE, "--blocks", "2", *options)
+    assert set(ends) == {end}
 
 
 def test_files_are_not_replaced_unless_asked(call, tmp_path):

@@ -36,7 +36,7 @@ def show_rows(title: str, rows: Sequence[tuple[str, str]]) -> None:
 
 def print_table(table: ReportTable) -> None:
     """Print a table of a report to the console; names from files are not read as markup or escape codes."""
-    shown = Table(title=Text(printable(table.title)), box=SIMPLE_HEAD, pad_edge=False)
+    shown = Table(title=Text(printable(table.title)), box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for index, column in enumerate(table.columns):
         heading = Text("\n".join(printable(line) for line in column.split("\n")))
         shown.add_column(heading, justify="left" if index == 0 else "right", overflow="fold")

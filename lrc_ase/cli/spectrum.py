@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["spectrum"]
 
+LARGEST = 4500.0
+"""End of tables, cm^-1."""
 LONGEST_INTERVAL = 33.0
 """Longest time between frames for a density of states, fs: 500 cm^-1 at most are resolved."""
 
@@ -49,7 +51,13 @@ def spectrum(
     interval: Annotated[
         float | None, typer.Option(help="Time between frames, fs, of trajectories of other programs.")
     ] = None,
-    largest: Annotated[float, typer.Option("--max", help="End of the plot and the tables, cm^-1.")] = 4500.0,
+    largest: Annotated[
+        float | None,
+        typer.Option(
+            "--max",
+            help="End of the plot and the tables, cm^-1. If not given, 4500 for tables, the signal for the plot.",
+        ),
+    ] = None,
     output: OutputOption = None,
     overwrite: OverwriteOption = False,
     debug: DebugOption = False,
@@ -65,6 +73,7 @@ def spectrum(
     from lrc_ase.simulation import SpectrumSettings, infrared_spectrum, read_current, vibrational_states
     from lrc_ase.simulation.bands import bands
 
+    table_end = LARGEST if largest is None else largest
     settings = SpectrumSettings(resolution=resolution, window=window, n_blocks=blocks)
     infrared_table, states_table, plot = new_files(
         runs, output, ("infrared.csv", "vdos.csv", "spectrum.png"), overwrite=overwrite
@@ -80,7 +89,7 @@ def spectrum(
             temperature=temperature,
             eps_inf=eps_inf,
         )
-        inside = infrared.wavenumbers <= largest
+        inside = infrared.wavenumbers <= table_end
         shown = bands(infrared.wavenumbers[inside], infrared.absorption[inside], infrared.error[inside])
         volume = "no volume" if records[0].volume is None else f"{records[0].volume:.0f} Angstrom^3"
         print(
@@ -108,7 +117,7 @@ def spectrum(
         )
         columns = {"wavenumber_cm-1": states.wavenumbers, "states_per_cm-1": states.total, "error": states.error}
         columns |= {f"states_{symbol}": density for symbol, density in states.density.items()}
-        written.append(write_table(states_table, columns, states.wavenumbers <= largest))
+        written.append(write_table(states_table, columns, states.wavenumbers <= table_end))
     heading = ", ".join(run.name for run in runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
     plot_spectra(infrared, states, plot, bands=shown, largest=largest, title=heading)
     for path in (*written, plot):

@@ -13,7 +13,10 @@ from lrc_ase.simulation.bands import Band
 from lrc_ase.simulation.infrared import InfraredSpectrum
 from lrc_ase.simulation.vibrational_states import VibrationalStates
 
-__all__ = ["plot_spectra"]
+__all__ = ["end_of_signal", "plot_spectra"]
+
+_END = 4500.0
+"""Largest end of the axis that is chosen, cm^-1: behind the stretching of bonds of hydrogen."""
 
 
 def plot_spectra(
@@ -22,7 +25,7 @@ def plot_spectra(
     path: str | Path,
     *,
     bands: Sequence[Band] = (),
-    largest: float = 4500.0,
+    largest: float | None = None,
     title: str = "",
 ) -> None:
     """Draw the infrared spectrum with its error band, below it the density of states; either may be None.
@@ -32,7 +35,7 @@ def plot_spectra(
     bands
         Bands of the infrared spectrum to name.
     largest
-        End of the axis, cm^-1.
+        End of the axis, cm^-1. None: behind the last of the signal, 4500 at most.
     """
     n_panels = (infrared is not None) + (states is not None)
     if n_panels == 0:
@@ -44,11 +47,26 @@ def plot_spectra(
         _draw_infrared(axes[0], infrared, bands)
     if states is not None:
         _draw_states(axes[-1], states)
+    curves = [] if infrared is None else [(infrared.wavenumbers, infrared.absorption)]
+    curves += [] if states is None else [(states.wavenumbers, states.total)]
+    end = max(end_of_signal(*curve) for curve in curves) if largest is None else largest
     for axis in axes:
-        axis.set_xlim(0, largest)
+        axis.set_xlim(0, end)
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("Wave number (cm$^{-1}$)")
     save_figure(figure, path)
+
+
+def end_of_signal(wavenumbers: np.ndarray, density: np.ndarray) -> float:
+    """Return a round wave number behind 99.8% of the sum of a spectrum, with a fifth to spare, cm^-1.
+
+    >>> x = np.arange(0.0, 8000.0, 10.0)
+    >>> end_of_signal(x, np.exp(-(((x - 150) / 60) ** 2)))
+    500.0
+    """
+    sums = np.cumsum(np.maximum(density, 0))
+    last = wavenumbers[np.searchsorted(sums, 0.998 * sums[-1])] if sums[-1] > 0 else _END
+    return float(min(500 * np.ceil(1.2 * last / 500), _END))
 
 
 def _draw_infrared(axis: Axes, infrared: InfraredSpectrum, bands: Sequence[Band]) -> None:
