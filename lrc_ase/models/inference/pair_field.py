@@ -27,12 +27,9 @@ class PairField:
     """Field in open space of so few atoms that the layer sums over pairs too; see `serves`."""
 
     def __init__(self, part: LongRangePart, graph: Graph, dtype: torch.dtype) -> None:
-        layer = part.convolution
-        self._multiplier, self._dtype = layer.multiplier, dtype
+        self._multiplier, self._dtype = part.convolution.multiplier, dtype
         self._first, self._second = torch.triu_indices(len(graph.positions), len(graph.positions), 1)
         self._n_energies = int(part.settings.electrostatics)
-        # pair sums leave out i = j
-        self._self = None if layer.remove_self else layer.multiplier.at_origin(3).to(dtype)
         self._weights = self._separations = self._kernel = self._slopes = self._potential = torch.empty(0)
 
     @staticmethod
@@ -54,8 +51,7 @@ class PairField:
 
     def _sums(self, weights: Tensor) -> Tensor:
         """Sum the kernel times `weights` (n_atoms, n_weights) over all other atoms, the same shape."""
-        sums = torch.zeros_like(weights) if self._self is None else self._self * weights
-        sums.index_add_(0, self._first, self._kernel * weights[self._second])
+        sums = torch.zeros_like(weights).index_add_(0, self._first, self._kernel * weights[self._second])
         return sums.index_add_(0, self._second, self._kernel * weights[self._first])
 
     def pull(self, by_field: Tensor, by_gradient: Tensor | None) -> tuple[Tensor, Tensor]:
