@@ -58,6 +58,20 @@ def test_batches_hold_256_atoms_and_steps_are_24000_or_fewer_for_larger_batches(
     assert (stage.batch_size, stage.epochs) == (3, 7)
 
 
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        ({"batch_size": 3}, (3, 3429)),  # 20 frames, 7 batches an epoch
+        ({"epochs": 7}, (4, 7)),
+    ],
+)
+def test_a_stage_keeps_the_number_that_it_names_and_gets_the_other(tmp_path, stage, expected):
+    ase.io.write(tmp_path / "frames.traj", metal_frames(20))
+    data = {"frames": {"train": str(tmp_path / "frames.traj"), "validation_fraction": 0.0}}
+    (completed,) = prepare(parse_configuration({"data": data, "stages": stage})).configuration.stages
+    assert (completed.batch_size, completed.epochs) == expected
+
+
 def test_a_training_from_a_potential_takes_half_the_steps(tmp_path):
     save_potential(tmp_path / "start.safetensors", potential())
     frames = [molecule("H2O") for _ in range(80)]
