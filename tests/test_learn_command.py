@@ -36,6 +36,7 @@ OPTIONS: dict[str, tuple[list[str], str, Any]] = {
     "--timestep": (["1"], "exploration.timestep", 1.0),
     "--walkers": (["7"], "exploration.walkers", 7),
     "--model": (["accurate"], "training.settings", {"model.preset": "accurate"}),
+    "--short-range": ([], "training.settings", {"model.long_range": None}),
     "--ensemble": (["3"], "training.ensemble", 3),
     "--final-members": (["2"], "training.final_members", 2),
     "--set": (["model.cutoff=6"], "training.settings", {"model.cutoff": 6}),

@@ -97,6 +97,9 @@ def learn(
     model: Annotated[
         str | None, typer.Option(metavar="fast|accurate", help="Preset of the model.", rich_help_panel=_TRAINING)
     ] = None,
+    short_range: Annotated[
+        bool, typer.Option("--short-range", help="Leave the long-range part out.", rich_help_panel=_TRAINING)
+    ] = False,
     ensemble: Annotated[
         int | None, typer.Option(help="Members that explore.", min=2, rich_help_panel=_TRAINING)
     ] = None,
@@ -160,7 +163,7 @@ def learn(
         "exploration.walkers": walkers,
         "training.ensemble": ensemble,
         "training.final_members": final_members,
-        "training.settings": _training_keys(model, assignments),
+        "training.settings": _training_keys(model, assignments, short_range=short_range),
         "budget.teacher_calls": teacher_calls,
         "budget.minutes": minutes,
         "budget.target_error": target_error,
@@ -194,10 +197,12 @@ def learn(
         print(f"report: {report}")
 
 
-def _training_keys(model: str | None, assignments: Files) -> dict[str, Any] | None:
-    """Return the keys of trainings from --model and --set, None without any."""
-    keys = dict(parse_assignment(text) for text in assignments or [])
-    return ({} if model is None else {"model.preset": model}) | keys or None
+def _training_keys(model: str | None, assignments: Files, *, short_range: bool) -> dict[str, Any] | None:
+    """Return the keys of trainings from --model, --short-range and --set, None without any."""
+    keys: dict[str, Any] = {} if model is None else {"model.preset": model}
+    if short_range:
+        keys["model.long_range"] = None
+    return keys | dict(parse_assignment(text) for text in assignments or []) or None
 
 
 def _folder_of(paths: list[str]) -> Path:
