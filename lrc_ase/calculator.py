@@ -27,6 +27,7 @@ from lrc_ase.models.precision import floating_type
 from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.applied_field import AppliedField
 from lrc_ase.structures.changes import changed_inputs
+from lrc_ase.structures.copies import copied
 from lrc_ase.structures.domain import Lookout, TrainingDomain
 from lrc_ase.structures.electric_field import hold_field
 from lrc_ase.structures.graph import Graph
@@ -148,6 +149,7 @@ class LRCCalculator(ResponseCalculator):
         absent = () if has_charges else _OF_CHARGES
         self.implemented_properties = [name for name in type(self).implemented_properties if name not in absent]
         self._evaluate = Evaluator(self.model)
+        self._of_species: tuple[torch.Tensor | None, torch.Tensor] = None, self._references
         self._field = AppliedField(electric_field)
         if self._field and not has_charges:
             raise ValueError(NO_CHARGES)
@@ -249,7 +251,8 @@ class LRCCalculator(ResponseCalculator):
         """
         properties = ("energy",) if properties is None else properties
         system_changes = all_changes if system_changes is None else system_changes
-        super().calculate(atoms, properties, system_changes)
+        if atoms is not None:
+            self.atoms = copied(atoms)
         if self.atoms is None:
             raise InputError("LRCCalculator needs atoms, got None: set atoms.calc and ask the atoms")
         if self.atoms.info:
@@ -285,8 +288,10 @@ class LRCCalculator(ResponseCalculator):
         evaluation = self._evaluate(graph, dipole=not self.atoms.pbc.all())
         if graph.field is not None:
             self._paths.tell(evaluation.pathless_charges, graph)
-        # the references stay in float64, whatever the precision of the model
-        results = ases_results(evaluation, self._references[graph.species], self.atoms)
+        if self._of_species[0] is not graph.species:  # the same tensor until the next search of neighbors
+            # the references stay in float64, whatever the precision of the model
+            self._of_species = graph.species, self._references[graph.species]
+        results = ases_results(evaluation, self._of_species[1], self.atoms)
         if evaluation.energy_std is not None and evaluation.forces_std is not None:
             self._extras["energy_std"] = float(evaluation.energy_std[0])
             self._extras["forces_std"] = numpy_copy(evaluation.forces_std)

@@ -8,11 +8,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numba import config, njit
 
 from lrc_ase.compiled.kernel_cache import kernel_cache
 
-__all__ = ["compiled", "inlined", "sources_digest"]
+__all__ = ["PRECISIONS", "compiled", "inlined", "sources_digest"]
+
+PRECISIONS = {np.dtype(name): name for name in ("float32", "float64")}
+"""Names of precisions: NumPy composes the name of a type anew each time, which takes as long as a small kernel."""
 
 
 def compiled(function: Callable[..., Any], *variant: object) -> Any:

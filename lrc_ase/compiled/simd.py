@@ -6,6 +6,7 @@ stays in registers.
 - ``load(pointer, index, width)`` reads `width` (a constant) consecutive numbers after the `address` of an array,
   ``store`` writes them, ``prefetch`` requests them early;
 - ``fill`` and ``repeat`` build vectors of equal numbers; ``total`` sums the numbers of a vector;
+- ``clamp`` limits numbers, ``times_power_of_two`` scales them; ``vector_sqrt`` takes roots;
 - ``+``, ``-``, ``*`` and ``/`` work number by number, between vectors or between a vector and a number, which is cast
   to the precision of the vector.
 
@@ -27,12 +28,14 @@ __all__ = [
     "SPARE",
     "address",
     "aligned_address",
+    "clamp",
     "fill",
     "load",
     "native_width",
     "prefetch",
     "repeat",
     "store",
+    "times_power_of_two",
     "total",
     "vector_sqrt",
 ]
@@ -183,6 +186,39 @@ def vector_sqrt(typing: Any, value: Any) -> Any:
         return builder.call(_builtin(builder, "llvm.sqrt", value, _llvm(value), _llvm(value)), arguments)
 
     return value(value), emit
+
+
+@_intrinsic
+def clamp(typing: Any, value: Any, low: Any, high: Any) -> Any:
+    """Return each number, or the nearest of the limits `low` and `high`; NaN stays NaN."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number, *limits = arguments
+        for operator_, kind, limit in zip("<>", signature.args[1:], limits, strict=True):
+            bound = _repeat(builder, context.cast(builder, limit, kind, value.dtype), value)
+            # ordered comparisons are false for NaN
+            number = builder.select(builder.fcmp_ordered(operator_, number, bound), bound, number)
+        return number
+
+    return value(value, low, high), emit
+
+
+@_intrinsic
+def times_power_of_two(typing: Any, value: Any, exponent: Any) -> Any:
+    """Return each number times two to the power n, with n the lowest bits of `exponent`, a vector of large numbers.
+
+    A number of the size 1.5 * 2^23 (float32) or 1.5 * 2^52 (float64) holds in its lowest bits what is added to it.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        bits = value.dtype.bitwidth
+        integers = ir.VectorType(ir.IntType(bits), value.width)
+        shift = ir.Constant(integers, [23 if bits == 32 else 52] * value.width)
+        number, power = (builder.bitcast(each, integers) for each in arguments)
+        # the exponent of a number stands above its mantissa
+        return builder.bitcast(builder.add(number, builder.shl(power, shift)), _llvm(value))
+
+    return value(value, exponent), emit
 
 
 @_intrinsic

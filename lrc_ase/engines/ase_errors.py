@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
 import torch
 from ase import Atoms
@@ -51,20 +50,24 @@ def absence(name: str, atoms: Atoms | None) -> str | None:
     return None
 
 
-@contextmanager
-def ases_errors(n_atoms: int) -> Iterator[None]:
-    """Translate errors of a model and a lack of memory into ASE's exceptions."""
-    try:
-        yield
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    except (MemoryError, RuntimeError) as error:
-        if not _is_lack_of_memory(error):
-            raise
-        raise CalculationFailed(
-            f"out of memory with {n_atoms} atoms: take a smaller structure, dtype=torch.float32, a smaller "
-            "skin, or a potential with a lower long-range accuracy or cutoff"
-        ) from error
+class ases_errors:
+    """Translate errors of a model and a lack of memory within a block into ASE's exceptions."""
+
+    def __init__(self, n_atoms: int) -> None:
+        self._n_atoms = n_atoms
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Raise ASE's exception for an error that has one."""
+        if isinstance(error, ValueError):
+            raise InputError(str(error)) from error
+        if isinstance(error, (MemoryError, RuntimeError)) and _is_lack_of_memory(error):
+            raise CalculationFailed(
+                f"out of memory with {self._n_atoms} atoms: take a smaller structure, dtype=torch.float32, a smaller "
+                "skin, or a potential with a lower long-range accuracy or cutoff"
+            ) from error
 
 
 def _is_lack_of_memory(error: Exception) -> bool:

@@ -55,5 +55,7 @@ def numpy_copy(tensor: Tensor) -> np.ndarray:
 
 def _across(dipole: np.ndarray, periodic_vectors: np.ndarray) -> np.ndarray:
     """Return the component of `dipole` (3,) perpendicular to the periodic cell vectors (n, 3)."""
+    if not len(periodic_vectors):
+        return dipole
     basis = np.linalg.qr(periodic_vectors.T)[0]
     return np.asarray(dipole - basis @ (basis.T @ dipole))

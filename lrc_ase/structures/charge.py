@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ _INTEGER = 0.02
 """Distance from an integer within which a sum of initial charges counts as that integer, e."""
 
 
+@lru_cache(maxsize=256)
 def _folded(name: Any) -> str:
     return name.lower().replace("_", "").replace("-", "").replace(" ", "") if isinstance(name, str) else ""
 

@@ -152,6 +152,12 @@ class Graph:
         host = self.species, self.cell, self.pbc, self.charge
         return replace(there, host_side=HostSide(*host, of=(there.species, there.cell, there.pbc, there.charge)))
 
+    def at(self, positions: Tensor) -> Graph:
+        """Return the graph at other positions, as `dataclasses.replace` does, which checks every field in each step."""
+        moved = object.__new__(type(self))
+        moved.__dict__.update(self.__dict__, positions=positions)
+        return moved
+
     def in_cell(self, cell: Tensor) -> Graph:
         """Return the graph in other cells, on the host (n_structures, 3, 3) in float64; its neighbors must fit them."""
         there, host = cell.to(self.cell.device), self.on_host

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -179,6 +180,7 @@ class NeighborList:
         self._atoms: Atoms | None = None
         self._graph: Graph | None = None
         self._cell: Tensor | None = None
+        self._unmoving: tuple[Any, ...] = ()
         self._mesh_shape: tuple[int, ...] | None = None
         self._tables = MultiplierTables()
 
@@ -189,12 +191,17 @@ class NeighborList:
 
     def graph(self, atoms: Atoms) -> Graph:
         """Return the graph of `atoms`; raises as `neighbor_graph` does."""
-        positions = torch.from_numpy(np.array(atoms.positions, dtype=np.float64))
+        positions = torch.from_numpy(np.array(atoms.arrays["positions"], dtype=np.float64))
         unmoving, cell = _unmoving(atoms), None
         if atoms.pbc.all():
             cell = torch.from_numpy(np.array(atoms.cell.array, dtype=np.float64))
-        if self._graph is not None and self._skin.holds(positions, unmoving, cell) and self._follows(cell, atoms):
-            return replace(self._graph, positions=positions.to(self.device))
+        if (
+            self._graph is not None
+            and unmoving == self._unmoving
+            and self._skin.holds(positions, (), cell)
+            and self._follows(cell, atoms)
+        ):
+            return self._graph.at(positions.to(self.device))
         graph = neighbor_graph(atoms, self.elements, self.cutoff + self.skin, device=self.device)
         graph = replace(graph, tables=self._tables)
         if cell is not None:
@@ -202,7 +209,8 @@ class NeighborList:
                 self._mesh_shape = None
             graph = self._on_mesh(graph, cell)
         self._atoms, self._graph, self._cell = atoms.copy(), graph, cell
-        self._skin.searched(positions, unmoving, cell)
+        self._unmoving = unmoving
+        self._skin.searched(positions, (), cell)
         return graph
 
     def _follows(self, cell: Tensor | None, atoms: Atoms) -> bool:
@@ -242,10 +250,8 @@ def _warn_of_vacuum(mesh_shape: tuple[int, ...], n_atoms: int) -> None:
         )
 
 
-def _unmoving(atoms: Atoms) -> tuple[Tensor, ...]:
+def _unmoving(atoms: Atoms) -> tuple[Any, ...]:
     """Return everything that a graph depends on, except positions, and a cell that is periodic in all directions."""
-    numbers, pbc = torch.from_numpy(np.array(atoms.numbers, dtype=np.int64)), torch.from_numpy(np.array(atoms.pbc))
-    charge = torch.tensor([total_charge(atoms)], dtype=torch.float64, device="cpu")
-    if pbc.all():
-        return numbers, pbc, charge
-    return numbers, pbc, charge, torch.from_numpy(np.array(atoms.cell.array, dtype=np.float64))
+    numbers, pbc = np.asarray(atoms.arrays["numbers"], np.int64).tobytes(), atoms.pbc.tolist()
+    cell = b"" if all(pbc) else np.asarray(atoms.cell.array, np.float64).tobytes()
+    return numbers, pbc, cell, total_charge(atoms)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrc_ase.compiled.compilation import compiled
+from lrc_ase.compiled.compilation import PRECISIONS, compiled
 from lrc_ase.compiled.threads import run_over_atoms
 
 __all__ = ["PairArrays", "neighbor_vectors", "pull_sums", "strained_positions", "vectors_to_neighbors"]
@@ -54,7 +54,7 @@ PairArrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def vectors_to_neighbors(positions: np.ndarray, cell: np.ndarray, pairs: PairArrays, vectors: np.ndarray) -> None:
     """Write the vectors (n_local, n_neighbors, 3) that `neighbor_vectors` returns."""
-    kernel, n_local = _kernel("vectors", vectors.dtype.name), len(vectors)
+    kernel, n_local = _kernel("vectors", PRECISIONS[vectors.dtype]), len(vectors)
     run_over_atoms(kernel, (positions, cell, *pairs, vectors), n_local, torch.get_num_threads())
 
 
@@ -65,7 +65,7 @@ def pull_sums(
 
     `sizes` are the numbers of atoms and structures. Return (n_atoms, 3) and (n_structures, 3, 3) in float64.
     """
-    kernel, arguments = _kernel("pulls", pulls.dtype.name), (pulls, *pairs, *sizes, with_cell)
+    kernel, arguments = _kernel("pulls", PRECISIONS[pulls.dtype]), (pulls, *pairs, *sizes, with_cell)
     parts = run_over_atoms(kernel, arguments, len(pulls), torch.get_num_threads())
     by_positions, by_cell = parts[0]
     # each range of atoms has its own arrays: neighbors lie in any range, and threads must not add to one array

@@ -2,7 +2,8 @@
 
 `evaluator` chooses between this step and `lrc_ase.models.derivatives`. `step` is the step itself, in one straight
 line: descriptor, latent weights, field, read-out, and the same backwards. Each part has a file, with its value and its
-`pull`: the gradient by its inputs, given that by its outputs. `plan` holds what stays while neighbors do.
+`pull`: the gradient by its inputs, given that by its outputs. `plan` holds what stays while neighbors do. Arrays are
+NumPy's, which compiled kernels read and write: a call of torch costs as much as a kernel for a small molecule.
 """
 
 from __future__ import annotations

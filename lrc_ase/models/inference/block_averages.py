@@ -9,6 +9,7 @@ from torch import Tensor
 from lrc_ase.models.descriptors.sphere import SphereDescriptor
 from lrc_ase.models.descriptors.sphere.compiled_mixed_averages import Mixing, mixed_average, mixed_average_backward
 from lrc_ase.models.descriptors.sphere.shape import SphereShape
+from lrc_ase.models.inference.compiled_bounds import compress, pull_compression
 
 __all__ = ["BlockAverages"]
 
@@ -20,41 +21,38 @@ class BlockAverages:
     """
 
     def __init__(self, descriptor: SphereDescriptor, mixing: Tensor, shape: SphereShape) -> None:
-        self._mixing, self._compression = Mixing(mixing.detach().numpy(), shape), descriptor.settings.compression
+        self._mixing = Mixing(mixing.detach().numpy(), shape)
+        compression = descriptor.settings.compression
+        self._inverse_size = 0.0 if compression is None else 1 / compression
         self._n_features, self._n_vectors = mixing.shape[-1], shape.n_vectors * shape.n_channels
-        self._species = np.empty(0)
-        self._moments = self._averages = torch.empty(0)
+        self._species = np.empty(0, np.int64)
+        self._moments = self._averages = np.empty(0)
 
-    def __call__(self, moments: Tensor, species: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return features (n_atoms, n_features) and vectors (3, n_atoms, n_vectors) of moments (n_lm, n_atoms, ...)."""
-        n_atoms = len(species)
-        averages, vectors = moments.new_empty(n_atoms, self._n_features), moments.new_empty(3, n_atoms, self._n_vectors)
-        arrays = averages.numpy(), vectors.numpy()
-        mixed_average(moments.numpy(), species, self._mixing, arrays, torch.get_num_threads())
-        self._moments, self._averages, self._species = moments, averages, species
-        return averages if self._compression is None else _compressed(averages, self._compression), vectors
+    def prepare(self, species: np.ndarray) -> None:
+        """Set the elements of the atoms."""
+        self._species = species
 
-    def pull(self, by_features: Tensor, by_vectors: Tensor | None) -> Tensor:
-        """Return the gradient by the moments, given those by features and vectors, None for zeros."""
-        if self._compression is not None:
-            by_features = _compressed_pull(by_features, self._averages, self._compression)
+    def __call__(self, moments: np.ndarray, features: np.ndarray, at: int) -> np.ndarray:
+        """Write the features into columns of `features` (n_atoms, n_features of all blocks) from `at` on.
+
+        Return the vectors (3, n_atoms, n_vectors) of moments (n_lm, n_atoms, n_inputs).
+        """
+        n_atoms, dtype = len(self._species), moments.dtype
+        averages, vectors = np.empty((n_atoms, self._n_features), dtype), np.empty((3, n_atoms, self._n_vectors), dtype)
+        mixed_average(moments, self._species, self._mixing, (averages, vectors), torch.get_num_threads())
+        compress(averages, self._inverse_size, features, at)
+        self._moments, self._averages = moments, averages
+        return vectors
+
+    def pull(self, by_features: np.ndarray, at: int, by_vectors: np.ndarray | None) -> np.ndarray:
+        """Return the gradient by the moments, given those by columns of the features and by vectors, None for zeros."""
+        moments, averages, by_averages = self._moments, self._averages, np.empty_like(self._averages)
+        pull_compression(by_features, at, averages, self._inverse_size, by_averages)
         if by_vectors is None:
-            by_vectors = by_features.new_zeros(3, len(by_features), self._n_vectors)
-        by_moments = torch.empty_like(self._moments)
-        weights = by_features.numpy(), by_vectors.numpy()
-        arrays = self._moments.numpy(), self._species, self._mixing, weights, by_moments.numpy()
-        mixed_average_backward(*arrays, torch.get_num_threads())
+            by_vectors = np.zeros((3, len(averages), self._n_vectors), averages.dtype)
         # the largest arrays of a step: the next one has no need of them
-        self._moments = self._averages = torch.empty(0)
-        return by_moments
-
-
-def _compressed(features: Tensor, size: float) -> Tensor:
-    """Return f (1 + x^2)^(-1/4) of features f, with x = f / size, as the descriptor does."""
-    return features * torch.rsqrt(torch.sqrt(1 + (features / size).square()))
-
-
-def _compressed_pull(gradient: Tensor, features: Tensor, size: float) -> Tensor:
-    """Multiply `gradient` by the derivative of `_compressed`, (1 + x^2 / 2) (1 + x^2)^(-5/4)."""
-    squares = (features / size).square()
-    return gradient * torch.rsqrt(torch.sqrt(1 + squares)) * (1 + 0.5 * squares) / (1 + squares)
+        self._moments = self._averages = np.empty(0)
+        # in place of the moments: the kernel reads those of an atom before it writes their gradient
+        arrays = moments, self._species, self._mixing, (by_averages, by_vectors), moments
+        mixed_average_backward(*arrays, torch.get_num_threads())
+        return moments

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lrc_ase.models.descriptors.sphere.compiled_moments import Neighborhoods
 from lrc_ase.models.inference.compiled_amounts import divide, divide_backward
@@ -17,20 +17,21 @@ __all__ = ["ExcessCharges", "MovedCharges", "NoCharges", "ShiftedCharges"]
 class NoCharges:
     """Weights without charges: the outputs of the network as they are."""
 
-    carried: Tensor | None = None
+    carried: np.ndarray | None = None
     """Charges that atoms carry along in the polarization, (n_atoms,) in float64; see `ModelOutput`."""
-    transfer_dipoles: Tensor | None = None
+    transfer_dipoles: np.ndarray | None = None
     """Dipoles of the transfers, (n_atoms, 3), e Angstrom."""
     excess: ExcessCharges | None = None
     """Charge left over in this structure; None where the charges of the elements sum to the total."""
 
-    def __call__(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+    def __call__(self, outputs: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         """Return the weights that are convolved, (n_atoms, n_weights)."""
-        return outputs
+        return outputs.copy()
 
-    def pull(self, by_weights: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the gradients by the network's outputs and the vectors, given that by the weights."""
-        return by_weights, None
+    def pull(self, by_weights: np.ndarray, by_outputs: np.ndarray) -> np.ndarray | None:
+        """Write the gradient by the network's outputs, given that by the weights; return that by the vectors."""
+        by_outputs[...] = by_weights
+        return None
 
 
 class ShiftedCharges(NoCharges):
@@ -39,20 +40,20 @@ class ShiftedCharges(NoCharges):
     def __init__(self, graph: Graph) -> None:
         self._total = float(graph.charge[0])
 
-    def __call__(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+    def __call__(self, outputs: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         """Return the charges and the other weights."""
-        weights = outputs.clone()
+        weights = outputs.copy()
         charges = weights[:, 0]
         charges -= (charges.sum() - self._total) / len(charges)
-        self.carried = charges.double()
+        self.carried = charges.astype(np.float64)
         return weights
 
-    def pull(self, by_weights: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the gradient by the outputs: a shift of all charges changes nothing."""
-        by_outputs = by_weights.clone()
+    def pull(self, by_weights: np.ndarray, by_outputs: np.ndarray) -> np.ndarray | None:
+        """Write the gradient by the outputs: a shift of all charges changes nothing."""
+        by_outputs[...] = by_weights
         by_charges = by_outputs[:, 0]
         by_charges -= by_charges.mean()
-        return by_outputs, None
+        return None
 
 
 class MovedCharges(NoCharges):
@@ -64,40 +65,44 @@ class MovedCharges(NoCharges):
         n_features = transfers.share.in_features
         # any features: they divide the excess among the atoms, and leave its sum alone
         element_charges, excess = transfers.excess(torch.zeros(graph.n_atoms, n_features, dtype=dtype), graph)
-        self._element_charges, self.carried = element_charges.detach(), element_charges.detach()
+        self._element_charges = element_charges.detach().numpy()
+        self.carried = self._element_charges
         self.excess = None if excess is None else ExcessCharges(part, graph, float(excess.sum()))
-        self._fixed = self.carried.to(dtype)
         self._profile = nn.functional.softplus(transfers.profile.detach()).contiguous().numpy()
+        self._fixed = self._element_charges.astype(self._profile.dtype)
         self._cutoff, self._n_amounts = transfers.cutoff, part.n_charges
         self._around = graph.neighbor_mask.numpy(), graph.species.numpy(), graph.neighbors.numpy()
         self._of: Neighborhoods
         self._amounts = np.empty(0)
 
-    def __call__(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+    def __call__(self, outputs: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         """Return the charges and the other weights."""
-        self._of, self._amounts = (vectors.numpy(), *self._around), outputs[:, : self._n_amounts].contiguous().numpy()
+        n, fixed = self._n_amounts, self._fixed
+        self._of, self._amounts = (vectors, *self._around), np.ascontiguousarray(outputs[:, :n])
         gains, moments = divide(self._of, self._profile, self._amounts, self._cutoff)
-        self.transfer_dipoles = -torch.from_numpy(moments)  # the charge comes from the neighbor
-        fixed = self._fixed
+        self.transfer_dipoles = -moments  # the charge comes from the neighbor
         if self.excess is not None:
             self.carried = self._element_charges + self.excess.charges
-            fixed = self.carried.to(outputs)
-        charges = fixed + torch.from_numpy(gains)
-        return torch.cat([charges[:, None], outputs[:, self._n_amounts :]], dim=1)
+            fixed = self.carried.astype(outputs.dtype)
+        weights = np.empty((len(outputs), 1 + outputs.shape[1] - n), outputs.dtype)
+        np.add(fixed, gains, out=weights[:, 0])
+        weights[:, 1:] = outputs[:, n:]
+        return weights
 
-    def pull(self, by_weights: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the gradients by outputs and vectors."""
-        by_charges = by_weights[:, 0].contiguous().numpy()
+    def pull(self, by_weights: np.ndarray, by_outputs: np.ndarray) -> np.ndarray | None:
+        """Write the gradient by the outputs; return that by the vectors."""
         arrays = self._of, self._profile, self._amounts, self._cutoff
-        by_amounts, by_vectors = divide_backward(*arrays, by_gains=by_charges)
-        by_outputs = torch.cat([torch.from_numpy(by_amounts), by_weights[:, 1:]], dim=1)
-        return by_outputs, torch.from_numpy(by_vectors)
+        by_amounts, by_vectors = divide_backward(*arrays, by_gains=by_weights[:, 0].copy())
+        by_outputs[:, : self._n_amounts] = by_amounts
+        by_outputs[:, self._n_amounts :] = by_weights[:, 1:]
+        return by_vectors
 
 
 class ExcessCharges:
     r"""Charge that element charges leave over, :math:`c_i = C s_i / \sum_j s_j` with shares :math:`s = \log(1 + e^l)`.
 
     With the gradient g by c: :math:`\partial / \partial s_i = C (g_i - \sum_j g_j s_j / S) / S`, S the sum of shares.
+    Charged structures are rare: this goes by torch's operations.
     """
 
     def __init__(self, part: LongRangePart, graph: Graph, total: float) -> None:
@@ -107,19 +112,24 @@ class ExcessCharges:
         element_share = part.transfers.element_share.weight.detach()[graph.species, 0]
         self._constants = part.transfers.share.bias.detach() + element_share
         self._to_weights, self._to_hidden = part.excess_to_weights.detach(), part.excess_to_hidden.detach()
-        self.charges = self._logits = torch.empty(0)
+        self.widths = len(self._to_hidden), len(self._to_weights)
+        """Of the first hidden layers of the read-out and of the network for the weights."""
+        self.charges = np.empty(0)
+        self._logits = self._shares = torch.empty(0)
 
-    def __call__(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the additions to the first hidden layers of the read-out and of the network for the weights."""
-        self._logits = torch.addmv(self._constants, features, self._weight)
+        self._logits = torch.addmv(self._constants, torch.from_numpy(features), self._weight)
         self._shares = nn.functional.softplus(self._logits).double()
-        self.charges = self._shares * (self._total / self._shares.sum())
-        column = self.charges.to(features)[:, None]
-        return column * self._to_hidden, column * self._to_weights
+        charges = self._shares * (self._total / self._shares.sum())
+        self.charges, column = charges.numpy(), charges.to(self._weight)[:, None]
+        return (column * self._to_hidden).numpy(), (column * self._to_weights).numpy()
 
-    def pull(self, by_charges: Tensor, by_hidden: Tensor, by_hidden_of_weights: Tensor) -> Tensor:
+    def pull(self, by_charges: np.ndarray, by_hidden: np.ndarray, by_hidden_of_weights: np.ndarray) -> np.ndarray:
         """Return the gradient by the features, (n_atoms, n_features), given that by the charges and additions."""
-        gradient = (by_charges + by_hidden @ self._to_hidden + by_hidden_of_weights @ self._to_weights).double()
+        by_additions = torch.from_numpy(by_hidden) @ self._to_hidden
+        by_additions += torch.from_numpy(by_hidden_of_weights) @ self._to_weights
+        gradient = (torch.from_numpy(by_charges) + by_additions).double()
         whole = self._shares.sum()
         by_shares = (self._total / whole) * (gradient - (gradient @ self._shares) / whole)
-        return torch.outer(by_shares.to(by_hidden) * torch.sigmoid(self._logits), self._weight)
+        return torch.outer(by_shares.to(self._weight) * torch.sigmoid(self._logits), self._weight).numpy()

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lrc_ase.compiled.compilation import compiled, inlined
+from lrc_ase.compiled.compilation import PRECISIONS, compiled, inlined
 from lrc_ase.compiled.threads import run_over_atoms
 from lrc_ase.models.descriptors.sphere.compiled_moments import Neighborhoods
 
@@ -60,14 +60,14 @@ def divide_backward(
     if by_moments is None:
         by_moments = np.zeros((len(vectors), 3), vectors.dtype)
     # zeros: the kernel skips padding and neighbors beyond the cutoff
-    by_amounts, by_vectors = np.empty_like(amounts), np.zeros_like(vectors)
+    by_amounts, by_vectors = np.empty_like(amounts), np.zeros(vectors.shape, vectors.dtype)
     _run(True, (*of, profile, amounts, cutoff, by_gains, by_moments, by_amounts, by_vectors))
     return by_amounts, by_vectors
 
 
 def _run(backward: bool, arguments: tuple[Any, ...]) -> list[Any]:
     vectors, amounts = arguments[0], arguments[5]
-    kernel = _kernel(backward, amounts.shape[1], vectors.dtype.name)
+    kernel = _kernel(backward, amounts.shape[1], PRECISIONS[vectors.dtype])
     return run_over_atoms(kernel, arguments, len(vectors), torch.get_num_threads())
 
 

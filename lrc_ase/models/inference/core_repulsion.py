@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from lrc_ase.compiled.compilation import compiled
+from lrc_ase.compiled.compilation import PRECISIONS, compiled
 from lrc_ase.compiled.threads import run_over_atoms
 from lrc_ase.models.baselines.zbl import EXPONENTS, SHARES, SOFTNESS, CoreRepulsion
 from lrc_ase.structures.graph import Graph
@@ -30,25 +29,25 @@ class CoreRepulsionStep:
         """Set the neighbors of the atoms."""
         self._pairs = graph.species.numpy(), graph.neighbors.contiguous().numpy()
 
-    def __call__(self, vectors: Tensor) -> Tensor:
+    def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """Return the vectors that the descriptor sees, (n_atoms, n_neighbors, 3); the same ones without close pairs."""
-        visible = vectors.numpy().copy()
+        visible = vectors.copy()
         n_close = self._run("lengthen", vectors, visible, np.empty(0))
-        return torch.from_numpy(visible) if n_close else vectors
+        return visible if n_close else vectors
 
-    def pull(self, vectors: Tensor, by_visible: Tensor) -> Tensor:
+    def pull(self, vectors: np.ndarray, by_visible: np.ndarray) -> np.ndarray:
         """Return the energies, (n_atoms,) in float64; turn the gradient by visible vectors into that by `vectors`.
 
         It is changed in place, and the gradient of the energies is added.
         """
         energies = np.zeros(len(vectors))
-        self._run("pull", vectors, by_visible.numpy(), energies)
-        return torch.from_numpy(energies)
+        self._run("pull", vectors, by_visible, energies)
+        return energies
 
-    def _run(self, name: str, vectors: Tensor, changed: np.ndarray, energies: np.ndarray) -> int:
+    def _run(self, name: str, vectors: np.ndarray, changed: np.ndarray, energies: np.ndarray) -> int:
         """Run a kernel over all atoms and return the number of close pairs."""
-        arguments = vectors.numpy(), *self._pairs, *self._tables, changed, energies
-        kernel = _kernel(name, changed.dtype.name)
+        arguments = vectors, *self._pairs, *self._tables, changed, energies
+        kernel = _kernel(name, PRECISIONS[changed.dtype])
         return sum(run_over_atoms(kernel, arguments, len(vectors), torch.get_num_threads()))
 
 

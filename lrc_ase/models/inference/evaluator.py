@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +32,7 @@ _KNOWN = {
 }  # fmt: skip
 """Settings that the step follows, or that do not matter to it. All others must have their defaults."""
 
+_VERSION, _REQUIRES_GRAD = attrgetter("_version"), attrgetter("requires_grad")
 _RECORDING_DEVICE = "cuda"
 _STEPS_BEFORE = 3
 """Steps of the same atoms on the same mesh after which the next one is recorded."""
@@ -57,12 +60,12 @@ class Evaluator:
     def __init__(self, model: ShortRangeModel) -> None:
         self._model = model
         self._steps: list[StraightStep] = []
-        self._state: list[tuple[int, int, bool]] = []
+        self._state: list[Any] = []
         self._parameters = list(model.parameters())
         self._last: list[StraightStep] = []
         self._stress: Tensor | None = None
         self._recorded: RecordedStep | None = None
-        self._recorded_state: list[tuple[int, int, bool]] = []
+        self._recorded_state: list[Any] = []
         self._fixed: tuple[object, ...] = ()
         self._cell: Tensor | None = None
         self._n_steps = 0
@@ -138,9 +141,10 @@ class Evaluator:
             self._recorded = RecordedStep(self._model, graph, cell_changes=changes)
         return self._recorded
 
-    def _parameter_state(self) -> list[tuple[int, int, bool]]:
+    def _parameter_state(self) -> list[Any]:
         # autograd's counter of changes in place, and the address, which changes where a tensor is replaced
-        return [(each.data_ptr(), each._version, each.requires_grad) for each in self._parameters]
+        parameters = self._parameters
+        return [*map(_VERSION, parameters), *map(_REQUIRES_GRAD, parameters), *map(Tensor.data_ptr, parameters)]
 
 
 def _can_be_recorded(model: ShortRangeModel, graph: Graph) -> bool:

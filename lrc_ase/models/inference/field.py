@@ -23,6 +23,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +38,7 @@ from lrc_ase.layer.tables import MultiplierTables
 from lrc_ase.models.long_range import COULOMB_CONSTANT, LongRangePart
 from lrc_ase.structures.graph import Graph
 
-__all__ = ["FieldValues", "LayerField", "MeshField"]
+__all__ = ["FieldValues", "LayerField", "MeshField", "electrostatic_energy"]
 
 
 _SECOND = (4, 5, 6, 5, 7, 8, 6, 8, 9)
@@ -47,14 +48,19 @@ _SECOND = (4, 5, 6, 5, 7, 8, 6, 8, 9)
 class FieldValues(NamedTuple):
     """Potential at the charges and field at the other weights."""
 
-    energy: Tensor
-    """Electrostatic energy, eV, a scalar in float64."""
-    potential: Tensor
+    energy: float
+    """Electrostatic energy, eV."""
+    potential: np.ndarray
     """u of the charges, (n_atoms, n_energies), e/Angstrom."""
-    field: Tensor
+    field: np.ndarray
     """v of the other weights, (n_atoms, n_channels)."""
-    gradient: Tensor | None = None
+    gradient: np.ndarray | None = None
     """Gradient of the charges' potential, (n_atoms, 3), e/Angstrom^2; None in a model without dipoles."""
+
+
+def electrostatic_energy(charges: np.ndarray, potential: np.ndarray) -> float:
+    """Return the energy of charges in their potential, both (n_atoms, n_energies), eV."""
+    return 0.5 * COULOMB_CONSTANT * float(np.einsum("ij,ij->", charges, potential, dtype=np.float64, casting="safe"))
 
 
 class MeshField:
@@ -70,7 +76,9 @@ class MeshField:
         tables = MultiplierTables() if graph.tables is None else graph.tables
         self._table = tables.kept(layer.multiplier, layer.window, cell, mesh_shape)
         # sums over waves hold the term i = j
-        self._self = -tables.at_origin(layer.multiplier, 3, dtype, cell.device) if layer.remove_self else None
+        self._self: np.ndarray | None = None
+        if layer.remove_self:
+            self._self = -tables.at_origin(layer.multiplier, 3, dtype, cell.device).detach().numpy()
         self._stencil = Stencil(layer.window, mesh_shape, graph.structure, 1)
         self._inverse = torch.linalg.inv(graph.cell)[0]
         self._n_energies = int(part.settings.electrostatics)
@@ -83,27 +91,37 @@ class MeshField:
         self._adjoint: Convolved | None = None
         self._weights = self._by_field = torch.empty(0)
 
-    def __call__(self, weights: Tensor, positions: Tensor) -> FieldValues:
+    def __call__(self, weights: np.ndarray, positions: np.ndarray) -> FieldValues:
         """Convolve weights (n_atoms, n_weights), charges first, at positions (n_atoms, 3)."""
         n = self._n_energies
-        fractional = positions @ self._inverse
-        fractional = (fractional - fractional.floor()).to(weights.dtype)
+        # torch's product: that of NumPy has threads of its own, which `torch.set_num_threads` does not know
+        fractional = torch.mm(torch.from_numpy(positions), self._inverse)
+        self._weights, dipoles = torch.from_numpy(weights), self._dipoles
+        sites = Sites((fractional - fractional.floor()).to(self._weights.dtype), self._stencil)
         # spectra for the virial alone, which makes them anew
-        self._convolver = Convolver(self._table.table, Sites(fractional, self._stencil), 1, keeps_spectra=False)
-        self._weights, dipoles = weights, self._dipoles
-        self._potential = self._convolver(weights[:, None]) if dipoles is None else dipoles(self._convolver, weights)
-        values = self._potential.values
+        self._convolver = Convolver(self._table.table, sites, 1, keeps_spectra=False)
+        if dipoles is None:
+            self._potential = self._convolver(self._weights[:, None])
+        else:
+            self._potential = dipoles(self._convolver, self._weights)
+        values = self._potential.values.numpy()
         if self._self is not None:
-            values = torch.addcmul(values, self._self, weights)
+            values = values + self._self * weights
         potential, field = values[:, :n], values[:, n:]
-        energy = 0.5 * COULOMB_CONSTANT * (weights[:, :n] * potential).sum(dtype=torch.float64)
-        return FieldValues(energy, potential, field, None if dipoles is None else dipoles.gradient)
+        energy = electrostatic_energy(weights[:, :n], potential)
+        return FieldValues(energy, potential, field, None if dipoles is None else dipoles.gradient.numpy())
 
-    def pull(self, by_field: Tensor, by_gradient: Tensor | None) -> tuple[Tensor, Tensor]:
+    def pull(self, by_field: np.ndarray, by_gradient: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the gradients by weights (n_atoms, n_weights) and positions (n_atoms, 3).
 
         Given are those by the field and, in a model with dipoles, by the gradient of the charges' potential.
         """
+        gradient = None if by_gradient is None else torch.from_numpy(by_gradient)
+        by_weights, by_fractional = self._pull(torch.from_numpy(by_field), gradient)
+        return by_weights.numpy(), torch.mm(by_fractional.double(), self._inverse.T).numpy()
+
+    def _pull(self, by_field: Tensor, by_gradient: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the gradients by weights and fractional coordinates."""
         n, convolver, potential = self._n_energies, self._convolver, self._potential
         assert convolver is not None
         assert potential is not None
@@ -124,10 +142,10 @@ class MeshField:
             by_weights[:, :1] += by_charges
             by_fractional = by_fractional + by_fractional_too
         if self._self is not None:
-            by_weights.addcmul_(self._self, factors)
-        return by_weights, by_fractional.double() @ self._inverse.T
+            by_weights.addcmul_(torch.from_numpy(self._self), factors)
+        return by_weights, by_fractional
 
-    def virial(self) -> Tensor:
+    def virial(self) -> np.ndarray:
         """Return the gradient by a strain at fixed weights and fractional coordinates, (3, 3), after a pull."""
         n, convolver, n_weights = self._n_energies, self._convolver, self._weights.shape[1]
         assert convolver is not None
@@ -141,7 +159,7 @@ class MeshField:
         if self._dipoles is not None:
             of_energy += correlate_spectra(self._dipoles.spectrum(), charges, mesh_shape, is_matrix=False)
         virial = self._table.by_strain(torch.cat([of_energy, of_rest], dim=1))[0].double()
-        return virial if self._dipoles is None else virial + self._dipoles.virial_of_gradient()
+        return (virial if self._dipoles is None else virial + self._dipoles.virial_of_gradient()).numpy()
 
 
 class _MeshDipoles:
@@ -197,31 +215,33 @@ class LayerField:
         self._inputs: tuple[Tensor, ...] = ()
         self._outputs: tuple[Tensor, ...] = ()
 
-    def __call__(self, weights: Tensor, positions: Tensor) -> FieldValues:
+    def __call__(self, weights: np.ndarray, positions: np.ndarray) -> FieldValues:
         """Convolve weights as `MeshField` does."""
-        weights, positions = weights.detach().requires_grad_(), positions.detach().requires_grad_()
+        inputs = torch.from_numpy(weights).requires_grad_(), torch.from_numpy(positions).requires_grad_()
         with torch.enable_grad():
-            sums = self._part.field(weights, replace(self._graph, positions=positions), None)
+            sums = self._part.field(inputs[0], replace(self._graph, positions=inputs[1]), None)
             energy = COULOMB_CONSTANT * sums.energy.sum()
-        self._inputs, self._outputs = (weights, positions), (energy, sums.field)
+        self._inputs, self._outputs = inputs, (energy, sums.field)
         gradient = None
         if sums.gradient is not None:
             self._outputs += (sums.gradient,)
-            gradient = sums.gradient[:, :, 0].detach()
-        return FieldValues(energy.detach(), sums.potential.detach(), sums.field.detach(), gradient)
+            gradient = sums.gradient[:, :, 0].detach().numpy()
+        return FieldValues(
+            float(energy.detach()), sums.potential.detach().numpy(), sums.field.detach().numpy(), gradient
+        )
 
-    def pull(self, by_field: Tensor, by_gradient: Tensor | None) -> tuple[Tensor, Tensor]:
+    def pull(self, by_field: np.ndarray, by_gradient: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the gradients as `MeshField.pull` does."""
-        by_outputs = [torch.ones_like(self._outputs[0]), by_field]
+        by_outputs = [torch.ones_like(self._outputs[0]), torch.from_numpy(by_field)]
         if by_gradient is not None:
-            by_outputs.append(by_gradient[:, :, None])
+            by_outputs.append(torch.from_numpy(by_gradient)[:, :, None])
         pairs = zip(self._outputs, by_outputs, strict=True)
         outputs, cotangents = zip(
             *((one, along) for one, along in pairs if one.requires_grad and one.numel()), strict=True
         )
         by_weights, by_positions = torch.autograd.grad(outputs, self._inputs, cotangents, materialize_grads=True)
-        return by_weights, by_positions
+        return by_weights.numpy(), by_positions.numpy()
 
-    def virial(self) -> Tensor:
+    def virial(self) -> np.ndarray:
         """Raise an error: a stress needs three periodic directions."""
         raise ValueError("the stress needs three periodic directions")

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lrc_ase.layer.lattice import volume
 from lrc_ase.structures.graph import Graph
@@ -23,9 +22,9 @@ class Plan:
     """Graph that the plan was made for. Its positions are those of that moment."""
     graph: Graph
     """The same with sorted atoms."""
-    order: Tensor | None
+    order: np.ndarray | None
     """Atom in each row of the sorted order, (n_atoms,); None if the atoms are sorted already."""
-    rank: Tensor | None
+    rank: np.ndarray | None
     """Row of each atom in the sorted order, (n_atoms,)."""
     pairs: PairArrays = field(init=False)
     cell: np.ndarray = field(init=False)
@@ -57,7 +56,7 @@ class Plan:
             shifts=graph.shifts[order],
             neighbor_mask=graph.neighbor_mask[order],
         )
-        return cls(graph, ordered, order, rank)
+        return cls(graph, ordered, order.numpy(), rank.numpy())
 
     def serves(self, graph: Graph) -> bool:
         """Return True if only the positions of a graph differ from those of `source`."""
@@ -75,10 +74,10 @@ class Plan:
             and graph.tables is source.tables
         )
 
-    def sort(self, values: Tensor) -> Tensor:
+    def sort(self, values: np.ndarray) -> np.ndarray:
         """Bring values of atoms to the sorted order."""
-        return values if self.order is None else values.index_select(0, self.order)
+        return values if self.order is None else values[self.order]
 
-    def unsort(self, values: Tensor) -> Tensor:
-        """Bring values of sorted atoms back to the order of the graph."""
-        return values if self.rank is None else values.index_select(0, self.rank)
+    def unsort(self, values: np.ndarray) -> np.ndarray:
+        """Return a copy of values of sorted atoms in the order of the graph."""
+        return values.copy() if self.rank is None else values[self.rank]

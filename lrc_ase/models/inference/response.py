@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lrc_ase.models.charges import EdgeDipoles
 from lrc_ase.models.descriptors.sphere.compiled_moments import Neighborhoods
@@ -30,18 +30,19 @@ class ResponseStep:
     def __init__(self, part: ResponsePart) -> None:
         self._n_polarizabilities = int(part.polarizable)
         self._edges = None if part.dipoles is None else EdgeDipolesStep(part.dipoles)
-        self.energies = torch.empty(0)
+        self.energies = np.empty(0)
         """(n_atoms,), eV."""
-        self.dipoles = torch.empty(0)
+        self.dipoles = np.empty(0)
         """Permanent and induced ones, (n_atoms, 3), e Angstrom."""
-        self._field = self._outputs = torch.empty(0)
+        self._field = np.empty(0)
+        self._outputs = torch.empty(0)
 
     def prepare(self, graph: Graph) -> None:
         """Set the neighbors of the atoms."""
         if self._edges is not None:
             self._edges.prepare(graph)
 
-    def __call__(self, outputs: Tensor, vectors: Tensor, gradient: Tensor) -> None:
+    def __call__(self, outputs: np.ndarray, vectors: np.ndarray, gradient: np.ndarray) -> None:
         """Set energies and dipoles.
 
         `outputs` (n_atoms, n_outputs) of the network, `vectors` (n_atoms, n_neighbors, 3), `gradient` (n_atoms, 3) of
@@ -50,29 +51,30 @@ class ResponseStep:
         n = self._n_polarizabilities
         polarizabilities = permanent = None
         if n:
-            self._outputs = outputs[:, 0] + SOFTPLUS_SHIFT
+            self._outputs = torch.from_numpy(outputs[:, 0] + SOFTPLUS_SHIFT)
             polarizabilities = STARTING_POLARIZABILITY * nn.functional.softplus(self._outputs)
         if self._edges is not None:
-            permanent = self._edges(outputs[:, n:], vectors)
-        response, self._field = Response(polarizabilities, permanent), -COULOMB_CONSTANT * gradient
-        self.energies, self.dipoles = response.energies(self._field), response.dipoles(self._field)
+            permanent = torch.from_numpy(self._edges(outputs[:, n:], vectors))
+        self._field = -COULOMB_CONSTANT * gradient
+        response, field = Response(polarizabilities, permanent), torch.from_numpy(self._field)
+        self.energies, self.dipoles = response.energies(field).numpy(), response.dipoles(field).numpy()
 
     @property
-    def by_gradient(self) -> Tensor:
+    def by_gradient(self) -> np.ndarray:
         """Return the derivative of the energies by the gradient of the charges' potential, (n_atoms, 3)."""
         return COULOMB_CONSTANT * self.dipoles
 
-    def pull(self) -> tuple[Tensor, Tensor | None]:
-        """Return the derivatives of the energies by outputs and vectors."""
-        by_outputs, by_vectors = [], None
-        if self._n_polarizabilities:
+    def pull(self, by_outputs: np.ndarray) -> np.ndarray | None:
+        """Write the derivatives of the energies by the outputs; return those by the vectors."""
+        n = self._n_polarizabilities
+        if n:
             # the derivative of softplus is the sigmoid
-            slopes = STARTING_POLARIZABILITY * torch.sigmoid(self._outputs)
-            by_outputs.append((-0.5 * slopes * self._field.square().sum(dim=1))[:, None])
-        if self._edges is not None:
-            by_amounts, by_vectors = self._edges.pull(-self._field)
-            by_outputs.append(by_amounts)
-        return torch.cat(by_outputs, dim=1), by_vectors
+            slopes = STARTING_POLARIZABILITY * torch.sigmoid(self._outputs).numpy()
+            by_outputs[:, 0] = -0.5 * slopes * np.einsum("ij,ij->i", self._field, self._field)
+        if self._edges is None:
+            return None
+        by_outputs[:, n:], by_vectors = self._edges.pull(-self._field)
+        return by_vectors
 
 
 class EdgeDipolesStep:
@@ -89,13 +91,12 @@ class EdgeDipolesStep:
         """Set the neighbors of the atoms."""
         self._around = graph.neighbor_mask.numpy(), graph.species.numpy(), graph.neighbors.numpy()
 
-    def __call__(self, amounts: Tensor, vectors: Tensor) -> Tensor:
+    def __call__(self, amounts: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         """Return the dipoles (n_atoms, 3) of amounts (n_atoms, n_amounts)."""
-        self._of, self._amounts = (vectors.numpy(), *self._around), amounts.contiguous().numpy()
-        return torch.from_numpy(divide(self._of, self._profile, self._amounts, self._cutoff)[1])
+        self._of, self._amounts = (vectors, *self._around), np.ascontiguousarray(amounts)
+        return divide(self._of, self._profile, self._amounts, self._cutoff)[1]
 
-    def pull(self, by_dipoles: Tensor) -> tuple[Tensor, Tensor]:
+    def pull(self, by_dipoles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the gradients by amounts and vectors, given that by the dipoles."""
         arrays = self._of, self._profile, self._amounts, self._cutoff
-        by_amounts, by_vectors = divide_backward(*arrays, by_moments=by_dipoles.numpy())
-        return torch.from_numpy(by_amounts), torch.from_numpy(by_vectors)
+        return divide_backward(*arrays, by_moments=by_dipoles)

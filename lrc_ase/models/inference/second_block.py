@@ -10,14 +10,16 @@ from lrc_ase.compiled.simd import native_width
 from lrc_ase.models.descriptors.sphere import SphereDescriptor
 from lrc_ase.models.descriptors.sphere.compiled_messages import message_moment, message_pull
 from lrc_ase.models.descriptors.sphere.compiled_moments import Neighborhoods, moment, moment_backward
-from lrc_ase.models.descriptors.sphere.message_block import BOUND
-from lrc_ase.models.inference.networks import FirstLayers, LaterLayers
+from lrc_ase.models.inference.compiled_bounds import bound_messages, pull_bounds
+from lrc_ase.models.inference.networks import Columns, FirstLayers, LaterLayers, Layers
 from lrc_ase.structures.graph import Graph
 
 __all__ = ["MessageMoments", "WeighedMoments"]
 
-Pulled = tuple[Tensor, Tensor | None, np.ndarray]
+Pulled = tuple[np.ndarray, np.ndarray | None, np.ndarray]
 """Gradients by features, by the vectors that the first block hands on, and by the vectors to neighbors."""
+
+_NOTHING = np.empty(0)
 
 
 class WeighedMoments:
@@ -26,9 +28,10 @@ class WeighedMoments:
     def __init__(self, descriptor: SphereDescriptor) -> None:
         self._first, self._later = FirstLayers([descriptor.neighbor_network]), LaterLayers(descriptor.neighbor_network)
         self._shape = descriptor.second_shape
-        self._neighbors = torch.empty(0)
+        self._n_scalars = descriptor.neighbor_network.last.out_features
+        self._neighbors = np.empty((0, 0), np.int64)
         self._of: Neighborhoods
-        self._weights = np.empty(0)
+        self._hidden = self._weights = _NOTHING
 
     def mixing(self, mixing: Tensor) -> Tensor:
         """Return the matrix of the block (n_elements, n_degrees, n_inputs, n_outputs) for these moments."""
@@ -38,34 +41,36 @@ class WeighedMoments:
         """Set elements and neighbors of the atoms."""
         self._first.prepare(graph)
         self._later.prepare(graph)
-        self._neighbors = graph.neighbors
+        self._neighbors = graph.neighbors.numpy()
 
-    def __call__(self, features: Tensor, directed: Tensor, of: Neighborhoods) -> Tensor:
+    def __call__(self, features: np.ndarray, directed: np.ndarray, of: Neighborhoods) -> np.ndarray:
         """Return the moments (n_lm, n_atoms, n_inputs) from the features (n_atoms, n_features) of the first block."""
-        scalars = self._later(self._first(features)[0])
-        weights = scalars.index_select(0, self._neighbors.flatten()).unflatten(0, self._neighbors.shape)
-        self._of, self._weights = of, weights.numpy()
-        moments = features.new_empty(self._shape.n_harmonics, len(features), self._shape.n_inputs)
-        moment(of, self._weights, moments.numpy(), self._shape, torch.get_num_threads())
+        self._hidden = self._first(features)
+        scalars = self._later(Columns(self._hidden))[:, : self._n_scalars]
+        self._of, self._weights = of, scalars[self._neighbors]
+        moments = np.empty((self._shape.n_harmonics, len(features), self._shape.n_inputs), features.dtype)
+        moment(of, self._weights, moments, self._shape, torch.get_num_threads())
         return moments
 
-    def pull(self, by_moments: Tensor) -> Pulled:
+    def pull(self, by_moments: np.ndarray) -> Pulled:
         """Return the gradients, given that by the moments."""
-        by_vectors, by_weights = np.zeros_like(self._of[0]), np.zeros_like(self._weights)
-        arrays = by_moments.numpy(), by_vectors, by_weights
+        by_vectors, by_weights = (
+            np.zeros(self._of[0].shape, self._of[0].dtype),
+            np.zeros(self._weights.shape, self._weights.dtype),
+        )
+        arrays = by_moments, by_vectors, by_weights
         moment_backward(self._of, self._weights, *arrays, self._shape, torch.get_num_threads())
-        self._weights = np.empty(0)
-        by_scalars = by_moments.new_zeros(by_moments.shape[1], by_weights.shape[-1])
-        by_scalars.index_add_(0, self._neighbors.flatten(), torch.from_numpy(by_weights).flatten(0, 1))
-        return self._first.pull([self._later.pull(by_scalars)]), None, by_vectors
+        by_scalars = torch.zeros(len(by_vectors), self._n_scalars, dtype=torch.from_numpy(by_weights).dtype)
+        by_scalars.index_add_(
+            0, torch.from_numpy(self._neighbors).flatten(), torch.from_numpy(by_weights).flatten(0, 1)
+        )
+        by_hidden, self._hidden, self._weights = np.empty_like(self._hidden), _NOTHING, _NOTHING
+        self._later.pull(by_scalars.numpy(), by_hidden)
+        return self._first.pull(by_hidden), None, by_vectors
 
 
 class MessageMoments:
-    r"""Moments of neighbors that hand on K scalars and K vectors h, bounded to :math:`h b`.
-
-    Here :math:`b = (1 + h^2/4)^{-1/2}`. With the gradient g by :math:`h b`, that by h is
-    :math:`b g - \tfrac14 b^3 (g \cdot h) h`.
-    """
+    """Moments of neighbors that hand on K scalars and K vectors, both bounded (`compiled_bounds`)."""
 
     def __init__(self, descriptor: SphereDescriptor) -> None:
         block = descriptor.message_block
@@ -76,10 +81,14 @@ class MessageMoments:
         self._missing = -self._n_messages % native_width(block.radial_mixing.element_size(), self._n_messages)
         radial_mixing = nn.functional.pad(block.radial_mixing.detach(), (0, self._missing))
         self._radial_mixing = radial_mixing.contiguous().numpy()
-        self._vector_mixing = (block.vector_mixing + block.element_vector_mixing).detach()
-        self._ranges: list[tuple[int, slice]] = []
+        self._n_vectors = len(block.vector_mixing)
+        vector_mixing = (block.vector_mixing + block.element_vector_mixing).transpose(1, 2)
+        self._vector_mixing = Layers(
+            [vector_mixing], [vector_mixing.new_zeros(vector_mixing.shape[:2])], is_active=False
+        )
         self._of: Neighborhoods
-        self._raw = self._bounds = self._messages = torch.empty(0)
+        self._hidden = self._messages = _NOTHING
+        self._raw: tuple[np.ndarray, np.ndarray] = _NOTHING, _NOTHING
 
     def mixing(self, mixing: Tensor) -> Tensor:
         """Return the matrix of the block for these moments, with rows of zeros for the numbers that fill vectors."""
@@ -90,44 +99,37 @@ class MessageMoments:
         """Set the elements of the atoms, which are sorted by them."""
         self._first.prepare(graph)
         self._later.prepare(graph)
-        counts = torch.bincount(graph.species, minlength=len(self._vector_mixing)).tolist()
-        ends = np.cumsum(counts).tolist()
-        self._ranges = [
-            (element, slice(end - count, end))
-            for element, (count, end) in enumerate(zip(counts, ends, strict=True))
-            if count
-        ]
+        self._vector_mixing.prepare(np.tile(graph.species.numpy(), 3))  # a row for each component
 
-    def __call__(self, features: Tensor, directed: Tensor, of: Neighborhoods) -> Tensor:
+    def __call__(self, features: np.ndarray, directed: np.ndarray, of: Neighborhoods) -> np.ndarray:
         """Return the moments from features and vectors, (3, n_atoms, n_vectors), of the first block."""
-        n_atoms, k = len(features), self._n_messages
-        raw = features.new_zeros(n_atoms, 4, k + self._missing)
-        raw[:, 0, :k] = self._later(self._first(features)[0])
-        for element, atoms in self._ranges:
-            raw[atoms, 1:, :k] = torch.matmul(directed[:, atoms], self._vector_mixing[element]).transpose(0, 1)
-        squares = torch.stack([raw[:, 0].square(), raw[:, 1:].square().sum(dim=1)], dim=1)
-        of_kinds = torch.rsqrt(1 + squares / BOUND**2)
-        self._bounds = of_kinds[:, [0, 1, 1, 1]]  # of scalars, and of three components of vectors
-        self._of, self._raw, self._messages = of, raw, raw * self._bounds
-        vectors, mask, _, neighbors = of
-        moments = features.new_empty(self._shape.n_harmonics, n_atoms, 3 * (k + self._missing))
-        carried = self._messages.numpy(), self._radial_mixing
-        message_moment((vectors, mask, neighbors), carried, moments.numpy(), self._shape, torch.get_num_threads())
+        n_atoms, n_columns = len(directed[0]), self._n_messages + self._missing
+        self._hidden = self._first(features)
+        scalars, components = self._later(Columns(self._hidden)), self._vector_mixing.rows(-1)
+        self._vector_mixing(Columns(directed.reshape(3 * n_atoms, -1)), Columns(components))
+        vectors = components.reshape(3, n_atoms, -1)
+        messages = np.zeros((n_atoms, 4, n_columns), features.dtype)  # zeros: some columns fill vectors
+        bound_messages(scalars, vectors, self._n_messages, messages)
+        self._of, self._raw, self._messages = of, (scalars, vectors), messages
+        neighborhoods = of[0], of[1], of[3]
+        moments = np.empty((self._shape.n_harmonics, n_atoms, 3 * n_columns), features.dtype)
+        carried = messages, self._radial_mixing
+        message_moment(neighborhoods, carried, moments, self._shape, torch.get_num_threads())
         return moments
 
-    def pull(self, by_moments: Tensor) -> Pulled:
+    def pull(self, by_moments: np.ndarray) -> Pulled:
         """Return the gradients, given that by the moments."""
         vectors, mask, _, neighbors = self._of
-        by_vectors, carried, k = np.zeros_like(vectors), (self._messages.numpy(), self._radial_mixing), self._n_messages
-        arrays = (vectors, mask, neighbors), carried, by_moments.numpy(), by_vectors
+        by_vectors, carried = np.zeros(vectors.shape, vectors.dtype), (self._messages, self._radial_mixing)
+        arrays = (vectors, mask, neighbors), carried, by_moments, by_vectors
         by_messages, _ = message_pull(*arrays, self._shape, torch.get_num_threads(), by_mixing=False)
-        gradient = torch.from_numpy(by_messages)
-        products = gradient * self._raw
-        along = torch.cat([products[:, :1], products[:, 1:].sum(dim=1, keepdim=True).expand(-1, 3, -1)], dim=1)
-        by_raw = self._bounds * gradient - along * self._raw * self._bounds**3 / BOUND**2
-        by_features = self._first.pull([self._later.pull(by_raw[:, 0, :k])])
-        by_directed = by_features.new_empty(3, len(by_features), self._vector_mixing.shape[1])
-        for element, atoms in self._ranges:
-            by_mixed = by_raw[atoms, 1:, :k].transpose(0, 1)  # (3, n_atoms, K)
-            by_directed[:, atoms] = torch.matmul(by_mixed, self._vector_mixing[element].T)
-        return by_features, by_directed, by_vectors
+        scalars, components = self._raw
+        by_scalars, by_components = np.empty_like(scalars), np.empty_like(components)
+        pull_bounds(by_messages, scalars, components, self._n_messages, by_scalars, by_components)
+        by_hidden, self._hidden = np.empty_like(self._hidden), _NOTHING
+        self._messages, self._raw = _NOTHING, (_NOTHING, _NOTHING)
+        self._later.pull(by_scalars, by_hidden)
+        rows = Columns(by_components.reshape(3 * len(vectors), -1))
+        by_directed = self._vector_mixing.pull(rows, self._vector_mixing.rows(0))[:, : self._n_vectors]
+        by_directed = np.ascontiguousarray(by_directed).reshape(3, len(vectors), -1)
+        return self._first.pull(by_hidden), by_directed, by_vectors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from lrc_ase.models.descriptors.sphere import SphereDescriptor
 from lrc_ase.models.inference.core_repulsion import CoreRepulsionStep
 from lrc_ase.models.inference.density import SphereFeatures
 from lrc_ase.models.inference.long_range import LongRangeStep
-from lrc_ase.models.inference.networks import FirstLayers, LaterLayers
+from lrc_ase.models.inference.networks import Columns, FirstLayers, LaterLayers
 from lrc_ase.models.inference.plan import Plan
 from lrc_ase.models.model import FullRangeModel, ShortRangeModel
 from lrc_ase.structures.graph import Graph
@@ -25,11 +26,12 @@ class StraightStep:
 
     def __init__(self, model: ShortRangeModel) -> None:
         assert isinstance(model.descriptor, SphereDescriptor)
-        self._scale, self._dtype = model.settings.energy_scale, model.readout.dtype
+        self._scale, dtype = model.settings.energy_scale, model.readout.dtype
+        self._precision = np.dtype(str(dtype)[6:])
         self._features = SphereFeatures(model.descriptor)
         networks, self._long_range = [model.readout], None
         if isinstance(model, FullRangeModel):
-            self._long_range = LongRangeStep(model.long_range, self._dtype)
+            self._long_range = LongRangeStep(model.long_range, dtype)
             networks.append(model.long_range.weights)
         self._core: CoreRepulsionStep | None = None
         if model.core_repulsion is not None:
@@ -37,43 +39,47 @@ class StraightStep:
         self._dispersion = model.dispersion
         self._known: Known | None = None
         self._first, self._readout = FirstLayers(networks), LaterLayers(model.readout)
+        self._columns = self._first.columns[0], self._first.columns[-1]  # of read-out and of latent weights
+        self._by_energies = np.empty((0, 1))
         self._plan: Plan | None = None
-        self._vectors = self._by_vectors = torch.empty(0)
+        self._vectors = self._by_vectors = np.empty(0)
 
     def __call__(self, graph: Graph, *, dipole: bool = False) -> Results:
         """Evaluate energy, forces, charges and, on request, dipole of one structure without ghosts."""
         plan, long_range = self._plan, self._long_range
         if plan is None or not plan.serves(graph):
             plan = self._prepare(graph)
-        positions = plan.sort(graph.positions)
+        positions = plan.sort(graph.positions.numpy())
         # forwards
-        vectors = torch.empty(plan.shape, dtype=self._dtype)
-        vectors_to_neighbors(positions.numpy(), plan.cell, plan.pairs, vectors.numpy())
+        vectors = np.empty(plan.shape, self._precision)
+        vectors_to_neighbors(positions, plan.cell, plan.pairs, vectors)
         features = self._features(vectors if self._core is None else self._core(vectors))
-        hidden, *of_weights = self._first(features)
+        hidden = self._first(features)
+        column, column_of_weights = self._columns
+        of_readout, of_weights = Columns(hidden, column), Columns(hidden, column_of_weights)
         if long_range is not None:
-            hidden = long_range(features, hidden, of_weights[0], vectors, positions)
-        energies = self._readout(hidden)
+            long_range(features, of_readout, of_weights, vectors, positions)
+        energies = self._readout(of_readout)[:, 0]
         # backwards: gradients of the total energy
-        by_positions = by_vectors_too = repulsion = None
-        by_hidden = self._readout.pull(torch.full_like(energies, self._scale))
-        if long_range is None:
-            by_features = self._first.pull([by_hidden])
-        else:
-            by_hidden_of_weights, by_positions, by_vectors_too, by_features_too = long_range.pull(by_hidden)
-            by_features = self._first.pull([by_hidden, by_hidden_of_weights])
-            if by_features_too is not None:
-                by_features += by_features_too
+        by_hidden = np.empty_like(hidden)
+        self._readout.pull(self._by_energies, by_hidden)
+        by_positions = by_vectors_too = by_features_too = repulsion = None
+        if long_range is not None:
+            by_hidden_columns = Columns(by_hidden, column), Columns(by_hidden, column_of_weights)
+            by_positions, by_vectors_too, by_features_too = long_range.pull(*by_hidden_columns)
+        by_features = self._first.pull(by_hidden)
+        if by_features_too is not None:
+            by_features[:, : by_features_too.shape[1]] += by_features_too
         by_vectors = self._features.pull(by_features)
         if self._core is not None:  # before others, which depend on the vectors themselves
             repulsion = self._core.pull(vectors, by_vectors)
         if by_vectors_too is not None:
             by_vectors += by_vectors_too
-        gradient = torch.from_numpy(pull_sums(by_vectors.numpy(), plan.pairs, (len(positions), 1), with_cell=False)[0])
+        gradient, _ = pull_sums(by_vectors, plan.pairs, (len(positions), 1), with_cell=False)
         if by_positions is not None:
             gradient += by_positions
         self._vectors, self._by_vectors = vectors, by_vectors
-        local = self._scale * energies[:, 0]
+        local = self._scale * energies
         if repulsion is not None:
             local = local + repulsion  # in float64
         if long_range is not None and long_range.response is not None:
@@ -84,9 +90,10 @@ class StraightStep:
         """Return the stress of the structure evaluated last, (1, 3, 3), eV/Angstrom^3; three periodic directions."""
         assert self._plan is not None
         # r -> r (1 + strain): sums over the edges, in float64 as the sums of forces
-        virial = self._vectors.flatten(0, 1).T.double() @ self._by_vectors.flatten(0, 1).double()
+        vectors, by_vectors = (torch.from_numpy(each).flatten(0, 1) for each in (self._vectors, self._by_vectors))
+        virial = vectors.T.double() @ by_vectors.double()
         if self._long_range is not None:
-            virial = virial + self._long_range.virial()
+            virial = virial + torch.from_numpy(self._long_range.virial())
         if self._known is not None:
             virial = virial + torch.from_numpy(self._known.virial)
         return 0.5 * (virial + virial.T)[None] / self._plan.volume
@@ -97,6 +104,7 @@ class StraightStep:
         self._features.prepare(plan)
         self._first.prepare(plan.graph)
         self._readout.prepare(plan.graph)
+        self._by_energies = np.full((plan.graph.n_atoms, 1), self._scale, self._precision)
         if self._core is not None:
             self._core.prepare(plan.graph)
         if self._long_range is not None:
@@ -104,22 +112,27 @@ class StraightStep:
         self._plan = plan
         return plan
 
-    def _results(self, plan: Plan, graph: Graph, local: Tensor, gradient: Tensor, positions: Tensor | None) -> Results:
+    def _results(
+        self, plan: Plan, graph: Graph, local: np.ndarray, gradient: np.ndarray, positions: np.ndarray | None
+    ) -> Results:
         """Put results together: `local` energies without electrostatics; `positions` (n_atoms, 3) for a dipole."""
-        energy, charges, moment = local.sum(dtype=torch.float64), None, None
+        energy, charges, moment = float(local.sum(dtype=np.float64)), None, None
         long_range = self._long_range
         if long_range is not None:
-            energy = energy + long_range.values.energy
+            energy += long_range.values.energy
             carried = long_range.charges.carried
             if carried is not None:
-                local, charges = local + long_range.atomic_energies(), plan.unsort(long_range.weights[:, 0])
+                local = local + long_range.atomic_energies()
+                charges = torch.from_numpy(plan.unsort(long_range.weights[:, 0]))
                 if positions is not None:
-                    moment, dipoles = carried @ positions, long_range.atomic_dipoles()
-                    moment = (moment if dipoles is None else moment + dipoles.sum(dim=0))[None]
-        forces, atomic_energies = plan.unsort(gradient.neg_()), plan.unsort(local.double())
+                    moment, dipoles = np.einsum("i,ij->j", carried, positions), long_range.atomic_dipoles()
+                    moment = torch.from_numpy(moment if dipoles is None else moment + dipoles.sum(axis=0))[None]
+        forces, atomic_energies = plan.unsort(-gradient), plan.unsort(local.astype(np.float64))
         if self._dispersion is not None:
             (self._known,) = self._dispersion.evaluate(graph)
-            energy = energy + self._known.energy
-            atomic_energies = atomic_energies + self._known.energy / len(atomic_energies)
-            forces = forces - torch.from_numpy(self._known.gradient)
-        return Results(energy[None], atomic_energies, forces, charges=charges, dipole=moment)
+            energy += self._known.energy
+            atomic_energies += self._known.energy / len(atomic_energies)
+            forces -= self._known.gradient
+        whole = np.array([energy])
+        tensors = torch.from_numpy(whole), torch.from_numpy(atomic_energies), torch.from_numpy(forces)
+        return Results(*tensors, charges=charges, dipole=moment)

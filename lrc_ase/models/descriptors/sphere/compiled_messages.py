@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lrc_ase.compiled.compilation import compiled
+from lrc_ase.compiled.compilation import PRECISIONS, compiled
 from lrc_ase.compiled.simd import address, fill, native_width
 from lrc_ase.compiled.threads import even_ranges, run_over_ranges
 from lrc_ase.models.descriptors.sphere.compiled_message_pulls import build_pull
@@ -116,8 +116,7 @@ def _run(
 ) -> Carried:
     """Run a kernel; return the sums over threads of its gradients by messages and mixing, zeros without a flag."""
     messages, mixing = carried
-    precision, n_radial = messages.dtype.name, mixing.shape[1]
-    kernel = _kernel(name, shape.max_degree, n_radial, mixing.shape[2], precision)
+    kernel, constants = _prepared(name, shape, mixing.shape[1], mixing.shape[2], PRECISIONS[messages.dtype])
     # every range costs a buffer as large as all messages: no more of them than the atoms fill
     n_ranges = max(min(n_threads, len(of[1]) // _ATOMS_PER_THREAD), 1)
     ranges = [(*bounds, slot) for slot, bounds in enumerate(even_ranges(len(of[1]), n_ranges))]
@@ -126,12 +125,20 @@ def _run(
         np.zeros((len(ranges) if wanted else 0, *one.shape), one.dtype)
         for one, wanted in ((messages, by_messages), (mixing, by_mixing))
     ]
-    terms, values = gaunt_terms(shape.max_degree)
-    tables = *function_tables(shape.max_degree, shape.radial_scale, precision), terms, values.astype(precision)
-    run_over_ranges(kernel, (*of, messages, mixing, *arrays, *sums, shape.cutoff, *tables), ranges, len(ranges))
+    run_over_ranges(kernel, (*of, messages, mixing, *arrays, *sums, *constants), ranges, len(ranges))
     # always in the order of the ranges: the same bits in every run with this number of threads
     of_messages, of_mixing = (one[0] if len(one) == 1 else one.sum(axis=0) for one in sums)
     return of_messages, of_mixing
+
+
+@lru_cache(maxsize=32)
+def _prepared(
+    name: str, shape: SphereShape, n_radial: int, n_messages: int, precision: str
+) -> tuple[Any, tuple[Any, ...]]:
+    """Return a kernel, and its arguments that depend on the shape alone."""
+    terms, values = gaunt_terms(shape.max_degree)
+    tables = *function_tables(shape.max_degree, shape.radial_scale, precision), terms, values.astype(precision)
+    return _kernel(name, shape.max_degree, n_radial, n_messages, precision), (shape.cutoff, *tables)
 
 
 @lru_cache(maxsize=32)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lrc_ase.compiled.compilation import compiled, inlined
+from lrc_ase.compiled.compilation import PRECISIONS, compiled, inlined
 from lrc_ase.compiled.simd import address, fill, load, native_width, repeat, store
 from lrc_ase.compiled.threads import run_over_atoms
 from lrc_ase.models.descriptors.sphere.atom_averages import average_rows, pull_rows
@@ -41,12 +41,16 @@ class Mixing:
         degree_of = np.array([degree for degree, _ in harmonic_order(shape.max_degree)])
         self.arrays = mixing.flatten(), transposed.flatten(), degree_of, np.array(shape.degrees)
         """Matrix, transposed matrix (both flat), degree of each harmonic, highest degree of each factor."""
+        precision = PRECISIONS[mixing.dtype]
+        sizes = shape.max_degree, len(shape.degrees), shape.n_vectors, self.width, self.input_width, precision
+        self.forward, self.backward = _kernel(_forward, *sizes), _kernel(_backward, *sizes)
+        self.tables = quadrature_tables(shape.degrees, precision)
 
 
 def mixed_average(moments: np.ndarray, species: np.ndarray, mixing: Mixing, averages: Averages, n_threads: int) -> None:
     """Write the averages of densities mixed from moments (n_lm, n_atoms, n_inputs); `species` (n_atoms,)."""
     arrays = moments.reshape(-1), species, averages[0].reshape(-1), averages[1].reshape(-1)
-    _run(_forward, mixing, moments.shape, arrays, n_threads)
+    _run(mixing.forward, mixing, moments.shape, arrays, n_threads)
 
 
 def mixed_average_backward(
@@ -54,15 +58,13 @@ def mixed_average_backward(
 ) -> None:
     """Write the gradient by the moments of the sum of `weights` times the averages."""
     arrays = moments.reshape(-1), species, weights[0].reshape(-1), weights[1].reshape(-1), gradient.reshape(-1)
-    _run(_backward, mixing, moments.shape, arrays, n_threads)
+    _run(mixing.backward, mixing, moments.shape, arrays, n_threads)
 
 
-def _run(build: Any, mixing: Mixing, sizes_of_moments: Any, arrays: tuple[np.ndarray, ...], n_threads: int) -> None:
-    shape, precision, (_, n_atoms, n_inputs) = mixing.shape, arrays[0].dtype.name, sizes_of_moments
-    sizes = shape.max_degree, len(shape.degrees), shape.n_vectors, mixing.width, mixing.input_width
-    kernel = _kernel(build, *sizes, precision)
-    arguments = *arrays, *mixing.arrays, n_atoms, n_inputs, shape.n_channels
-    run_over_atoms(kernel, (*arguments, *quadrature_tables(shape.degrees, precision)), n_atoms, n_threads)
+def _run(kernel: Any, mixing: Mixing, sizes_of_moments: Any, arrays: tuple[np.ndarray, ...], n_threads: int) -> None:
+    _, n_atoms, n_inputs = sizes_of_moments
+    arguments = *arrays, *mixing.arrays, n_atoms, n_inputs, mixing.shape.n_channels, *mixing.tables
+    run_over_atoms(kernel, arguments, n_atoms, n_threads)
 
 
 @lru_cache(maxsize=32)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lrc_ase.compiled.compilation import compiled, inlined
+from lrc_ase.compiled.compilation import PRECISIONS, compiled, inlined
 from lrc_ase.compiled.simd import address, fill, load, repeat, store
 from lrc_ase.compiled.threads import run_over_atoms
 from lrc_ase.models.descriptors.sphere.compiled_pulls import build_backward, build_weight_slope
@@ -112,13 +112,20 @@ def _run(
     shape: SphereShape,
     n_threads: int,
 ) -> None:
-    precision = of[0].dtype.name
+    precision = PRECISIONS[of[0].dtype]
+    kernel, constants = _prepared(name, shape, weights is not None, precision)
+    arguments = (*of, _NONE[of[0].dtype] if weights is None else weights, *arrays, *constants)
+    run_over_atoms(kernel, arguments, len(of[1]), n_threads)
+
+
+@lru_cache(maxsize=64)
+def _prepared(name: str, shape: SphereShape, is_weighed: bool, precision: str) -> tuple[Any, tuple[Any, ...]]:
+    """Return a kernel, and its arguments that depend on the shape alone."""
     # 0 weights: columns of the neighbor's element; otherwise one group, in which elements play no part
-    n_weights, n_elements = (0, shape.n_weights) if weights is None else (shape.n_weights, 1)
+    n_weights, n_elements = (shape.n_weights, 1) if is_weighed else (0, shape.n_weights)
     kernel = _kernel(name, shape.max_degree, len(shape.radial_scale), n_weights, precision)
     tables = function_tables(shape.max_degree, shape.radial_scale, precision)
-    arguments = (*of, _NONE[of[0].dtype] if weights is None else weights, *arrays, n_elements, shape.cutoff, *tables)
-    run_over_atoms(kernel, arguments, len(of[1]), n_threads)
+    return kernel, (n_elements, shape.cutoff, *tables)
 
 
 @lru_cache(maxsize=32)
