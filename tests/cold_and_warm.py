@@ -77,6 +77,10 @@ def main() -> None:
             model.requires_grad_(True)
             results = evaluate(model, graph, stress=True, training=True)
             (results.forces.pow(2).sum() + results.stress.pow(2).sum()).backward()
+        molecule = atoms[:6]
+        molecule.pbc = False
+        molecule.calc = LRCCalculator(Potential(model.requires_grad_(False), torch.zeros(2, dtype=torch.float64), {}))
+        molecule.get_forces()
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class SphereFeatures:
         self._of = (vectors, *self._around)
         moments = np.empty((shape.n_harmonics, n_atoms, shape.n_inputs), vectors.dtype)
         moment(self._of, None, moments, shape, torch.get_num_threads())
-        features = np.empty((n_atoms, self._n_all), vectors.dtype)
+        features = np.zeros((n_atoms, self._n_all), vectors.dtype)
         directed = self._first(moments, features, 0)
         if self._second is not None:
             self._averages(self._second(features, directed, self._of), features, self._n_features)

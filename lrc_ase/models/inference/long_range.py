@@ -100,7 +100,7 @@ class LongRangeStep:
             by_weights[:, self._n_energies :] += by_latent
         n_all = self._n_outputs
         n = n_all - self._part.n_responses
-        by_outputs = np.empty((len(by_weights), n_all), by_weights.dtype)
+        by_outputs = np.zeros((len(by_weights), n_all), by_weights.dtype)
         by_vectors = self.charges.pull(by_weights, by_outputs[:, :n])
         if response is not None:
             by_vectors_of_dipoles = response.pull(by_outputs[:, n:])

@@ -75,8 +75,8 @@ class Layers:
         self._kinds = kinds
 
     def rows(self, layer: int) -> np.ndarray:
-        """Return an empty array for the inputs (0) or the outputs (-1), (n_rows, columns filled up)."""
-        return np.empty((len(self._kinds), self._sizes[layer, 1]), self._matrices.dtype)
+        """Return zeros for the inputs (0) or the outputs (-1), (n_rows, columns filled up)."""
+        return np.zeros((len(self._kinds), self._sizes[layer, 1]), self._matrices.dtype)
 
     def __call__(self, inputs: Columns, outputs: Columns, *, adds: bool = False) -> None:
         """Write the outputs, or add them to what is there."""

@@ -64,7 +64,7 @@ class WeighedMoments:
         by_scalars.index_add_(
             0, torch.from_numpy(self._neighbors).flatten(), torch.from_numpy(by_weights).flatten(0, 1)
         )
-        by_hidden, self._hidden, self._weights = np.empty_like(self._hidden), _NOTHING, _NOTHING
+        by_hidden, self._hidden, self._weights = np.zeros_like(self._hidden), _NOTHING, _NOTHING
         self._later.pull(by_scalars.numpy(), by_hidden)
         return self._first.pull(by_hidden), None, by_vectors
 
@@ -124,9 +124,9 @@ class MessageMoments:
         arrays = (vectors, mask, neighbors), carried, by_moments, by_vectors
         by_messages, _ = message_pull(*arrays, self._shape, torch.get_num_threads(), by_mixing=False)
         scalars, components = self._raw
-        by_scalars, by_components = np.empty_like(scalars), np.empty_like(components)
+        by_scalars, by_components = np.zeros_like(scalars), np.zeros_like(components)
         pull_bounds(by_messages, scalars, components, self._n_messages, by_scalars, by_components)
-        by_hidden, self._hidden = np.empty_like(self._hidden), _NOTHING
+        by_hidden, self._hidden = np.zeros_like(self._hidden), _NOTHING
         self._messages, self._raw = _NOTHING, (_NOTHING, _NOTHING)
         self._later.pull(by_scalars, by_hidden)
         rows = Columns(by_components.reshape(3 * len(vectors), -1))

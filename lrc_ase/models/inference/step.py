@@ -61,7 +61,7 @@ class StraightStep:
             long_range(features, of_readout, of_weights, vectors, positions)
         energies = self._readout(of_readout)[:, 0]
         # backwards: gradients of the total energy
-        by_hidden = np.empty_like(hidden)
+        by_hidden = np.zeros(hidden.shape, hidden.dtype)
         self._readout.pull(self._by_energies, by_hidden)
         by_positions = by_vectors_too = by_features_too = repulsion = None
         if long_range is not None:
