@@ -11,7 +11,7 @@ __all__ = ["pretraining_advice"]
 _FEW_FRAMES = 1000
 """Frames up to which pretraining was measured (docs/notebook/accuracy.md)."""
 _LARGEST_MOLECULE = 60
-"""Atoms up to which it was measured, roughly: a larger molecule costs the cheap method seconds."""
+"""Somewhat more atoms than in the largest molecules with which it was measured, dipeptides of 51 atoms."""
 _NONMETALS = frozenset({1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 34, 35, 53})
 """Atomic numbers of the elements of molecules; semi-empirical methods describe metals badly."""
 
