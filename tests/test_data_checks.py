@@ -213,7 +213,7 @@ def test_isolated_atoms_tell_the_scale_of_energies():
     assert atomization_energies([sound], isolated, []).warning is None
     foreign = atomization_energies([water(-480.0)], isolated, [])
     assert "eV per atom from isolated atoms" in str(foreign.warning)
-    assert "no frame is a single open atom" in atomization_energies([sound], {}, []).obstacle
+    assert "no frame is an isolated atom" in atomization_energies([sound], {}, []).obstacle
     assert "isolated atoms are known" in atomization_energies([sound], {1: -13.6}, []).obstacle
     report = inspect_frames({"train": [water(-480.0)], "atoms": [single("H", -13.6), single("O", -2041.0)]})
     assert any(text.startswith("train: energies lie") for text in report.warnings)
@@ -275,7 +275,7 @@ def test_the_report_says_what_it_could_not_check():
     unchecked = " / ".join(report.unchecked)
     for text in (
         "energies against forces (fewer than two frames have both energy and forces)",
-        "energies against isolated atoms (no frame is a single open atom)",
+        "energies against isolated atoms (no frame is an isolated atom)",
         "forces far from the others (fewer than 4 frames have forces)",
     ):
         assert text in unchecked
@@ -314,3 +314,9 @@ def test_meanings_are_told_apart_by_ratio_and_sign():
     assert nearest_meaning(-1.1, meanings, 0.2) == "flipped"
     assert nearest_meaning(1.0, meanings, 0.2) is None
     assert nearest_meaning(float("nan"), meanings, 0.2) is None
+
+
+def test_sets_share_a_line_where_one_reason_keeps_them_from_a_check():
+    report = inspect_frames({"one": [water(-480.0)], "two": [water(-480.0)], "atom": [single("H", -13.6)]})
+    reason = "no frame consists of elements whose isolated atoms are known"
+    assert f"one, two, atom: energies against isolated atoms ({reason})" in report.unchecked

@@ -209,9 +209,7 @@ def test_command_prints_table_and_warnings(tmp_path):
     assert result.exit_code == 0, result.output
     assert "The checks that could be made found nothing wrong." in result.output
     assert "Checked: frames.extxyz: nearest-neighbor distances (20 atoms)" in result.output
-    assert (
-        "Not checked: frames.extxyz: energies against isolated atoms (no frame is a single open atom)" in result.output
-    )
+    assert "Not checked: frames.extxyz: energies against isolated atoms (no frame is an isolated atom)" in result.output
     content = json.loads(CliRunner().invoke(app, ["data", str(tmp_path / "frames.extxyz"), "--json"]).output)
     assert content["sets"]["frames.extxyz"]["frames"] == "5"
     assert content["warnings"] == []
@@ -248,6 +246,12 @@ def test_isolated_atoms_and_charges_are_rows():
         LabelledFrame(Atoms(symbol), energy, np.zeros((1, 3)), np.full((3, 3), np.nan), "")
         for symbol, energy in [("Au", 3.8), ("Cu", 3.51), ("Cu", 3.6)]
     ]
+    # a large box, or a name, makes a periodic atom isolated; an ion is none
+    frames[0].atoms.set_cell([8, 8, 8])
+    frames[0].atoms.pbc = True
+    frames[1].atoms.info["config_type"] = "IsolatedAtom"
+    ion = LabelledFrame(Atoms("Cu", info={"charge": 1}), 1.0, np.zeros((1, 3)), np.full((3, 3), np.nan), "")
+    assert inspect_frames({"ion": [ion]}).rows["isolated atoms (eV)"] == ("none",)
     rows = inspect_frames({"atoms": frames, "walk": trajectory()}).rows
     assert rows["isolated atoms (eV)"] == ("Cu 3.5100, Au 3.8000", "none")
     assert rows["total charges (e)"] == ("0 (3)", "0 (12)")

@@ -116,6 +116,10 @@ def test_compositions_of_the_frames_fix_the_charges_of_elements(tmp_path):
     prepared = prepare(configuration)
     assert prepared.configuration.model.long_range.compositions == {"NaCl": 0.0}
     assert "total charge of each composition in e: NaCl 0" in describe(prepared)
+    stages = tuple(stage.model_copy(update={"model": "short-range"}) for stage in configuration.stages)
+    without_charges = prepare(configuration.model_copy(update={"stages": stages}))
+    assert not any("charge" in line for line in describe(without_charges))
+    assert without_charges.configuration.model.long_range == configuration.model.long_range
     for element_charges in ({}, {"Na": 1.0, "Cl": -1.0}):
         chosen = configuration.model.long_range.model_copy(update={"compositions": element_charges})
         model = configuration.model.model_copy(update={"long_range": chosen})

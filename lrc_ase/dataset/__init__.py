@@ -6,7 +6,7 @@ from ase import Atoms
 
 from lrc_ase.dataset.cache import CachedFrames, cached_frames
 from lrc_ase.dataset.consecutive import consecutive_runs
-from lrc_ase.dataset.energy_scale import doubt_about_references
+from lrc_ase.dataset.energy_scale import NEAREST_IMAGE, doubt_about_references, is_isolated_atom
 from lrc_ase.dataset.frame_weights import CONFIG_TYPE_KEY
 from lrc_ase.dataset.inspection import DataReport, inspect_frames
 from lrc_ase.dataset.label_values import Label, Remark
@@ -34,6 +34,7 @@ from lrc_ase.dataset.reading import SOURCE_KEY, read_frames, write_frames
 __all__ = [
     "CONFIG_TYPE_KEY",
     "ELECTRIC_LABELS",
+    "NEAREST_IMAGE",
     "SOURCE_KEY",
     "Atoms",
     "CachedFrames",
@@ -54,6 +55,7 @@ __all__ = [
     "elements_of",
     "force_rms",
     "inspect_frames",
+    "is_isolated_atom",
     "joined",
     "label_frame",
     "labelled_atoms",

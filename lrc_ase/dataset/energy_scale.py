@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 from ase.data import chemical_symbols
 
 from lrc_ase.dataset.bonds import BondConstant
 from lrc_ase.dataset.check import Check, centered, slope_and_correlation
+from lrc_ase.dataset.frame_weights import CONFIG_TYPE_KEY
 from lrc_ase.dataset.labels import LabelledFrame
 from lrc_ase.files.counted import counted
+from lrc_ase.structures.charge import total_charge
 
-__all__ = ["atomization_energies", "doubt_about_references", "isolated_atoms", "variation_of_energies"]
+__all__ = [
+    "NEAREST_IMAGE",
+    "atomization_energies",
+    "doubt_about_references",
+    "is_isolated_atom",
+    "isolated_atoms",
+    "variation_of_energies",
+]
+
+NEAREST_IMAGE = 6.0
+"""Distance to periodic images from which an atom counts as isolated, Angstrom."""
 
 _FEWEST_FRAMES = 8
 _LEAST_CORRELATION = 0.6
@@ -67,12 +80,28 @@ def variation_of_energies(frames: Sequence[LabelledFrame], constants: Sequence[B
     )
 
 
+def is_isolated_atom(frame: LabelledFrame) -> bool:
+    """Return True for a frame of one neutral atom with an energy that is far from its periodic images.
+
+    An atom counts as far if no direction is periodic, if its images are at least `NEAREST_IMAGE` away, or if its
+    ``info["config_type"]`` says ``IsolatedAtom``.
+    """
+    atoms = frame.atoms
+    if len(atoms) != 1 or not np.isfinite(frame.energy) or total_charge(atoms) != 0:
+        return False
+    if str(atoms.info.get(CONFIG_TYPE_KEY, "")).replace("_", "").lower() == "isolatedatom" or not atoms.pbc.any():
+        return True
+    # the shortest lattice vector is the distance to the nearest image
+    steps = np.array([step for step in product(*[(-1, 0, 1) if axis else (0,) for axis in atoms.pbc]) if any(step)])
+    return bool(np.linalg.norm(steps @ atoms.cell.array, axis=1).min() >= NEAREST_IMAGE)
+
+
 def isolated_atoms(sets: Mapping[str, Sequence[LabelledFrame]]) -> dict[int, float]:
-    """Return the energies of single open atoms among all sets by atomic number, the lowest of each."""
+    """Return the energies of isolated atoms among all sets by atomic number, the lowest of each."""
     energies: dict[int, float] = {}
     for frames in sets.values():
         for frame in frames:
-            if len(frame.atoms) == 1 and not frame.atoms.pbc.any() and np.isfinite(frame.energy):
+            if is_isolated_atom(frame):
                 number = int(frame.atoms.numbers[0])
                 energies[number] = min(frame.energy, energies.get(number, np.inf))
     return energies
@@ -84,7 +113,7 @@ def atomization_energies(
     """Compare energies with the sums of the energies of isolated atoms: the difference is the energy of the bonds."""
     subject = "energies against isolated atoms"
     if not isolated:
-        return Check(subject, obstacle="no frame is a single open atom")
+        return Check(subject, obstacle="no frame is an isolated atom")
     per_atom = [
         (frame.energy - sum(isolated[number] for number in frame.atoms.numbers.tolist())) / len(frame.atoms)
         for frame in frames

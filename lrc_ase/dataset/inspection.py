@@ -79,7 +79,7 @@ class DataReport:
 
 
 def _isolated(frames: Sequence[LabelledFrame]) -> str:
-    """Write the energies of single open atoms, of which training takes `references: isolated-atoms`."""
+    """Write the energies of isolated atoms, of which training takes `references: isolated-atoms`."""
     energies = sorted(isolated_atoms({"": frames}).items())
     return ", ".join(f"{chemical_symbols[number]} {energy:.4f}" for number, energy in energies) or "none"
 
@@ -145,12 +145,7 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
         (*doubts, *warnings, *warn_of_levels(filled), *warn_of_repeats(filled)),
         tuple(notes),
         tuple(f"{name}: {text}" for name, each in checks.items() if (text := _made(each))),
-        tuple(
-            f"{name}: {check.subject} ({check.obstacle})"
-            for name, each in checks.items()
-            for check in each
-            if not check.basis
-        ),
+        _not_made(checks),
         {name: set_statistics(frames) for name, frames in filled.items()},
     )
 
@@ -158,6 +153,16 @@ def inspect_frames(sets: Mapping[str, Sequence[LabelledFrame]]) -> DataReport:
 def _made(checks: Sequence[Check]) -> str:
     """Return the checks that came to a verdict, with their samples."""
     return ", ".join(f"{check.subject} ({check.basis})" for check in checks if check.basis)
+
+
+def _not_made(checks: Mapping[str, Sequence[Check]]) -> tuple[str, ...]:
+    """Return the checks that could not be made with their reasons, sets of one reason together."""
+    sets: dict[str, list[str]] = {}
+    for name, each in checks.items():
+        for check in each:
+            if not check.basis:
+                sets.setdefault(f"{check.subject} ({check.obstacle})", []).append(name)
+    return tuple(f"{', '.join(names)}: {text}" for text, names in sets.items())
 
 
 def _missing_labels(frames: Sequence[LabelledFrame]) -> list[str]:

@@ -119,7 +119,7 @@ def prepare(
                     "elements": tuple(elements),
                     "descriptor": kind.settings_from_data(model.descriptor, few, cutoff=model.cutoff),
                     "long_range": _with_charges(model.long_range, frames, few, elements, remarks)
-                    if start is None
+                    if start is None and _is_full_range(configuration)
                     else model.long_range,
                     "baseline": complete_baselines(model, elements, domain["shortest_distances"]),
                     "average_neighbors": model.average_neighbors or max(average_neighbors, 1.0),
@@ -176,8 +176,9 @@ def describe(prepared: Prepared) -> list[str]:
         f"root mean square force {prepared.force_scale:.4f} eV/Angstrom, "
         f"{model.average_neighbors:.1f} neighbors per atom"
     )
-    if model.long_range is not None and model.long_range.compositions and model.long_range.charges != "shifted":
-        charges = model.long_range.compositions.items()
+    long_range = model.long_range if _is_full_range(prepared.configuration) else None
+    if long_range is not None and long_range.compositions and long_range.charges != "shifted":
+        charges = long_range.compositions.items()
         sums = ", ".join(f"{formula} {charge:+g}" if charge else f"{formula} 0" for formula, charge in charges)
         lines.append(f"total charge of each composition in e: {sums}")
     lines += [f"checked: {line}" for line in prepared.inspection.checked]
@@ -189,6 +190,11 @@ def describe(prepared: Prepared) -> list[str]:
     if prepared.configuration.start is None and (advice := pretraining_advice(frames)):
         lines.append(f"hint: {advice}")
     return lines
+
+
+def _is_full_range(configuration: TrainingConfiguration) -> bool:
+    """Return True if a stage trains a model with a long-range part."""
+    return any(stage.model == "full-range" for stage in configuration.stages)
 
 
 def _force_scale(frames: Sequence[LabelledFrame], configuration: TrainingConfiguration) -> float:

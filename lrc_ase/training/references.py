@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -12,15 +11,13 @@ import torch
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter
 from torch import Tensor
 
-from lrc_ase.dataset import CONFIG_TYPE_KEY, LabelledFrame
+from lrc_ase.dataset import NEAREST_IMAGE, LabelledFrame, is_isolated_atom
 from lrc_ase.models.compositions import independent_compositions
 from lrc_ase.models.elements import check_elements
 from lrc_ase.structures.charge import total_charge
 
 __all__ = ["ReferenceSetting", "References", "charged_compositions", "fit_references", "isolated_references"]
 
-_NEAREST_IMAGE = 6.0
-"""Distance to periodic images from which an atom counts as isolated, Angstrom."""
 _SAME_ENERGY = 1e-3
 """Difference up to which two energies of an isolated atom count as the same, eV."""
 
@@ -93,8 +90,7 @@ def charged_compositions(frames: Sequence[LabelledFrame], elements: Sequence[str
 def isolated_references(frames: Sequence[LabelledFrame], elements: Sequence[str]) -> References:
     """Return the energy of each element from frames of one isolated, neutral atom; forces are not needed.
 
-    An atom counts as isolated if no direction is periodic, if its periodic images are at least 6 Angstrom away, or if
-    its ``info["config_type"]`` says ``IsolatedAtom``.
+    `lrc_ase.dataset.is_isolated_atom` says which atoms count as isolated.
 
     Raises
     ------
@@ -104,7 +100,7 @@ def isolated_references(frames: Sequence[LabelledFrame], elements: Sequence[str]
     energies: dict[str, float] = {}
     names: dict[str, str] = {}
     for frame in frames:
-        if not _is_isolated_atom(frame):
+        if not is_isolated_atom(frame):
             continue
         (element,) = frame.atoms.get_chemical_symbols()
         if abs(frame.energy - energies.get(element, frame.energy)) > _SAME_ENERGY:
@@ -118,21 +114,9 @@ def isolated_references(frames: Sequence[LabelledFrame], elements: Sequence[str]
     if missing:
         raise ValueError(
             f"element references from isolated atoms need a one-atom frame with energy for {missing}: a neutral atom "
-            f"without periodic images within {_NEAREST_IMAGE:g} Angstrom"
+            f"without periodic images within {NEAREST_IMAGE:g} Angstrom"
         )
     return References(torch.tensor([energies[element] for element in elements], dtype=torch.float64), len(elements))
-
-
-def _is_isolated_atom(frame: LabelledFrame) -> bool:
-    """Return True for a frame of one neutral atom with an energy that is far from its periodic images."""
-    atoms = frame.atoms
-    if len(atoms) != 1 or not np.isfinite(frame.energy) or total_charge(atoms) != 0:
-        return False
-    if str(atoms.info.get(CONFIG_TYPE_KEY, "")).replace("_", "").lower() == "isolatedatom" or not atoms.pbc.any():
-        return True
-    # the shortest lattice vector is the distance to the nearest image
-    steps = np.array([step for step in product(*[(-1, 0, 1) if axis else (0,) for axis in atoms.pbc]) if any(step)])
-    return bool(np.linalg.norm(steps @ atoms.cell.array, axis=1).min() >= _NEAREST_IMAGE)
 
 
 def _composition(frame: LabelledFrame, elements: Sequence[str]) -> list[int]:
