@@ -185,6 +185,8 @@ class LRCCalculator(ResponseCalculator):
     @in_turn
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return a property as every calculator of ASE does, a polarization or a response."""
+        if name in _OF_CHARGES and name not in self.implemented_properties:
+            raise PropertyNotImplementedError(f"{name}: this potential has no latent charges")
         if allow_calculation and (reason := absence(name, self.atoms if atoms is None else atoms)):
             raise PropertyNotImplementedError(reason)
         if name == "stress" or name not in self.implemented_properties:

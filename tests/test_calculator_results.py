@@ -10,7 +10,7 @@ from ase.calculators.calculator import PropertyNotImplementedError, all_properti
 from ase.calculators.mixing import SumCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.outputs import all_outputs
-from structures import potential, rattled_crystal, salt_water_slab, water
+from structures import potential, rattled_crystal, salt_water_slab, settings, water
 
 from lrc_ase import LRCCalculator, Potential
 from lrc_ase.models.ensemble import Ensemble
@@ -109,6 +109,14 @@ def test_a_single_model_has_no_deviations():
     for ask, name in ((atoms.calc.get_energy_std, "energy_std"), (atoms.calc.get_forces_std, "forces_std")):
         with pytest.raises(PropertyNotImplementedError, match=f"{name} needs the potential of an ensemble"):
             ask(atoms)
+
+
+@pytest.mark.parametrize(("name", "frame"), [("charges", "crystal"), ("dipole", "crystal"), ("dipole", "slab")])
+def test_a_potential_without_charges_says_why_it_has_none(name, frame):
+    atoms = FRAMES[frame]()
+    atoms.calc = LRCCalculator(potential(settings(long_range=None)))
+    with pytest.raises(PropertyNotImplementedError, match=f"{name}: this potential has no latent charges"):
+        atoms.calc.get_property(name, atoms)
 
 
 def test_none_stands_for_the_defaults_of_calculate():

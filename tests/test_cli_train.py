@@ -65,6 +65,9 @@ def test_a_finished_run_is_made_longer(run):
     assert code == 0, output
     assert "goes on from epoch 2 to 3" in output
     assert len((run / "metrics.csv").read_text().splitlines()) == 4
+    code, output = lrc_ase("train", run, "--resume", "--epochs", 4)
+    assert code == 0, output
+    assert "goes on from epoch 3 to 4" in output
     code, output = lrc_ase("train", "--resume", "--set", "model.cutoff=3", "-o", run)
     assert code == 1
     assert "--resume alone takes everything from the run folder, 'model.cutoff' too" in output

@@ -46,7 +46,9 @@ def train(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Continue the run in the folder, longer if --epochs, --time-limit or --patience is given."
+            "--resume",
+            help="Continue the run in the folder, which may stand in place of the frames; longer if --epochs, "
+            "--time-limit or --patience is given.",
         ),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
@@ -148,6 +150,8 @@ def train(
     if template:
         print(configuration_template(), end="")
         return
+    if resume and files and len(files) == 1 and RunFolder(files[0]).configuration.is_file():
+        files, output = None, Path(files[0])  # as in `lrc-ase learn RUN --resume`
     data: dict[str, Any] = {
         "small": small or [],
         "large": large or [],

@@ -19,9 +19,9 @@ _LONGEST = 80
 
 
 def shown_labels(loss: LossConfiguration) -> tuple[Label, ...]:
-    """Return the labels that have a column: energy, forces, those that the loss weighs, else stress."""
+    """Return the labels that have a column: energy, forces, and others that the loss weighs."""
     others: tuple[Label, ...] = ("stress", "dipole", "born_effective_charges")
-    return ("energy", "forces", *(tuple(label for label in others if getattr(loss, label)) or others[:1]))
+    return ("energy", "forces", *(label for label in others if getattr(loss, label)))
 
 
 def epoch_heading(labels: Sequence[Label], *, validated: bool) -> str:
