@@ -151,7 +151,7 @@ def train(
         print(configuration_template(), end="")
         return
     if resume and files and len(files) == 1 and RunFolder(files[0]).configuration.is_file():
-        files, output = None, Path(files[0])  # as in `lrc-ase learn RUN --resume`
+        output, files = Path(files[0]), None  # as in `lrc-ase learn RUN --resume`
     data: dict[str, Any] = {
         "small": small or [],
         "large": large or [],
