@@ -194,6 +194,14 @@ def test_pair_errors_lie_within_their_panels(drawn):
     assert "meV/Å" in drawn[0]._supylabel.get_text()
 
 
+def test_ticks_of_pair_errors_reach_to_the_last_one(drawn):
+    mean = np.full(10, 0.35)
+    mean[3] = 8.0
+    plot_pair_errors({"a": {"Na-Cl": PairErrors(np.arange(0.5, 10.5), mean, np.full(10, 0.1), 100)}}, 5.0, "pairs.png")
+    (axes,) = (axes for axes in drawn[0].axes if axes.get_visible())
+    assert axes.get_yticks().tolist() == [-1.0, -2.0, -5.0, 0.0, 1.0, 2.0, 5.0]
+
+
 def test_an_atom_and_its_image_are_no_pair():
     frames = [Atoms("NaCl", positions=[[0, 0, 0], [1.5, 1.5, 1.5]], cell=[3, 3, 3], pbc=True)]
     n_atoms = np.array([2])

@@ -30,6 +30,8 @@ _UNKNOWN_COLOR = (0.8, 0.8, 0.8, 1.0)
 """Color of atoms without a force label, red, green, blue and opacity."""
 _MOST_LETTERED = 150
 """Largest number of atoms in a frame whose symbols are written on them."""
+_MOST_POWERS = 3
+"""Number of powers of ten on an axis from which no other numbers stand between them."""
 _SHOWN_VACUUM = 2.0
 """Vacuum around the atoms that a drawing shows, Angstrom."""
 
@@ -86,12 +88,26 @@ def _set_error_scale(axis: Axes, curves: Sequence[PairErrors]) -> None:
     largest = float(np.nanmax(np.concatenate(reach)))
     if typical > 0 and largest > 12 * typical:
         axis.set_yscale("symlog", linthresh=2 * typical, linscale=1.0)
-        # zero and powers of ten; ticks of the narrow linear part would overlap
-        powers = 10.0 ** np.arange(np.ceil(np.log10(2 * typical)), np.floor(np.log10(1.1 * largest)) + 1)
-        axis.yaxis.set_major_locator(FixedLocator([*-powers, 0.0, *powers]))
+        # zero and steps of the logarithmic part; ticks of the narrow linear part would overlap
+        ticks = _steps_between(2 * typical, 1.1 * largest)
+        axis.yaxis.set_major_locator(FixedLocator([*-ticks, 0.0, *ticks]))
         axis.yaxis.set_minor_locator(NullLocator())
         axis.yaxis.set_major_formatter("{x:g}")
     axis.set_ylim(-1.1 * largest or -1.0, 1.1 * largest or 1.0)  # errors that are all zero need limits too
+
+
+def _steps_between(low: float, high: float) -> np.ndarray:
+    """Return 1, 2 and 5 times powers of ten between two positive numbers, powers alone where those are three or more.
+
+    >>> _steps_between(0.7, 9.0).tolist(), _steps_between(0.5, 200.0).tolist()
+    ([1.0, 2.0, 5.0], [1.0, 10.0, 100.0])
+    """
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.floor(np.log10(high)) + 1)
+    inside = powers[powers >= low]
+    if len(inside) >= _MOST_POWERS:
+        return inside
+    steps = np.outer(powers, [1.0, 2.0, 5.0]).ravel()
+    return steps[(steps >= low) & (steps <= high)]
 
 
 def plot_hardest_frames(
