@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BeforeValidator, TypeAdapter
 
 from lrc_ase.files.strict_json import finite
 
 __all__ = ["CheckResult", "Curve", "Figure", "NotApplicable", "Quantity", "Verdict"]
 
 Verdict = Literal["passed", "failed", "not applicable", "informative"]
+_Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""Number that JSON holds as null if it is not finite."""
 LARGEST_CURVE = 400
 """Largest number of points of a curve that is kept for its plot."""
 
@@ -27,7 +30,7 @@ class Quantity:
     """Number with its unit, statistical error and limits."""
 
     name: str
-    value: float
+    value: _Number
     unit: str = ""
     error: float | None = None
     """Standard error; None for a number without statistical error."""
@@ -89,8 +92,8 @@ class Curve:
     """Points of a plot."""
 
     name: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
+    x: tuple[_Number, ...]
+    y: tuple[_Number, ...]
     style: Literal["line", "points"] = "line"
 
     @classmethod
@@ -167,37 +170,5 @@ class CheckResult:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> CheckResult:
-        """Build the result that `to_json` wrote."""
-        quantities = [Quantity(**_numbers(each)) for each in values["quantities"]]
-        figures = [
-            Figure(
-                **(
-                    each
-                    | {
-                        "curves": tuple(
-                            Curve(curve["name"], _floats(curve["x"]), _floats(curve["y"]), curve["style"])
-                            for curve in each["curves"]
-                        ),
-                        "y_range": None if each["y_range"] is None else tuple(each["y_range"]),
-                    }
-                )
-            )
-            for each in values["figures"]
-        ]
-        return cls(
-            values["name"],
-            values["verdict"],
-            values["sentence"],
-            tuple(quantities),
-            tuple(figures),
-            float(values["seconds"]),
-        )
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a quantity, with NaN for a value that JSON could not hold."""
-    return {**values, "value": math.nan if values["value"] is None else values["value"]}
-
-
-def _floats(values: Sequence[float | None]) -> tuple[float, ...]:
-    return tuple(math.nan if value is None else float(value) for value in values)
+        """Build the result that `to_json` wrote; ValueError for other values."""
+        return TypeAdapter(cls).validate_python(values)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
+from pydantic import TypeAdapter
 
 from lrc_ase.checks.plan import DynamicsPlan, dynamics_plan
 from lrc_ase.checks.registry import CHECKS, FAILURES, SUITES, run_check
@@ -94,12 +95,7 @@ class CheckReport:
 
 def load_report(folder: str | Path) -> CheckReport:
     """Read the results in a folder that `check` wrote."""
-    values = json.loads(Path(folder, RESULTS).read_text(encoding="utf-8"))
-    systems = [
-        SystemResults(each["name"], each["description"], [CheckResult.from_json(one) for one in each["results"]])
-        for each in values["systems"]
-    ]
-    return CheckReport(values["potential"], values["settings"], systems)
+    return TypeAdapter(CheckReport).validate_json(Path(folder, RESULTS).read_bytes())
 
 
 def check(
