@@ -15,7 +15,7 @@ from lrc_ase.files.errors import PotentialFileError
 from lrc_ase.files.header import HEADER_KEY
 from lrc_ase.files.limited_construction import LargerThanFileError, limited_construction
 from lrc_ase.files.potential_file import load_potential, save_potential
-from lrc_ase.files.tensors import TensorFileError, open_tensors, read_tensors
+from lrc_ase.files.tensors import TensorFileError, read_tensors
 from lrc_ase.models.ensemble import Ensemble
 from lrc_ase.models.model import build_model
 from lrc_ase.models.settings import LongRangeSettings, PaperSettings, PonitaSettings, SphereSettings
@@ -243,11 +243,8 @@ def test_tensor_entries_that_do_not_fit_the_file_are_refused(tmp_path, entry):
     header = json.dumps({"a": entry}).encode()
     path = tmp_path / "t.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0\0\0")
-    with (
-        pytest.raises(TensorFileError, match=r"t\.safetensors is truncated or no safetensors file"),
-        open_tensors(path),
-    ):
-        pass
+    with pytest.raises(TensorFileError, match=r"t\.safetensors is truncated or no safetensors file"):
+        read_tensors(path)
 
 
 def test_an_ensemble_with_misshaped_members_is_refused_before_all_are_built(tmp_path):

@@ -23,7 +23,7 @@ from lrc_ase.files.errors import PotentialFileError
 from lrc_ase.files.header import FORMAT_VERSION, HEADER_KEY, UNITS, PotentialHeader, parse_header, signed_text
 from lrc_ase.files.limited_construction import LargerThanFileError, limited_construction
 from lrc_ase.files.pretrained import find_potential, stored_name
-from lrc_ase.files.tensors import TensorFile, TensorFileError, digest, open_tensors, write_tensors
+from lrc_ase.files.tensors import TensorFileError, digest, read_tensors, write_tensors
 from lrc_ase.files.upgrade import upgraded
 from lrc_ase.models import registry
 from lrc_ase.models.devices import usable_device
@@ -154,13 +154,12 @@ def load_potential(
     dtype = None if dtype is None else floating_type(dtype)
     path = find_potential(name_or_path)
     try:
-        with open_tensors(path) as file:
-            header, settings = parse_header(path, file.metadata)
-            first_member = _build_within(file, header, settings)
-            tensors = file.read()
+        tensors, metadata = read_tensors(path)
     except TensorFileError as error:
         raise PotentialFileError(str(error)) from error
-    if header.digest not in (None, digest(tensors, signed_text(json.loads(file.metadata[HEADER_KEY])))):
+    header, settings = parse_header(path, metadata)
+    first_member = _build_within(path, sum(tensor.numel() for tensor in tensors.values()), header, settings)
+    if header.digest not in (None, digest(tensors, signed_text(json.loads(metadata[HEADER_KEY])))):
         raise PotentialFileError(
             f"{path} has changed since it was written: its digest does not fit its content; copy it anew"
         )
@@ -190,20 +189,22 @@ def _stored_tensors(potential: Potential) -> dict[str, Tensor]:
     return tensors | {"references": potential.references.to(torch.float64)}
 
 
-def _build_within(file: TensorFile, header: PotentialHeader, settings: ModelSettings) -> ShortRangeModel:
-    """Build one member with random weights, unless it would need more memory than its tensors in the file."""
+def _build_within(
+    path: os.PathLike[str], n_numbers: int, header: PotentialHeader, settings: ModelSettings
+) -> ShortRangeModel:
+    """Build one member with random weights, unless it would need far more than the `n_numbers` of the file."""
     # until version 2 (see `upgraded`) the file holds one tensor where the model has one for each element
     growth = 1 + len(settings.elements) if header.format_version <= 2 else 1
     try:
-        with limited_construction(growth * file.n_numbers // header.n_members):
+        with limited_construction(growth * n_numbers // header.n_members):
             return build_model(settings)
     except LargerThanFileError as error:
         raise PotentialFileError(
-            f"{file.path} has settings of a model that is larger than its tensors: {file.n_numbers} numbers for "
+            f"{path} has settings of a model that is larger than its tensors: {n_numbers} numbers for "
             f"{header.n_members} member(s)"
         ) from error
     except ValueError as error:  # settings that exclude each other
-        raise PotentialFileError(f"{file.path} has settings from which no model can be built: {error}") from error
+        raise PotentialFileError(f"{path} has settings from which no model can be built: {error}") from error
 
 
 def _expected(member: ShortRangeModel, n_members: int) -> dict[str, Tensor]:
