@@ -1,9 +1,10 @@
 """Write tables of docs from docstrings and the list of options: ``python docs/configuration_keys.py``."""
 
+import sys
 from pathlib import Path
 
-from lrc_ase.training.configuration_keys import key_tables
-from lrc_ase.training.options import option_table
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
+from generated_tables import key_tables, option_table
 
 START, END = "<!-- {}: written by docs/configuration_keys.py -->\n", "<!-- end of {} -->\n"
 

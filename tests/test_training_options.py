@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ import pytest
 from lrc_ase.dataset import LabelKeys
 from lrc_ase.training.assignments import changed_configuration, parse_assignment
 from lrc_ase.training.configuration import ConfigurationError, load_configuration, parse_configuration
-from lrc_ase.training.configuration_keys import key_tables, template
+from lrc_ase.training.configuration_keys import template
 from lrc_ase.training.data_arguments import as_configuration, default_configuration
-from lrc_ase.training.options import TrainOptions, label_changes, option_keys, option_table
+from lrc_ase.training.options import TrainOptions, label_changes, option_keys
 
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 TWO_STAGES = {
     "data": {"a": {"train": "/x/a.traj"}, "b": {"train": "/x/b.traj"}},
     "stages": [{"name": "one", "data": "a", "epochs": 3}, {"name": "two", "data": "b"}],
@@ -189,13 +191,21 @@ def test_the_template_holds_every_key_at_its_default(tmp_path):
     assert max(len(line) for line in template().splitlines()) <= 100
 
 
-def test_the_table_of_options_is_that_of_the_list():
-    page = (Path(__file__).resolve().parents[1] / "docs" / "how-to" / "training.md").read_text()
-    assert option_table() in page, "run `python docs/configuration_keys.py`"
+@pytest.fixture
+def tables(monkeypatch):
+    """The module of the documentation that writes tables."""
+    monkeypatch.syspath_prepend(DOCS / "extensions")
+    return importlib.import_module("generated_tables")
+
+
+def test_the_table_of_options_is_that_of_the_list(tables):
+    page = (DOCS / "how-to" / "training.md").read_text()
+    assert tables.option_table() in page, "run `python docs/configuration_keys.py`"
     assert "| `--threads N` | `n_threads` | `n_threads` |" in page
 
 
-def test_the_page_of_keys_is_that_of_the_docstrings():
-    page = (Path(__file__).resolve().parents[1] / "docs" / "reference" / "configuration.md").read_text()
-    assert key_tables() in page, "run `python docs/configuration_keys.py`"
+def test_the_page_of_keys_is_that_of_the_docstrings(tables):
+    page = (DOCS / "reference" / "configuration.md").read_text()
+    assert tables.key_tables() in page, "run `python docs/configuration_keys.py`"
     assert "| `cutoff` | Range of the short-range part, Angstrom. | Angstrom | `5.0` |" in page
+    assert tables._unit("Name of the forces, eV/Angstrom, in the results.") == "eV/Angstrom"

@@ -9,12 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from generated_tables import key_tables, option_table
 from pydantic import BaseModel
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
-
-from lrc_ase.training.configuration_keys import key_tables
-from lrc_ase.training.options import option_table
 
 PUBLIC_MODULES = ("lrc_ase", "lrc_ase.training", "lrc_ase.evaluation", "lrc_ase.simulation", "lrc_ase.layer.kernels")
 """Modules whose `__all__` the Python reference documents as a whole."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypedDict, get_args, get_type_hints
 from lrc_ase.dataset import LabelKeys
 from lrc_ase.training.data_arguments import Paths
 
-__all__ = ["Option", "TrainOptions", "label_changes", "option_keys", "option_table", "options", "with_options"]
+__all__ = ["Option", "TrainOptions", "flag", "label_changes", "option_keys", "options", "with_options"]
 
 
 @dataclass(frozen=True)
@@ -156,13 +156,3 @@ def with_options(
         for name, kind, option in options()
     ]
     return signature.replace(parameters=[*explicit, *spelled_out])
-
-
-def option_table() -> str:
-    """Return the table of the options in Markdown."""
-    rows = ["| command line | Python | key of the configuration | meaning |", "|---|---|---|---|"]
-    for name, _, option in options():
-        value = f" {option.metavar}" if option.metavar else ""
-        cells = [f"`{flag(name, option)}{value}`", f"`{name}`", f"`{option.key}`", option.help]
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(rows) + "\n"
