@@ -16,8 +16,8 @@ from lrc_ase.training.configuration import (
     write_configuration,
 )
 from lrc_ase.training.configuration_errors import _models
+from lrc_ase.training.continuation import differences
 from lrc_ase.training.data_arguments import default_configuration
-from lrc_ase.training.differences import differences
 
 MINIMAL = {"data": {"frames": {"train": "frames.traj"}}, "stages": [{"name": "only"}]}
 

@@ -12,7 +12,7 @@ from lrc_ase.learning.starts import read_starts
 from lrc_ase.learning.teacher import TeacherError, TeacherSettings
 from lrc_ase.learning.teacher_pool import Failure, TeacherPool
 from lrc_ase.training import TrainingConfiguration
-from lrc_ase.training.complete_stages import default_batch_size
+from lrc_ase.training.completion import default_batch_size
 from lrc_ase.training.configuration import (
     ConfigurationError,
     DataSetConfiguration,

@@ -16,7 +16,7 @@ from lrc_ase.learning.label_store import exact_extxyz
 from lrc_ase.learning.settings import LearnSettings, with_keys
 from lrc_ase.models.ensemble import members_of
 from lrc_ase.training import TrainingConfiguration, train
-from lrc_ase.training.complete_stages import default_batch_size
+from lrc_ase.training.completion import default_batch_size
 from lrc_ase.training.progress import EpochRecord
 from lrc_ase.training.run_folder import RunFolder
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from lrc_ase.files.potential_file import Potential
 from lrc_ase.models.settings import BaselineSettings, ZBLSettings
 from lrc_ase.training.configuration import ConfigurationError, ModelConfiguration, TrainingConfiguration
-from lrc_ase.training.differences import differences
 
-__all__ = ["continued", "with_cutoff_of"]
+__all__ = ["continued", "differences", "with_cutoff_of"]
 
 _LEARNING_RATE = 1e-3
 """Default step size: a quarter of that of untrained models, see the section on pretraining in the accuracy notebook."""
@@ -63,6 +63,20 @@ def continued(configuration: TrainingConfiguration, start: Potential, elements: 
         for stage in configuration.stages
     )
     return configuration.model_copy(update={"model": model, "ensemble": n_members, "stages": stages})
+
+
+def differences(requested: Any, stored: Any, path: str = "") -> Iterator[str]:
+    """Yield the dotted keys in which a dumped configuration differs from the resolved `stored`; null agrees."""
+    if requested is None or requested == stored:
+        return
+    if isinstance(requested, Mapping) and isinstance(stored, Mapping):
+        for key in requested.keys() | stored.keys():
+            yield from differences(requested.get(key), stored.get(key), f"{path}.{key}" if path else str(key))
+    elif isinstance(requested, tuple) and isinstance(stored, tuple) and len(requested) == len(stored):
+        for index, (one, other) in enumerate(zip(requested, stored, strict=True)):
+            yield from differences(one, other, f"{path}[{index}]")
+    else:
+        yield path
 
 
 def _with_ranges(

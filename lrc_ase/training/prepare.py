@@ -29,8 +29,7 @@ from lrc_ase.models.settings import LongRangeSettings, ModelSettings
 from lrc_ase.structures.charge import total_charge
 from lrc_ase.structures.graph import Graph
 from lrc_ase.training.advice import pretraining_advice
-from lrc_ase.training.complete_baselines import complete_baselines
-from lrc_ase.training.complete_stages import complete_stages
+from lrc_ase.training.completion import complete_baselines, complete_stages
 from lrc_ase.training.configuration import ConfigurationError, TrainingConfiguration
 from lrc_ase.training.continuation import continued, with_cutoff_of
 from lrc_ase.training.data_sets import DataSet, describe_data_sets, inspect_data_sets, label_rules, read_data_sets

@@ -14,7 +14,7 @@ from lrc_ase.training.configuration import (
     load_configuration,
     write_configuration,
 )
-from lrc_ase.training.differences import differences
+from lrc_ase.training.continuation import differences
 from lrc_ase.training.progress import Progress
 from lrc_ase.training.run_folder import RunFolder
 

@@ -7,7 +7,7 @@ import torch
 from lrc_ase.models.ensemble import Ensemble, members_of
 from lrc_ase.models.model import ShortRangeModel, build_model, extend_to_full_range
 from lrc_ase.models.settings import ModelSettings
-from lrc_ase.training.complete_baselines import complete_baselines
+from lrc_ase.training.completion import complete_baselines
 from lrc_ase.training.configuration import ModelConfiguration
 
 __all__ = ["new_model", "next_model", "preset_model", "with_settings"]

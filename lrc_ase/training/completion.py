@@ -1,17 +1,19 @@
-"""Numbers of the stages that a configuration leaves open: stress weights, batch sizes and epochs."""
+"""Numbers that a configuration leaves open: stress weights, batch sizes and epochs of stages, and of baselines."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from lrc_ase.dataset import joined, sample
-from lrc_ase.training.configuration import StageConfiguration, TrainingConfiguration
+from lrc_ase.models.baselines import damping_parameters, ranges_from_data
+from lrc_ase.models.settings import BaselineSettings, ZBLSettings
+from lrc_ase.training.configuration import ModelConfiguration, StageConfiguration, TrainingConfiguration
 from lrc_ase.training.data_sets import DataSet
 
-__all__ = ["complete_stages", "default_batch_size"]
+__all__ = ["complete_baselines", "complete_stages", "default_batch_size"]
 
 DEFAULT_STEPS, FEWEST_STEPS = 24_000, 12_000
 """Number of steps of the optimizer in a stage without `epochs`, for batches of up to `ATOMS_PER_STEP` atoms: some
@@ -75,3 +77,23 @@ def default_batch_size(n_frames: int, n_atoms: float) -> int:
     """Return the frames per step of a stage without `batch_size`, for frames of `n_atoms` atoms on average."""
     most = max(min(n_frames // FEWEST_BATCHES, MOST_FRAMES), FEWEST_FRAMES)
     return min(max(round(ATOMS_PER_STEP / n_atoms), FEWEST_FRAMES), most)
+
+
+def complete_baselines(
+    model: ModelConfiguration, elements: Sequence[str], shortest: Mapping[str, float]
+) -> tuple[BaselineSettings, ...]:
+    """Return the baselines of a model with ranges of all pairs and parameters of the functional.
+
+    `shortest` holds the shortest distances in the training frames, Angstrom, by pairs as ``"Na-Cl"``.
+    """
+    complete: list[BaselineSettings] = []
+    for each in model.baseline:
+        if isinstance(each, ZBLSettings):
+            ranges = ranges_from_data(each.ranges, elements, shortest, model.cutoff)
+            complete.append(each.model_copy(update={"ranges": ranges}))
+        else:
+            parameters = each.parameters
+            if parameters is None:
+                parameters = damping_parameters(each.functional, each.damping, three_body=each.three_body)
+            complete.append(each.model_copy(update={"parameters": parameters}))
+    return tuple(complete)
