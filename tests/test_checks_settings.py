@@ -119,6 +119,11 @@ def test_suites_hold_the_checks_of_their_kind():
         (molecule("H2O"), {"only": ["drift"]}, "no check is named 'drift'; there are: dimers"),
         (
             molecule("H2O"),
+            {"only": ["dimers"], "labels": [molecule("H2O")]},
+            "`labels` serve the check 'labelled errors', which `only` leaves out",
+        ),
+        (
+            molecule("H2O"),
             {"only": ["phonons"], "suite": "liquid"},
             "the suite 'liquid' has none of the checks phonons",
         ),

@@ -99,6 +99,13 @@ def test_unreadable_files_are_named(tmp_path):
     path.write_text("three\n\n")
     with pytest.raises(ValueError, match=r"ASE cannot read .*broken\.extxyz"):
         read_frames(path)
+    for number in range(7):
+        (tmp_path / f"broken-{number}.extxyz").write_text("three\n\n")
+    with pytest.raises(
+        ValueError, match=r"ASE cannot read .*broken-0\.extxyz: .*\. 6 files more cannot be read: "
+    ) as raised:
+        read_frames(str(tmp_path / "broken-*.extxyz"))
+    assert str(raised.value).endswith("broken-5.extxyz, ...")
     good = tmp_path / "good.extxyz"
     ase.io.write(good, water())
     with pytest.raises(ValueError, match=r"good\.extxyz@3: holds no frame"):

@@ -11,7 +11,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from lrc_ase.dataset import label_frame, read_frames, write_frames
+from lrc_ase.dataset import LabelledFrame, inspect_frames, label_frame, read_frames, write_frames
 from lrc_ase.dataset.paths import matching_files
 from lrc_ase.dataset.reading import iterate_frames, source_files
 from lrc_ase.structures.charge import total_charge
@@ -278,6 +278,8 @@ def test_trajectory_of_cp2k_names_the_converting_command(tmp_path):
     path.write_text("1\n i =        0, time =        0.000, E =       -17.2\nH 0 0 0\n")
     with pytest.raises(ValueError, match=r"pos-1\.xyz@0 has no energy .*if CP2K wrote it: .*-i cp2k/aimd_output"):
         label_frame(read_frames(path)[0])
+    frame = LabelledFrame(read_frames(path)[0], np.nan, np.full((1, 3), np.nan), np.full((3, 3), np.nan), "frame")
+    assert "If CP2K wrote them: The program dpdata" in inspect_frames({"set": [frame]}).warnings[0]
 
 
 VASPRUN = """<?xml version="1.0" encoding="ISO-8859-1"?>

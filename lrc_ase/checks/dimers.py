@@ -13,6 +13,7 @@ from ase.neighborlist import neighbor_list
 
 from lrc_ase.checks.results import CheckResult, Curve, Figure, NotApplicable, Quantity
 from lrc_ase.checks.subject import Subject
+from lrc_ase.files.counted import counted
 
 __all__ = ["approaching_pairs", "dimers", "fall_at_short_distance"]
 
@@ -92,7 +93,8 @@ def dimers(subject: Subject, rng: np.random.Generator) -> CheckResult:
             atoms.calc = subject.candidate.calculator
             energies.append(_energy(atoms))
         scans.append(_Scan(f"{first}-{second}", distances, np.array(energies)))
-    sentence = f"Two atoms alone, {len(scans)} pairs of elements, {scans[0].distances[0]:.2g} to {LONGEST:g} Angstrom."
+    shortest = scans[0].distances[0]
+    sentence = f"Two atoms alone, {counted(len(scans), 'pair of elements')}, {shortest:.2g} to {LONGEST:g} Angstrom."
     walls = [_wall(first, second) for first, second in combinations_with_replacement(elements, 2)]
     return _judge("dimers", sentence, scans, walls, "Energies of two atoms")
 
@@ -127,7 +129,7 @@ def approaching_pairs(subject: Subject, rng: np.random.Generator) -> CheckResult
         walls.append(_wall(one, other, subject.candidate.shortest_distance(one, other)))
     if not scans:
         raise NotApplicable(f"no two atoms of the system are closer than {NEAREST:g} Angstrom")
-    sentence = f"The closest pair of each kind within the system was pushed together, {len(scans)} kinds."
+    sentence = f"The closest pair of each kind within the system was pushed together, {counted(len(scans), 'kind')}."
     return _judge("approaching pairs", sentence, scans, walls, "Energies of pairs pushed together within the system")
 
 

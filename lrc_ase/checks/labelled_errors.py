@@ -12,6 +12,7 @@ from lrc_ase.checks.subject import Subject
 from lrc_ase.dataset import SOURCE_KEY, label_frame
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
 from lrc_ase.evaluation.evaluate import Evaluation
+from lrc_ase.files.counted import counted
 
 __all__ = ["labelled_errors"]
 
@@ -42,7 +43,8 @@ def labelled_errors(subject: Subject, rng: np.random.Generator) -> CheckResult:
                 (Curve.of("components", reference, predicted, points=True),),
             )
         )
-    sentence = f"{len(evaluation.n_atoms)} labelled frames, {int(evaluation.n_atoms.sum())} atoms."
+    n_frames, n_atoms = len(evaluation.n_atoms), int(evaluation.n_atoms.sum())
+    sentence = f"{counted(n_frames, 'frame')} with labels, {counted(n_atoms, 'atom')}."
     return CheckResult.judged("labelled errors", sentence, quantities, figures)
 
 

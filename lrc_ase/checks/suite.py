@@ -25,6 +25,7 @@ from lrc_ase.checks.results import CheckResult, NotApplicable, Verdict
 from lrc_ase.checks.settings import CheckSettings
 from lrc_ase.checks.subject import Candidate, Subject, kind_of
 from lrc_ase.files.atomic import write_atomically
+from lrc_ase.files.counted import counted
 from lrc_ase.files.strict_json import finite
 from lrc_ase.structures.domain import ExtrapolationWarning
 
@@ -150,11 +151,14 @@ def check(
     Raises
     ------
     ValueError
-        No system, an unknown suite or check, or results of other systems or settings to resume.
+        No system, an unknown suite or check, labels without their check, or results of other systems or settings to
+        resume.
     """
     settings = settings or CheckSettings()
     named = _named(systems)
     chosen = chosen_checks(suite, only)
+    if len(labels) and "labelled errors" not in chosen:
+        raise ValueError("`labels` serve the check 'labelled errors', which `only` leaves out: name it too")
     report = report or (lambda *_: None)
     candidate = Candidate.of(calculator, single)
     with ExitStack() as stack:
@@ -264,7 +268,7 @@ def chosen_checks(suite: str, only: Sequence[str] | None) -> list[str]:
 def _description(subject: Subject) -> str:
     """Return kind, formula and conditions of a system in one line."""
     atoms = subject.structure
-    return f"{subject.kind}, {atoms.get_chemical_formula()}, {len(atoms)} atoms, {subject.temperature:g} K"
+    return f"{subject.kind}, {atoms.get_chemical_formula()}, {counted(len(atoms), 'atom')}, {subject.temperature:g} K"
 
 
 def _settings(

@@ -11,6 +11,7 @@ from ase.build import surface
 from lrc_ase.checks.crystal_cells import cell_widths, relaxed_crystal
 from lrc_ase.checks.results import CheckResult, NotApplicable, Quantity
 from lrc_ase.checks.subject import Subject
+from lrc_ase.files.counted import counted
 from lrc_ase.simulation.relaxation import RelaxationNotConverged, RelaxSettings, relax
 
 __all__ = ["surface_energies"]
@@ -44,7 +45,7 @@ def surface_energies(subject: Subject, rng: np.random.Generator) -> CheckResult:
         slab.pbc = (True, True, False)
         if len(slab) > LARGEST_SLAB:
             continue
-        subject.progress(f"({name}) surface, {len(slab)} atoms")
+        subject.progress(f"({name}) surface, {counted(len(slab), 'atom')}")
         slab.calc = crystal.calc
         cut = _surface_energy(slab, bulk_energy)
         with suppress(RelaxationNotConverged):  # the energy so far is an upper limit

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lrc_ase.cli.console import progress_bar, say
+from lrc_ase.files.counted import counted
 from lrc_ase.learning.sampling import SampleSettings, SampleSummary, sample
 
 __all__ = ["sample_visibly"]
@@ -30,5 +31,5 @@ def sample_visibly(
         say(f"{len(summary.failures)} runs ended early in all")
     if not summary.is_complete:
         say(f"the time is over after {summary.n_frames} of {summary.n_wanted} frames")
-    say(f"  {summary.n_frames} frames in {output}, {summary.teacher_seconds:.0f} s of the teacher")
+    say(f"  {counted(summary.n_frames, 'frame')} in {output}, {summary.teacher_seconds:.0f} s of the teacher")
     return summary

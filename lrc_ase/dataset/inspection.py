@@ -19,6 +19,7 @@ from lrc_ase.dataset.labels import ELECTRIC_LABELS, Label, LabelledFrame
 from lrc_ase.dataset.lazy import sample
 from lrc_ase.dataset.magnetism import total_moment, warn_of_multiplicities
 from lrc_ase.dataset.outliers import check_outliers, force_noise, net_forces
+from lrc_ase.dataset.reading import CONVERSION, is_of_cp2k
 from lrc_ase.dataset.remarks import counted_remarks
 from lrc_ase.dataset.repeats import warn_of_repeats
 from lrc_ase.dataset.statistics import set_statistics
@@ -171,7 +172,8 @@ def _missing_labels(frames: Sequence[LabelledFrame]) -> list[str]:
     # a single atom needs no force, which is zero by symmetry
     forces = [bool(np.isfinite(frame.forces).any()) for frame in frames if len(frame.atoms) > 1]
     if not any(energies) and not any(forces):
-        return ["no frame has an energy or forces under a known name: nothing about labels could be checked"]
+        remedy = f". If CP2K wrote them: {CONVERSION.format(path='FOLDER')}" if is_of_cp2k(frames[0].atoms) else ""
+        return [f"no frame has an energy or forces under a known name: nothing about labels could be checked{remedy}"]
     n_empty = sum(not len(frame.atoms) for frame in frames)
     sentences = [f"{n_empty} of {len(frames)} frames hold no atoms"] if n_empty else []
     for label, present in (("energy", energies), ("forces", forces)):

@@ -25,7 +25,7 @@ from lrc_ase.dataset.label_values import (
     lookalike,
 )
 from lrc_ase.dataset.magnetism import magnetism_remark
-from lrc_ase.dataset.reading import CONVERSION, SOURCE_KEY
+from lrc_ase.dataset.reading import CONVERSION, SOURCE_KEY, is_of_cp2k
 from lrc_ase.models.settings import Settings
 from lrc_ase.structures.charge import charge_doubt, charge_entries, take_charge_from, total_charge
 from lrc_ase.structures.electric_field import FIELD_NAME, external_field, field_text
@@ -314,6 +314,6 @@ def _missing(atoms: Atoms, label: Label, keys: LabelKeys, name: str) -> str:
     message = f"{name} has no {label} {tried}; it holds {known}. Name the right one as the {quantity} key"
     if label == "dipole" and atoms.pbc.any():
         message += ". One that it may hold is left out: along periodic directions a dipole is known up to cell vectors"
-    if {"i", "time", "E"} <= set(known):  # comment line of CP2K: energy in Hartree, forces in another file
+    if is_of_cp2k(atoms):
         message += f", or, if CP2K wrote it: {CONVERSION.format(path='FOLDER')}"
     return message

@@ -20,21 +20,25 @@ from ase.utils import string2index
 from lrc_ase.dataset.deepmd import deepmd_files, is_deepmd_folder, iterate_deepmd
 from lrc_ase.dataset.label_values import DETECTED_KEYS
 from lrc_ase.dataset.paths import matching_files
+from lrc_ase.files.counted import counted
 from lrc_ase.structures.charge import charge_entries, total_charge
 
-__all__ = ["SOURCE_KEY", "iterate_frames", "read_frames", "source_files", "write_frames"]
+__all__ = ["CONVERSION", "SOURCE_KEY", "is_of_cp2k", "iterate_frames", "read_frames", "source_files", "write_frames"]
 
 SOURCE_KEY = "lrc_ase_source"
 """Entry of `Atoms.info` in which `read_frames` stores the origin of a frame as ASE writes it: file@frame."""
 CONVERSION = (
     "The program dpdata (pip install dpdata) reads more: `dpdata {path} -i cp2k/output -o deepmd/npy -O frames` "
-    "converts output of CP2K, `-i cp2k/aimd_output` the folder of a CP2K trajectory; then name the folder frames"
+    "converts output of CP2K, `-i cp2k/aimd_output` the folder of a CP2K trajectory, `-i qe/cp/traj` that of cp.x "
+    "(`md` for md.pos, md.for, ...); then name the folder frames"
 )
 """Advice for files that ASE does not read."""
 _OF_STRUCTURES = frozenset(DETECTED_KEYS["stress"] + DETECTED_KEYS["virial"]).union(
     DETECTED_KEYS["dipole"] + DETECTED_KEYS["polarizability"]
 )
 """Names of labels of whole structures, whose length may equal the number of atoms."""
+_SHOWN = 5
+"""Largest number of files that a message names."""
 _PEEKED = 1 << 16
 """Bytes of a file in which the program that wrote it is looked for."""
 
@@ -45,14 +49,27 @@ def read_frames(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     A path may hold wildcards (``run*/frames.traj``) and end in ASE's slice (``frames.traj@::10``, ``@-1``); without a
     slice all frames are read. The origin of each frame is stored in ``atoms.info["lrc_ase_source"]``. Key-value pairs
     and data of an ASE database are stored in `Atoms.info` and `Atoms.arrays`.
+
+    Raises
+    ------
+    ValueError
+        Files cannot be read, or hold no frame of their slice; the message says why the first cannot, and names others.
     """
     entries = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    return [
-        atoms
-        for entry in entries
-        for path, index in matching_files(os.fspath(entry))
-        for atoms in iterate_frames(path, index)
-    ]
+    frames: list[Atoms] = []
+    failures: dict[str, ValueError] = {}
+    for path, index in (file for entry in entries for file in matching_files(os.fspath(entry))):
+        try:
+            frames += iterate_frames(path, index)
+        except ValueError as error:  # of several hundred calculations a few are often unfinished: name them at once
+            failures[path] = error
+    if failures:
+        first, *others = failures
+        if not others:
+            raise failures[first]
+        names = ", ".join(others[:_SHOWN]) + (", ..." if len(others) > _SHOWN else "")
+        raise ValueError(f"{failures[first]}. {counted(len(others), 'file')} more cannot be read: {names}")
+    return frames
 
 
 def write_frames(path: str | os.PathLike[str], frames: Sequence[Atoms]) -> None:
@@ -189,6 +206,11 @@ def _named(error: Exception, path: str) -> ValueError:
 def _advice(path: str) -> str:
     """Return the sentence on the conversion of files that ASE does not read."""
     return f". {CONVERSION.format(path=path)}"
+
+
+def is_of_cp2k(atoms: Atoms) -> bool:
+    """Return True for a frame of a trajectory of CP2K, whose comment has an energy in Hartree and no forces."""
+    return {"i", "time", "E"} <= set(atoms.info)
 
 
 def _is_cp2k(path: str) -> bool:

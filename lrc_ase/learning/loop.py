@@ -13,6 +13,7 @@ import numpy as np
 
 from lrc_ase.dataset import Atoms, read_frames, write_frames
 from lrc_ase.files.atomic import replacing, write_atomically
+from lrc_ase.files.counted import counted
 from lrc_ase.files.potential_file import load_potential
 from lrc_ase.learning.exploration import choose_frames, explore, time_step
 from lrc_ase.learning.frame_counts import with_counts
@@ -132,8 +133,8 @@ class Loop:
         self._write(phase="label")
         timestep = time_step(self.starts, settings.exploration)
         self._say(
-            f"{len(self.starts)} starts, {len(self.known)} known frames, {count} first frames; walkers of "
-            f"{settings.exploration.length:g} ps in steps of {timestep:g} fs"
+            f"{counted(len(self.starts), 'start')}, {counted(len(self.known), 'frame')} known, {count} to label first; "
+            f"walkers of {settings.exploration.length:g} ps in steps of {timestep:g} fs"
         )
 
     def _label(self) -> None:

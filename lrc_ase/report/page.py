@@ -18,6 +18,7 @@ import jinja2
 import torch
 
 from lrc_ase.files.atomic import write_atomically
+from lrc_ase.files.counted import counted
 from lrc_ase.files.hardware import processor_name
 from lrc_ase.files.printable import printable
 
@@ -102,7 +103,8 @@ def environment() -> dict[str, str]:
             continue
     described["Python"] = platform.python_version()
     described["system"] = f"{platform.system()} {platform.machine()}"
-    described["processor"] = f"{processor_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
+    threads = counted(torch.get_num_threads(), "thread of torch")
+    described["processor"] = f"{processor_name()}, {counted(os.cpu_count() or 1, 'core')}, {threads}"
     if torch.cuda.is_available():
         described["GPU"] = torch.cuda.get_device_name()
     return described

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrc_ase.dataset import LabelledFrame, consecutive_runs, split_indices
+from lrc_ase.files.counted import counted
 
 __all__ = ["Division", "divide"]
 
@@ -68,7 +69,7 @@ def divide(frames: Sequence[LabelledFrame], fraction: float, seed: int) -> Divis
     if n_blocks:
         in_runs = sum(len(run) for run in runs)
         parts.append(
-            f"{in_runs} frames are consecutive: {n_blocks} block{'s' if n_blocks > 1 else ''} of them to validate on, "
+            f"{in_runs} frames are consecutive: {counted(n_blocks, 'block')} of them to validate on, "
             f"{len(between)} frames beside the blocks left out"
         )
     if len(rest):
