@@ -27,6 +27,7 @@ from lrc_ase.models.precision import floating_type
 from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.applied_field import AppliedField
 from lrc_ase.structures.changes import changed_inputs
+from lrc_ase.structures.charge import ChargeWarning
 from lrc_ase.structures.copies import copied
 from lrc_ase.structures.domain import Lookout, TrainingDomain
 from lrc_ase.structures.electric_field import hold_field
@@ -154,6 +155,7 @@ class LRCCalculator(ResponseCalculator):
         if self._field and not has_charges:
             raise ValueError(NO_CHARGES)
         self._paths = PathlessWarning()
+        self._charge_warning = ChargeWarning() if has_charges else None
         domain = TrainingDomain.from_description(potential.description, settings.elements)
         self._lookout = Lookout(domain, settings.cutoff, skin)
         self._evaluated: Atoms | None = None
@@ -290,6 +292,8 @@ class LRCCalculator(ResponseCalculator):
         evaluation = self._evaluate(graph, dipole=not self.atoms.pbc.all())
         if graph.field is not None:
             self._paths.tell(evaluation.pathless_charges, graph)
+        if self._charge_warning is not None:
+            self._charge_warning.tell(self.atoms)
         if self._of_species[0] is not graph.species:  # the same tensor until the next search of neighbors
             # the references stay in float64, whatever the precision of the model
             self._of_species = graph.species, self._references[graph.species]

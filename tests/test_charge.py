@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ase import Atoms
+from structures import potential, settings
 
+from lrc_ase import LRCCalculator
 from lrc_ase.structures.charge import (
     CHARGE_NAMES,
     charge_doubt,
@@ -76,6 +78,20 @@ def test_initial_charges_that_sum_to_an_integer_are_doubted():
     atoms = ion()
     atoms.set_initial_charges([1.0, -1.0])
     assert charge_doubt(atoms) is None
+
+
+def test_the_calculator_tells_once_of_a_structure_that_looks_charged():
+    atoms = ion()
+    atoms.set_initial_charges([1.0, 0.0])
+    atoms.calc = LRCCalculator(potential())
+    with pytest.warns(UserWarning, match=r"initial charges sum to \+1 e but no total charge is named") as told:
+        atoms.get_potential_energy()
+    assert told[0].filename == __file__
+    atoms.positions[1, 2] += 1.0
+    atoms.get_potential_energy()  # a second warning would be an error
+    # without charges in the model there is nothing to be mistaken about
+    atoms.calc = LRCCalculator(potential(settings(long_range=None)))
+    atoms.get_potential_energy()
 
 
 def test_entries_that_look_like_a_charge_are_doubted():

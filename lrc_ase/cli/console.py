@@ -141,6 +141,8 @@ def _show_warnings_of_ours() -> None:
     """Show warnings that `lrc_ase` means for users, one line each, and no others."""
     warnings.simplefilter("ignore")
     warnings.filterwarnings("always", category=UserWarning, module=r"lrc_ase(\.|$)")
+    # `read_structure` has doubted the charge of a structure already, and named its file
+    warnings.filterwarnings("ignore", module=r"lrc_ase\.structures\.charge$")
     warnings.showwarning = lambda message, *_, **__: say(f"Warning: {message}", to_stderr=True)
 
 

@@ -67,7 +67,8 @@ def plot_learning_curve(metrics: str | Path | Mapping[str, str | Path], path: st
         axis.set_ylabel(f"{title}\n{ERROR_UNITS[quantity].symbol}")
         axis.grid(alpha=0.3)
     n_epochs = max(len(columns["stage"]) for columns in tables.values())
-    axes[-1].set(xlabel="Epoch (all stages)", xlim=(0.5, n_epochs + 0.5))
+    n_stages = max(len(set(columns["stage"])) for columns in tables.values())
+    axes[-1].set(xlabel="Epoch (all stages)" if n_stages > 1 else "Epoch", xlim=(0.5, n_epochs + 0.5))
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     _mark_stages(axes, [columns["stage"] for columns in tables.values()])
     if panels:

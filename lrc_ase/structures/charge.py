@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from lrc_ase.structures.caller_warnings import warn_caller
+
 __all__ = [
     "CHARGE_NAMES",
+    "ChargeWarning",
     "charge_doubt",
     "charge_entries",
     "repeated",
@@ -108,7 +111,7 @@ def charge_doubt(atoms: Atoms) -> str | None:
         return None
     for name, value in atoms.info.items():
         if isinstance(name, str) and "charge" in name.lower() and np.isscalar(value) and not isinstance(value, str):
-            return f"info entry '{name}' looks like a total charge but is not read: name it as the charge key"
+            return f"info entry '{name}' looks like a total charge but is not read: name it 'charge' or as the key"
     initial = float(atoms.arrays["initial_charges"].sum()) if "initial_charges" in atoms.arrays else 0.0
     whole = round(initial) if np.isfinite(initial) else 0
     if whole and abs(initial - whole) < _INTEGER:
@@ -117,6 +120,19 @@ def charge_doubt(atoms: Atoms) -> str | None:
             "write the total charge to `atoms.info['charge']`"
         )
     return None
+
+
+class ChargeWarning:
+    """Warn once of a structure that looks charged and counts as neutral."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def tell(self, atoms: Atoms) -> None:
+        """Warn if there is a doubt about the total charge of `atoms`, see `charge_doubt`."""
+        if not self._told and (doubt := charge_doubt(atoms)):
+            self._told = True
+            warn_caller(doubt)
 
 
 def _as_charge(name: str, value: Any) -> float:
