@@ -4,10 +4,11 @@ OMP_NUM_THREADS=1 python tests/benchmarks/small_systems.py [--systems molecule .
                                                            [--rounds 20] [--against CHECKOUT] [--json]
 
 `VelocityVerlet` at 0.5 fs with one thread; masses are scaled up by ten orders of magnitude, so that all runs see the
-same positions, whatever their forces. Processes take turns of some 50 ms; columns hold the lowest and the median
-processor time per step in ms. With `--against`, a second process imports lrc_ase from the other checkout, and the
-last column is the median ratio of neighboring turns, this checkout over the other. Calls are those of Python functions
-in one step between two searches of neighbors: of lrc_ase alone, and all.
+same positions, whatever their forces. Processes take turns of 50 ms or five steps, in an order that alternates;
+columns hold the lowest and the median processor time per step in ms. With `--against`, a second process imports lrc_ase
+from the other checkout. The last columns are the median ratio of neighboring turns, this checkout over the other, and
+the standard error of that median. Calls are those of Python functions in one step between two searches of neighbors: of
+lrc_ase alone, and all.
 """
 
 from __future__ import annotations
@@ -32,9 +33,13 @@ SYSTEMS = {
     "water": "water, 192 atoms, shipped potential",
     "1000 ions": "NaCl, shipped potential",
     "water cluster": "water in open space, 192 atoms",
+    "5184 atoms of water": "water, shipped potential, 3 x 3 x 3 cells",
+    "8000 ions": "NaCl, shipped potential",
     "dipoles": "acetylacetone, `fast`, untrained, with atomic dipoles and polarizabilities",
 }
 _SECONDS_OF_A_TURN = 0.05
+_STEPS_OF_A_TURN = 5
+"""Fewest steps: caches are cold after the turn of another process."""
 
 
 def potential(name: str) -> Any:
@@ -73,9 +78,10 @@ def dynamics(name: str, dtype: str) -> Any:
     import lrc_ase
 
     if "ions" in name:
-        atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True) * {"64 ions": 2, "1000 ions": 5}[name]
+        atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True) * {"64 ions": 2, "1000 ions": 5, "8000 ions": 10}[name]
     else:
         atoms = lrc_ase.start_structure("water-pbe0-ts" if "water" in name else "acetylacetone-pbe")
+        atoms = atoms * (3 if "5184" in name else 1)
     if "cluster" in name:
         atoms.pbc = False
     masses = atoms.get_masses()
@@ -154,16 +160,23 @@ class Worker:
 def measure(name: str, dtype: str, checkouts: list[Path], rounds: int) -> dict[str, Any]:
     """Time one system in turns of the checkouts."""
     workers = [Worker(checkout, name, dtype) for checkout in checkouts]
-    n_steps = max(2, int(1e3 * _SECONDS_OF_A_TURN / workers[0].ask(10)[0]))
-    times = [[worker.ask(n_steps)[0] for worker in workers] for _ in range(rounds + 1)][1:]
+    n_steps = max(_STEPS_OF_A_TURN, int(1e3 * _SECONDS_OF_A_TURN / workers[0].ask(10)[0]))
+    times = []
+    for turn in range(rounds + 1):  # the first one is not counted
+        order = workers if turn % 2 else workers[::-1]
+        asked = [worker.ask(n_steps)[0] for worker in order]
+        times.append(asked if turn % 2 else asked[::-1])
+    times = times[1:]
     calls = [[int(each) for each in worker.ask("calls")] for worker in workers]
     for worker in workers:
         worker.end()
-    columns = list(zip(*times, strict=True))
+    columns, ratios = list(zip(*times, strict=True)), [turn[0] / turn[-1] for turn in times]
+    # of a median: 1.25 standard errors of a mean, with the deviation from quartiles, which lie 1.35 apart
+    low, _, high = statistics.quantiles(ratios, n=4)
     return {
         "system": name, "dtype": dtype, "lowest": [min(each) for each in columns],
         "median": [statistics.median(each) for each in columns], "calls": calls,
-        "ratio": statistics.median(turn[0] / turn[-1] for turn in times),
+        "ratio": statistics.median(ratios), "error": 1.25 * (high - low) / 1.35 / len(ratios) ** 0.5,
     }  # fmt: skip
 
 
@@ -180,7 +193,7 @@ def main() -> None:
         work(*arguments.worker)
         return
     checkouts = [ROOT, *([] if arguments.against is None else [arguments.against])]
-    print(f"{'system':15s} {'dtype':8s}" + "  lowest  median  calls (all)" * len(checkouts) + "  ratio")
+    print(f"{'system':20s} {'dtype':8s}" + "  lowest  median  calls (all)" * len(checkouts) + "  ratio   +/-")
     rows = []
     for name in arguments.systems:
         for dtype in arguments.dtype:
@@ -188,7 +201,7 @@ def main() -> None:
             rows.append(row)
             columns = zip(row["lowest"], row["median"], row["calls"], strict=True)
             text = "".join(f" {low:7.3f} {mid:7.3f} {own:6d} {f'({all_})':>6s}" for low, mid, (own, all_) in columns)
-            print(f"{name:15s} {dtype:8s}{text} {row['ratio']:6.3f}", flush=True)
+            print(f"{name:20s} {dtype:8s}{text} {row['ratio']:6.3f} {row['error']:.3f}", flush=True)
     if arguments.json:
         print(json.dumps(rows))
 

@@ -4,7 +4,8 @@ r"""Dense layers with SiLU between them, and their adjoint, on the CPU, compiled
           \sigma'(x) = s + \sigma(x) (1 - s).
 
 All layers of `_LANES` rows are computed one after the other, so that their numbers stay in the first-level cache and
-each load of a matrix serves several rows. Matrices have rows of whole vectors, filled up by zeros.
+each load of a matrix serves several rows. Matrices (n_inputs, n_outputs) are stored as panels (n_inputs, width) of a
+vector's columns, the last one filled up by zeros, and are read in the order of the memory.
 """
 
 from __future__ import annotations
@@ -94,6 +95,48 @@ def _times_slope(gradient, value, table, n_terms, width):
     return gradient * (s + value * s * (1.0 - s))
 
 
+@inlined
+def _places(start, step, row, last):
+    """Return the places of four rows; row `last` stands in for those behind it."""
+    second, third, fourth = min(row + 1, last), min(row + 2, last), min(row + 3, last)
+    return start + row * step, start + second * step, start + third * step, start + fourth * step
+
+
+@inlined
+def _load(source, places, column, width):
+    """Read a vector from each of four rows."""
+    a, b, c, d = places
+    return (
+        load(source, a + column, width),
+        load(source, b + column, width),
+        load(source, c + column, width),
+        load(source, d + column, width),
+    )
+
+
+@inlined
+def _store(target, places, column, values):
+    """Write a vector to each of four rows."""
+    store(target, places[0] + column, values[0])
+    store(target, places[1] + column, values[1])
+    store(target, places[2] + column, values[2])
+    store(target, places[3] + column, values[3])
+
+
+@inlined
+def _add_products(values, source, places, n_in, panels, start, width):
+    """Add to vectors of four rows their products with the panel (n_in, width) from `start` on."""
+    v0, v1, v2, v3 = values
+    s0, s1, s2, s3 = places
+    for k in range(n_in):
+        weight = load(panels, start + k * width, width)
+        v0 = v0 + repeat(source, s0 + k, width) * weight
+        v1 = v1 + repeat(source, s1 + k, width) * weight
+        v2 = v2 + repeat(source, s2 + k, width) * weight
+        v3 = v3 + repeat(source, s3 + k, width) * weight
+    return v0, v1, v2, v3
+
+
 def _forward(width: int) -> Any:
     """Return the kernel that computes layers for rows `first` to `last`.
 
@@ -102,63 +145,50 @@ def _forward(width: int) -> Any:
     """
 
     def kernel(
-        inputs_array, input_at, input_step, kinds, matrices_array, per_kind, constants_array, sizes, is_active,
+        inputs_array, input_at, input_step, kinds, panels_array, per_kind, constants_array, sizes, is_active,
         table_array, hidden_array, outputs_array, output_at, output_step, adds, first, last,
     ):  # fmt: skip
         n_layers, n_rows, n_kinds = len(sizes) - 1, len(kinds), len(constants_array)
-        widest = 0
-        for layer in range(n_layers):
-            widest = max(widest, sizes[layer, 1])
+        widest = sizes[:-1, 1].max()
         scratch_array = np.empty(_LANES * widest, inputs_array.dtype)
         n_terms = len(table_array) - _SERIES
-        scratch, inputs, matrices = address(scratch_array), address(inputs_array), address(matrices_array)
+        scratch, inputs, panels = address(scratch_array), address(inputs_array), address(panels_array)
         constants, table = address(constants_array), address(table_array)
         hidden, outputs = address(hidden_array), address(outputs_array)
         n_constants = constants_array.shape[1]
         row = first
         while row < last:
             count = count_alike(kinds, row, last, _LANES) if per_kind else min(_LANES, last - row)
-            # fewer than four rows: the last one stands in for the missing ones
-            r1, r2, r3 = row + min(1, count - 1), row + min(2, count - 1), row + min(3, count - 1)
-            source, s0, s1 = inputs, input_at + row * input_step, input_at + r1 * input_step
-            s2, s3 = input_at + r2 * input_step, input_at + r3 * input_step
-            matrix_at, constants_at, hidden_at = 0, 0, 0
+            end = row + count - 1
+            source, places = inputs, _places(input_at, input_step, row, end)
+            of_constants = (
+                kinds[row] * n_constants,
+                kinds[min(row + 1, end)] * n_constants,
+                kinds[min(row + 2, end)] * n_constants,
+                kinds[min(row + 3, end)] * n_constants,
+            )
+            panels_at, constants_at, hidden_at = 0, 0, 0
             for layer in range(n_layers):
                 n_in, n_filled, n_out = sizes[layer, 0], sizes[layer, 1], sizes[layer + 1, 1]
                 if layer > 0 or is_active:
-                    _activate(source, s0, scratch, 0, n_filled, table, n_terms, width)
-                    _activate(source, s1, scratch, n_filled, n_filled, table, n_terms, width)
-                    _activate(source, s2, scratch, 2 * n_filled, n_filled, table, n_terms, width)
-                    _activate(source, s3, scratch, 3 * n_filled, n_filled, table, n_terms, width)
-                    source, s0, s1, s2, s3 = scratch, 0, n_filled, 2 * n_filled, 3 * n_filled
+                    for each in range(_LANES):
+                        _activate(source, places[each], scratch, each * n_filled, n_filled, table, n_terms, width)
+                    source, places = scratch, _places(0, n_filled, 0, _LANES)
                 is_last = layer == n_layers - 1
                 if is_last:
-                    target, t0, t1 = outputs, output_at + row * output_step, output_at + r1 * output_step
-                    t2, t3 = output_at + r2 * output_step, output_at + r3 * output_step
+                    target, to = outputs, _places(output_at, output_step, row, end)
                 else:
-                    target, t0, t1 = hidden, hidden_at + row * n_out, hidden_at + r1 * n_out
-                    t2, t3 = hidden_at + r2 * n_out, hidden_at + r3 * n_out
-                start = matrix_at + (kinds[row] * n_in * n_out if per_kind else 0)
+                    target, to = hidden, _places(hidden_at, n_out, row, end)
+                start = panels_at + (kinds[row] * n_in * n_out if per_kind else 0)
                 for column in range(0, n_out, width):
-                    v0 = load(constants, kinds[row] * n_constants + constants_at + column, width)
-                    v1 = load(constants, kinds[r1] * n_constants + constants_at + column, width)
-                    v2 = load(constants, kinds[r2] * n_constants + constants_at + column, width)
-                    v3 = load(constants, kinds[r3] * n_constants + constants_at + column, width)
+                    values = _load(constants, of_constants, constants_at + column, width)
                     if is_last and adds:
-                        v0, v1 = v0 + load(target, t0 + column, width), v1 + load(target, t1 + column, width)
-                        v2, v3 = v2 + load(target, t2 + column, width), v3 + load(target, t3 + column, width)
-                    for k in range(n_in):
-                        weight = load(matrices, start + k * n_out + column, width)
-                        v0 = v0 + repeat(source, s0 + k, width) * weight
-                        v1 = v1 + repeat(source, s1 + k, width) * weight
-                        v2 = v2 + repeat(source, s2 + k, width) * weight
-                        v3 = v3 + repeat(source, s3 + k, width) * weight
-                    store(target, t0 + column, v0)
-                    store(target, t1 + column, v1)
-                    store(target, t2 + column, v2)
-                    store(target, t3 + column, v3)
-                source, s0, s1, s2, s3 = target, t0, t1, t2, t3
-                matrix_at += (n_kinds if per_kind else 1) * n_in * n_out
+                        v0, v1, v2, v3 = _load(target, to, column, width)
+                        values = values[0] + v0, values[1] + v1, values[2] + v2, values[3] + v3
+                    values = _add_products(values, source, places, n_in, panels, start + column * n_in, width)
+                    _store(target, to, column, values)
+                source, places = target, to
+                panels_at += (n_kinds if per_kind else 1) * n_in * n_out
                 constants_at += n_out
                 hidden_at += n_rows * n_out
             row += count
@@ -170,67 +200,52 @@ def _forward(width: int) -> Any:
 def _pull(width: int) -> Any:
     """Return the kernel of the adjoint for rows `first` to `last`; arguments as in `_forward`.
 
-    `matrices` are transposed and stand in the opposite order, last layer first.
+    `panels` are those of the transposed matrices and stand in the opposite order, last layer first.
     """
 
     def kernel(
-        inputs_array, input_at, input_step, kinds, matrices_array, per_kind, n_kinds, sizes, is_active, table_array,
+        inputs_array, input_at, input_step, kinds, panels_array, per_kind, n_kinds, sizes, is_active, table_array,
         hidden_array, by_outputs_array, output_at, output_step, by_inputs_array, first, last,
     ):  # fmt: skip
         n_layers, n_rows = len(sizes) - 1, len(kinds)
-        widest, n_hidden = 0, 0
-        for layer in range(n_layers):
-            widest = max(widest, sizes[layer, 1])
-            n_hidden += n_rows * sizes[layer, 1]
-        n_hidden -= n_rows * sizes[0, 1]
+        widest = sizes[:-1, 1].max()
         scratch_array = np.empty(2 * _LANES * widest, inputs_array.dtype)
         n_terms = len(table_array) - _SERIES
-        scratch, inputs, matrices = address(scratch_array), address(inputs_array), address(matrices_array)
+        scratch, inputs, panels = address(scratch_array), address(inputs_array), address(panels_array)
         table, hidden, by_inputs = address(table_array), address(hidden_array), address(by_inputs_array)
+        zero = fill(inputs_array.dtype.type(0), width)
         row = first
         while row < last:
             count = count_alike(kinds, row, last, _LANES) if per_kind else min(_LANES, last - row)
-            r1, r2, r3 = row + min(1, count - 1), row + min(2, count - 1), row + min(3, count - 1)
-            source, s0, s1 = address(by_outputs_array), output_at + row * output_step, output_at + r1 * output_step
-            s2, s3 = output_at + r2 * output_step, output_at + r3 * output_step
-            matrix_at, hidden_at = 0, n_hidden
+            end = row + count - 1
+            source, places = address(by_outputs_array), _places(output_at, output_step, row, end)
+            panels_at, hidden_at = 0, len(hidden_array)
             for layer in range(n_layers - 1, -1, -1):
                 n_in, n_out = sizes[layer + 1, 0], sizes[layer, 1]
                 if layer > 0:
                     hidden_at -= n_rows * n_out
-                    values, x0, x1 = hidden, hidden_at + row * n_out, hidden_at + r1 * n_out
-                    x2, x3 = hidden_at + r2 * n_out, hidden_at + r3 * n_out
+                    values, of_values = hidden, _places(hidden_at, n_out, row, end)
                     # two halves of the scratch array in turn
-                    target, t0 = scratch, (layer % 2) * _LANES * widest
-                    t1, t2, t3 = t0 + widest, t0 + 2 * widest, t0 + 3 * widest
+                    target, to = scratch, _places((layer % 2) * _LANES * widest, widest, 0, _LANES)
                 else:
-                    values, x0, x1 = inputs, input_at + row * input_step, input_at + r1 * input_step
-                    x2, x3 = input_at + r2 * input_step, input_at + r3 * input_step
+                    values, of_values = inputs, _places(input_at, input_step, row, end)
                     # the gradient has the columns of the inputs, filled up where nothing follows
-                    target, step = by_inputs, by_inputs_array.shape[1]
-                    t0, t1 = input_at + row * step, input_at + r1 * step
-                    t2, t3 = input_at + r2 * step, input_at + r3 * step
-                start = matrix_at + (kinds[row] * n_in * n_out if per_kind else 0)
+                    target, to = by_inputs, _places(input_at, by_inputs_array.shape[1], row, end)
+                start = panels_at + (kinds[row] * n_in * n_out if per_kind else 0)
                 for column in range(0, n_out, width):
-                    zero = fill(inputs_array.dtype.type(0), width)
-                    v0, v1, v2, v3 = zero, zero, zero, zero
-                    for k in range(n_in):
-                        weight = load(matrices, start + k * n_out + column, width)
-                        v0 = v0 + repeat(source, s0 + k, width) * weight
-                        v1 = v1 + repeat(source, s1 + k, width) * weight
-                        v2 = v2 + repeat(source, s2 + k, width) * weight
-                        v3 = v3 + repeat(source, s3 + k, width) * weight
+                    zeros = zero, zero, zero, zero
+                    pulls = _add_products(zeros, source, places, n_in, panels, start + column * n_in, width)
                     if layer > 0 or is_active:
-                        v0 = _times_slope(v0, load(values, x0 + column, width), table, n_terms, width)
-                        v1 = _times_slope(v1, load(values, x1 + column, width), table, n_terms, width)
-                        v2 = _times_slope(v2, load(values, x2 + column, width), table, n_terms, width)
-                        v3 = _times_slope(v3, load(values, x3 + column, width), table, n_terms, width)
-                    store(target, t0 + column, v0)
-                    store(target, t1 + column, v1)
-                    store(target, t2 + column, v2)
-                    store(target, t3 + column, v3)
-                source, s0, s1, s2, s3 = target, t0, t1, t2, t3
-                matrix_at += (n_kinds if per_kind else 1) * n_in * n_out
+                        x0, x1, x2, x3 = _load(values, of_values, column, width)
+                        pulls = (
+                            _times_slope(pulls[0], x0, table, n_terms, width),
+                            _times_slope(pulls[1], x1, table, n_terms, width),
+                            _times_slope(pulls[2], x2, table, n_terms, width),
+                            _times_slope(pulls[3], x3, table, n_terms, width),
+                        )
+                    _store(target, to, column, pulls)
+                source, places = target, to
+                panels_at += (n_kinds if per_kind else 1) * n_in * n_out
             row += count
         scratch_array[0] = 0
 

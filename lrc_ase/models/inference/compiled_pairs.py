@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lrc_ase.compiled.compilation import compiled
+from lrc_ase.compiled.compilation import compiled, inlined
 from lrc_ase.models.inference.radial_table import interval_of
 
 __all__ = ["pair_kernels"]
@@ -21,6 +21,21 @@ __all__ = ["pair_kernels"]
 def pair_kernels(precision: str) -> tuple[Any, Any]:
     """Return the kernels of the sums and of their derivatives; see `lrc_ase.models.inference.pair_field`."""
     return compiled(_sums(), "pairs", "sums", precision), compiled(_pull(), "pairs", "pull", precision)
+
+
+@inlined
+def _between(positions, first, second):
+    """Return the vector from the second atom to the first."""
+    x, y, z = positions[second, 0], positions[second, 1], positions[second, 2]
+    return positions[first, 0] - x, positions[first, 1] - y, positions[first, 2] - z
+
+
+@inlined
+def _add(rows, row, x, y, z):
+    """Add a vector to a row."""
+    rows[row, 0] += x
+    rows[row, 1] += y
+    rows[row, 2] += z
 
 
 def _sums() -> Any:
@@ -39,9 +54,7 @@ def _sums() -> Any:
         pair = 0
         for first in range(n_atoms):
             for second in range(first + 1, n_atoms):
-                x = positions[first, 0] - positions[second, 0]
-                y = positions[first, 1] - positions[second, 1]
-                z = positions[first, 2] - positions[second, 2]
+                x, y, z = _between(positions, first, second)
                 distance = math.sqrt(x * x + y * y + z * z)
                 interval, t, rate = interval_of(distance)
                 # NaN fails the second comparison
@@ -62,19 +75,11 @@ def _sums() -> Any:
                         slope = slope * t + table[interval, term, n_channels]
                     kept[pair, n_columns] = derivative * rate / distance
                     of_first, of_second = slope * weights[second, 0], -slope * weights[first, 0]
-                    slopes[first, 0] += of_first * x
-                    slopes[first, 1] += of_first * y
-                    slopes[first, 2] += of_first * z
-                    slopes[second, 0] += of_second * x
-                    slopes[second, 1] += of_second * y
-                    slopes[second, 2] += of_second * z
+                    _add(slopes, first, of_first * x, of_first * y, of_first * z)
+                    _add(slopes, second, of_second * x, of_second * y, of_second * z)
                 pair += 1
-        for atom in range(n_atoms):
-            for c in range(n_channels):
-                sums[atom, c] = total[atom, c]
-        for atom in range(len(gradient)):
-            for axis in range(3):
-                gradient[atom, axis] = slopes[atom, axis]
+        sums[:] = total
+        gradient[:] = slopes[: len(gradient)]
         return True
 
     return kernel
@@ -97,14 +102,11 @@ def _pull() -> Any:
                 total[atom, c] = constant * sums[atom, c]
             for c in range(n_energies, n_channels):
                 factors[atom, c] = by_field[atom, c - n_energies]
-            for axis in range(3):
-                by_positions[atom, axis] = 0.0
+        by_positions[:] = 0.0
         pair = 0
         for first in range(n_atoms):
             for second in range(first + 1, n_atoms):
-                x = positions[first, 0] - positions[second, 0]
-                y = positions[first, 1] - positions[second, 1]
-                z = positions[first, 2] - positions[second, 2]
+                x, y, z = _between(positions, first, second)
                 along = 0.0
                 for c in range(n_channels):
                     products = factors[first, c] * weights[second, c] + factors[second, c] * weights[first, c]
@@ -126,15 +128,9 @@ def _pull() -> Any:
                     pz = slope * (by_gradient[first, 2] * p - by_gradient[second, 2] * q)
                     along += (dx * p - dy * q) * kept[pair, 2 * n_channels]
                 px, py, pz = px + along * x, py + along * y, pz + along * z
-                by_positions[first, 0] += px
-                by_positions[first, 1] += py
-                by_positions[first, 2] += pz
-                by_positions[second, 0] -= px
-                by_positions[second, 1] -= py
-                by_positions[second, 2] -= pz
+                _add(by_positions, first, px, py, pz)
+                _add(by_positions, second, -px, -py, -pz)
                 pair += 1
-        for atom in range(n_atoms):
-            for c in range(n_channels):
-                by_weights[atom, c] = total[atom, c]
+        by_weights[:] = total
 
     return kernel

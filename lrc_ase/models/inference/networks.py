@@ -56,8 +56,8 @@ class Layers:
         self._per_kind, self._n_kinds = matrices[0].ndim == 3, len(constants[0])
         sizes = [matrices[0].shape[-1], *(matrix.shape[-2] for matrix in matrices)]
         self._sizes = np.array([(size, self.filled(size)) for size in sizes])
-        self._matrices = _flat([_filled(np.swapaxes(matrix, -1, -2), self.width) for matrix in matrices])
-        self._transposed = _flat([_filled(matrix, self.width) for matrix in reversed(matrices)])
+        self._panels = _panels([np.swapaxes(matrix, -1, -2) for matrix in matrices], self.width)
+        self._panels_of_pull = _panels(matrices[::-1], self.width)
         filled = [_filled(constant.detach().numpy(), self.width) for constant in constants]
         self._constants = np.ascontiguousarray(np.concatenate(filled, axis=1))
         self._is_active, self._table = is_active, sigmoid_table(precision)
@@ -76,14 +76,14 @@ class Layers:
 
     def rows(self, layer: int) -> np.ndarray:
         """Return zeros for the inputs (0) or the outputs (-1), (n_rows, columns filled up)."""
-        return np.zeros((len(self._kinds), self._sizes[layer, 1]), self._matrices.dtype)
+        return np.zeros((len(self._kinds), self._sizes[layer, 1]), self._panels.dtype)
 
     def __call__(self, inputs: Columns, outputs: Columns, *, adds: bool = False) -> None:
         """Write the outputs, or add them to what is there."""
         self._inputs = inputs
-        self._hidden = np.empty(len(self._kinds) * self._n_hidden, self._matrices.dtype)
+        self._hidden = np.empty(len(self._kinds) * self._n_hidden, self._panels.dtype)
         arguments = (
-            inputs.array, inputs.first, inputs.array.shape[1], self._kinds, self._matrices, self._per_kind,
+            inputs.array, inputs.first, inputs.array.shape[1], self._kinds, self._panels, self._per_kind,
             self._constants, self._sizes, self._is_active, self._table, self._hidden,
             outputs.array, outputs.first, outputs.array.shape[1], adds,
         )  # fmt: skip
@@ -96,7 +96,7 @@ class Layers:
         """
         inputs, hidden = self._inputs, self._hidden
         arguments = (
-            inputs.array, inputs.first, inputs.array.shape[1], self._kinds, self._transposed, self._per_kind,
+            inputs.array, inputs.first, inputs.array.shape[1], self._kinds, self._panels_of_pull, self._per_kind,
             self._n_kinds, self._sizes, self._is_active, self._table, hidden,
             by_outputs.array, by_outputs.first, by_outputs.array.shape[1], by_inputs,
         )  # fmt: skip
@@ -196,5 +196,11 @@ def _filled(rows: np.ndarray, width: int) -> np.ndarray:
     return np.pad(rows, [*[(0, 0)] * (rows.ndim - 1), (0, -rows.shape[-1] % width)])
 
 
-def _flat(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate([array.ravel() for array in arrays])
+def _panels(matrices: Sequence[np.ndarray], width: int) -> np.ndarray:
+    """Return panels (n_inputs, width) of columns of the matrices (..., n_inputs, n_outputs), one after the other."""
+    parts = []
+    for matrix in matrices:
+        panels = _filled(matrix, width).reshape(*matrix.shape[:-1], -1, width)
+        parts.append(torch.from_numpy(np.moveaxis(panels, -2, -3).copy()).flatten())
+    # memory of torch begins at a cache line, and so do the rows of panels
+    return torch.cat(parts).numpy()
