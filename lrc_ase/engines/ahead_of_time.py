@@ -38,7 +38,7 @@ def compile_kernels(model: ShortRangeModel, *, training: bool = False) -> None:
         evaluator(graph, dipole=True)
         if graph.pbc.all():
             evaluator.stress()
-        # engines, fields and batches go by autograd
+        # engines and batches go by autograd
         evaluate(model, graph, stress=bool(graph.pbc.all()))
     if training:
         # trainings measure their frames in double precision, whatever the model's

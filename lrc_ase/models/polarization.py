@@ -28,6 +28,7 @@ from lrc_ase.structures.vectors import strained_positions
 
 __all__ = [
     "NO_CHARGES",
+    "VACUUM_PERMITTIVITY",
     "PathlessWarning",
     "atomic_dipoles",
     "born_charges_along",
@@ -44,9 +45,8 @@ NO_CHARGES = (
 )
 """Message of the error for a field on a model without latent charges."""
 
-
-_EPSILON_0 = epsilon_0 / elementary_charge * 1e-10
-"""Vacuum permittivity in e/(V Angstrom)."""
+VACUUM_PERMITTIVITY = epsilon_0 / elementary_charge * 1e-10
+"""In e/(V Angstrom)."""
 
 
 class PathlessWarning:
@@ -143,7 +143,7 @@ def electronic_energies(output: ModelOutput, graph: Graph, strain: Tensor | None
         return graph.cell.new_zeros(len(structure))
     cell = graph.cell if strain is None else graph.cell + torch.matmul(graph.cell, strain)
     # the volume depends on the strain: the field adds to the stress
-    energies = -0.5 * _EPSILON_0 * (output.permittivity - 1) * volume(cell) * graph.field.square().sum(dim=1)
+    energies = -0.5 * VACUUM_PERMITTIVITY * (output.permittivity - 1) * volume(cell) * graph.field.square().sum(dim=1)
     energies = torch.where(graph.pbc.all(dim=1), energies, 0.0)
     # each process that shares a structure takes the part of its atoms
     counts = total(torch.bincount(structure, minlength=graph.n_structures).to(energies), graph.exchange)

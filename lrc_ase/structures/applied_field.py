@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -63,8 +62,10 @@ class AppliedField:
                 f"{self._constant.tolist()}: give one of them"
             )
         if field is not None and field.any():
-            graph = replace(graph, field=torch.from_numpy(field)[None].to(graph.cell))
-        elif not unwrap:  # without a field nothing depends on whole cells
+            strength: torch.Tensor | None = torch.from_numpy(field)[None].to(graph.cell)
+        elif unwrap:
+            strength = graph.field
+        else:  # without a field nothing depends on whole cells
             return graph
         images = self._images.images(graph.positions, graph.cell, graph.pbc, graph.structure, (graph.species,))
-        return replace(graph, images=images)
+        return graph.with_images(images, strength)

@@ -154,9 +154,16 @@ class Graph:
 
     def at(self, positions: Tensor) -> Graph:
         """Return the graph at other positions, as `dataclasses.replace` does, which checks every field in each step."""
-        moved = object.__new__(type(self))
-        moved.__dict__.update(self.__dict__, positions=positions)
-        return moved
+        return self._with(positions=positions)
+
+    def with_images(self, images: Tensor, field: Tensor | None) -> Graph:
+        """Return the graph with other `images`, and in another field, in the same way."""
+        return self._with(images=images, field=field)
+
+    def _with(self, **changes: Any) -> Graph:
+        changed = object.__new__(type(self))
+        changed.__dict__.update(self.__dict__, **changes)
+        return changed
 
     def in_cell(self, cell: Tensor) -> Graph:
         """Return the graph in other cells, on the host (n_structures, 3, 3) in float64; its neighbors must fit them."""

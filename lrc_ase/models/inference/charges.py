@@ -8,6 +8,7 @@ from torch import nn
 
 from lrc_ase.models.descriptors.sphere.compiled_moments import Neighborhoods
 from lrc_ase.models.inference.compiled_amounts import divide, divide_backward
+from lrc_ase.models.inference.external_field import ExternalField
 from lrc_ase.models.long_range import LongRangePart
 from lrc_ase.structures.graph import Graph
 
@@ -24,11 +25,16 @@ class NoCharges:
     excess: ExcessCharges | None = None
     """Charge left over in this structure; None where the charges of the elements sum to the total."""
 
+    @property
+    def pathless(self) -> np.ndarray | None:
+        """Return the charges that move between atoms without a path, (n_atoms,); see `ModelOutput`."""
+        return None
+
     def __call__(self, outputs: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         """Return the weights that are convolved, (n_atoms, n_weights)."""
         return outputs.copy()
 
-    def pull(self, by_weights: np.ndarray, by_outputs: np.ndarray) -> np.ndarray | None:
+    def pull(self, by_weights: np.ndarray, by_outputs: np.ndarray, external: ExternalField | None) -> np.ndarray | None:
         """Write the gradient by the network's outputs, given that by the weights; return that by the vectors."""
         by_outputs[...] = by_weights
         return None
@@ -40,6 +46,11 @@ class ShiftedCharges(NoCharges):
     def __init__(self, graph: Graph) -> None:
         self._total = float(graph.charge[0])
 
+    @property
+    def pathless(self) -> np.ndarray | None:
+        """Return all charges."""
+        return self.carried
+
     def __call__(self, outputs: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         """Return the charges and the other weights."""
         weights = outputs.copy()
@@ -48,10 +59,12 @@ class ShiftedCharges(NoCharges):
         self.carried = charges.astype(np.float64)
         return weights
 
-    def pull(self, by_weights: np.ndarray, by_outputs: np.ndarray) -> np.ndarray | None:
+    def pull(self, by_weights: np.ndarray, by_outputs: np.ndarray, external: ExternalField | None) -> np.ndarray | None:
         """Write the gradient by the outputs: a shift of all charges changes nothing."""
         by_outputs[...] = by_weights
         by_charges = by_outputs[:, 0]
+        if external is not None:
+            by_charges += external.potential
         by_charges -= by_charges.mean()
         return None
 
@@ -75,6 +88,11 @@ class MovedCharges(NoCharges):
         self._of: Neighborhoods
         self._amounts = np.empty(0)
 
+    @property
+    def pathless(self) -> np.ndarray | None:
+        """Return the excess."""
+        return None if self.excess is None else self.excess.charges
+
     def __call__(self, outputs: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         """Return the charges and the other weights."""
         n, fixed = self._n_amounts, self._fixed
@@ -89,10 +107,14 @@ class MovedCharges(NoCharges):
         weights[:, 1:] = outputs[:, n:]
         return weights
 
-    def pull(self, by_weights: np.ndarray, by_outputs: np.ndarray) -> np.ndarray | None:
+    def pull(self, by_weights: np.ndarray, by_outputs: np.ndarray, external: ExternalField | None) -> np.ndarray | None:
         """Write the gradient by the outputs; return that by the vectors."""
-        arrays = self._of, self._profile, self._amounts, self._cutoff
-        by_amounts, by_vectors = divide_backward(*arrays, by_gains=by_weights[:, 0].copy())
+        arrays, by_moments = (self._of, self._profile, self._amounts, self._cutoff), None
+        if external is not None:  # dipoles of transfers are minus the moments
+            by_moments = np.empty((len(by_weights), 3), by_weights.dtype)
+            by_moments[:] = external.on_charges
+        by_gains = by_weights[:, 0].copy()
+        by_amounts, by_vectors = divide_backward(*arrays, by_gains=by_gains, by_moments=by_moments)
         by_outputs[:, : self._n_amounts] = by_amounts
         by_outputs[:, self._n_amounts :] = by_weights[:, 1:]
         return by_vectors

@@ -44,8 +44,8 @@ class Evaluator:
     """Evaluate energy, forces, charges and stress of one structure after another with a model that is not trained.
 
     Models with the sphere descriptor, short range or full range, and ensembles of them, go by derivatives that are
-    written out (`step`), on the CPU and without an electric field. Models with latent tensors and all else go by
-    autograd (`lrc_ase.models.derivatives.evaluate`), with the same results to rounding.
+    written out (`step`), on the CPU. Models with latent tensors and all else go by autograd
+    (`lrc_ase.models.derivatives.evaluate`), with the same results to rounding.
 
     On CUDA devices structures of up to 40,000 atoms, which are periodic in all directions or belong to a short-range
     model, are evaluated by autograd a few times. If the atoms stay the same, the step is then recorded
@@ -77,7 +77,7 @@ class Evaluator:
         Raises
         ------
         ValueError
-            As `lrc_ase.models.derivatives.evaluate`.
+            As of `lrc_ase.models.derivatives.evaluate`.
         """
         self._last, self._stress, self._graph = [], None, None
         if not self.goes_straight(graph):
@@ -107,7 +107,7 @@ class Evaluator:
     def goes_straight(self, graph: Graph) -> bool:
         """Return True if the step without autograd serves the model for this graph."""
         whole = graph.exchange is None and graph.owners is None and len(graph.neighbors) == len(graph.positions)
-        if graph.field is not None or not whole or len(graph.cell) != 1 or graph.positions.device.type != "cpu":
+        if not whole or len(graph.cell) != 1 or graph.positions.device.type != "cpu":
             return False
         state = self._parameter_state()
         if state != self._state:

@@ -78,6 +78,12 @@ class Plan:
         """Bring values of atoms to the sorted order."""
         return values if self.order is None else values[self.order]
 
+    def unwrapped(self, graph: Graph, positions: np.ndarray) -> np.ndarray:
+        """Return sorted positions of the images that count in the polarization, (n_atoms, 3), from sorted positions."""
+        if graph.images is None:
+            return positions
+        return positions + np.einsum("ij,jk->ik", self.sort(graph.images.numpy()), self.cell[0])
+
     def unsort(self, values: np.ndarray) -> np.ndarray:
         """Return a copy of values of sorted atoms in the order of the graph."""
         return values.copy() if self.rank is None else values[self.rank]

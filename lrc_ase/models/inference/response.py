@@ -6,6 +6,8 @@ With permanent dipoles p, polarizabilities :math:`\alpha`, the field :math:`E_i 
 .. math:: \frac{\partial E_{tot}}{\partial \nabla u} = k_e\, d, \qquad
           \frac{\partial E_{tot}}{\partial p} = -E, \qquad
           \frac{\partial E_{tot}}{\partial \alpha} = -\tfrac12 |E|^2.
+
+An external field adds to E (`external_field`).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from torch import nn
 from lrc_ase.models.charges import EdgeDipoles
 from lrc_ase.models.descriptors.sphere.compiled_moments import Neighborhoods
 from lrc_ase.models.inference.compiled_amounts import divide, divide_backward
+from lrc_ase.models.inference.external_field import ExternalField
 from lrc_ase.models.long_range import COULOMB_CONSTANT
 from lrc_ase.models.response import SOFTPLUS_SHIFT, STARTING_POLARIZABILITY, Response, ResponsePart
 from lrc_ase.structures.graph import Graph
@@ -42,7 +45,9 @@ class ResponseStep:
         if self._edges is not None:
             self._edges.prepare(graph)
 
-    def __call__(self, outputs: np.ndarray, vectors: np.ndarray, gradient: np.ndarray) -> None:
+    def __call__(
+        self, outputs: np.ndarray, vectors: np.ndarray, gradient: np.ndarray, external: ExternalField | None
+    ) -> None:
         """Set energies and dipoles.
 
         `outputs` (n_atoms, n_outputs) of the network, `vectors` (n_atoms, n_neighbors, 3), `gradient` (n_atoms, 3) of
@@ -56,6 +61,8 @@ class ResponseStep:
         if self._edges is not None:
             permanent = torch.from_numpy(self._edges(outputs[:, n:], vectors))
         self._field = -COULOMB_CONSTANT * gradient
+        if external is not None:
+            self._field += external.on_charges
         response, field = Response(polarizabilities, permanent), torch.from_numpy(self._field)
         self.energies, self.dipoles = response.energies(field).numpy(), response.dipoles(field).numpy()
 

@@ -11,10 +11,13 @@ from lrc_ase.models.derivatives import Results
 from lrc_ase.models.descriptors.sphere import SphereDescriptor
 from lrc_ase.models.inference.core_repulsion import CoreRepulsionStep
 from lrc_ase.models.inference.density import SphereFeatures
+from lrc_ase.models.inference.external_field import ExternalField
 from lrc_ase.models.inference.long_range import LongRangeStep
 from lrc_ase.models.inference.networks import Columns, FirstLayers, LaterLayers
 from lrc_ase.models.inference.plan import Plan
 from lrc_ase.models.model import FullRangeModel, ShortRangeModel
+from lrc_ase.models.polarization import NO_CHARGES
+from lrc_ase.structures.electric_field import check_field
 from lrc_ase.structures.graph import Graph
 from lrc_ase.structures.vectors import pull_sums, vectors_to_neighbors
 
@@ -42,14 +45,22 @@ class StraightStep:
         self._columns = self._first.columns[0], self._first.columns[-1]  # of read-out and of latent weights
         self._by_energies = np.empty((0, 1))
         self._plan: Plan | None = None
+        self._checked_field: np.ndarray | None = None
         self._vectors = self._by_vectors = np.empty(0)
 
     def __call__(self, graph: Graph, *, dipole: bool = False) -> Results:
-        """Evaluate energy, forces, charges and, on request, dipole of one structure without ghosts."""
+        """Evaluate energy, forces, charges and, on request, dipole of one structure without ghosts.
+
+        Raises
+        ------
+        ValueError
+            The model has no latent charges on which a field could act, or `check_field` refuses the field.
+        """
         plan, long_range = self._plan, self._long_range
         if plan is None or not plan.serves(graph):
             plan = self._prepare(graph)
         positions = plan.sort(graph.positions.numpy())
+        external = None if graph.field is None else self._external_field(plan, graph, positions)
         # forwards
         vectors = np.empty(plan.shape, self._precision)
         vectors_to_neighbors(positions, plan.cell, plan.pairs, vectors)
@@ -58,7 +69,7 @@ class StraightStep:
         column, column_of_weights = self._columns
         of_readout, of_weights = Columns(hidden, column), Columns(hidden, column_of_weights)
         if long_range is not None:
-            long_range(features, of_readout, of_weights, vectors, positions)
+            long_range(features, of_readout, of_weights, vectors, positions, external)
         energies = self._readout(of_readout)[:, 0]
         # backwards: gradients of the total energy
         by_hidden = np.zeros(hidden.shape, hidden.dtype)
@@ -84,7 +95,9 @@ class StraightStep:
             local = local + repulsion  # in float64
         if long_range is not None and long_range.response is not None:
             local = local + long_range.response.energies
-        return self._results(plan, graph, local, gradient, positions if dipole else None)
+        if long_range is not None and external is not None:
+            local = local + long_range.energies_in_field()
+        return self._results(plan, graph, local, gradient, plan.unwrapped(graph, positions) if dipole else None)
 
     def stress(self) -> Tensor:
         """Return the stress of the structure evaluated last, (1, 3, 3), eV/Angstrom^3; three periodic directions."""
@@ -101,6 +114,7 @@ class StraightStep:
     def _prepare(self, graph: Graph) -> Plan:
         """Set a structure, after a search of neighbors or a change of cell or charge."""
         plan, self._plan = Plan.of(graph), None  # None: an error below leaves no plan that only some parts follow
+        self._checked_field = None
         self._features.prepare(plan)
         self._first.prepare(plan.graph)
         self._readout.prepare(plan.graph)
@@ -112,21 +126,32 @@ class StraightStep:
         self._plan = plan
         return plan
 
+    def _external_field(self, plan: Plan, graph: Graph, positions: np.ndarray) -> ExternalField:
+        """Return the field of a graph at sorted positions (n_atoms, 3)."""
+        assert graph.field is not None
+        field = graph.field[0].numpy()
+        if self._checked_field is None or not np.array_equal(field, self._checked_field):
+            check_field(graph.field, graph.cell, graph.pbc, graph.charge)
+            self._checked_field = field.copy()
+        if self._long_range is None:
+            raise ValueError(NO_CHARGES)
+        return self._long_range.in_field(field, plan.unwrapped(graph, positions), plan.volume)
+
     def _results(
-        self, plan: Plan, graph: Graph, local: np.ndarray, gradient: np.ndarray, positions: np.ndarray | None
+        self, plan: Plan, graph: Graph, local: np.ndarray, gradient: np.ndarray, unwrapped: np.ndarray | None
     ) -> Results:
-        """Put results together: `local` energies without electrostatics; `positions` (n_atoms, 3) for a dipole."""
-        energy, charges, moment = float(local.sum(dtype=np.float64)), None, None
+        """Put results together: `local` energies without electrostatics; positions (n_atoms, 3) for a dipole."""
+        energy, charges, moment, pathless = float(local.sum(dtype=np.float64)), None, None, None
         long_range = self._long_range
         if long_range is not None:
             energy += long_range.values.energy
-            carried = long_range.charges.carried
-            if carried is not None:
+            if long_range.charges.carried is not None:
                 local = local + long_range.atomic_energies()
                 charges = torch.from_numpy(plan.unsort(long_range.weights[:, 0]))
-                if positions is not None:
-                    moment, dipoles = np.einsum("i,ij->j", carried, positions), long_range.atomic_dipoles()
-                    moment = torch.from_numpy(moment if dipoles is None else moment + dipoles.sum(axis=0))[None]
+                if unwrapped is not None:
+                    moment = torch.from_numpy(long_range.moment(unwrapped))[None]
+                if graph.field is not None and long_range.charges.pathless is not None:
+                    pathless = torch.from_numpy(plan.unsort(long_range.charges.pathless))
         forces, atomic_energies = plan.unsort(-gradient), plan.unsort(local.astype(np.float64))
         if self._dispersion is not None:
             (self._known,) = self._dispersion.evaluate(graph)
@@ -135,4 +160,4 @@ class StraightStep:
             forces -= self._known.gradient
         whole = np.array([energy])
         tensors = torch.from_numpy(whole), torch.from_numpy(atomic_energies), torch.from_numpy(forces)
-        return Results(*tensors, charges=charges, dipole=moment)
+        return Results(*tensors, charges=charges, dipole=moment, pathless_charges=pathless)
