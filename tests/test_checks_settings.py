@@ -175,6 +175,15 @@ def test_results_survive_json():
     assert again.to_json() == outcome.to_json()
 
 
+def test_a_plot_holds_the_range_of_the_reference_too():
+    candidate = Figure("f", "x", "y", (Curve.of("c", [1, 2], [0, 1]),), y_range=(-1.0, 20.0))
+    reference = Figure("f", "x", "y", (Curve.of("c", [1, 2], [-4, 1]),), y_range=(-5.0, 10.0))
+    outcome, other = (CheckResult.judged("n", "S.", [], [figure]) for figure in (candidate, reference))
+    (beside,) = outcome.beside(other).figures
+    assert beside.y_range == (-5.0, 20.0)
+    assert [curve.name for curve in beside.curves] == ["c", "c, reference"]
+
+
 def test_an_error_of_the_calculator_is_a_failure_with_its_text():
     class Refusing(EMT):
         def calculate(self, *args, **options):

@@ -17,8 +17,10 @@ from lrc_ase.cli.console import console
 from lrc_ase.cli.printed_tables import print_table
 from lrc_ase.evaluation.evaluate import Evaluation
 from lrc_ase.evaluation.pair_errors import PairErrors, pair_errors
+from lrc_ase.learning.state import IterationRecord
 from lrc_ase.report.error_plots import plot_hardest_frames, plot_pair_errors
 from lrc_ase.report.learning_curve import plot_learning_curve
+from lrc_ase.report.learning_plots import plot_time
 from lrc_ase.report.page import Picture, Report, Section, Table, write_report
 from lrc_ase.report.parity import plot_parity, plot_parity_by_element
 from lrc_ase.report.potential_plots import plot_charges
@@ -200,6 +202,13 @@ def test_ticks_of_pair_errors_reach_to_the_last_one(drawn):
     plot_pair_errors({"a": {"Na-Cl": PairErrors(np.arange(0.5, 10.5), mean, np.full(10, 0.1), 100)}}, 5.0, "pairs.png")
     (axes,) = (axes for axes in drawn[0].axes if axes.get_visible())
     assert axes.get_yticks().tolist() == [-1.0, -2.0, -5.0, 0.0, 1.0, 2.0, 5.0]
+
+
+def test_the_final_training_is_no_iteration(drawn):
+    records = [IterationRecord(iteration=number, train_seconds=60.0) for number in range(25)]
+    plot_time(records, 120.0, "time.png")
+    labels = [label.get_text() for label in drawn[0].axes[0].get_xticklabels()]
+    assert labels == [*(f"{number}" for number in range(0, 25, 2)), "final"]
 
 
 def test_an_atom_and_its_image_are_no_pair():

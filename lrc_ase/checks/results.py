@@ -119,6 +119,14 @@ class Figure:
     log_y: bool = False
     y_range: tuple[float, float] | None = None
 
+    def beside(self, reference: Figure) -> Figure:
+        """Return the plot with the curves of a reference calculator, in a range that holds both."""
+        curves = tuple(replace(each, name=f"{each.name}, reference") for each in reference.curves)
+        y_range = self.y_range
+        if y_range is not None and reference.y_range is not None:
+            y_range = min(y_range[0], reference.y_range[0]), max(y_range[1], reference.y_range[1])
+        return replace(self, curves=self.curves + curves, y_range=y_range)
+
 
 @dataclass(frozen=True)
 class CheckResult:
@@ -153,15 +161,8 @@ class CheckResult:
         """Return the result with the values and curves of a reference calculator beside its values and curves."""
         values = {quantity.name: quantity.value for quantity in reference.quantities}
         quantities = tuple(replace(each, reference=values.get(each.name)) for each in self.quantities)
-        curves = {figure.title: figure.curves for figure in reference.figures}
-        figures = tuple(
-            replace(
-                figure,
-                curves=figure.curves
-                + tuple(replace(each, name=f"{each.name}, reference") for each in curves.get(figure.title, ())),
-            )
-            for figure in self.figures
-        )
+        others = {figure.title: figure for figure in reference.figures}
+        figures = tuple(each.beside(others[each.title]) if each.title in others else each for each in self.figures)
         return replace(self, quantities=quantities, figures=figures)
 
     def to_json(self) -> dict[str, Any]:

@@ -25,6 +25,8 @@ __all__ = ["Explored", "explored_of", "plot_agreement", "plot_errors", "plot_exp
 _RANGE = 4.0
 """Range in which shortest distances are looked for, Angstrom."""
 _UNIT = ERROR_UNITS["forces"].symbol
+_MOST_NUMBERS = 10
+"""Number of iterations up to which each has its number on an axis."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +148,14 @@ def plot_time(records: Sequence[IterationRecord], final_seconds: float, path: st
         seconds = np.array([getattr(record, attribute) for record in records])
         axis.bar(numbers, seconds, bottom=base, color=color, label=label)
         base += seconds
+    named = numbers[:: max(len(numbers) // _MOST_NUMBERS, 1)]
+    ticks, names = list(named), [f"{number}" for number in named]
     if final_seconds:
-        axis.bar([max(numbers) + 1], [final_seconds], color=COLORS[3], label="final training")
+        last = max(numbers) + 1
+        axis.bar([last], [final_seconds], color=COLORS[3], label="final training")
+        ticks, names = [*ticks, last], [*names, "final"]
     axis.set(xlabel="Iteration", ylabel="Time (s)")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_xticks(ticks, names)
     axis.grid(alpha=0.3, axis="y")
     axis.legend(frameon=False)
     save_figure(figure, path)
