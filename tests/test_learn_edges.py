@@ -15,10 +15,11 @@ from lrc_ase.report.learning_report import report_learning
 
 def test_time_that_is_over_before_an_exploration_ends_the_loop(tmp_path, monkeypatch):
     monkeypatch.setattr(Loop, "_out_of_time", lambda self: bool(self.state.records and self.state.record.train_seconds))
-    summary = learn(content(tmp_path, budget={"minutes": 5.0, "teacher_calls": 8}), tmp_path / "run")
+    summary = learn(content(tmp_path, budget={"minutes": 600.0, "teacher_calls": 8}), tmp_path / "run")
     assert [record.labelled for record in summary.records] == [4, 0]
     assert summary.records[0].runs == 0
     assert summary.end == "no new frame could be labelled"
+    assert "  final training: 3 frames, " in (tmp_path / "run/log.txt").read_text()
     assert report_learning(tmp_path / "run").exists()
     monkeypatch.undo()
     assert learn(None, tmp_path / "run", resume=True).teacher_calls == 8

@@ -284,7 +284,10 @@ class Loop:
         if not train_frames:
             raise ValueError("there is no frame to train on: all labels have forces beyond any use, or failed")
         epochs = epochs_of(n_epochs, steps, train_frames, self.settings)
-        self.observer.phase(f"{folder.parent.name if folder.name == 'training' else 'final'}: training", epochs)
+        is_final = folder == self.folder.final_training
+        if is_final:  # minutes of the budget do not count here: without a terminal this would be a long silence
+            self._say(f"final training: {counted(len(train_frames), 'frame')}, {counted(epochs, 'epoch')}")
+        self.observer.phase(f"{'final' if is_final else folder.parent.name}: training", epochs)
         return train_on(
             train_frames,
             held_out,
