@@ -154,7 +154,7 @@ def test_ranges_follow_from_the_shortest_distances_and_the_radii():
     assert ranges == {
         "Na-H": 1.3,  # as set
         "N-H": 0.8,  # as set
-        "N-N": 1.0567,  # not as set: the shortest distance, rounded down
+        "N-N": 1.0039,  # not as set: 0.95 of the shortest distance, rounded down
         "H-H": 0.62,  # twice the radius
         "N-Na": 2.37,  # the sum of the radii
         "Na-Na": 3.0,  # the cutoff

@@ -40,8 +40,8 @@ class ZBLSettings(Settings):
         None
     )
     """Longest distance at which the repulsion of a pair of elements may begin, Angstrom: `{Na-Cl: 1.8}`. A potential
-    holds where it begins: no further than the shortest distance of such a pair in the training frames, and the sum of
-    the covalent radii if no frame has the pair."""
+    holds where it begins: no further than 0.95 of the shortest distance of such a pair in the training frames, and the
+    sum of the covalent radii if no frame has the pair."""
     wall: float = Field(150.0, ge=0, le=1e4)
     """Height in eV of a wall around every atom that begins at the same distances, where the repulsion of light atoms
     is too weak to hold what the network does; 0 leaves it out."""

@@ -26,6 +26,7 @@ from ase import Atoms
 from lrc_ase import LRCCalculator, Potential, load_potential
 from lrc_ase.checks import CHECKS, Candidate, CheckSettings, Subject, kind_of
 from lrc_ase.models.baselines import ranges_from_data
+from lrc_ase.models.baselines.zbl import MARGIN
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.model import ShortRangeModel, build_model
 from lrc_ase.structures.graph import Graph
@@ -42,14 +43,14 @@ def main() -> None:
     parser.add_argument("potential")
     parser.add_argument("frames")
     parser.add_argument("--frames", type=int, default=3, dest="n_frames")
-    parser.add_argument("--range", type=float, default=1.0, help="range of the repulsion / shortest distance")
+    parser.add_argument("--range", type=float, default=MARGIN, help="range of the repulsion / shortest distance")
     parser.add_argument("--wall", type=float, nargs="+", default=[150.0], help="heights of the wall, eV")
     parser.add_argument("--falls", action="store_true", help="print falls by the check `approaching pairs`")
     arguments = parser.parse_args()
     potential = load_potential(arguments.potential, dtype="float64")
     elements, cutoff = potential.settings.elements, potential.settings.cutoff
     shortest = potential.description["training_domain"]["shortest_distances"]
-    scaled = {pair: arguments.range * distance for pair, distance in shortest.items()}
+    scaled = {pair: arguments.range / MARGIN * distance for pair, distance in shortest.items()}
     ranges = ranges_from_data(None, elements, scaled, cutoff)
     repelling = [[{"zbl": {"ranges": ranges, "wall": height}}] for height in arguments.wall]
     frames = ase.io.read(arguments.frames, f":{arguments.n_frames}")
