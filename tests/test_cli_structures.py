@@ -69,6 +69,15 @@ def test_other_repetitions_are_refused(text):
         parse_repeat(text)
 
 
+def test_a_structure_that_looks_charged_is_doubted_once_with_its_file(potential, tmp_path):
+    atoms = bulk("Cu", cubic=True)
+    atoms.set_initial_charges([1.0, 0.0, 0.0, 0.0])
+    atoms.write(tmp_path / "s.traj")
+    code, output = lrc_ase("md", potential, tmp_path / "s.traj", "-t", 300, "-n", 1, "-o", tmp_path / "md.traj")
+    assert code == 0, output
+    assert output.count("initial charges sum to +1 e") == output.count("s.traj: initial charges sum") == 1
+
+
 @pytest.mark.parametrize("repeat", [["2,1,1"], ["2", "1", "1"]], ids=["commas", "spaces"])
 def test_md_takes_repetitions_as_one_word_or_three(folder, potential, tmp_path, repeat):
     arguments = ["md", "--repeat", *repeat, potential, f"{folder}/frames.extxyz@0", "-t", 300, "-n", 1]
