@@ -62,7 +62,7 @@ def test_each_of_several_structures_takes_its_way(monkeypatch, limit):
     structure = torch.repeat_interleave(torch.arange(4), torch.tensor(sizes))
     multiplier = Yukawa([0.3, 0.8], smearing=1.0)
     monkeypatch.setattr(direct, "_PAIRS_AT_ONCE", limit)
-    field = direct.pair_sums(multiplier, weights, positions, structure, 4).detach()
+    field = direct.pair_sums(multiplier, weights, positions, structure, torch.bincount(structure).tolist()).detach()
     for number in range(4):
         place = positions[structure == number].numpy()
         for channel, screening in enumerate((0.3, 0.8)):

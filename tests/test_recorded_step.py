@@ -10,7 +10,7 @@ from structures import ELEMENTS, random_walk, rattled_crystal, settings, shaken_
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lrc_ase import LongRangeSettings, SphereSettings
-from lrc_ase.layer.recording import recording, recording_step
+from lrc_ase.layer.recording import record, recording, recording_step
 from lrc_ase.layer.tables import MultiplierTables, UnkeptTables
 from lrc_ase.models.baseline_settings import ZBLSettings
 from lrc_ase.models.baselines import ranges_from_data
@@ -61,8 +61,10 @@ class Waits(TorchDispatchMode):
 
 def with_host_side(graph):
     """Return the graph as `Graph.to` returns it on a GPU: with copies of its numbers on the host."""
-    copies = [each.clone() for each in (graph.species, graph.cell, graph.pbc, graph.charge)]
-    return replace(graph, host_side=HostSide(*copies, of=(graph.species, graph.cell, graph.pbc, graph.charge)))
+    copies = [each.clone() for each in (graph.species, graph.cell, graph.pbc, graph.charge, graph.structure)]
+    return replace(
+        graph, host_side=HostSide(*copies, of=(graph.species, graph.cell, graph.pbc, graph.charge, graph.structure))
+    )
 
 
 def model_of(name):
@@ -83,7 +85,7 @@ def test_a_recorded_step_gives_the_same_and_waits_for_nothing(name, cell_changes
     with recording_step():
         evaluate(model, graph, stress=cell_changes)  # constants come to the device
         host = graph.on_host
-        with Waits([host.species, host.cell, host.pbc, host.charge]) as waits:
+        with Waits([host.species, host.cell, host.pbc, host.charge, host.structure]) as waits:
             actual = evaluate(model, graph, stress=cell_changes)
     assert waits.operations == []
     for field in ("energy", "atomic_energies", "forces", "charges", "stress"):
@@ -95,6 +97,16 @@ def test_the_watch_notices_a_wait():
     with Waits([]) as waits:
         bool(torch.ones(3).sum() > 2)
     assert waits.operations == ["aten._local_scalar_dense.default"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a torch that cannot record")
+def test_a_step_that_cannot_be_recorded_is_repeated_as_it_is():
+    calls = []
+    with pytest.warns(UserWarning, match="could not be recorded as a CUDA graph"):
+        repeat = record(lambda: calls.append(recording()), torch.device("cuda"))
+    calls.clear()
+    repeat()
+    assert calls == [False]
 
 
 def test_recording_ends_with_its_block():
@@ -158,14 +170,14 @@ def test_spare_columns_change_no_neighbor():
 def rehearsed(monkeypatch):
     """Let steps be recorded on the CPU: a replay evaluates the same tensors once more, in the way of a recording."""
 
-    def record(step):
+    def rehearse(step, device):
         def replay():
             with recording_step():
-                step._evaluate()
+                step()
 
         return replay
 
-    monkeypatch.setattr(RecordedStep, "_record", record)
+    monkeypatch.setattr("lrc_ase.models.inference.recorded_step.record", rehearse)
     monkeypatch.setattr("lrc_ase.models.inference.evaluator._RECORDING_DEVICE", "cpu")
     search = neighbors.neighbor_graph
     monkeypatch.setattr(

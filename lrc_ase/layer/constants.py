@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["constant"]
+__all__ = ["constant", "on_device"]
 
 
 def constant(make: Callable[..., Any], *arguments: Any, like: Tensor) -> Tensor:
@@ -20,6 +20,14 @@ def constant(make: Callable[..., Any], *arguments: Any, like: Tensor) -> Tensor:
     therefore `make` returns some kilobytes at most. A second call copies nothing to a GPU, and so does not wait for it.
     """
     return _made(make, arguments, like.dtype, like.device)
+
+
+def on_device(values: Tensor, device: torch.device | str) -> Tensor:
+    """Return a vector of some numbers on `device`; one that needs no gradient is copied there once, and kept."""
+    device = torch.device(device)
+    if values.requires_grad or values.device.type == device.type:
+        return values.to(device)
+    return constant(tuple, tuple(values.tolist()), like=torch.empty(0, dtype=values.dtype, device=device))
 
 
 @cache

@@ -118,6 +118,7 @@ class LongRangeConvolution(nn.Module):
         exchange: Exchange | None = None,
         tables: MultiplierTables | None = None,
         cell_on_host: Tensor | None = None,
+        structure_on_host: Tensor | None = None,
     ) -> Tensor:
         """Compute the field u at the atoms.
 
@@ -143,9 +144,9 @@ class LongRangeConvolution(nn.Module):
         tables
             Tables of a frozen kernel from earlier calls. Calls with the same object and cell, as in dynamics, do not
             evaluate the kernel on the mesh again. The layer itself keeps nothing.
-        cell_on_host
-            Copy of `cell` on the host, if `cell` is on another device. The call then need not wait for the device.
-            `pbc` may be on the host in any case.
+        cell_on_host, structure_on_host
+            Copies of `cell` and `structure` on the host, if these are on another device. The call then need not wait
+            for the device. `pbc` may be on the host in any case.
 
         Returns
         -------
@@ -158,7 +159,7 @@ class LongRangeConvolution(nn.Module):
             Shapes that do not fit, coordinates that are not finite, a singular cell, a kernel that has no form in this
             boundary, a mesh larger than the memory, processes that would share what has no mesh.
         """
-        boundary = Boundary(structure, pbc, mesh_shapes, exchange, tables or MultiplierTables(), cell_on_host)
+        boundary = Boundary(structure, pbc, mesh_shapes, exchange, tables, cell_on_host, structure_on_host)
         return self._sum(weights, fractional, cell, boundary, n_energies=0).field
 
     def field_and_energy(
@@ -175,6 +176,7 @@ class LongRangeConvolution(nn.Module):
         exchange: Exchange | None = None,
         tables: MultiplierTables | None = None,
         cell_on_host: Tensor | None = None,
+        structure_on_host: Tensor | None = None,
     ) -> FieldAndEnergy:
         r"""Compute :math:`\tfrac12\sum_i f_i u_i` of the first `n_energies` channels, and the field of the others.
 
@@ -197,7 +199,7 @@ class LongRangeConvolution(nn.Module):
             raise ValueError("energies 1/2 sum f u need one field for each weight, got a Matrix: use `forward`")
         if gradient and self.method == "ewald":
             raise ValueError("the sum over waves, method='ewald', gives no gradients: use method='mesh'")
-        boundary = Boundary(structure, pbc, mesh_shapes, exchange, tables or MultiplierTables(), cell_on_host)
+        boundary = Boundary(structure, pbc, mesh_shapes, exchange, tables, cell_on_host, structure_on_host)
         return self._sum(weights, fractional, cell, boundary, n_energies, gradient=gradient)
 
     def _sum(
@@ -211,7 +213,7 @@ class LongRangeConvolution(nn.Module):
         gradient: bool = False,
     ) -> FieldAndEnergy:
         """Sum each group of structures with the same mesh and the same open directions."""
-        structure, pbc, mesh_shapes, exchange, tables, cell_on_host = boundary
+        structure, pbc, mesh_shapes, exchange, tables, cell_on_host, _ = boundary
         cells = check_inputs(weights, fractional, cell, boundary, self.multiplier.n_inputs)
         d = fractional.shape[-1]
         if exchange is not None and (len(cells) != 1 or self.method != "mesh" or (pbc is not None and not pbc.any())):
@@ -221,22 +223,28 @@ class LongRangeConvolution(nn.Module):
             )
         if structure is None:
             structure = _one_structure(fractional.shape[0], fractional.device)  # cached: every step asks
+            boundary = boundary._replace(structure=structure)
         periodic = None if pbc is None else [tuple(row) for row in pbc.tolist()]  # one copy from the device
         # structures with the same mesh are summed together: one FFT call, one pass over their atoms
         groups: dict[tuple[Any, ...], list[int]] = {}
-        layouts = []
+        layouts, sizes = [], None
         for index in range(len(cells)):
             if (periodic is None or all(periodic[index])) and self.method != "direct":
                 held = None if mesh_shapes is None else mesh_shapes[index]  # no jumps of the energy as the cell changes
                 layout = Layout(held or self.mesh_shape_for(cells[index]))
             else:
                 of_structure = (True,) * d if periodic is None else periodic[index]
-                layout = self._open_layout(fractional[structure == index], cell[index], of_structure, exchange)
+                sizes = sizes or boundary.sizes(len(cells))
+                if self._pairs_alone(of_structure, sizes[index]):
+                    layout = Layout(None)
+                else:
+                    box = fractional[structure == index], cell[index], of_structure
+                    layout = open_layout(*box, self._widest, self.mesh_shape_for, exchange)
             layouts.append(layout)
             groups.setdefault((layout.open_axes, layout.mesh_shape), []).append(index)  # in order of appearance
-        options = exchange, tables, n_energies, gradient
+        options = exchange, tables or MultiplierTables(), n_energies, gradient
         if len(groups) == 1:
-            return self._group(weights, fractional, cell, structure, layouts, *options, cell_on_host)
+            return self._group(weights, fractional, cell, structure, layouts, sizes, *options, cell_on_host)
         sums = []
         for members in groups.values():
             chosen = torch.tensor(members, device=structure.device)
@@ -244,9 +252,9 @@ class LongRangeConvolution(nn.Module):
             position_in_group = structure.new_full((len(cell),), -1)
             position_in_group[chosen] = torch.arange(len(members), device=structure.device)
             atoms = (position_in_group[structure] >= 0).nonzero()[:, 0]
-            of_group = [layouts[index] for index in members]
+            of_group, sizes_of_group = [layouts[i] for i in members], sizes and [sizes[i] for i in members]
             inputs = weights[atoms], fractional[atoms], cell[chosen], position_in_group[structure[atoms]]
-            sums.append((atoms, chosen, self._group(*inputs, of_group, *options)))
+            sums.append((atoms, chosen, self._group(*inputs, of_group, sizes_of_group, *options)))
         return joined(sums, len(weights), len(cell))
 
     def mesh_shape_for(self, cell: np.ndarray, held: tuple[int, ...] | None = None) -> tuple[int, ...]:
@@ -264,6 +272,7 @@ class LongRangeConvolution(nn.Module):
         cell: Tensor,
         structure: Tensor,
         layouts: Sequence[Layout],
+        sizes: Sequence[int] | None,
         exchange: Exchange | None,
         tables: MultiplierTables,
         n_energies: int,
@@ -274,7 +283,8 @@ class LongRangeConvolution(nn.Module):
         mesh_shape, open_axes = layouts[0].mesh_shape, layouts[0].open_axes
         multiplier, dimension = self.multiplier, fractional.shape[-1]
         if mesh_shape is None:
-            sums = open_sums(multiplier, weights, fractional, cell, structure, n_energies, gradient=gradient)
+            assert sizes is not None
+            sums = open_sums(multiplier, weights, fractional, cell, structure, sizes, n_energies, gradient=gradient)
         else:
             if open_axes:
                 # vacuum is part of the box, not of the user's cell: atoms move to coordinates of the padded one
@@ -306,14 +316,12 @@ class LongRangeConvolution(nn.Module):
         at_origin = tables.at_origin(multiplier, dimension, weights.dtype, weights.device)
         return add_self_term(sums, at_origin if pairs_alone else -at_origin, weights, structure)
 
-    def _open_layout(
-        self, fractional: Tensor, cell: Tensor, pbc: tuple[bool, ...], exchange: Exchange | None
-    ) -> Layout:
-        """Lay out one structure with open directions: `fractional` (n_atoms, d) in units of its `cell` (d, d)."""
+    def _pairs_alone(self, pbc: tuple[bool, ...], n_atoms: int) -> bool:
+        """Return True if a structure with these directions is summed over pairs, without a mesh."""
         if self.method == "direct" and any(pbc):
             raise ValueError(f"method='direct' sums pairs in open space, got periodic directions {pbc}")
-        if not any(pbc) and (self.method == "direct" or self.smearing == 0 or len(pbc) != 3):  # no mesh: sum pairs
-            return Layout(None)
+        if not any(pbc) and (self.method == "direct" or self.smearing == 0 or len(pbc) != 3):
+            return True
         if len(pbc) != 3:
             raise ValueError(
                 f"periodic directions {pbc}: partly open boundaries are there in three dimensions alone; make all "
@@ -323,9 +331,7 @@ class LongRangeConvolution(nn.Module):
             raise ValueError(
                 "a slab or wire needs a kernel with `smearing` > 0: give it to the multiplier and the layer"
             )
-        if not any(pbc) and self.sums_pairs(len(fractional)):
-            return Layout(None)
-        return open_layout(fractional, cell, pbc, self._widest, self.mesh_shape_for, exchange)
+        return not any(pbc) and self.sums_pairs(n_atoms)
 
     def sums_pairs(self, n_atoms: int) -> bool:
         """Return True if an open structure of so few atoms is summed by pairs wherever the atoms are."""

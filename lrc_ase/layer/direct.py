@@ -6,6 +6,8 @@ operations, else blocks of rows that are evaluated again in the backward pass, s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -19,15 +21,15 @@ _PAIRS_AT_ONCE = 2_000_000
 
 
 def pair_sums(
-    multiplier: Multiplier, weights: Tensor, positions: Tensor, structure: Tensor, n_structures: int
+    multiplier: Multiplier, weights: Tensor, positions: Tensor, structure: Tensor, sizes: Sequence[int]
 ) -> Tensor:
     """Compute the field at the atoms without i = j, structure by structure, (n_atoms, n_outputs).
 
-    `weights` (n_atoms, n_inputs), `positions` (n_atoms, d) in Angstrom, `structure` (n_atoms,).
+    `weights` (n_atoms, n_inputs), `positions` (n_atoms, d) in Angstrom, `structure` (n_atoms,), `sizes` the number
+    of atoms of each.
     """
-    counts = torch.bincount(structure, minlength=n_structures).tolist()
-    members = torch.split(torch.argsort(structure, stable=True), counts)
-    if sum(count**2 for count in counts) <= _PAIRS_AT_ONCE:
+    members = torch.split(torch.argsort(structure, stable=True), list(sizes))
+    if sum(size**2 for size in sizes) <= _PAIRS_AT_ONCE:
         # each pair once: half the distances and kernel values, which cost more than the sums
         pairs = [atoms[torch.triu_indices(len(atoms), len(atoms), 1, device=atoms.device)] for atoms in members]
         return _all_pairs(multiplier, weights, positions, torch.cat(pairs, dim=1))
@@ -39,16 +41,15 @@ def pair_sums(
 
 
 def pair_gradients(
-    multiplier: Multiplier, weights: Tensor, positions: Tensor, structure: Tensor, n_structures: int
+    multiplier: Multiplier, weights: Tensor, positions: Tensor, structure: Tensor, sizes: Sequence[int]
 ) -> Tensor:
     r"""Compute the gradient of the field at the atoms, :math:`\sum_j f_j \phi'(r_{ij}) (x_i - x_j) / r_{ij}`.
 
     `weights` (n_atoms, n_channels) belong to the first channels of the multiplier; returns (n_atoms, 3, n_channels).
     """
-    counts = torch.bincount(structure, minlength=n_structures).tolist()
     gradient = weights.new_zeros(len(weights), positions.shape[1], weights.shape[1])
-    members = torch.split(torch.argsort(structure, stable=True), counts)
-    if sum(count**2 for count in counts) <= _PAIRS_AT_ONCE:
+    members = torch.split(torch.argsort(structure, stable=True), list(sizes))
+    if sum(size**2 for size in sizes) <= _PAIRS_AT_ONCE:
         pairs = [atoms[torch.triu_indices(len(atoms), len(atoms), 1, device=atoms.device)] for atoms in members]
         first, second = torch.cat(pairs, dim=1)
         slopes = _slopes(multiplier, positions[first] - positions[second], weights.shape[1])  # (n_pairs, 3, n_channels)

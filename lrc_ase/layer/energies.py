@@ -30,11 +30,15 @@ def open_sums(
     fractional: Tensor,
     cell: Tensor,
     structure: Tensor,
+    sizes: Sequence[int],
     n_energies: int,
     *,
     gradient: bool,
 ) -> FieldAndEnergy:
-    """Sum over pairs in open space, without i = j; arguments as in `LongRangeConvolution.field_and_energy`."""
+    """Sum over pairs in open space, without i = j, of structures with `sizes` atoms.
+
+    Other arguments as in `LongRangeConvolution.field_and_energy`.
+    """
     d = fractional.shape[-1]
     if d != 3 and not multiplier.radial_in_every_dimension:
         raise ValueError(
@@ -42,11 +46,11 @@ def open_sums(
             "periodic"
         )
     positions = torch.einsum("ni,nij->nj", fractional, cell[structure])  # (n_atoms, d)
-    field = pair_sums(multiplier, weights, positions, structure, len(cell))
+    field = pair_sums(multiplier, weights, positions, structure, sizes)
     sums = split_energies(field, weights, structure, len(cell), n_energies)
     if not gradient:
         return sums
-    slopes = pair_gradients(multiplier, weights[:, :n_energies], positions, structure, len(cell))
+    slopes = pair_gradients(multiplier, weights[:, :n_energies], positions, structure, sizes)
     return sums._replace(gradient=slopes)
 
 

@@ -30,8 +30,16 @@ class Boundary(NamedTuple):
     pbc: Tensor | None
     mesh_shapes: Sequence[tuple[int, ...]] | None
     exchange: Exchange | None
-    tables: MultiplierTables
+    tables: MultiplierTables | None
     cell_on_host: Tensor | None
+    structure_on_host: Tensor | None
+
+    def sizes(self, n_structures: int) -> list[int]:
+        """Count the atoms of each structure; waits for the device unless the structures are known on the host."""
+        structure = self.structure if self.structure_on_host is None else self.structure_on_host
+        assert structure is not None
+        sizes: list[int] = torch.bincount(structure, minlength=n_structures).tolist()
+        return sizes
 
 
 def check_layer(multiplier: Multiplier, window: Window | None, method: str) -> None:
@@ -53,7 +61,7 @@ def check_inputs(weights: Tensor, fractional: Tensor, cell: Tensor, boundary: Bo
 
     Coordinates and structures of a step that is recorded are not looked at.
     """
-    structure, pbc, mesh_shapes, _, _, cell_on_host = boundary
+    structure, pbc, mesh_shapes, _, _, cell_on_host, structure_on_host = boundary
     named = ("weights", weights), ("fractional", fractional), ("cell", cell)
     optional = [each for each in (("pbc", pbc), ("structure", structure)) if each[1] is not None]
     for name, value in (*named, *optional):
@@ -74,7 +82,7 @@ def check_inputs(weights: Tensor, fractional: Tensor, cell: Tensor, boundary: Bo
     if mesh_shapes is not None and len(mesh_shapes) != len(cell):
         raise ValueError(f"`mesh_shapes` must hold one mesh for each of {len(cell)} structures, got {len(mesh_shapes)}")
     if structure is not None:
-        _check_structure(structure, n_atoms, len(cell))
+        _check_structure(structure, structure_on_host, n_atoms, len(cell))
     numbers = fractional.detach()
     # one number that is not finite makes the sum so: one pass
     if not recording() and not math.isfinite(numbers.sum()):
@@ -88,7 +96,7 @@ def check_inputs(weights: Tensor, fractional: Tensor, cell: Tensor, boundary: Bo
     return cells
 
 
-def _check_structure(structure: Tensor, n_atoms: int, n_structures: int) -> None:
+def _check_structure(structure: Tensor, on_host: Tensor | None, n_atoms: int, n_structures: int) -> None:
     """Raise a `ValueError` unless each atom has the index of one of the structures: kernels take it for an address."""
     if structure.shape != (n_atoms,) or structure.dtype != torch.int64:
         raise ValueError(
@@ -97,7 +105,7 @@ def _check_structure(structure: Tensor, n_atoms: int, n_structures: int) -> None
         )
     if n_atoms == 0 or recording():
         return
-    lowest, highest = map(int, structure.aminmax())
+    lowest, highest = map(int, (structure if on_host is None else on_host).aminmax())
     if lowest < 0 or highest >= n_structures:
         raise ValueError(
             f"`structure` must hold indices from 0 to {n_structures - 1}, one less than the number of cells, got "

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lrc_ase.layer.boundaries import Layout, wave_numbers
-from lrc_ase.layer.constants import constant
+from lrc_ase.layer.constants import constant, on_device
 from lrc_ase.layer.kernels import Multiplier, WaveNumbers
 from lrc_ase.layer.lattice import indices_along, inverse_cell, volume
 from lrc_ase.layer.windows import Window
@@ -110,7 +110,7 @@ class MultiplierTables:
         kept = self._at_origin.get(multiplier)
         if kept is not None and kept[0] == key:
             return kept[1]
-        value = multiplier.arranged(multiplier.at_origin(dimension)).to(device, dtype)
+        value = on_device(multiplier.arranged(multiplier.at_origin(dimension)), device).to(dtype)
         if key[0] is not None:
             self._at_origin[multiplier] = key, value
         return value

@@ -231,6 +231,7 @@ class LongRangePart(nn.Module):
             "tables": graph.tables,
             # a strain is zero: its numbers are those of the cell
             "cell_on_host": None if graph.on_host is None else graph.on_host.cell,
+            "structure_on_host": None if graph.on_host is None else graph.on_host.structure,
         }
         return (weights, fractional, cell.to(weights)), options
 

@@ -6,6 +6,7 @@ atoms of other processes, and of periodic images, within reach of the local atom
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ class HostSide:
     cell: Tensor
     pbc: Tensor
     charge: Tensor
+    structure: Tensor
     of: tuple[Tensor, ...]
     """The fields themselves, in this order."""
 
@@ -79,15 +81,26 @@ class Graph:
     @property
     def on_host(self) -> HostSide | None:
         """Return the copies on the host; None if there are none, or if a field was replaced since."""
-        copies, fields_now = self.host_side, (self.species, self.cell, self.pbc, self.charge)
+        copies, fields_now = self.host_side, self.known_on_host
         if copies is None or any(now is not then for now, then in zip(fields_now, copies.of, strict=True)):
             return None
         return copies
 
     @property
+    def known_on_host(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return the fields that have copies on the host, in the order of `HostSide`."""
+        return self.species, self.cell, self.pbc, self.charge, self.structure
+
+    @property
     def fully_periodic(self) -> bool:
         """Return True if all directions of all structures are periodic."""
         return bool((self.pbc if self.on_host is None else self.on_host.pbc).all())
+
+    @property
+    def sizes(self) -> Tensor:
+        """Return the number of atoms of each structure, int64 (n_structures,), without a wait for the device."""
+        ones = torch.ones_like(self.structure)
+        return self.structure.new_zeros(self.n_structures).index_add(0, self.structure, ones)
 
     def element_counts(self, n_elements: int) -> list[int]:
         """Count the local atoms of each element, indices 0 to `n_elements` - 1."""
@@ -149,8 +162,7 @@ class Graph:
         there = replace(self, **moved)
         if self.positions.device.type != "cpu" or there.positions.device.type == "cpu":
             return there
-        host = self.species, self.cell, self.pbc, self.charge
-        return replace(there, host_side=HostSide(*host, of=(there.species, there.cell, there.pbc, there.charge)))
+        return replace(there, host_side=HostSide(*self.known_on_host, of=there.known_on_host))
 
     def at(self, positions: Tensor) -> Graph:
         """Return the graph at other positions, as `dataclasses.replace` does, which checks every field in each step."""
@@ -169,7 +181,7 @@ class Graph:
         """Return the graph in other cells, on the host (n_structures, 3, 3) in float64; its neighbors must fit them."""
         there, host = cell.to(self.cell.device), self.on_host
         if host is not None:
-            host = replace(host, cell=cell, of=(self.species, there, self.pbc, self.charge))
+            host = replace(host, cell=cell, of=(self.species, there, self.pbc, self.charge, self.structure))
         return replace(self, cell=there, host_side=host)
 
 
@@ -190,7 +202,7 @@ def collate(graphs: Sequence[Graph]) -> Graph:
         structures.append(graph.structure + first_structure)
         first_atom += n_atoms
         first_structure += graph.n_structures
-    return Graph(
+    joined = Graph(
         positions=torch.cat([graph.positions for graph in graphs]),
         species=torch.cat([graph.species for graph in graphs]),
         structure=torch.cat(structures),
@@ -204,6 +216,10 @@ def collate(graphs: Sequence[Graph]) -> Graph:
         field=_joined([graph.field for graph in graphs], [graph.cell[:, 0] for graph in graphs]),
         images=_joined([graph.images for graph in graphs], [graph.positions for graph in graphs]),
     )
+    on_host = [graph.on_host for graph in graphs]
+    if any(each is None for each in on_host):
+        return joined
+    return replace(joined, host_side=_joined_host_sides([each for each in on_host if each is not None], joined))
 
 
 def _joined(values: Sequence[Tensor | None], like: Sequence[Tensor]) -> Tensor | None:
@@ -213,6 +229,15 @@ def _joined(values: Sequence[Tensor | None], like: Sequence[Tensor]) -> Tensor |
     return torch.cat(
         [torch.zeros_like(other) if value is None else value for value, other in zip(values, like, strict=True)]
     )
+
+
+def _joined_host_sides(parts: Sequence[HostSide], graph: Graph) -> HostSide:
+    """Join the copies of the graphs that make up a batch."""
+    firsts = itertools.accumulate((len(part.cell) for part in parts), initial=0)
+    structures = [part.structure + first for part, first in zip(parts, firsts, strict=False)]
+    names = "species", "cell", "pbc", "charge"
+    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    return HostSide(**joined, structure=torch.cat(structures), of=graph.known_on_host)
 
 
 def _joined_mesh_shapes(graphs: Sequence[Graph]) -> tuple[tuple[int, ...], ...] | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from lrc_ase.layer.constants import on_device
 from lrc_ase.layer.kernels.multiplier import Multiplier, WaveNumbers
 
 __all__ = ["Matrix", "Repeated", "Stack"]
@@ -55,7 +56,7 @@ class Stack(Multiplier):
         values = [multiplier.at_origin(dimension) for multiplier in self]
         # a kernel without parameters, such as Coulomb's, does not know the device
         device = next((parameter.device for parameter in self.parameters()), values[0].device)
-        return torch.cat([each.to(device) for each in values])
+        return torch.cat([on_device(each, device) for each in values])
 
     def __iter__(self) -> Iterator[Multiplier]:
         # `ModuleList` is typed as plain modules

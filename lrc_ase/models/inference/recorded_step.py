@@ -9,13 +9,12 @@ they change, as under a barostat. The long-range kernel is then evaluated on the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
 
-from lrc_ase.layer.recording import recording_step
+from lrc_ase.layer.recording import record
 from lrc_ase.layer.tables import MultiplierTables, UnkeptTables
 from lrc_ase.models.derivatives import Results, evaluate
 from lrc_ase.models.model import ShortRangeModel
@@ -23,8 +22,6 @@ from lrc_ase.structures.graph import Graph
 
 __all__ = ["RecordedStep", "fixed_by_recording", "with_spare_columns"]
 
-_WARM_UPS = 3
-"""Steps before the recording: kernels are compiled and constants come to the device."""
 _SPARE = 8
 """One column in so many is spare, so that lists of a later search fit."""
 
@@ -49,21 +46,7 @@ class RecordedStep:
         self._fixed = fixed_by_recording(graph, cell=not cell_changes)
         self._stress = cell_changes and graph.fully_periodic
         self._model = model
-        self._replay = self._record()
-
-    def _record(self) -> Callable[[], None]:
-        """Record the step on the graph with addresses of its own; return what repeats it."""
-        recorded, device = torch.cuda.CUDAGraph(), self._graph.positions.device
-        # recording wants a stream of its own, and so do the steps before it
-        stream = torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream), recording_step():
-            for _ in range(_WARM_UPS):
-                self._evaluate()
-        torch.cuda.current_stream(device).wait_stream(stream)
-        with torch.cuda.graph(recorded, capture_error_mode="thread_local"), recording_step():
-            self._evaluate()
-        return recorded.replay
+        self._replay = record(self._evaluate, graph.positions.device)
 
     def _evaluate(self) -> None:
         self._results = evaluate(self._model, self._graph, stress=self._stress)
@@ -115,7 +98,7 @@ def with_spare_columns(graph: Graph) -> Graph:
     atoms = torch.arange(graph.n_atoms, device=graph.neighbors.device)[:, None].expand(-1, n_spare)
     cell, host = graph.cell.clone(), graph.on_host
     if host is not None:
-        host = replace(host, of=(graph.species, cell, graph.pbc, graph.charge))
+        host = replace(host, of=(graph.species, cell, graph.pbc, graph.charge, graph.structure))
     return replace(
         graph,
         cell=cell,
