@@ -26,7 +26,7 @@ from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.electric_field import check_field
 from lrc_ase.structures.graph import Graph
 
-__all__ = ["Results", "born_effective_charges", "dipole_moment", "evaluate", "polarizability"]
+__all__ = ["Results", "born_effective_charges", "dipole_moment", "evaluate", "loss_gradients", "polarizability"]
 
 
 @dataclass(frozen=True)
@@ -280,3 +280,8 @@ def _dipole_and_field(model: ShortRangeModel, graph: Graph) -> tuple[Tensor, Ten
     check_field(field, graph.cell, graph.pbc, graph.charge)
     _, energy, _ = _energy(model, graph, None)
     return -torch.autograd.grad(energy.sum(), field, create_graph=True)[0], field  # P = -dE/dE_field
+
+
+def loss_gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor | None]:
+    """Return the gradient of a loss by each parameter, None for those that it does not depend on."""
+    return list(torch.autograd.grad(loss, parameters, allow_unused=True))

@@ -19,10 +19,12 @@ from lrc_ase.models.model import ShortRangeModel
 from lrc_ase.training.checkpoint import CheckpointError, check_fit
 from lrc_ase.training.configuration import StageConfiguration
 from lrc_ase.training.fetching import Fetcher
+from lrc_ase.training.filled_batches import common_size
 from lrc_ase.training.losses import ErrorSums
 from lrc_ase.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
 from lrc_ase.training.processes import Processes
 from lrc_ase.training.progress import EpochRecord, Progress
+from lrc_ase.training.recorded_loss import RecordedLoss
 from lrc_ase.training.schedule import learning_rate
 from lrc_ase.training.steps import batch_gradient, mean_errors, trained_parameters
 
@@ -86,6 +88,8 @@ class StageLoop:
         self.processes = processes or Processes()
         self.clock = clock or CompilationClock()
         """Clock of the compilation of kernels, whose time does not count."""
+        self.has_compiled = next(model.parameters()).device.type == "cpu"
+        """False before the first step on a GPU, which compiles and records: all of it does not count."""
         self.n_atoms_done = 0
         """Number of atoms trained on since the loop was created, over all members and processes."""
         self.fetcher = Fetcher(train_graphs)
@@ -96,6 +100,8 @@ class StageLoop:
         for member in members_of(model):
             for name, parameter in member.named_parameters():
                 parameter.requires_grad_(stage.train == "all" or not name.startswith("long_range."))
+        self.recorded = self._recorded(members_of(model), train_graphs, gradient=True)
+        self.recorded_validation = self._recorded([self.averaged], validation_graphs, gradient=False)
         self.optimizer = build_optimizer(stage, trained_parameters(model))
         self.progress = Progress()
         self.n_batches = math.ceil(len(train_graphs) / stage.frames_per_step)
@@ -203,6 +209,9 @@ class StageLoop:
             begin = self._now()
             following = batches[progress.batch + 1] if progress.batch + 1 < len(batches) else []
             self._step(self.fetcher.batch(batches[progress.batch], following))
+            if not self.has_compiled:  # Triton tells nobody how long it takes
+                self.clock.seconds += self._now() - begin
+                self.has_compiled = True
             progress.seconds += self._now() - begin
             observer.step_done(self)
         return self._finish_epoch()
@@ -213,11 +222,11 @@ class StageLoop:
         self.optimizer.zero_grad(set_to_none=True)
         pending, norms = [], []
         gradient = partial(batch_gradient, n_parts=stage.accumulate, step=progress.step, processes=self.processes)
-        for member, hidden in zip(members_of(self.model), self.left_out, strict=True):
+        for member, hidden, recorded in zip(members_of(self.model), self.left_out, self.recorded, strict=True):
             batch = [graph for index, graph in graphs.items() if index not in hidden]
             if not batch:
                 continue
-            errors = gradient(member, batch, stage.loss, self.force_scale)
+            errors = recorded(batch) if recorded else gradient(member, batch, stage.loss, self.force_scale)
             self.processes.add_up_gradients(member.parameters())
             norms.append(nn.utils.clip_grad_norm_(member.parameters(), stage.gradient_clip or math.inf))
             pending.append(errors)
@@ -239,6 +248,16 @@ class StageLoop:
         progress.sums += sums
         progress.batch += 1
         progress.step += 1
+
+    def _recorded(
+        self, models: Sequence[ShortRangeModel], graphs: Sequence[LabelledGraph], *, gradient: bool
+    ) -> list[RecordedLoss | None]:
+        """Return what computes the loss of each model by a recording, None where nothing can."""
+        size = common_size(models[0], self.stage, graphs) if self.processes.size == 1 else None
+        if size is None:
+            return [None] * len(models)
+        arguments = self.stage.loss, self.force_scale, size
+        return [RecordedLoss(model, *arguments, gradient=gradient) for model in models]
 
     def _rate(self, step: int, seconds: float) -> float:
         """Return the step size of step number `step`, reduced by rewinds."""
@@ -280,6 +299,7 @@ class StageLoop:
                 self.force_scale,
                 batch_size=stage.frames_per_step,
                 processes=self.processes,
+                recorded=self.recorded_validation[0],
             )
             if not math.isfinite(validation["loss"]):
                 raise _NonFiniteLossError(f"validation loss not finite in epoch {epoch}")

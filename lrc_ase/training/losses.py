@@ -11,10 +11,11 @@ from torch import Tensor
 
 from lrc_ase.dataset import LabelledGraph
 from lrc_ase.evaluation.error_tables import ERROR_UNITS
+from lrc_ase.layer.lattice import volume
 from lrc_ase.models.derivatives import Results
 from lrc_ase.training.configuration import LossConfiguration
 
-__all__ = ["ErrorSums", "LabelCounts", "loss_of"]
+__all__ = ["ErrorSums", "LabelCounts", "loss_of", "sums_on_device"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def loss_of(
     the larger batch, and the losses of its parts sum to its loss.
     """
     graph = batch.graph
-    sizes = torch.bincount(graph.structure, minlength=graph.n_structures)
+    sizes = graph.sizes
     terms = []
     if configuration.energy:
         error = (results.energy - batch.energy) / (sizes * force_scale)
@@ -90,7 +91,7 @@ def loss_of(
     if configuration.stress:
         assert results.stress is not None
         # stress times volume is an energy: per atom it is comparable to the energy error
-        volumes = torch.linalg.det(graph.cell).abs()
+        volumes = volume(graph.cell)
         error = (volumes / (sizes * force_scale))[:, None, None] * (results.stress - batch.stress)
         terms.append(
             configuration.stress
@@ -158,25 +159,14 @@ class ErrorSums:
 
     def add(self, results: Results, batch: LabelledGraph, loss: Tensor, n_structures: int | None = None) -> None:
         """Add the errors of a batch, or of a part of a batch that has `n_structures` in all."""
-        graph = batch.graph
-        sizes = torch.bincount(graph.structure, minlength=graph.n_structures)
-        sums = [loss.detach().double()]
-        for kind in _ERROR_KINDS:
-            predicted, label = getattr(results, kind), getattr(batch, kind)
-            if predicted is None or label is None:
-                sums += [loss.new_zeros((), dtype=torch.float64)] * 3
-                continue
-            error = (predicted.detach() - label).double()
-            if kind == "energy":
-                error = error / sizes
-            # components of Born effective charges that were not computed are NaN
-            labelled = ~(error if kind == "born_effective_charges" else label).isnan()
-            error = torch.where(labelled, error, torch.zeros_like(error))
-            sums += [error.abs().sum(), (error**2).sum(), labelled.sum().double()]
-        # one transfer from the device per batch
-        value, *numbers = torch.stack(sums).tolist()
-        self.loss += value * (n_structures or graph.n_structures)
-        self.n_structures += graph.n_structures
+        n_in_part = batch.graph.n_structures
+        self.add_sums(sums_on_device(results, batch, loss), n_in_part, n_structures or n_in_part)
+
+    def add_sums(self, sums: Tensor, n_structures: int, n_in_batch: int) -> None:
+        """Add what `sums_on_device` returned for `n_structures`, of a batch that has `n_in_batch`."""
+        value, *numbers = sums.tolist()  # one transfer from the device per batch
+        self.loss += value * n_in_batch
+        self.n_structures += n_structures
         for name, number in zip(_sums_of_kinds(), numbers, strict=True):
             setattr(self, name, getattr(self, name) + number)
 
@@ -210,6 +200,24 @@ class ErrorSums:
     def to_json(self) -> dict[str, float]:
         """Return plain numbers by name, for ``ErrorSums(**sums)``."""
         return asdict(self)
+
+
+def sums_on_device(results: Results, batch: LabelledGraph, loss: Tensor) -> Tensor:
+    """Return the loss of a batch, and the sums of its errors in the order of the fields of `ErrorSums`, float64."""
+    sums = [loss.detach().double()]
+    for kind in _ERROR_KINDS:
+        predicted, label = getattr(results, kind), getattr(batch, kind)
+        if predicted is None or label is None:
+            sums += [loss.new_zeros((), dtype=torch.float64)] * 3
+            continue
+        error = (predicted.detach() - label).double()
+        if kind == "energy":
+            error = error / batch.graph.sizes
+        # components of Born effective charges that were not computed are NaN
+        labelled = ~(error if kind == "born_effective_charges" else label).isnan()
+        error = torch.where(labelled, error, torch.zeros_like(error))
+        sums += [error.abs().sum(), (error**2).sum(), labelled.sum().double()]
+    return torch.stack(sums)
 
 
 def _sums_of_kinds() -> list[str]:

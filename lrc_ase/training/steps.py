@@ -14,6 +14,7 @@ from lrc_ase.models.model import ShortRangeModel
 from lrc_ase.training.configuration import LossConfiguration
 from lrc_ase.training.losses import ErrorSums, LabelCounts, loss_of
 from lrc_ase.training.processes import Processes, balanced_parts
+from lrc_ase.training.recorded_loss import RecordedLoss
 
 __all__ = ["batch_gradient", "mean_errors", "trained_parameters"]
 
@@ -89,14 +90,22 @@ def mean_errors(
     *,
     batch_size: int,
     processes: Processes | None = None,
+    recorded: RecordedLoss | None = None,
 ) -> dict[str, float]:
-    """Compute loss and errors of `model` over `graphs` (see `ErrorSums.metrics`); processes share the batches."""
+    """Compute loss and errors of `model` over `graphs` (see `ErrorSums.metrics`); processes share the batches.
+
+    `recorded` is the model's loss by a recording, if there is one.
+    """
     model.eval()
     processes = processes or Processes()
     total = ErrorSums()
     starts = range(0, len(graphs), batch_size)
     for start in starts[processes.rank :: processes.size]:
-        batch = collate_labelled([graphs[index] for index in range(start, min(start + batch_size, len(graphs)))])
+        chosen = [graphs[index] for index in range(start, min(start + batch_size, len(graphs)))]
+        if recorded is not None:
+            total += recorded(chosen)()
+            continue
+        batch = collate_labelled(chosen)
         results = evaluate(model, batch.graph, stress=bool(configuration.stress), dipole=batch.dipole is not None)
         if configuration.born_effective_charges and batch.born_effective_charges is not None:
             results = replace(results, born_effective_charges=born_effective_charges(model, batch.graph))

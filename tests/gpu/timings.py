@@ -14,8 +14,10 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -28,10 +30,13 @@ from short_range_speed import water_like
 from torch_peers import Layer, Nvalchemi, NvalchemiFused, TorchPeer, TorchPme
 
 from lrc_ase import LongRangeSettings, ModelSettings, SphereSettings, build_model
+from lrc_ase.dataset import LabelledGraph
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.model import ShortRangeModel
-from lrc_ase.structures.graph import collate
 from lrc_ase.structures.neighbors import neighbor_graph
+from lrc_ase.training import filled_batches, soap
+from lrc_ase.training.configuration import LossConfiguration, StageConfiguration
+from lrc_ase.training.loop import StageLoop
 from lrc_ase.training.presets import PRESETS
 
 ELEMENTS = ("H", "O")
@@ -100,8 +105,13 @@ def measurements(device: torch.device, largest: int) -> Iterator[tuple[str, str,
         for n_atoms in sizes(999, min(most, largest)):
             label = f"energy and forces, {preset}, {dtype}, {n_atoms} atoms"
             yield "model", label, lambda p=preset, d=dtype, n=n_atoms: whole_model(p, d, n, device)
-    for preset in PRESETS:
-        yield "training", f"training step, {preset}, float32", lambda p=preset: training_step(p, device)
+    for preset, boundary, recorded in product(PRESETS, ("periodic", "open"), (False, True)):
+        label = f"training step, {preset}, float32, {boundary}, {'recorded' if recorded else 'single kernels'}"
+        yield (
+            "training",
+            label,
+            lambda p=preset, b=boundary, r=recorded: training_step(p, device, boundary=b, recorded=r),
+        )
     for name, repeats in (("nacl", (2, 3, 5, 10, 50)), ("water-pbe0-ts", (1, 2, 3, 4, 5))):
         for repeat in repeats[:1] if device.type == "cpu" else repeats:
             for barostat in (False, True) if repeat < 50 else (False,):
@@ -229,18 +239,40 @@ def neighbor_search(n_atoms: int, device: torch.device) -> dict[str, Any]:
     return measured
 
 
-def training_step(preset: str, device: torch.device) -> dict[str, Any]:
-    """One step of training on energies and forces: 8 frames of 96 atoms."""
+def training_step(preset: str, device: torch.device, *, boundary: str, recorded: bool) -> dict[str, Any]:
+    """Time a step of a whole stage of training with SOAP on batches of 8 frames of 96 atoms, or 16 of 15 atoms."""
     model = untrained(preset, torch.float32, device)
-    graph = collate([neighbor_graph(water_like(96), ELEMENTS, 5.0)] * 8).to(device)
-    parameters = list(model.parameters())
-
-    def step() -> None:
-        results = evaluate(model, graph, training=True)
-        loss = results.forces.square().sum() + results.energy.square().sum()
-        torch.autograd.grad(loss, parameters, allow_unused=True)
-
-    return timed(step, device)
+    graphs = []
+    for seed in range(32):
+        atoms = water_like(96 if boundary == "periodic" else 15)
+        atoms.rattle(0.02, seed=seed)
+        atoms.pbc = boundary == "periodic"
+        n_atoms, generator = len(atoms), np.random.default_rng(seed)
+        forces, nothing = torch.from_numpy(generator.normal(size=(n_atoms, 3))), torch.full((1, 3, 3), torch.nan)
+        graph = neighbor_graph(atoms, ELEMENTS, 5.0)
+        numbers = torch.zeros(1, dtype=torch.float64), forces, nothing.double(), torch.ones(1, dtype=torch.float64)
+        graphs.append(LabelledGraph(graph, *numbers).to(device))
+    size = 8 if boundary == "periodic" else 16
+    loss = LossConfiguration(energy=1.0, forces=1.0)
+    stage = StageConfiguration(
+        name="timed", model="full-range", epochs=1000, batch_size=size, loss=loss, learning_rate=1e-3
+    )
+    with (
+        patch.object(filled_batches, "_RECORDING_DEVICE", "cuda" if recorded else "none"),
+        patch.object(soap, "_RECORDING_DEVICE", "cuda" if recorded else "none"),
+    ):
+        loop = StageLoop(model, stage, graphs, [], force_scale=1.0, seed=0)
+        n_steps = 2 if device.type == "cpu" else 40
+        batches = [dict(enumerate(graphs[i % 32 : i % 32 + size])) for i in range(0, 32, size)]
+        for number in range(n_steps):
+            loop._step(batches[number % len(batches)])
+        wait(device)
+        start = time.perf_counter()
+        for number in range(n_steps):
+            loop._step(batches[number % len(batches)])
+        wait(device)
+    memory = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else 0.0
+    return {"ms": round(1e3 * (time.perf_counter() - start) / n_steps, 3), "MB": round(memory)}
 
 
 def profile(n_atoms: int, device: torch.device) -> dict[str, Any]:
