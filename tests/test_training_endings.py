@@ -94,6 +94,26 @@ def test_a_time_limit_that_is_far_away_changes_nothing(graphs, monkeypatch):
     assert len(rates[0]) == 12
 
 
+def test_the_first_step_on_a_gpu_does_not_count(graphs, monkeypatch):
+    loop = make_loop(graphs, epochs=1)
+    assert loop.has_compiled
+    loop.has_compiled = False
+    times = iter([100.0, 130.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(times, 130.0))
+    loop.run(Quiet())
+    assert loop.progress.seconds == 0
+    assert loop.clock.seconds == 30
+    assert loop.has_compiled
+
+
+def test_a_slow_first_step_does_not_end_the_warm_up(graphs):
+    stage = make_loop(graphs, epochs=1000, time_limit=1.0, warmup=0.2).stage
+    rates = [learning_rate(stage, step, 3000, seconds=30.0) for step in range(60)]
+    expected = [min(stage.learning_rate * (step + 1) / 50, rates[-1]) for step in range(60)]
+    assert rates == pytest.approx(expected)
+    assert rates[-1] > 30 * rates[0]
+
+
 def test_compiling_kernels_does_not_count_against_the_time_limit(graphs, monkeypatch):
     loop = make_loop(graphs, epochs=5, time_limit=0.99, schedule="exponential", warmup=0.0, optimizer="adamw")
     observer = SlowSteps(loop, monkeypatch, 30.0, compiling=20.0)
