@@ -55,6 +55,29 @@ def test_recorded_steps_are_those_of_the_library(options, monkeypatch, recording
     assert torch.equal(optimizer_tensors(recorded)["structure"], optimizer_tensors(single)["structure"])
 
 
+def test_a_recording_that_fails_changes_nothing(monkeypatch):
+    expected, _ = trained(monkeypatch, "none", 80)
+    failures = []
+
+    def failing(step, device):
+        def full(*_, **__):
+            raise RuntimeError("out of memory")
+
+        with monkeypatch.context() as patch:
+            # in the middle of the step: some states have new tensors
+            patch.setattr(RowMajorSOAP, "get_orthogonal_matrix_qr", full)
+            try:
+                step()
+            except RuntimeError as error:
+                failures.append(error)
+        return step
+
+    monkeypatch.setattr(soap, "record", failing)
+    actual, _ = trained(monkeypatch, "cpu", 80)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-11)
+    assert len(failures) == 1
+
+
 def test_a_restored_state_is_recorded_again(monkeypatch, recordings):
     def restored(optimizer):
         restore_optimizer(optimizer, {name: each.clone() for name, each in optimizer_tensors(optimizer).items()})

@@ -113,7 +113,7 @@ class StageConfiguration(Settings):
     final_learning_rate: float = Field(0.01, gt=0, le=1)
     """Step size at the end of the schedule as a fraction of `learning_rate`."""
     warmup: float = Field(0.02, ge=0, lt=1)
-    """Part of the stage's steps in which the step size rises from zero."""
+    """Part of the stage's steps in which the step size rises from zero, 50 of them at least under a time limit."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay of the optimizer."""
     loss: LossConfiguration = LossConfiguration()

@@ -7,7 +7,7 @@ for the models of the presets, several times as long as the gradient of a record
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -107,25 +107,33 @@ class _RecordedSteps:
         def unit_step() -> None:
             starts, options = [parameter.clone() for parameter in self._trained], dict(self._group)
             self._group.update(lr=1.0, correct_bias=False, weight_decay=0.0)
-            self._step()
-            self._group.update(options)
+            try:
+                self._step()
+            finally:  # a recording that fails changes nothing
+                self._group.update(options)
+            for state, squares, bases in self._addresses():
+                squares.copy_(state["exp_avg_sq"])
+                for basis, new in zip(bases, state["Q"], strict=True):
+                    if isinstance(basis, Tensor) and new is not basis:
+                        basis.copy_(new)
             self._return_to_addresses()
             for parameter, start in zip(self._trained, starts, strict=True):
                 parameter.copy_(torch.lerp(start, parameter, self._size))
 
         replay = record(unit_step, self._size.device)
+        self._return_to_addresses()
         for tensor, value in kept:  # the steps that came before the recording do not count
             tensor.copy_(value)
         return replay
 
     def _return_to_addresses(self) -> None:
-        """Bring what the step replaced by new tensors back to the addresses that the recordings read."""
-        for state, squares, bases in zip(self._states, self._squares, self._bases, strict=True):
-            state["exp_avg_sq"] = squares.copy_(state["exp_avg_sq"])
-            for basis, new in zip(bases, state["Q"], strict=True):
-                if isinstance(basis, Tensor) and new is not basis:
-                    basis.copy_(new)
-            state["Q"] = list(bases)
+        """Put the tensors that the recordings read in place of those that a step made."""
+        for state, squares, bases in self._addresses():
+            state["exp_avg_sq"], state["Q"] = squares, list(bases)
+
+    def _addresses(self) -> Iterator[tuple[dict[str, Any], Tensor, list[Any]]]:
+        """Yield the state of each parameter, and the squares and bases that the recordings read."""
+        yield from zip(self._states, self._squares, self._bases, strict=True)
 
     def _tensors(self) -> list[Tensor]:
         """Return parameters and all of their state."""
