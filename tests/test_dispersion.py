@@ -21,7 +21,7 @@ from test_contract import case_of
 from training_frames import TINY_MODEL, metal_frames
 
 from lrc_ase import LRCCalculator, Potential, load_potential, save_potential
-from lrc_ase.engines.lammps import checked
+from lrc_ase.engines.lammps_checks import checked
 from lrc_ase.models.baselines import damping_parameters
 from lrc_ase.models.derivatives import evaluate
 from lrc_ase.models.ensemble import Ensemble

