@@ -19,7 +19,7 @@ from lrc_ase.models.descriptors.sphere import SphereDescriptor
 from lrc_ase.models.inference.evaluator import Evaluator
 from lrc_ase.models.inference.recorded_step import RecordedStep, fixed_by_recording, with_spare_columns
 from lrc_ase.structures import neighbors
-from lrc_ase.structures.graph import HostSide
+from lrc_ase.structures.graph import HostSide, collate
 from lrc_ase.structures.neighbors import NeighborList, neighbor_graph
 
 MODELS = {
@@ -216,3 +216,33 @@ def test_a_walk_by_recorded_steps_is_that_of_single_ones(name, strain, size, reh
     assert evaluator._recorded is not None
     assert evaluator._recorded._cell_changes == bool(strain)
     assert (lists.n_searches > 3) == (size > 0.1)
+
+
+@pytest.mark.parametrize("strain", [0.0, 1e-3], ids=["fixed cell", "changing cell"])
+@pytest.mark.parametrize("name", ["full range", "two blocks of vectors"])
+def test_a_batch_of_one_mesh_is_recorded_with_its_stress(name, strain, rehearsed):
+    model = model_of(name)
+    evaluator = Evaluator(model, stress=True)
+    walks = [random_walk(rattled_crystal(seed=seed), n_steps=6, size=0.02, strain=strain) for seed in range(2)]
+    lists = [NeighborList(ELEMENTS, 4.5, mesh_shape_for=model.mesh_shape_for) for _ in walks]
+    n_evaluations = 0
+    for moved in zip(*walks, strict=True):
+        graph = collate([each.graph(atoms) for each, atoms in zip(lists, moved, strict=True)])
+        actual = evaluator(graph)
+        expected = evaluate(model, replace(graph, host_side=None), stress=True)
+        for field in ("energy", "atomic_energies", "forces", "charges"):
+            torch.testing.assert_close(getattr(actual, field), getattr(expected, field), rtol=0, atol=1e-10)
+        n_evaluations += evaluator._stress is None
+        torch.testing.assert_close(evaluator.stress(), expected.stress, rtol=0, atol=1e-11)
+    assert evaluator._recorded is not None
+    assert n_evaluations == 0  # the stress comes with the step
+
+
+def test_a_batch_of_two_meshes_is_not_recorded(rehearsed):
+    evaluator = Evaluator(model_of("full range"))
+    graphs = [with_host_side(neighbor_graph(rattled_crystal(seed=seed), ELEMENTS, 4.5)) for seed in range(2)]
+    for meshes, recorded in ((((20, 20, 20), (24, 24, 24)), False), (((20, 20, 20), (20, 20, 20)), True)):
+        held = [replace(graph, mesh_shapes=(mesh,)) for graph, mesh in zip(graphs, meshes, strict=True)]
+        for _ in range(6):
+            evaluator(collate(held))
+        assert (evaluator._recorded is not None) == recorded

@@ -76,6 +76,27 @@ def test_torch_sim_on_the_device_gives_the_numbers_of_ase(device):
     np.testing.assert_allclose(results["forces"].cpu().numpy(), np.concatenate(expected), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("strain", [0.0, 1e-3], ids=["fixed cells", "changing cells"])
+def test_batches_of_torch_sim_are_recorded(strain, device):
+    torch_sim = pytest.importorskip("torch_sim")
+    from lrc_ase.engines.torchsim import TorchSimModel
+
+    frames = [salt(seed=seed) for seed in range(3)]
+    models = {where: TorchSimModel(salt_potential(), charge=0.0, device=where) for where in ("cpu", device.type)}
+    for number in range(7):
+        for seed, atoms in enumerate(frames):
+            atoms.set_cell(atoms.cell * (1 + strain), scale_atoms=True)
+            atoms.rattle(0.01, seed=10 * number + seed)
+        results = {
+            where: model(torch_sim.io.atoms_to_state(frames, torch.device(where), torch.float64))
+            for where, model in models.items()
+        }
+        for name in ("energy", "forces", "stress", "charges"):
+            expected = results["cpu"][name].numpy()
+            np.testing.assert_allclose(results[device.type][name].cpu().numpy(), expected, rtol=0, atol=1e-8)
+    assert (models[device.type]._evaluate._recorded is not None) == (device.type == "cuda")
+
+
 def command(*arguments, folder):
     finished = subprocess.run(
         [sys.executable, "-m", "lrc_ase.cli", *map(str, arguments)], cwd=folder, capture_output=True, text=True

@@ -41,24 +41,26 @@ _MOST_RECORDED = 40_000
 
 
 class Evaluator:
-    """Evaluate energy, forces, charges and stress of one structure after another with a model that is not trained.
+    """Evaluate energy, forces, charges and stress of one graph after another with a model that is not trained.
 
     Models with the sphere descriptor, short range or full range, and ensembles of them, go by derivatives that are
-    written out (`step`), on the CPU. Models with latent tensors and all else go by autograd
+    written out (`step`), for one structure on the CPU. Models with latent tensors, batches and all else go by autograd
     (`lrc_ase.models.derivatives.evaluate`), with the same results to rounding.
 
-    On CUDA devices structures of up to 40,000 atoms, which are periodic in all directions or belong to a short-range
-    model, are evaluated by autograd a few times. If the atoms stay the same, the step is then recorded
-    (`recorded_step`), which makes it several times as fast.
+    On CUDA devices structures of up to 40,000 atoms in all, which are periodic in all directions or belong to a
+    short-range model, are evaluated by autograd a few times. If the atoms stay the same, the step is then recorded
+    (`recorded_step`), which makes it several times as fast. A batch is recorded if all its structures have one mesh.
 
     Parameters
     ----------
     model
         Parameters may change between evaluations.
+    stress
+        The stress will be asked for in every step, so that a recorded step computes it too.
     """
 
-    def __init__(self, model: ShortRangeModel) -> None:
-        self._model = model
+    def __init__(self, model: ShortRangeModel, *, stress: bool = False) -> None:
+        self._model, self._wants_stress = model, stress
         self._steps: list[StraightStep] = []
         self._state: list[Any] = []
         self._parameters = list(model.parameters())
@@ -95,7 +97,10 @@ class Evaluator:
             return mean_of_members([step(graph, dipole=dipole) for step in self._steps], self._model)
 
     def stress(self) -> Tensor:
-        """Return the stress of the structure evaluated last, (1, 3, 3), eV/Angstrom^3; three periodic directions."""
+        """Return the stress of the structures evaluated last, (n_structures, 3, 3), eV/Angstrom^3.
+
+        For three periodic directions.
+        """
         if self._stress is None and self._graph is not None:
             self._stress = evaluate(self._model, self._graph, stress=True).stress
             assert self._stress is not None
@@ -138,7 +143,7 @@ class Evaluator:
         changes = self._cell is not None and not torch.equal(self._cell, graph.on_host.cell)
         self._fixed, self._cell, self._recorded = fixed, graph.on_host.cell, None  # the memory of the last one first
         if self._n_steps > _STEPS_BEFORE:
-            self._recorded = RecordedStep(self._model, graph, cell_changes=changes)
+            self._recorded = RecordedStep(self._model, graph, cell_changes=changes, stress=self._wants_stress)
         return self._recorded
 
     def _parameter_state(self) -> list[Any]:
@@ -151,7 +156,9 @@ def _can_be_recorded(model: ShortRangeModel, graph: Graph) -> bool:
     """Return True for structures and models whose step makes no decision that depends on the positions."""
     if graph.positions.device.type != _RECORDING_DEVICE or graph.on_host is None or graph.n_atoms > _MOST_RECORDED:
         return False
-    if graph.field is not None or graph.exchange is not None or graph.owners is not None or graph.n_structures != 1:
+    if graph.field is not None or graph.exchange is not None or graph.owners is not None:
+        return False
+    if len(set(graph.mesh_shapes or ())) > 1:  # structures with one mesh after those with another
         return False
     members = members_of(model)
     # boxes of open directions follow the atoms; the dispersion correction is computed on the CPU

@@ -27,24 +27,28 @@ _SPARE = 8
 
 
 class RecordedStep:
-    """Energy, forces and charges of one structure at ever new positions; no dipole or pathless charges.
+    """Energy, forces and charges of structures at ever new positions; no dipole or pathless charges.
 
     Parameters
     ----------
     graph
-        The structure, on a CUDA device, moved there by `Graph.to`.
+        The structure or batch, on a CUDA device, moved there by `Graph.to`.
     cell_changes
         True for a step that serves in any cell with the mesh of `graph`, and returns the stress.
+    stress
+        Return the stress in a fixed cell too.
     """
 
-    def __init__(self, model: ShortRangeModel, graph: Graph, *, cell_changes: bool = False) -> None:
+    def __init__(
+        self, model: ShortRangeModel, graph: Graph, *, cell_changes: bool = False, stress: bool = False
+    ) -> None:
         # tables of its own, as it reads them by address: others may drop theirs
         tables = UnkeptTables() if cell_changes else MultiplierTables()
         self._graph = replace(with_spare_columns(graph), tables=tables)
         self._neighbors, self._cell = graph.neighbors, graph.cell
         self._cell_changes = cell_changes
         self._fixed = fixed_by_recording(graph, cell=not cell_changes)
-        self._stress = cell_changes and graph.fully_periodic
+        self._stress = (cell_changes or stress) and graph.fully_periodic
         self._model = model
         self._replay = record(self._evaluate, graph.positions.device)
 
