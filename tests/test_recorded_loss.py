@@ -9,6 +9,7 @@ import pytest
 import torch
 from structures import ELEMENTS, rattled_crystal, settings, shaken_model, water
 from test_recorded_step import MODELS, Waits, model_of, with_host_side
+from test_training_loop import Quiet
 
 from lrc_ase import PonitaSettings
 from lrc_ase.dataset import LabelledGraph, Lazy
@@ -69,6 +70,18 @@ def frames(repeats=((1, 1, 1),) * 5):
     return [labelled(rattled_crystal(repeat=repeat, seed=seed), seed) for seed, repeat in enumerate(repeats)]
 
 
+def molecules():
+    """Five geometries of a molecule that is summed over pairs."""
+    graphs = []
+    for seed in range(5):
+        atoms = water()
+        atoms.symbols[:] = "NaClNa"
+        atoms.positions *= 2.5
+        atoms.rattle(0.1, seed=seed)
+        graphs.append(labelled(atoms, seed))
+    return graphs
+
+
 def stage(batch_size=2, loss=LOSS, **options):
     return StageConfiguration(
         name="stage", model="full-range", batch_size=batch_size, loss=loss, **{"epochs": 1} | options
@@ -99,7 +112,7 @@ def agree(model, recorded, graphs, loss=LOSS, tolerance=1e-9):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_filled_batchess_are_those_of_single_steps(name, rehearsed):
+def test_recorded_gradients_are_those_of_single_steps(name, rehearsed):
     model, graphs = trained(name), frames()
     size = common_size(model, stage(), graphs)
     recorded = RecordedLoss(model, LOSS, 0.7, size)
@@ -109,7 +122,7 @@ def test_filled_batchess_are_those_of_single_steps(name, rehearsed):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_filled_batches_waits_for_nothing(name, rehearsed):
+def test_a_recorded_gradient_waits_for_nothing(name, rehearsed):
     graphs = frames(MIXED)
     model = trained(name)
     recorded = RecordedLoss(model, LOSS, 0.7, common_size(model, stage(), graphs))
@@ -163,13 +176,7 @@ def test_longer_lists_of_neighbors_are_recorded_again(rehearsed):
 def test_molecules_of_one_kind_are_recorded(name, rehearsed):
     model = trained(name)
     loss = LossConfiguration(energy=3.0, forces=1.0)
-    graphs = []
-    for seed in range(5):
-        atoms = water()
-        atoms.symbols[:] = "NaClNa"
-        atoms.positions *= 2.5
-        atoms.rattle(0.1, seed=seed)
-        graphs.append(labelled(atoms, seed))
+    graphs = molecules()
     recorded = RecordedLoss(model, loss, 0.7, common_size(model, stage(loss=loss), graphs))
     for batch in (graphs[:2], graphs[4:], graphs[2:4]):
         agree(model, recorded, batch, loss)
@@ -198,14 +205,14 @@ def test_what_is_not_recorded():
     assert common_size(model, many, graphs * 2000) is None  # Python is ahead of the GPU
 
 
-def test_a_stage_by_filled_batchess_ends_where_one_by_single_steps_does(monkeypatch, rehearsed):
+def test_a_stage_by_recorded_gradients_ends_where_one_by_single_steps_does(monkeypatch, rehearsed):
     weights = []
     for device in ("cpu", "none"):
         monkeypatch.setattr(filled_batches, "_RECORDING_DEVICE", device)
         model = trained("full range")
         arguments = model, stage(epochs=2, optimizer="soap"), frames(), frames()[:2]
         loop = StageLoop(*arguments, force_scale=0.7, seed=0)
-        loop.run(Silent())
+        loop.run(Quiet())
         assert (loop.recorded[0] is None) == (device == "none")
         weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
     torch.testing.assert_close(*weights, rtol=0, atol=1e-7)
@@ -228,16 +235,5 @@ def test_recorded_validation_errors_are_those_of_single_steps(n_members, rehears
 def test_an_ensemble_is_trained_and_validated_by_recordings(rehearsed):
     ensemble = Ensemble([shaken_model(settings(), seed=seed) for seed in range(2)])
     arguments = ensemble, stage(epochs=2), frames(), frames()[:2]
-    StageLoop(*arguments, force_scale=0.7, seed=0, left_out=[(), (0, 3)]).run(Silent())
+    StageLoop(*arguments, force_scale=0.7, seed=0, left_out=[(), (0, 3)]).run(Quiet())
     assert len(rehearsed) == 3  # two members, and the mean of both
-
-
-class Silent:
-    def step_done(self, loop):
-        pass
-
-    def epoch_done(self, loop, record):
-        pass
-
-    def log(self, text):
-        raise AssertionError(text)

@@ -1,4 +1,4 @@
-"""What LAMMPS and a potential must have for a run together."""
+"""Checks that LAMMPS can run a potential."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _DISTANCE = 2.0
 
 @dataclass(frozen=True)
 class BatchSize:
-    """What all batches of a recording have in common."""
+    """Size of all batches of a recording."""
 
     n_structures: int
     element_counts: tuple[int, ...]
