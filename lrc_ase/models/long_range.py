@@ -197,7 +197,8 @@ class LongRangePart(nn.Module):
         if self.settings.eps_inf == 1:
             return None
         # charges learned from forces in a bulk are screened by its electrons: the true ones over this root
-        scale = torch.where(graph.pbc.all(dim=1), math.sqrt(self.settings.eps_inf), 1.0).double()
+        scale = torch.ones(len(graph.pbc), dtype=torch.float64, device=graph.pbc.device)
+        scale = scale.masked_fill(graph.pbc.all(dim=1), math.sqrt(self.settings.eps_inf))
         return scale[graph.of_local(graph.structure)]
 
     def field(self, weights: Tensor, graph: Graph, strain: Tensor | None) -> FieldAndEnergy:
