@@ -17,7 +17,10 @@ from structures import ELEMENTS, rattled_crystal, salt_water_slab, settings, sha
 
 from lrc_ase import LongRangeConvolution, Yukawa
 from lrc_ase.engines.ghosts import GhostNeighbors
+from lrc_ase.layer.mesh.filtering import filter_mesh
+from lrc_ase.layer.mesh.shared_filtering import filter_shared
 from lrc_ase.models.derivatives import evaluate
+from lrc_ase.models.inference.evaluator import Evaluator
 from lrc_ase.models.settings import LongRangeSettings, PonitaSettings, SphereSettings
 from lrc_ase.structures.neighbors import neighbor_graph
 
@@ -31,15 +34,23 @@ class Threads:
         self.n_processes = n_processes
         self.barrier = threading.Barrier(n_processes)
         self.held = {}
-        self.n_sums = 0
+        self.n_sums = self.n_filtered = 0
 
-    def collected(self, values):
+    def gathered(self, value):
+        """Values of all threads, in the order of ranks."""
         self.barrier.wait(60)
-        self.held[threading.get_ident()] = values
+        self.held[threading.get_ident()] = value
         self.barrier.wait(60)
-        actual = torch.stack([self.held[rank] for rank in sorted(self.held)])
+        actual = [self.held[rank] for rank in sorted(self.held)]
         self.barrier.wait(60)
         return actual
+
+    def collected(self, values):
+        return torch.stack(self.gathered(values))
+
+    @property
+    def rank(self):
+        return self.gathered(threading.get_ident()).index(threading.get_ident())
 
     def sum(self, values):
         self.n_sums += 1  # of all threads
@@ -47,6 +58,20 @@ class Threads:
 
     def largest(self, values):
         return self.collected(values).amax(dim=0)
+
+    def sum_of_part(self, values, ranges):
+        self.n_filtered += 1
+        return self.collected(values).sum(dim=0)[slice(*ranges[self.rank])]
+
+    def join(self, part, ranges, whole):
+        parts = self.gathered(part)
+        assert [len(each) for each in parts] == [last - first for first, last in ranges]
+        torch.cat(parts, out=whole)
+
+    def swap(self, leaving, sent, received):
+        rank, parts = self.rank, self.gathered(leaving.split(sent))
+        assert [len(each[rank]) for each in parts] == received
+        return torch.cat([each[rank] for each in parts])
 
 
 class TagOwners:
@@ -114,15 +139,28 @@ def shared_graph(atoms, local, exchange):
     return graph, tags
 
 
-def shared_results(model, atoms, n_processes, **options):
-    """Results of all processes together, and the exchange they had."""
+def by_autograd(model, graph):
+    return evaluate(model, graph, stress=True)
+
+
+def straight(model, graph):
+    """Results of derivatives that are written out, the stress by autograd where a direction is open."""
+    evaluator = Evaluator(model)
+    assert evaluator.goes_straight(graph)
+    if graph.fully_periodic:
+        return evaluator.with_stress(graph)
+    return replace(evaluator(graph), stress=evaluator.with_stress(graph).stress)
+
+
+def shared_results(model, atoms, n_processes, evaluated=by_autograd):
+    """Results of all processes together."""
     exchange = Threads(n_processes) if n_processes > 1 else None
     shares = [np.arange(len(atoms))] if exchange is None else dealt(atoms, n_processes)
 
     def run(local):
         try:
             graph, tags = shared_graph(atoms, local, exchange)
-            return evaluate(model, graph, stress=True, **options), tags, local
+            return evaluated(model, graph), tags, local
         except BaseException:
             if exchange is not None:
                 exchange.barrier.abort()
@@ -151,11 +189,12 @@ def assert_same(actual, expected, tolerance=1e-11):
 
 @pytest.mark.parametrize("n_processes", [1, 3])
 @pytest.mark.parametrize("name", FRAMES)
-def test_processes_find_together_what_one_finds(name, n_processes):
+@pytest.mark.parametrize("evaluated", [by_autograd, straight])
+def test_processes_find_together_what_one_finds(evaluated, name, n_processes):
     atoms, model = FRAMES[name](), shaken_model()
     atoms.info["charge"] = 0.5
     expected = evaluate(model, neighbor_graph(atoms, ELEMENTS, CUTOFF), stress=True)
-    assert_same(shared_results(model.requires_grad_(False), atoms, n_processes), expected)
+    assert_same(shared_results(model.requires_grad_(False), atoms, n_processes, evaluated), expected)
 
 
 @pytest.mark.parametrize("n_processes", [1, 3])
@@ -166,35 +205,56 @@ def test_a_model_in_training_splits_the_same_way(n_processes):
     assert_same(shared_results(model, atoms, n_processes), expected)
 
 
+KINDS = {
+    "short range": settings(long_range=False),
+    "latent channels": settings(long_range=LongRangeSettings(n_channels=3, electrostatics=False)),
+    "charges": settings(long_range=LongRangeSettings(n_channels=0)),
+    "shifted charges": settings(long_range=LongRangeSettings(charges="shifted")),
+    "dipoles": settings(long_range=LongRangeSettings(polarizable=True, n_dipoles=2)),
+    "two blocks": settings(descriptor=SphereSettings(n_channels=18, n_blocks=2)),
+    "vectors": settings(descriptor=SphereSettings(n_channels=18, n_blocks=2, neighbor_degree=1)),
+}
+BY_AUTOGRAD_ALONE = {
+    "tensors": settings(long_range=LongRangeSettings(n_tensors=2)),
+    "ponita": settings(descriptor=PonitaSettings(n_layers=1)),
+}
+
+
 @pytest.mark.parametrize(
-    "model_settings",
-    [
-        settings(long_range=False),
-        settings(long_range=LongRangeSettings(n_channels=3, electrostatics=False)),
-        settings(long_range=LongRangeSettings(n_channels=0)),
-        settings(long_range=LongRangeSettings(polarizable=True, n_dipoles=2)),
-        settings(long_range=LongRangeSettings(n_tensors=2)),
-        settings(descriptor=PonitaSettings(n_layers=1)),
-        settings(descriptor=SphereSettings(n_channels=18, n_blocks=2)),
-        settings(descriptor=SphereSettings(n_channels=18, n_blocks=2, neighbor_degree=1)),
-    ],
-    ids=["short range", "latent channels", "charges", "dipoles", "tensors", "ponita", "two blocks", "vectors"],
+    ("name", "evaluated"),
+    [*product(KINDS, [by_autograd, straight]), *product(BY_AUTOGRAD_ALONE, [by_autograd])],
 )
-def test_every_kind_of_local_model_splits(model_settings):
-    atoms, model = rattled_crystal(repeat=(2, 1, 1)), shaken_model(model_settings).requires_grad_(False)
+def test_every_kind_of_local_model_splits(name, evaluated):
+    atoms = rattled_crystal(repeat=(2, 1, 1))
+    model = shaken_model({**KINDS, **BY_AUTOGRAD_ALONE}[name]).requires_grad_(False)
     atoms.info["charge"] = 0.5
     expected = evaluate(model, neighbor_graph(atoms, ELEMENTS, CUTOFF), stress=True)
-    assert_same(shared_results(model, atoms, 3), expected)
+    assert_same(shared_results(model, atoms, 3, evaluated), expected)
+
+
+@pytest.mark.parametrize("evaluated", [by_autograd, straight])
+@pytest.mark.parametrize("eps_inf", [1.0, 2.5])
+def test_a_field_on_parts_of_a_crystal(eps_inf, evaluated):
+    atoms = rattled_crystal(repeat=(2, 1, 1))
+    model = shaken_model(settings(long_range=LongRangeSettings(eps_inf=eps_inf))).requires_grad_(False)
+    field = torch.tensor([[0.1, -0.2, 0.3]], dtype=torch.float64)
+
+    def in_field(model, graph):
+        return evaluated(model, replace(graph, field=field, charge=torch.zeros(1, dtype=torch.float64)))
+
+    whole = replace(neighbor_graph(atoms, ELEMENTS, CUTOFF), field=field)
+    assert_same(shared_results(model, atoms, 3, in_field), evaluate(model, whole, stress=True))
 
 
 @pytest.mark.parametrize("charge", [0.0, 0.5])
 def test_charges_need_no_second_mesh(charge):
-    """Sums per thread: element charges, the mesh, and that of the latent channels' cotangents.
+    """Charges are filtered once, latent channels twice, for their field and for its cotangents.
 
-    An excess charge adds the sum of the shares, there and back.
+    Sums per thread are that of the element charges, and with an excess charge that of the shares, there and back.
     """
     atoms, rest = rattled_crystal(), {"compositions": {"NaCl": 0}}
-    for long_range, n_sums in [(LongRangeSettings(n_channels=0, **rest), 2), (LongRangeSettings(**rest), 3)]:
+    for n_channels in (0, 2):
+        long_range = LongRangeSettings(n_channels=n_channels, **rest)
         model = shaken_model(settings(long_range=long_range)).requires_grad_(False)
         exchange = Threads(2)
 
@@ -204,7 +264,7 @@ def test_charges_need_no_second_mesh(charge):
 
         with ThreadPoolExecutor(2) as pool:
             assert len(list(pool.map(run, (np.arange(3), np.arange(3, len(atoms)))))) == 2
-        assert exchange.n_sums == 2 * (n_sums + 2 * (charge != 0))
+        assert (exchange.n_sums, exchange.n_filtered) == (2 * (1 + 2 * (charge != 0)), 2 * (1 + 2 * n_channels))
 
 
 def test_ghosts_without_owners_are_refused():
@@ -221,6 +281,19 @@ def test_layers_that_ghosts_cannot_follow_are_refused(descriptor):
         graph = replace(graph, owners=None)
     with pytest.raises(ValueError, match="reaches 2 cutoffs: ghosts would need features"):
         evaluate(model, graph)
+
+
+@pytest.mark.parametrize("mesh_shape", [(6, 5, 8), (2, 4, 7), (9, 2, 4), (5, 6), (8,)], ids=str)
+def test_a_filter_is_shared(mesh_shape):
+    """Processes may outnumber planes, or lines of them."""
+    generator = torch.Generator().manual_seed(0)
+    densities = torch.randn(3, 1, 2, *mesh_shape, dtype=torch.float64, generator=generator)
+    table = torch.rand(1, 2, *mesh_shape[:-1], mesh_shape[-1] // 2 + 1, dtype=torch.float64, generator=generator)
+    expected, _ = filter_mesh(densities.sum(dim=0), table)
+    exchange = Threads(3)
+    with ThreadPoolExecutor(3) as pool:
+        for actual in pool.map(lambda density: filter_shared(density, table, exchange), densities):
+            torch.testing.assert_close(actual, expected, rtol=1e-13, atol=1e-13)
 
 
 def test_a_cluster_is_not_shared():

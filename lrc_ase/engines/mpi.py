@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -34,7 +35,7 @@ class MPIExchange:
 
     def __init__(self, comm: Comm) -> None:
         self.comm = comm
-        self.n_processes = comm.Get_size()
+        self.n_processes, self.rank = comm.Get_size(), comm.Get_rank()
 
     def sum(self, values: Tensor) -> Tensor:
         return self._reduced(values, _mpi().SUM)
@@ -42,10 +43,29 @@ class MPIExchange:
     def largest(self, values: Tensor) -> Tensor:
         return self._reduced(values.detach().clone(), _mpi().MAX)  # the reduction is in place
 
+    def sum_of_part(self, values: Tensor, ranges: Sequence[tuple[int, int]]) -> Tensor:
+        first, last = ranges[self.rank]
+        part = values.new_empty(last - first, *values.shape[1:])
+        self.comm.Reduce_scatter(values.contiguous().numpy(), part.numpy(), recvcounts=_counts(values, ranges))
+        return part
+
+    def join(self, part: Tensor, ranges: Sequence[tuple[int, int]], whole: Tensor) -> None:
+        self.comm.Allgatherv(part.contiguous().numpy(), [whole.numpy(), _counts(part, ranges)])
+
+    def swap(self, leaving: Tensor, sent: Sequence[int], received: Sequence[int]) -> Tensor:
+        arriving = leaving.new_empty(sum(received))
+        self.comm.Alltoallv([leaving.numpy(), sent], [arriving.numpy(), received])
+        return arriving
+
     def _reduced(self, values: Tensor, operation: Any) -> Tensor:
         values = values.contiguous()
         self.comm.Allreduce(_mpi().IN_PLACE, values.numpy(), op=operation)
         return values
+
+
+def _counts(values: Tensor, ranges: Sequence[tuple[int, int]]) -> list[int]:
+    """Return how many numbers the rows of each range hold."""
+    return [(last - first) * math.prod(values.shape[1:]) for first, last in ranges]
 
 
 class GhostOwners:

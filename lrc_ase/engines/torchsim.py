@@ -20,7 +20,6 @@ from torch_sim.models.interface import ModelInterface
 from lrc_ase.files.potential_file import Potential, load_potential
 from lrc_ase.layer.memory import reuse_small_meshes
 from lrc_ase.layer.tables import MultiplierTables
-from lrc_ase.models.derivatives import Results, evaluate
 from lrc_ase.models.devices import usable_device
 from lrc_ase.models.inference.evaluator import Evaluator
 from lrc_ase.models.polarization import NO_CHARGES, PathlessWarning
@@ -118,7 +117,7 @@ class TorchSimModel(ModelInterface):
             values = {name: value for name, value in state.items() if name != "charge"}
             state = torch_sim.SimState(**({"masses": torch.ones_like(values["positions"][:, 0])} | values))
         graph = self._graph_of(state, self._total_charges(charges, state.n_systems))
-        evaluation = self._evaluation(graph)
+        evaluation = self._evaluate.with_stress(graph) if self._compute_stress else self._evaluate(graph)
         assert evaluation.forces is not None
         self._paths.tell(evaluation.pathless_charges, graph)
         references = self._references.new_zeros(graph.n_structures)
@@ -129,13 +128,6 @@ class TorchSimModel(ModelInterface):
         if evaluation.charges is not None:
             results["charges"] = evaluation.charges
         return {name: value.to(state.dtype) for name, value in results.items()}
-
-    def _evaluation(self, graph: Graph) -> Results:
-        """Evaluate all systems, with their stress if it is wanted."""
-        if self._compute_stress and not graph.fully_periodic:
-            return evaluate(self.model, graph, stress=True)
-        results = self._evaluate(graph)
-        return replace(results, stress=self._evaluate.stress()) if self._compute_stress else results
 
     def _total_charges(self, carried: Any, n_systems: int) -> Tensor:
         """Return the total charge of each system, (n_systems,): from the state, or else from the constructor."""

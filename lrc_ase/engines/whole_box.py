@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 from torch import Tensor
 
-from lrc_ase.models.derivatives import Results, evaluate
+from lrc_ase.models.derivatives import Results
 from lrc_ase.models.inference.evaluator import Evaluator
 from lrc_ase.models.model import ShortRangeModel
 from lrc_ase.structures.graph import Graph
@@ -39,7 +39,7 @@ class WholeBox:
         self._neighbors = NeighborList(
             settings.elements, settings.cutoff, skin=skin, mesh_shape_for=model.mesh_shape_for
         )
-        self._model, self._evaluate = model, Evaluator(model)
+        self._evaluate = Evaluator(model)
         self._charge, self._field = charge, field
 
     @property
@@ -53,11 +53,9 @@ class WholeBox:
         """Evaluate atoms of atomic `numbers` (n_atoms,) at unwrapped positions (n_atoms, 3)."""
         # lengths of the box in open directions say nothing, and may change
         cell = complete_cell(cell, pbc)
-        atoms = Atoms(numbers, unwrapped, cell=cell, pbc=pbc, info={"charge": self._charge})
+        # by keyword: ASE goes through `symbols` one by one
+        atoms = Atoms(numbers=numbers, positions=unwrapped, cell=cell, pbc=pbc, info={"charge": self._charge})
         graph = self._neighbors.graph(atoms)
         if self._field is not None:
             graph = replace(graph, field=self._field)  # positions are unwrapped already: no images
-        if stress and not graph.fully_periodic:
-            return graph, evaluate(self._model, graph, stress=True)
-        results = self._evaluate(graph)
-        return graph, replace(results, stress=self._evaluate.stress() if stress else None)
+        return graph, self._evaluate.with_stress(graph) if stress else self._evaluate(graph)

@@ -12,7 +12,7 @@ Several processes may share a structure (`Graph.exchange`). An evaluation then t
 
 - *local*: local atoms and ghosts to features and latent weights;
 - *spread*: weights of the local atoms to the mesh, which is summed over the processes;
-- *mesh*: the filter, the same in every process;
+- *mesh*: the filter, of which each process does a part (`lrc_ase.layer.mesh.shared_filtering`);
 - *gather*: the field at the local atoms to their energies.
 
 The derivative passes the steps backwards and sums over the processes once more, on the mesh. A single process has

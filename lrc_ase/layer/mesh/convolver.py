@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lrc_ase.layer.constants import constant
 from lrc_ase.layer.mesh.filtering import correlate_spectra, density_spectrum, filter_mesh, filtered
+from lrc_ase.layer.mesh.shared_filtering import filter_shared
 from lrc_ase.layer.mesh.spreading import gather_level, spread_level
 from lrc_ase.layer.mesh.stencil import Sites, Stencil
 
@@ -65,14 +66,24 @@ class Convolver:
         is_matrix = self.table.ndim > 2 + stencil.dimension
         table = self.table.transpose(1, 2) if transposed and is_matrix else self.table
         highest = (orders.shape[1] > 1) + (orders.shape[1] > 1 + stencil.dimension)
-        mesh = spread_level(orders, self.sites, highest)
-        if stencil.exchange is not None:
-            mesh = stencil.exchange.sum(mesh)
         if is_matrix:
+            mesh = self.spread(orders, highest)
             mesh, spectrum = filtered(mesh, table), density_spectrum(mesh) if self.keeps_spectra else None
         else:
-            mesh, spectrum = filter_mesh(mesh, table, keep_spectrum=self.keeps_spectra)
+            mesh, spectrum = self.potential(orders, highest)
         return Convolved(gather_level(mesh, self.sites, self.level if level is None else level), spectrum)
+
+    def potential(self, orders: Tensor, level: int) -> tuple[Tensor, Tensor | None]:
+        """Return the potential of multipoles up to `level` on the mesh, and the spectrum of their density if kept."""
+        exchange = self.stencil.exchange
+        if exchange is None or self.keeps_spectra:
+            return filter_mesh(self.spread(orders, level), self.table, keep_spectrum=self.keeps_spectra)
+        return filter_shared(spread_level(orders, self.sites, level), self.table, exchange), None
+
+    def spread(self, orders: Tensor, level: int) -> Tensor:
+        """Spread multipoles up to `level` to the mesh, and sum it over the processes."""
+        mesh, exchange = spread_level(orders, self.sites, level), self.stencil.exchange
+        return mesh if exchange is None else exchange.sum(mesh)
 
     def of_channels(self, channels: slice) -> Convolver:
         """Return the convolution of some channels of a table without matrix."""

@@ -32,7 +32,7 @@ __all__ = ["divide", "divide_backward"]
 
 
 def divide(of: Neighborhoods, profile: np.ndarray, amounts: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return what each atom gains from its neighbors, (n_atoms,), and the moment of it, (n_atoms, 3).
+    """Return what each atom, also a ghost, gains from its neighbors, (n_atoms,), and the moment of it, (n_local, 3).
 
     `profile` (n_amounts, n_elements, 4) holds the weights g of the radial functions, `amounts` (n_atoms, n_amounts)
     what each atom asks for. The moment of an atom counts only what it asks for, not what its neighbors ask of it.
@@ -53,10 +53,10 @@ def divide_backward(
     by_gains: np.ndarray | None = None,
     by_moments: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the gradients by amounts and vectors, given those by the gains (n_atoms,) and the moments (n_atoms, 3)."""
+    """Return the gradients by amounts and vectors, given those by the gains (n_atoms,) and the moments (n_local, 3)."""
     vectors = of[0]
     if by_gains is None:
-        by_gains = np.zeros(len(vectors), vectors.dtype)
+        by_gains = np.zeros(len(of[2]), vectors.dtype)
     if by_moments is None:
         by_moments = np.zeros((len(vectors), 3), vectors.dtype)
     # zeros: the kernel skips padding and neighbors beyond the cutoff

@@ -34,10 +34,11 @@ class SphereFeatures:
         """Set the neighbors of the atoms."""
         graph = plan.graph
         self._around = graph.neighbor_mask.numpy(), graph.species.numpy(), graph.neighbors.numpy()
-        self._first.prepare(self._around[1])
+        species = graph.of_local(graph.species).numpy()
+        self._first.prepare(species)
         if self._second is not None:
             self._second.prepare(graph)
-            self._averages.prepare(self._around[1])
+            self._averages.prepare(species)
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """Return the features, (n_atoms, n_features), of vectors (n_atoms, n_neighbors, 3)."""

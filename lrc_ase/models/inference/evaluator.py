@@ -44,8 +44,8 @@ class Evaluator:
     """Evaluate energy, forces, charges and stress of one graph after another with a model that is not trained.
 
     Models with the sphere descriptor, short range or full range, and ensembles of them, go by derivatives that are
-    written out (`step`), for one structure on the CPU. Models with latent tensors, batches and all else go by autograd
-    (`lrc_ase.models.derivatives.evaluate`), with the same results to rounding.
+    written out (`step`), for one structure on the CPU, also if processes share it. Models with latent tensors, batches
+    and all else go by autograd (`lrc_ase.models.derivatives.evaluate`), with the same results to rounding.
 
     On CUDA devices structures of up to 40,000 atoms in all, which are periodic in all directions or belong to a
     short-range model, are evaluated by autograd a few times. If the atoms stay the same, the step is then recorded
@@ -96,6 +96,13 @@ class Evaluator:
                 return self._steps[0](graph, dipole=dipole)
             return mean_of_members([step(graph, dipole=dipole) for step in self._steps], self._model)
 
+    def with_stress(self, graph: Graph) -> Results:
+        """Evaluate energies, forces, charges and stress; that of slabs and wires goes by autograd."""
+        if not graph.fully_periodic:
+            return evaluate(self._model, graph, stress=True)
+        results = self(graph)
+        return replace(results, stress=self.stress())
+
     def stress(self) -> Tensor:
         """Return the stress of the structures evaluated last, (n_structures, 3, 3), eV/Angstrom^3.
 
@@ -111,9 +118,10 @@ class Evaluator:
 
     def goes_straight(self, graph: Graph) -> bool:
         """Return True if the step without autograd serves the model for this graph."""
-        whole = graph.exchange is None and graph.owners is None and len(graph.neighbors) == len(graph.positions)
-        if not whole or len(graph.cell) != 1 or graph.positions.device.type != "cpu":
+        if len(graph.cell) != 1 or graph.positions.device.type != "cpu":
             return False
+        if graph.owners is None and len(graph.neighbors) < len(graph.positions):
+            return False  # `evaluate` says what ghosts need
         state = self._parameter_state()
         if state != self._state:
             self._state = state

@@ -32,21 +32,21 @@ class ExternalField:
         Positions of the images that count in the polarization, (n_atoms, 3), Angstrom.
     permittivity
         :math:`s^2`.
-    volume
-        Of the cell, Angstrom^3.
+    volume_per_atom
+        Volume of the cell over the number of all atoms in it, Angstrom^3.
     """
 
-    def __init__(self, field: np.ndarray, unwrapped: np.ndarray, permittivity: float, volume: float) -> None:
+    def __init__(self, field: np.ndarray, unwrapped: np.ndarray, permittivity: float, volume_per_atom: float) -> None:
         self._unwrapped = unwrapped
         self.on_charges = permittivity**0.5 * field
         """s F, (3,)."""
         self.potential = -np.einsum("ij,j->i", unwrapped, self.on_charges)
         """Energies of unit charges at the atoms, (n_atoms,), eV/e."""
-        self._electronic = -0.5 * VACUUM_PERMITTIVITY * (permittivity - 1) * volume * float(field @ field)
+        self._of_electrons = -0.5 * VACUUM_PERMITTIVITY * (permittivity - 1) * volume_per_atom * float(field @ field)
 
     def energies(self, charges: np.ndarray, dipoles: np.ndarray | None) -> np.ndarray:
         """Return the energies of carried charges and dipoles of transfers, and shares of that of the electrons, eV."""
-        energies = charges * self.potential + self._electronic / len(charges)
+        energies = charges * self.potential + self._of_electrons
         if dipoles is not None:
             energies -= np.einsum("ij,j->i", dipoles, self.on_charges)
         return energies
@@ -58,4 +58,4 @@ class ExternalField:
     def virial(self, charges: np.ndarray) -> np.ndarray:
         """Return the gradient by a strain at fixed charges and fractional coordinates, (3, 3)."""
         moment = np.einsum("i,ij->j", charges, self._unwrapped)
-        return self._electronic * np.eye(3) - np.multiply.outer(moment, self.on_charges)
+        return len(charges) * self._of_electrons * np.eye(3) - np.multiply.outer(moment, self.on_charges)

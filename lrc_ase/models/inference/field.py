@@ -31,8 +31,8 @@ from lrc_ase.layer.constants import constant
 from lrc_ase.layer.memory import check_mesh_memory
 from lrc_ase.layer.mesh import Stencil
 from lrc_ase.layer.mesh.convolver import Convolved, Convolver
-from lrc_ase.layer.mesh.filtering import correlate_spectra, density_spectrum, filter_mesh
-from lrc_ase.layer.mesh.spreading import gather_level, spread_level
+from lrc_ase.layer.mesh.filtering import correlate_spectra, density_spectrum
+from lrc_ase.layer.mesh.spreading import gather_level
 from lrc_ase.layer.mesh.stencil import Sites
 from lrc_ase.layer.tables import MultiplierTables
 from lrc_ase.models.long_range import COULOMB_CONSTANT, LongRangePart
@@ -79,7 +79,7 @@ class MeshField:
         self._self: np.ndarray | None = None
         if layer.remove_self:
             self._self = -tables.at_origin(layer.multiplier, 3, dtype, cell.device).detach().numpy()
-        self._stencil = Stencil(layer.window, mesh_shape, graph.structure, 1)
+        self._stencil = Stencil(layer.window, mesh_shape, graph.of_local(graph.structure), 1, graph.exchange)
         self._inverse = torch.linalg.inv(graph.cell)[0]
         self._n_energies = int(part.settings.electrostatics)
         self._dipoles: _MeshDipoles | None = None
@@ -151,7 +151,7 @@ class MeshField:
         assert convolver is not None
         # the densities of the step once more: it filters them in place, as most steps ask for no stress
         densities = torch.cat([self._weights, self._by_field], dim=1)
-        spectra = density_spectrum(spread_level(densities[:, None], convolver.sites, 0))
+        spectra = density_spectrum(convolver.spread(densities[:, None], 0))
         charges, others, of_field = spectra[:, :n], spectra[:, n:n_weights], spectra[:, n_weights:]
         mesh_shape = self._stencil.mesh_shape
         of_energy = 0.5 * COULOMB_CONSTANT * correlate_spectra(charges, charges, mesh_shape, is_matrix=False)
@@ -159,6 +159,8 @@ class MeshField:
         if self._dipoles is not None:
             of_energy += correlate_spectra(self._dipoles.spectrum(), charges, mesh_shape, is_matrix=False)
         virial = self._table.by_strain(torch.cat([of_energy, of_rest], dim=1))[0].double()
+        if self._stencil.exchange is not None:  # every process finds the whole: each keeps its share
+            virial = virial / self._stencil.exchange.n_processes
         return (virial if self._dipoles is None else virial + self._dipoles.virial_of_gradient()).numpy()
 
 
@@ -176,7 +178,7 @@ class _MeshDipoles:
     def __call__(self, convolver: Convolver, weights: Tensor) -> Convolved:
         """Convolve weights (n_atoms, n_weights), and gather second derivatives of the charges' potential too."""
         self._convolver, self._weights, sites = convolver, weights, convolver.sites
-        mesh, _ = filter_mesh(spread_level(weights[:, None], sites, 0), convolver.table)
+        mesh, _ = convolver.potential(weights[:, None], 0)
         orders = gather_level(mesh[:, :1], sites, 2)
         self.gradient = torch.mm(orders[:, 1:4, 0], self._back)
         self._second = orders[..., 0].index_select(1, constant(tuple, _SECOND, like=sites.stencil.structure))
@@ -200,7 +202,7 @@ class _MeshDipoles:
 
     def spectrum(self) -> Tensor:
         """Return the spectrum of the dipoles of the last pull, (1, 1, *half mesh)."""
-        return density_spectrum(spread_level(self._orders, self._convolver.sites, 1))
+        return density_spectrum(self._convolver.spread(self._orders, 1))
 
     def virial_of_gradient(self) -> Tensor:
         """Return the gradient by a strain at fixed potential on the mesh, (3, 3): Cartesian axes stretch."""
@@ -236,8 +238,9 @@ class LayerField:
         if by_gradient is not None:
             by_outputs.append(torch.from_numpy(by_gradient)[:, :, None])
         pairs = zip(self._outputs, by_outputs, strict=True)
+        # fields without channels are left out, but not those of a process without atoms: it takes part in sums
         outputs, cotangents = zip(
-            *((one, along) for one, along in pairs if one.requires_grad and one.numel()), strict=True
+            *((one, along) for one, along in pairs if one.requires_grad and 0 not in one.shape[1:]), strict=True
         )
         by_weights, by_positions = torch.autograd.grad(outputs, self._inputs, cotangents, materialize_grads=True)
         return by_weights.numpy(), by_positions.numpy()

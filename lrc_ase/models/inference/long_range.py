@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from lrc_ase.layer.mesh import total
 from lrc_ase.models.inference.charges import MovedCharges, NoCharges, ShiftedCharges
 from lrc_ase.models.inference.external_field import ExternalField
 from lrc_ase.models.inference.field import FieldValues, LayerField, MeshField
@@ -46,6 +47,7 @@ class LongRangeStep:
         self.weights = np.empty(0)
         self.values: FieldValues
         self._permittivity = 1.0
+        self._n_atoms = 0
         self._external: ExternalField | None = None
 
     def prepare(self, graph: Graph) -> None:
@@ -53,6 +55,8 @@ class LongRangeStep:
         part = self._part
         # screened charges are the true ones over the root of the permittivity of a bulk
         self._permittivity = part.settings.eps_inf if graph.pbc.all() else 1.0
+        # one for an empty box, which has nothing to divide among atoms
+        self._n_atoms = max(int(total(torch.tensor([graph.n_local]), graph.exchange)), 1)
         self._network.prepare(graph)
         if self._mixing is not None:
             self._mixing.prepare(graph)
@@ -61,7 +65,7 @@ class LongRangeStep:
         if part.transfers is not None:
             self.charges = MovedCharges(part, graph, self._dtype)
         elif part.settings.electrostatics:
-            self.charges = ShiftedCharges(graph)
+            self.charges = ShiftedCharges(graph, self._n_atoms)
         if graph.pbc.all():
             self._field = MeshField(part, graph, self._dtype)
         elif PairField.serves(part, graph):
@@ -136,7 +140,9 @@ class LongRangeStep:
         return virial + self._external.virial(self.charges.carried)
 
     def in_field(self, field: np.ndarray, unwrapped: np.ndarray, volume: float) -> ExternalField:
-        """Return a field (3,) on the structure, for the next call; arguments as of `ExternalField`.
+        """Return a field (3,) on the structure, for the next call.
+
+        `unwrapped` is as in `ExternalField`, `volume` that of the cell in Angstrom^3.
 
         Raises
         ------
@@ -145,7 +151,7 @@ class LongRangeStep:
         """
         if not self._n_energies:
             raise ValueError(NO_CHARGES)
-        return ExternalField(field, unwrapped, self._permittivity, volume)
+        return ExternalField(field, unwrapped, self._permittivity, volume / self._n_atoms)
 
     def energies_in_field(self) -> np.ndarray:
         """Return the energies of the atoms in the external field but for those of their dipoles, (n_atoms,), eV."""

@@ -124,7 +124,7 @@ class FirstLayers:
 
     def prepare(self, graph: Graph) -> None:
         """Set the elements of the atoms."""
-        self._layers.prepare(graph.species.numpy())
+        self._layers.prepare(graph.of_local(graph.species).numpy())
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Return the first hidden layers before their activation, (n_atoms, n_hidden)."""
@@ -149,7 +149,7 @@ class LaterLayers:
 
     def prepare(self, graph: Graph) -> None:
         """Set the elements of the atoms."""
-        self._layers.prepare(graph.species.numpy())
+        self._layers.prepare(graph.of_local(graph.species).numpy())
 
     def __call__(self, hidden: Columns) -> np.ndarray:
         """Return the outputs, (n_atoms, n_outputs filled up), of the first hidden layer before its activation."""
@@ -173,7 +173,7 @@ class FieldMixing:
 
     def prepare(self, graph: Graph) -> None:
         """Set the number of atoms."""
-        self._layers.prepare(np.zeros(graph.n_atoms, np.int64))
+        self._layers.prepare(np.zeros(graph.n_local, np.int64))
 
     def __call__(self, field: np.ndarray, latent: np.ndarray, hidden: Columns) -> None:
         """Add to the hidden layer, given field and latent weights (n_atoms, n_channels)."""

@@ -29,6 +29,7 @@ class WeighedMoments:
         self._first, self._later = FirstLayers([descriptor.neighbor_network]), LaterLayers(descriptor.neighbor_network)
         self._shape = descriptor.second_shape
         self._n_scalars = descriptor.neighbor_network.last.out_features
+        self._graph: Graph
         self._neighbors = np.empty((0, 0), np.int64)
         self._of: Neighborhoods
         self._hidden = self._weights = _NOTHING
@@ -41,13 +42,13 @@ class WeighedMoments:
         """Set elements and neighbors of the atoms."""
         self._first.prepare(graph)
         self._later.prepare(graph)
-        self._neighbors = graph.neighbors.numpy()
+        self._graph, self._neighbors = graph, graph.neighbors.numpy()
 
     def __call__(self, features: np.ndarray, directed: np.ndarray, of: Neighborhoods) -> np.ndarray:
         """Return the moments (n_lm, n_atoms, n_inputs) from the features (n_atoms, n_features) of the first block."""
         self._hidden = self._first(features)
         scalars = self._later(Columns(self._hidden))[:, : self._n_scalars]
-        self._of, self._weights = of, scalars[self._neighbors]
+        self._of, self._weights = of, self._graph.copy_to_ghosts(torch.from_numpy(scalars)).numpy()[self._neighbors]
         moments = np.empty((self._shape.n_harmonics, len(features), self._shape.n_inputs), features.dtype)
         moment(of, self._weights, moments, self._shape, torch.get_num_threads())
         return moments
@@ -60,12 +61,12 @@ class WeighedMoments:
         )
         arrays = by_moments, by_vectors, by_weights
         moment_backward(self._of, self._weights, *arrays, self._shape, torch.get_num_threads())
-        by_scalars = torch.zeros(len(by_vectors), self._n_scalars, dtype=torch.from_numpy(by_weights).dtype)
+        by_scalars = torch.zeros(self._graph.n_atoms, self._n_scalars, dtype=torch.from_numpy(by_weights).dtype)
         by_scalars.index_add_(
             0, torch.from_numpy(self._neighbors).flatten(), torch.from_numpy(by_weights).flatten(0, 1)
         )
         by_hidden, self._hidden, self._weights = np.zeros_like(self._hidden), _NOTHING, _NOTHING
-        self._later.pull(by_scalars.numpy(), by_hidden)
+        self._later.pull(self._graph.sum_to_owners(by_scalars).numpy(), by_hidden)
         return self._first.pull(by_hidden), None, by_vectors
 
 
@@ -86,6 +87,7 @@ class MessageMoments:
         self._vector_mixing = Layers(
             [vector_mixing], [vector_mixing.new_zeros(vector_mixing.shape[:2])], is_active=False
         )
+        self._graph: Graph
         self._of: Neighborhoods
         self._hidden = self._messages = _NOTHING
         self._raw: tuple[np.ndarray, np.ndarray] = _NOTHING, _NOTHING
@@ -97,19 +99,21 @@ class MessageMoments:
 
     def prepare(self, graph: Graph) -> None:
         """Set the elements of the atoms, which are sorted by them."""
+        self._graph = graph
         self._first.prepare(graph)
         self._later.prepare(graph)
-        self._vector_mixing.prepare(np.tile(graph.species.numpy(), 3))  # a row for each component
+        self._vector_mixing.prepare(np.tile(graph.of_local(graph.species).numpy(), 3))  # a row for each component
 
     def __call__(self, features: np.ndarray, directed: np.ndarray, of: Neighborhoods) -> np.ndarray:
         """Return the moments from features and vectors, (3, n_atoms, n_vectors), of the first block."""
         n_atoms, n_columns = len(directed[0]), self._n_messages + self._missing
         self._hidden = self._first(features)
         scalars, components = self._later(Columns(self._hidden)), self._vector_mixing.rows(-1)
-        self._vector_mixing(Columns(directed.reshape(3 * n_atoms, -1)), Columns(components))
-        vectors = components.reshape(3, n_atoms, -1)
+        self._vector_mixing(Columns(directed.reshape(3 * n_atoms, directed.shape[2])), Columns(components))
+        vectors = components.reshape(3, n_atoms, components.shape[1])
         messages = np.zeros((n_atoms, 4, n_columns), features.dtype)  # zeros: some columns fill vectors
         bound_messages(scalars, vectors, self._n_messages, messages)
+        messages = self._graph.copy_to_ghosts(torch.from_numpy(messages)).numpy()
         self._of, self._raw, self._messages = of, (scalars, vectors), messages
         neighborhoods = of[0], of[1], of[3]
         moments = np.empty((self._shape.n_harmonics, n_atoms, 3 * n_columns), features.dtype)
@@ -123,13 +127,14 @@ class MessageMoments:
         by_vectors, carried = np.zeros(vectors.shape, vectors.dtype), (self._messages, self._radial_mixing)
         arrays = (vectors, mask, neighbors), carried, by_moments, by_vectors
         by_messages, _ = message_pull(*arrays, self._shape, torch.get_num_threads(), by_mixing=False)
+        by_messages = self._graph.sum_to_owners(torch.from_numpy(by_messages)).numpy()
         scalars, components = self._raw
         by_scalars, by_components = np.zeros_like(scalars), np.zeros_like(components)
         pull_bounds(by_messages, scalars, components, self._n_messages, by_scalars, by_components)
         by_hidden, self._hidden = np.zeros_like(self._hidden), _NOTHING
         self._messages, self._raw = _NOTHING, (_NOTHING, _NOTHING)
         self._later.pull(by_scalars, by_hidden)
-        rows = Columns(by_components.reshape(3 * len(vectors), -1))
+        rows = Columns(by_components.reshape(3 * len(vectors), by_components.shape[2]))
         by_directed = self._vector_mixing.pull(rows, self._vector_mixing.rows(0))[:, : self._n_vectors]
-        by_directed = np.ascontiguousarray(by_directed).reshape(3, len(vectors), -1)
+        by_directed = np.ascontiguousarray(by_directed).reshape(3, len(vectors), self._n_vectors)
         return self._first.pull(by_hidden), by_directed, by_vectors

@@ -49,7 +49,9 @@ class StraightStep:
         self._vectors = self._by_vectors = np.empty(0)
 
     def __call__(self, graph: Graph, *, dipole: bool = False) -> Results:
-        """Evaluate energy, forces, charges and, on request, dipole of one structure without ghosts.
+        """Evaluate energy, forces, charges and, on request, dipole of one structure.
+
+        If several processes share it, each gets its part, as `Results` says.
 
         Raises
         ------
@@ -60,7 +62,8 @@ class StraightStep:
         if plan is None or not plan.serves(graph):
             plan = self._prepare(graph)
         positions = plan.sort(graph.positions.numpy())
-        external = None if graph.field is None else self._external_field(plan, graph, positions)
+        local_positions = positions[: plan.shape[0]]
+        external = None if graph.field is None else self._external_field(plan, graph, local_positions)
         # forwards
         vectors = np.empty(plan.shape, self._precision)
         vectors_to_neighbors(positions, plan.cell, plan.pairs, vectors)
@@ -69,7 +72,7 @@ class StraightStep:
         column, column_of_weights = self._columns
         of_readout, of_weights = Columns(hidden, column), Columns(hidden, column_of_weights)
         if long_range is not None:
-            long_range(features, of_readout, of_weights, vectors, positions, external)
+            long_range(features, of_readout, of_weights, vectors, local_positions, external)
         energies = self._readout(of_readout)[:, 0]
         # backwards: gradients of the total energy
         by_hidden = np.zeros(hidden.shape, hidden.dtype)
@@ -88,7 +91,7 @@ class StraightStep:
             by_vectors += by_vectors_too
         gradient, _ = pull_sums(by_vectors, plan.pairs, (len(positions), 1), with_cell=False)
         if by_positions is not None:
-            gradient += by_positions
+            gradient[: len(by_positions)] += by_positions
         self._vectors, self._by_vectors = vectors, by_vectors
         local = self._scale * energies
         if repulsion is not None:
@@ -97,7 +100,8 @@ class StraightStep:
             local = local + long_range.response.energies
         if long_range is not None and external is not None:
             local = local + long_range.energies_in_field()
-        return self._results(plan, graph, local, gradient, plan.unwrapped(graph, positions) if dipole else None)
+        unwrapped = plan.unwrapped(graph, local_positions) if dipole else None
+        return self._results(plan, graph, local, gradient, unwrapped)
 
     def stress(self) -> Tensor:
         """Return the stress of the structure evaluated last, (1, 3, 3), eV/Angstrom^3; three periodic directions."""
@@ -118,7 +122,7 @@ class StraightStep:
         self._features.prepare(plan)
         self._first.prepare(plan.graph)
         self._readout.prepare(plan.graph)
-        self._by_energies = np.full((plan.graph.n_atoms, 1), self._scale, self._precision)
+        self._by_energies = np.full((plan.graph.n_local, 1), self._scale, self._precision)
         if self._core is not None:
             self._core.prepare(plan.graph)
         if self._long_range is not None:
