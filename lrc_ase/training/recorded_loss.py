@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lrc_ase.dataset import LabelledGraph
 from lrc_ase.layer.recording import record
 from lrc_ase.layer.tables import UnkeptTables
 from lrc_ase.models.derivatives import evaluate, loss_gradients
+from lrc_ase.models.inference.recorded_step import with_spare_columns
 from lrc_ase.models.model import ShortRangeModel
 from lrc_ase.structures.graph import Graph
 from lrc_ase.training.configuration import LossConfiguration
@@ -100,21 +100,8 @@ class RecordedLoss:
 
 def _with_tensors_of_its_own(batch: LabelledGraph) -> LabelledGraph:
     """Copy a batch, with some columns of padding more, for a recording that reads it by address."""
-    graph = batch.graph
-    n_spare = 1 + graph.neighbors.shape[1] // 8
-    atoms = torch.arange(graph.n_atoms, device=graph.neighbors.device)[:, None].expand(-1, n_spare)
-    wide: dict[str, Any] = {
-        "neighbors": torch.cat([graph.neighbors, atoms], dim=1),
-        "shifts": torch.nn.functional.pad(graph.shifts, (0, 0, 0, n_spare)),
-        "neighbor_mask": torch.nn.functional.pad(graph.neighbor_mask, (0, n_spare)),
-    }
-    copies = {name: value.clone() for name, value in _tensors(graph).items() if name not in wide}
-    host = graph.on_host
-    assert host is not None  # of `common_size`
-    copy = replace(graph, **copies, **wide, tables=UnkeptTables())
-    copy = replace(copy, host_side=replace(host, of=copy.known_on_host))
     labels = {name: value.clone() for name, value in _tensors(batch).items()}
-    return replace(batch, **labels, graph=copy)
+    return replace(batch, **labels, graph=replace(with_spare_columns(batch.graph), tables=UnkeptTables()))
 
 
 def _copy(source: LabelledGraph, target: LabelledGraph) -> None:

@@ -10,6 +10,7 @@ they change, as under a barostat. The long-range kernel is then evaluated on the
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,15 +101,15 @@ def with_spare_columns(graph: Graph) -> Graph:
     n_spare = 1 + graph.neighbors.shape[1] // _SPARE
     # padding points at the atom itself, as in `collate`
     atoms = torch.arange(graph.n_atoms, device=graph.neighbors.device)[:, None].expand(-1, n_spare)
-    cell, host = graph.cell.clone(), graph.on_host
-    if host is not None:
-        host = replace(host, of=(graph.species, cell, graph.pbc, graph.charge, graph.structure))
-    return replace(
-        graph,
-        cell=cell,
-        host_side=host,
-        positions=graph.positions.clone(),
-        neighbors=torch.cat([graph.neighbors, atoms], dim=1),
-        shifts=torch.nn.functional.pad(graph.shifts, (0, 0, 0, n_spare)),
-        neighbor_mask=torch.nn.functional.pad(graph.neighbor_mask, (0, n_spare)),
-    )
+    tensors: dict[str, Any] = {
+        "neighbors": torch.cat([graph.neighbors, atoms], dim=1),
+        "shifts": torch.nn.functional.pad(graph.shifts, (0, 0, 0, n_spare)),
+        "neighbor_mask": torch.nn.functional.pad(graph.neighbor_mask, (0, n_spare)),
+    }
+    for field in fields(graph):
+        value = getattr(graph, field.name)
+        if isinstance(value, Tensor) and field.name not in tensors:
+            tensors[field.name] = value.clone()
+    copy = replace(graph, **tensors)
+    host = graph.on_host
+    return copy if host is None else replace(copy, host_side=replace(host, of=copy.known_on_host))
