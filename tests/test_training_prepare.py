@@ -72,6 +72,23 @@ def test_a_stage_keeps_the_number_that_it_names_and_gets_the_other(tmp_path, sta
     assert (completed.batch_size, completed.epochs) == expected
 
 
+@pytest.mark.parametrize(
+    ("n_frames", "stage", "expected"),
+    [
+        (40, {"epochs": None}, 900),  # 8 batches an epoch: 3000 epochs
+        (40, {"validate_every": 4}, 225),
+        (40, {"patience": 5}, 5),
+        (40, {"epochs": 3000}, None),
+        (36, {}, None),  # 9 validation frames
+    ],
+)
+def test_a_stage_without_epochs_ends_where_the_validation_loss_no_longer_falls(tmp_path, n_frames, stage, expected):
+    ase.io.write(tmp_path / "frames.traj", metal_frames(n_frames))
+    data = {"frames": {"train": str(tmp_path / "frames.traj"), "validation_fraction": 0.25}}
+    (completed,) = prepare(parse_configuration({"data": data, "stages": stage})).configuration.stages
+    assert completed.patience == expected
+
+
 def test_a_training_from_a_potential_takes_half_the_steps(tmp_path):
     save_potential(tmp_path / "start.safetensors", potential())
     frames = [molecule("H2O") for _ in range(80)]

@@ -1,4 +1,4 @@
-"""Numbers that a configuration leaves open: stress weights, batch sizes and epochs of stages, and of baselines."""
+"""Numbers that a configuration leaves open: stress weights, batch sizes, lengths of stages, and those of baselines."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ DEFAULT_STEPS, FEWEST_STEPS = 24_000, 12_000
 minutes of training. Larger batches take fewer steps, so that the atoms of all steps are as many, down to the second
 number, which a training takes that starts from a potential."""
 FEWEST_EPOCHS, MOST_EPOCHS = 20, 4000
+PATIENCE, FEWEST_VALIDATION_FRAMES = 0.3, 10
+"""A stage without `epochs` ends after this part of them without a lower validation loss, if it has so many validation
+frames. Trainings that end with their lowest loss went without a lower one for 0.16 of their epochs at most, where they
+had more frames than that; in those that overfit, the loss does not come back."""
 ATOMS_PER_STEP = 256
 """Number of atoms in a batch of a stage without `batch_size`."""
 FEWEST_FRAMES, MOST_FRAMES = 4, 32
@@ -32,7 +36,7 @@ _MEASURED = 2000
 def complete_stages(
     configuration: TrainingConfiguration, data_sets: Mapping[str, DataSet]
 ) -> tuple[StageConfiguration, ...]:
-    """Return the stages with a stress weight, a batch size and a number of epochs each."""
+    """Return the stages with a stress weight, a batch size, a number of epochs and, where one is due, a patience."""
     return tuple(
         _with_length(_with_stress_weight(stage, configuration, data_sets), configuration, data_sets)
         for stage in configuration.stages
@@ -55,7 +59,7 @@ def _with_stress_weight(
 def _with_length(
     stage: StageConfiguration, configuration: TrainingConfiguration, data_sets: Mapping[str, DataSet]
 ) -> StageConfiguration:
-    """Return the stage with batch size and number of epochs, by default `ATOMS_PER_STEP` and `DEFAULT_STEPS`."""
+    """Return the stage with batch size, epochs and patience, by `ATOMS_PER_STEP`, `DEFAULT_STEPS` and `PATIENCE`."""
     if stage.batch_size is not None and stage.epochs is not None:
         return stage  # without reading frames
     frames = joined([data_sets[name].train.items for name in configuration.sets_of(stage)])
@@ -64,13 +68,16 @@ def _with_length(
     size = stage.batch_size
     if size is None:
         size = default_batch_size(len(frames), n_atoms)
-    epochs = stage.epochs
+    epochs, patience = stage.epochs, stage.patience
     if epochs is None:
         n_steps: float = FEWEST_STEPS
         if configuration.start is None:
             n_steps = max(DEFAULT_STEPS * min(ATOMS_PER_STEP / (size * n_atoms), 1), n_steps)
         epochs = min(max(math.ceil(n_steps / math.ceil(len(frames) / size)), FEWEST_EPOCHS), MOST_EPOCHS)
-    return stage.model_copy(update={"batch_size": size, "epochs": epochs})
+        n_validation = sum(len(data_sets[name].validation) for name in configuration.sets_of(stage))
+        if patience is None and n_validation >= FEWEST_VALIDATION_FRAMES:
+            patience = math.ceil(PATIENCE * epochs / stage.validate_every)
+    return stage.model_copy(update={"batch_size": size, "epochs": epochs, "patience": patience})
 
 
 def default_batch_size(n_frames: int, n_atoms: float) -> int:

@@ -125,7 +125,8 @@ class StageConfiguration(Settings):
     validate_every: int = Field(1, ge=1)
     """Epochs between validations; the last epoch is always validated."""
     patience: int | None = Field(None, ge=1)
-    """Validations without a lower validation loss after which the stage ends. Null: all epochs."""
+    """Validations without a lower validation loss after which the stage ends. Null: those of three tenths of the epochs
+    if `epochs` is null and there are ten validation frames, otherwise all epochs."""
     time_limit: float | None = Field(None, gt=0)
     """Minutes after which the stage ends, at the end of an epoch, with `schedule` complete: the step size then follows
     the time, where that is further than the epochs. Compiling kernels does not count. Null: no limit."""
