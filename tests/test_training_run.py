@@ -209,11 +209,22 @@ def test_resume_needs_a_run_and_the_same_configuration(finished, tmp_path):
 def test_of_several_processes_the_first_writes_the_lengthened_configuration(finished, tmp_path):
     folder = RunFolder(shutil.copytree(finished / "run", tmp_path / "run"))
     before = folder.configuration.read_bytes()
-    others = resumed_configuration(folder, {"epochs": 99}, is_first=False)
+    others = resumed_configuration(folder, {"stages.epochs": 99}, is_first=False)
     assert others.stages[-1].epochs == 99
     assert folder.configuration.read_bytes() == before
-    assert resumed_configuration(folder, {"epochs": 99}) == others
+    assert resumed_configuration(folder, {"stages.epochs": 99}) == others
     assert load_configuration(folder.configuration).stages[-1].epochs == 99
+
+
+@pytest.mark.parametrize(("patience", "expected"), [(3, None), (4, 4)])  # 3: three tenths of 8 epochs, the default
+def test_a_longer_stage_loses_the_patience_of_its_default_length(finished, tmp_path, patience, expected):
+    folder = RunFolder(shutil.copytree(finished / "run", tmp_path / "run"))
+    stored = load_configuration(folder.configuration)
+    stages = [stage.model_copy(update={"epochs": 8, "patience": patience}) for stage in stored.stages]
+    write_configuration(folder.configuration, stored.model_copy(update={"stages": tuple(stages)}))
+    for changes, after in [({"time_limit": 5}, patience), ({"epochs": 9}, expected), ({"epochs": 9, "patience": 5}, 5)]:
+        keys = {f"stages.{name}": value for name, value in changes.items()}
+        assert resumed_configuration(folder, keys, is_first=False).stages[-1].patience == after
 
 
 def test_resume_refuses_frames_that_changed(tmp_path):

@@ -13,7 +13,7 @@ from lrc_ase.models.settings import BaselineSettings, ZBLSettings
 from lrc_ase.training.configuration import ModelConfiguration, StageConfiguration, TrainingConfiguration
 from lrc_ase.training.data_sets import DataSet
 
-__all__ = ["complete_baselines", "complete_stages", "default_batch_size"]
+__all__ = ["complete_baselines", "complete_stages", "default_batch_size", "default_patience"]
 
 DEFAULT_STEPS, FEWEST_STEPS = 24_000, 12_000
 """Number of steps of the optimizer in a stage without `epochs`, for batches of up to `ATOMS_PER_STEP` atoms: some
@@ -76,8 +76,13 @@ def _with_length(
         epochs = min(max(math.ceil(n_steps / math.ceil(len(frames) / size)), FEWEST_EPOCHS), MOST_EPOCHS)
         n_validation = sum(len(data_sets[name].validation) for name in configuration.sets_of(stage))
         if patience is None and n_validation >= FEWEST_VALIDATION_FRAMES:
-            patience = math.ceil(PATIENCE * epochs / stage.validate_every)
+            patience = default_patience(epochs, stage.validate_every)
     return stage.model_copy(update={"batch_size": size, "epochs": epochs, "patience": patience})
+
+
+def default_patience(n_epochs: int, validate_every: int) -> int:
+    """Return the patience of a stage without `epochs` and `patience`, in validations."""
+    return math.ceil(PATIENCE * n_epochs / validate_every)
 
 
 def default_batch_size(n_frames: int, n_atoms: float) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from lrc_ase.files.counted import counted
 from lrc_ase.training.assignments import changed_configuration
 from lrc_ase.training.checkpoint import load_checkpoint
+from lrc_ase.training.completion import default_patience
 from lrc_ase.training.configuration import (
     ConfigurationError,
     TrainingConfiguration,
@@ -34,7 +35,8 @@ def resumed_configuration(
     The first of several processes writes it to the folder.
 
     Changes of ``stages.epochs``, ``stages.patience`` and ``stages.time_limit`` apply to the current stage (the last one
-    of a finished run) and to later stages. Finished stages do not change.
+    of a finished run) and to later stages. Finished stages do not change. With other epochs, a stage loses the patience
+    that was derived from its default length.
 
     Raises
     ------
@@ -51,6 +53,14 @@ def resumed_configuration(
             }
         else:
             keys[key] = value
+    for index, each in enumerate(stored.stages[stage:], start=stage):
+        # steps are large again in a longer stage: its loss falls below the lowest so far near its end at the earliest
+        if (
+            "stages.epochs" in changes
+            and each.epochs
+            and each.patience == default_patience(each.epochs, each.validate_every)
+        ):
+            keys = {f"stages[{index}].patience": None, **keys}
     resumed = changed_configuration(stored, keys, source="resumed run")
     n_epochs = resumed.stages[stage].epochs
     if n_epochs is not None and n_epochs < progress.epoch:
