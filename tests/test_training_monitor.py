@@ -72,8 +72,17 @@ def test_a_stage_with_little_time_tells_the_time_that_is_left(tmp_path, capsys):
     options = {"model": TINY_MODEL, "n_threads": 1, "stages.optimizer": "adamw"}
     train(metal_frames(3), tmp_path / "run", epochs=100000, time_limit=0.02, settings=options)
     printed = capsys.readouterr().out
+    assert "parameters, 100000 epochs\n" in printed
     assert "stopped by time_limit (0.02 minutes) after" in printed
     assert "0:00:0" in [line for line in printed.splitlines() if "/100000" in line][-1]
+
+
+def test_a_stage_says_where_it_may_end_early(tmp_path, capsys):
+    options = {"model": TINY_MODEL, "n_threads": 1, "stages.learning_rate": 1e-30}
+    train(metal_frames(3), tmp_path / "run", epochs=9, patience=1, settings=options)
+    printed = capsys.readouterr().out
+    assert "parameters, 9 epochs, or 1 validation without a lower loss\n" in printed
+    assert "stopped by patience (1 validation) after" in printed
 
 
 def test_compiling_is_said_once_and_not_logged(tmp_path, capsys):

@@ -96,10 +96,12 @@ class Monitor:
         members = members_of(loop.model)
         n_parameters = sum(parameter.numel() for parameter in members[0].parameters())
         ensemble = f"{len(members)} members of " if len(members) > 1 else ""
-        stage = loop.stage
+        stage, ending = loop.stage, ""
+        if stage.patience is not None and stage.patience < loop.n_epochs:
+            ending = f", or {counted(stage.patience, 'validation')} without a lower loss"
         self.log(
             f"stage '{stage.name}': {ensemble}{stage.model} model, {n_parameters} parameters, "
-            f"{counted(loop.n_epochs, 'epoch')}"
+            f"{counted(loop.n_epochs, 'epoch')}{ending}"
         )
         self.seconds_before = loop.progress.seconds
         if self.is_first:
