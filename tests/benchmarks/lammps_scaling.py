@@ -1,6 +1,7 @@
 """Time per step in LAMMPS on one and more processes, beside ASE: the table of docs/how-to/engines.md.
 
 python tests/benchmarks/lammps_scaling.py [--potential FILE] [--atoms 10000 50000] [--processes 1 2] [--steps 10]
+    [--field 0 0 0.1]
 
 Crystals of NaCl at 300 K with displaced atoms, velocity Verlet in float64, one thread per process; without --potential
 an untrained model of the default size (its costs are those of a trained one). Exchange is the time in sums over
@@ -38,13 +39,14 @@ def main() -> None:
     parser.add_argument("--atoms", type=int, nargs="+", default=[10_000, 50_000])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--field", type=float, nargs=3, help="electric field in LAMMPS, V/Angstrom")
     parser.add_argument("--no-ase", action="store_true", help="leave ASE out")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     own = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
     if own.worker is not None:
-        run_lammps(own.potential, own.atoms[0], own.steps, own.worker)
+        run_lammps(own.potential, own.atoms[0], own.steps, own.worker, own.field)
         return
     with tempfile.TemporaryDirectory() as folder:
         potential = own.potential or untrained(Path(folder, "untrained.safetensors"))
@@ -58,7 +60,7 @@ def main() -> None:
                 )
             alone = None
             for n_processes in own.processes:
-                found = launch(potential, n_atoms, n_processes, own.steps, Path(folder, "found.json"))
+                found = launch(potential, n_atoms, n_processes, own.steps, Path(folder, "found.json"), own.field)
                 alone = alone or found["ms"] * n_processes
                 row = [found["atoms"], n_processes, f"{found['ms']:.0f}", f"{alone / found['ms'] / n_processes:.2f}"]
                 row += [f"{100 * found[name] / found['ms']:.1f}%" for name in ("exchange", "waiting")]
@@ -93,14 +95,17 @@ def run_ase(potential: Path, n_atoms: int, n_steps: int) -> float:
     return 1e3 * (time.perf_counter() - start) / n_steps
 
 
-def launch(potential: Path, n_atoms: int, n_processes: int, n_steps: int, results: Path) -> dict[str, float]:
+def launch(
+    potential: Path, n_atoms: int, n_processes: int, n_steps: int, results: Path, field: list[float] | None
+) -> dict[str, float]:
     command = [str(Path(sys.executable).with_name("mpiexec")), "-n", str(n_processes), sys.executable, __file__]
     command += ["--potential", str(potential), "--atoms", str(n_atoms), "--steps", str(n_steps)]
+    command += [] if field is None else ["--field", *map(str, field)]
     subprocess.run([*command, "--worker", str(results)], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     return json.loads(results.read_text())
 
 
-def run_lammps(potential: Path, n_atoms: int, n_steps: int, results: Path) -> None:
+def run_lammps(potential: Path, n_atoms: int, n_steps: int, results: Path, field: list[float] | None = None) -> None:
     from lammps import lammps
     from mpi4py import MPI
 
@@ -126,7 +131,7 @@ def run_lammps(potential: Path, n_atoms: int, n_steps: int, results: Path) -> No
     atoms.wrap()
     kinds = (1 + (atoms.numbers == 17)).tolist()
     lmp.create_atoms(len(atoms), list(range(1, len(atoms) + 1)), kinds, atoms.positions.ravel().tolist())
-    attach(lmp, potential, comm, species=("Na", "Cl"))
+    attach(lmp, potential, comm, species=("Na", "Cl"), electric_field=field)
     lmp.commands_list(
         [
             "velocity all create 300 1 dist gaussian",
