@@ -297,3 +297,13 @@ def test_results_read_from_outside_hold_the_stress(calculator, stresses):
     atoms.pbc = False
     atoms.get_forces()
     assert "stress" not in calculator.results
+
+
+def test_the_stress_is_that_of_the_structure_evaluated_last():
+    evaluator = Evaluator(shaken_model().requires_grad_(False))
+    crystal, slab = (neighbor_graph(atoms, ELEMENTS, 4.5) for atoms in (rattled_crystal(), salt_water_slab()))
+    evaluator.with_stress(crystal)
+    of_slab = evaluator.with_stress(slab)
+    assert torch.equal(evaluator.stress(), of_slab.stress)
+    assert torch.equal(evaluator.with_stress(crystal).stress, evaluator.stress())
+    assert not torch.equal(evaluator.stress(), of_slab.stress)

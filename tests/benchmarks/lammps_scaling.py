@@ -42,29 +42,31 @@ def main() -> None:
     parser.add_argument("--field", type=float, nargs=3, help="electric field in LAMMPS, V/Angstrom")
     parser.add_argument("--no-ase", action="store_true", help="leave ASE out")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    own = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    if own.worker is not None:
-        run_lammps(own.potential, own.atoms[0], own.steps, own.worker, own.field)
+    if options.worker is not None:
+        run_lammps(options.potential, options.atoms[0], options.steps, options.worker, options.field)
         return
     with tempfile.TemporaryDirectory() as folder:
-        potential = own.potential or untrained(Path(folder, "untrained.safetensors"))
+        potential = options.potential or untrained(Path(folder, "untrained.safetensors"))
         print("| atoms | processes | ms per step | against one process | exchange | waiting | ghosts per own atom |")
         print("|---|---|---|---|---|---|---|")
-        for n_atoms in own.atoms:
-            if not own.no_ase:
+        for n_atoms in options.atoms:
+            if not options.no_ase:
                 print(
-                    f"| {len(crystal(n_atoms))} | ASE | {run_ase(potential, n_atoms, own.steps):.0f} | | | | |",
+                    f"| {len(crystal(n_atoms))} | ASE | {run_ase(potential, n_atoms, options.steps):.0f} | | | | |",
                     flush=True,
                 )
             alone = None
-            for n_processes in own.processes:
-                found = launch(potential, n_atoms, n_processes, own.steps, Path(folder, "found.json"), own.field)
-                alone = alone or found["ms"] * n_processes
-                row = [found["atoms"], n_processes, f"{found['ms']:.0f}", f"{alone / found['ms'] / n_processes:.2f}"]
-                row += [f"{100 * found[name] / found['ms']:.1f}%" for name in ("exchange", "waiting")]
-                row.append(f"{found['ghosts']:.2f}")
+            for n_processes in options.processes:
+                file = Path(folder, "outcome.json")
+                outcome = launch(potential, n_atoms, n_processes, options.steps, file, options.field)
+                ms = outcome["ms"]
+                alone = alone or ms * n_processes
+                row = [outcome["atoms"], n_processes, f"{ms:.0f}", f"{alone / ms / n_processes:.2f}"]
+                row += [f"{100 * outcome[name] / ms:.1f}%" for name in ("exchange", "waiting")]
+                row.append(f"{outcome['ghosts']:.2f}")
                 print("| " + " | ".join(map(str, row)) + " |", flush=True)
 
 
@@ -151,8 +153,8 @@ def run_lammps(potential: Path, n_atoms: int, n_steps: int, results: Path, field
     ghosts = comm.allreduce(lmp.extract_setting("nghost"))
     exchange, waiting = 1e3 * comm.allreduce(seconds) / comm.Get_size() / n_steps
     if comm.Get_rank() == 0:
-        found = {"atoms": len(atoms), "ms": 1e3 * elapsed / n_steps, "exchange": exchange, "waiting": waiting}
-        results.write_text(json.dumps(found | {"ghosts": ghosts / len(atoms)}))
+        outcome = {"atoms": len(atoms), "ms": 1e3 * elapsed / n_steps, "exchange": exchange, "waiting": waiting}
+        results.write_text(json.dumps(outcome | {"ghosts": ghosts / len(atoms)}))
 
 
 def timed(method, comm, seconds):
@@ -162,10 +164,10 @@ def timed(method, comm, seconds):
         times = [time.perf_counter()]
         comm.Barrier()
         times.append(time.perf_counter())
-        found = method(*arguments)
+        outcome = method(*arguments)
         times.append(time.perf_counter())
         seconds[:] += times[2] - times[1], times[1] - times[0]
-        return found
+        return outcome
 
     return wrapped
 

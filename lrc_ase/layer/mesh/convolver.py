@@ -114,9 +114,12 @@ class Convolver:
         """Differentiate the sum over the mesh of `outputs`' density times `inputs`' potential by the table."""
         assert outputs.spectrum is not None
         assert inputs.spectrum is not None
-        exchange, shape = self.stencil.exchange, self.stencil.mesh_shape
-        whole = correlate_spectra(outputs.spectrum, inputs.spectrum, shape, is_matrix=self.is_matrix)
-        # every process finds the whole: each keeps its share
+        shape = self.stencil.mesh_shape
+        return self.share(correlate_spectra(outputs.spectrum, inputs.spectrum, shape, is_matrix=self.is_matrix))
+
+    def share(self, whole: Tensor) -> Tensor:
+        """Return this process's share of a result of the summed mesh, which every process computes as a whole."""
+        exchange = self.stencil.exchange
         return whole if exchange is None else whole / exchange.n_processes
 
 

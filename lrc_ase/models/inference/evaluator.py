@@ -99,7 +99,9 @@ class Evaluator:
     def with_stress(self, graph: Graph) -> Results:
         """Evaluate energies, forces, charges and stress; that of slabs and wires goes by autograd."""
         if not graph.fully_periodic:
-            return evaluate(self._model, graph, stress=True)
+            results = evaluate(self._model, graph, stress=True)
+            self._last, self._stress, self._graph = [], results.stress, None  # not those of the structure before
+            return results
         results = self(graph)
         return replace(results, stress=self.stress())
 

@@ -158,9 +158,7 @@ class MeshField:
         of_rest = correlate_spectra(of_field, others, mesh_shape, is_matrix=False)
         if self._dipoles is not None:
             of_energy += correlate_spectra(self._dipoles.spectrum(), charges, mesh_shape, is_matrix=False)
-        virial = self._table.by_strain(torch.cat([of_energy, of_rest], dim=1))[0].double()
-        if self._stencil.exchange is not None:  # every process finds the whole: each keeps its share
-            virial = virial / self._stencil.exchange.n_processes
+        virial = convolver.share(self._table.by_strain(torch.cat([of_energy, of_rest], dim=1))[0].double())
         return (virial if self._dipoles is None else virial + self._dipoles.virial_of_gradient()).numpy()
 
 
